@@ -1,0 +1,158 @@
+//! One connection: mutual TLS plus a user JWT whose nonce is signed with the nkey, so neither factor alone suffices.
+//!
+//! Certificate files are read again at every connection attempt, and the JWT is asked for at every attempt, so renewed
+//! credentials take effect at the next reconnect without a restart.
+
+use crate::BusError;
+use async_nats::{Client, ConnectOptions, Event, jetstream};
+use std::{
+    path::PathBuf,
+    sync::{Arc, RwLock},
+    time::Duration,
+};
+use tokio::sync::watch;
+
+/// A user JWT and the seed of the nkey it was issued to.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The JWT as the Manager minted it.
+    pub user_jwt: String,
+    /// `SU...`.
+    pub seed: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(***)")
+    }
+}
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `tls://host:port`, tried in turn.
+    pub urls: Vec<String>,
+    /// Shown by the server to people.
+    pub name: String,
+    /// PEM file of the CAs that may have signed the broker's certificate.
+    pub ca_file: PathBuf,
+    /// PEM file of the client certificate chain.
+    pub cert_file: PathBuf,
+    /// PEM file of its private key.
+    pub key_file: PathBuf,
+    /// JWT and nkey.
+    pub credentials: Credentials,
+    /// Where replies arrive; a cluster may subscribe nowhere else. None: the client's default.
+    pub inbox_prefix: Option<String>,
+    /// Prefix of the JetStream API. None: `$JS.API`.
+    pub api_prefix: Option<String>,
+    /// Time between pings; two missed end the connection.
+    pub ping_interval: Duration,
+}
+
+/// A live connection that reconnects by itself.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// For core messages and requests.
+    pub client: Client,
+    /// For streams. Acknowledgements are waited for at most 10 s.
+    pub jetstream: jetstream::Context,
+    /// Counts connects: changes at the first and after every reconnect. Zero while never connected.
+    pub connects: watch::Receiver<u64>,
+    /// The last error the server or the client reported, for conditions and logs.
+    pub last_error: watch::Receiver<Option<String>>,
+    credentials: Arc<RwLock<Credentials>>,
+}
+
+impl Connection {
+    /// Replaces JWT and seed for the next connection attempt.
+    pub fn renew(&self, credentials: Credentials) {
+        *self.credentials.write().unwrap_or_else(std::sync::PoisonError::into_inner) = credentials;
+    }
+
+    /// True when connected at this moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+}
+
+/// Time for TCP, TLS and authorization; the server's own limit for the two is 10 s.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Longest wait between reconnect attempts, jittered: a hub with thousands of clusters must not be stormed.
+const RECONNECT_DELAY_MAX_MS: u64 = 4_000;
+
+/// Connects, or says why not.
+///
+/// # Errors
+/// When no server lets us in within [`CONNECT_TIMEOUT`], or the seed cannot be read.
+pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
+    nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
+    let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
+    let (connects_sender, connects) = watch::channel(0_u64);
+    let (error_sender, last_error) = watch::channel(None);
+    let shown = Arc::clone(&credentials);
+    let mut options = ConnectOptions::with_auth_callback(move |nonce| {
+        let current = shown.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        async move { sign_nonce(&current, &nonce) }
+    })
+    .name(&settings.name)
+    .require_tls(true)
+    .add_root_certificates(settings.ca_file)
+    .add_client_certificate(settings.cert_file, settings.key_file)
+    .connection_timeout(CONNECT_TIMEOUT)
+    .ping_interval(settings.ping_interval)
+    .reconnect_delay_callback(reconnect_delay)
+    .event_callback(move |event| {
+        note_event(&event, &connects_sender, &error_sender);
+        async {}
+    });
+    if let Some(prefix) = settings.inbox_prefix {
+        options = options.custom_inbox_prefix(prefix);
+    }
+    let urls = settings.urls.join(",");
+    let client =
+        options.connect(settings.urls.clone()).await.map_err(|source| BusError::Connect { urls, source })?;
+    let builder = jetstream::ContextBuilder::new();
+    let builder = match settings.api_prefix {
+        Some(prefix) => builder.api_prefix(prefix).timeout(Duration::from_secs(10)),
+        None => builder.timeout(Duration::from_secs(10)),
+    };
+    let jetstream = builder.ack_timeout(Duration::from_secs(10)).build(client.clone());
+    Ok(Connection { client, jetstream, connects, last_error, credentials })
+}
+
+fn sign_nonce(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
+    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let mut auth = async_nats::Auth::new();
+    auth.jwt = Some(credentials.user_jwt.clone());
+    auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
+    Ok(auth)
+}
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let ceiling = (100_u64 << attempts.min(6)).min(RECONNECT_DELAY_MAX_MS);
+    let [low, high] = kubenova_runtime::random::bytes::<2>();
+    Duration::from_millis(u64::from(u16::from_le_bytes([low, high])) * ceiling / u64::from(u16::MAX))
+}
+
+fn note_event(event: &Event, connects: &watch::Sender<u64>, last_error: &watch::Sender<Option<String>>) {
+    match event {
+        Event::Connected => {
+            tracing::info!("connected to the broker");
+            last_error.send_replace(None);
+            connects.send_modify(|count| *count += 1);
+        }
+        Event::ServerError(error) => {
+            tracing::warn!(%error, "the broker refused something");
+            last_error.send_replace(Some(error.to_string()));
+        }
+        Event::ClientError(error) => {
+            tracing::warn!(%error, "the connection to the broker failed");
+            last_error.send_replace(Some(error.to_string()));
+        }
+        Event::Disconnected => tracing::warn!("lost the connection to the broker"),
+        other => tracing::debug!(event = %other, "broker connection event"),
+    }
+}

@@ -1,0 +1,65 @@
+//! The bodies of `POST /enrollment/v1`: what an Operator shows once and what it gets for it.
+//!
+//! The token's secret travels in `Authorization: Bearer`. The same token with the same cluster UID and public keys gets
+//! its answer again until the first `BusConnected` (an answer may be lost); other keys are a second use.
+
+use serde::{Deserialize, Serialize};
+
+/// Path of the endpoint.
+pub const PATH: &str = "/enrollment/v1";
+
+/// What the Operator sends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrollmentRequest {
+    /// From the token.
+    pub cluster_id: String,
+    /// UID of the kube-system namespace.
+    pub cluster_uid: String,
+    /// Certificate signing request, PEM. Only its public key is used.
+    pub csr_pem: String,
+    /// Public user nkey (`U...`), made in the cluster.
+    pub nkey_public: String,
+    /// Version of the Operator.
+    pub operator_version: String,
+    /// Version of the cluster's API server.
+    pub kubernetes_version: String,
+    /// The Operator's clock, RFC 3339 UTC with milliseconds.
+    pub at: String,
+}
+
+/// What the Manager answers. Nothing in it is secret: the private halves never left the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnrollmentAnswer {
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Grows with each enrollment; part of the certificate's SPIFFE id.
+    pub incarnation: String,
+    /// Current epoch.
+    pub epoch: u64,
+    /// Client certificate and its issuers, PEM, leaf first.
+    pub certificate_chain_pem: String,
+    /// NATS user JWT.
+    pub user_jwt: String,
+    /// `tls://` URLs of the broker.
+    pub broker_urls: Vec<String>,
+    /// CAs of broker and Manager, PEM.
+    pub ca_bundle_pem: String,
+    /// Accepted command signing keys: key id and base64 public key.
+    pub command_keys: Vec<PublicKey>,
+    /// When certificate and JWT end, RFC 3339 UTC.
+    pub expires_at: String,
+    /// The Manager's clock, RFC 3339 UTC with milliseconds.
+    pub manager_time: String,
+}
+
+/// An Ed25519 public key with its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PublicKey {
+    /// First 16 hex digits of the key's SHA-256.
+    pub key_id: String,
+    /// 32 bytes, base64.
+    pub public_key: String,
+}

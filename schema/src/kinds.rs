@@ -1,0 +1,116 @@
+//! The closed list of what a command may ask, and of the object keys it may be about.
+//!
+//! A kind's text is both the `kind` field of a command and the last token of its subject.
+
+/// What a command asks of a cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CommandKind {
+    /// Write the cluster's NovaClusterConfig.
+    ApplyClusterConfig,
+    /// Write a NovaTenant.
+    ApplyTenant,
+    /// Remove a NovaTenant, in the order of design §5.
+    DeleteTenant,
+    /// Write a KubeVela Application as the tenant's deployer.
+    ApplyApplication,
+    /// Remove a KubeVela Application as the tenant's deployer.
+    DeleteApplication,
+}
+
+impl CommandKind {
+    /// Every kind this release knows.
+    pub const ALL: [Self; 5] =
+        [Self::ApplyClusterConfig, Self::ApplyTenant, Self::DeleteTenant, Self::ApplyApplication, Self::DeleteApplication];
+
+    /// The text in messages, subjects and the database.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApplyClusterConfig => "apply-cluster-config",
+            Self::ApplyTenant => "apply-tenant",
+            Self::DeleteTenant => "delete-tenant",
+            Self::ApplyApplication => "apply-application",
+            Self::DeleteApplication => "delete-application",
+        }
+    }
+
+    /// The kind with this text, or none: the caller answers `unsupported`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+
+    /// True when the last order about the object is that it should not exist.
+    #[must_use]
+    pub const fn is_delete(self) -> bool {
+        matches!(self, Self::DeleteTenant | Self::DeleteApplication)
+    }
+}
+
+/// What a command is about. Written as `cluster-config/default`, `tenant/<id>`, `application/<tenant id>/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ObjectKey {
+    /// The cluster's one configuration.
+    ClusterConfig,
+    /// A tenant, by id.
+    Tenant {
+        /// The tenant's id, not its name.
+        tenant_id: String,
+    },
+    /// An application of a tenant.
+    Application {
+        /// The tenant's id, not its name.
+        tenant_id: String,
+        /// The application's name, unique within the tenant.
+        name: String,
+    },
+}
+
+impl ObjectKey {
+    /// Reads a key; none when it is not one of the three forms.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts.as_slice() {
+            ["cluster-config", "default"] => Some(Self::ClusterConfig),
+            ["tenant", id] if !id.is_empty() => Some(Self::Tenant { tenant_id: (*id).to_owned() }),
+            ["application", id, name] if !id.is_empty() && !name.is_empty() => {
+                Some(Self::Application { tenant_id: (*id).to_owned(), name: (*name).to_owned() })
+            }
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::ClusterConfig => f.write_str("cluster-config/default"),
+            Self::Tenant { tenant_id } => write!(f, "tenant/{tenant_id}"),
+            Self::Application { tenant_id, name } => write!(f, "application/{tenant_id}/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_reads_back_as_itself() {
+        for kind in CommandKind::ALL {
+            assert_eq!(CommandKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(CommandKind::parse("drop-cluster"), None);
+    }
+
+    #[test]
+    fn keys_read_back_as_themselves_and_nothing_else_is_a_key() {
+        for text in ["cluster-config/default", "tenant/0198", "application/0198/shop"] {
+            assert_eq!(ObjectKey::parse(text).map(|key| key.to_string()).as_deref(), Some(text));
+        }
+        for text in ["", "tenant/", "tenant", "application/x", "cluster-config/other", "application/a/b/c"] {
+            assert_eq!(ObjectKey::parse(text), None, "{text}");
+        }
+    }
+}

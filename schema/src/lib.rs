@@ -1,0 +1,21 @@
+//! What both sides share in meaning: messages, subjects, streams, signatures, names.
+//!
+//! Nothing here does I/O, reads a clock or knows a database or a Kubernetes client. The only subject strings of the
+//! project stand in [`subjects`]; the only stream settings in [`streams`].
+
+pub mod kinds;
+pub mod message;
+pub mod meters;
+pub mod signature;
+pub mod streams;
+pub mod subjects;
+pub mod token;
+pub mod window;
+
+pub mod enrollment;
+
+/// Types generated from `proto/kubenova/v1`. Field comments there are the documentation.
+#[expect(missing_docs, reason = "generated; the documentation stands in the .proto files")]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/kubenova.v1.rs"));
+}

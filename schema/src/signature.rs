@@ -1,0 +1,200 @@
+//! Signatures over exact bytes: Ed25519 over DSSE's pre-authentication encoding of (payload type, body).
+//!
+//! Each thing that is signed has its own payload type, so that a signature over one can never be shown as another.
+//! Header form: `Kn-Signature: <key id>:<base64>`. Other headers help people and decide nothing.
+
+use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use data_encoding::{BASE64, HEXLOWER};
+
+/// Header that carries the signature of a message's body.
+pub const HEADER: &str = "Kn-Signature";
+/// Header with the command's id, for people.
+pub const COMMAND_ID_HEADER: &str = "Kn-Command-Id";
+/// Header with the message's type and version, for people.
+pub const SCHEMA_HEADER: &str = "Kn-Schema";
+
+/// What a signature is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PayloadType {
+    /// A command's JSON.
+    Command,
+    /// A list of usage receipts.
+    Receipt,
+    /// A new set of command keys.
+    KeySet,
+    /// A usage manifest's protobuf bytes; signed with the cluster's nkey.
+    Usage,
+}
+
+impl PayloadType {
+    /// Media type, as DSSE wants it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Command => "application/vnd.kubenova.command.v1+json",
+            Self::Receipt => "application/vnd.kubenova.receipt.v1+json",
+            Self::KeySet => "application/vnd.kubenova.keyset.v1+json",
+            Self::Usage => "application/vnd.kubenova.usage.v1+protobuf",
+        }
+    }
+}
+
+/// DSSE's pre-authentication encoding: what is really signed.
+#[must_use]
+pub fn pre_authentication_encoding(payload_type: PayloadType, body: &[u8]) -> Vec<u8> {
+    let name = payload_type.as_str();
+    let mut bytes = format!("DSSEv1 {} {name} {} ", name.len(), body.len()).into_bytes();
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+/// Why a signature was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// No `Kn-Signature` header.
+    #[error("message carries no Kn-Signature header")]
+    Missing,
+    /// Not `<key id>:<base64>`.
+    #[error("Kn-Signature is not of the form <key id>:<base64>")]
+    Malformed,
+    /// The key id is not among the accepted ones.
+    #[error("Kn-Signature names key \"{0}\", which is not accepted here")]
+    UnknownKey(String),
+    /// The bytes or the key are not the signed ones.
+    #[error("Kn-Signature by key \"{0}\" does not fit the message")]
+    Invalid(String),
+}
+
+/// A private key that signs commands and receipts. Its id is the first 16 hex digits of the public key's SHA-256.
+pub struct SigningKey {
+    pair: Ed25519KeyPair,
+    id: String,
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "SigningKey({})", self.id)
+    }
+}
+
+impl SigningKey {
+    /// From a 32-byte seed.
+    ///
+    /// # Errors
+    /// When the seed has another length.
+    pub fn from_seed(seed: &[u8]) -> Result<Self, aws_lc_rs::error::KeyRejected> {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed)?;
+        let id = key_id(pair.public_key().as_ref());
+        Ok(Self { pair, id })
+    }
+
+    /// The key's id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The 32 bytes of the public half.
+    #[must_use]
+    pub fn public_key(&self) -> Vec<u8> {
+        self.pair.public_key().as_ref().to_vec()
+    }
+
+    /// The header's value for this body.
+    #[must_use]
+    pub fn sign(&self, payload_type: PayloadType, body: &[u8]) -> String {
+        let signature = self.pair.sign(&pre_authentication_encoding(payload_type, body));
+        format!("{}:{}", self.id, BASE64.encode(signature.as_ref()))
+    }
+}
+
+/// Id of an Ed25519 public key.
+#[must_use]
+pub fn key_id(public_key: &[u8]) -> String {
+    sha256_hex(public_key).chars().take(16).collect()
+}
+
+/// Hex SHA-256, used for ids and comparisons.
+#[must_use]
+pub fn sha256_hex(bytes: &[u8]) -> String {
+    HEXLOWER.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref())
+}
+
+/// What a replay is compared by: SHA-256 of (kind, key, document).
+#[must_use]
+pub fn order_sha256(kind: &str, key: &str, document: &str) -> String {
+    let mut bytes = Vec::new();
+    for part in [kind, key, document] {
+        bytes.extend_from_slice(part.len().to_string().as_bytes());
+        bytes.push(b':');
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    sha256_hex(&bytes)
+}
+
+/// The public keys that are accepted at the moment: during a rotation two.
+#[derive(Debug, Clone, Default)]
+pub struct AcceptedKeys(Vec<(String, Vec<u8>)>);
+
+impl AcceptedKeys {
+    /// From pairs of key id and 32-byte public key. A pair whose id is not the key's own is dropped.
+    #[must_use]
+    pub fn new(keys: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        Self(keys.into_iter().filter(|(id, key)| *id == key_id(key)).collect())
+    }
+
+    /// Checks a header's value against a body.
+    ///
+    /// # Errors
+    /// When it is missing, malformed, by an unknown key, or does not fit.
+    pub fn verify(&self, payload_type: PayloadType, body: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
+        let (id, encoded) = header.ok_or(SignatureError::Missing)?.split_once(':').ok_or(SignatureError::Malformed)?;
+        let signature = BASE64.decode(encoded.as_bytes()).map_err(|_| SignatureError::Malformed)?;
+        let (_, key) =
+            self.0.iter().find(|(known, _)| known == id).ok_or_else(|| SignatureError::UnknownKey(id.to_owned()))?;
+        UnparsedPublicKey::new(&ED25519, key)
+            .verify(&pre_authentication_encoding(payload_type, body), &signature)
+            .map_err(|_| SignatureError::Invalid(id.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&[7; 32]).unwrap()
+    }
+
+    fn accepted() -> AcceptedKeys {
+        AcceptedKeys::new([(key().id().to_owned(), key().public_key())])
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_byte_is_refused(body in proptest::collection::vec(any::<u8>(), 1..200), at in any::<prop::sample::Index>()) {
+            let header = key().sign(PayloadType::Command, &body);
+            prop_assert_eq!(accepted().verify(PayloadType::Command, &body, Some(&header)), Ok(()));
+            let mut changed = body.clone();
+            let index = at.index(changed.len());
+            changed[index] ^= 1;
+            prop_assert!(accepted().verify(PayloadType::Command, &changed, Some(&header)).is_err());
+        }
+    }
+
+    #[test]
+    fn a_signature_over_one_type_is_none_over_another() {
+        let header = key().sign(PayloadType::Receipt, b"{}");
+        assert!(accepted().verify(PayloadType::Command, b"{}", Some(&header)).is_err());
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_has_its_own_error() {
+        let check = |header: Option<&str>| accepted().verify(PayloadType::Command, b"{}", header);
+        assert_eq!(check(None), Err(SignatureError::Missing));
+        assert_eq!(check(Some("x")), Err(SignatureError::Malformed));
+        assert_eq!(check(Some("x:!")), Err(SignatureError::Malformed));
+        assert_eq!(check(Some("x:AAAA")), Err(SignatureError::UnknownKey("x".to_owned())));
+    }
+}

@@ -1,0 +1,83 @@
+//! The streams of the broker and the shape of the durables on them, as plain data.
+//!
+//! Any of them may be deleted at any moment: `bus` makes them again from here. Limits are safety nets, not queues:
+//! Postgres and the inbox records are the queues.
+
+use crate::subjects;
+use std::time::Duration;
+
+/// One stream's settings. Everything not named here stays at the server's default, and above all off:
+/// rollup headers, delete markers, schedules, atomic batches, message TTLs and counters (one cluster's rollup header
+/// erased every other cluster's messages in a measured attack).
+#[derive(Debug, Clone, Copy)]
+pub struct Stream {
+    /// Name.
+    pub name: &'static str,
+    /// What it collects.
+    pub subjects: &'static [&'static str],
+    /// How long messages stay.
+    pub max_age: Duration,
+    /// Server-side window in which a repeated `Nats-Msg-Id` is dropped.
+    pub duplicate_window: Duration,
+    /// Messages kept of one subject; oldest go first. -1: no limit.
+    pub max_messages_per_subject: i64,
+    /// Bytes kept; oldest go first.
+    pub max_bytes: i64,
+    /// Explicit, because 2.15 refuses consumer 1001 otherwise (error 10026).
+    pub max_consumers: i32,
+}
+
+const MIB: i64 = 1024 * 1024;
+
+/// Commands: the wire, not the queue. An hour is enough for any re-send.
+pub const COMMANDS: Stream = Stream {
+    name: "KN_CMD",
+    subjects: &[subjects::every::COMMAND],
+    max_age: Duration::from_secs(3600),
+    duplicate_window: Duration::from_secs(120),
+    max_messages_per_subject: 5_000,
+    max_bytes: 1024 * MIB,
+    max_consumers: 30_000,
+};
+
+/// Outcomes and status on their way to Postgres.
+pub const STATUS: Stream = Stream {
+    name: "KN_STS",
+    subjects: &[subjects::every::STATUS],
+    max_age: Duration::from_secs(6 * 3600),
+    duplicate_window: Duration::from_secs(120),
+    max_messages_per_subject: -1,
+    max_bytes: 1024 * MIB,
+    max_consumers: 100,
+};
+
+/// Raw usage on its way to the ledger. Clusters keep it until they hold a receipt.
+pub const USAGE: Stream = Stream {
+    name: "KN_USE",
+    subjects: &[subjects::every::USAGE],
+    max_age: Duration::from_secs(14 * 24 * 3600),
+    duplicate_window: Duration::from_secs(120),
+    max_messages_per_subject: -1,
+    max_bytes: 4096 * MIB,
+    max_consumers: 100,
+};
+
+/// Billing events, written by the Manager alone; replayable from the ledger.
+pub const BILL: Stream = Stream {
+    name: "KN_BILL",
+    subjects: &[subjects::every::BILL],
+    max_age: Duration::from_secs(90 * 24 * 3600),
+    duplicate_window: Duration::from_secs(120),
+    max_messages_per_subject: -1,
+    max_bytes: 8192 * MIB,
+    max_consumers: 1_000,
+};
+
+/// Every stream, in the order they are made.
+pub const ALL: [Stream; 4] = [COMMANDS, STATUS, USAGE, BILL];
+
+/// Unacknowledged commands a cluster may hold; the rest waits in Postgres, where cancel and supersede are exact.
+pub const COMMAND_WINDOW: u32 = 32;
+
+/// Time after which an unacknowledged command is delivered again. Only storing the inbox record stands between.
+pub const COMMAND_ACK_WAIT: Duration = Duration::from_secs(30);
