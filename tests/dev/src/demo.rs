@@ -1,0 +1,291 @@
+//! `cargo dev demo`, `up`, `down`, `bench` and `campaign`: builds what they need, then hands over
+//! to a driver in the foreground.
+//!
+//! The demo starts as soon as the broker and our own binaries are there. The cluster servers are
+//! built meanwhile; `KUBENOVA_SERVERS_READY` names a file that appears when they all are, holding
+//! `ok`, or `failed: …` with the reason. Until then `KUBENOVA_SERVERS_PROGRESS` names a file whose
+//! only line says how far they are. Ctrl-C reaches driver and builds, once each.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::command::DemoOptions;
+use crate::executables::{cargo, clear_cargo_variables, run_cargo};
+use crate::places::Places;
+use crate::plan::{Plan, Step, about};
+use crate::preflight::{self, Need};
+use crate::process::{self, Running};
+use crate::progress::{Display, Progress, print, say};
+use crate::servers::{self, Fleet};
+use crate::test;
+use crate::tool::Tool;
+
+/// The tool without which the Manager cannot start.
+const BROKER: &str = "nats-server";
+
+/// `cargo dev demo`, `up` and `down`.
+pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode> {
+    if options.verb == "down" {
+        return down(places);
+    }
+    let fleet = Fleet::load(places)?;
+    let (first, later): (Vec<Tool>, Vec<Tool>) = fleet
+        .missing()
+        .into_iter()
+        .partition(|tool| tool.name == BROKER);
+    let before = before(places, &first);
+    if options.plan_only {
+        print(overview(options.verb, places, &before, &later));
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&overview(options.verb, places, &before, &later));
+    let building = !(first.is_empty() && later.is_empty());
+    preflight::require(
+        places,
+        &Need {
+            build_servers: building,
+            run_servers: true,
+            build_rust: true,
+        },
+    )?;
+    fleet.lay_out()?;
+    let logs = places.new_logs(options.verb)?;
+
+    let mut progress = Progress::new(before, Display::for_person());
+    for tool in &first {
+        progress.step(&tool.name, |live| fleet.build(tool, &logs, live))?;
+    }
+    let mut environment = environment(places, &fleet, &logs, "debug");
+    let background = Background::start(fleet, later, &logs)?;
+    let result = (|| {
+        progress.step(test::step::BUILD, |live| test::build(places, &logs, live))?;
+        background.rust_is_built();
+        environment.push(("KUBENOVA_SERVERS_READY", background.ready.clone()));
+        environment.push(("KUBENOVA_SERVERS_PROGRESS", background.progress.clone()));
+        let mut driver = driver(places)?;
+        driver.envs(environment);
+        if options.verb != "demo" {
+            driver.arg(options.verb);
+        }
+        driver.args(&options.args);
+        let status = Running::start(&mut driver)?.wait()?;
+        Ok(process::exit_code(status))
+    })();
+    background.stop();
+    result
+}
+
+/// `cargo dev bench` and `cargo dev campaign`.
+pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
+    ensure!(
+        places.repository.join("tests/bench/Cargo.toml").is_file(),
+        "there are no benchmarks yet: package kubenova-bench belongs in tests/bench"
+    );
+    let fleet = Fleet::load(places)?;
+    let missing = fleet.missing();
+    let mut steps = servers::steps(&missing);
+    steps.push(Step::new(
+        test::step::BUILD,
+        "cargo build --release --workspace",
+        420,
+    ));
+    let plan = Plan { steps };
+    test::announce("bench", &plan);
+    preflight::require(
+        places,
+        &Need {
+            build_servers: !missing.is_empty(),
+            run_servers: true,
+            build_rust: true,
+        },
+    )?;
+    fleet.lay_out()?;
+    let logs = places.new_logs("bench")?;
+    let mut progress = Progress::new(plan, Display::for_person());
+    servers::build_all(&fleet, &missing, &logs, &mut progress)?;
+    progress.step(test::step::BUILD, |live| {
+        let mut command = cargo(places);
+        command.args(["build", "--release", "--workspace"]);
+        run_cargo(&mut command, &logs.join("build.log"), live).map(|_| ())
+    })?;
+    let mut driver = Command::new(places.target.join("release/kubenova-bench"));
+    clear_cargo_variables(&mut driver);
+    driver
+        .current_dir(&places.repository)
+        .envs(environment(places, &fleet, &logs, "release"))
+        .args(args);
+    Ok(process::exit_code(Running::start(&mut driver)?.wait()?))
+}
+
+fn down(places: &Places) -> Result<ExitCode> {
+    if !driver_path(places).is_file() {
+        print("nothing is running: nothing was ever built");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut driver = driver(places)?;
+    Ok(process::exit_code(
+        Running::start(driver.arg("down"))?.wait()?,
+    ))
+}
+
+/// What must be done before the driver can start.
+fn before(places: &Places, first: &[Tool]) -> Plan {
+    let mut steps: Vec<Step> = first
+        .iter()
+        .map(|tool| {
+            Step::new(
+                &tool.name,
+                &tool.recipe.summary,
+                tool.recipe.estimate_seconds,
+            )
+        })
+        .collect();
+    steps.extend(
+        test::code_steps(places)
+            .into_iter()
+            .filter(|step| step.name == test::step::BUILD),
+    );
+    Plan { steps }
+}
+
+fn overview(verb: &str, places: &Places, before: &Plan, later: &[Tool]) -> String {
+    let mut text = format!(
+        "cargo dev {verb}: starts in about {}\n",
+        about(before.estimate())
+    );
+    before
+        .lines()
+        .iter()
+        .for_each(|line| text.push_str(&format!("{line}\n")));
+    if later.is_empty() {
+        text.push_str("all other servers are there\n");
+    } else {
+        let plan = Plan {
+            steps: servers::steps(later),
+        };
+        text.push_str(&format!(
+            "meanwhile, about {} more, once:\n",
+            about(plan.estimate())
+        ));
+        plan.lines()
+            .iter()
+            .for_each(|line| text.push_str(&format!("{line}\n")));
+    }
+    text.push_str(&format!(
+        "everything goes to {}; nothing outside it changes\n",
+        places.cache.display()
+    ));
+    text
+}
+
+fn environment(
+    places: &Places,
+    fleet: &Fleet,
+    logs: &Path,
+    profile: &str,
+) -> Vec<(&'static str, PathBuf)> {
+    vec![
+        ("KUBENOVA_SERVERS", fleet.set()),
+        ("KUBENOVA_BIN_DIR", places.target.join(profile)),
+        ("KUBENOVA_LOGS", logs.to_path_buf()),
+    ]
+}
+
+fn driver_path(places: &Places) -> PathBuf {
+    places.target.join("debug/kubenova-demo")
+}
+
+fn driver(places: &Places) -> Result<Command> {
+    let path = driver_path(places);
+    ensure!(
+        path.is_file(),
+        "{} was not built; package kubenova-env should have a binary kubenova-demo",
+        path.display()
+    );
+    let mut command = Command::new(path);
+    clear_cargo_variables(&mut command);
+    command.current_dir(&places.repository);
+    Ok(command)
+}
+
+/// Builds the servers that the driver can begin without.
+struct Background {
+    ready: PathBuf,
+    progress: PathBuf,
+    go: std::sync::mpsc::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Background {
+    fn start(fleet: Fleet, missing: Vec<Tool>, logs: &Path) -> Result<Self> {
+        let (go, rust_is_built) = channel();
+        let (ready, progress) = (logs.join("servers-ready"), logs.join("servers-progress"));
+        let (file, shown, logs) = (ready.clone(), progress.clone(), logs.to_path_buf());
+        let thread = std::thread::Builder::new()
+            .name("servers".into())
+            .spawn(move || {
+                let result = build_later(&fleet, &missing, &logs, shown, &rust_is_built);
+                let text = match result {
+                    Ok(()) => "ok\n".to_owned(),
+                    Err(error) => format!("failed: {error:#}\n"),
+                };
+                if let Err(error) = appear(&file, &text) {
+                    say(&format!("cargo dev: {error:#}"));
+                }
+            })
+            .context("could not start the thread that builds servers")?;
+        Ok(Self {
+            ready,
+            progress,
+            go,
+            thread,
+        })
+    }
+
+    /// Lets the builds begin; before, only downloads run, so that Rust has the cores.
+    fn rust_is_built(&self) {
+        // The thread may have failed already; it has said so.
+        let _ = self.go.send(());
+    }
+
+    /// Ends what still runs.
+    fn stop(self) {
+        drop(self.go);
+        process::terminate_all();
+        if self.thread.join().is_err() {
+            say("cargo dev: the thread that builds servers panicked");
+        }
+    }
+}
+
+fn build_later(
+    fleet: &Fleet,
+    missing: &[Tool],
+    logs: &Path,
+    shown: PathBuf,
+    rust_is_built: &Receiver<()>,
+) -> Result<()> {
+    let mut progress = Progress::new(
+        Plan {
+            steps: servers::steps(missing),
+        },
+        Display::File(shown),
+    );
+    servers::download_all(fleet, missing, logs, &mut progress)?;
+    rust_is_built.recv().map_err(|_| anyhow!("stopped"))?;
+    servers::build_downloaded(fleet, missing, logs, &mut progress)?;
+    fleet.publish()
+}
+
+/// Writes a file that appears whole.
+fn appear(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text)
+        .and_then(|()| std::fs::rename(&new, path))
+        .with_context(|| format!("could not write {}", path.display()))
+}

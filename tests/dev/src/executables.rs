@@ -1,0 +1,366 @@
+//! The test programs of the workspace: how they are built in one go, and how one is run.
+//!
+//! All are built by a single cargo call, since building packages one by one would compile shared
+//! crates again with other features. They are then run here, so that unit tests come before
+//! scenarios and each program has a log of its own.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+
+use crate::places::Places;
+use crate::process::{self, Heard};
+use crate::progress::Live;
+
+/// A test program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Executable {
+    /// The folder of its package.
+    pub(crate) folder: PathBuf,
+    /// Its target: the crate for unit tests, the file for integration tests.
+    pub(crate) target: String,
+    /// The program.
+    pub(crate) path: PathBuf,
+}
+
+impl Executable {
+    /// Whether it needs real servers: its package uses the test environment.
+    pub(crate) fn needs_servers(&self) -> bool {
+        let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml"));
+        manifest.is_ok_and(|text| text.contains("kubenova-env"))
+    }
+
+    /// Whether it holds scenarios, which are slow and are told as they go.
+    pub(crate) fn is_scenario(&self, places: &Places) -> bool {
+        self.folder == places.repository.join("tests/scenarios")
+    }
+
+    /// Its name for a person: package folder and target.
+    pub(crate) fn title(&self, places: &Places) -> String {
+        let folder = self
+            .folder
+            .strip_prefix(&places.repository)
+            .unwrap_or(&self.folder);
+        format!("{} ({})", folder.display(), self.target)
+    }
+}
+
+/// A cargo command in the repository that builds into the cache.
+pub(crate) fn cargo(places: &Places) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    clear_cargo_variables(&mut command);
+    command
+        .current_dir(&places.repository)
+        .env("CARGO_TARGET_DIR", &places.target)
+        .env("CARGO_TERM_COLOR", "never");
+    command
+}
+
+/// Forgets what `cargo run` said about this very program.
+pub(crate) fn clear_cargo_variables(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if [
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_CRATE_",
+            "CARGO_BIN_",
+        ]
+        .iter()
+        .any(|prefix| text.starts_with(prefix))
+        {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Runs a cargo command to its end. When it fails, its complaints are shown and the log is named.
+pub(crate) fn run_cargo(
+    command: &mut Command,
+    log: &Path,
+    live: &mut Live<'_>,
+) -> Result<Vec<String>> {
+    let mut messages = Vec::new();
+    let mut complaints = Vec::new();
+    let mut file = create(log)?;
+    let status = process::watch(command, &mut file, &mut |heard| match heard {
+        Heard::Line(line) if line.starts_with('{') => messages.push(line.to_owned()),
+        Heard::Line(line) => {
+            live.doing(line);
+            if !is_progress(line) {
+                complaints.push(line.to_owned());
+            }
+        }
+        Heard::Nothing => live.tick(),
+    })?;
+    if process::stopping() {
+        bail!("stopped");
+    }
+    if !status.success() {
+        complaints.iter().for_each(|line| live.say(line));
+        bail!("{}; see {}", process::ending(status), log.display());
+    }
+    Ok(messages)
+}
+
+/// Builds every test program of the workspace.
+pub(crate) fn build(places: &Places, log: &Path, live: &mut Live<'_>) -> Result<Vec<Executable>> {
+    let mut command = cargo(places);
+    command.args([
+        "test",
+        "--workspace",
+        "--no-run",
+        "--message-format=json-render-diagnostics",
+    ]);
+    let messages = run_cargo(&mut command, log, live)?;
+    let executables: Vec<_> = messages
+        .iter()
+        .filter_map(|message| from_message(message))
+        .collect();
+    ensure!(
+        !executables.is_empty(),
+        "cargo built no test program; see {}",
+        log.display()
+    );
+    Ok(executables)
+}
+
+/// The test program that a message of cargo announces, if it does.
+fn from_message(message: &str) -> Option<Executable> {
+    let message: Value = serde_json::from_str(message).ok()?;
+    if message["reason"] != "compiler-artifact" || message["profile"]["test"] != true {
+        return None;
+    }
+    Some(Executable {
+        folder: Path::new(message["manifest_path"].as_str()?)
+            .parent()?
+            .to_path_buf(),
+        target: message["target"]["name"].as_str()?.to_owned(),
+        path: PathBuf::from(message["executable"].as_str()?),
+    })
+}
+
+/// Lines in which cargo tells how far it is.
+fn is_progress(line: &str) -> bool {
+    const VERBS: [&str; 9] = [
+        "Compiling",
+        "Checking",
+        "Downloading",
+        "Downloaded",
+        "Blocking",
+        "Fresh",
+        "Finished",
+        "Updating",
+        "Locking",
+    ];
+    let first = line.trim_start().split(' ').next().unwrap_or_default();
+    VERBS.contains(&first)
+}
+
+/// How many tests passed, failed and were ignored.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Count {
+    /// Passed.
+    pub(crate) passed: u64,
+    /// Failed; a program that died counts as one.
+    pub(crate) failed: u64,
+    /// Ignored.
+    pub(crate) skipped: u64,
+}
+
+impl Count {
+    /// Adds another count to this one.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// The count of a `test result:` line; `None` for any other line.
+    fn from_line(line: &str) -> Option<Self> {
+        let result = line.strip_prefix("test result: ")?;
+        let number = |word: &str| -> u64 {
+            let before = result
+                .split_once(&format!(" {word}"))
+                .map(|(before, _)| before);
+            before
+                .and_then(|text| text.rsplit(' ').next())
+                .and_then(|digits| digits.parse().ok())
+                .unwrap_or(0)
+        };
+        Some(Self {
+            passed: number("passed"),
+            failed: number("failed"),
+            skipped: number("ignored"),
+        })
+    }
+}
+
+/// How tests are run.
+#[derive(Debug, Default)]
+pub(crate) struct Surroundings {
+    /// Set for the test programs.
+    pub(crate) variables: Vec<(&'static str, PathBuf)>,
+    /// Only tests whose name contains this.
+    pub(crate) filter: Option<String>,
+    /// How many tests run at once; cargo's choice if not said.
+    pub(crate) threads: Option<usize>,
+    /// Show every line as it comes, not only the result.
+    pub(crate) aloud: bool,
+}
+
+/// The names of the tests in `executable` that the filter selects.
+pub(crate) fn selected(executable: &Executable, filter: &str) -> Result<Vec<String>> {
+    let mut command = Command::new(&executable.path);
+    command
+        .current_dir(&executable.folder)
+        .args(["--list", "--format", "terse", filter]);
+    let list = process::output_of(&mut command)
+        .with_context(|| format!("could not list the tests of {}", executable.path.display()))?;
+    Ok(list
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Runs one test program; failures are shown in full.
+pub(crate) fn run(
+    executable: &Executable,
+    places: &Places,
+    with: &Surroundings,
+    logs: &Path,
+    live: &mut Live<'_>,
+) -> Result<Count> {
+    let title = executable.title(places);
+    let mut command = Command::new(&executable.path);
+    clear_cargo_variables(&mut command);
+    command
+        .current_dir(&executable.folder)
+        .env("CARGO_MANIFEST_DIR", &executable.folder)
+        .env("CARGO_TARGET_DIR", &places.target)
+        .envs(with.variables.iter().map(|(name, value)| (*name, value)))
+        .args(&with.filter);
+    if std::env::var_os("RUST_BACKTRACE").is_none() {
+        command.env("RUST_BACKTRACE", "1");
+    }
+    if let Some(threads) = with.threads {
+        command.arg("--test-threads").arg(threads.to_string());
+    }
+    let log = logs.join(format!(
+        "test-{}.log",
+        title.replace(['/', ' ', '(', ')'], "_")
+    ));
+    if with.aloud {
+        live.print(&format!("running {title}"));
+    }
+    run_tests(&mut command, &title, &log, with.aloud, live)
+}
+
+/// Runs the examples in the documentation.
+pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<Count> {
+    let mut command = cargo(places);
+    command.args(["test", "--workspace", "--doc", "--quiet"]);
+    run_tests(
+        &mut command,
+        "documentation examples",
+        &logs.join("test-examples.log"),
+        false,
+        live,
+    )
+}
+
+fn run_tests(
+    command: &mut Command,
+    title: &str,
+    log: &Path,
+    aloud: bool,
+    live: &mut Live<'_>,
+) -> Result<Count> {
+    let mut count = Count::default();
+    let mut results = Vec::new();
+    let mut said = Vec::new();
+    let mut file = create(log)?;
+    let status = process::watch(command, &mut file, &mut |heard| match heard {
+        Heard::Line(line) => {
+            if let Some(found) = Count::from_line(line) {
+                count.add(found);
+                results.push(line.to_owned());
+            }
+            if aloud {
+                live.print(line);
+            } else {
+                said.push(line.to_owned());
+            }
+            live.doing(&format!("{title}: {line}"));
+        }
+        Heard::Nothing => live.tick(),
+    })?;
+    if process::stopping() {
+        bail!("stopped");
+    }
+    if !status.success() && count.failed == 0 {
+        count.failed = 1;
+        live.print(&format!(
+            "{title} ended with {}; see {}",
+            process::ending(status),
+            log.display()
+        ));
+    }
+    if count.failed > 0 {
+        said.iter().for_each(|line| live.print(line));
+        live.print(&format!("failed: {title}; see {}", log.display()));
+    } else if !aloud && count != Count::default() {
+        live.print(&format!("     Running {title}"));
+        results.iter().for_each(|line| live.print(line));
+    }
+    Ok(count)
+}
+
+fn create(log: &Path) -> Result<File> {
+    File::create(log).with_context(|| format!("could not create {}", log.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_result_line_is_counted() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.01s";
+        assert_eq!(
+            Count::from_line(line),
+            Some(Count {
+                passed: 12,
+                failed: 3,
+                skipped: 1
+            })
+        );
+        assert_eq!(Count::from_line("test a::b ... ok"), None);
+    }
+
+    #[test]
+    fn only_test_programs_are_taken_from_the_messages() {
+        let message = |test: bool| {
+            format!(
+                "{{\"reason\":\"compiler-artifact\",\"manifest_path\":\"/r/schema/bus/Cargo.toml\",\
+                 \"target\":{{\"name\":\"kubenova_bus\"}},\"profile\":{{\"test\":{test}}},\"executable\":\"/t/bus-1\"}}"
+            )
+        };
+        let found = from_message(&message(true)).unwrap();
+        assert_eq!(found.folder, Path::new("/r/schema/bus"));
+        assert_eq!(found.target, "kubenova_bus");
+        assert_eq!(from_message(&message(false)), None);
+        assert_eq!(from_message("{\"reason\":\"build-finished\"}"), None);
+        assert_eq!(from_message("not json"), None);
+    }
+
+    #[test]
+    fn progress_is_told_from_complaints() {
+        assert!(is_progress("   Compiling kube v5.0.0"));
+        assert!(!is_progress("error[E0308]: mismatched types"));
+    }
+}
