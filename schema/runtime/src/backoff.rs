@@ -5,7 +5,6 @@ use std::time::Duration;
 
 /// Waits between attempts of something that must succeed in the end: 0.2 s doubling to 15 s, jittered, without end.
 /// 15 s keeps a healed link's first success within one heartbeat.
-#[must_use]
 pub fn forever() -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(200))

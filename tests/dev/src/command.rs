@@ -78,14 +78,17 @@ const TOPICS: &[Topic] = &[
     },
     Topic {
         name: "up",
-        usage: "up [--plan]",
-        summary: "the product alone, until Ctrl-C or `cargo dev down`",
-        detail: "  --plan   print what would be built and run, and stop",
+        usage: "up [--once] [--bare] [--clusters N] [--plan]",
+        summary: "bare clusters with Capsule and KubeVela, until Ctrl-C",
+        detail: "  --once         end when an application was seen running
+  --bare         only the cluster, nothing installed
+  --clusters N   how many clusters
+  --plan         print what would be built and run, and stop",
     },
     Topic {
         name: "down",
         usage: "down",
-        summary: "stop what `up` left running",
+        summary: "says how to stop what runs",
         detail: "",
     },
     Topic {
@@ -284,10 +287,19 @@ fn parse_demo(verb: &'static str, topic: &Topic, rest: Vec<OsString>) -> Result<
         plan_only: false,
         args: Vec::new(),
     };
-    for word in rest {
+    let mut words = rest.into_iter();
+    while let Some(word) = words.next() {
         match (verb, word.to_str()) {
             ("demo" | "up", Some("--plan")) => options.plan_only = true,
-            ("demo", Some("--once" | "--keep")) => options.args.push(word),
+            ("demo", Some("--once" | "--keep")) | ("up", Some("--once" | "--bare")) => {
+                options.args.push(word);
+            }
+            ("up", Some("--clusters")) => {
+                let number = words
+                    .next()
+                    .ok_or_else(|| format!("--clusters needs a number; {}", usage(topic)))?;
+                options.args.extend([word, number]);
+            }
             _ => return Err(unexpected(topic, &word)),
         }
     }

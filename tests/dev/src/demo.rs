@@ -31,7 +31,8 @@ const BROKER: &str = "nats-server";
 /// `cargo dev demo`, `up` and `down`.
 pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode> {
     if options.verb == "down" {
-        return down(places);
+        print("nothing to stop: `demo` and `up` run in the foreground, and everything they started ends with them (Ctrl-C)");
+        return Ok(ExitCode::SUCCESS);
     }
     let fleet = Fleet::load(places)?;
     let (first, later): (Vec<Tool>, Vec<Tool>) = fleet
@@ -67,13 +68,9 @@ pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode
         background.rust_is_built();
         environment.push(("KUBENOVA_SERVERS_READY", background.ready.clone()));
         environment.push(("KUBENOVA_SERVERS_PROGRESS", background.progress.clone()));
-        let mut driver = driver(places)?;
-        driver.envs(environment);
-        if options.verb != "demo" {
-            driver.arg(options.verb);
-        }
-        driver.args(&options.args);
-        let status = Running::start(&mut driver)?.wait()?;
+        let mut driver = driver(places, options.verb)?;
+        driver.envs(environment).args(&options.args);
+        let status = Running::start_typed(&mut driver)?.wait()?;
         Ok(process::exit_code(status))
     })();
     background.stop();
@@ -120,17 +117,6 @@ pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
         .envs(environment(places, &fleet, &logs, "release"))
         .args(args);
     Ok(process::exit_code(Running::start(&mut driver)?.wait()?))
-}
-
-fn down(places: &Places) -> Result<ExitCode> {
-    if !driver_path(places).is_file() {
-        print("nothing is running: nothing was ever built");
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut driver = driver(places)?;
-    Ok(process::exit_code(
-        Running::start(driver.arg("down"))?.wait()?,
-    ))
 }
 
 /// What must be done before the driver can start.
@@ -196,15 +182,12 @@ fn environment(
     ]
 }
 
-fn driver_path(places: &Places) -> PathBuf {
-    places.target.join("debug/kubenova-demo")
-}
-
-fn driver(places: &Places) -> Result<Command> {
-    let path = driver_path(places);
+/// The driver of a verb: `kubenova-demo` or `kubenova-up`.
+fn driver(places: &Places, verb: &str) -> Result<Command> {
+    let path = places.target.join(format!("debug/kubenova-{verb}"));
     ensure!(
         path.is_file(),
-        "{} was not built; package kubenova-env should have a binary kubenova-demo",
+        "{} was not built; it is a binary of tests/env or tests/scenarios",
         path.display()
     );
     let mut command = Command::new(path);

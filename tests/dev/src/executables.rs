@@ -227,7 +227,8 @@ pub(crate) fn selected(executable: &Executable, filter: &str) -> Result<Vec<Stri
         .collect())
 }
 
-/// Runs one test program; failures are shown in full.
+/// Runs one test program; failures are shown in full. Each test of a scenario program runs alone in
+/// a sandbox of its own, so that nothing of one test is there for the next.
 pub(crate) fn run(
     executable: &Executable,
     places: &Places,
@@ -236,28 +237,61 @@ pub(crate) fn run(
     live: &mut Live<'_>,
 ) -> Result<Count> {
     let title = executable.title(places);
-    let mut command = Command::new(&executable.path);
+    if !executable.is_scenario(places) {
+        let mut command = test_command(&executable.path, executable, places, with);
+        command.args(&with.filter);
+        return run_logged(command, &title, with, logs, live);
+    }
+    let mut count = Count::default();
+    for name in selected(executable, with.filter.as_deref().unwrap_or_default())? {
+        let sandbox = places.target.join("debug/kubenova-sandbox");
+        let mut command = test_command(&sandbox, executable, places, with);
+        command
+            .args(["--with-parent", "--"])
+            .arg(&executable.path)
+            .args(["--exact", &name, "--nocapture"]);
+        count.add(run_logged(command, &format!("{title} {name}"), with, logs, live)?);
+    }
+    Ok(count)
+}
+
+fn test_command(
+    program: &Path,
+    executable: &Executable,
+    places: &Places,
+    with: &Surroundings,
+) -> Command {
+    let mut command = Command::new(program);
     clear_cargo_variables(&mut command);
     command
         .current_dir(&executable.folder)
         .env("CARGO_MANIFEST_DIR", &executable.folder)
         .env("CARGO_TARGET_DIR", &places.target)
-        .envs(with.variables.iter().map(|(name, value)| (*name, value)))
-        .args(&with.filter);
+        .envs(with.variables.iter().map(|(name, value)| (*name, value)));
     if std::env::var_os("RUST_BACKTRACE").is_none() {
         command.env("RUST_BACKTRACE", "1");
     }
+    command
+}
+
+fn run_logged(
+    mut command: Command,
+    title: &str,
+    with: &Surroundings,
+    logs: &Path,
+    live: &mut Live<'_>,
+) -> Result<Count> {
     if let Some(threads) = with.threads {
         command.arg("--test-threads").arg(threads.to_string());
     }
     let log = logs.join(format!(
         "test-{}.log",
-        title.replace(['/', ' ', '(', ')'], "_")
+        title.replace(['/', ' ', '(', ')', ':'], "_")
     ));
     if with.aloud {
         live.print(&format!("running {title}"));
     }
-    run_tests(&mut command, &title, &log, with.aloud, live)
+    run_tests(&mut command, title, &log, with.aloud, live)
 }
 
 /// Runs the examples in the documentation.

@@ -93,13 +93,33 @@ pub(crate) struct Running {
 impl Running {
     /// Starts `command` in a process group of its own, without standard input.
     pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// [`Running::start`] for a program that takes keys: what a person types is passed on. (A
+    /// process group of its own may not read the terminal itself.)
+    pub(crate) fn start_typed(command: &mut Command) -> Result<Self> {
+        let mut running = Self::start_with(command, Stdio::piped())?;
+        if let Some(mut keys) = running.child.stdin.take() {
+            std::thread::Builder::new()
+                .name("keys".into())
+                .spawn(move || {
+                    // Ends with either side; there is nobody to tell.
+                    let _ = std::io::copy(&mut std::io::stdin(), &mut keys);
+                })
+                .context("could not start the thread that passes keys on")?;
+        }
+        Ok(running)
+    }
+
+    fn start_with(command: &mut Command, input: Stdio) -> Result<Self> {
         let mut groups = groups();
         if stopping() {
             bail!("stopped");
         }
         let name = command.get_program().to_string_lossy().into_owned();
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .process_group(0)
             .spawn()
             .with_context(|| format!("could not start {name}"))?;

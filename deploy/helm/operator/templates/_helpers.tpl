@@ -1,0 +1,128 @@
+{{/* Labels of everything in this chart. */}}
+{{- define "kubenova.labels" -}}
+app.kubernetes.io/name: kubenova-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: kubenova
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "kubenova.selector" -}}
+app.kubernetes.io/name: kubenova-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/*
+What a role or a policy was written for. The Operator compares these with the versions it is asked to install and
+reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies itself.
+*/}}
+{{- define "kubenova.for.capsule" -}}capsule-0.14.0{{- end }}
+{{- define "kubenova.for.capsuleProxy" -}}capsule-proxy-0.14.0{{- end }}
+{{- define "kubenova.for.kubevela" -}}kubevela-1.10.9{{- end }}
+{{- define "kubenova.for.kubenova" -}}kubenova-{{ .Chart.AppVersion }}{{- end }}
+
+{{/* The user names the policies know. */}}
+{{- define "kubenova.user.operator" -}}system:serviceaccount:{{ .Release.Namespace }}:kubenova-operator{{- end }}
+{{- define "kubenova.user.capsule" -}}system:serviceaccount:capsule-system:capsule{{- end }}
+{{- define "kubenova.user.kubevela" -}}system:serviceaccount:vela-system:kubevela-vela-core{{- end }}
+
+{{- define "kubenova.image" -}}
+{{- $name := .Values.image.repository -}}
+{{- if .Values.image.registry -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .Values.image.registry) .Values.image.repository -}}
+{{- end -}}
+{{- if .Values.image.digest -}}
+{{- printf "%s@%s" $name .Values.image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (default .Chart.AppVersion .Values.image.tag) -}}
+{{- end -}}
+{{- end }}
+
+{{- define "kubenova.tokenSecret" -}}
+{{- default "kubenova-enrollment" .Values.enrollment.existingSecret -}}
+{{- end }}
+
+{{/* Metadata of a role or policy that outlives the release: the walls of tenants stand without the Operator. */}}
+{{- define "kubenova.keptMetadata" -}}
+labels:
+  {{- include "kubenova.labels" .root | nindent 2 }}
+  kubenova.io/for: {{ .for }}
+annotations:
+  helm.sh/resource-policy: keep
+{{- end }}
+
+{{/* What owner and reader of a tenant may see, and so what Capsule Proxy may list for them. */}}
+{{- define "kubenova.readRules" -}}
+- apiGroups: [""]
+  resources:
+    - namespaces
+    - pods
+    - pods/log
+    - pods/status
+    - services
+    - services/status
+    - endpoints
+    - configmaps
+    - persistentvolumeclaims
+    - persistentvolumeclaims/status
+    - serviceaccounts
+    - resourcequotas
+    - resourcequotas/status
+    - limitranges
+    - events
+    - replicationcontrollers
+  verbs: [get, list, watch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [get, list, watch]
+- apiGroups: [apps]
+  resources:
+    - deployments
+    - deployments/status
+    - deployments/scale
+    - replicasets
+    - replicasets/status
+    - statefulsets
+    - statefulsets/status
+    - statefulsets/scale
+    - daemonsets
+    - daemonsets/status
+    - controllerrevisions
+  verbs: [get, list, watch]
+- apiGroups: [batch]
+  resources: [jobs, jobs/status, cronjobs, cronjobs/status]
+  verbs: [get, list, watch]
+- apiGroups: [autoscaling]
+  resources: [horizontalpodautoscalers, horizontalpodautoscalers/status]
+  verbs: [get, list, watch]
+- apiGroups: [policy]
+  resources: [poddisruptionbudgets, poddisruptionbudgets/status]
+  verbs: [get, list, watch]
+- apiGroups: [networking.k8s.io]
+  resources: [ingresses, ingresses/status, networkpolicies]
+  verbs: [get, list, watch]
+- apiGroups: [discovery.k8s.io]
+  resources: [endpointslices]
+  verbs: [get, list, watch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, watch]
+- apiGroups: [metrics.k8s.io]
+  resources: [pods]
+  verbs: [get, list]
+- apiGroups: [core.oam.dev]
+  resources: [applications, applications/status, applicationrevisions]
+  verbs: [get, list, watch]
+{{- end }}
+
+{{- define "kubenova.policyBinding" -}}
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ .name }}
+  {{- include "kubenova.keptMetadata" (dict "root" .root "for" (include "kubenova.for.kubenova" .root)) | nindent 2 }}
+spec:
+  policyName: {{ .name }}
+  validationActions: [Deny, Audit]
+{{- end }}

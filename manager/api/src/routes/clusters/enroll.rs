@@ -1,0 +1,95 @@
+//! `POST /clusters/{cluster}/enrollments`: a new token for a cluster that exists.
+
+use super::found;
+use crate::{
+    answer::Reply,
+    ask::{Ask, ChangeParams, Params},
+    error::ApiError,
+    state::AppState,
+    token,
+};
+use axum::{
+    extract::{Path, State},
+    response::Response,
+};
+use data_encoding::BASE64URL_NOPAD;
+use kubenova_api_types::clusters::{Enrollment, EnrollmentCommands};
+use kubenova_core::{
+    cluster::{ClusterId, ClusterRef},
+    refusal::{Reason, Refusal},
+};
+use kubenova_runtime::random;
+use kubenova_schema::token::EnrollmentToken;
+use kubenova_store::{
+    clusters,
+    enrollments::{self, NewEnrollment},
+};
+
+/// Make a new enrollment token for a cluster. Older tokens stay as they are.
+#[utoipa::path(post, path = "/api/v1/clusters/{cluster}/enrollments", tag = "clusters", operation_id = "createEnrollment",
+    params(("cluster" = String, Path, description = "Id or name"), ChangeParams),
+    responses((status = 201, description = "Created", body = Enrollment)))]
+pub async fn enroll(
+    State(state): State<AppState>,
+    ask: Ask,
+    Path(named): Path<String>,
+    Params(params): Params<ChangeParams>,
+) -> Result<Response, ApiError> {
+    let named = ClusterRef::parse(&named);
+    let mut writer = ask.write(&state).await?;
+    let cluster = found(clusters::find(writer.connection(), &named).await?, &named)?;
+    if !cluster.state.takes_changes() {
+        let detail = format!("cluster \"{named}\" is {}", cluster.state.as_str());
+        return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
+    }
+    let ticket = ticket(&state, &ask, &cluster.id);
+    enrollments::create(writer.connection(), &ticket.kept).await?;
+    writer.audit(ask.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
+
+    let kept = Enrollment { token: None, ..ticket.shown.clone() };
+    Reply::created().location(format!("/api/v1/clusters/{}", cluster.id)).commit(writer, params.dry_run, &ticket.shown, &kept).await
+}
+
+/// A fresh token: what is kept of it, and what is shown once.
+pub(super) struct Ticket {
+    pub(super) kept: NewEnrollment,
+    pub(super) shown: Enrollment,
+}
+
+pub(super) fn ticket(state: &AppState, ask: &Ask, cluster: &ClusterId) -> Ticket {
+    let settings = &state.settings.enrollment;
+    let id = random::uuid_v7();
+    let secret = BASE64URL_NOPAD.encode(&random::bytes::<32>());
+    let expires_at = ask.now.checked_add(settings.token_ttl).unwrap_or(ask.now);
+    let kept = NewEnrollment {
+        id,
+        cluster_id: cluster.clone(),
+        secret_sha256: token::sha256(&secret),
+        created_at: ask.now,
+        created_by: ask.caller.subject.clone(),
+        expires_at,
+    };
+    let token = EnrollmentToken {
+        cluster_id: cluster.to_string(),
+        endpoints: settings.endpoints.clone(),
+        ca_spki_sha256: settings.ca_spki_sha256.clone(),
+        secret,
+    };
+    let shown = Enrollment {
+        id: id.to_string(),
+        token: Some(token.encode()),
+        expires_at,
+        ca_sha256: settings.ca_spki_sha256.clone(),
+        endpoints: settings.endpoints.clone(),
+        commands: EnrollmentCommands { helm: helm(&settings.chart) },
+    };
+    Ticket { kept, shown }
+}
+
+/// The token goes into a file first: a command line is seen by every process of the machine.
+fn helm(chart: &str) -> String {
+    format!(
+        "helm upgrade --install kubenova-operator {chart} --namespace kubenova-system --create-namespace \
+         --set-file enrollment.token=./kn-token"
+    )
+}

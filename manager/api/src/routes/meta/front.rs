@@ -1,0 +1,17 @@
+//! `GET /`: a page for who opens the Manager in a browser.
+
+use axum::{
+    http::{HeaderName, header},
+    response::{IntoResponse as _, Response},
+};
+
+const PAGE: &str = include_str!("front.html");
+
+/// A page that says where everything is.
+#[utoipa::path(get, path = "/", tag = "meta", operation_id = "getFrontPage", security(),
+    responses((status = 200, description = "A page", body = String, content_type = "text/html")))]
+pub async fn get() -> Response {
+    const POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
+    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")];
+    (headers, PAGE).into_response()
+}

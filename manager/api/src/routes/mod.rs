@@ -1,0 +1,8 @@
+//! The endpoints, one a file.
+
+pub mod applications;
+pub mod clusters;
+pub mod commands;
+pub mod meta;
+pub mod tenants;
+pub mod usage;

@@ -1,0 +1,44 @@
+//! Tenants and their placements.
+
+pub mod create;
+pub mod get;
+pub mod list;
+pub mod place;
+pub mod placements;
+
+use crate::{ask::Ask, error::ApiError};
+use kubenova_core::{
+    cluster::{Cluster, ClusterRef},
+    refusal::{Reason, Refusal},
+    tenant::{Tenant, TenantRef},
+};
+use kubenova_store::{clusters, pool::Connection, tenants};
+
+/// The tenant when it exists for this caller.
+pub(crate) async fn find(connection: &mut Connection, ask: &Ask, named: &str) -> Result<Tenant, ApiError> {
+    Ok(ask.own(tenants::find(connection, &TenantRef::parse(named)).await?, named)?)
+}
+
+/// The same, held until the transaction ends.
+pub(crate) async fn hold(connection: &mut Connection, ask: &Ask, named: &str) -> Result<Tenant, ApiError> {
+    Ok(ask.own(tenants::hold(connection, &TenantRef::parse(named)).await?, named)?)
+}
+
+/// The clusters with these ids or names, each once; all of them must exist and take changes.
+async fn clusters_to_change(connection: &mut Connection, named: &[String], field: &str) -> Result<Vec<Cluster>, ApiError> {
+    let wanted: Vec<ClusterRef> = named.iter().map(|text| ClusterRef::parse(text)).collect();
+    let found = clusters::find_all(connection, &wanted).await?;
+    let is = |cluster: &Cluster, wanted: &ClusterRef| match wanted {
+        ClusterRef::Id(id) => cluster.id == *id,
+        ClusterRef::Name(name) => cluster.name.as_str() == name,
+    };
+    if let Some(missing) = wanted.iter().find(|wanted| !found.iter().any(|cluster| is(cluster, wanted))) {
+        let detail = format!("there is no cluster \"{missing}\"");
+        return Err(Refusal::at(Reason::FieldInvalid, field, detail).into());
+    }
+    if let Some(closed) = found.iter().find(|cluster| !cluster.state.takes_changes()) {
+        let detail = format!("cluster \"{}\" is {}", closed.name, closed.state.as_str());
+        return Err(Refusal::at(Reason::ClusterNotUsable, field, detail).into());
+    }
+    Ok(found)
+}

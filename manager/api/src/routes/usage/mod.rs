@@ -1,0 +1,3 @@
+//! Usage: what each tenant used, from the ledger.
+
+pub mod list;

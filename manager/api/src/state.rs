@@ -1,0 +1,56 @@
+//! What every handler may use.
+
+use jiff::{SignedDuration, Timestamp};
+use kubenova_core::cluster::{Component, Components};
+use kubenova_runtime::probe::Gates;
+use kubenova_store::pool::Store;
+use std::sync::Arc;
+
+/// What every handler may use; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AppState {
+    /// Postgres.
+    pub store: Store,
+    /// What the operator of this Manager decided.
+    pub settings: Arc<Settings>,
+    /// What this process waits for; shown by `/readyz`.
+    pub gates: Gates,
+    /// Since when this process hears clusters; silence before that says nothing.
+    pub listening_since: Timestamp,
+}
+
+/// What the operator of this Manager decided.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How clusters enroll.
+    pub enrollment: EnrollmentSettings,
+    /// What new clusters have installed unless the request says otherwise.
+    pub components: Components,
+}
+
+/// How clusters enroll.
+#[derive(Debug, Clone)]
+pub struct EnrollmentSettings {
+    /// `https://` URLs that clusters call, tried in order.
+    pub endpoints: Vec<String>,
+    /// Hex SHA-256 of the DER SubjectPublicKeyInfo of the Manager's CA.
+    pub ca_spki_sha256: String,
+    /// How long a fresh token works.
+    pub token_ttl: SignedDuration,
+    /// Chart reference in the helm command that people are shown.
+    pub chart: String,
+}
+
+/// Life of an enrollment token when nobody says otherwise (design §3).
+pub const TOKEN_TTL: SignedDuration = SignedDuration::from_hours(72);
+
+/// Chart reference when nobody says otherwise.
+pub const CHART: &str = "oci://ghcr.io/kubenova/charts/kubenova-operator";
+
+/// Components of a new cluster when nobody says otherwise: Capsule and KubeVela in the versions this release is tested
+/// with; Capsule Proxy needs a URL first.
+#[must_use]
+pub fn default_components() -> Components {
+    let on = |version: &str| Component { enabled: true, version: version.to_owned(), ..Component::default() };
+    Components { capsule: on("0.14.0"), capsule_proxy: Component::default(), kubevela: on("1.10.9") }
+}

@@ -1,0 +1,76 @@
+//! What tenants used.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Amounts by meter, whole numbers in text: millicore·ms, byte·ms, count·ms.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageQuantities {
+    /// CPU requests of non-terminal pods, millicore·ms.
+    #[schema(example = "3600000000")]
+    pub cpu_request_millicore_ms: String,
+    /// Memory requests of non-terminal pods, byte·ms.
+    pub memory_request_byte_ms: String,
+    /// Non-terminal pods, count·ms.
+    pub pod_count_ms: String,
+    /// Namespaces, count·ms.
+    pub namespace_count_ms: String,
+    /// Applications, count·ms.
+    pub application_count_ms: String,
+}
+
+/// What one tenant used on one cluster in one window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageRow {
+    /// `<cluster>/<tenant>/<window>/<revision>`: also the id of its billing event.
+    pub id: String,
+    /// The tenant's id.
+    pub tenant_id: String,
+    /// Its name as the cluster had it.
+    pub tenant_name: String,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// Its name.
+    pub cluster_name: String,
+    /// First moment of the window.
+    pub window_start: Timestamp,
+    /// First moment after it.
+    pub window_end: Timestamp,
+    /// 0, or more for corrections.
+    pub revision: u32,
+    /// How much.
+    #[serde(flatten)]
+    pub quantities: UsageQuantities,
+    /// Milliseconds of the window that were fully observed.
+    pub coverage_ms: String,
+    /// `gap`: part of the window was not observed; `skew`: the clocks were more than two seconds apart.
+    pub quality: Vec<String>,
+    /// What was not observed: reason, start, end, and the most it may hide (a meter that is missing has no known bound).
+    #[schema(value_type = Vec<Object>)]
+    pub gaps: serde_json::Value,
+    /// When the Manager committed it.
+    pub received_at: Timestamp,
+}
+
+/// One page of usage, and the sums over all pages.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageList {
+    /// Rows, oldest window first.
+    pub items: Vec<UsageRow>,
+    /// Give it as `cursor` for the next page, with the same filter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
+    /// Sums over everything the filter selects, not this page alone.
+    pub totals: UsageQuantities,
+    /// How many rows the filter selects.
+    pub rows: String,
+    /// How many of them were not fully observed.
+    pub rows_with_gaps: String,
+    /// Every cluster concerned has reported at least up to here; absent when none has reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
+}

@@ -1,0 +1,248 @@
+//! Who may do what: one pure function over roles and actions. Every route names its action (a test compares).
+
+use crate::{
+    refusal::{Reason, Refusal},
+    tenant::TenantId,
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// What a person or program may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Everything but access itself.
+    Ops,
+    /// Runs one tenant.
+    TenantOwner,
+    /// Runs applications of one tenant.
+    ProjectDev,
+    /// Looks, at one tenant or at all.
+    ReadOnly,
+    /// Looks at usage alone, of one tenant or of all.
+    Billing,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 6] = [Self::Admin, Self::Ops, Self::TenantOwner, Self::ProjectDev, Self::ReadOnly, Self::Billing];
+
+    /// The text in the database, in REST and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Ops => "ops",
+            Self::TenantOwner => "tenantOwner",
+            Self::ProjectDev => "projectDev",
+            Self::ReadOnly => "readOnly",
+            Self::Billing => "billing",
+        }
+    }
+
+    /// The role with this text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
+    }
+}
+
+/// What a request asks to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// Create or change clusters.
+    WriteClusters,
+    /// See clusters.
+    ReadClusters,
+    /// Create or change tenants, their quotas and placements.
+    WriteTenants,
+    /// See a tenant and its placements.
+    ReadTenants,
+    /// Create, change or remove applications.
+    WriteApplications,
+    /// See applications and their status.
+    ReadApplications,
+    /// See commands. Of a tenant: only its own.
+    ReadCommands,
+    /// See usage.
+    ReadUsage,
+    /// Close periods, replay and correct usage.
+    WriteUsage,
+    /// See who did what.
+    ReadAudit,
+    /// Make and revoke tokens.
+    WriteAccess,
+    /// Ask who one is.
+    ReadSelf,
+}
+
+impl Action {
+    /// Every action.
+    pub const ALL: [Self; 12] = [
+        Self::WriteClusters,
+        Self::ReadClusters,
+        Self::WriteTenants,
+        Self::ReadTenants,
+        Self::WriteApplications,
+        Self::ReadApplications,
+        Self::ReadCommands,
+        Self::ReadUsage,
+        Self::WriteUsage,
+        Self::ReadAudit,
+        Self::WriteAccess,
+        Self::ReadSelf,
+    ];
+}
+
+/// Who calls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Name for logs and audit rows.
+    pub subject: String,
+    /// What they may be.
+    pub role: Role,
+    /// The one tenant they are limited to; none means all.
+    pub tenant: Option<TenantId>,
+}
+
+/// A service token as it is kept: without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Its id.
+    pub id: Uuid,
+    /// Who calls with it.
+    pub caller: Caller,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// By whom.
+    pub created_by: String,
+    /// When it ends by itself.
+    pub expires_at: Option<Timestamp>,
+    /// When it was taken back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+/// How far a permission reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Everything.
+    All,
+    /// One tenant's objects; everybody else's do not exist.
+    Tenant(TenantId),
+}
+
+impl Reach {
+    /// The tenant a list is limited to.
+    #[must_use]
+    pub const fn tenant(self) -> Option<TenantId> {
+        match self {
+            Self::All => None,
+            Self::Tenant(id) => Some(id),
+        }
+    }
+
+    /// True when an object of this tenant exists for the caller.
+    #[must_use]
+    pub fn sees(self, tenant: TenantId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Tenant(id) => id == tenant,
+        }
+    }
+}
+
+/// True when the role may do this at all.
+#[must_use]
+pub const fn role_may(role: Role, action: Action) -> bool {
+    use Action as A;
+    match role {
+        Role::Admin => true,
+        Role::Ops => !matches!(action, A::WriteAccess),
+        Role::TenantOwner => matches!(
+            action,
+            A::ReadTenants | A::WriteApplications | A::ReadApplications | A::ReadCommands | A::ReadUsage | A::ReadAudit | A::ReadSelf
+        ),
+        Role::ProjectDev => {
+            matches!(action, A::ReadTenants | A::WriteApplications | A::ReadApplications | A::ReadCommands | A::ReadSelf)
+        }
+        Role::ReadOnly => {
+            matches!(action, A::ReadClusters | A::ReadTenants | A::ReadApplications | A::ReadCommands | A::ReadUsage | A::ReadSelf)
+        }
+        Role::Billing => matches!(action, A::ReadUsage | A::ReadSelf),
+    }
+}
+
+impl Caller {
+    /// How far the caller may do this.
+    ///
+    /// # Errors
+    /// With [`Reason::Forbidden`]. It is decided before anything is looked up, so it tells nothing about what exists.
+    pub fn may(&self, action: Action) -> Result<Reach, Refusal> {
+        let reach = match (self.role, self.tenant) {
+            (Role::Admin | Role::Ops, _) | (Role::ReadOnly | Role::Billing, None) => Some(Reach::All),
+            (_, Some(tenant)) => Some(Reach::Tenant(tenant)),
+            (Role::TenantOwner | Role::ProjectDev, None) => None,
+        };
+        // Clusters belong to no tenant: who is limited to one sees its placements instead.
+        let of_no_tenant = matches!(action, Action::ReadClusters | Action::WriteClusters | Action::WriteUsage);
+        match reach {
+            Some(Reach::Tenant(_)) if of_no_tenant => {}
+            Some(reach) if role_may(self.role, action) => return Ok(reach),
+            _ => {}
+        }
+        Err(Refusal::new(Reason::Forbidden, format!("role {} does not allow this", self.role.as_str())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(role: Role, tenant: Option<u128>) -> Caller {
+        Caller { subject: "ann".into(), role, tenant: tenant.map(|id| TenantId(Uuid::from_u128(id))) }
+    }
+
+    /// One row a role, one column an action, in the order of [`Action::ALL`]: change it with the product's promise.
+    const MATRIX: [(Role, &str); 6] = [
+        (Role::Admin, "yyyyyyyyyyyy"),
+        (Role::Ops, "yyyyyyyyyy-y"),
+        (Role::TenantOwner, "---yyyyy-y-y"),
+        (Role::ProjectDev, "---yyyy----y"),
+        (Role::ReadOnly, "-y-y-yyy---y"),
+        (Role::Billing, "-------y---y"),
+    ];
+
+    #[test]
+    fn the_matrix_is_as_promised() {
+        for (role, row) in MATRIX {
+            let written: String = Action::ALL.iter().map(|action| if role_may(role, *action) { 'y' } else { '-' }).collect();
+            assert_eq!(written, row, "{role:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_limited_to_a_tenant_reaches_only_it() {
+        let tenant = TenantId(Uuid::from_u128(7));
+        for role in [Role::TenantOwner, Role::ProjectDev, Role::ReadOnly, Role::Billing] {
+            for action in Action::ALL {
+                match caller(role, Some(7)).may(action) {
+                    Ok(reach) => {
+                        assert_eq!(reach, Reach::Tenant(tenant), "{role:?} {action:?}");
+                        assert!(reach.sees(tenant) && !reach.sees(TenantId(Uuid::from_u128(8))));
+                    }
+                    Err(refusal) => assert_eq!(refusal.reason, Reason::Forbidden),
+                }
+            }
+            assert!(caller(role, Some(7)).may(Action::ReadClusters).is_err(), "{role:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_role_without_a_tenant_may_nothing() {
+        for role in [Role::TenantOwner, Role::ProjectDev] {
+            assert!(Action::ALL.iter().all(|action| caller(role, None).may(*action).is_err()), "{role:?}");
+        }
+        assert_eq!(caller(Role::ReadOnly, None).may(Action::ReadClusters), Ok(Reach::All));
+    }
+}

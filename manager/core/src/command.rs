@@ -1,0 +1,240 @@
+//! Commands: states, and who may move one from which to which. The first terminal state wins.
+
+use crate::{cluster::ClusterId, label::id_type, tenant::TenantId};
+use jiff::Timestamp;
+
+id_type! {
+    /// A command's id (UUIDv7), the same in every re-send.
+    CommandId
+}
+
+/// A command as people see it: the message about one change to one cluster, with the time of every hop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// Its id.
+    pub id: CommandId,
+    /// Whom it is for.
+    pub cluster_id: ClusterId,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// Its place in the cluster's order.
+    pub revision: i64,
+    /// What it asks (`schema/kinds.rs`).
+    pub kind: String,
+    /// What it is about (`schema/kinds.rs`).
+    pub object_key: String,
+    /// Whose object that is.
+    pub tenant_id: Option<TenantId>,
+    /// The application it is about.
+    pub application_name: Option<String>,
+    /// Generation of the resource it carries.
+    pub generation: i64,
+    /// Where it is.
+    pub state: CommandState,
+    /// One CamelCase word why; may be empty.
+    pub reason: String,
+    /// A sentence why; may be empty.
+    pub message: String,
+    /// What it waits for; empty when it moves on.
+    pub waiting_for: String,
+    /// Who asked.
+    pub created_by: String,
+    /// Deadline of an operation or delete.
+    pub not_after: Option<Timestamp>,
+    /// Committed.
+    pub queued_at: Timestamp,
+    /// First sent.
+    pub sent_at: Option<Timestamp>,
+    /// Stored in the cluster.
+    pub acknowledged_at: Option<Timestamp>,
+    /// Begun there.
+    pub running_at: Option<Timestamp>,
+    /// Ended.
+    pub finished_at: Option<Timestamp>,
+    /// Stations as the cluster reported them.
+    pub hops: Vec<Hop>,
+    /// How often it was sent.
+    pub send_count: i32,
+}
+
+/// One station of a command in the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// What happened.
+    pub name: String,
+    /// When, by the cluster's clock, RFC 3339.
+    pub at: String,
+}
+
+/// Which commands a list shows; what is none does not matter.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CommandFilter {
+    /// For this cluster.
+    pub cluster: Option<ClusterId>,
+    /// Of this tenant.
+    pub tenant: Option<TenantId>,
+    /// About this application.
+    pub application: Option<String>,
+    /// In this state.
+    pub state: Option<CommandState>,
+}
+
+/// Where a command is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CommandState {
+    /// Committed, not sent yet.
+    Queued,
+    /// Signed and handed to the broker, perhaps more than once.
+    Sent,
+    /// Stored in the cluster's API server.
+    Acknowledged,
+    /// Being carried out there.
+    Running,
+    /// This revision is Ready.
+    Succeeded,
+    /// Permanently not possible, or not done within its progress deadline.
+    Failed,
+    /// The cluster said no.
+    Refused,
+    /// Taken back.
+    Cancelled,
+    /// A newer one took its place.
+    Superseded,
+    /// Its deadline passed before it was started.
+    Expired,
+}
+
+/// Who moves a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mover {
+    /// The Manager by itself.
+    Manager,
+    /// The Manager because of what the cluster's Operator reported.
+    Operator,
+}
+
+impl CommandState {
+    /// Every state, in the order of a command's life.
+    pub const ALL: [Self; 10] = [
+        Self::Queued,
+        Self::Sent,
+        Self::Acknowledged,
+        Self::Running,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Refused,
+        Self::Cancelled,
+        Self::Superseded,
+        Self::Expired,
+    ];
+
+    /// The text in the database and in REST.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sent => "sent",
+            Self::Acknowledged => "acknowledged",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Superseded => "superseded",
+            Self::Expired => "expired",
+        }
+    }
+
+    /// The state with this text.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// True when nothing can follow.
+    #[must_use]
+    pub const fn is_terminal(self) -> bool {
+        self.rank() == TERMINAL
+    }
+
+    /// Open states rise; all terminal ones are equal.
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Queued => 0,
+            Self::Sent => 1,
+            Self::Acknowledged => 2,
+            Self::Running => 3,
+            _ => TERMINAL,
+        }
+    }
+
+    /// True when the mover may move a command from this state to the next one.
+    ///
+    /// The Manager alone ends a command only before it was sent; from then on only the Operator's word does, because only
+    /// the cluster can know. An Operator cannot have heard of a queued command.
+    #[must_use]
+    pub const fn may_become(self, next: Self, mover: Mover) -> bool {
+        if self.is_terminal() || next.rank() <= self.rank() {
+            return false;
+        }
+        match mover {
+            Mover::Manager => {
+                matches!(self, Self::Queued)
+                    && matches!(next, Self::Sent | Self::Failed | Self::Cancelled | Self::Superseded | Self::Expired)
+            }
+            Mover::Operator => !matches!(self, Self::Queued),
+        }
+    }
+}
+
+const TERMINAL: u8 = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_state() -> impl Strategy<Value = CommandState> {
+        prop::sample::select(CommandState::ALL.to_vec())
+    }
+
+    proptest! {
+        #[test]
+        fn reports_in_any_order_never_go_back_and_end_once(
+            reports in prop::collection::vec((any_state(), prop::bool::ANY), 0..40),
+        ) {
+            let mut state = CommandState::Queued;
+            let mut ends = 0;
+            for (next, operator) in reports {
+                let mover = if operator { Mover::Operator } else { Mover::Manager };
+                if state.may_become(next, mover) {
+                    prop_assert!(next.rank() > state.rank());
+                    prop_assert!(!(state != CommandState::Queued && mover == Mover::Manager), "only the cluster ends a sent one");
+                    state = next;
+                    ends += u32::from(next.is_terminal());
+                }
+            }
+            prop_assert!(ends <= 1);
+            prop_assert_eq!(ends == 1, state.is_terminal());
+        }
+    }
+
+    #[test]
+    fn texts_read_back() {
+        for state in CommandState::ALL {
+            assert_eq!(CommandState::parse(state.as_str()), Some(state));
+        }
+        assert_eq!(CommandState::parse("done"), None);
+    }
+
+    #[test]
+    fn who_may_end_what() {
+        use CommandState::{Acknowledged, Cancelled, Queued, Sent, Succeeded, Superseded};
+        assert!(Queued.may_become(Superseded, Mover::Manager));
+        assert!(!Sent.may_become(Superseded, Mover::Manager));
+        assert!(Sent.may_become(Superseded, Mover::Operator));
+        assert!(Sent.may_become(Succeeded, Mover::Operator), "an outcome may overtake its acknowledgement");
+        assert!(!Queued.may_become(Acknowledged, Mover::Operator));
+        assert!(!Succeeded.may_become(Cancelled, Mover::Operator));
+    }
+}

@@ -1,0 +1,14 @@
+//! The rules: who may do what, which names are good, what a change means for which clusters.
+//!
+//! No I/O, no serde, no clock and no randomness: values come in as arguments, decisions go out as values. The API parses
+//! into these types and trusts them from there on; the store writes them.
+
+pub mod access;
+pub mod application;
+pub mod change;
+pub mod cluster;
+pub mod command;
+pub mod label;
+pub mod page;
+pub mod refusal;
+pub mod tenant;

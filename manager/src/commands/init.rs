@@ -1,0 +1,100 @@
+//! `init`: tables, keys, and the first administrator's token. Idempotent: what is there stays.
+
+use super::{keys::to_row, write_secret};
+use crate::settings::Settings;
+use anyhow::{Context as _, Result, bail};
+use data_encoding::BASE64;
+use kubenova_api::token;
+use kubenova_core::access::{ApiToken, Caller, Role};
+use kubenova_runtime::{clock, random};
+use kubenova_store::{access, keys, pool::Store};
+use kubenova_trust::{envelope::Envelope, keyring};
+use std::{collections::BTreeSet, path::PathBuf};
+
+/// Who made the first token; a second one made this way takes the first one back.
+const MADE_BY: &str = "kubenova-manager init";
+
+/// Arguments of `init`.
+#[derive(Debug, clap::Args)]
+pub struct Init {
+    /// Write an administrator's token to this file (mode 0600). One that works is left alone; else a new one is made and
+    /// the one made here before is revoked.
+    #[arg(long)]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl Init {
+    pub(super) async fn run(self, settings: &Settings) -> Result<()> {
+        let store = settings.store()?;
+        store.migrate().await?;
+        let made = make_keys(settings, &store).await?;
+        say(&format!("keys: {made} made, the others were there"));
+        if let Some(path) = &self.admin_token_file {
+            let fresh = ensure_admin(&store, path).await?;
+            let what = if fresh { "written to" } else { "works already, in" };
+            say(&format!("administrator's token: {what} {}", path.display()));
+        }
+        Ok(())
+    }
+}
+
+fn say(line: &str) {
+    let _nobody_reads = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
+}
+
+/// Makes the missing keys in one transaction; the key-encryption key too, when there is nothing yet that it must open.
+async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
+    let mut transaction = store.transaction().await?;
+    keys::lock(&mut transaction).await?;
+    let rows = keys::all(&mut transaction).await?;
+    if !settings.kek_file.exists() {
+        if let Some(row) = rows.first() {
+            let path = settings.kek_file.display();
+            bail!("the keys are sealed with key-encryption key {}, which is not at {path}: bring it back from your backup", row.kek_id);
+        }
+        write_secret(&settings.kek_file, &format!("{}\n", BASE64.encode(&random::bytes::<32>())))?;
+        say(&format!("key-encryption key: made {}; back it up, without it no key can be read", settings.kek_file.display()));
+    }
+    let envelope = Envelope::from_file(&settings.kek_file)?;
+    if let Some(row) = rows.iter().find(|row| row.kek_id != envelope.id()) {
+        bail!("key \"{}\" is sealed with key-encryption key {}, kekFile holds {}: set kekFile to the old one", row.name, row.kek_id, envelope.id());
+    }
+    let present: BTreeSet<String> = rows.into_iter().map(|row| row.name).collect();
+    let now = clock::now();
+    let made = keyring::make_missing(&present, &envelope, now)?;
+    let count = made.len();
+    let fresh: Vec<_> = made.into_iter().map(to_row).collect();
+    keys::insert(&mut transaction, &fresh, now).await?;
+    transaction.commit().await.context("could not commit the keys")?;
+    Ok(count)
+}
+
+/// True when a new token was made.
+async fn ensure_admin(store: &Store, path: &std::path::Path) -> Result<bool> {
+    let now = clock::now();
+    let mut transaction = store.transaction().await?;
+    if let Ok(text) = std::fs::read_to_string(path) {
+        let caller = access::caller(&mut transaction, &token::sha256(text.trim()), now).await?;
+        if caller.is_some_and(|caller| caller.role == Role::Admin) {
+            return Ok(false);
+        }
+    }
+    let earlier = access::list(&mut transaction).await?;
+    for old in earlier.iter().filter(|token| token.created_by == MADE_BY && token.revoked_at.is_none()) {
+        access::revoke(&mut transaction, old.id, now).await?;
+    }
+    let text = token::mint(random::bytes());
+    let fresh = ApiToken {
+        id: random::uuid_v7(),
+        caller: Caller { subject: "admin".to_owned(), role: Role::Admin, tenant: None },
+        created_at: now,
+        created_by: MADE_BY.to_owned(),
+        expires_at: None,
+        revoked_at: None,
+    };
+    access::insert(&mut transaction, &fresh, &token::sha256(&text)).await?;
+    // The file first: a token that is in the file but not in the database is made again by the next run.
+    write_secret(path, &format!("{text}\n"))?;
+    transaction.commit().await.context("could not commit the administrator's token")?;
+    Ok(true)
+}

@@ -1,0 +1,29 @@
+//! `serve`: runs the Manager until it is asked to stop.
+
+use crate::{settings::Settings, wiring};
+use anyhow::{Context as _, Result};
+use kubenova_runtime::{shutdown::Shutdown, telemetry};
+use std::time::Duration;
+
+/// Longest a soft stop takes: requests that run have 10 s, the rest is for consumers to answer for what they hold.
+const STOP_MAX: Duration = Duration::from_secs(15);
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub struct Serve {}
+
+impl Serve {
+    pub(super) async fn run(self, settings: Settings) -> Result<()> {
+        telemetry::init(&settings.log.filter, settings.log.json).context("log.filter is not a tracing filter")?;
+        let shutdown = Shutdown::new();
+        shutdown.on_signals().context("could not install signal handlers")?;
+        let running = wiring::start(settings, shutdown.clone()).await?;
+        tracing::info!(addresses = ?running.addresses, "the Manager runs");
+        shutdown.requested().await;
+        tracing::info!("stopping");
+        if !shutdown.finish(STOP_MAX).await {
+            tracing::warn!("some parts did not stop in time");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,7 @@
+//! Reports in: from JetStream to Postgres, each acknowledged only after its commit.
+//!
+//! Before it: `operator/src/outbound` and `metering`. After it: REST, the ledger, billing.
+
+pub mod outcomes;
+pub mod status;
+pub mod usage;

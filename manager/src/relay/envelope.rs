@@ -1,0 +1,65 @@
+//! A row as the exact bytes that are signed: what was committed plus what is true at the moment of sending.
+
+use jiff::{SignedDuration, Timestamp};
+use kubenova_core::cluster::ClusterId;
+use kubenova_runtime::clock;
+use kubenova_schema::{kinds::CommandKind, message, v1::Command};
+use kubenova_store::lanes::{DueCommand, LaneState};
+
+/// Life of a delete from each send: one that arrives late is answered `deferred` and signed again.
+const DELETE_LIFE: SignedDuration = SignedDuration::from_mins(15);
+
+/// The bytes.
+pub(super) fn body(cluster: &ClusterId, lane: &LaneState, command: &DueCommand, now: Timestamp) -> Vec<u8> {
+    let unsigned = |value: i64| u64::try_from(value).unwrap_or_default();
+    message::to_json(&Command {
+        id: command.id.to_string(),
+        cluster_id: cluster.to_string(),
+        cluster_uid: lane.kubernetes_uid.clone(),
+        epoch: unsigned(lane.epoch),
+        revision: unsigned(command.revision),
+        floor: unsigned(lane.floor),
+        kind: command.kind.clone(),
+        key: command.object_key.clone(),
+        document: command.document.clone(),
+        requires: Vec::new(),
+        issued: clock::rfc3339_ms(now),
+        not_after: not_after(command, now).map(clock::rfc3339_ms).unwrap_or_default(),
+    })
+}
+
+fn not_after(command: &DueCommand, now: Timestamp) -> Option<Timestamp> {
+    let is_delete = CommandKind::parse(&command.kind).is_some_and(CommandKind::is_delete);
+    command.not_after.or_else(|| is_delete.then(|| now.checked_add(DELETE_LIFE).unwrap_or(now)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_core::command::CommandId;
+
+    fn command(kind: &str) -> DueCommand {
+        DueCommand {
+            id: CommandId(uuid::Uuid::nil()),
+            revision: 7,
+            kind: kind.to_owned(),
+            object_key: "tenant/x".to_owned(),
+            document: r#"{"a":1.50}"#.to_owned(),
+            not_after: None,
+            send_count: 1,
+        }
+    }
+
+    #[test]
+    fn a_document_travels_to_the_byte_and_only_deletes_get_a_deadline() {
+        let cluster = ClusterId::parse("c0123456789abcdefghjkmnpqrs").unwrap();
+        let lane = LaneState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new() };
+        let now = Timestamp::from_second(1_800_000_000).unwrap();
+        let read = |kind: &str| message::from_json::<Command>(&body(&cluster, &lane, &command(kind), now)).unwrap();
+        let apply = read("apply-tenant");
+        assert_eq!((apply.epoch, apply.revision, apply.floor), (2, 7, 6));
+        assert_eq!(apply.document, r#"{"a":1.50}"#);
+        assert_eq!(apply.not_after, "");
+        assert_eq!(read("delete-tenant").not_after, "2027-01-15T08:15:00.000Z");
+    }
+}

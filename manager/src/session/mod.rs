@@ -1,0 +1,192 @@
+//! Sessions: the answer to a hello, and the pulse.
+//!
+//! Before it answers, the Manager makes the streams and the cluster's durable if they are gone and purges the cluster's
+//! subject: a session begins with an empty wire, and every open row is due again. A cluster that names a revision which
+//! Postgres does not know has more than we: nothing is sent to it.
+//!
+//! Before it: `operator/src/session`. After it: the relay and the receipts.
+
+mod greeting;
+
+use async_nats::Message;
+use futures::StreamExt as _;
+use greeting::{Asked, Refused};
+use jiff::Timestamp;
+use kubenova_bus::{BusError, Connection, durable, streams as made};
+use kubenova_core::cluster::ClusterId;
+use kubenova_runtime::{backoff, clock, shutdown::Shutdown, telemetry};
+use kubenova_schema::{
+    enrollment::PublicKey,
+    message, streams, subjects,
+    v1::{CommandKey, Heartbeat, HelloAnswer},
+};
+use kubenova_store::{error::StoreError, lanes, pool::Store, sessions};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Notify, mpsc};
+
+/// What the session side needs.
+#[derive(Debug, Clone)]
+pub struct Sessions {
+    /// Postgres.
+    pub store: Store,
+    /// The broker.
+    pub connection: Connection,
+    /// Keys that clusters are told to accept.
+    pub keys: Vec<PublicKey>,
+    /// Told which cluster wants its receipts.
+    pub receipts: mpsc::Sender<ClusterId>,
+    /// Rung when rows became due.
+    pub wake: Arc<Notify>,
+}
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error("could not read or write the session")]
+    Store(#[from] StoreError),
+    #[error("could not prepare the broker for the session")]
+    Bus(#[from] BusError),
+}
+
+/// Answers hellos until a stop is asked for.
+pub async fn run(sessions: Sessions, shutdown: Shutdown) {
+    let sessions = Arc::new(sessions);
+    let handle = |message: Message| {
+        let sessions = Arc::clone(&sessions);
+        // One slow cluster must not keep the others waiting.
+        tokio::spawn(async move { answer(&sessions, message).await });
+        std::future::ready(())
+    };
+    listen(&sessions.connection, subjects::every::HELLO, &shutdown, handle).await;
+}
+
+/// Notes heartbeats until a stop is asked for.
+pub async fn listen_heartbeats(store: Store, connection: Connection, shutdown: Shutdown) {
+    let handle = |message: Message| {
+        let store = store.clone();
+        async move { note(&store, &message).await }
+    };
+    listen(&connection, subjects::every::HEARTBEAT, &shutdown, handle).await;
+}
+
+/// Hands every message of a core subject to `handle`; subscribes again when the subscription ends.
+async fn listen<H, F>(connection: &Connection, subject: &'static str, shutdown: &Shutdown, handle: H)
+where
+    H: Fn(Message) -> F,
+    F: Future<Output = ()>,
+{
+    let mut waits = backoff::forever();
+    while !shutdown.is_requested() {
+        match connection.client.subscribe(subject).await {
+            Ok(mut subscription) => loop {
+                let message = tokio::select! {
+                    () = shutdown.requested() => return,
+                    message = subscription.next() => message,
+                };
+                let Some(message) = message else { break };
+                handle(message).await;
+            },
+            Err(error) => tracing::warn!(subject, %error, "could not subscribe; trying again"),
+        }
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(1))) => {}
+        }
+    }
+}
+
+async fn answer(sessions: &Sessions, message: Message) {
+    let Some(reply) = message.reply.clone() else { return };
+    let now = clock::now();
+    let answer = match greeting::read(&message.subject, &message.payload, now) {
+        Ok(asked) => match open(sessions, &asked, now).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::warn!(cluster.id = %asked.greeting.cluster_id, error = %telemetry::chain(&error), "could not open a session; the cluster asks again");
+                return;
+            }
+        },
+        Err(refused) => refusal(&refused, now),
+    };
+    if let Err(error) = sessions.connection.client.publish(reply, message::to_json(&answer).into()).await {
+        tracing::warn!(%error, "could not answer a hello; the cluster asks again");
+    }
+}
+
+async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<HelloAnswer, SessionError> {
+    let cluster = &asked.greeting.cluster_id;
+    let mut transaction = sessions.store.transaction().await?;
+    let known = sessions::known(&mut transaction, cluster).await?;
+    let agrees = sessions::agrees(&mut transaction, cluster, asked.greeting.highest_revision, asked.highest_command).await?;
+    let epoch = match greeting::judge(asked, known.as_ref(), agrees) {
+        Ok(epoch) => epoch,
+        Err(refused) => {
+            if known.is_some() {
+                sessions::refuse(&mut transaction, &asked.greeting, refused.reason, now).await?;
+                transaction.commit().await.map_err(kubenova_store::error::failed("commit a refused hello"))?;
+            }
+            tracing::warn!(cluster.id = %cluster, reason = refused.reason, message = refused.message, "refused a hello");
+            return Ok(refusal(&refused, now));
+        }
+    };
+    let jetstream = &sessions.connection.jetstream;
+    made::ensure_all(jetstream).await?;
+    durable::ensure_cluster(jetstream, cluster.as_str()).await?;
+    durable::purge_cluster(jetstream, cluster.as_str()).await?;
+    let session = sessions::open(&mut transaction, &asked.greeting, now).await?;
+    let due = lanes::send_open_again(&mut transaction, cluster).await?;
+    transaction.commit().await.map_err(kubenova_store::error::failed("commit a session"))?;
+    tracing::info!(cluster.id = %cluster, session, epoch, due, "session opened");
+    sessions.wake.notify_one();
+    if sessions.receipts.try_send(cluster.clone()).is_err() {
+        tracing::debug!(cluster.id = %cluster, "receipts are busy; the next commit brings them");
+    }
+    Ok(HelloAnswer {
+        accepted: true,
+        epoch: u64::try_from(epoch).unwrap_or_default(),
+        session: u64::try_from(session).unwrap_or_default(),
+        manager_time: clock::rfc3339_ms(now),
+        stream: streams::COMMANDS.name.to_owned(),
+        durable: cluster.to_string(),
+        command_keys: sessions.keys.iter().map(command_key).collect(),
+        ..HelloAnswer::default()
+    })
+}
+
+fn refusal(refused: &Refused, now: Timestamp) -> HelloAnswer {
+    HelloAnswer {
+        accepted: false,
+        reason: refused.reason.to_owned(),
+        message: refused.message.clone(),
+        manager_time: clock::rfc3339_ms(now),
+        ..HelloAnswer::default()
+    }
+}
+
+fn command_key(key: &PublicKey) -> CommandKey {
+    CommandKey { key_id: key.key_id.clone(), public_key: key.public_key.clone() }
+}
+
+async fn note(store: &Store, message: &Message) {
+    let pulse: Heartbeat = match message::from_json(&message.payload) {
+        Ok(pulse) => pulse,
+        Err(error) => {
+            tracing::debug!(subject = %message.subject, error = %telemetry::chain(&error), "a heartbeat could not be read");
+            return;
+        }
+    };
+    let cluster = subjects::cluster_of(&message.subject).and_then(ClusterId::parse);
+    let Some(cluster) = cluster.filter(|cluster| cluster.as_str() == pulse.cluster_id) else { return };
+    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let noted = async {
+        let mut connection = store.read().await?;
+        let nodes = i32::try_from(pulse.nodes).unwrap_or(i32::MAX);
+        let (session, revision) = (number(pulse.session), number(pulse.highest_revision));
+        sessions::heard(&mut connection, &cluster, session, nodes, revision, clock::now()).await
+    };
+    match noted.await {
+        Ok(true) => {}
+        Ok(false) => tracing::debug!(cluster.id = %cluster, session = pulse.session, "a heartbeat of another session"),
+        Err(error) => tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat"),
+    }
+}

@@ -1,0 +1,405 @@
+//! The settings file: YAML (or JSON), camelCase, read once. Unknown keys fail; secrets come from files and are not shown.
+//!
+//! Paths in it are relative to the file itself. Before it: `main.rs`. After it: `wiring.rs` hands each part only what it
+//! needs.
+
+use anyhow::{Context as _, Result, bail};
+use kubenova_core::cluster::{Component, Components};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Everything a person decides.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Settings {
+    /// Where Postgres is.
+    pub database: Database,
+    /// File with the key-encryption key: 32 bytes in base64. `init` makes it when there are no keys yet.
+    pub kek_file: PathBuf,
+    /// Where REST and enrollment listen, TLS. An inherited socket (`KUBENOVA_LISTEN_FD`) takes their place.
+    #[serde(default = "defaults::listen")]
+    pub listen: Vec<SocketAddr>,
+    /// Names and addresses in the certificates of Manager and broker.
+    pub public_names: Vec<String>,
+    /// `https://` URLs of the Manager that enrollment tokens carry.
+    pub endpoints: Vec<String>,
+    /// Chart in the helm line that people are shown.
+    #[serde(default = "defaults::chart")]
+    pub chart: String,
+    /// Host part of every SPIFFE id.
+    #[serde(default = "defaults::trust_domain")]
+    pub trust_domain: String,
+    /// Folder for the Manager's own client certificate; nothing in it must survive a restart.
+    #[serde(default)]
+    pub state_dir: Option<PathBuf>,
+    /// The broker.
+    pub nats: Nats,
+    /// How long identities live.
+    #[serde(default)]
+    pub lifetimes: Lifetimes,
+    /// How often things are looked at.
+    #[serde(default)]
+    pub intervals: Intervals,
+    /// What new clusters have installed unless the request says otherwise.
+    #[serde(default)]
+    pub components: Option<ComponentSettings>,
+    /// Metering.
+    #[serde(default)]
+    pub usage: Usage,
+    /// Logs.
+    #[serde(default)]
+    pub log: Log,
+}
+
+/// Where Postgres is.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://` URL. May hold a password: better in `urlFile`.
+    #[serde(default)]
+    pub url: Option<SecretString>,
+    /// File with the URL.
+    #[serde(default)]
+    pub url_file: Option<PathBuf>,
+    /// Most connections of this Manager.
+    #[serde(default = "defaults::connections_max")]
+    pub connections_max: u32,
+}
+
+/// The broker.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Nats {
+    /// `tls://host:port` by which the Manager reaches it.
+    pub urls: Vec<String>,
+    /// `tls://host:port` by which clusters reach it; those of the Manager when empty.
+    #[serde(default)]
+    pub public_urls: Vec<String>,
+    /// `host:port` that `nats config` lets it listen on; port 0 takes any free one.
+    #[serde(default = "defaults::nats_listen")]
+    pub listen: String,
+    /// `host:port` of its HTTP monitor, which has no access control; none by default.
+    #[serde(default)]
+    pub monitor: Option<SocketAddr>,
+    /// Seconds between pings, on both sides.
+    #[serde(default = "defaults::ping_interval_seconds")]
+    pub ping_interval_seconds: u64,
+}
+
+/// How long identities live, in seconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Lifetimes {
+    /// A cluster's certificate.
+    pub certificate_seconds: u64,
+    /// A cluster's user JWT.
+    pub user_jwt_seconds: u64,
+    /// An enrollment token.
+    pub enrollment_token_seconds: u64,
+    /// What Manager, broker and the read-only people hold; the Manager renews its own.
+    pub server_seconds: u64,
+}
+
+/// How often things are looked at, in milliseconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Intervals {
+    /// A cluster not heard for this long is out of session.
+    pub heartbeat_stale_ms: u64,
+    /// An unanswered command is sent again after this.
+    pub sweep_ms: u64,
+    /// The relay's look at the outbox without a notification.
+    pub poll_ms: u64,
+}
+
+/// Metering.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Usage {
+    /// Length of the windows that clusters are expected to report.
+    pub window_seconds: u32,
+}
+
+/// Logs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Log {
+    /// A tracing filter; `RUST_LOG` wins.
+    pub filter: String,
+    /// One JSON object a line, else text.
+    pub json: bool,
+}
+
+/// What new clusters have installed.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ComponentSettings {
+    /// Tenants' walls.
+    pub capsule: ComponentSetting,
+    /// Tenants' view of the API.
+    pub capsule_proxy: ComponentSetting,
+    /// Applications.
+    pub kubevela: ComponentSetting,
+}
+
+/// One component.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ComponentSetting {
+    /// Should it run?
+    pub enabled: bool,
+    /// Version; empty means the one the Operator was built for.
+    pub version: String,
+    /// Take over an install that is there already.
+    pub adopt: bool,
+    /// Replicas of its controller.
+    pub replicas: u32,
+    /// Capsule Proxy only: the URL that kubeconfigs carry.
+    #[serde(rename = "publicURL")]
+    pub public_url: String,
+}
+
+mod defaults {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    pub(super) fn listen() -> Vec<SocketAddr> {
+        vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443))]
+    }
+    pub(super) fn chart() -> String {
+        kubenova_api::state::CHART.to_owned()
+    }
+    pub(super) fn trust_domain() -> String {
+        "kubenova.local".to_owned()
+    }
+    pub(super) fn connections_max() -> u32 {
+        kubenova_store::pool::CONNECTIONS_MAX
+    }
+    pub(super) fn nats_listen() -> String {
+        "0.0.0.0:4222".to_owned()
+    }
+    pub(super) fn ping_interval_seconds() -> u64 {
+        20
+    }
+}
+
+const DAY_SECONDS: u64 = 24 * 3600;
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self {
+            certificate_seconds: 14 * DAY_SECONDS,
+            user_jwt_seconds: 14 * DAY_SECONDS,
+            enrollment_token_seconds: 3 * DAY_SECONDS,
+            server_seconds: 90 * DAY_SECONDS,
+        }
+    }
+}
+
+impl Default for Intervals {
+    fn default() -> Self {
+        Self { heartbeat_stale_ms: 45_000, sweep_ms: 30_000, poll_ms: 500 }
+    }
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { window_seconds: 3600 }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), json: true }
+    }
+}
+
+impl Default for ComponentSetting {
+    fn default() -> Self {
+        let plain = Component::default();
+        Self {
+            enabled: plain.enabled,
+            version: plain.version,
+            adopt: plain.adopt,
+            replicas: plain.replicas,
+            public_url: plain.public_url,
+        }
+    }
+}
+
+impl ComponentSettings {
+    /// As core wants them.
+    ///
+    /// # Errors
+    /// When a value is impossible.
+    pub fn to_core(&self) -> Result<Components> {
+        let one = |setting: &ComponentSetting, name: &str| -> Result<Component> {
+            let component = Component {
+                enabled: setting.enabled,
+                version: setting.version.clone(),
+                adopt: setting.adopt,
+                replicas: setting.replicas,
+                public_url: setting.public_url.clone(),
+            };
+            component.check(&format!("/components/{name}")).context("settings are not valid")?;
+            Ok(component)
+        };
+        Ok(Components {
+            capsule: one(&self.capsule, "capsule")?,
+            capsule_proxy: one(&self.capsule_proxy, "capsuleProxy")?,
+            kubevela: one(&self.kubevela, "kubevela")?,
+        })
+    }
+}
+
+impl Settings {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// When it cannot be read, has an unknown key, or a value is impossible.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("could not read the settings {}: name them with --config", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        Self::parse(&text, folder).with_context(|| format!("settings {} are not valid", path.display()))
+    }
+
+    /// Reads the text of a file in this folder.
+    ///
+    /// # Errors
+    /// When it has an unknown key, or a value is impossible.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self> {
+        let mut settings: Self = serde_saphyr::from_str(text)?;
+        for path in [&mut settings.kek_file].into_iter().chain(&mut settings.state_dir).chain(&mut settings.database.url_file) {
+            *path = folder.join(&*path);
+        }
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.database.url.is_some() == self.database.url_file.is_some() {
+            bail!("set one of database.url and database.urlFile");
+        }
+        if self.public_names.is_empty() {
+            bail!("publicNames is empty: name the hosts by which clusters reach Manager and broker");
+        }
+        if self.endpoints.is_empty() || self.endpoints.iter().any(|url| !url.starts_with("https://")) {
+            bail!("endpoints must be one or more https:// URLs of this Manager");
+        }
+        if self.nats.urls.is_empty() {
+            bail!("nats.urls is empty: name the broker as tls://host:port");
+        }
+        if self.nats.urls.iter().chain(&self.nats.public_urls).any(|url| !url.starts_with("tls://")) {
+            bail!("nats.urls and nats.publicUrls must begin with tls://: without TLS nobody is let in");
+        }
+        let lives = &self.lifetimes;
+        let all = [lives.certificate_seconds, lives.user_jwt_seconds, lives.enrollment_token_seconds, lives.server_seconds];
+        if all.contains(&0) {
+            bail!("a lifetime of 0 seconds ends before it begins");
+        }
+        Ok(())
+    }
+
+    /// The database's URL.
+    ///
+    /// # Errors
+    /// When its file cannot be read.
+    pub fn database_url(&self) -> Result<SecretString> {
+        match (&self.database.url, &self.database.url_file) {
+            (Some(url), _) => Ok(url.clone()),
+            (None, Some(path)) => {
+                let text = std::fs::read_to_string(path)
+                    .with_context(|| format!("could not read database.urlFile {}", path.display()))?;
+                Ok(text.trim().to_owned().into())
+            }
+            (None, None) => bail!("set one of database.url and database.urlFile"),
+        }
+    }
+
+    /// The broker's URLs as clusters reach it.
+    #[must_use]
+    pub fn cluster_broker_urls(&self) -> &[String] {
+        if self.nats.public_urls.is_empty() { &self.nats.urls } else { &self.nats.public_urls }
+    }
+
+    /// Opens the store; nothing connects yet.
+    ///
+    /// # Errors
+    /// When the URL is not one of Postgres.
+    pub fn store(&self) -> Result<kubenova_store::pool::Store> {
+        let url = self.database_url()?;
+        Ok(kubenova_store::pool::Store::open(url.expose_secret(), self.database.connections_max)?)
+    }
+}
+
+impl Lifetimes {
+    /// A cluster's certificate.
+    #[must_use]
+    pub const fn certificate(&self) -> Duration {
+        Duration::from_secs(self.certificate_seconds)
+    }
+
+    /// A cluster's user JWT.
+    #[must_use]
+    pub const fn user_jwt(&self) -> Duration {
+        Duration::from_secs(self.user_jwt_seconds)
+    }
+
+    /// What Manager, broker and read-only people hold.
+    #[must_use]
+    pub const fn server(&self) -> Duration {
+        Duration::from_secs(self.server_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALLEST: &str = "
+database: { urlFile: db.url }
+kekFile: kek
+publicNames: [manager.example]
+endpoints: ['https://manager.example:8443']
+nats: { urls: ['tls://hub.example:4222'] }
+";
+
+    fn parse(text: &str) -> Result<Settings> {
+        Settings::parse(text, Path::new("/etc/kubenova"))
+    }
+
+    #[test]
+    fn the_smallest_file_has_the_designs_defaults() {
+        let settings = parse(SMALLEST).unwrap();
+        assert_eq!(settings.kek_file, Path::new("/etc/kubenova/kek"));
+        assert_eq!(settings.lifetimes.certificate(), Duration::from_secs(14 * 86_400));
+        assert_eq!(settings.intervals.heartbeat_stale_ms, 45_000);
+        assert_eq!(settings.cluster_broker_urls(), ["tls://hub.example:4222"]);
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_fail() {
+        for extra in ["colour: red", "lifetimes: { userJwtSecond: 1 }", "lifetimes: { userJwtSeconds: 0 }", "listen: [here]"] {
+            assert!(parse(&format!("{SMALLEST}{extra}\n")).is_err(), "{extra}");
+        }
+        assert!(parse(&SMALLEST.replace("tls://", "nats://")).is_err());
+        assert!(parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://a', urlFile: b")).is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let settings = parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://ann:hush@db/x'")).unwrap();
+        assert!(!format!("{settings:?}").contains("hush"));
+    }
+
+    #[test]
+    fn the_example_for_people_is_valid() {
+        let example = include_str!("../../deploy/nats/manager.example.yaml");
+        parse(example).unwrap();
+    }
+}

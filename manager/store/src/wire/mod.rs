@@ -1,0 +1,256 @@
+//! Core changes as the documents that clusters read. The only file of the Manager that knows their JSON shapes; the types
+//! they decode into are `kubenova-crds`, which the Manager must not depend on (it brings a Kubernetes client's types).
+
+use kubenova_core::{
+    application::Application,
+    change::Change,
+    cluster::{Component, Components},
+    tenant::{Tenant, TenantId, TenantName},
+};
+use kubenova_schema::kinds::{CommandKind, ObjectKey};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Group and version of our kinds.
+const OUR_API: &str = "kubenova.io/v1alpha1";
+/// Group and version of KubeVela's Application.
+const APPLICATION_API: &str = "core.oam.dev/v1beta1";
+
+/// A change as a cluster hears it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// What to do.
+    pub kind: CommandKind,
+    /// With what.
+    pub key: ObjectKey,
+    /// Exact JSON of the wanted object; for a delete its reference.
+    pub document: String,
+}
+
+/// The order that carries a change.
+#[must_use]
+pub fn encode(change: &Change) -> Order {
+    match change {
+        Change::ClusterConfig { components, .. } => {
+            Order { kind: CommandKind::ApplyClusterConfig, key: ObjectKey::ClusterConfig, document: cluster_config(components) }
+        }
+        Change::Tenant(tenant) => Order { kind: CommandKind::ApplyTenant, key: tenant_key(tenant.id), document: tenant_document(tenant) },
+        Change::TenantDeleted { id, name, .. } => {
+            Order { kind: CommandKind::DeleteTenant, key: tenant_key(*id), document: tenant_reference(*id, name) }
+        }
+        Change::Application { tenant, application } => Order {
+            kind: CommandKind::ApplyApplication,
+            key: application_key(application),
+            document: application_document(tenant, application, true),
+        },
+        Change::ApplicationDeleted { tenant, application } => Order {
+            kind: CommandKind::DeleteApplication,
+            key: application_key(application),
+            document: application_document(tenant, application, false),
+        },
+    }
+}
+
+/// Key of a tenant's commands.
+#[must_use]
+pub fn tenant_key(id: TenantId) -> ObjectKey {
+    ObjectKey::Tenant { tenant_id: id.to_string() }
+}
+
+/// Key of an application's commands.
+#[must_use]
+pub fn application_key(application: &Application) -> ObjectKey {
+    ObjectKey::Application { tenant_id: application.tenant_id.to_string(), name: application.name.to_string() }
+}
+
+fn cluster_config(components: &Components) -> String {
+    json!({
+        "apiVersion": OUR_API,
+        "kind": "NovaClusterConfig",
+        "metadata": { "name": "default" },
+        "spec": { "components": components_to_json(components) },
+    })
+    .to_string()
+}
+
+fn tenant_document(tenant: &Tenant) -> String {
+    json!({
+        "apiVersion": OUR_API,
+        "kind": "NovaTenant",
+        "metadata": { "name": tenant.name.as_str(), "labels": { "kubenova.io/tenant-id": tenant.id.to_string() } },
+        "spec": {
+            "tenantId": tenant.id.to_string(),
+            "quota": { "cpu": tenant.quota.cpu, "memory": tenant.quota.memory, "pods": tenant.quota.pods },
+            "podSecurity": tenant.pod_security.as_str(),
+        },
+    })
+    .to_string()
+}
+
+fn tenant_reference(id: TenantId, name: &TenantName) -> String {
+    json!({
+        "apiVersion": OUR_API,
+        "kind": "NovaTenant",
+        "metadata": { "name": name.as_str(), "labels": { "kubenova.io/tenant-id": id.to_string() } },
+    })
+    .to_string()
+}
+
+/// The spec is spliced in as text, so that no number of the caller's is read and written again.
+fn application_document(tenant: &TenantName, application: &Application, with_spec: bool) -> String {
+    let mut labels = application.labels.clone();
+    labels.extend([
+        ("kubenova.io/tenant-id".to_owned(), application.tenant_id.to_string()),
+        ("kubenova.io/tenant".to_owned(), tenant.to_string()),
+        ("kubenova.io/application".to_owned(), application.name.to_string()),
+        ("kubenova.io/project".to_owned(), tenant.to_string()),
+    ]);
+    let mut metadata = json!({ "name": application.name.as_str(), "namespace": tenant.apps_namespace(), "labels": labels });
+    if with_spec && !application.annotations.is_empty() {
+        metadata["annotations"] = json!(application.annotations);
+    }
+    let spec = if with_spec { format!(r#","spec":{}"#, application.spec) } else { String::new() };
+    format!(r#"{{"apiVersion":"{APPLICATION_API}","kind":"Application","metadata":{metadata}{spec}}}"#)
+}
+
+/// Components in the JSON shape of a NovaClusterConfig's `spec.components`.
+#[must_use]
+pub fn components_to_json(components: &Components) -> Value {
+    json!({
+        "capsule": component_to_json(&components.capsule),
+        "capsuleProxy": component_to_json(&components.capsule_proxy),
+        "kubevela": component_to_json(&components.kubevela),
+    })
+}
+
+fn component_to_json(component: &Component) -> Value {
+    let mut value = json!({ "enabled": component.enabled, "adopt": component.adopt, "replicas": component.replicas });
+    if !component.version.is_empty() {
+        value["version"] = json!(component.version);
+    }
+    if !component.public_url.is_empty() {
+        value["publicURL"] = json!(component.public_url);
+    }
+    value
+}
+
+/// Reads what [`components_to_json`] wrote.
+#[must_use]
+pub fn components_from_json(value: &Value) -> Components {
+    Components {
+        capsule: component_from_json(&value["capsule"]),
+        capsule_proxy: component_from_json(&value["capsuleProxy"]),
+        kubevela: component_from_json(&value["kubevela"]),
+    }
+}
+
+fn component_from_json(value: &Value) -> Component {
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    Component {
+        enabled: value["enabled"].as_bool().unwrap_or_default(),
+        version: text("version"),
+        adopt: value["adopt"].as_bool().unwrap_or_default(),
+        replicas: value["replicas"].as_u64().and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or(1),
+        public_url: text("publicURL"),
+    }
+}
+
+/// Labels as JSON.
+pub(crate) fn labels_to_json(labels: &BTreeMap<String, String>) -> Value {
+    Value::Object(labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<Map<_, _>>())
+}
+
+/// Reads what [`labels_to_json`] wrote; none when it is something else.
+pub(crate) fn labels_from_json(value: Value) -> Option<BTreeMap<String, String>> {
+    serde_json::from_value(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+    use kubenova_core::{
+        application::{ApplicationId, ApplicationName, Form},
+        tenant::{PodSecurity, Quota},
+    };
+    use uuid::Uuid;
+
+    fn tenant() -> Tenant {
+        Tenant {
+            id: TenantId(Uuid::from_u128(1)),
+            name: TenantName::parse("acme").unwrap(),
+            quota: Quota::default(),
+            pod_security: PodSecurity::Baseline,
+            generation: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            created_by: "ann".into(),
+        }
+    }
+
+    fn application() -> Application {
+        Application {
+            id: ApplicationId(Uuid::from_u128(2)),
+            tenant_id: tenant().id,
+            name: ApplicationName::parse("shop").unwrap(),
+            form: Form::Raw,
+            labels: BTreeMap::from([("team".into(), "web".into())]),
+            annotations: BTreeMap::new(),
+            spec: r#"{"components":[{"weight":1.10}]}"#.into(),
+            generation: 3,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            created_by: "ann".into(),
+        }
+    }
+
+    fn read(order: &Order) -> Value {
+        serde_json::from_str(&order.document).unwrap()
+    }
+
+    #[test]
+    fn a_tenant_is_keyed_by_id_and_named_by_name() {
+        let order = encode(&Change::Tenant(tenant()));
+        assert_eq!(order.key.to_string(), "tenant/00000000-0000-0000-0000-000000000001");
+        let document = read(&order);
+        assert_eq!(document["metadata"]["name"], "acme");
+        assert_eq!(document["spec"]["tenantId"], "00000000-0000-0000-0000-000000000001");
+        assert_eq!(document["spec"]["quota"], json!({"cpu": "8", "memory": "16Gi", "pods": 50}));
+        assert_eq!(document["spec"]["podSecurity"], "baseline");
+    }
+
+    #[test]
+    fn an_application_keeps_its_spec_to_the_byte_and_gets_our_labels() {
+        let order = encode(&Change::Application { tenant: tenant().name, application: application() });
+        assert!(order.document.ends_with(r#","spec":{"components":[{"weight":1.10}]}}"#), "{}", order.document);
+        let metadata = read(&order)["metadata"].clone();
+        assert_eq!(metadata["namespace"], "acme-apps");
+        assert_eq!(metadata["labels"]["kubenova.io/project"], "acme");
+        assert_eq!(metadata["labels"]["team"], "web");
+        assert!(metadata.get("annotations").is_none());
+    }
+
+    #[test]
+    fn a_delete_carries_the_reference_alone() {
+        let order = encode(&Change::ApplicationDeleted { tenant: tenant().name, application: application() });
+        assert_eq!(order.kind, CommandKind::DeleteApplication);
+        assert!(read(&order).get("spec").is_none());
+        let order = encode(&Change::TenantDeleted { id: tenant().id, name: tenant().name, generation: 2 });
+        assert_eq!(read(&order)["metadata"]["name"], "acme");
+    }
+
+    #[test]
+    fn components_read_back_and_empty_texts_are_left_out() {
+        let components = Components {
+            capsule: Component { enabled: true, version: "0.14.0".into(), replicas: 2, ..Component::default() },
+            capsule_proxy: Component { public_url: "https://proxy.example".into(), ..Component::default() },
+            kubevela: Component::default(),
+        };
+        let value = components_to_json(&components);
+        assert_eq!(components_from_json(&value), components);
+        assert!(value["kubevela"].get("version").is_none());
+        let order = encode(&Change::ClusterConfig { components, generation: 1 });
+        assert_eq!(read(&order)["spec"]["components"], value);
+        assert_eq!(order.key.to_string(), "cluster-config/default");
+    }
+}

@@ -1,0 +1,549 @@
+//! The broker's operator, accounts, roles and users.
+//!
+//! Guarantees: `CORE` owns every stream; `EDGE`, `BILL` and `OPS` see only imported services, so a reply never lands in
+//! a stream (the attack on one shared account, reference NATS §2.2). A user of a role has exactly the role's template:
+//! what it asked for is not looked at. The subjects stand in `kubenova_schema::subjects::accounts`.
+
+use crate::{
+    TrustError,
+    authority::Validity,
+    claims::{
+        AccountClaims, AccountLimits, Claims, Export, FullUserClaims, Import, NoPermissions, OperatorClaims, Permission,
+        ScopedUserClaims, SigningKey, Template, encode,
+    },
+};
+use jiff::Timestamp;
+use kubenova_schema::subjects::{self, accounts};
+use nkeys::{KeyPair, KeyPairType};
+use std::collections::BTreeMap;
+
+/// Subscriptions a cluster needs: one inbox; the rest is room for the bridge.
+const CLUSTER_SUBSCRIPTIONS: i64 = 50;
+/// Subscriptions of a person or a billing subscriber.
+const READER_SUBSCRIPTIONS: i64 = 200;
+
+/// User name of the read-only people.
+const OPS_NAME: &str = "ops";
+/// User name of the Manager.
+const MANAGER_NAME: &str = "manager";
+/// User name of whoever pushes account JWTs.
+const SYSTEM_NAME: &str = "manager-system";
+
+macro_rules! identities {
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $kind:ident;)*) => {
+        /// Every nkey of the broker's trust.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum NatsIdentity { $($(#[doc = $doc])* $name,)* }
+
+        impl NatsIdentity {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Its name in the store.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            fn kind(self) -> KeyPairType {
+                match self { $(Self::$name => KeyPairType::$kind,)* }
+            }
+        }
+    };
+}
+
+identities! {
+    /// The operator.
+    Operator = "nats.operator", Operator;
+    /// Signs account JWTs in its stead.
+    OperatorSigning = "nats.operator.signing", Operator;
+    /// The system account.
+    System = "nats.account.system", Account;
+    /// Owns every stream.
+    Core = "nats.account.core", Account;
+    /// Operators, leaf nodes and bridge sessions.
+    Edge = "nats.account.edge", Account;
+    /// Signs users of the role `cluster`, and can sign nothing else.
+    EdgeCluster = "nats.account.edge.cluster", Account;
+    /// Billing subscribers.
+    Bill = "nats.account.bill", Account;
+    /// Signs users of the role `billing`.
+    BillBilling = "nats.account.bill.billing", Account;
+    /// People with the `nats` CLI.
+    Ops = "nats.account.ops", Account;
+    /// Signs users of the role `reader`.
+    OpsReader = "nats.account.ops.reader", Account;
+    /// The Manager in CORE.
+    ManagerUser = "nats.user.manager", User;
+    /// The Manager in SYS.
+    SystemUser = "nats.user.system", User;
+    /// People in OPS.
+    OpsUser = "nats.user.ops", User;
+}
+
+impl NatsIdentity {
+    pub(crate) fn generate(self) -> Result<KeyPair, TrustError> {
+        KeyPair::new_from_raw(self.kind(), kubenova_runtime::random::bytes::<32>())
+            .map_err(|source| TrustError::Nkey { what: self.as_str(), source })
+    }
+}
+
+/// A user's JWT with the seed of its nkey.
+#[derive(Clone)]
+pub struct UserCredentials {
+    /// The JWT.
+    pub user_jwt: String,
+    /// `SU...`.
+    pub seed: String,
+}
+
+impl std::fmt::Debug for UserCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UserCredentials(***)")
+    }
+}
+
+impl UserCredentials {
+    /// As a credentials file.
+    #[must_use]
+    pub fn to_file(&self) -> String {
+        format!(
+            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
+             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+            self.user_jwt, self.seed
+        )
+    }
+}
+
+/// Which users' JWTs are void, by account: public nkey to the second up to which they are.
+#[derive(Debug, Clone, Default)]
+pub struct Revocations {
+    /// In EDGE.
+    pub edge: BTreeMap<String, i64>,
+    /// In BILL.
+    pub bill: BTreeMap<String, i64>,
+    /// In OPS.
+    pub ops: BTreeMap<String, i64>,
+}
+
+/// An account as the broker gets it.
+#[derive(Debug, Clone)]
+pub struct AccountJwt {
+    /// For people.
+    pub name: &'static str,
+    /// Public key.
+    pub public: String,
+    /// The JWT.
+    pub jwt: String,
+}
+
+/// All nkeys of the broker's trust, opened.
+pub struct Nkeys(BTreeMap<NatsIdentity, KeyPair>);
+
+impl std::fmt::Debug for Nkeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Nkeys(***)")
+    }
+}
+
+impl Nkeys {
+    /// From seeds.
+    ///
+    /// # Errors
+    /// When one is missing or of another kind.
+    pub fn open(seed: impl Fn(NatsIdentity) -> Result<String, TrustError>) -> Result<Self, TrustError> {
+        let mut pairs = BTreeMap::new();
+        for identity in NatsIdentity::ALL {
+            let pair = KeyPair::from_seed(&seed(*identity)?)
+                .map_err(|source| TrustError::Nkey { what: identity.as_str(), source })?;
+            if pair.key_pair_type() != identity.kind() {
+                return Err(TrustError::DamagedKey(identity.as_str()));
+            }
+            pairs.insert(*identity, pair);
+        }
+        Ok(Self(pairs))
+    }
+
+    fn pair(&self, identity: NatsIdentity) -> &KeyPair {
+        self.0.get(&identity).expect("open() filled every identity")
+    }
+
+    /// Public key of one identity.
+    #[must_use]
+    pub fn public(&self, identity: NatsIdentity) -> String {
+        self.pair(identity).public_key()
+    }
+
+    /// The operator's JWT.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn operator_jwt(&self, now: Timestamp) -> Result<String, TrustError> {
+        let nats = OperatorClaims {
+            signing_keys: vec![self.public(NatsIdentity::OperatorSigning)],
+            system_account: self.public(NatsIdentity::System),
+            kind: "operator",
+            version: 2,
+        };
+        self.sign(NatsIdentity::Operator, "kubenova", self.public(NatsIdentity::Operator), (now, None), nats)
+    }
+
+    /// Every account's JWT.
+    ///
+    /// # Errors
+    /// When one cannot be signed.
+    pub fn account_jwts(&self, revocations: &Revocations, now: Timestamp) -> Result<Vec<AccountJwt>, TrustError> {
+        let core = self.public(NatsIdentity::Core);
+        let accounts = [
+            ("SYS", NatsIdentity::System, account(false)),
+            ("CORE", NatsIdentity::Core, AccountClaims { exports: core_exports(), ..account(true) }),
+            (
+                "EDGE",
+                NatsIdentity::Edge,
+                AccountClaims {
+                    imports: edge_imports(&core),
+                    signing_keys: vec![self.role(NatsIdentity::EdgeCluster, "cluster", cluster_template())],
+                    revocations: revocations.edge.clone(),
+                    ..account(false)
+                },
+            ),
+            (
+                "BILL",
+                NatsIdentity::Bill,
+                AccountClaims {
+                    imports: accounts::BILL_API.iter().map(|(subject, _)| service_import(subject, &core)).collect(),
+                    signing_keys: vec![self.role(NatsIdentity::BillBilling, "billing", billing_template())],
+                    revocations: revocations.bill.clone(),
+                    ..account(false)
+                },
+            ),
+            (
+                "OPS",
+                NatsIdentity::Ops,
+                AccountClaims {
+                    imports: ops_imports(&core),
+                    signing_keys: vec![self.role(NatsIdentity::OpsReader, "reader", reader_template())],
+                    revocations: revocations.ops.clone(),
+                    ..account(false)
+                },
+            ),
+        ];
+        accounts
+            .into_iter()
+            .map(|(name, identity, claims)| {
+                let public = self.public(identity);
+                let jwt = self.sign(NatsIdentity::OperatorSigning, name, public.clone(), (now, None), claims)?;
+                Ok(AccountJwt { name, public, jwt })
+            })
+            .collect()
+    }
+
+    /// A cluster's user JWT over the public nkey it made. Its permissions are the role's template with the cluster's id
+    /// in it.
+    ///
+    /// # Errors
+    /// When the key is no user's, or the id could be read as more than a name.
+    pub fn cluster_user(&self, cluster: &str, nkey_public: &str, validity: Validity) -> Result<String, TrustError> {
+        if !subjects::is_cluster_token(cluster) {
+            return Err(TrustError::UserName(cluster.to_owned()));
+        }
+        self.scoped_user(NatsIdentity::Edge, NatsIdentity::EdgeCluster, cluster, nkey_public, validity)
+    }
+
+    /// A billing subscriber's user JWT; the name is also its durable's on KN_BILL.
+    ///
+    /// # Errors
+    /// When the key is no user's, or the name could be read as more than a name.
+    pub fn billing_user(&self, name: &str, nkey_public: &str, validity: Validity) -> Result<String, TrustError> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+        let numeric = name.bytes().all(|byte| byte.is_ascii_digit());
+        if numeric || !name.bytes().all(plain) {
+            return Err(TrustError::UserName(name.to_owned()));
+        }
+        self.scoped_user(NatsIdentity::Bill, NatsIdentity::BillBilling, name, nkey_public, validity)
+    }
+
+    /// The Manager's own user in CORE.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn manager_user(&self, validity: Validity) -> Result<UserCredentials, TrustError> {
+        self.full_user(NatsIdentity::Core, NatsIdentity::ManagerUser, MANAGER_NAME, validity)
+    }
+
+    /// The Manager's user in the system account, which pushes account JWTs.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn system_user(&self, validity: Validity) -> Result<UserCredentials, TrustError> {
+        self.full_user(NatsIdentity::System, NatsIdentity::SystemUser, SYSTEM_NAME, validity)
+    }
+
+    /// The read-only user for people.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub fn ops_user(&self, validity: Validity) -> Result<UserCredentials, TrustError> {
+        let public = self.public(NatsIdentity::OpsUser);
+        Ok(UserCredentials {
+            user_jwt: self.scoped_user(NatsIdentity::Ops, NatsIdentity::OpsReader, OPS_NAME, &public, validity)?,
+            seed: self.seed(NatsIdentity::OpsUser)?,
+        })
+    }
+
+    fn scoped_user(
+        &self,
+        account: NatsIdentity,
+        role: NatsIdentity,
+        name: &str,
+        nkey_public: &str,
+        validity: Validity,
+    ) -> Result<String, TrustError> {
+        let shown = KeyPair::from_public_key(nkey_public).map_err(|_| TrustError::NotAUserKey)?;
+        if shown.key_pair_type() != KeyPairType::User {
+            return Err(TrustError::NotAUserKey);
+        }
+        let nats = ScopedUserClaims {
+            issuer_account: self.public(account),
+            publish: Permission::default(),
+            subscribe: Permission::default(),
+            kind: "user",
+            version: 2,
+        };
+        self.sign(role, name, nkey_public.to_owned(), (validity.now, Some(validity)), nats)
+    }
+
+    fn full_user(
+        &self,
+        account: NatsIdentity,
+        user: NatsIdentity,
+        name: &str,
+        validity: Validity,
+    ) -> Result<UserCredentials, TrustError> {
+        let claims = FullUserClaims::new();
+        let user_jwt = self.sign(account, name, self.public(user), (validity.now, Some(validity)), claims)?;
+        Ok(UserCredentials { user_jwt, seed: self.seed(user)? })
+    }
+
+    fn seed(&self, identity: NatsIdentity) -> Result<String, TrustError> {
+        self.pair(identity).seed().map_err(|source| TrustError::Nkey { what: identity.as_str(), source })
+    }
+
+    fn role(&self, identity: NatsIdentity, role: &str, template: Template) -> SigningKey {
+        SigningKey {
+            kind: "user_scope",
+            key: self.public(identity),
+            role: role.to_owned(),
+            description: String::new(),
+            template,
+        }
+    }
+
+    fn sign<T: serde::Serialize>(
+        &self,
+        signer: NatsIdentity,
+        name: &str,
+        subject: String,
+        (now, validity): (Timestamp, Option<Validity>),
+        nats: T,
+    ) -> Result<String, TrustError> {
+        let seconds = |validity: Validity| i64::try_from(validity.lifetime.as_secs()).unwrap_or(i64::MAX);
+        let claims = Claims {
+            jti: String::new(),
+            iat: now.as_second(),
+            iss: self.public(signer),
+            name: name.to_owned(),
+            sub: subject,
+            exp: validity.map(|validity| now.as_second().saturating_add(seconds(validity))),
+            nats,
+        };
+        encode(claims, self.pair(signer)).map_err(|source| TrustError::Nkey { what: signer.as_str(), source })
+    }
+}
+
+fn account(jetstream: bool) -> AccountClaims {
+    AccountClaims {
+        imports: Vec::new(),
+        exports: Vec::new(),
+        limits: AccountLimits::new(jetstream),
+        signing_keys: Vec::new(),
+        revocations: BTreeMap::new(),
+        default_permissions: NoPermissions::default(),
+        kind: "account",
+        version: 2,
+    }
+}
+
+/// What CORE lets others use. A subject that another one covers is left out: the broker refuses overlapping exports,
+/// and an import of part of an export is allowed.
+fn core_exports() -> Vec<Export> {
+    let mut services: Vec<(&str, bool)> = Vec::new();
+    services.extend(accounts::EDGE_SERVICES);
+    services.extend(accounts::EDGE_API.map(|(subject, _, streamed)| (subject, streamed)));
+    services.extend(accounts::BILL_API);
+    services.extend(accounts::OPS_API.map(|subject| (subject, false)));
+    let covered = |index: usize, subject: &str| {
+        services.iter().enumerate().any(|(at, (other, _))| at != index && *other != subject && covers(other, subject))
+    };
+    let mut exports: Vec<Export> = services
+        .iter()
+        .enumerate()
+        .filter(|(index, (subject, _))| !covered(*index, subject))
+        .map(|(_, (subject, streamed))| Export {
+            name: (*subject).to_owned(),
+            subject: (*subject).to_owned(),
+            kind: "service",
+            response_type: Some(if *streamed { "Stream" } else { "Singleton" }),
+        })
+        .collect();
+    exports.push(Export {
+        name: subjects::ALL.to_owned(),
+        subject: subjects::ALL.to_owned(),
+        kind: "stream",
+        response_type: None,
+    });
+    exports
+}
+
+/// True when every subject that `narrow` stands for is one that `wide` stands for.
+fn covers(wide: &str, narrow: &str) -> bool {
+    let mut narrow = narrow.split('.');
+    for token in wide.split('.') {
+        match (token, narrow.next()) {
+            (">", Some(_)) => return true,
+            (_, None) => return false,
+            ("*", Some(other)) if other != ">" => {}
+            (exact, Some(other)) if exact == other => {}
+            _ => return false,
+        }
+    }
+    narrow.next().is_none()
+}
+
+fn service_import(subject: &str, core: &str) -> Import {
+    Import {
+        name: subject.to_owned(),
+        subject: subject.to_owned(),
+        account: core.to_owned(),
+        local_subject: None,
+        kind: "service",
+    }
+}
+
+fn edge_imports(core: &str) -> Vec<Import> {
+    let plain = accounts::EDGE_SERVICES.iter().map(|(subject, _)| service_import(subject, core));
+    let renamed = accounts::EDGE_API.iter().map(|(subject, local, _)| Import {
+        local_subject: Some((*local).to_owned()),
+        ..service_import(subject, core)
+    });
+    plain.chain(renamed).collect()
+}
+
+fn ops_imports(core: &str) -> Vec<Import> {
+    let mut imports: Vec<Import> = accounts::OPS_API.iter().map(|subject| service_import(subject, core)).collect();
+    imports.push(Import { kind: "stream", ..service_import(subjects::ALL, core) });
+    imports
+}
+
+fn template(publish: &[&str], subscribe: &[&str], subscriptions: i64, connections: &[&'static str]) -> Template {
+    let allow = |subjects: &[&str]| Permission {
+        allow: subjects.iter().map(|subject| (*subject).to_owned()).collect(),
+        deny: Vec::new(),
+    };
+    Template {
+        publish: allow(publish),
+        subscribe: allow(subscribe),
+        subs: subscriptions,
+        data: -1,
+        payload: -1,
+        allowed_connection_types: connections.to_vec(),
+    }
+}
+
+fn cluster_template() -> Template {
+    template(
+        &accounts::CLUSTER_PUBLISH,
+        &accounts::CLUSTER_SUBSCRIBE,
+        CLUSTER_SUBSCRIPTIONS,
+        &["STANDARD", "WEBSOCKET", "LEAFNODE"],
+    )
+}
+
+/// Every role receives its replies below its own name only.
+fn billing_template() -> Template {
+    template(
+        &accounts::BILLING_PUBLISH,
+        &accounts::CLUSTER_SUBSCRIBE,
+        READER_SUBSCRIPTIONS,
+        &["STANDARD", "WEBSOCKET"],
+    )
+}
+
+fn reader_template() -> Template {
+    let [own_inbox] = accounts::CLUSTER_SUBSCRIBE;
+    template(&accounts::OPS_API, &[own_inbox, subjects::ALL], READER_SUBSCRIPTIONS, &["STANDARD", "WEBSOCKET"])
+}
+
+/// Where the read-only people receive replies: what `--inbox-prefix` of the `nats` CLI must be.
+#[must_use]
+pub fn ops_inbox_prefix() -> String {
+    subjects::inbox_prefix(OPS_NAME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn nkeys() -> Nkeys {
+        Nkeys::open(|identity| Ok(identity.generate().unwrap().seed().unwrap())).unwrap()
+    }
+
+    fn validity() -> Validity {
+        Validity { now: Timestamp::from_second(1_800_000_000).unwrap(), lifetime: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn covering_follows_the_brokers_wildcards() {
+        for (wide, narrow, expected) in [
+            ("a.*.*", "a.b.*", true),
+            ("a.b.*", "a.*.*", false),
+            ("a.>", "a.b.c", true),
+            ("a.>", "a", false),
+            ("a.*", "a.>", false),
+            ("a.b", "a.b.c", false),
+        ] {
+            assert_eq!(covers(wide, narrow), expected, "{wide} {narrow}");
+        }
+    }
+
+    #[test]
+    fn no_two_exports_overlap_and_every_import_is_covered() {
+        let exports = core_exports();
+        for one in &exports {
+            for other in &exports {
+                let same = one.subject == other.subject && one.kind == other.kind;
+                assert!(same || one.kind != other.kind || !covers(&one.subject, &other.subject), "{one:?} {other:?}");
+            }
+        }
+        for import in edge_imports("A").iter().chain(&ops_imports("A")) {
+            assert!(exports.iter().any(|e| e.kind == import.kind && covers(&e.subject, &import.subject)), "{import:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_would_mean_more_in_a_template_are_refused() {
+        let user = NatsIdentity::OpsUser.generate().unwrap().public_key();
+        let keys = nkeys();
+        for name in ["", "*", ">", "a.b", "3", "c 1", "c1"] {
+            assert!(matches!(keys.cluster_user(name, &user, validity()), Err(TrustError::UserName(_))), "{name}");
+        }
+        for name in ["", "a.b", "12", "x*"] {
+            assert!(matches!(keys.billing_user(name, &user, validity()), Err(TrustError::UserName(_))), "{name}");
+        }
+        let account = keys.public(NatsIdentity::Core);
+        let cluster = "c0123456789abcdefghjkmnpqrs";
+        assert!(matches!(keys.cluster_user(cluster, &account, validity()), Err(TrustError::NotAUserKey)));
+        assert!(keys.cluster_user(cluster, &user, validity()).is_ok());
+    }
+}

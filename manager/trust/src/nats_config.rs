@@ -1,0 +1,199 @@
+//! Writes everything a `nats-server` of one installation needs to a folder, and what people need to look at it.
+//!
+//! Guarantees: clients without a certificate of our authority are refused in the TLS handshake; accounts and roles are
+//! those of [`crate::nats`]; files with secrets have mode 0600. Before it: [`crate::keyring`]. After it: `nats-server
+//! -c <folder>/nats-server.conf`, and `XDG_CONFIG_HOME=<folder>/cli nats ...` for people.
+//!
+//! Run again it renews certificates and account JWTs; a running server takes new certificates with a reload signal.
+
+use crate::{
+    TrustError,
+    authority::{Authority, Validity},
+    nats::{AccountJwt, NatsIdentity, Nkeys, Revocations, ops_inbox_prefix},
+};
+use jiff::Timestamp;
+use std::{
+    fmt::Write as _,
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Above the largest message we write (512 KB chunks) with room for headers.
+const MAX_PAYLOAD: u32 = 1_048_576;
+/// 10,000 clusters, their reconnects while the old connection lingers, and people.
+const MAX_CONNECTIONS: u32 = 20_000;
+/// The default of 2 s turns a storm of reconnects into failures.
+const TLS_TIMEOUT_SECONDS: u32 = 10;
+const AUTHORIZATION_TIMEOUT_SECONDS: u32 = 20;
+
+/// What to write.
+#[derive(Debug)]
+pub struct NatsConfig<'a> {
+    /// Where to; made when it is not there.
+    pub folder: &'a Path,
+    /// `host:port` to listen on; port 0 takes any free one.
+    pub listen: &'a str,
+    /// `host:port` of the HTTP monitor, if wanted. It has no access control: loopback only.
+    pub monitor: Option<&'a str>,
+    /// Names and addresses clients reach the server by.
+    pub hosts: &'a [String],
+    /// URL for people's context.
+    pub url: &'a str,
+    /// Time between pings.
+    pub ping_interval: Duration,
+    /// When the files are made.
+    pub now: Timestamp,
+    /// Lifetime of the server's and the people's certificates and of the people's JWT.
+    pub lifetime: Duration,
+    /// Users whose JWTs are void.
+    pub revocations: &'a Revocations,
+}
+
+impl NatsConfig<'_> {
+    /// Writes the files and returns the path of `nats-server.conf`.
+    ///
+    /// # Errors
+    /// When something cannot be made or written.
+    pub fn write(&self, authority: &Authority, nkeys: &Nkeys) -> Result<PathBuf, TrustError> {
+        let folder = absolute(self.folder)?;
+        for part in ["", "tls", "jwt", "jetstream", "cli/nats/context"] {
+            make_folder(&folder.join(part))?;
+        }
+        let validity = Validity { now: self.now, lifetime: self.lifetime };
+        let server = authority.server("kubenova-hub", self.hosts, validity)?;
+        write(&folder.join("tls/ca.pem"), authority.bundle_pem(), Secrecy::Public)?;
+        write(&folder.join("ca.crt"), authority.bundle_pem(), Secrecy::Public)?;
+        write(&folder.join("tls/server.pem"), &server.chain_pem, Secrecy::Public)?;
+        write(&folder.join("tls/server.key"), &server.key_pem, Secrecy::Secret)?;
+
+        let operator = nkeys.operator_jwt(self.now)?;
+        write(&folder.join("operator.jwt"), &operator, Secrecy::Public)?;
+        let accounts = nkeys.account_jwts(self.revocations, self.now)?;
+        for account in &accounts {
+            write(&folder.join(format!("{}.jwt", account.name)), &account.jwt, Secrecy::Public)?;
+        }
+        let text = self.server_text(&folder, &nkeys.public(NatsIdentity::System), &accounts);
+        let path = folder.join("nats-server.conf");
+        write(&path, &text, Secrecy::Public)?;
+        self.write_ops(&folder, authority, nkeys, validity)?;
+        Ok(path)
+    }
+
+    /// Credentials, client certificate and context of the read-only people.
+    fn write_ops(
+        &self,
+        folder: &Path,
+        authority: &Authority,
+        nkeys: &Nkeys,
+        validity: Validity,
+    ) -> Result<(), TrustError> {
+        let client = authority.client("ops", validity)?;
+        write(&folder.join("tls/ops.pem"), &client.chain_pem, Secrecy::Public)?;
+        write(&folder.join("tls/ops.key"), &client.key_pem, Secrecy::Secret)?;
+        write(&folder.join("ops.creds"), &nkeys.ops_user(validity)?.to_file(), Secrecy::Secret)?;
+        let context = serde_json::json!({
+            "description": "KubeNova, read only",
+            "url": self.url,
+            "creds": folder.join("ops.creds"),
+            "cert": folder.join("tls/ops.pem"),
+            "key": folder.join("tls/ops.key"),
+            "ca": folder.join("tls/ca.pem"),
+            "inbox_prefix": ops_inbox_prefix(),
+        });
+        let text = format!("{context:#}\n");
+        write(&folder.join("cli/nats/context/kubenova-ops.json"), &text, Secrecy::Public)?;
+        write(&folder.join("cli/nats/context.txt"), "kubenova-ops", Secrecy::Public)
+    }
+
+    fn server_text(&self, folder: &Path, system: &str, accounts: &[AccountJwt]) -> String {
+        let at = |part: &str| quoted(&folder.join(part).display().to_string());
+        let (host, port) = self.listen.rsplit_once(':').unwrap_or((self.listen, "4222"));
+        // nats-server takes any free port for -1, and its default one for 0.
+        let port = if port == "0" { "-1" } else { port };
+        let mut text = String::from("# Written by `kubenova-manager nats config`; run it again instead of editing.\n");
+        let mut line = |content: String| {
+            text.push_str(&content);
+            text.push('\n');
+        };
+        line("server_name: kubenova-hub".to_owned());
+        line(format!("host: {}", quoted(host)));
+        line(format!("port: {port}"));
+        if let Some(monitor) = self.monitor {
+            line(format!("http: {}", quoted(monitor)));
+        }
+        line(format!("max_payload: {MAX_PAYLOAD}"));
+        line(format!("max_connections: {MAX_CONNECTIONS}"));
+        line(format!("ping_interval: {}", quoted(&format!("{}ms", self.ping_interval.as_millis()))));
+        line("ping_max: 2".to_owned());
+        line("write_deadline: \"10s\"".to_owned());
+        line(format!("authorization {{ timeout: {AUTHORIZATION_TIMEOUT_SECONDS} }}"));
+        line(format!(
+            "tls {{\n  cert_file: {}\n  key_file: {}\n  ca_file: {}\n  verify: true\n  timeout: {TLS_TIMEOUT_SECONDS}\n}}",
+            at("tls/server.pem"),
+            at("tls/server.key"),
+            at("tls/ca.pem"),
+        ));
+        line(format!("jetstream {{\n  store_dir: {}\n  domain: hub\n}}", at("jetstream")));
+        line(format!("operator: {}", at("operator.jwt")));
+        line(format!("system_account: {system}"));
+        line(format!("resolver {{\n  type: full\n  dir: {}\n  allow_delete: false\n  interval: \"2m\"\n}}", at("jwt")));
+        line("resolver_preload {".to_owned());
+        for account in accounts {
+            line(format!("  # {}\n  {}: {}", account.name, account.public, account.jwt));
+        }
+        line("}".to_owned());
+        text
+    }
+}
+
+/// A text in the configuration's quotes.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        if matches!(character, '"' | '\\') {
+            quoted.push('\\');
+        }
+        let _never_fails = write!(quoted, "{character}");
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[derive(Clone, Copy)]
+enum Secrecy {
+    Public,
+    Secret,
+}
+
+fn absolute(folder: &Path) -> Result<PathBuf, TrustError> {
+    std::path::absolute(folder)
+        .map_err(|source| TrustError::Write { path: folder.display().to_string(), source })
+}
+
+fn make_folder(path: &Path) -> Result<(), TrustError> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|source| TrustError::Write { path: path.display().to_string(), source })
+}
+
+/// Writes beside the file and renames, so that a reader never sees half of it.
+fn write(path: &Path, text: &str, secrecy: Secrecy) -> Result<(), TrustError> {
+    let mode = match secrecy {
+        Secrecy::Public => 0o644,
+        Secrecy::Secret => 0o600,
+    };
+    let attempt = || -> std::io::Result<()> {
+        let beside = path.with_extension("new");
+        let mut file =
+            std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&beside)?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        drop(file);
+        std::fs::rename(&beside, path)
+    };
+    attempt().map_err(|source| TrustError::Write { path: path.display().to_string(), source })
+}

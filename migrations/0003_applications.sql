@@ -1,0 +1,30 @@
+-- Applications and where each should run: one row per application and cluster.
+-- Locks: creates tables, touches no row of another.
+create table applications (
+    id          uuid primary key,
+    tenant_id   uuid not null references tenants (id),
+    name        text not null,
+    -- How it was asked for: the typed form or a raw KubeVela Application.
+    form        text not null check (form in ('typed', 'raw')),
+    -- The typed form as it came, so that a read returns what the create accepted; null for raw ones.
+    typed       jsonb,
+    -- Exact JSON texts of the Application's parts that the caller decides.
+    labels      text not null default '{}',
+    annotations text not null default '{}',
+    spec        text not null,
+    generation  bigint not null default 1,
+    created_at  timestamptz not null,
+    updated_at  timestamptz not null,
+    created_by  text not null,
+    constraint applications_name_key unique (tenant_id, name)
+);
+
+create table application_clusters (
+    application_id uuid not null references applications (id),
+    cluster_id     text not null references clusters (id),
+    -- Generation of the application that was last announced to this cluster.
+    generation     bigint not null,
+    created_at     timestamptz not null,
+    constraint application_clusters_pkey primary key (application_id, cluster_id)
+);
+create index application_clusters_by_cluster on application_clusters (cluster_id, application_id);

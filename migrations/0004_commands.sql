@@ -1,0 +1,49 @@
+-- Commands: the outbox that the relay sends from, and the resource that people watch. One row in both roles, so the two
+-- cannot disagree.
+-- Locks: creates a table, touches no row of another.
+create table commands (
+    id               uuid primary key,
+    cluster_id       text not null references clusters (id),
+    revision         bigint not null check (revision >= 1),
+    kind             text not null,
+    object_key       text not null,
+    -- Exact JSON that is signed and sent; for a delete the reference of the object.
+    document         text not null,
+    tenant_id        uuid references tenants (id),
+    application_name text,
+    -- Generation of the resource this command carries.
+    generation       bigint not null,
+    state            text not null default 'queued'
+                     check (state in ('queued', 'sent', 'acknowledged', 'running', 'succeeded', 'failed', 'refused',
+                                      'cancelled', 'superseded', 'expired')),
+    reason           text not null default '',
+    message          text not null default '',
+    -- Why it does not move on, for people; empty when it does.
+    waiting_for      text not null default '',
+    created_by       text not null,
+    not_after        timestamptz,
+    queued_at        timestamptz not null,
+    sent_at          timestamptz,
+    acknowledged_at  timestamptz,
+    running_at       timestamptz,
+    finished_at      timestamptz,
+    -- What the cluster reported: [{"name": ..., "at": ...}].
+    hops             jsonb not null default '[]',
+    send_count       integer not null default 0,
+    -- When the relay looks at the row again; null = at once while queued.
+    next_send_at     timestamptz,
+    stream           text,
+    stream_seq       bigint,
+    constraint commands_revision_key unique (cluster_id, revision),
+    constraint commands_finished check (
+        (finished_at is not null) = (state in ('succeeded', 'failed', 'refused', 'cancelled', 'superseded', 'expired')))
+);
+-- The relay: open rows of a cluster in order.
+create index commands_open on commands (cluster_id, revision)
+    where state in ('queued', 'sent', 'acknowledged', 'running');
+-- Supersession and anti-entropy: the rows of one object.
+create index commands_by_object on commands (cluster_id, object_key, revision);
+-- Lists. Ids are UUIDv7, so id order is time order.
+create index commands_by_tenant on commands (tenant_id, id) where tenant_id is not null;
+create index commands_by_cluster on commands (cluster_id, id);
+create index commands_by_state on commands (state, id);

@@ -1,0 +1,31 @@
+-- Enrollment tokens, by the hash of their secret, and every use of one that was seen.
+-- Locks: creates tables, touches no row of another.
+create table enrollments (
+    id            uuid primary key,
+    cluster_id    text not null references clusters (id),
+    secret_sha256 bytea not null constraint enrollments_secret_key unique check (length(secret_sha256) = 32),
+    created_at    timestamptz not null,
+    created_by    text not null,
+    expires_at    timestamptz not null,
+    used_at       timestamptz,
+    -- UID of the kube-system namespace and public keys of the installation that used it.
+    used_by_uid   text,
+    used_keys     text,
+    -- What it was answered, JSON without secrets: an Operator that lost it may have it again.
+    answer        text,
+    revoked_at    timestamptz
+);
+create index enrollments_by_cluster on enrollments (cluster_id, id);
+
+create table enrollment_attempts (
+    id            uuid primary key,
+    -- Null when the secret is nobody's.
+    enrollment_id uuid references enrollments (id),
+    cluster_id    text references clusters (id),
+    at            timestamptz not null,
+    -- `accepted`, or the reason of the refusal.
+    outcome       text not null,
+    message       text not null default '',
+    peer          text not null default ''
+);
+create index enrollment_attempts_by_cluster on enrollment_attempts (cluster_id, id) where cluster_id is not null;

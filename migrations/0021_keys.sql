@@ -1,0 +1,10 @@
+-- Keys of this installation, private halves sealed with the key-encryption key.
+-- Locks: creates a table, touches no row of another.
+create table keys (
+    name       text primary key,
+    -- What may be shown of it.
+    public     text not null,
+    kek_id     text not null,
+    sealed     bytea not null,
+    created_at timestamptz not null
+);

@@ -1,0 +1,57 @@
+-- Usage windows as clusters sealed them, and what did not fit: other bytes for the same window, and bytes nobody can read.
+-- Locks: creates tables, touches no row of another.
+
+-- Public nkeys that were enrolled for a cluster, old ones included: a report is verified by who sealed it.
+create table cluster_keys (
+    cluster_id  text not null references clusters (id),
+    nkey_public text not null,
+    created_at  timestamptz not null,
+    constraint cluster_keys_pkey primary key (cluster_id, nkey_public)
+);
+
+create table usage_windows (
+    cluster_id               text not null references clusters (id),
+    window_start             timestamptz not null,
+    seconds                  integer not null check (seconds > 0),
+    revision                 integer not null check (revision >= 0),
+    -- Hex SHA-256 of the manifest's bytes: same = replay, other = conflict.
+    manifest_sha256          text not null check (length(manifest_sha256) = 64),
+    previous_manifest_sha256 text not null,
+    manifest                 bytea not null,
+    manifest_signature       text not null,
+    record_count             integer not null,
+    coverage_ms              bigint not null,
+    -- [{"reason", "startMs", "endMs", "bound": {meter: text}}]
+    gaps                     jsonb not null,
+    clock_offset_ms          bigint not null,
+    incarnation              text not null,
+    sealed_at                text not null,
+    received_at              timestamptz not null,
+    constraint usage_windows_pkey primary key (cluster_id, window_start, seconds, revision)
+);
+create index usage_windows_by_receipt on usage_windows (cluster_id, received_at);
+
+-- Another manifest for a window that is in the ledger: kept for a person to look at, never counted.
+create table usage_conflicts (
+    cluster_id         text not null references clusters (id),
+    window_start       timestamptz not null,
+    seconds            integer not null,
+    revision           integer not null,
+    manifest_sha256    text not null,
+    manifest           bytea not null,
+    manifest_signature text not null,
+    records            bytea not null,
+    first_seen_at      timestamptz not null,
+    constraint usage_conflicts_pkey primary key (cluster_id, window_start, seconds, revision, manifest_sha256)
+);
+
+-- Messages that can never be counted, once each however often they come.
+create table usage_poison (
+    payload_sha256 text primary key,
+    subject        text not null,
+    reason         text not null,
+    payload        bytea not null,
+    times          bigint not null default 1,
+    first_seen_at  timestamptz not null,
+    last_seen_at   timestamptz not null
+);

@@ -1,0 +1,15 @@
+-- Billing events on their way to KN_BILL, written in the transaction of their ledger row.
+-- Locks: creates a table, touches no row of another.
+create table billing_outbox (
+    sequence     bigint generated always as identity primary key,
+    -- `<cluster>/<tenant>/<window>/<revision>`, the same for ever: what subscribers add up by.
+    event_id     text not null constraint billing_outbox_event_key unique,
+    tenant_id    uuid not null,
+    cluster_id   text not null,
+    kind         text not null check (kind in ('usage', 'gap', 'correction', 'period')),
+    -- The exact CloudEvent.
+    body         text not null,
+    created_at   timestamptz not null,
+    published_at timestamptz
+);
+create index billing_outbox_unpublished on billing_outbox (sequence) where published_at is null;

@@ -1,0 +1,106 @@
+//! Capsule Proxy: a tenant's view of the API.
+//!
+//! Without the gate `ProxyClusterScoped` every tenant sees every node. It learns the namespaced kinds it filters once,
+//! at its start, so its pods carry a digest of the cluster's set of CRDs and are replaced when the set changes.
+
+use super::{Component, Settings, certificate::Certificate, patch};
+use serde_json::{Value, json};
+
+/// The version whose chart is in the Operator's image.
+pub const VERSION: &str = "0.14.0";
+/// Annotation on its pods.
+pub const CRD_SET: &str = "kubenova.io/crd-set";
+/// The gate that hides cluster-scoped kinds.
+const GATE: &str = "--feature-gates=ProxyClusterScoped=true";
+const SECRET: &str = "capsule-proxy";
+
+/// Values of its chart.
+#[must_use]
+pub fn values(settings: &Settings) -> Value {
+    json!({
+        "crds": {"install": false},
+        "replicaCount": settings.replicas,
+        "image": {"tag": format!("v{}", settings.version)},
+        "certManager": {"generateCertificates": false},
+        "options": {
+            "generateCertificates": false,
+            "capsuleConfigurationName": "default",
+            "extraArgs": [GATE],
+        },
+        "service": {"type": "ClusterIP"},
+    })
+}
+
+/// Its own serving certificate; the public name is what kubeconfigs carry.
+#[must_use]
+pub fn certificates(public_host: Option<&str>) -> Vec<Certificate> {
+    let mut certificate =
+        Certificate::for_service(Component::CapsuleProxy.namespace(), SECRET, "capsule-proxy", "ca");
+    certificate.dns_names.extend(public_host.map(str::to_owned));
+    vec![certificate]
+}
+
+/// Stamps the set of CRDs, and the gate if the chart did not pass it on.
+pub fn patch(settings: &Settings, object: &mut Value) {
+    if object["kind"] == "Deployment" {
+        patch::add_argument(object, GATE);
+        patch::set_pod_annotation(object, CRD_SET, &settings.crd_set);
+    }
+}
+
+/// A digest of the names of the CRDs in a cluster, whatever their order. FNV-1a: nobody attacks it, and it must be the
+/// same in every build.
+#[must_use]
+pub fn crd_set<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_unstable();
+    let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    format!("{hash:016x}")
+}
+
+/// The host of a public URL such as `https://tenants.example.org:9001`.
+#[must_use]
+pub fn host_of(public_url: &str) -> Option<String> {
+    let rest = public_url.strip_prefix("https://")?;
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let plain = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
+    plain.then(|| host.to_ascii_lowercase())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::components::tests::settings;
+
+    #[test]
+    fn pods_are_replaced_when_the_set_of_crds_changes() {
+        let one = crd_set(["b", "a"]);
+        assert_eq!(one, crd_set(["a", "b"]));
+        assert_ne!(one, crd_set(["a", "b", "c"]));
+        assert_ne!(crd_set(["ab"]), crd_set(["a", "b"]));
+        let mut deployment = json!({"kind": "Deployment", "spec": {"template": {"spec": {"containers": [{}]}}}});
+        patch(&Settings { crd_set: one.clone(), ..settings(Component::CapsuleProxy) }, &mut deployment);
+        let template = &deployment["spec"]["template"];
+        assert_eq!(template["metadata"]["annotations"][CRD_SET], one);
+        assert_eq!(template["spec"]["containers"][0]["args"], json!([GATE]));
+    }
+
+    #[test]
+    fn the_certificate_is_valid_for_the_public_name() {
+        assert!(certificates(Some("t.example")).pop().unwrap().dns_names.contains(&"t.example".to_owned()));
+        assert_eq!(certificates(None)[0].dns_names.len(), 3);
+    }
+
+    #[test]
+    fn a_public_url_is_https_with_a_host() {
+        assert_eq!(host_of("https://Tenants.example.org:9001/x"), Some("tenants.example.org".to_owned()));
+        assert_eq!(host_of("https://t"), Some("t".to_owned()));
+        for wrong in ["http://t", "https://", "t", "https://user@t", "https://:9001"] {
+            assert_eq!(host_of(wrong), None, "{wrong}");
+        }
+    }
+}

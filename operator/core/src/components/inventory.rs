@@ -1,0 +1,82 @@
+//! What was applied for a component, so that what a newer chart no longer has can be removed.
+//!
+//! Pruning removes single leftovers, never a component: switching one off removes nothing. CRDs, namespaces and
+//! Capsule's settings are never pruned: with a CRD go all its objects.
+
+use super::object::Key;
+use serde_json::Value;
+
+/// Kinds that stay, whatever a newer chart says.
+const NEVER_PRUNED: [&str; 5] =
+    ["CustomResourceDefinition", "Namespace", "CapsuleConfiguration", "Secret", "PersistentVolumeClaim"];
+
+/// The lines of an inventory, sorted.
+#[must_use]
+pub fn lines(objects: &[Value]) -> Vec<String> {
+    let mut lines: Vec<String> = objects.iter().filter_map(Key::of).map(|key| key.to_string()).collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// The union of two inventories: what stands in status while a new version is being applied, so that a crash between
+/// applying and recording loses nothing.
+#[must_use]
+pub fn union(old: &[String], new: &[String]) -> Vec<String> {
+    let mut all: Vec<String> = old.iter().chain(new).cloned().collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// What the old inventory has, the new one lacks, and may be removed. Lines nobody can read are left alone.
+#[must_use]
+pub fn leftovers(old: &[String], new: &[String]) -> Vec<Key> {
+    let new: Vec<Key> = new.iter().filter_map(|line| line.parse().ok()).collect();
+    old.iter()
+        .filter_map(|line| line.parse::<Key>().ok())
+        .filter(|key| !NEVER_PRUNED.contains(&key.kind.as_str()))
+        .filter(|key| !new.iter().any(|kept| kept.same_object(key)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inventory(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn what_a_newer_chart_lacks_is_left_over() {
+        let old = inventory(&["/v1/ConfigMap/n/a", "/v1/ConfigMap/n/b", "apps/v1/Deployment/n/d"]);
+        let new = inventory(&["/v1/ConfigMap/n/a", "apps/v1/Deployment/n/d"]);
+        let left: Vec<String> = leftovers(&old, &new).iter().map(ToString::to_string).collect();
+        assert_eq!(left, ["/v1/ConfigMap/n/b"]);
+        assert!(leftovers(&new, &old).is_empty());
+    }
+
+    #[test]
+    fn a_new_version_of_a_kind_is_not_a_leftover() {
+        let old = inventory(&["policy/v1beta1/PodDisruptionBudget/n/p"]);
+        let new = inventory(&["policy/v1/PodDisruptionBudget/n/p"]);
+        assert!(leftovers(&old, &new).is_empty());
+    }
+
+    #[test]
+    fn kinds_that_hold_other_peoples_things_are_never_removed() {
+        let old = inventory(&[
+            "apiextensions.k8s.io/v1/CustomResourceDefinition//tenants.capsule.clastix.io",
+            "/v1/Namespace//capsule-system",
+            "capsule.clastix.io/v1beta2/CapsuleConfiguration//default",
+            "not a key",
+        ]);
+        assert!(leftovers(&old, &[]).is_empty());
+    }
+
+    #[test]
+    fn a_union_is_sorted_and_without_doubles() {
+        assert_eq!(union(&inventory(&["b", "a"]), &inventory(&["a", "c"])), ["a", "b", "c"]);
+    }
+}

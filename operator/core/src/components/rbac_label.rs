@@ -1,0 +1,93 @@
+//! Whether the roles in the cluster were written for the version that is wanted.
+//!
+//! Roles come with the Operator's chart and are applied by the site's administrator; the Operator writes none. It reads
+//! the label `kubenova.io/for` of one ClusterRole per component and says what to do when it does not match.
+
+use super::Component;
+
+/// The label's value on roles written for this version of the component.
+#[must_use]
+pub fn wanted(component: Component, version: &str) -> String {
+    format!("{}-{version}", component.name())
+}
+
+/// The ClusterRole that is looked at.
+#[must_use]
+pub fn cluster_role(component: Component) -> String {
+    format!("kubenova:component:{}", component.name())
+}
+
+/// What the label says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The roles fit.
+    Fits,
+    /// The roles are for another version, or absent.
+    UpgradeNeeded {
+        /// What was found, if anything.
+        found: Option<String>,
+    },
+}
+
+impl Verdict {
+    /// The reason in the component's condition.
+    pub const REASON: &'static str = "RBACUpgradeNeeded";
+
+    /// The sentence with the remedy.
+    #[must_use]
+    pub fn message(component: Component, version: &str, found: Option<&str>) -> String {
+        let state = found.map_or_else(
+            || "are missing".to_owned(),
+            |found| format!("were written for {found}, not for {}", wanted(component, version)),
+        );
+        format!(
+            "the roles of {} {state}; an administrator of this cluster applies the fitting ones with: helm upgrade \
+             kubenova-operator <chart of the release that brings {} {version}> --namespace kubenova-system --reuse-values",
+            component.title(),
+            component.title(),
+        )
+    }
+}
+
+/// Judges the label of the component's ClusterRole: `None` when there is no such role. An adopted install may bring
+/// roles of its own, so there an absent role is no fault.
+#[must_use]
+pub fn judge(component: Component, version: &str, label: Option<&str>, adopted: bool) -> Verdict {
+    match label {
+        Some(label) if label == wanted(component, version) => Verdict::Fits,
+        None if adopted => Verdict::Fits,
+        other => Verdict::UpgradeNeeded { found: other.map(str::to_owned) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_for_another_version_are_named_with_the_remedy() {
+        assert_eq!(judge(Component::Capsule, "0.14.0", Some("capsule-0.14.0"), false), Verdict::Fits);
+        let Verdict::UpgradeNeeded { found } = judge(Component::Capsule, "0.15.0", Some("capsule-0.14.0"), false) else {
+            panic!("0.14.0 does not fit 0.15.0");
+        };
+        let message = Verdict::message(Component::Capsule, "0.15.0", found.as_deref());
+        assert!(message.contains("capsule-0.14.0") && message.contains("helm upgrade"), "{message}");
+    }
+
+    #[test]
+    fn absent_roles_are_a_fault_unless_the_install_is_adopted() {
+        assert_eq!(judge(Component::KubeVela, "1.10.9", None, false), Verdict::UpgradeNeeded { found: None });
+        assert_eq!(judge(Component::KubeVela, "1.10.9", None, true), Verdict::Fits);
+        let wrong = judge(Component::KubeVela, "1.10.9", Some("kubevela-1.9.0"), true);
+        assert!(matches!(wrong, Verdict::UpgradeNeeded { .. }));
+    }
+
+    #[test]
+    fn the_chart_ships_roles_for_the_versions_this_operator_installs() {
+        let helpers = include_str!("../../../../deploy/helm/operator/templates/_helpers.tpl");
+        for component in Component::ALL {
+            let label = wanted(component, component.default_version());
+            assert!(helpers.contains(&format!("-}}}}{label}{{{{-")), "the chart has no roles for {label}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the Operator decides, without a client, a clock or randomness.
+//!
+//! In the order of the flow: an order is verified ([`order`]), allowed ([`policy`]), fenced ([`inbox`]) and reported on
+//! ([`outcome`]); what should exist is computed ([`components`], [`tenant`], [`application`]); what was used is added
+//! up ([`metering`]).
+
+pub mod order;
+pub mod policy;
+pub mod inbox;
+pub mod outcome;
+pub mod listing;
+pub mod observed;
+pub mod live;
+pub mod components;
+pub mod tenant;
+pub mod application;
+pub mod metering;

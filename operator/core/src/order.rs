@@ -1,0 +1,188 @@
+//! From bytes to an order: verified first, decoded once, meant for this cluster, of a form this release knows.
+//!
+//! Nothing here trusts a header but the signature. What cannot be verified has no author, so nobody is answered; what
+//! is verified and unacceptable is answered with its reason. After this file: `policy.rs`, then `inbox.rs`.
+
+use kubenova_schema::{
+    kinds::{CommandKind, ObjectKey},
+    message,
+    signature::{self, AcceptedKeys, PayloadType},
+    v1::Command,
+};
+
+/// An order that is signed and meant for this cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Order {
+    /// The decoded body.
+    pub command: Command,
+    /// Its kind.
+    pub kind: CommandKind,
+    /// What it is about.
+    pub key: ObjectKey,
+    /// SHA-256 of (kind, key, document).
+    pub sha256: String,
+}
+
+/// Whom orders must be for.
+#[derive(Debug, Clone, Copy)]
+pub struct Recipient<'a> {
+    /// This cluster's id.
+    pub cluster_id: &'a str,
+    /// UID of its kube-system namespace.
+    pub cluster_uid: &'a str,
+}
+
+/// A body that nobody may act on.
+#[derive(Debug, thiserror::Error)]
+pub enum Unreadable {
+    /// Not signed by a key we accept.
+    #[error("could not verify an order's signature")]
+    Signature(#[from] signature::SignatureError),
+    /// Signed, yet no command.
+    #[error("could not read a signed order")]
+    Body(#[from] message::MessageError),
+}
+
+/// A verified order that is not carried out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rejected {
+    /// The command it answers.
+    pub command: Box<Command>,
+    /// True for what this release does not know, false for what it will not do.
+    pub unsupported: bool,
+    /// One word for programs.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Abilities that `requires` may name. None yet.
+const ABILITIES: [&str; 0] = [];
+
+/// Verifies the exact bytes.
+///
+/// # Errors
+/// When the signature is missing, malformed, unknown or wrong, or the signed bytes are no command.
+pub fn verify(body: &[u8], header: Option<&str>, keys: &AcceptedKeys) -> Result<Command, Unreadable> {
+    keys.verify(PayloadType::Command, body, header)?;
+    Ok(message::from_json::<Command>(body)?)
+}
+
+/// Judges a verified command by its own fields.
+///
+/// # Errors
+/// When it is for another cluster, of an unknown kind, about another object than its kind allows, or unreadable inside.
+pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<Order, Rejected> {
+    let refused = |command: Command, reason, message: String| Rejected { command: Box::new(command), unsupported: false, reason, message };
+    let unsupported = |command: Command, reason, message: String| Rejected { command: Box::new(command), unsupported: true, reason, message };
+    if command.cluster_id != recipient.cluster_id {
+        return Err(refused(command, "OtherCluster", "the order names another cluster".to_owned()));
+    }
+    if command.cluster_uid != recipient.cluster_uid {
+        return Err(refused(
+            command,
+            "OtherClusterUid",
+            "the order was signed for a cluster with another kube-system UID; enroll this cluster again".to_owned(),
+        ));
+    }
+    let Some(kind) = CommandKind::parse(&command.kind) else {
+        let message = format!("this Operator does not know orders of kind \"{}\"; upgrade it", command.kind);
+        return Err(unsupported(command, "UnknownKind", message));
+    };
+    if let Some(ability) = command.requires.iter().find(|ability| !ABILITIES.contains(&ability.as_str())) {
+        let message = format!("this Operator cannot do \"{ability}\"; upgrade it");
+        return Err(unsupported(command, "UnknownAbility", message));
+    }
+    let key = ObjectKey::parse(&command.key).filter(|key| fits(kind, key) && is_object_name(&record_name(key)));
+    let Some(key) = key else {
+        let message = format!("\"{}\" is no object that \"{}\" can be about", command.key, command.kind);
+        return Err(refused(command, "BadKey", message));
+    };
+    if let Err(error) = message::refuse_duplicate_keys(command.document.as_bytes()) {
+        return Err(refused(command, "BadDocument", format!("the document is not acceptable JSON: {error}")));
+    }
+    if command.id.is_empty() || command.revision == 0 || i64::try_from(command.revision).is_err() || i64::try_from(command.epoch).is_err() {
+        return Err(refused(command, "BadOrder", "the order has no id, or a revision or epoch out of range".to_owned()));
+    }
+    let sha256 = signature::order_sha256(&command.kind, &command.key, &command.document);
+    Ok(Order { command, kind, key, sha256 })
+}
+
+/// Name of the inbox record of an object.
+#[must_use]
+pub fn record_name(key: &ObjectKey) -> String {
+    key.to_string().replace('/', ".")
+}
+
+const fn fits(kind: CommandKind, key: &ObjectKey) -> bool {
+    matches!(
+        (kind, key),
+        (CommandKind::ApplyClusterConfig, ObjectKey::ClusterConfig)
+            | (CommandKind::ApplyTenant | CommandKind::DeleteTenant, ObjectKey::Tenant { .. })
+            | (CommandKind::ApplyApplication | CommandKind::DeleteApplication, ObjectKey::Application { .. })
+    )
+}
+
+/// A DNS-1123 subdomain, as Kubernetes wants names.
+fn is_object_name(name: &str) -> bool {
+    let label = |label: &str| {
+        let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(inner)
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_schema::signature::SigningKey;
+
+    const HERE: Recipient<'static> = Recipient { cluster_id: "c1", cluster_uid: "uid" };
+
+    fn command() -> Command {
+        Command {
+            id: "0198".into(),
+            cluster_id: "c1".into(),
+            cluster_uid: "uid".into(),
+            epoch: 1,
+            revision: 7,
+            kind: "apply-tenant".into(),
+            key: "tenant/0198-aa".into(),
+            document: "{}".into(),
+            ..Command::default()
+        }
+    }
+
+    #[test]
+    fn only_signed_bytes_are_read() {
+        let key = SigningKey::from_seed(&[3; 32]).unwrap();
+        let keys = AcceptedKeys::new([(key.id().to_owned(), key.public_key())]);
+        let body = message::to_json(&command());
+        let header = key.sign(PayloadType::Command, &body);
+        assert_eq!(verify(&body, Some(&header), &keys).unwrap(), command());
+        assert!(matches!(verify(&body, None, &keys), Err(Unreadable::Signature(_))));
+        let mut twice = body.clone();
+        twice.pop();
+        twice.extend_from_slice(br#","id":"other"}"#);
+        let header = key.sign(PayloadType::Command, &twice);
+        assert!(matches!(verify(&twice, Some(&header), &keys), Err(Unreadable::Body(_))));
+    }
+
+    #[test]
+    fn each_unacceptable_order_has_its_own_reason() {
+        let reason = |change: fn(&mut Command)| {
+            let mut command = command();
+            change(&mut command);
+            accept(command, HERE).unwrap_err().reason
+        };
+        assert_eq!(reason(|command| command.cluster_id = "c2".into()), "OtherCluster");
+        assert_eq!(reason(|command| command.cluster_uid = "other".into()), "OtherClusterUid");
+        assert_eq!(reason(|command| command.kind = "drop".into()), "UnknownKind");
+        assert_eq!(reason(|command| command.requires = vec!["magic".into()]), "UnknownAbility");
+        assert_eq!(reason(|command| command.key = "application/x/y".into()), "BadKey");
+        assert_eq!(reason(|command| command.key = "tenant/UPPER".into()), "BadKey");
+        assert_eq!(reason(|command| command.document = r#"{"a":1,"a":2}"#.into()), "BadDocument");
+        assert_eq!(reason(|command| command.revision = 0), "BadOrder");
+        assert_eq!(accept(command(), HERE).unwrap().key.to_string(), "tenant/0198-aa");
+    }
+}

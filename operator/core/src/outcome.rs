@@ -1,0 +1,180 @@
+//! How far an order got: states, and the rule that the first terminal one wins.
+//!
+//! The record's status is written before an outcome is published, so that a crash in between only repeats it.
+
+use kubenova_crds::command::{CommandHop, CommandSpec, CommandStatus, NovaCommand};
+use kubenova_schema::v1::{Hop, Outcome};
+
+/// States the Operator may report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// The inbox record is stored.
+    Acknowledged,
+    /// Being carried out, or waiting for something.
+    Running,
+    /// This revision is Ready.
+    Succeeded,
+    /// Refused for good by the cluster, or out of time.
+    Failed,
+    /// Not stored: the site or the fence's divergence check said no.
+    Refused,
+    /// Not stored: something newer holds.
+    Superseded,
+    /// Not stored: this release does not know it.
+    Unsupported,
+    /// Not stored now: send again later.
+    Deferred,
+}
+
+impl State {
+    /// The text in messages and status.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Acknowledged => "acknowledged",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Refused => "refused",
+            Self::Superseded => "superseded",
+            Self::Unsupported => "unsupported",
+            Self::Deferred => "deferred",
+        }
+    }
+}
+
+/// True for states that end an order.
+#[must_use]
+pub fn is_terminal(state: &str) -> bool {
+    matches!(state, "succeeded" | "failed" | "refused" | "superseded" | "unsupported")
+}
+
+/// What a pass over a record found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The state.
+    pub state: State,
+    /// One word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// A station that was reached in this pass.
+    pub hop: Option<&'static str>,
+}
+
+impl Finding {
+    /// A finding.
+    #[must_use]
+    pub fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { state, reason: reason.into(), message: message.into(), hop: None }
+    }
+
+    /// With a station that was reached.
+    #[must_use]
+    pub fn at(mut self, hop: &'static str) -> Self {
+        self.hop = Some(hop);
+        self
+    }
+}
+
+/// The status after a finding, or none when nothing changes: the same again, or the order has already ended.
+#[must_use]
+pub fn advance(spec: &CommandSpec, present: Option<&CommandStatus>, finding: &Finding, at: &str) -> Option<CommandStatus> {
+    let present = present.filter(|status| status.command_id == spec.command_id);
+    if present.is_some_and(|status| is_terminal(&status.state)) {
+        return None;
+    }
+    let state = finding.state.as_str();
+    let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at)], |status| status.hops.clone());
+    let new_hop = finding.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));
+    let same = present.is_some_and(|status| {
+        status.state == state && status.reason == finding.reason && status.message == finding.message
+    });
+    if same && new_hop.is_none() {
+        return None;
+    }
+    if let Some(name) = new_hop {
+        hops.push(hop(name, at));
+    }
+    Some(CommandStatus {
+        command_id: spec.command_id.clone(),
+        state: state.to_owned(),
+        reason: finding.reason.clone(),
+        message: finding.message.clone(),
+        at: at.to_owned(),
+        hops,
+    })
+}
+
+fn hop(name: &str, at: &str) -> CommandHop {
+    CommandHop { name: name.to_owned(), at: at.to_owned() }
+}
+
+/// What a record says to the Manager. A record without a status of its own order is acknowledged: it is stored.
+#[must_use]
+pub fn of_record(cluster_id: &str, record: &NovaCommand) -> Outcome {
+    let spec = &record.spec;
+    let outcome = Outcome {
+        command_id: spec.command_id.clone(),
+        cluster_id: cluster_id.to_owned(),
+        epoch: u64::try_from(spec.epoch).unwrap_or_default(),
+        revision: u64::try_from(spec.revision).unwrap_or_default(),
+        key: spec.key.clone(),
+        kind: spec.kind.clone(),
+        ..Outcome::default()
+    };
+    match record.status.as_ref().filter(|status| status.command_id == spec.command_id) {
+        None => Outcome {
+            state: State::Acknowledged.as_str().to_owned(),
+            reason: "Stored".to_owned(),
+            message: "the order is stored in the cluster".to_owned(),
+            at: spec.stored_at.clone(),
+            hops: vec![Hop { name: "stored".to_owned(), at: spec.stored_at.clone() }],
+            ..outcome
+        },
+        Some(status) => Outcome {
+            state: status.state.clone(),
+            reason: status.reason.clone(),
+            message: status.message.clone(),
+            at: status.at.clone(),
+            hops: status.hops.iter().map(|hop| Hop { name: hop.name.clone(), at: hop.at.clone() }).collect(),
+            ..outcome
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec() -> CommandSpec {
+        CommandSpec { command_id: "a".into(), revision: 3, stored_at: "t0".into(), ..CommandSpec::default() }
+    }
+
+    #[test]
+    fn the_first_terminal_state_wins() {
+        let failed = advance(&spec(), None, &Finding::new(State::Failed, "Denied", "no"), "t1").unwrap();
+        assert_eq!(advance(&spec(), Some(&failed), &Finding::new(State::Succeeded, "Ready", "yes"), "t2"), None);
+    }
+
+    #[test]
+    fn a_status_of_an_older_order_counts_for_nothing() {
+        let old = CommandStatus { command_id: "older".into(), state: "succeeded".into(), ..CommandStatus::default() };
+        let next = advance(&spec(), Some(&old), &Finding::new(State::Running, "Applied", "").at("applied"), "t1").unwrap();
+        assert_eq!(next.state, "running");
+        assert_eq!(next.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["stored", "applied"]);
+    }
+
+    #[test]
+    fn the_same_finding_twice_writes_nothing() {
+        let finding = Finding::new(State::Running, "Applied", "waits").at("applied");
+        let first = advance(&spec(), None, &finding, "t1").unwrap();
+        assert_eq!(advance(&spec(), Some(&first), &finding, "t2"), None);
+    }
+
+    #[test]
+    fn a_record_without_a_status_is_acknowledged() {
+        let record = NovaCommand::new("x", spec());
+        assert_eq!(of_record("c1", &record).state, "acknowledged");
+    }
+}

@@ -1,0 +1,175 @@
+//! What the site allows: a file from chart values that no command can write, and the brake on deletions.
+//!
+//! Pure: who calls hands in what was deleted lately. A refusal is reported with its reason, never swallowed.
+
+use crate::order::Order;
+use jiff::{SignedDuration, Timestamp};
+use kubenova_crds::cluster_config::{ClusterConfigSpec, Components};
+use kubenova_schema::kinds::CommandKind;
+use serde::Deserialize;
+
+/// The sovereign policy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Policy {
+    /// Kinds of commands that are accepted; empty means all.
+    pub allowed_command_kinds: Vec<String>,
+    /// Whether the Manager may change versions of components.
+    pub component_upgrades: bool,
+    /// Deletes accepted in any hour.
+    pub deletes_per_hour: u32,
+    /// Nothing the Manager sends changes this cluster.
+    pub freeze: bool,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { allowed_command_kinds: Vec::new(), component_upgrades: true, deletes_per_hour: 20, freeze: false }
+    }
+}
+
+/// What the policy is judged against.
+#[derive(Debug, Clone, Default)]
+pub struct Situation {
+    /// When orders to delete anything were stored, of those still known.
+    pub deletes: Vec<Timestamp>,
+    /// When orders to delete tenants were stored, of those still known.
+    pub tenant_deletes: Vec<Timestamp>,
+    /// Tenants in the cluster.
+    pub tenants: usize,
+    /// Components as configured at present.
+    pub components: Option<Components>,
+}
+
+/// Why the site does not let an order in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Objection {
+    /// One word for programs.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+    /// With a number: not refused for ever, send again after so many seconds.
+    pub retry_after_seconds: Option<u32>,
+}
+
+/// Tenants that may be deleted within [`BRAKE_SPAN`] however few there are.
+const BRAKE_MINIMUM: usize = 5;
+/// The stretch the brake looks at.
+const BRAKE_SPAN: SignedDuration = SignedDuration::from_mins(10);
+
+/// Judges an order that is not a replay.
+///
+/// # Errors
+/// When the site does not allow it, or not now.
+pub fn judge(policy: &Policy, order: &Order, situation: &Situation, now: Timestamp) -> Result<(), Objection> {
+    let refused = |reason, message: String| Err(Objection { reason, message, retry_after_seconds: None });
+    if policy.freeze {
+        return refused("SiteFrozen", "the site has frozen this cluster (sovereignPolicy.freeze); ask its administrator".to_owned());
+    }
+    let kind = order.kind.as_str();
+    if !policy.allowed_command_kinds.is_empty() && !policy.allowed_command_kinds.iter().any(|allowed| allowed == kind) {
+        let message = format!("the site does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator");
+        return refused("KindNotAllowed", message);
+    }
+    if order.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades && changes_versions(order, situation) {
+        let message = "the site does not accept other component versions (sovereignPolicy.componentUpgrades); ask its administrator";
+        return refused("ComponentUpgradesForbidden", message.to_owned());
+    }
+    if order.kind.is_delete() {
+        let hour = since(&situation.deletes, now, SignedDuration::from_hours(1));
+        if hour >= usize::try_from(policy.deletes_per_hour).unwrap_or(usize::MAX) {
+            let message = format!("{hour} deletes were accepted within the hour; the site allows {}", policy.deletes_per_hour);
+            return Err(Objection { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
+        }
+    }
+    if order.kind == CommandKind::DeleteTenant {
+        let lately = since(&situation.tenant_deletes, now, BRAKE_SPAN);
+        if lately >= BRAKE_MINIMUM.max((situation.tenants + lately).div_ceil(10)) {
+            let message = format!("{lately} tenants were deleted within ten minutes; look whether this is meant");
+            return Err(Objection { reason: "DeleteBrake", message, retry_after_seconds: Some(600) });
+        }
+    }
+    Ok(())
+}
+
+fn since(times: &[Timestamp], now: Timestamp, span: SignedDuration) -> usize {
+    times.iter().filter(|at| now.duration_since(**at) < span).count()
+}
+
+fn changes_versions(order: &Order, situation: &Situation) -> bool {
+    #[derive(Deserialize)]
+    struct Document {
+        #[serde(default)]
+        spec: ClusterConfigSpec,
+    }
+    let Some(present) = &situation.components else { return false };
+    let Ok(document) = serde_json::from_str::<Document>(&order.command.document) else { return false };
+    let Some(wanted) = document.spec.components else { return false };
+    let pairs = [
+        (&present.capsule, &wanted.capsule),
+        (&present.capsule_proxy, &wanted.capsule_proxy),
+        (&present.kubevela, &wanted.kubevela),
+    ];
+    pairs.iter().any(|(present, wanted)| present.enabled && present.version != wanted.version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_schema::{kinds::ObjectKey, v1::Command};
+
+    fn order(kind: CommandKind, document: &str) -> Order {
+        Order {
+            command: Command { document: document.to_owned(), ..Command::default() },
+            kind,
+            key: ObjectKey::ClusterConfig,
+            sha256: String::new(),
+        }
+    }
+
+    fn reason(policy: &Policy, order: &Order, situation: &Situation) -> Option<&'static str> {
+        judge(policy, order, situation, Timestamp::from_second(10_000).unwrap()).err().map(|objection| objection.reason)
+    }
+
+    #[test]
+    fn the_default_policy_lets_everything_in() {
+        for kind in CommandKind::ALL {
+            assert_eq!(reason(&Policy::default(), &order(kind, "{}"), &Situation::default()), None);
+        }
+    }
+
+    #[test]
+    fn freeze_and_kinds_are_refused_for_good() {
+        let frozen = Policy { freeze: true, ..Policy::default() };
+        assert_eq!(reason(&frozen, &order(CommandKind::ApplyTenant, "{}"), &Situation::default()), Some("SiteFrozen"));
+        let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
+        assert_eq!(reason(&some, &order(CommandKind::ApplyTenant, "{}"), &Situation::default()), None);
+        assert_eq!(reason(&some, &order(CommandKind::DeleteTenant, "{}"), &Situation::default()), Some("KindNotAllowed"));
+    }
+
+    #[test]
+    fn deletes_are_counted_within_their_span_only() {
+        let at = |seconds| Timestamp::from_second(seconds).unwrap();
+        let policy = Policy { deletes_per_hour: 2, ..Policy::default() };
+        let two = Situation { deletes: vec![at(9_000), at(9_999)], tenants: 100, ..Situation::default() };
+        assert_eq!(reason(&policy, &order(CommandKind::DeleteApplication, "{}"), &two), Some("DeletesPerHour"));
+        let old = Situation { deletes: vec![at(1_000), at(9_999)], tenants: 100, ..Situation::default() };
+        assert_eq!(reason(&policy, &order(CommandKind::DeleteApplication, "{}"), &old), None);
+        let many = Situation { tenant_deletes: vec![at(9_900); 5], tenants: 5, ..Situation::default() };
+        assert_eq!(reason(&Policy::default(), &order(CommandKind::DeleteTenant, "{}"), &many), Some("DeleteBrake"));
+        assert_eq!(reason(&Policy::default(), &order(CommandKind::DeleteApplication, "{}"), &many), None);
+    }
+
+    #[test]
+    fn other_versions_are_refused_when_the_site_says_so() {
+        let policy = Policy { component_upgrades: false, ..Policy::default() };
+        let mut present = Components::default();
+        present.capsule.enabled = true;
+        present.capsule.version = "0.14.0".into();
+        let situation = Situation { components: Some(present), ..Situation::default() };
+        let same = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.14.0"}}}}"#;
+        let other = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.15.0"}}}}"#;
+        assert_eq!(reason(&policy, &order(CommandKind::ApplyClusterConfig, same), &situation), None);
+        assert_eq!(reason(&policy, &order(CommandKind::ApplyClusterConfig, other), &situation), Some("ComponentUpgradesForbidden"));
+    }
+}

@@ -1,0 +1,162 @@
+//! Taking a tenant down, in the order of the design: uncordon, Applications, what they left, LoadBalancers and claims,
+//! the Tenant, its TenantOwners. The first thing that is still there decides what is done next and what people read.
+
+/// What is still there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// The Capsule Tenant exists.
+    pub tenant: bool,
+    /// It is cordoned: nothing in it can be deleted.
+    pub cordoned: bool,
+    /// It is being deleted.
+    pub terminating: bool,
+    /// It refuses deletion.
+    pub prevent_deletion: bool,
+    /// Its Ready condition's words, when it is not ready.
+    pub message: String,
+    /// Applications.
+    pub applications: Vec<String>,
+    /// KubeVela's trackers of them.
+    pub trackers: Vec<String>,
+    /// Objects labelled as an Application's, `<Kind>/<name>`.
+    pub leftovers: Vec<String>,
+    /// Services of type LoadBalancer.
+    pub balancers: Vec<String>,
+    /// PersistentVolumeClaims.
+    pub claims: Vec<String>,
+    /// Namespaces.
+    pub namespaces: Vec<String>,
+    /// TenantOwners.
+    pub owners: Vec<String>,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Let things be deleted again.
+    Uncordon,
+    /// As the deployer.
+    DeleteApplications,
+    /// KubeVela still works on it.
+    AwaitTrackers,
+    /// As the deployer.
+    DeleteLeftovers,
+    /// As the deployer; money runs until they are gone.
+    DeleteOutside,
+    /// Then the Tenant may go.
+    AllowDeletion,
+    /// Capsule takes the namespaces with it.
+    DeleteTenant,
+    /// Capsule still works on it.
+    AwaitTenant,
+    /// Last, they outlive the Tenant.
+    DeleteOwners,
+    /// Nothing is left.
+    Done,
+}
+
+/// The next step.
+#[must_use]
+pub fn next(remains: &Remains) -> Step {
+    if remains.tenant && !remains.terminating {
+        return next_inside(remains);
+    }
+    if remains.tenant || !remains.namespaces.is_empty() {
+        return Step::AwaitTenant;
+    }
+    if remains.owners.is_empty() { Step::Done } else { Step::DeleteOwners }
+}
+
+const fn next_inside(remains: &Remains) -> Step {
+    if remains.cordoned {
+        Step::Uncordon
+    } else if !remains.applications.is_empty() {
+        Step::DeleteApplications
+    } else if !remains.trackers.is_empty() {
+        Step::AwaitTrackers
+    } else if !remains.leftovers.is_empty() {
+        Step::DeleteLeftovers
+    } else if !remains.balancers.is_empty() || !remains.claims.is_empty() {
+        Step::DeleteOutside
+    } else if remains.prevent_deletion {
+        Step::AllowDeletion
+    } else {
+        Step::DeleteTenant
+    }
+}
+
+/// Reason and message of the `Deleting` condition.
+#[must_use]
+pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
+    let list = |what: &str, names: &[String]| {
+        let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+        let more = if names.len() > shown.len() { format!(" and {} more", names.len() - shown.len()) } else { String::new() };
+        format!("{what}: {}{more}", shown.join(", "))
+    };
+    match step {
+        Step::Uncordon => ("Uncordoning", "the tenant was cordoned; nothing in it could be deleted".to_owned()),
+        Step::DeleteApplications => ("ApplicationsRemain", list("waiting for applications to go", &remains.applications)),
+        Step::AwaitTrackers => ("TrackersRemain", list("KubeVela still removes what applications made", &remains.trackers)),
+        Step::DeleteLeftovers => ("LeftoversRemain", list("waiting for what applications left behind", &remains.leftovers)),
+        Step::DeleteOutside => {
+            let both: Vec<String> = remains.balancers.iter().map(|name| format!("Service/{name}")).chain(remains.claims.iter().map(|name| format!("PersistentVolumeClaim/{name}"))).collect();
+            ("OutsideResourcesRemain", list("waiting for load balancers and volumes", &both))
+        }
+        Step::AllowDeletion | Step::DeleteTenant => ("RemovingTenant", "the Capsule Tenant is being removed".to_owned()),
+        Step::AwaitTenant if remains.message.is_empty() => ("NamespacesRemain", list("Capsule removes the namespaces", &remains.namespaces)),
+        Step::AwaitTenant => ("NamespacesRemain", format!("Capsule removes the namespaces: {}", remains.message)),
+        Step::DeleteOwners => ("OwnersRemain", list("waiting for TenantOwners to go", &remains.owners)),
+        Step::Done => ("Gone", "nothing of the tenant is left".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_the_design() {
+        let one = || vec!["x".to_owned()];
+        let mut remains = Remains {
+            tenant: true,
+            cordoned: true,
+            prevent_deletion: true,
+            applications: one(),
+            trackers: one(),
+            leftovers: one(),
+            balancers: one(),
+            claims: one(),
+            namespaces: one(),
+            owners: one(),
+            ..Remains::default()
+        };
+        let mut seen = Vec::new();
+        for _ in 0..20 {
+            let step = next(&remains);
+            assert!(!words(step, &remains).0.is_empty());
+            seen.push(step);
+            match step {
+                Step::Uncordon => remains.cordoned = false,
+                Step::DeleteApplications => remains.applications.clear(),
+                Step::AwaitTrackers => remains.trackers.clear(),
+                Step::DeleteLeftovers => remains.leftovers.clear(),
+                Step::DeleteOutside => {
+                    remains.balancers.clear();
+                    remains.claims.clear();
+                }
+                Step::AllowDeletion => remains.prevent_deletion = false,
+                Step::DeleteTenant => remains.terminating = true,
+                Step::AwaitTenant => {
+                    remains.tenant = false;
+                    remains.namespaces.clear();
+                }
+                Step::DeleteOwners => remains.owners.clear(),
+                Step::Done => break,
+            }
+        }
+        assert_eq!(seen, [
+            Step::Uncordon, Step::DeleteApplications, Step::AwaitTrackers, Step::DeleteLeftovers, Step::DeleteOutside,
+            Step::AllowDeletion, Step::DeleteTenant, Step::AwaitTenant, Step::DeleteOwners, Step::Done,
+        ]);
+    }
+}

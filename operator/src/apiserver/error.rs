@@ -1,0 +1,144 @@
+//! A failed call: what was attempted on which object, and what kind of failure it was.
+
+use std::fmt;
+
+/// What was attempted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Reading one object.
+    Read,
+    /// Reading many.
+    List,
+    /// Server-side apply.
+    Apply,
+    /// Creating.
+    Create,
+    /// Replacing.
+    Replace,
+    /// Deleting.
+    Delete,
+    /// Writing status.
+    WriteStatus,
+    /// Asking for a token, a log or another subresource.
+    Ask,
+}
+
+impl fmt::Display for Verb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::List => "list",
+            Self::Apply => "apply",
+            Self::Create => "create",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+            Self::WriteStatus => "write the status of",
+            Self::Ask => "ask for",
+        })
+    }
+}
+
+/// A failed call to the API server.
+#[derive(Debug, thiserror::Error)]
+#[error("could not {verb} {kind} {name:?}")]
+pub struct Error {
+    /// What was attempted.
+    pub verb: Verb,
+    /// The kind.
+    pub kind: String,
+    /// `<namespace>/<name>` or the name.
+    pub name: String,
+    /// Why it failed.
+    #[source]
+    pub source: Box<kube::Error>,
+}
+
+impl Error {
+    pub(super) fn new(verb: Verb, kind: &str, name: &str, source: kube::Error) -> Self {
+        Self { verb, kind: kind.to_owned(), name: name.to_owned(), source: Box::new(source) }
+    }
+
+    /// Something that could not even be turned into a call.
+    #[must_use]
+    pub fn unreadable(kind: &str, source: kube::Error) -> Self {
+        Self::new(Verb::Ask, kind, "", source)
+    }
+
+    fn code(&self) -> Option<u16> {
+        match &*self.source {
+            kube::Error::Api(status) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// The object, or its kind, is not there.
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        self.code() == Some(404)
+    }
+
+    /// Somebody else wrote in between.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.code() == Some(409)
+    }
+
+    /// A right is missing, or a policy refused.
+    #[must_use]
+    pub fn is_forbidden(&self) -> bool {
+        self.code() == Some(403)
+    }
+
+    /// The object itself is wrong; the same call will fail again.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        matches!(self.code(), Some(400 | 422))
+    }
+
+    /// The server's own words, or the transport's.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        match &*self.source {
+            kube::Error::Api(status) => status.message.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
+/// An error with all its causes in one line, for conditions and events. Of an answer of the API server it takes the
+/// server's sentence; the rest of that answer is for logs.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let answer = next.downcast_ref::<kube::Error>().or_else(|| Some(&**next.downcast_ref::<Box<kube::Error>>()?));
+        let words = match answer {
+            Some(kube::Error::Api(status)) => status.message.clone(),
+            _ => next.to_string(),
+        };
+        if !text.contains(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        if matches!(answer, Some(kube::Error::Api(_))) {
+            break;
+        }
+        cause = next.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_names_verb_kind_and_object_and_its_chain_the_cause() {
+        let status = kube::core::Status::failure("namespaces \"a\" is forbidden", "Forbidden").with_code(403);
+        let error = Error::new(Verb::Apply, "Namespace", "a", kube::Error::Api(status.boxed()));
+        assert_eq!(error.to_string(), "could not apply Namespace \"a\"");
+        assert!(error.is_forbidden() && !error.is_conflict());
+        assert_eq!(chain(&error), "could not apply Namespace \"a\": namespaces \"a\" is forbidden");
+    }
+}

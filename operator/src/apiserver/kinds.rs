@@ -1,0 +1,58 @@
+//! Endpoints of kinds that others define, as untyped objects.
+
+use super::{
+    error::{Error, Verb},
+    verbs,
+};
+use kube::{
+    Api, Client,
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
+use serde_json::Value;
+
+fn resource(group: &str, version: &str, kind: &str) -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
+}
+
+/// KubeVela Applications of all namespaces.
+#[must_use]
+pub fn applications(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource("core.oam.dev", "v1beta1", "Application"))
+}
+
+/// KubeVela's lists of what Applications made.
+#[must_use]
+pub fn resource_trackers(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource("core.oam.dev", "v1beta1", "ResourceTracker"))
+}
+
+/// Capsule Tenants.
+#[must_use]
+pub fn capsule_tenants(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource("capsule.clastix.io", "v1beta2", "Tenant"))
+}
+
+/// A kind of the cluster in one namespace.
+#[must_use]
+pub fn namespaced(client: &Client, group: &str, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &resource(group, version, kind))
+}
+
+/// All objects with these labels; none when the kind is not installed.
+///
+/// # Errors
+/// When the call fails otherwise.
+pub async fn list_if_served(api: &Api<DynamicObject>, label_selector: &str) -> Result<Vec<DynamicObject>, Error> {
+    match verbs::list(api, label_selector).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        listed => listed,
+    }
+}
+
+/// The object as plain JSON.
+///
+/// # Errors
+/// Never in practice: what came as JSON goes back to JSON.
+pub fn to_value(object: &DynamicObject) -> Result<Value, Error> {
+    serde_json::to_value(object).map_err(|error| Error::new(Verb::Read, "object", "", kube::Error::SerdeError(error)))
+}

@@ -1,0 +1,54 @@
+//! Status: several controllers share one object's conditions, so each changes its own and writes the whole at the
+//! resourceVersion it read.
+
+use super::{
+    error::{Error, Verb},
+    verbs::{self, Object},
+};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use kubenova_crds::FIELD_MANAGER;
+use serde_json::Value;
+
+/// Attempts against other writers of the same status. Two controllers write it a few times a minute.
+const ATTEMPTS: u32 = 8;
+
+/// Changes an object's status: reads it, lets `change` work on it, and writes it back when `change` says that something
+/// differs. `None` when the object is not there.
+///
+/// # Errors
+/// When a call fails, or when others kept writing in between.
+pub async fn update<K: Object>(
+    api: &Api<K>,
+    name: &str,
+    mut change: impl FnMut(&mut K) -> bool,
+) -> Result<Option<K>, Error> {
+    let mut attempt = 1;
+    loop {
+        let Some(mut object) = verbs::get(api, name).await? else { return Ok(None) };
+        if !change(&mut object) {
+            return Ok(Some(object));
+        }
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+        let written = api.replace_status(name, &params, &object).await;
+        match written.map_err(|source| Error::new(Verb::WriteStatus, &verbs::kind_of(api), name, source)) {
+            Ok(written) => return Ok(Some(written)),
+            Err(error) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Merge patch of the status subresource; for kinds of others, where only single fields are ours.
+///
+/// # Errors
+/// When the call fails.
+pub async fn patch<K: Object>(api: &Api<K>, name: &str, status: &Value) -> Result<K, Error> {
+    let body = serde_json::json!({ "status": status });
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let patched = api.patch_status(name, &params, &Patch::Merge(&body)).await;
+    patched.map_err(|source| Error::new(Verb::WriteStatus, &verbs::kind_of(api), name, source))
+}

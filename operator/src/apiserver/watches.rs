@@ -1,0 +1,254 @@
+//! What is metered, listed and watched as precisely as the API server can: lists at an exact resourceVersion, watches
+//! from it, quorum reads that say how far a watch must have come.
+//!
+//! Unlike [`super::watch`] nothing here is hidden: a lost history is told as [`Listed::Gone`] or [`Heard::Gone`], an
+//! absent kind as [`Listed::NotInstalled`], and the caller decides what that means for the meter.
+
+use super::error::{Error, Verb};
+use futures::{Stream, StreamExt as _, stream::BoxStream};
+use k8s_openapi::{
+    api::core::v1::{Namespace, Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client,
+    api::{ListParams, VersionMatch, WatchEvent, WatchParams},
+    core::{ApiResource, DynamicObject, GroupVersionKind, ObjectList, PartialObjectMeta},
+};
+use kubenova_operator_core::metering::{
+    counted,
+    engine::{Change, Listing},
+    observed::{Sighting, Source},
+};
+
+/// Objects in one page of a list.
+const PAGE: u32 = 500;
+/// The server ends a watch after this, a little below the client's own read timeout of 295 s.
+const WATCH_SECONDS: u32 = 290;
+
+/// A whole list, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listed {
+    /// The objects, with the list's version.
+    Objects(Listing),
+    /// The API server no longer (or not yet) knows that version.
+    Gone,
+    /// The kind is not installed.
+    NotInstalled,
+}
+
+/// One thing a watch says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// A change, or how far it has come.
+    Change(Box<Change>),
+    /// The history it would go on from is gone: list anew.
+    Gone,
+}
+
+fn applications(client: &Client) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("core.oam.dev", "v1beta1", "Application");
+    Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "applications"))
+}
+
+fn namespaces(client: &Client) -> Api<Namespace> {
+    Api::all(client.clone())
+}
+
+fn pods(client: &Client) -> Api<Pod> {
+    Api::all(client.clone())
+}
+
+/// Lists a source whole: at exactly a version, or as it is now by a quorum read.
+///
+/// # Errors
+/// When the call fails for another reason than those of [`Listed`].
+pub async fn list(client: &Client, source: Source, exactly: Option<u64>) -> Result<Listed, Error> {
+    let mut params = ListParams::default().limit(PAGE);
+    if let Some(version) = exactly {
+        params = params.at(&version.to_string()).matching(VersionMatch::Exact);
+    }
+    let mut listing = Listing::default();
+    loop {
+        let page = match source {
+            Source::Namespaces => {
+                page(namespaces(client).list_metadata(&params).await, |object| Some(counted::namespace(&object.metadata)))
+            }
+            Source::Pods => page(pods(client).list(&params).await, pod),
+            Source::Applications => {
+                page(applications(client).list_metadata(&params).await, |object| Some(counted::application(&object.metadata)))
+            }
+        };
+        let page = match page {
+            Ok(page) => page,
+            Err(error) if is_gone(&error) => return Ok(Listed::Gone),
+            Err(error) if is_absent(&error) => return Ok(Listed::NotInstalled),
+            Err(error) => return Err(Error::new(Verb::List, source.as_str(), "", error)),
+        };
+        listing.position = listing.position.or(page.version);
+        listing.sightings.extend(page.sightings);
+        match page.next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(Listed::Objects(listing)),
+        }
+    }
+}
+
+/// The newest version of a source, by a quorum read; none when the kind is not installed.
+///
+/// # Errors
+/// When the call fails.
+pub async fn head(client: &Client, source: Source) -> Result<Option<u64>, Error> {
+    Ok(versions_page(client, source, &ListParams::default().limit(1)).await?.map(|page| page.version.unwrap_or_default()))
+}
+
+/// UID and version of every object of a source, by a quorum read; none when the kind is not installed.
+///
+/// # Errors
+/// When the call fails.
+pub async fn versions(client: &Client, source: Source) -> Result<Option<Vec<(String, u64)>>, Error> {
+    let mut params = ListParams::default().limit(PAGE);
+    let mut versions = Vec::new();
+    loop {
+        let Some(page) = versions_page(client, source, &params).await? else { return Ok(None) };
+        versions.extend(page.sightings.into_iter().map(|sighting| (sighting.uid, sighting.resource_version)));
+        match page.next {
+            Some(token) => params = params.continue_token(&token),
+            None => return Ok(Some(versions)),
+        }
+    }
+}
+
+async fn versions_page(client: &Client, source: Source, params: &ListParams) -> Result<Option<Page>, Error> {
+    let page = match source {
+        Source::Namespaces => {
+            page(namespaces(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
+        }
+        Source::Pods => page(pods(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata))),
+        Source::Applications => {
+            page(applications(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
+        }
+    };
+    match page {
+        Ok(page) => Ok(Some(page)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(Error::new(Verb::List, source.as_str(), "", error)),
+    }
+}
+
+/// Watches a source from a version, with bookmarks. The stream ends when the server ends it: open it again from the last
+/// version heard.
+///
+/// # Errors
+/// When it cannot be opened for another reason than a lost history.
+pub async fn watch(client: &Client, source: Source, from: u64) -> Result<BoxStream<'static, Result<Heard, Error>>, Error> {
+    let params = WatchParams::default().timeout(WATCH_SECONDS);
+    let from = from.to_string();
+    let opened = match source {
+        Source::Namespaces => namespaces(client).watch_metadata(&params, &from).await.map(|events| {
+            told(source, events, |object: &PartialObjectMeta<Namespace>| Some(counted::namespace(&object.metadata)))
+        }),
+        Source::Pods => pods(client).watch(&params, &from).await.map(|events| told(source, events, pod)),
+        Source::Applications => applications(client).watch_metadata(&params, &from).await.map(|events| {
+            told(source, events, |object: &PartialObjectMeta<DynamicObject>| Some(counted::application(&object.metadata)))
+        }),
+    };
+    match opened {
+        Ok(stream) => Ok(stream),
+        Err(error) if is_gone(&error) => Ok(futures::stream::once(async { Ok(Heard::Gone) }).boxed()),
+        Err(error) => Err(Error::new(Verb::List, source.as_str(), "", error)),
+    }
+}
+
+fn told<K: HasMetadata + Send + 'static>(
+    source: Source,
+    events: impl Stream<Item = kube::Result<WatchEvent<K>>> + Send + 'static,
+    sight: impl Fn(&K) -> Option<Sighting> + Send + Sync + 'static,
+) -> BoxStream<'static, Result<Heard, Error>> {
+    events
+        .filter_map(move |event| {
+            let heard = match event {
+                Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
+                    sight(&object).map(|sighting| Ok(change(Change::Put(sighting))))
+                }
+                Ok(WatchEvent::Deleted(object)) => Some(Ok(change(Change::Removed {
+                    uid: object.metadata().uid.clone().unwrap_or_default(),
+                    resource_version: counted::resource_version(object.metadata()),
+                }))),
+                Ok(WatchEvent::Bookmark(bookmark)) => {
+                    bookmark.metadata.resource_version.parse().ok().map(|version| Ok(change(Change::Bookmark(version))))
+                }
+                Ok(WatchEvent::Error(status)) => Some(match kube::Error::Api(status) {
+                    error if is_gone(&error) => Ok(Heard::Gone),
+                    error => Err(Error::new(Verb::List, source.as_str(), "", error)),
+                }),
+                Err(error) if is_gone(&error) => Some(Ok(Heard::Gone)),
+                Err(error) => Some(Err(Error::new(Verb::List, source.as_str(), "", error))),
+            };
+            futures::future::ready(heard)
+        })
+        .boxed()
+}
+
+fn change(change: Change) -> Heard {
+    Heard::Change(Box::new(change))
+}
+
+fn pod(pod: &Pod) -> Option<Sighting> {
+    match counted::pod(pod) {
+        Ok(sighting) => Some(sighting),
+        Err(error) => {
+            tracing::error!(%error, "a pod's requests cannot be read, so it is not metered; report this");
+            None
+        }
+    }
+}
+
+/// Objects whose metadata can be looked at without knowing their kind's resource.
+trait HasMetadata {
+    fn metadata(&self) -> &ObjectMeta;
+}
+
+impl HasMetadata for Pod {
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+impl<K> HasMetadata for PartialObjectMeta<K>
+where
+    K: kube::Resource,
+{
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+}
+
+struct Page {
+    sightings: Vec<Sighting>,
+    version: Option<u64>,
+    next: Option<String>,
+}
+
+fn page<K: Clone>(listed: kube::Result<ObjectList<K>>, sight: impl Fn(&K) -> Option<Sighting>) -> kube::Result<Page> {
+    let list = listed?;
+    Ok(Page {
+        sightings: list.items.iter().filter_map(sight).collect(),
+        version: list.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()),
+        next: list.metadata.continue_.filter(|token| !token.is_empty()),
+    })
+}
+
+/// 410: compacted away. A version of the future (the cluster was restored) is told as a timeout with its own cause.
+fn is_gone(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => {
+            status.code == 410 || (status.code == 504 && status.message.contains("Too large resource version"))
+        }
+        _ => false,
+    }
+}
+
+fn is_absent(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 404)
+}

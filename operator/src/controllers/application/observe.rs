@@ -1,0 +1,53 @@
+//! Looks at an Application and at what KubeVela does not tell about it.
+
+use crate::{
+    apiserver::{self, kinds, verbs},
+    context::Context,
+    controllers::leftovers::NAME_LABEL,
+};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::{Api, ResourceExt as _, core::DynamicObject};
+use kubenova_crds::labels;
+use kubenova_operator_core::application::{self, Findings};
+use kubenova_schema::v1::ObjectStatus;
+
+/// Status of one.
+///
+/// # Errors
+/// When a call fails.
+pub async fn one(ctx: &Context, live: &DynamicObject) -> Result<Option<ObjectStatus>, apiserver::Error> {
+    let findings = findings(ctx, live).await?;
+    Ok(application::status(&kinds::to_value(live)?, &findings))
+}
+
+/// Status of every tenant's.
+///
+/// # Errors
+/// When a call fails.
+pub async fn all(ctx: &Context) -> Result<Vec<ObjectStatus>, apiserver::Error> {
+    let mut statuses = Vec::new();
+    for live in kinds::list_if_served(&kinds::applications(&ctx.apiserver.client()), labels::TENANT_ID).await? {
+        statuses.extend(one(ctx, &live).await?);
+    }
+    Ok(statuses)
+}
+
+/// Why its Deployments have no pods, when they have none.
+///
+/// # Errors
+/// When a call fails.
+pub async fn findings(ctx: &Context, live: &DynamicObject) -> Result<Findings, apiserver::Error> {
+    let running = live.data.pointer("/status/status").is_some_and(|status| status == "running");
+    if running {
+        return Ok(Findings::default());
+    }
+    let namespace = live.namespace().unwrap_or_default();
+    let api: Api<Deployment> = Api::namespaced(ctx.apiserver.client(), &namespace);
+    let deployments = verbs::list(&api, &format!("{NAME_LABEL}={}", live.name_any())).await?;
+    let failure = |deployment: &Deployment| {
+        let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
+        let failed = conditions.iter().find(|condition| condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True"))?;
+        Some((deployment.name_any(), failed.message.clone().unwrap_or_default()))
+    };
+    Ok(Findings { replica_failures: deployments.iter().filter_map(failure).collect() })
+}

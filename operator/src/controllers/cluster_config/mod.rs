@@ -1,0 +1,185 @@
+//! NovaClusterConfig: makes the cluster have the components it should, and says so in conditions.
+//!
+//! Dereference (the object, roles, other people's installs) → validate → render and build (operator/core decides) →
+//! apply by waves → status. A pass starts from nothing and repairs what drifted; with nothing to do it writes nothing.
+//! It removes only what an older chart had and a newer one lacks; switching a component off removes nothing.
+//! Before it: `inbound` wrote the spec. After it: `outbound` reports the conditions.
+
+pub mod authority;
+pub mod chart;
+mod install;
+mod report;
+
+use crate::apiserver::{self, client::Apiserver, error::chain, verbs, watch};
+use authority::Authority;
+use futures::{StreamExt as _, future};
+pub use install::Memory;
+use install::{Outcome, Wanted};
+use k8s_openapi::{
+    api::apps::v1::Deployment,
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
+use kube::{Api, ResourceExt};
+use kubenova_crds::cluster_config::{ClusterConfigSpec, Component as ComponentSpec, Components, NAME, NovaClusterConfig};
+use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
+use kubenova_runtime::shutdown::Shutdown;
+use std::{path::PathBuf, pin::pin, time::Duration};
+
+/// Time between passes when nothing calls for one: drift that no watch sees is repaired within it.
+const INTERVAL: Duration = Duration::from_secs(300);
+/// Time to the next pass while something is not as it should be.
+const RETRY: Duration = Duration::from_secs(15);
+/// Changes that come together make one pass.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// What the controller needs.
+#[derive(Debug, Clone)]
+pub struct Ctx {
+    /// The cluster.
+    pub apiserver: Apiserver,
+    /// Namespace of the Operator and of its authority's key.
+    pub state_namespace: String,
+    /// Folder with one chart a component.
+    pub charts_dir: PathBuf,
+    /// The helm program.
+    pub helm: PathBuf,
+    /// Ends the controller.
+    pub shutdown: Shutdown,
+}
+
+/// What one pass came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// All that is wanted is there.
+    Settled,
+    /// Something is missing; look again soon.
+    Unsettled,
+}
+
+/// Runs until the process stops.
+pub async fn run(ctx: Ctx) {
+    let client = ctx.apiserver.client();
+    let mut last_generation = None;
+    // Its own status writes come back as changes too; only a new spec calls for a pass.
+    let specs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "").filter_map(move |config| {
+        let generation = config.metadata.generation;
+        let is_new = last_generation != generation;
+        last_generation = generation;
+        future::ready(is_new.then_some(()))
+    });
+    let mut specs = pin!(specs);
+    let mut deployments = pin!(watch::changes(Api::<Deployment>::all(client), COMPONENT_LABEL).map(|_| ()));
+    let memory = Memory::default();
+    loop {
+        let finished = tokio::select! {
+            finished = pass(&ctx, &memory) => finished,
+            // A pass may wait long for a Deployment that the new spec no longer wants; it can be left at any line.
+            _ = specs.next() => continue,
+            () = ctx.shutdown.requested() => return,
+        };
+        let pause = match finished {
+            Ok(Pass::Settled) => INTERVAL,
+            Ok(Pass::Unsettled) => RETRY,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "could not look after the cluster's components; trying again");
+                RETRY
+            }
+        };
+        tokio::select! {
+            _ = specs.next() => {}
+            _ = deployments.next() => drain(&mut deployments).await,
+            () = tokio::time::sleep(pause) => {}
+            () = ctx.shutdown.requested() => return,
+        }
+    }
+}
+
+/// Waits until no change has come for a moment, but not for ever: a Deployment may never come to rest.
+async fn drain(calls: &mut (impl futures::Stream<Item = ()> + Unpin)) {
+    let rest = async { while let Ok(Some(())) = tokio::time::timeout(SETTLE, calls.next()).await {} };
+    let _restless = tokio::time::timeout(4 * SETTLE, rest).await;
+}
+
+/// One pass over all components.
+///
+/// # Errors
+/// When the object itself cannot be read or its status cannot be written; a component's own failure is a condition.
+pub async fn pass(ctx: &Ctx, memory: &Memory) -> Result<Pass, apiserver::Error> {
+    let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
+    let Some(config) = verbs::get(&configs, NAME).await? else {
+        let empty = NovaClusterConfig::new(NAME, ClusterConfigSpec::default());
+        verbs::create_if_absent(&configs, &empty).await?;
+        return Ok(Pass::Unsettled);
+    };
+    let Some(components) = &config.spec.components else {
+        report::awaiting(&configs).await?;
+        return Ok(Pass::Settled);
+    };
+    let authority = match Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await {
+        Ok(authority) => authority,
+        Err(error) => {
+            let outcome = Outcome::failed("CertificateAuthorityFailed", chain(&error));
+            for component in Component::ALL {
+                let outcome = if spec_of(components, component).enabled { &outcome } else { &Outcome::Disabled };
+                report::outcome(&configs, component, outcome).await?;
+            }
+            return Ok(Pass::Unsettled);
+        }
+    };
+    let scene = Scene { ctx, memory, configs: &configs, config: &config, components, authority: &authority };
+    // Capsule and KubeVela do not wait for each other; the proxy starts when all kinds are there.
+    let (capsule, kubevela) =
+        future::join(scene.settle(Component::Capsule, ""), scene.settle(Component::KubeVela, "")).await;
+    let crd_set = if components.capsule_proxy.enabled { crd_set(ctx).await? } else { String::new() };
+    let proxy = scene.settle(Component::CapsuleProxy, &crd_set).await;
+    let settled = [capsule?, kubevela?, proxy?].into_iter().all(|settled| settled);
+    Ok(if settled { Pass::Settled } else { Pass::Unsettled })
+}
+
+/// What one pass works with.
+struct Scene<'a> {
+    ctx: &'a Ctx,
+    memory: &'a Memory,
+    configs: &'a Api<NovaClusterConfig>,
+    config: &'a NovaClusterConfig,
+    components: &'a Components,
+    authority: &'a Authority,
+}
+
+impl Scene<'_> {
+    /// Installs one component and writes its condition. True when nothing is missing.
+    async fn settle(&self, component: Component, crd_set: &str) -> Result<bool, apiserver::Error> {
+        let spec = spec_of(self.components, component);
+        let outcome = if spec.enabled {
+            let version = if spec.version.is_empty() { component.default_version() } else { &spec.version };
+            let wanted = Wanted {
+                component,
+                version: version.trim_start_matches('v').to_owned(),
+                adopt: spec.adopt,
+                replicas: spec.replicas.max(1),
+                public_url: spec.public_url.clone(),
+                crd_set: crd_set.to_owned(),
+                inventory: report::inventory(self.config, component),
+            };
+            install::install(self.ctx, self.memory, self.configs, self.authority, &wanted).await
+        } else {
+            Outcome::Disabled
+        };
+        report::outcome(self.configs, component, &outcome).await?;
+        Ok(matches!(outcome, Outcome::Disabled | Outcome::Ready { .. }))
+    }
+}
+
+const fn spec_of(components: &Components, component: Component) -> &ComponentSpec {
+    match component {
+        Component::Capsule => &components.capsule,
+        Component::KubeVela => &components.kubevela,
+        Component::CapsuleProxy => &components.capsule_proxy,
+    }
+}
+
+async fn crd_set(ctx: &Ctx) -> Result<String, apiserver::Error> {
+    let crds: Api<CustomResourceDefinition> = Api::all(ctx.apiserver.client());
+    let names: Vec<String> = verbs::list(&crds, "").await?.iter().map(ResourceExt::name_any).collect();
+    Ok(capsule_proxy::crd_set(names.iter().map(String::as_str)))
+}

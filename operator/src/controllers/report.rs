@@ -1,0 +1,124 @@
+//! Says how our own kinds are: their status onto the board, and the last two conditions of the cluster's configuration
+//! (`UsageReporting` and `Ready`), which sum up the others.
+
+use super::work;
+use crate::{
+    apiserver::{self, status, verbs, watch},
+    context::Context,
+    metering::UsageHealth,
+};
+use futures::{StreamExt as _, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Api, ResourceExt as _};
+use kubenova_crds::{
+    cluster_config::{NAME, NovaClusterConfig, condition},
+    conditions::{self, Truth},
+    tenant::NovaTenant,
+};
+use kubenova_operator_core::observed;
+use kubenova_runtime::clock;
+use std::time::Duration;
+
+/// Time between looks when nothing calls for one.
+const INTERVAL: Duration = Duration::from_secs(120);
+
+/// Runs until the process stops.
+pub async fn run(ctx: Context) {
+    let client = ctx.apiserver.client();
+    let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "").map(|_| vec!["config".to_owned()]);
+    let tenants = watch::changes(Api::<NovaTenant>::all(client), "")
+        .map(|tenant| vec![format!("tenant/{}/{}", tenant.spec.tenant_id, tenant.name_any())]);
+    let mut usage = ctx.usage.clone();
+    let usage = stream::unfold(&mut usage, |usage| async move {
+        usage.changed().await.ok()?;
+        Some((vec!["config".to_owned()], usage))
+    });
+    let calls = stream::select(stream::select(configs, tenants), usage);
+    work::run(calls, &ctx.shutdown, |name| pass(&ctx, name)).await;
+}
+
+async fn pass(ctx: &Context, name: String) -> Option<Duration> {
+    let seen = match name.strip_prefix("tenant/").and_then(|rest| rest.split_once('/')) {
+        Some((id, name)) => tenant(ctx, id, name).await,
+        None => config(ctx).await,
+    };
+    match seen {
+        Ok(()) => Some(INTERVAL),
+        Err(error) => {
+            tracing::debug!(name, error = %apiserver::error::chain(&error), "could not report on an object; trying again");
+            Some(Duration::from_secs(2))
+        }
+    }
+}
+
+async fn tenant(ctx: &Context, id: &str, name: &str) -> Result<(), apiserver::Error> {
+    let api: Api<NovaTenant> = Api::all(ctx.apiserver.client());
+    match verbs::get(&api, name).await?.filter(|tenant| tenant.spec.tenant_id == id) {
+        Some(tenant) => ctx.board.put(observed::tenant(&tenant)),
+        None => ctx.board.remove(&observed::tenant_key(id)),
+    }
+    Ok(())
+}
+
+async fn config(ctx: &Context) -> Result<(), apiserver::Error> {
+    let api: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
+    let usage = ctx.usage.borrow().clone();
+    let written = status::update(&api, NAME, |config| {
+        let generation = config.metadata.generation;
+        let status = config.status.get_or_insert_default();
+        let mut changed = set_usage(&mut status.conditions, &usage, generation);
+        let (truth, reason, message) = sum_up(&status.conditions);
+        changed |= conditions::set(&mut status.conditions, condition::READY, truth, &reason, &message, generation, clock::now());
+        if status.observed_generation != generation {
+            status.observed_generation = generation;
+            changed = true;
+        }
+        changed
+    })
+    .await?;
+    if let Some(status) = written.as_ref().and_then(observed::cluster_config) {
+        ctx.board.put(status);
+    }
+    Ok(())
+}
+
+fn set_usage(conditions: &mut Vec<Condition>, usage: &UsageHealth, generation: Option<i64>) -> bool {
+    let truth = match (usage.reporting, usage.reason) {
+        (true, _) => Truth::True,
+        (false, "Starting") => Truth::Unknown,
+        (false, _) => Truth::False,
+    };
+    conditions::set(conditions, condition::USAGE_REPORTING, truth, usage.reason, &usage.message, generation, clock::now())
+}
+
+/// Ready, and if not, the first condition in order that says why.
+fn sum_up(conditions: &[Condition]) -> (Truth, String, String) {
+    for step in condition::JOIN_ORDER {
+        let Some(found) = conditions.iter().find(|condition| condition.type_ == step) else {
+            return (Truth::Unknown, "NotReached".to_owned(), format!("{step} is not known yet"));
+        };
+        if found.status != "True" {
+            let truth = if found.status == "False" { Truth::False } else { Truth::Unknown };
+            return (truth, found.reason.clone(), format!("{step}: {}", found.message));
+        }
+    }
+    (Truth::True, "Ready".to_owned(), "the cluster has joined, its components run, and usage is measured".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_condition_that_does_not_hold_is_the_reason() {
+        let mut conditions = Vec::new();
+        for step in condition::JOIN_ORDER {
+            conditions::set(&mut conditions, step, Truth::True, "Ok", "", None, clock::now());
+        }
+        assert_eq!(sum_up(&conditions).0, Truth::True);
+        conditions::set(&mut conditions, condition::KUBEVELA_READY, Truth::False, "Broken", "no pods", None, clock::now());
+        conditions::set(&mut conditions, condition::CAPSULE_READY, Truth::Unknown, "Installing", "", None, clock::now());
+        assert_eq!(sum_up(&conditions).1, "Installing");
+        assert_eq!(sum_up(&[]).0, Truth::Unknown);
+    }
+}

@@ -1,0 +1,228 @@
+//! Who this cluster is: keys made here, and what the Manager said about them. Kept in the Secret `kubenova-identity`.
+//!
+//! Keys are stored before the Manager is asked, so that a lost answer can be asked for again with the same keys. A
+//! fresh token makes fresh keys beside the present ones; they take their place only once an answer is there.
+
+use crate::apiserver::{Error, client::Apiserver, verbs};
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, api::ObjectMeta};
+use kubenova_schema::{
+    enrollment::EnrollmentAnswer,
+    signature::{AcceptedKeys, sha256_hex},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The Secret's name.
+pub const SECRET: &str = "kubenova-identity";
+const CURRENT: &str = "current.json";
+const PENDING: &str = "pending.json";
+
+/// Private keys, and the token and cluster they were made for.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keys {
+    /// Hex SHA-256 of the token's text: another token is another enrollment.
+    pub token_sha256: String,
+    /// UID of kube-system when they were made: a restored copy elsewhere is another cluster.
+    pub cluster_uid: String,
+    /// Private key of the client certificate, PEM.
+    pub tls_key_pem: String,
+    /// Seed of the user nkey, `SU...`.
+    pub nkey_seed: String,
+}
+
+/// Keys with the Manager's answer about them.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    /// The private halves.
+    pub keys: Keys,
+    /// What the Manager answered.
+    pub answer: EnrollmentAnswer,
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keys").field("cluster_uid", &self.cluster_uid).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identity")
+            .field("cluster_id", &self.answer.cluster_id)
+            .field("incarnation", &self.answer.incarnation)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// This cluster's id.
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        &self.answer.cluster_id
+    }
+
+    /// UID of its kube-system namespace.
+    #[must_use]
+    pub fn cluster_uid(&self) -> &str {
+        &self.keys.cluster_uid
+    }
+
+    /// The keys whose orders are followed. They came over the pinned connection; the broker cannot change them.
+    #[must_use]
+    pub fn command_keys(&self) -> AcceptedKeys {
+        let decoded = self.answer.command_keys.iter().filter_map(|key| {
+            let public = data_encoding::BASE64.decode(key.public_key.as_bytes()).ok()?;
+            Some((key.key_id.clone(), public))
+        });
+        AcceptedKeys::new(decoded)
+    }
+
+    /// The nkey, for signing what this cluster says.
+    ///
+    /// # Errors
+    /// When the stored seed is damaged.
+    pub fn nkey(&self) -> Result<nkeys::KeyPair, nkeys::error::Error> {
+        nkeys::KeyPair::from_seed(&self.keys.nkey_seed)
+    }
+}
+
+/// Keys could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// The TLS key or its signing request.
+    #[error("could not make the TLS key")]
+    Tls(#[source] rcgen::Error),
+    /// The nkey.
+    #[error("could not make the nkey")]
+    Nkey(#[source] nkeys::error::Error),
+}
+
+impl Keys {
+    /// Fresh keys.
+    ///
+    /// # Errors
+    /// When the cryptographic library refuses.
+    pub fn make(token: &str, cluster_uid: &str) -> Result<Self, MakeError> {
+        let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Tls)?;
+        let seed = kubenova_runtime::random::bytes::<32>();
+        let nkey = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, seed).map_err(MakeError::Nkey)?;
+        Ok(Self {
+            token_sha256: sha256_hex(token.trim().as_bytes()),
+            cluster_uid: cluster_uid.to_owned(),
+            tls_key_pem: tls.serialize_pem(),
+            nkey_seed: nkey.seed().map_err(MakeError::Nkey)?,
+        })
+    }
+
+    /// The signing request over the TLS key. The Manager uses nothing of it but the public key.
+    ///
+    /// # Errors
+    /// When the stored key is damaged.
+    pub fn csr_pem(&self) -> Result<String, MakeError> {
+        let key = rcgen::KeyPair::from_pem(&self.tls_key_pem).map_err(MakeError::Tls)?;
+        let parameters = rcgen::CertificateParams::new(Vec::<String>::new()).map_err(MakeError::Tls)?;
+        parameters.serialize_request(&key).and_then(|request| request.pem()).map_err(MakeError::Tls)
+    }
+
+    /// The public nkey, `U...`.
+    ///
+    /// # Errors
+    /// When the stored seed is damaged.
+    pub fn nkey_public(&self) -> Result<String, MakeError> {
+        Ok(nkeys::KeyPair::from_seed(&self.nkey_seed).map_err(MakeError::Nkey)?.public_key())
+    }
+}
+
+/// What the Secret holds.
+#[derive(Debug, Default)]
+pub struct Kept {
+    /// The identity in use.
+    pub current: Option<Identity>,
+    /// Keys waiting for an answer.
+    pub pending: Option<Keys>,
+    secret: Option<Secret>,
+}
+
+/// The Secret with the identity.
+#[derive(Debug, Clone)]
+pub struct Vault(Api<Secret>);
+
+impl Vault {
+    /// In this namespace.
+    #[must_use]
+    pub fn new(apiserver: &Apiserver, namespace: &str) -> Self {
+        Self(Api::namespaced(apiserver.client(), namespace))
+    }
+
+    /// Reads it. What cannot be read counts as absent: a fresh token mends it.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn read(&self) -> Result<Kept, Error> {
+        let secret = verbs::get(&self.0, SECRET).await?;
+        let current = part(secret.as_ref(), CURRENT);
+        let pending = part(secret.as_ref(), PENDING);
+        Ok(Kept { current, pending, secret })
+    }
+
+    /// Stores keys before the Manager is asked about them.
+    ///
+    /// # Errors
+    /// When the call fails; a conflict when another process writes too.
+    pub async fn store_pending(&self, kept: Kept, keys: Keys) -> Result<Kept, Error> {
+        self.write(Kept { pending: Some(keys), ..kept }).await
+    }
+
+    /// Stores the Manager's answer; the pending keys become the present ones.
+    ///
+    /// # Errors
+    /// When the call fails; a conflict when another process writes too.
+    pub async fn store_answer(&self, kept: Kept, identity: Identity) -> Result<Kept, Error> {
+        self.write(Kept { current: Some(identity), pending: None, ..kept }).await
+    }
+
+    async fn write(&self, kept: Kept) -> Result<Kept, Error> {
+        let mut data = BTreeMap::new();
+        put(&mut data, CURRENT, kept.current.as_ref());
+        put(&mut data, PENDING, kept.pending.as_ref());
+        let written = match kept.secret {
+            Some(mut secret) => {
+                secret.data = Some(data);
+                verbs::replace(&self.0, &secret).await?
+            }
+            None => {
+                let metadata = ObjectMeta { name: Some(SECRET.to_owned()), ..ObjectMeta::default() };
+                verbs::create(&self.0, &Secret { metadata, data: Some(data), ..Secret::default() }).await?
+            }
+        };
+        Ok(Kept { current: kept.current, pending: kept.pending, secret: Some(written) })
+    }
+}
+
+fn part<T: serde::de::DeserializeOwned>(secret: Option<&Secret>, name: &str) -> Option<T> {
+    let bytes = secret?.data.as_ref()?.get(name)?;
+    serde_json::from_slice(&bytes.0).ok()
+}
+
+fn put<T: Serialize>(data: &mut BTreeMap<String, ByteString>, name: &str, value: Option<&T>) {
+    if let Some(bytes) = value.and_then(|value| serde_json::to_vec(value).ok()) {
+        data.insert(name.to_owned(), ByteString(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_make_a_request_and_show_no_private_half() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        assert!(keys.csr_pem().unwrap().contains("BEGIN CERTIFICATE REQUEST"));
+        assert!(keys.nkey_public().unwrap().starts_with('U'));
+        let shown = format!("{keys:?}");
+        assert!(!shown.contains(&keys.nkey_seed) && !shown.contains("PRIVATE"));
+    }
+}

@@ -1,0 +1,167 @@
+//! TLS to the Manager, verified by the token's pin: a CA in the server's chain must have the pinned public key, and the
+//! server's certificate must verify under that CA for the name we dialed. System roots do not count.
+
+use kubenova_schema::signature::sha256_hex;
+use rustls::{
+    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Why the server's certificate was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// One word for the condition.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Verifies by pin, and remembers why it refused.
+#[derive(Debug)]
+pub struct PinVerifier {
+    pin: String,
+    provider: Arc<CryptoProvider>,
+    refusal: Mutex<Option<Refusal>>,
+}
+
+impl PinVerifier {
+    /// For this hex SHA-256 of a CA's SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn new(pin: &str) -> Arc<Self> {
+        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        Arc::new(Self { pin: pin.to_ascii_lowercase(), provider, refusal: Mutex::new(None) })
+    }
+
+    /// Why the last handshake was refused, if it was.
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refuse(&self, reason: &'static str, message: String, error: rustls::Error) -> rustls::Error {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(Refusal { reason, message });
+        error
+    }
+
+    fn verify(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let Some(anchor) = intermediates.iter().find(|der| spki_sha256(der).as_deref() == Some(self.pin.as_str())) else {
+            let message = "no CA in the server's chain is the one the token pins; is this the Manager that made the token, or does something in between replace its certificate?".to_owned();
+            return Err(self.refuse("PinMismatch", message, rustls::CertificateError::UnknownIssuer.into()));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(anchor.clone().into_owned())?;
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let algorithms = self.provider.signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms).map_err(|error| {
+            let (reason, remedy) = match &error {
+                rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
+                ) => ("CertificateExpired", "renew it at the Manager, or mend this node's clock"),
+                rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::NotValidYet | rustls::CertificateError::NotValidYetContext { .. },
+                ) => ("CertificateNotYetValid", "mend this node's clock"),
+                _ => ("CertificateInvalid", "ask the Manager's administrator"),
+            };
+            self.refuse(reason, format!("the Manager's certificate does not verify under the pinned CA: {error}; {remedy}"), error)
+        })?;
+        verify_server_name(&certificate, server_name).map_err(|error| {
+            let message = format!("the Manager's certificate is not for the name in the token: {error}; set the Manager's public host name");
+            self.refuse("NameMismatch", message, error)
+        })
+    }
+}
+
+fn spki_sha256(der: &CertificateDer<'_>) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(sha256_hex(certificate.tbs_certificate.subject_pki.raw))
+}
+
+impl ServerCertVerifier for PinVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.verify(end_entity, intermediates, server_name, now)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Chain {
+        leaf: CertificateDer<'static>,
+        ca: CertificateDer<'static>,
+        pin: String,
+    }
+
+    fn chain(name: &str) -> Chain {
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut parameters = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let ca = parameters.self_signed(&ca_key).unwrap();
+        let issuer = rcgen::Issuer::new(parameters, &ca_key);
+        let leaf_key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+        let pin = spki_sha256(ca.der()).unwrap();
+        Chain { leaf: leaf.der().clone(), ca: ca.der().clone(), pin }
+    }
+
+    fn check(pin: &str, leaf: &CertificateDer<'static>, ca: &CertificateDer<'static>, name: &str) -> Option<&'static str> {
+        let verifier = PinVerifier::new(pin);
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
+        let verified = verifier.verify(leaf, std::slice::from_ref(ca), &name, now);
+        assert_eq!(verified.is_err(), verifier.refusal().is_some());
+        verifier.refusal().map(|refusal| refusal.reason)
+    }
+
+    #[test]
+    fn only_the_pinned_authority_and_the_right_name_pass() {
+        kubenova_runtime::tls::install_provider();
+        let (ours, other) = (chain("manager.test"), chain("manager.test"));
+        assert_eq!(check(&ours.pin, &ours.leaf, &ours.ca, "manager.test"), None);
+        assert_eq!(check(&ours.pin, &other.leaf, &other.ca, "manager.test"), Some("PinMismatch"));
+        assert_eq!(check(&ours.pin, &other.leaf, &ours.ca, "manager.test"), Some("CertificateInvalid"));
+        assert_eq!(check(&ours.pin, &ours.leaf, &ours.ca, "other.test"), Some("NameMismatch"));
+    }
+}

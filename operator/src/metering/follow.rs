@@ -1,0 +1,173 @@
+//! One watch of one source, for ever: stamps what it hears with the time it heard it, and says when it was not current.
+
+use super::Clock;
+use crate::apiserver::watches::{self, Heard, Listed};
+use futures::StreamExt as _;
+use kube::Client;
+use kubenova_operator_core::metering::{
+    engine::{Change, Listing},
+    observed::Source,
+};
+use kubenova_runtime::backoff;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+/// What a follower tells the meter.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// A change, heard then.
+    Change {
+        /// By which watch.
+        source: Source,
+        /// What.
+        change: Change,
+        /// When.
+        received_ms: i64,
+    },
+    /// The watch is not current since.
+    Interrupted {
+        /// The last moment it was.
+        since_ms: i64,
+    },
+    /// The source was listed anew.
+    Relisted {
+        /// Which.
+        source: Source,
+        /// What it holds.
+        listing: Listing,
+        /// The last moment the watch before it was current.
+        since_ms: i64,
+        /// When the list came.
+        received_ms: i64,
+    },
+}
+
+/// The API server bookmarks a watch about once a minute; two of them missed mean that the connection is dead.
+const SILENCE_MAX: Duration = Duration::from_secs(150);
+/// Time between looks for a kind that is not installed.
+const ABSENT_RETRY: Duration = Duration::from_secs(5);
+
+/// A follower's state.
+pub(super) struct Follower {
+    pub(super) client: Client,
+    pub(super) source: Source,
+    pub(super) clock: Clock,
+    pub(super) told: mpsc::Sender<Told>,
+}
+
+/// Why a watch ended.
+enum End {
+    /// The server ended it, as it does every few minutes.
+    Regular,
+    /// It broke.
+    Broken,
+    /// Its history is gone.
+    Gone,
+    /// The meter is gone.
+    Closed,
+}
+
+impl Follower {
+    /// Follows from a version; none when the kind is not installed.
+    pub(super) async fn run(self, from: Option<u64>) {
+        let mut position = from;
+        let mut current_ms = self.clock.now_ms();
+        let mut waits = backoff::forever();
+        loop {
+            let Some(from) = position else {
+                match self.list_anew(current_ms, true).await {
+                    Some(found) => position = found,
+                    None => return,
+                }
+                current_ms = self.clock.now_ms();
+                continue;
+            };
+            let mut reached = from;
+            let end = self.follow_once(&mut reached, &mut current_ms).await;
+            if reached > from {
+                waits = backoff::forever();
+            }
+            position = Some(reached);
+            match end {
+                End::Regular => {}
+                End::Closed => return,
+                End::Broken => {
+                    if self.told.send(Told::Interrupted { since_ms: current_ms }).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(waits.next().unwrap_or(ABSENT_RETRY)).await;
+                }
+                End::Gone => {
+                    tracing::warn!(source = self.source.as_str(), "the API server's history is gone; listing anew");
+                    match self.list_anew(current_ms, false).await {
+                        Some(found) => position = found,
+                        None => return,
+                    }
+                    current_ms = self.clock.now_ms();
+                }
+            }
+        }
+    }
+
+    async fn follow_once(&self, reached: &mut u64, current_ms: &mut i64) -> End {
+        let mut events = match watches::watch(&self.client, self.source, *reached).await {
+            Ok(events) => events,
+            // The kind was uninstalled: a list will say so.
+            Err(error) if error.is_not_found() => return End::Gone,
+            Err(error) => {
+                tracing::debug!(source = self.source.as_str(), error = %error.reason(), "could not open a watch");
+                return End::Broken;
+            }
+        };
+        loop {
+            let Ok(next) = tokio::time::timeout(SILENCE_MAX, events.next()).await else { return End::Broken };
+            let received_ms = self.clock.now_ms();
+            match next {
+                None => return End::Regular,
+                Some(Ok(Heard::Gone)) => return End::Gone,
+                Some(Ok(Heard::Change(change))) => {
+                    *reached = (*reached).max(match &*change {
+                        Change::Put(sighting) => sighting.resource_version,
+                        Change::Removed { resource_version, .. } | Change::Bookmark(resource_version) => *resource_version,
+                    });
+                    *current_ms = received_ms;
+                    if self.told.send(Told::Change { source: self.source, change: *change, received_ms }).await.is_err() {
+                        return End::Closed;
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::debug!(source = self.source.as_str(), error = %error.reason(), "a watch broke");
+                    return End::Broken;
+                }
+            }
+        }
+    }
+
+    /// Lists until it works. None: the meter is gone. `Some(None)`: not installed (then only after it changed from
+    /// being installed is the meter told).
+    async fn list_anew(&self, since_ms: i64, was_absent: bool) -> Option<Option<u64>> {
+        let mut waits = backoff::forever();
+        loop {
+            let listing = match watches::list(&self.client, self.source, None).await {
+                Ok(Listed::Objects(listing)) => listing,
+                Ok(Listed::NotInstalled) if was_absent => {
+                    tokio::select! {
+                        () = self.told.closed() => return None,
+                        () = tokio::time::sleep(ABSENT_RETRY) => continue,
+                    }
+                }
+                Ok(Listed::NotInstalled) => Listing::default(),
+                Ok(Listed::Gone) | Err(_) => {
+                    tokio::select! {
+                        () = self.told.closed() => return None,
+                        () = tokio::time::sleep(waits.next().unwrap_or(ABSENT_RETRY)) => continue,
+                    }
+                }
+            };
+            let position = listing.position;
+            let received_ms = self.clock.now_ms();
+            let told = Told::Relisted { source: self.source, listing, since_ms, received_ms };
+            return self.told.send(told).await.ok().map(|()| position);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Sealed reports to the bus, receipts back, and the end of what was received long ago.
+//!
+//! Only stored bytes are published, each chunk until the server confirms it. A window is published when it is sealed,
+//! again after every connect, and again on an interval, until its receipt arrives: the ledger counts it once. Receipts
+//! must name the manifest's very hash.
+
+use super::{ReceiptDelivery, health::{UsageHealth, unwell}, reports};
+use crate::apiserver::usage::{self, Written};
+use kube::{Client, ResourceExt as _};
+use kubenova_bus::{Connection, publish};
+use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
+use kubenova_operator_core::metering::seal::{PART_BYTES, chunks};
+use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown};
+use kubenova_schema::{subjects, v1::ReceiptList, window::Window};
+use std::{collections::BTreeMap, time::Duration};
+use tokio::sync::{mpsc, watch};
+
+/// Longest time between two publications of a window without a receipt; windows shorter than it use their length,
+/// but at least [`REPUBLISH_MIN`].
+const REPUBLISH_MAX: Duration = Duration::from_secs(300);
+/// Shortest time between two publications of a window without a receipt.
+const REPUBLISH_MIN: Duration = Duration::from_secs(10);
+/// A received report stays this long: at least as long as a restored Postgres may have forgotten it.
+const KEEP_RECEIVED_MS: i64 = 7 * 24 * 3_600_000;
+/// A report without a receipt stays this long.
+const KEEP_UNRECEIVED_MS: i64 = 35 * 24 * 3_600_000;
+
+/// A sealed report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Notice {
+    pub(super) window: Window,
+    pub(super) manifest_sha256: String,
+    pub(super) received_at_ms: Option<i64>,
+}
+
+impl Notice {
+    pub(super) fn from_report(report: &NovaUsageReport) -> Self {
+        Self {
+            window: Window::parse(&report.spec.window).unwrap_or(Window { start: 0, seconds: 1 }),
+            manifest_sha256: reports::manifest_sha256(&report.spec).unwrap_or_default(),
+            received_at_ms: report.spec.received_at.parse().ok().map(jiff::Timestamp::as_millisecond),
+        }
+    }
+}
+
+/// What the publisher needs.
+pub(super) struct Parts {
+    pub(super) client: Client,
+    pub(super) namespace: String,
+    pub(super) cluster_id: String,
+    pub(super) window_seconds: u32,
+    pub(super) bus: watch::Receiver<Option<Connection>>,
+    pub(super) sealed: mpsc::Receiver<Notice>,
+    pub(super) health: watch::Sender<UsageHealth>,
+}
+
+/// Publishes, marks and evicts.
+pub(super) struct Publisher {
+    parts: Parts,
+    held: BTreeMap<Window, Notice>,
+    /// Counter of the newest receipt list taken in.
+    newest_receipts: u64,
+}
+
+impl Publisher {
+    pub(super) const fn new(parts: Parts) -> Self {
+        Self { parts, held: BTreeMap::new(), newest_receipts: 0 }
+    }
+
+    pub(super) async fn run(mut self, mut receipts: mpsc::Receiver<ReceiptDelivery>, shutdown: Shutdown) {
+        let interval = Duration::from_secs(self.parts.window_seconds.into()).clamp(REPUBLISH_MIN, REPUBLISH_MAX);
+        let mut repeats = tokio::time::interval(interval);
+        repeats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut bus = self.parts.bus.clone();
+        bus.mark_changed();
+        let mut connects = None;
+        let mut receipts_open = true;
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => return,
+                sealed = self.parts.sealed.recv() => match sealed {
+                    Some(notice) => self.took(notice).await,
+                    None => return,
+                },
+                delivery = receipts.recv(), if receipts_open => match delivery {
+                    Some(delivery) => self.mark(delivery).await,
+                    None => receipts_open = false,
+                },
+                changed = bus.changed() => match changed {
+                    Ok(()) => {
+                        connects = bus.borrow_and_update().as_ref().map(|connection| connection.connects.clone());
+                        self.publish_unreceived().await;
+                    }
+                    // Whoever connects is gone, so the process stops.
+                    Err(_) => return shutdown.requested().await,
+                },
+                () = reconnected(&mut connects) => self.publish_unreceived().await,
+                _ = repeats.tick() => {
+                    self.publish_unreceived().await;
+                    self.evict().await;
+                }
+            }
+        }
+    }
+
+    async fn took(&mut self, notice: Notice) {
+        let window = notice.window;
+        let wanted = notice.received_at_ms.is_none();
+        self.held.insert(window, notice);
+        self.count();
+        if wanted {
+            self.publish(window).await;
+        }
+    }
+
+    fn count(&self) {
+        let unreceived = self.held.values().filter(|notice| notice.received_at_ms.is_none()).count();
+        let unreceived = u32::try_from(unreceived).unwrap_or(u32::MAX);
+        self.parts.health.send_if_modified(|health| {
+            let changed = health.unreceipted_windows != unreceived;
+            health.unreceipted_windows = unreceived;
+            changed
+        });
+    }
+
+    async fn publish_unreceived(&self) {
+        let windows: Vec<Window> =
+            self.held.values().filter(|notice| notice.received_at_ms.is_none()).map(|notice| notice.window).collect();
+        for window in windows {
+            if !self.publish(window).await {
+                return;
+            }
+        }
+    }
+
+    /// Publishes one window. False: not now, and the others will not fare better.
+    async fn publish(&self, window: Window) -> bool {
+        let Some(connection) = self.parts.bus.borrow().clone().filter(Connection::is_connected) else { return false };
+        let name = window.to_string();
+        let spec = match usage::get(&self.parts.client, &self.parts.namespace, &name).await {
+            Ok(Some(report)) if report.spec.state == ReportState::Sealed => report.spec,
+            Ok(_) => return true,
+            Err(error) => {
+                tracing::warn!(%window, error = %error.reason(), "could not read a sealed report; trying again later");
+                return false;
+            }
+        };
+        let (manifest, records) = match (reports::manifest(&spec), reports::records(&spec)) {
+            (Ok(manifest), Ok(records)) => (manifest, records),
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::error!(%window, %error, "a sealed report is damaged and is not published");
+                return true;
+            }
+        };
+        let subject = subjects::usage(&self.parts.cluster_id, &name);
+        for chunk in chunks(&manifest, &spec.manifest_signature, &records, PART_BYTES) {
+            let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
+            if let Err(error) = publish::publish(&connection.jetstream, &subject, headers, chunk).await {
+                tracing::debug!(%window, %error, "could not publish a usage window; trying again later");
+                return false;
+            }
+            failpoint::passing("usage.publish.chunk");
+        }
+        true
+    }
+
+    async fn mark(&mut self, delivery: ReceiptDelivery) {
+        let ReceiptDelivery { list, marked } = delivery;
+        if list.cluster_id != self.parts.cluster_id {
+            tracing::warn!("a receipt list for another cluster arrived and is ignored");
+        } else if list.counter >= self.newest_receipts {
+            if !self.mark_all(&list).await {
+                return;
+            }
+            self.newest_receipts = list.counter;
+        }
+        let _nobody_waits = marked.send(());
+        self.count();
+    }
+
+    /// False: a mark could not be stored now.
+    async fn mark_all(&mut self, list: &ReceiptList) -> bool {
+        for (name, sha256) in list.windows.iter().zip(&list.manifest_sha256) {
+            let Some(notice) = Window::parse(name).and_then(|window| self.held.get_mut(&window)) else { continue };
+            if notice.received_at_ms.is_some() {
+                continue;
+            }
+            if notice.manifest_sha256 != *sha256 {
+                tracing::error!(window = %name, "the manager has other bytes for this window; it is kept and published on");
+                unwell(
+                    &self.parts.health,
+                    "ReceiptConflict",
+                    format!("the manager received other bytes for window {name}; see its usage conflicts"),
+                );
+                continue;
+            }
+            let now = clock::now();
+            match store_mark(&self.parts, name, &clock::rfc3339_ms(now)).await {
+                Some(()) => notice.received_at_ms = Some(now.as_millisecond()),
+                None => return false,
+            }
+        }
+        true
+    }
+
+    async fn evict(&mut self) {
+        let now_ms = clock::now_ms();
+        let over: Vec<Window> = self
+            .held
+            .values()
+            .filter(|notice| match notice.received_at_ms {
+                Some(received_ms) => now_ms - received_ms > KEEP_RECEIVED_MS,
+                None => now_ms - notice.window.end_ms() > KEEP_UNRECEIVED_MS,
+            })
+            .map(|notice| notice.window)
+            .collect();
+        for window in over {
+            let unreceived = self.held.get(&window).is_some_and(|notice| notice.received_at_ms.is_none());
+            let name = window.to_string();
+            let deleted = match usage::get(&self.parts.client, &self.parts.namespace, &name).await {
+                Ok(Some(report)) => usage::delete(&self.parts.client, &self.parts.namespace, &report).await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = deleted {
+                tracing::warn!(%window, error = %error.reason(), "could not delete an old usage report");
+                return;
+            }
+            self.held.remove(&window);
+            if unreceived {
+                tracing::error!(%window, "a usage window was evicted without a receipt: it is a gap in the ledger");
+                unwell(
+                    &self.parts.health,
+                    "WindowEvicted",
+                    format!("window {name} was kept for 35 days without a receipt; connect the cluster to its manager"),
+                );
+            }
+        }
+        self.count();
+    }
+}
+
+async fn store_mark(parts: &Parts, name: &str, at: &str) -> Option<()> {
+    let stored = match usage::get(&parts.client, &parts.namespace, name).await {
+        Ok(Some(report)) => {
+            let version = report.resource_version();
+            let mut spec = report.spec;
+            if !spec.received_at.is_empty() {
+                return Some(());
+            }
+            at.clone_into(&mut spec.received_at);
+            usage::write(&parts.client, &parts.namespace, spec, version.as_deref()).await
+        }
+        Ok(None) => return Some(()),
+        Err(error) => Err(error),
+    };
+    match stored {
+        Ok(Written::Stored(_)) => Some(()),
+        Ok(Written::Conflict) => None,
+        Err(error) => {
+            tracing::warn!(window = %name, error = %error.reason(), "could not mark a window as received; trying again later");
+            None
+        }
+    }
+}
+
+/// Resolves when the connection has come back; never without one.
+async fn reconnected(connects: &mut Option<watch::Receiver<u64>>) {
+    if let Some(receiver) = connects
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *connects = None;
+    std::future::pending::<()>().await;
+}

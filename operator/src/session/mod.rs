@@ -1,0 +1,216 @@
+//! The session with the Manager: connect to the broker, say hello after every connect, keep what the answer says.
+//!
+//! Only with an open session does the Operator pull orders and report status; usage needs none. While there is no
+//! session, `BusConnected` says why. Before this: `join`. After it: `inbound` and `outbound`.
+
+pub mod hello;
+
+use crate::{
+    join::{
+        identity::Identity,
+        story::{Fault, Story, Teller},
+    },
+    settings::Settings,
+};
+use hello::{Asker, Refused};
+use jiff::{SignedDuration, Timestamp};
+use kubenova_bus::{BusError, Connection, Credentials};
+use kubenova_crds::cluster_config::condition;
+use kubenova_runtime::{backoff, clock, probe::Gates, shutdown::Shutdown, telemetry};
+use kubenova_schema::subjects;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// An open session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// The Manager's epoch.
+    pub epoch: u64,
+    /// Rises per cluster.
+    pub number: u64,
+    /// Our clock minus the Manager's, in milliseconds.
+    pub clock_offset_ms: i64,
+    /// The durable to pull from.
+    pub durable: String,
+}
+
+impl Session {
+    /// The Manager's time now, as well as we know it.
+    #[must_use]
+    pub fn manager_now(&self) -> Timestamp {
+        let now = clock::now();
+        now.checked_sub(SignedDuration::from_millis(self.clock_offset_ms)).unwrap_or(now)
+    }
+}
+
+/// Where the session's parts are told.
+#[derive(Debug)]
+pub struct Senders {
+    /// The connection, once there is one.
+    pub bus: watch::Sender<Option<Connection>>,
+    /// The session, while there is one.
+    pub session: watch::Sender<Option<Session>>,
+    /// Asks for a new hello.
+    pub hello_again: Arc<Notify>,
+}
+
+/// Two hellos are never closer than this: each purges what is on the wire.
+const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
+
+/// Runs until the process stops.
+pub async fn run(
+    settings: Arc<Settings>,
+    identity: Arc<Identity>,
+    teller: Teller,
+    asker: Asker,
+    senders: Senders,
+    gates: Gates,
+    shutdown: Shutdown,
+) {
+    gates.set("session", Some("not connected to the broker yet".to_owned()));
+    let Some(connection) = connect(&settings, &identity, &teller, &gates, &shutdown).await else { return };
+    senders.bus.send_replace(Some(connection.clone()));
+    let mut connects = connection.connects.clone();
+    loop {
+        connects.mark_unchanged();
+        let opened = open(&connection, &asker, &teller, &gates, &shutdown).await;
+        let Some(session) = opened else { return };
+        senders.session.send_replace(Some(session));
+        gates.set("session", None);
+        tokio::time::sleep(HELLO_INTERVAL_MIN).await;
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = senders.hello_again.notified() => tracing::info!("asking for a new session: a stream or the durable is gone"),
+            changed = connects.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tracing::info!("connected anew; asking for a new session");
+            }
+            () = lost(&connection) => tracing::info!("the connection to the broker is down; the session is over"),
+        }
+        senders.session.send_replace(None);
+    }
+}
+
+/// Resolves when the connection is found down. The client reconnects by itself; hello follows then.
+async fn lost(connection: &Connection) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if !connection.is_connected() {
+            return;
+        }
+    }
+}
+
+async fn connect(settings: &Settings, identity: &Identity, teller: &Teller, gates: &Gates, shutdown: &Shutdown) -> Option<Connection> {
+    for wait in backoff::forever() {
+        let fault = match attempt(settings, identity).await {
+            Ok(connection) => return Some(connection),
+            Err(fault) => fault,
+        };
+        tell_fault(teller, gates, &fault).await;
+        tokio::select! {
+            () = shutdown.requested() => return None,
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    None
+}
+
+async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection, Fault> {
+    let files = write_files(&settings.work_dir, identity).await.map_err(|error| {
+        let message = format!("could not write certificate files into {}: {error}; the folder must be writable", settings.work_dir.display());
+        Fault::new(condition::BUS_CONNECTED, "FilesUnwritable", message)
+    })?;
+    let cluster = identity.cluster_id();
+    let settings = kubenova_bus::Settings {
+        urls: identity.answer.broker_urls.clone(),
+        name: format!("kubenova-operator {cluster}"),
+        ca_file: files.ca,
+        cert_file: files.certificate,
+        key_file: files.key,
+        credentials: Credentials { user_jwt: identity.answer.user_jwt.clone(), seed: identity.keys.nkey_seed.clone() },
+        inbox_prefix: Some(subjects::inbox_prefix(cluster)),
+        api_prefix: Some(subjects::API_PREFIX.to_owned()),
+        ping_interval: Duration::from_secs(settings.nats.ping_seconds),
+    };
+    kubenova_bus::connect(settings).await.map_err(|error| connect_fault(&error))
+}
+
+fn connect_fault(error: &BusError) -> Fault {
+    let cause = telemetry::chain(error);
+    let lower = cause.to_ascii_lowercase();
+    let (reason, remedy) = if lower.contains("authorization") {
+        ("CredentialsRefused", "the broker does not accept this cluster's credentials: revoked or expired; install with a new token")
+    } else if lower.contains("dns") || lower.contains("lookup") || lower.contains("resolve") {
+        ("BrokerNameNotFound", "make the broker's name known to the cluster's DNS")
+    } else if lower.contains("certificate") || lower.contains("tls") {
+        ("BrokerTlsFailed", "the broker's certificate does not verify under the CA that enrollment gave")
+    } else {
+        ("BrokerUnreachable", "allow outbound TCP from kubenova-system to the broker")
+    };
+    Fault::new(condition::BUS_CONNECTED, reason, format!("{cause}; {remedy}"))
+}
+
+struct Files {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+/// Writes what the broker's client reads at every connection attempt. The folder is the pod's own and in no volume that
+/// outlives it; the key's file is readable by this user alone.
+async fn write_files(folder: &Path, identity: &Identity) -> io::Result<Files> {
+    tokio::fs::create_dir_all(folder).await?;
+    let files = Files { ca: folder.join("ca.pem"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+    tokio::fs::write(&files.ca, &identity.answer.ca_bundle_pem).await?;
+    tokio::fs::write(&files.certificate, &identity.answer.certificate_chain_pem).await?;
+    let _absent = tokio::fs::remove_file(&files.key).await;
+    let mut options = tokio::fs::OpenOptions::new();
+    options.write(true).create_new(true).mode(0o600);
+    let mut file = options.open(&files.key).await?;
+    tokio::io::AsyncWriteExt::write_all(&mut file, identity.keys.tls_key_pem.as_bytes()).await?;
+    tokio::io::AsyncWriteExt::flush(&mut file).await?;
+    Ok(files)
+}
+
+/// Says hello until the Manager accepts it.
+async fn open(connection: &Connection, asker: &Asker, teller: &Teller, gates: &Gates, shutdown: &Shutdown) -> Option<Session> {
+    for wait in backoff::forever() {
+        let fault = match asker.ask(connection).await {
+            Ok(session) => {
+                tracing::info!(session = session.number, epoch = session.epoch, clock.offset_ms = session.clock_offset_ms, "session is open");
+                let mut story = Story::default();
+                story.passed(condition::BUS_CONNECTED, "SessionOpen", "connected to the broker, and the Manager answers");
+                tell(teller, &story).await;
+                return Some(session);
+            }
+            Err(Refused { reason, message }) => Fault::new(condition::BUS_CONNECTED, reason, message),
+        };
+        tell_fault(teller, gates, &fault).await;
+        tokio::select! {
+            () = shutdown.requested() => return None,
+            () = tokio::time::sleep(wait.max(Duration::from_secs(1))) => {}
+        }
+    }
+    None
+}
+
+async fn tell_fault(teller: &Teller, gates: &Gates, fault: &Fault) {
+    gates.set("session", Some(fault.message.clone()));
+    let mut story = Story::default();
+    story.stopped(fault);
+    tell(teller, &story).await;
+}
+
+async fn tell(teller: &Teller, story: &Story) {
+    if let Err(error) = teller.tell(story).await {
+        tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not write the condition BusConnected");
+    }
+}

@@ -1,0 +1,184 @@
+//! `operator.yaml`, read once. Unknown keys fail; secrets are not in it but in files and Secrets it names.
+
+use kubenova_crds::SYSTEM_NAMESPACE;
+use serde::Deserialize;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// Where probes ask by default.
+pub const PROBE_SOCKET: &str = "/run/kubenova/probe.sock";
+
+/// All settings.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Settings {
+    /// Folder with one directory per chart.
+    pub charts_dir: PathBuf,
+    /// The helm program.
+    pub helm: PathBuf,
+    /// Namespace of inbox, usage, Lease and keys.
+    pub state_namespace: String,
+    /// Metering.
+    pub usage: Usage,
+    /// Time between heartbeats.
+    pub heartbeat_seconds: u64,
+    /// The broker.
+    pub nats: Nats,
+    /// The Lease.
+    pub lease: LeaseSettings,
+    /// Tracing filter.
+    pub log: String,
+    /// Logs as JSON, one object a line.
+    pub log_json: bool,
+    /// File with the enrollment token; may be absent once the cluster is enrolled.
+    pub token_file: PathBuf,
+    /// The site's sovereign policy.
+    pub policy_file: PathBuf,
+    /// Where probes ask.
+    pub probe_socket: PathBuf,
+    /// Where certificate files for the broker's client are written.
+    pub work_dir: PathBuf,
+    /// An order that is not Ready after this time has failed (and is still carried out).
+    pub progress_deadline_seconds: u32,
+    /// The Operator's own user name, as policies and roles know it.
+    pub operator_user: String,
+    /// The pod's UID, from `POD_UID`: holder of the Lease.
+    #[serde(skip)]
+    pub pod_uid: String,
+}
+
+/// Metering.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Usage {
+    /// Length of a window.
+    pub window_seconds: u32,
+}
+
+/// The broker.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Nats {
+    /// Time between pings; two missed end the connection.
+    pub ping_seconds: u64,
+}
+
+/// The Lease.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LeaseSettings {
+    /// Another pod takes over when the holder was silent for this long.
+    pub duration_seconds: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            charts_dir: "/charts".into(),
+            helm: "/usr/local/bin/helm".into(),
+            state_namespace: SYSTEM_NAMESPACE.to_owned(),
+            usage: Usage::default(),
+            heartbeat_seconds: 15,
+            nats: Nats::default(),
+            lease: LeaseSettings::default(),
+            log: "info".to_owned(),
+            log_json: true,
+            token_file: "/var/run/kubenova/enrollment/token".into(),
+            policy_file: "/etc/kubenova/policy/policy.yaml".into(),
+            probe_socket: PROBE_SOCKET.into(),
+            work_dir: "/tmp/kubenova".into(),
+            progress_deadline_seconds: 600,
+            operator_user: format!("system:serviceaccount:{SYSTEM_NAMESPACE}:kubenova-operator"),
+            pod_uid: String::new(),
+        }
+    }
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Self { window_seconds: 3600 }
+    }
+}
+
+impl Default for Nats {
+    fn default() -> Self {
+        Self { ping_seconds: 15 }
+    }
+}
+
+impl Default for LeaseSettings {
+    fn default() -> Self {
+        Self { duration_seconds: 15 }
+    }
+}
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// The file cannot be opened.
+    #[error("could not open the settings file")]
+    Open(#[source] std::io::Error),
+    /// It is not what it should be.
+    #[error("settings file has a wrong or unknown key")]
+    Parse(#[source] Box<serde_saphyr::Error>),
+    /// A number that makes no sense.
+    #[error("settings file: {0} must be at least {1}")]
+    TooSmall(&'static str, u64),
+}
+
+impl Settings {
+    /// Reads the file and the pod's UID.
+    ///
+    /// # Errors
+    /// When it cannot be opened, has an unknown key, or a number out of range.
+    pub fn read(path: &Path) -> Result<Self, SettingsError> {
+        let text = std::fs::read_to_string(path).map_err(SettingsError::Open)?;
+        let mut settings = Self::parse(&text)?;
+        settings.pod_uid = std::env::var("POD_UID")
+            .ok()
+            .filter(|uid| !uid.is_empty())
+            .unwrap_or_else(|| kubenova_runtime::random::uuid_v4().to_string());
+        Ok(settings)
+    }
+
+    fn parse(text: &str) -> Result<Self, SettingsError> {
+        let settings: Self =
+            serde_saphyr::from_str(text).map_err(|error| SettingsError::Parse(Box::new(error)))?;
+        let at_least = |name, value: u64, least: u64| {
+            if value < least { Err(SettingsError::TooSmall(name, least)) } else { Ok(()) }
+        };
+        at_least("usage.windowSeconds", u64::from(settings.usage.window_seconds), 1)?;
+        at_least("heartbeatSeconds", settings.heartbeat_seconds, 1)?;
+        at_least("nats.pingSeconds", settings.nats.ping_seconds, 1)?;
+        at_least("lease.durationSeconds", u64::from(settings.lease.duration_seconds), 3)?;
+        Ok(settings)
+    }
+
+    /// Time between heartbeats.
+    #[must_use]
+    pub const fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.heartbeat_seconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chart_s_file_is_read_and_the_rest_has_defaults() {
+        let text = "chartsDir: /charts\nhelm: /usr/local/bin/helm\nstateNamespace: kubenova-system\nusage:\n  windowSeconds: 5\n\
+                    heartbeatSeconds: 15\nnats:\n  pingSeconds: 15\nlog: \"info\"\n";
+        let settings = Settings::parse(text).unwrap();
+        assert_eq!(settings.usage.window_seconds, 5);
+        assert_eq!(settings.progress_deadline_seconds, 600);
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_numbers_fail() {
+        assert!(matches!(Settings::parse("windowSecond: 5"), Err(SettingsError::Parse(_))));
+        assert!(matches!(Settings::parse("heartbeatSeconds: 0"), Err(SettingsError::TooSmall("heartbeatSeconds", 1))));
+    }
+}

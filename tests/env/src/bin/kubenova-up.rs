@@ -1,0 +1,208 @@
+//! Brings up clusters of real servers and stays until Ctrl-C: `cargo dev up`.
+//!
+//! Each cluster gets an API server in which Capsule and KubeVela do their work (`--bare` leaves
+//! them out), and a kubeconfig for use outside. `--once` runs a tenant's application and ends.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::components_by_hand;
+use kubenova_env::forward::{Forward, ForwardRequest, Inherited};
+use kubenova_env::sandbox::{self, Options, Sandbox};
+use kubenova_env::servers::Servers;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Clusters of real servers, without a container engine.
+#[derive(Clone, Debug, Parser)]
+struct Arguments {
+    /// How many clusters.
+    #[arg(long, default_value_t = 1)]
+    clusters: u8,
+    /// Only the cluster: no Capsule, no KubeVela, no application.
+    #[arg(long)]
+    bare: bool,
+    /// End when everything was shown to work.
+    #[arg(long)]
+    once: bool,
+    /// The first cluster's port on 127.0.0.1; the others follow. 0 takes free ones.
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Where kubeconfigs are written (`<name>.kubeconfig`); the run's folder by default.
+    #[arg(long)]
+    kubeconfigs: Option<PathBuf>,
+}
+
+fn main() -> Result<ExitCode> {
+    if let Some(code) = sandbox::play_stage() {
+        return Ok(code);
+    }
+    let arguments = Arguments::parse();
+    if arguments.clusters == 0 {
+        bail!("at least one cluster");
+    }
+    if Sandbox::require().is_err() {
+        return go_inside(&arguments);
+    }
+    // The client reports every refused connection while the API server boots; the waits tell enough.
+    let quiet = || EnvFilter::new("warn,kube_client=off");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(filter)
+        .init();
+    let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
+    runtime.block_on(Box::pin(run(arguments)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
+    let program = std::env::current_exe().context("could not find our own program")?;
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let forwards = (0..arguments.clusters)
+        .map(|number| {
+            let port = if arguments.port == 0 {
+                0
+            } else {
+                arguments.port + u16::from(number)
+            };
+            ForwardRequest {
+                name: name_of(number),
+                port,
+            }
+        })
+        .collect();
+    sandbox::enter(
+        program.as_os_str(),
+        &words,
+        &Options {
+            forwards,
+            with_parent: false,
+        },
+    )
+}
+
+fn name_of(number: u8) -> String {
+    format!("cluster-{}", number + 1)
+}
+
+/// A cluster and the way to it from outside.
+struct Up {
+    cluster: Cluster,
+    way_in: Forward,
+    kubeconfig: PathBuf,
+}
+
+async fn run(arguments: Arguments) -> Result<()> {
+    let mut interrupted = signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?;
+    let mut terminated = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    let work = async {
+        let clusters = bring_up(&arguments).await?;
+        for up in &clusters {
+            describe(up, &arguments)?;
+        }
+        if !arguments.once {
+            say("Ctrl-C ends everything.")?;
+            std::future::pending::<()>().await;
+        }
+        drop(clusters);
+        Ok(())
+    };
+    tokio::select! {
+        outcome = Box::pin(work) => outcome,
+        _ = interrupted.recv() => Ok(()),
+        _ = terminated.recv() => Ok(()),
+    }
+}
+
+async fn bring_up(arguments: &Arguments) -> Result<Vec<Up>> {
+    let sandbox = Sandbox::require()?;
+    Servers::wait_until_built(|progress| drop(say(&format!("building servers: {progress}"))))
+        .await?;
+    let mut inherited = sandbox.inherited()?;
+    let mut all = Vec::new();
+    for number in 0..arguments.clusters {
+        let began = Instant::now();
+        let up = one(number, arguments, &sandbox, &mut inherited).await?;
+        say(&format!(
+            "{} is up after {:.1} s",
+            up.cluster.name(),
+            began.elapsed().as_secs_f32()
+        ))?;
+        if !arguments.bare {
+            let installed = Box::pin(components_by_hand::install(&up.cluster)).await?;
+            say(&format!("Capsule and KubeVela: {installed}"))?;
+            let ran = Box::pin(components_by_hand::run_application(&up.cluster)).await?;
+            say(&format!(
+                "application: {ran}; {:.1} s since the start",
+                began.elapsed().as_secs_f32()
+            ))?;
+        }
+        all.push(up);
+    }
+    Ok(all)
+}
+
+async fn one(
+    number: u8,
+    arguments: &Arguments,
+    sandbox: &Sandbox,
+    inherited: &mut Inherited,
+) -> Result<Up> {
+    let name = name_of(number);
+    let cluster = Box::pin(Cluster::start(ClusterOptions::new(&name, number + 1))).await?;
+    let way_in = inherited.forward(
+        &name,
+        Some(cluster.network().netns()),
+        cluster.api_address(),
+    )?;
+    let folder = arguments
+        .kubeconfigs
+        .clone()
+        .unwrap_or_else(|| sandbox.run().to_owned());
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("could not make {}", folder.display()))?;
+    let kubeconfig = folder.join(format!("{name}.kubeconfig"));
+    cluster.write_kubeconfig(&kubeconfig, way_in.address())?;
+    Ok(Up {
+        cluster,
+        way_in,
+        kubeconfig,
+    })
+}
+
+fn describe(up: &Up, arguments: &Arguments) -> Result<()> {
+    let kubectl = up.cluster.servers().binary("kubectl")?;
+    say(&format!(
+        "\n{} listens at {}; logs in {}",
+        up.cluster.name(),
+        up.way_in.address(),
+        up.cluster.folder().display()
+    ))?;
+    say(&format!("  export KUBECONFIG={}", up.kubeconfig.display()))?;
+    say(&format!("  {} get pods -A", kubectl.display()))?;
+    if arguments.bare {
+        let helm = up.cluster.servers().binary("helm")?;
+        say(&format!(
+            "  {} install kubenova-operator deploy/helm/operator -n kubenova-system --create-namespace \
+             --set enrollment.token=kn1.…",
+            helm.display()
+        ))?;
+    } else {
+        say(&format!(
+            "  {} get tenants,applications -A",
+            kubectl.display()
+        ))?;
+    }
+    Ok(())
+}
+
+/// One line for people.
+fn say(line: &str) -> Result<()> {
+    writeln!(std::io::stdout(), "{line}").context("could not write to standard output")
+}

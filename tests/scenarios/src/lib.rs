@@ -1,0 +1,9 @@
+//! The whole product on the fleet of real servers: what scenarios and the demo share.
+//!
+//! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it), and
+//! the instruments that read independently of the product: [`rest`], [`nats_cli`].
+
+pub mod nats_cli;
+pub mod platform;
+pub mod rest;
+pub mod site;

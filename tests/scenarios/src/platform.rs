@@ -1,0 +1,144 @@
+//! The hub of one run: PostgreSQL, NATS and the Manager, made the way the README says.
+//!
+//! Guarantees: every key and configuration comes from the product's own commands (`init`, `nats config`), nothing is
+//! prepared by hand; metering windows and lifetimes are short, because tests and people wait for them.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kubenova_env::hub::Hub;
+use kubenova_env::manager::ManagerProcess;
+use kubenova_env::poll::{self, Step};
+use kubenova_env::postgres::Postgres;
+use kubenova_env::sandbox::{HUB_ADDRESS, Sandbox};
+use kubenova_env::servers::Servers;
+use serde_json::{Value, json};
+
+use crate::nats_cli::NatsCli;
+use crate::rest::Rest;
+
+/// Name under which clusters know the Manager; the sandbox's hosts file resolves it.
+pub const MANAGER_HOST: &str = "manager.kubenova.test";
+/// Name under which clusters know the hub.
+pub const HUB_HOST: &str = "hub.kubenova.test";
+/// The Manager's port.
+pub const MANAGER_PORT: u16 = 8443;
+/// Seconds of one metering window in tests and demo.
+pub const WINDOW_SECONDS: u32 = 10;
+
+/// What differs between runs.
+#[derive(Debug, Clone, Default)]
+pub struct PlatformOptions {
+    /// Life of enrollment tokens in seconds; 72 h when none.
+    pub token_seconds: Option<u32>,
+}
+
+/// A running hub.
+#[derive(Debug)]
+pub struct Platform {
+    /// The sandbox everything lives in.
+    pub sandbox: Sandbox,
+    /// The database server.
+    pub postgres: Postgres,
+    /// URL of the Manager's database.
+    pub database_url: String,
+    /// The broker.
+    pub hub: Hub,
+    /// Folder of the broker's configuration and store.
+    pub nats_folder: PathBuf,
+    /// The Manager.
+    pub manager: ManagerProcess,
+    /// The administrator's view of it.
+    pub rest: Rest,
+    /// File with the administrator's token.
+    pub token_file: PathBuf,
+    /// File with the CA to trust.
+    pub ca_file: PathBuf,
+}
+
+impl Platform {
+    /// Starts PostgreSQL, makes all keys, starts the hub and the Manager, and waits until the Manager is ready.
+    pub async fn start(options: &PlatformOptions) -> Result<Self> {
+        let sandbox = Sandbox::require()?;
+        let postgres = Postgres::start(&sandbox).await?;
+        let database_url = postgres.database("kubenova")?;
+        let folder = sandbox.folder("manager")?;
+        let nats_folder = sandbox.folder("hub")?;
+        let token_file = folder.join("admin.token");
+        let config = configuration(&folder, &database_url, options)?;
+        let mut manager = ManagerProcess::configure(&sandbox, "manager", &config)?;
+        manager.set_variable("RUST_LOG", "info,kubenova_manager=debug,kubenova_bus=debug");
+        let token = token_file.to_str().context("the token file's name is not text")?;
+        manager.run(&["init", "--admin-token-file", token]).context("kubenova-manager init failed")?;
+        manager.write_nats_config(&nats_folder).context("kubenova-manager nats config failed")?;
+        let hub = Hub::start(&sandbox, &nats_folder).await?;
+        manager.serve()?;
+        let address: SocketAddr = format!("{HUB_ADDRESS}:{MANAGER_PORT}").parse().context("the Manager's address")?;
+        manager.wait_listening(address).await?;
+        let ca_file = nats_folder.join("tls/ca.pem");
+        let token = fs::read_to_string(&token_file).context("init wrote no admin token")?;
+        let rest = Rest::new(&format!("https://{MANAGER_HOST}:{MANAGER_PORT}"), &ca_file, &token)?;
+        let platform = Self { sandbox, postgres, database_url, hub, nats_folder, manager, rest, token_file, ca_file };
+        platform.wait_ready().await?;
+        Ok(platform)
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub async fn wait_ready(&self) -> Result<()> {
+        poll::until("the Manager to be ready", Duration::from_secs(60), || async {
+            let answer = match self.rest.get("/readyz").await {
+                Ok(answer) => answer,
+                Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
+            };
+            Ok(Step::when(answer.status == 200, (), format!("{} {}", answer.status, answer.body)))
+        })
+        .await
+    }
+
+    /// Kills the Manager (SIGKILL) and starts it again.
+    pub async fn restart_manager(&mut self) -> Result<()> {
+        self.manager.kill();
+        self.manager.restart()?;
+        self.wait_ready().await
+    }
+
+    /// Kills the broker and deletes its whole JetStream store, then starts it again.
+    pub async fn lose_broker_store(&mut self) -> Result<()> {
+        let store = self.nats_folder.join("jetstream");
+        self.hub.lose_store(&store)?;
+        self.hub.restart().await
+    }
+
+    /// The `nats` CLI with the read-only context for people.
+    pub fn nats(&self) -> Result<NatsCli> {
+        Ok(NatsCli {
+            program: Servers::find()?.binary("nats")?,
+            config_home: self.nats_folder.join("cli"),
+            context: "kubenova-ops".to_owned(),
+        })
+    }
+
+    /// Makes a cluster at the Manager; returns the whole answer of `POST /clusters`.
+    pub async fn create_cluster(&self, name: &str) -> Result<Value> {
+        self.rest.post("/api/v1/clusters", &json!({ "name": name, "datacenter": format!("dc-{name}") })).await?.expect(201)
+    }
+}
+
+/// The Manager's settings. Written out, so that a reader sees all that a person must decide.
+fn configuration(folder: &Path, database_url: &str, options: &PlatformOptions) -> Result<String> {
+    let kek = folder.join("kek");
+    let text = json!({
+        "database": { "url": database_url },
+        "kekFile": kek,
+        "listen": [format!("{HUB_ADDRESS}:{MANAGER_PORT}")],
+        "publicNames": [MANAGER_HOST, HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
+        "endpoints": [format!("https://{MANAGER_HOST}:{MANAGER_PORT}")],
+        "nats": { "urls": [format!("tls://{HUB_HOST}:4222")], "listen": format!("{HUB_ADDRESS}:4222"), "pingIntervalSeconds": 5 },
+        "usage": { "windowSeconds": WINDOW_SECONDS },
+        "lifetimes": { "enrollmentTokenSeconds": options.token_seconds.unwrap_or(72 * 3600) },
+    });
+    serde_json::to_string_pretty(&text).context("settings are plain text")
+}

@@ -1,0 +1,82 @@
+//! A sovereign cluster that joins: a real control plane, and the Operator's chart installed by the real helm with one
+//! token.
+//!
+//! Guarantees: nothing else is put into the cluster; Capsule and KubeVela come from the Operator alone.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::poll::{self, Step};
+use serde_json::Value;
+
+use crate::platform::{Platform, WINDOW_SECONDS};
+
+/// The namespace of the Operator.
+pub const NAMESPACE: &str = "kubenova-system";
+
+/// A cluster and what the Manager knows it as.
+#[derive(Debug)]
+pub struct Site {
+    /// The real cluster.
+    pub cluster: Cluster,
+    /// Its id at the Manager.
+    pub id: String,
+    /// Its name at the Manager.
+    pub name: String,
+}
+
+impl Site {
+    /// Starts a cluster, makes it at the Manager, installs the Operator with the token of the answer.
+    pub async fn join(platform: &Platform, name: &str, index: u8) -> Result<Self> {
+        let created = platform.create_cluster(name).await?;
+        let cluster = Cluster::start(ClusterOptions::new(name, index)).await?;
+        let site = Self { cluster, id: text(&created, "/id")?, name: name.to_owned() };
+        site.install_operator(&text(&created, "/enrollment/token")?)?;
+        Ok(site)
+    }
+
+    /// `helm install` with one token, as the README says.
+    pub fn install_operator(&self, token: &str) -> Result<()> {
+        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/helm/operator");
+        let chart = chart.to_str().context("the chart's path is not text")?;
+        let token = format!("enrollment.token={token}");
+        let window = format!("usage.windowSeconds={WINDOW_SECONDS}");
+        self.cluster.helm_ok(&[
+            "upgrade", "--install", "kubenova-operator", chart, "--namespace", NAMESPACE, "--create-namespace",
+            "--set-string", &token, "--set", &window, "--set", "heartbeatSeconds=2", "--set", "nats.pingSeconds=2",
+        ])?;
+        Ok(())
+    }
+
+    /// The conditions of `novaclusterconfig/default`, by type: (status, reason, message).
+    pub fn conditions(&self) -> Result<Vec<(String, String, String, String)>> {
+        let printed = self.cluster.kubectl_ok(&["get", "novaclusterconfig", "default", "-o", "json"])?;
+        let object: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+        let list = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let word = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
+        Ok(list.iter().map(|it| (word(it, "type"), word(it, "status"), word(it, "reason"), word(it, "message"))).collect())
+    }
+
+    /// Waits until a condition has this status; returns its reason.
+    pub async fn wait_condition(&self, kind: &str, status: &str, within: Duration) -> Result<String> {
+        poll::until(format!("{kind}={status} on cluster {}", self.name), within, || async {
+            let all = match self.conditions() {
+                Ok(all) => all,
+                Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
+            };
+            let found = all.iter().find(|(name, now, _, _)| name == kind && now == status);
+            Ok(match found {
+                Some((_, _, reason, _)) => Step::Done(reason.clone()),
+                None => Step::Waiting(all.iter().map(|(name, now, reason, why)| format!("{name}={now} ({reason}: {why})")).collect::<Vec<_>>().join("; ")),
+            })
+        })
+        .await
+    }
+}
+
+/// A text in a JSON answer.
+pub fn text(value: &Value, pointer: &str) -> Result<String> {
+    value.pointer(pointer).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no text at {pointer} in {value}"))
+}
