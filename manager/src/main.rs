@@ -11,7 +11,8 @@ async fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Logging may not have begun, so this goes to standard error as it is.
-            let _nobody_reads = std::io::Write::write_all(&mut std::io::stderr(), format!("error: {error:#}\n").as_bytes());
+            let _nobody_reads =
+                std::io::Write::write_all(&mut std::io::stderr(), format!("error: {error:#}\n").as_bytes());
             ExitCode::FAILURE
         }
     }

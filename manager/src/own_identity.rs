@@ -56,11 +56,9 @@ impl OwnIdentity {
     /// # Errors
     /// When a name is impossible or the folder cannot be written.
     pub fn issue(keyring: Arc<Keyring>, names: &[String], lifetime: Duration, folder: &Path) -> Result<Self> {
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .with_context(|| format!("could not make the folder {}: set stateDir to a writable one", folder.display()))?;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
+            format!("could not make the folder {}: set stateDir to a writable one", folder.display())
+        })?;
         let shown = server_key(&keyring, names, lifetime)?;
         let identity = Self {
             credentials: watch::Sender::new(credentials(&keyring, lifetime)?),
@@ -145,7 +143,8 @@ impl OwnIdentity {
         let path = self.folder.join(name);
         let attempt = || -> std::io::Result<()> {
             let beside = path.with_extension("new");
-            let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+            let mut file =
+                std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
             file.write_all(text.as_bytes())?;
             std::fs::rename(&beside, &path)
         };

@@ -274,7 +274,9 @@ impl Settings {
     /// When it has an unknown key, or a value is impossible.
     pub fn parse(text: &str, folder: &Path) -> Result<Self> {
         let mut settings: Self = serde_saphyr::from_str(text)?;
-        for path in [&mut settings.kek_file].into_iter().chain(&mut settings.state_dir).chain(&mut settings.database.url_file) {
+        for path in
+            [&mut settings.kek_file].into_iter().chain(&mut settings.state_dir).chain(&mut settings.database.url_file)
+        {
             *path = folder.join(&*path);
         }
         settings.check()?;
@@ -298,7 +300,8 @@ impl Settings {
             bail!("nats.urls and nats.publicUrls must begin with tls://: without TLS nobody is let in");
         }
         let lives = &self.lifetimes;
-        let all = [lives.certificate_seconds, lives.user_jwt_seconds, lives.enrollment_token_seconds, lives.server_seconds];
+        let all =
+            [lives.certificate_seconds, lives.user_jwt_seconds, lives.enrollment_token_seconds, lives.server_seconds];
         if all.contains(&0) {
             bail!("a lifetime of 0 seconds ends before it begins");
         }
@@ -384,7 +387,9 @@ nats: { urls: ['tls://hub.example:4222'] }
 
     #[test]
     fn unknown_keys_and_impossible_values_fail() {
-        for extra in ["colour: red", "lifetimes: { userJwtSecond: 1 }", "lifetimes: { userJwtSeconds: 0 }", "listen: [here]"] {
+        for extra in
+            ["colour: red", "lifetimes: { userJwtSecond: 1 }", "lifetimes: { userJwtSeconds: 0 }", "listen: [here]"]
+        {
             assert!(parse(&format!("{SMALLEST}{extra}\n")).is_err(), "{extra}");
         }
         assert!(parse(&SMALLEST.replace("tls://", "nats://")).is_err());

@@ -68,10 +68,14 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let identity =
         OwnIdentity::issue(Arc::clone(&keyring), &settings.public_names, settings.lifetimes.server(), &folder)?;
     let listeners = listeners(&settings.listen)?;
-    let addresses =
-        listeners.iter().map(TcpListener::local_addr).collect::<Result<Vec<_>, _>>().context("could not read an address")?;
+    let addresses = listeners
+        .iter()
+        .map(TcpListener::local_addr)
+        .collect::<Result<Vec<_>, _>>()
+        .context("could not read an address")?;
 
-    let router = router_with(app_state(&settings, &store, &keyring, &gates)?, enrollment_router(&settings, &store, &keyring));
+    let router =
+        router_with(app_state(&settings, &store, &keyring, &gates)?, enrollment_router(&settings, &store, &keyring));
     let tls = identity.server_config()?;
     let stop = shutdown.clone();
     shutdown.spawn("rest", async move {
@@ -99,7 +103,8 @@ fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gate
         Some(chosen) => chosen.to_core()?,
         None => state::default_components(),
     };
-    let token_ttl = i64::try_from(settings.lifetimes.enrollment_token_seconds).map_or(state::TOKEN_TTL, SignedDuration::from_secs);
+    let token_ttl =
+        i64::try_from(settings.lifetimes.enrollment_token_seconds).map_or(state::TOKEN_TTL, SignedDuration::from_secs);
     let enrollment = EnrollmentSettings {
         endpoints: settings.endpoints.clone(),
         ca_spki_sha256: keyring.authority.ca_spki_sha256().to_owned(),
@@ -265,7 +270,9 @@ fn listeners(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     }
     addresses
         .iter()
-        .map(|address| TcpListener::bind(address).with_context(|| format!("could not listen on {address}: is it taken?")))
+        .map(|address| {
+            TcpListener::bind(address).with_context(|| format!("could not listen on {address}: is it taken?"))
+        })
         .collect()
 }
 

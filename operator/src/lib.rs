@@ -6,14 +6,14 @@
 //! are answered for ([`outbound`]); usage is measured ([`metering`]). Every call to the API server goes through
 //! [`apiserver`].
 
-pub mod settings;
-pub mod wiring;
+pub mod apiserver;
 pub mod context;
-pub mod lease;
-pub mod join;
-pub mod session;
-pub mod inbound;
 pub mod controllers;
+pub mod inbound;
+pub mod join;
+pub mod lease;
 pub mod metering;
 pub mod outbound;
-pub mod apiserver;
+pub mod session;
+pub mod settings;
+pub mod wiring;

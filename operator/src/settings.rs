@@ -144,8 +144,7 @@ impl Settings {
     }
 
     fn parse(text: &str) -> Result<Self, SettingsError> {
-        let settings: Self =
-            serde_saphyr::from_str(text).map_err(|error| SettingsError::Parse(Box::new(error)))?;
+        let settings: Self = serde_saphyr::from_str(text).map_err(|error| SettingsError::Parse(Box::new(error)))?;
         let at_least = |name, value: u64, least: u64| {
             if value < least { Err(SettingsError::TooSmall(name, least)) } else { Ok(()) }
         };

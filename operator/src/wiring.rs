@@ -64,8 +64,17 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     Ok(())
 }
 
-async fn work(settings: Arc<Settings>, apiserver: &Apiserver, lease_term: u64, gates: &Gates, shutdown: &Shutdown) -> anyhow::Result<()> {
-    gates.set("join", Some("the cluster has not joined yet; see the conditions of NovaClusterConfig default".to_owned()));
+async fn work(
+    settings: Arc<Settings>,
+    apiserver: &Apiserver,
+    lease_term: u64,
+    gates: &Gates,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    gates.set(
+        "join",
+        Some("the cluster has not joined yet; see the conditions of NovaClusterConfig default".to_owned()),
+    );
     let Some(here) = join::prepare(apiserver, shutdown).await? else { return Ok(()) };
     let Some(identity) = join::run(apiserver, &settings, &here, shutdown).await else { return Ok(()) };
     gates.set("join", None);
@@ -142,13 +151,16 @@ impl Parts {
         shutdown.spawn("session", session);
         shutdown.spawn("inbound", inbound::run(ctx.clone(), receipt_sender));
         shutdown.spawn("dispatch", controllers::dispatch::run(ctx.clone()));
-        shutdown.spawn("cluster config", cluster_config::run(cluster_config::Ctx {
-            apiserver: ctx.apiserver.clone(),
-            state_namespace: ctx.settings.state_namespace.clone(),
-            charts_dir: ctx.settings.charts_dir.clone(),
-            helm: ctx.settings.helm.clone(),
-            shutdown: shutdown.clone(),
-        }));
+        shutdown.spawn(
+            "cluster config",
+            cluster_config::run(cluster_config::Ctx {
+                apiserver: ctx.apiserver.clone(),
+                state_namespace: ctx.settings.state_namespace.clone(),
+                charts_dir: ctx.settings.charts_dir.clone(),
+                helm: ctx.settings.helm.clone(),
+                shutdown: shutdown.clone(),
+            }),
+        );
         shutdown.spawn("tenants", controllers::tenant::run(ctx.clone()));
         shutdown.spawn("applications", controllers::application::run(ctx.clone()));
         shutdown.spawn("report", controllers::report::run(ctx.clone()));
@@ -159,7 +171,11 @@ impl Parts {
     }
 }
 
-fn spawn_metering(ctx: &Context, receipts: mpsc::Receiver<metering::ReceiptDelivery>, health: watch::Sender<metering::UsageHealth>) {
+fn spawn_metering(
+    ctx: &Context,
+    receipts: mpsc::Receiver<metering::ReceiptDelivery>,
+    health: watch::Sender<metering::UsageHealth>,
+) {
     let (offset_sender, clock_offset_ms) = watch::channel(0);
     let mut session = ctx.session.clone();
     let shutdown = ctx.shutdown.clone();
@@ -175,20 +191,23 @@ fn spawn_metering(ctx: &Context, receipts: mpsc::Receiver<metering::ReceiptDeliv
             }
         }
     });
-    ctx.shutdown.spawn("metering", metering::run(MeteringContext {
-        client: ctx.apiserver.client(),
-        window_seconds: ctx.settings.usage.window_seconds,
-        state_namespace: ctx.settings.state_namespace.clone(),
-        cluster_id: ctx.identity.cluster_id().to_owned(),
-        incarnation: ctx.identity.answer.incarnation.clone(),
-        nkey_seed: ctx.identity.keys.nkey_seed.clone(),
-        bus: ctx.bus.clone(),
-        receipts,
-        clock_offset_ms,
-        shutdown: ctx.shutdown.clone(),
-        gates: ctx.gates.clone(),
-        health,
-    }));
+    ctx.shutdown.spawn(
+        "metering",
+        metering::run(MeteringContext {
+            client: ctx.apiserver.client(),
+            window_seconds: ctx.settings.usage.window_seconds,
+            state_namespace: ctx.settings.state_namespace.clone(),
+            cluster_id: ctx.identity.cluster_id().to_owned(),
+            incarnation: ctx.identity.answer.incarnation.clone(),
+            nkey_seed: ctx.identity.keys.nkey_seed.clone(),
+            bus: ctx.bus.clone(),
+            receipts,
+            clock_offset_ms,
+            shutdown: ctx.shutdown.clone(),
+            gates: ctx.gates.clone(),
+            health,
+        }),
+    );
 }
 
 /// Probes are answered from the first moment on. Without a folder for the socket the Operator works all the same.

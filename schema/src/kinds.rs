@@ -19,8 +19,13 @@ pub enum CommandKind {
 
 impl CommandKind {
     /// Every kind this release knows.
-    pub const ALL: [Self; 5] =
-        [Self::ApplyClusterConfig, Self::ApplyTenant, Self::DeleteTenant, Self::ApplyApplication, Self::DeleteApplication];
+    pub const ALL: [Self; 5] = [
+        Self::ApplyClusterConfig,
+        Self::ApplyTenant,
+        Self::DeleteTenant,
+        Self::ApplyApplication,
+        Self::DeleteApplication,
+    ];
 
     /// The text in messages, subjects and the database.
     #[must_use]

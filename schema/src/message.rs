@@ -46,7 +46,18 @@ pub trait Named: prost::Message + Default {
 macro_rules! named {
     ($($name:ident),*) => { $(impl Named for crate::v1::$name { const NAME: &'static str = stringify!($name); })* };
 }
-named!(Command, Outcome, ReceiptList, StatusReport, Heartbeat, Hello, HelloAnswer, UsageManifest, UsageRecords, UsageChunk);
+named!(
+    Command,
+    Outcome,
+    ReceiptList,
+    StatusReport,
+    Heartbeat,
+    Hello,
+    HelloAnswer,
+    UsageManifest,
+    UsageRecords,
+    UsageChunk
+);
 
 fn descriptor(name: &'static str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("kubenova.v1.{name}")).expect("every Named message stands in the .proto files")

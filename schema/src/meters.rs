@@ -18,7 +18,8 @@ pub enum Meter {
 
 impl Meter {
     /// Every meter of this release, in the order of the ledger's columns.
-    pub const ALL: [Self; 5] = [Self::CpuRequests, Self::MemoryRequests, Self::Pods, Self::Namespaces, Self::Applications];
+    pub const ALL: [Self; 5] =
+        [Self::CpuRequests, Self::MemoryRequests, Self::Pods, Self::Namespaces, Self::Applications];
 
     /// The text in messages; REST and billing events use the same.
     #[must_use]

@@ -187,7 +187,9 @@ mod tests {
 
     #[test]
     fn a_written_subject_names_its_cluster() {
-        for subject in [outcome(CLUSTER), status(CLUSTER), usage(CLUSTER, "w0-3600"), heartbeat(CLUSTER), hello(CLUSTER)] {
+        for subject in
+            [outcome(CLUSTER), status(CLUSTER), usage(CLUSTER, "w0-3600"), heartbeat(CLUSTER), hello(CLUSTER)]
+        {
             assert_eq!(cluster_of(&subject), Some(CLUSTER), "{subject}");
         }
         assert_eq!(cluster_of("kn.v1.sts.3.outcome"), None);

@@ -5,11 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use kubenova_store::{
-    idempotency::Answer,
-    outbox::Announced,
-    writer::Writer,
-};
+use kubenova_store::{idempotency::Answer, outbox::Announced, writer::Writer};
 use serde::Serialize;
 
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
@@ -57,7 +53,8 @@ impl Reply {
     /// Where each of the commands is.
     #[must_use]
     pub fn operations(mut self, commands: &[Announced]) -> Self {
-        let path = |command: &Announced| (OPERATION_LOCATION.to_string(), format!("/api/v1/commands/{}", command.command_id));
+        let path =
+            |command: &Announced| (OPERATION_LOCATION.to_string(), format!("/api/v1/commands/{}", command.command_id));
         self.headers.extend(commands.iter().map(path));
         if !commands.is_empty() {
             self.headers.push((header::RETRY_AFTER.to_string(), "1".to_owned()));
@@ -69,7 +66,13 @@ impl Reply {
     ///
     /// # Errors
     /// When the change could not be committed; nothing happened then.
-    pub async fn commit<T: Serialize>(self, writer: Writer, dry_run: bool, body: &T, kept: &T) -> Result<Response, ApiError> {
+    pub async fn commit<T: Serialize>(
+        self,
+        writer: Writer,
+        dry_run: bool,
+        body: &T,
+        kept: &T,
+    ) -> Result<Response, ApiError> {
         let text = |body: &T| serde_json::to_string(body).expect("answers are plain data");
         if dry_run {
             // The writer is dropped here: nothing of it happened.

@@ -122,8 +122,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Query(params) = Query::<T>::try_from_uri(&parts.uri)
-            .map_err(|cause| Refusal::new(Reason::QueryInvalid, std::error::Error::source(&cause).map_or_else(|| cause.to_string(), ToString::to_string)))?;
+        let Query(params) = Query::<T>::try_from_uri(&parts.uri).map_err(|cause| {
+            Refusal::new(
+                Reason::QueryInvalid,
+                std::error::Error::source(&cause).map_or_else(|| cause.to_string(), ToString::to_string),
+            )
+        })?;
         Ok(Self(params))
     }
 }

@@ -23,7 +23,10 @@ fn too_large() -> Refusal {
 
 /// Reads a body within its limits; one that announces itself as too large is not read at all.
 pub(crate) async fn read(headers: &HeaderMap, stream: Body) -> Result<Bytes, Refusal> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse::<u64>().ok());
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse::<u64>().ok());
     if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
@@ -95,7 +98,8 @@ impl<S: Send + Sync> FromRequest<S> for DocumentBody {
 }
 
 fn json(bytes: &[u8]) -> Result<Value, Refusal> {
-    let malformed = |cause: serde_json::Error| Refusal::new(Reason::BodyMalformed, format!("the body is not JSON: {cause}"));
+    let malformed =
+        |cause: serde_json::Error| Refusal::new(Reason::BodyMalformed, format!("the body is not JSON: {cause}"));
     kubenova_schema::message::refuse_duplicate_keys(bytes).map_err(malformed)?;
     serde_json::from_slice(bytes).map_err(malformed)
 }

@@ -8,11 +8,7 @@
 //! Before it: `routes/clusters/enroll.rs` made the token. After it: the Operator connects to the broker and says hello
 //! (`manager/src/session`). No client certificate is asked for here, the token is the credential.
 
-use crate::{
-    body::JsonBody,
-    error::ApiError,
-    token,
-};
+use crate::{body::JsonBody, error::ApiError, token};
 use axum::{
     Json, Router,
     extract::{ConnectInfo, State},
@@ -91,7 +87,12 @@ struct Judged {
 }
 
 impl Enrollment {
-    async fn answer(&self, headers: &HeaderMap, request: &EnrollmentRequest, peer: SocketAddr) -> Result<EnrollmentAnswer, ApiError> {
+    async fn answer(
+        &self,
+        headers: &HeaderMap,
+        request: &EnrollmentRequest,
+        peer: SocketAddr,
+    ) -> Result<EnrollmentAnswer, ApiError> {
         let checked = check(headers, request)?;
         let now = clock::now();
         let mut transaction = self.store.transaction().await?;
@@ -124,21 +125,30 @@ impl Enrollment {
     }
 
     /// Decides, in the order a person would: is it our token, is it fresh, is it this cluster.
-    async fn judge(&self, transaction: &mut Judgement, checked: &Checked<'_>, now: Timestamp) -> Result<Judged, ApiError> {
+    async fn judge(
+        &self,
+        transaction: &mut Judgement,
+        checked: &Checked<'_>,
+        now: Timestamp,
+    ) -> Result<Judged, ApiError> {
         let Some(shown) = enrollments::shown(transaction, &checked.secret_sha256).await? else {
             let refusal = Refusal::new(Reason::EnrollmentTokenUnknown, "nobody made this enrollment token here");
             return Ok(Judged { token: None, outcome: Err(refusal) });
         };
         let token = Some(shown.id);
         if shown.cluster_id != checked.cluster {
-            let refusal = Refusal::new(Reason::EnrollmentTokenUnknown, "the token is for another cluster than the request");
+            let refusal =
+                Refusal::new(Reason::EnrollmentTokenUnknown, "the token is for another cluster than the request");
             return Ok(Judged { token, outcome: Err(refusal) });
         }
         if let Some(used) = &shown.used {
             return Ok(Judged { token, outcome: again(&shown, used, checked, now) });
         }
         if shown.revoked_at.is_some() {
-            return Ok(Judged { token, outcome: Err(Refusal::new(Reason::EnrollmentTokenRevoked, "the token was taken back")) });
+            return Ok(Judged {
+                token,
+                outcome: Err(Refusal::new(Reason::EnrollmentTokenRevoked, "the token was taken back")),
+            });
         }
         if shown.expires_at <= now {
             let detail = format!("the token expired at {}", shown.expires_at);
@@ -213,8 +223,9 @@ fn again(shown: &Shown, used: &Use, checked: &Checked<'_>, now: Timestamp) -> Re
         let detail = "the token was used by this installation, and it has connected since";
         return Err(Refusal::new(Reason::EnrollmentTokenUsed, detail));
     }
-    let mut answer: EnrollmentAnswer = serde_json::from_str(&used.answer)
-        .map_err(|_| Refusal::new(Reason::EnrollmentTokenUsed, "the token was used, and its answer is not kept any more"))?;
+    let mut answer: EnrollmentAnswer = serde_json::from_str(&used.answer).map_err(|_| {
+        Refusal::new(Reason::EnrollmentTokenUsed, "the token was used, and its answer is not kept any more")
+    })?;
     answer.manager_time = clock::rfc3339_ms(now);
     Ok(answer)
 }
@@ -259,10 +270,14 @@ fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Chec
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let secret = bearer.and_then(|text| text.strip_prefix("Bearer ")).map(str::trim).filter(|text| !text.is_empty());
     let secret = secret.ok_or_else(|| {
-        Refusal::new(Reason::EnrollmentTokenUnknown, "the request carries no Authorization: Bearer with the token's secret")
+        Refusal::new(
+            Reason::EnrollmentTokenUnknown,
+            "the request carries no Authorization: Bearer with the token's secret",
+        )
     })?;
     let invalid = |field: &str, detail: &str| Refusal::at(Reason::EnrollmentRequestInvalid, field, detail);
-    let cluster = ClusterId::parse(&request.cluster_id).ok_or_else(|| invalid("/clusterId", "clusterId is not a cluster's id"))?;
+    let cluster = ClusterId::parse(&request.cluster_id)
+        .ok_or_else(|| invalid("/clusterId", "clusterId is not a cluster's id"))?;
     let uid = &request.cluster_uid;
     if uid.is_empty() || uid.len() > 64 || !uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Err(invalid("/clusterUid", "clusterUid is not the UID of a namespace"));

@@ -92,7 +92,10 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(RequestId(id.clone()));
     let response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => response,
-        Err(_) => refused(Refusal::new(Reason::Timeout, format!("the request took longer than {} s", REQUEST_TIMEOUT.as_secs()))),
+        Err(_) => refused(Refusal::new(
+            Reason::Timeout,
+            format!("the request took longer than {} s", REQUEST_TIMEOUT.as_secs()),
+        )),
     };
     tracing::debug!(request.id = id, %method, path, status = response.status().as_u16(), "request answered");
     let mut response = as_problem(response, &id, &path, &method);
@@ -109,7 +112,8 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
 /// The caller's id when it is short and plain, else a new one.
 fn request_id(request: &Request) -> String {
     let plain = |text: &&str| {
-        (1..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
     };
     let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(plain);
     given.map_or_else(|| kubenova_runtime::random::uuid_v7().to_string(), str::to_owned)
@@ -151,9 +155,13 @@ fn of_axum(response: &Response, path: &str, method: &Method) -> Option<Refusal> 
     }
     Some(match response.status() {
         StatusCode::NOT_FOUND => Refusal::new(Reason::RouteNotFound, format!("there is nothing at {path:?}")),
-        StatusCode::METHOD_NOT_ALLOWED => Refusal::new(Reason::MethodNotAllowed, format!("{method} is not possible at {path:?}")),
+        StatusCode::METHOD_NOT_ALLOWED => {
+            Refusal::new(Reason::MethodNotAllowed, format!("{method} is not possible at {path:?}"))
+        }
         StatusCode::PAYLOAD_TOO_LARGE => Refusal::new(Reason::BodyTooLarge, "the body is above the limit"),
-        StatusCode::UNSUPPORTED_MEDIA_TYPE => Refusal::new(Reason::MediaTypeUnsupported, "the body's kind is not read here"),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            Refusal::new(Reason::MediaTypeUnsupported, "the body's kind is not read here")
+        }
         status if status.is_client_error() => Refusal::new(Reason::BodyMalformed, "the request could not be read"),
         _ => Refusal::new(Reason::Internal, "the request could not be carried out"),
     })
@@ -172,9 +180,17 @@ fn write(refusal: &Refusal, id: &str, path: &str) -> Vec<u8> {
         remedy: reason.remedy().to_owned(),
         retryable: matches!(
             reason,
-            Reason::Internal | Reason::DependencyDown | Reason::Timeout | Reason::RateLimited | Reason::IdempotencyKeyInUse
+            Reason::Internal
+                | Reason::DependencyDown
+                | Reason::Timeout
+                | Reason::RateLimited
+                | Reason::IdempotencyKeyInUse
         ),
-        fields: refusal.field.iter().map(|pointer| ProblemField { pointer: pointer.clone(), reason: reason.to_string() }).collect(),
+        fields: refusal
+            .field
+            .iter()
+            .map(|pointer| ProblemField { pointer: pointer.clone(), reason: reason.to_string() })
+            .collect(),
         request_id: id.to_owned(),
     };
     serde_json::to_vec(&problem).expect("a problem is plain strings")

@@ -67,11 +67,13 @@ impl Heard {
         Some(Observed {
             connection: self.connection(cluster).as_str().to_owned(),
             as_of: object.as_of,
-            ready: !object.absent && conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
+            ready: !object.absent
+                && conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
             revision: object.revision.to_string(),
             absent: object.absent,
             conditions,
-            details: Some(object.detail.clone()).filter(|detail| detail.as_object().is_none_or(|fields| !fields.is_empty())),
+            details: Some(object.detail.clone())
+                .filter(|detail| detail.as_object().is_none_or(|fields| !fields.is_empty())),
         })
     }
 

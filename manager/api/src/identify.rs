@@ -53,7 +53,10 @@ pub const TABLE: &[(&str, &str, Action)] = &[
 pub fn action(method: &Method, path: &str) -> Option<Action> {
     // HEAD is answered by the handler of GET.
     let method = if method == Method::HEAD { &Method::GET } else { method };
-    TABLE.iter().find(|(its_method, its_path, _)| *its_method == method.as_str() && *its_path == path).map(|line| line.2)
+    TABLE
+        .iter()
+        .find(|(its_method, its_path, _)| *its_method == method.as_str() && *its_path == path)
+        .map(|line| line.2)
 }
 
 /// The layer of all routes that need a token.
@@ -85,7 +88,11 @@ async fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiErro
     let Some(given) = headers.get(header::AUTHORIZATION) else {
         return refuse("the request has no Authorization header");
     };
-    let bearer = given.to_str().ok().and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let bearer = given
+        .to_str()
+        .ok()
+        .and_then(|text| text.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let Some((_, text)) = bearer else { return refuse("the Authorization header is no bearer token") };
     let text = text.trim();
     if !text.starts_with(token::PREFIX) {
@@ -116,7 +123,8 @@ mod tests {
                 }
             }
         }
-        let table: BTreeSet<_> = TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+        let table: BTreeSet<_> =
+            TABLE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
         assert_eq!(table.len(), TABLE.len(), "a route stands twice in the table");
         assert_eq!(documented, table);
     }

@@ -59,7 +59,10 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(value) = headers.get(KEY) else { return Ok(None) };
     match value.to_str() {
         Ok(text) if (1..=KEY_LENGTH_MAX).contains(&text.len()) => Ok(Some(text.to_owned())),
-        _ => Err(Refusal::new(Reason::HeaderInvalid, format!("Idempotency-Key has 1 to {KEY_LENGTH_MAX} visible characters"))),
+        _ => Err(Refusal::new(
+            Reason::HeaderInvalid,
+            format!("Idempotency-Key has 1 to {KEY_LENGTH_MAX} visible characters"),
+        )),
     }
 }
 
@@ -67,7 +70,11 @@ async fn answered(state: &AppState, subject: &str, claim: &Claim) -> Result<Opti
     let mut connection = state.store.read().await?;
     match idempotency::find(&mut connection, subject, &claim.key, clock::now()).await? {
         Some(kept) if kept.request_sha256 == claim.request_sha256 => Ok(Some(kept.answer)),
-        Some(_) => Err(Refusal::new(Reason::IdempotencyKeyReused, "this Idempotency-Key was used for another request within 24 hours").into()),
+        Some(_) => Err(Refusal::new(
+            Reason::IdempotencyKeyReused,
+            "this Idempotency-Key was used for another request within 24 hours",
+        )
+        .into()),
         None => Ok(None),
     }
 }

@@ -37,7 +37,12 @@ pub enum ServeError {
 ///
 /// # Errors
 /// When a listener cannot be used.
-pub async fn serve(listeners: Vec<TcpListener>, tls: ServerConfig, router: Router, shutdown: &Shutdown) -> Result<(), ServeError> {
+pub async fn serve(
+    listeners: Vec<TcpListener>,
+    tls: ServerConfig,
+    router: Router,
+    shutdown: &Shutdown,
+) -> Result<(), ServeError> {
     let mut tls = tls;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let tls = RustlsConfig::from_config(Arc::new(tls));

@@ -71,7 +71,11 @@ pub fn enrollment(token: &EnrollmentState, now: Timestamp) -> clusters::Enrollme
         expires_at: token.expires_at,
         used_at: token.used_at,
         attempts: attempts
-            .map(|attempt| clusters::EnrollmentAttempt { at: attempt.at, outcome: attempt.outcome.clone(), message: attempt.message.clone() })
+            .map(|attempt| clusters::EnrollmentAttempt {
+                at: attempt.at,
+                outcome: attempt.outcome.clone(),
+                message: attempt.message.clone(),
+            })
             .collect(),
     }
 }
@@ -82,7 +86,11 @@ pub fn tenant(tenant: &Tenant, placements: &[Placement]) -> tenants::Tenant {
     tenants::Tenant {
         id: tenant.id.to_string(),
         name: tenant.name.to_string(),
-        quota: tenants::Quota { cpu: tenant.quota.cpu.clone(), memory: tenant.quota.memory.clone(), pods: tenant.quota.pods },
+        quota: tenants::Quota {
+            cpu: tenant.quota.cpu.clone(),
+            memory: tenant.quota.memory.clone(),
+            pods: tenant.quota.pods,
+        },
         pod_security: tenant.pod_security.as_str().to_owned(),
         placements: placements.iter().filter(|placement| placement.tenant_id == tenant.id).map(placement).collect(),
         generation: tenant.generation.to_string(),
@@ -179,7 +187,11 @@ fn hops(command: &Command) -> Vec<commands::CommandHop> {
     let ours = |name: &str, at: Option<Timestamp>| {
         at.map(|at| commands::CommandHop { name: name.to_owned(), at: clock::rfc3339_ms(at), by: "manager".to_owned() })
     };
-    let theirs = command.hops.iter().map(|hop| commands::CommandHop { name: hop.name.clone(), at: hop.at.clone(), by: "cluster".to_owned() });
+    let theirs = command.hops.iter().map(|hop| commands::CommandHop {
+        name: hop.name.clone(),
+        at: hop.at.clone(),
+        by: "cluster".to_owned(),
+    });
     let before = [ours("queued", Some(command.queued_at)), ours("sent", command.sent_at)];
     let after = [
         ours("acknowledged", command.acknowledged_at),

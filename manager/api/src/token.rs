@@ -30,6 +30,9 @@ mod tests {
         let token = mint([7; 32]);
         assert_eq!(token.len(), PREFIX.len() + 43);
         assert_ne!(mint([7; 32]), mint([8; 32]));
-        assert_eq!(data_encoding::HEXLOWER.encode(&sha256("")), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            data_encoding::HEXLOWER.encode(&sha256("")),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
     }
 }

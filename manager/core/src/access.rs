@@ -26,7 +26,8 @@ pub enum Role {
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [Self::Admin, Self::Ops, Self::TenantOwner, Self::ProjectDev, Self::ReadOnly, Self::Billing];
+    pub const ALL: [Self; 6] =
+        [Self::Admin, Self::Ops, Self::TenantOwner, Self::ProjectDev, Self::ReadOnly, Self::Billing];
 
     /// The text in the database, in REST and on the command line.
     #[must_use]
@@ -161,13 +162,25 @@ pub const fn role_may(role: Role, action: Action) -> bool {
         Role::Ops => !matches!(action, A::WriteAccess),
         Role::TenantOwner => matches!(
             action,
-            A::ReadTenants | A::WriteApplications | A::ReadApplications | A::ReadCommands | A::ReadUsage | A::ReadAudit | A::ReadSelf
+            A::ReadTenants
+                | A::WriteApplications
+                | A::ReadApplications
+                | A::ReadCommands
+                | A::ReadUsage
+                | A::ReadAudit
+                | A::ReadSelf
         ),
         Role::ProjectDev => {
-            matches!(action, A::ReadTenants | A::WriteApplications | A::ReadApplications | A::ReadCommands | A::ReadSelf)
+            matches!(
+                action,
+                A::ReadTenants | A::WriteApplications | A::ReadApplications | A::ReadCommands | A::ReadSelf
+            )
         }
         Role::ReadOnly => {
-            matches!(action, A::ReadClusters | A::ReadTenants | A::ReadApplications | A::ReadCommands | A::ReadUsage | A::ReadSelf)
+            matches!(
+                action,
+                A::ReadClusters | A::ReadTenants | A::ReadApplications | A::ReadCommands | A::ReadUsage | A::ReadSelf
+            )
         }
         Role::Billing => matches!(action, A::ReadUsage | A::ReadSelf),
     }
@@ -216,7 +229,8 @@ mod tests {
     #[test]
     fn the_matrix_is_as_promised() {
         for (role, row) in MATRIX {
-            let written: String = Action::ALL.iter().map(|action| if role_may(role, *action) { 'y' } else { '-' }).collect();
+            let written: String =
+                Action::ALL.iter().map(|action| if role_may(role, *action) { 'y' } else { '-' }).collect();
             assert_eq!(written, row, "{role:?}");
         }
     }

@@ -79,7 +79,8 @@ pub struct Metadata {
 const RESERVED_PREFIXES: [&str; 4] = ["kubenova.io/", "app.oam.dev/", "oam.dev/", "projectcapsule.dev/"];
 
 /// What `kubectl get -o yaml` adds; dropped, so that people can send back what they got.
-const DROPPED_FIELDS: [&str; 6] = ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"];
+const DROPPED_FIELDS: [&str; 6] =
+    ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"];
 const DROPPED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 impl Metadata {
@@ -88,10 +89,14 @@ impl Metadata {
     /// # Errors
     /// When it names another namespace, a reserved label or annotation, or a field that is not the caller's.
     pub fn accept(mut self, tenant: &TenantName) -> Result<Accepted, Refusal> {
-        let name = ApplicationName::parse(&self.name).map_err(|refusal| Refusal { field: Some("/metadata/name".into()), ..refusal })?;
+        let name = ApplicationName::parse(&self.name)
+            .map_err(|refusal| Refusal { field: Some("/metadata/name".into()), ..refusal })?;
         let namespace = tenant.apps_namespace();
         if !self.namespace.is_empty() && self.namespace != namespace {
-            let detail = format!("the application names namespace {:?}; applications of this tenant run in {namespace:?}", self.namespace);
+            let detail = format!(
+                "the application names namespace {:?}; applications of this tenant run in {namespace:?}",
+                self.namespace
+            );
             return Err(Refusal::at(Reason::ApplicationNamespace, "/metadata/namespace", detail));
         }
         self.annotations.remove(DROPPED_ANNOTATION);
@@ -127,7 +132,11 @@ fn refuse_reserved(what: &str, entries: &BTreeMap<String, String>) -> Result<(),
     match entries.keys().find(reserved) {
         Some(key) => {
             let pointer = format!("/metadata/{what}/{}", key.replace('~', "~0").replace('/', "~1"));
-            Err(Refusal::at(Reason::ApplicationInvalid, pointer, format!("{key:?} in metadata.{what} is reserved; leave it out")))
+            Err(Refusal::at(
+                Reason::ApplicationInvalid,
+                pointer,
+                format!("{key:?} in metadata.{what} is reserved; leave it out"),
+            ))
         }
         None => Ok(()),
     }
@@ -141,11 +150,16 @@ fn refuse_reserved(what: &str, entries: &BTreeMap<String, String>) -> Result<(),
 pub fn choose_clusters(placements: &[ClusterId], named: Option<&[ClusterId]>) -> Result<Vec<ClusterId>, Refusal> {
     let required = |detail: &str| Err(Refusal::at(Reason::PlacementRequired, "/clusters", detail));
     let mut chosen = match (placements, named) {
-        ([], _) => return required("the tenant is on no cluster yet: place it with POST /api/v1/tenants/{tenant}/placements"),
+        ([], _) => {
+            return required("the tenant is on no cluster yet: place it with POST /api/v1/tenants/{tenant}/placements");
+        }
         (_, Some([])) => return required("clusters is empty: name at least one"),
         ([only], None) => vec![only.clone()],
         (several, None) => {
-            return required(&format!("the tenant is on {} clusters and the request names none of them", several.len()));
+            return required(&format!(
+                "the tenant is on {} clusters and the request names none of them",
+                several.len()
+            ));
         }
         (_, Some(named)) => named.to_vec(),
     };

@@ -51,7 +51,9 @@ impl Change {
             Self::ClusterConfig { .. } => None,
             Self::Tenant(tenant) => Some(tenant.id),
             Self::TenantDeleted { id, .. } => Some(*id),
-            Self::Application { application, .. } | Self::ApplicationDeleted { application, .. } => Some(application.tenant_id),
+            Self::Application { application, .. } | Self::ApplicationDeleted { application, .. } => {
+                Some(application.tenant_id)
+            }
         }
     }
 
@@ -59,7 +61,9 @@ impl Change {
     #[must_use]
     pub fn application_name(&self) -> Option<&str> {
         match self {
-            Self::Application { application, .. } | Self::ApplicationDeleted { application, .. } => Some(application.name.as_str()),
+            Self::Application { application, .. } | Self::ApplicationDeleted { application, .. } => {
+                Some(application.name.as_str())
+            }
             _ => None,
         }
     }
@@ -70,7 +74,9 @@ impl Change {
         match self {
             Self::ClusterConfig { generation, .. } | Self::TenantDeleted { generation, .. } => *generation,
             Self::Tenant(tenant) => tenant.generation,
-            Self::Application { application, .. } | Self::ApplicationDeleted { application, .. } => application.generation,
+            Self::Application { application, .. } | Self::ApplicationDeleted { application, .. } => {
+                application.generation
+            }
         }
     }
 }

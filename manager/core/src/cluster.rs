@@ -284,10 +284,18 @@ pub const LABELS_MAX: usize = 32;
 /// With [`Reason::FieldInvalid`] and the pointer of the field.
 pub fn check_descriptions(datacenter: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
     if datacenter.len() > 63 || datacenter.chars().any(char::is_control) {
-        return Err(Refusal::at(Reason::FieldInvalid, "/datacenter", "datacenter is longer than 63 bytes or has control characters"));
+        return Err(Refusal::at(
+            Reason::FieldInvalid,
+            "/datacenter",
+            "datacenter is longer than 63 bytes or has control characters",
+        ));
     }
     if labels.len() > LABELS_MAX {
-        return Err(Refusal::at(Reason::FieldInvalid, "/labels", format!("{} labels, the most is {LABELS_MAX}", labels.len())));
+        return Err(Refusal::at(
+            Reason::FieldInvalid,
+            "/labels",
+            format!("{} labels, the most is {LABELS_MAX}", labels.len()),
+        ));
     }
     let too_long = |text: &str, most: usize| text.len() > most || text.chars().any(char::is_control);
     match labels.iter().find(|(key, value)| key.is_empty() || too_long(key, 128) || too_long(value, 256)) {
@@ -300,7 +308,6 @@ pub fn check_descriptions(datacenter: &str, labels: &BTreeMap<String, String>) -
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,7 +318,7 @@ mod tests {
         fn ids_have_the_form_keep_their_order_and_read_back(a in any::<u128>(), b in any::<u128>()) {
             let (first, second) = (ClusterId::from_uuid(Uuid::from_u128(a)), ClusterId::from_uuid(Uuid::from_u128(b)));
             prop_assert_eq!(first.as_str().len(), 27);
-            prop_assert_eq!(ClusterId::parse(first.as_str()).as_ref(), Some(&first));
+            prop_assert_eq!(ClusterId::parse(first.as_str()), Some(first.clone()));
             prop_assert_eq!(a.cmp(&b), first.cmp(&second));
         }
     }
@@ -320,7 +327,14 @@ mod tests {
     fn other_texts_are_no_ids() {
         let good = ClusterId::from_uuid(Uuid::from_u128(1));
         assert_eq!(good.as_str(), "c00000000000000000000000001");
-        let bad = ["", "c", "c0000000000000000000000000i", "C00000000000000000000000001", "c80000000000000000000000000", "000000000000000000000000000"];
+        let bad = [
+            "",
+            "c",
+            "c0000000000000000000000000i",
+            "C00000000000000000000000001",
+            "c80000000000000000000000000",
+            "000000000000000000000000000",
+        ];
         for text in bad {
             assert_eq!(ClusterId::parse(text), None, "{text}");
         }
@@ -351,6 +365,9 @@ mod tests {
         assert!(Component::default().check("/x").is_ok());
         assert_eq!(field(Component { version: "1 2".into(), ..Component::default() }), "/components/capsule/version");
         assert_eq!(field(Component { replicas: 0, ..Component::default() }), "/components/capsule/replicas");
-        assert_eq!(field(Component { public_url: "http://x".into(), ..Component::default() }), "/components/capsule/publicURL");
+        assert_eq!(
+            field(Component { public_url: "http://x".into(), ..Component::default() }),
+            "/components/capsule/publicURL"
+        );
     }
 }

@@ -36,8 +36,15 @@ pub fn check(what: &str, text: &str) -> Result<(), Refusal> {
 /// # Errors
 /// With [`Reason::NameInvalid`].
 pub fn check_not_reserved(what: &str, text: &str) -> Result<(), Refusal> {
-    match RESERVED.iter().find(|word| text.strip_prefix(**word).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))) {
-        Some(word) => Err(Refusal::at(Reason::NameInvalid, "/name", format!("{what} names beginning with \"{word}\" are reserved"))),
+    match RESERVED
+        .iter()
+        .find(|word| text.strip_prefix(**word).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
+    {
+        Some(word) => Err(Refusal::at(
+            Reason::NameInvalid,
+            "/name",
+            format!("{what} names beginning with \"{word}\" are reserved"),
+        )),
         None => Ok(()),
     }
 }

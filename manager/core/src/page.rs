@@ -69,7 +69,9 @@ mod tests {
     fn a_cursor_fits_only_its_list_and_filter() {
         let text = cursor("commands", "state=queued", "0198");
         assert_eq!(read_cursor("commands", "state=queued", &text).as_deref(), Ok("0198"));
-        for (list, filter, text) in [("tenants", "state=queued", &*text), ("commands", "", &text), ("commands", "", "x")] {
+        for (list, filter, text) in
+            [("tenants", "state=queued", &*text), ("commands", "", &text), ("commands", "", "x")]
+        {
             assert_eq!(read_cursor(list, filter, text).unwrap_err().reason, Reason::CursorInvalid);
         }
     }

@@ -191,7 +191,10 @@ mod tests {
             let text = reason.as_str();
             assert!(text.len() <= 63 && text.bytes().all(|b| b.is_ascii_uppercase() || b == b'_'), "{text}");
             assert!((400..600).contains(&reason.status()), "{text}");
-            assert!(!reason.title().is_empty() && !reason.remedy().is_empty() && !reason.remedy().ends_with('.'), "{text}");
+            assert!(
+                !reason.title().is_empty() && !reason.remedy().is_empty() && !reason.remedy().ends_with('.'),
+                "{text}"
+            );
         }
     }
 

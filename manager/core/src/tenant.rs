@@ -126,7 +126,11 @@ impl Quota {
             }
         }
         if self.pods > PODS_MAX {
-            return Err(Refusal::at(Reason::FieldInvalid, "/quota/pods", format!("pods is {}, the most is {PODS_MAX}", self.pods)));
+            return Err(Refusal::at(
+                Reason::FieldInvalid,
+                "/quota/pods",
+                format!("pods is {}, the most is {PODS_MAX}", self.pods),
+            ));
         }
         Ok(())
     }

@@ -58,7 +58,8 @@ async fn relay(store: &Store, jetstream: &jetstream::Context) -> Result<Relayed,
     let mut all = true;
     for event in &events {
         let subject = subjects::bill(&event.tenant_id, &event.cluster_id, &event.kind);
-        let headers = publish::headers(&event.event_id, &[(SCHEMA_HEADER, event::TYPE), ("Content-Type", event::CONTENT_TYPE)]);
+        let headers =
+            publish::headers(&event.event_id, &[(SCHEMA_HEADER, event::TYPE), ("Content-Type", event::CONTENT_TYPE)]);
         if let Err(error) = publish::publish(jetstream, &subject, headers, event.body.clone()).await {
             tracing::debug!(error = %telemetry::chain(&error), "the broker did not confirm a billing event; trying again");
             if let Err(error) = made::ensure(jetstream, &streams::BILL).await {

@@ -50,14 +50,25 @@ async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
     if !settings.kek_file.exists() {
         if let Some(row) = rows.first() {
             let path = settings.kek_file.display();
-            bail!("the keys are sealed with key-encryption key {}, which is not at {path}: bring it back from your backup", row.kek_id);
+            bail!(
+                "the keys are sealed with key-encryption key {}, which is not at {path}: bring it back from your backup",
+                row.kek_id
+            );
         }
         write_secret(&settings.kek_file, &format!("{}\n", BASE64.encode(&random::bytes::<32>())))?;
-        say(&format!("key-encryption key: made {}; back it up, without it no key can be read", settings.kek_file.display()));
+        say(&format!(
+            "key-encryption key: made {}; back it up, without it no key can be read",
+            settings.kek_file.display()
+        ));
     }
     let envelope = Envelope::from_file(&settings.kek_file)?;
     if let Some(row) = rows.iter().find(|row| row.kek_id != envelope.id()) {
-        bail!("key \"{}\" is sealed with key-encryption key {}, kekFile holds {}: set kekFile to the old one", row.name, row.kek_id, envelope.id());
+        bail!(
+            "key \"{}\" is sealed with key-encryption key {}, kekFile holds {}: set kekFile to the old one",
+            row.name,
+            row.kek_id,
+            envelope.id()
+        );
     }
     let present: BTreeSet<String> = rows.into_iter().map(|row| row.name).collect();
     let now = clock::now();

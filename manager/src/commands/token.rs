@@ -57,7 +57,12 @@ impl TokenVerb {
                     let state = if token.revoked_at.is_some() { "revoked" } else { "valid" };
                     let tenant = token.caller.tenant.map_or_else(|| "-".to_owned(), |tenant| tenant.to_string());
                     let caller = &token.caller;
-                    text.push_str(&format!("{}  {}  {}  tenant {tenant}  {state}\n", token.id, caller.role.as_str(), caller.subject));
+                    text.push_str(&format!(
+                        "{}  {}  {}  tenant {tenant}  {state}\n",
+                        token.id,
+                        caller.role.as_str(),
+                        caller.subject
+                    ));
                 }
                 std::io::stdout().write_all(text.as_bytes()).context("could not print the list")
             }
@@ -68,8 +73,9 @@ impl TokenVerb {
                 Ok(())
             }
             Self::Create { subject, role, tenant, days, out } => {
-                let role = Role::parse(&role)
-                    .with_context(|| format!("there is no role \"{role}\": see kubenova-manager token create --help"))?;
+                let role = Role::parse(&role).with_context(|| {
+                    format!("there is no role \"{role}\": see kubenova-manager token create --help")
+                })?;
                 let tenant = match tenant {
                     None => None,
                     Some(name) => {

@@ -61,7 +61,10 @@ async fn verdict(store: &Store, delivery: &Delivery) -> Verdict {
             tracing::debug!(cluster.id = %reported.cluster_id, command.id = %reported.command_id, ?recorded, state = ?reported.state, "outcome");
             failpoint::passing("ingest-outcome-committed");
             if recorded == Recorded::Unknown {
-                return Verdict::Poison(format!("command {} of cluster {} is not known here", reported.command_id, reported.cluster_id));
+                return Verdict::Poison(format!(
+                    "command {} of cluster {} is not known here",
+                    reported.command_id, reported.cluster_id
+                ));
             }
             Verdict::Done
         }

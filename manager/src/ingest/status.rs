@@ -64,7 +64,12 @@ async fn verdict(store: &Store, delivery: &Delivery) -> Verdict {
     }
 }
 
-async fn merge(store: &Store, cluster: &ClusterId, version: Version, objects: &[ObservedObject]) -> Result<u64, StoreError> {
+async fn merge(
+    store: &Store,
+    cluster: &ClusterId,
+    version: Version,
+    objects: &[ObservedObject],
+) -> Result<u64, StoreError> {
     let mut connection = store.read().await?;
     observed::merge(&mut connection, cluster, version, objects).await
 }
@@ -77,7 +82,8 @@ fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>)
         return Err(format!("cluster {cluster} reported for cluster \"{}\"", report.cluster_id));
     }
     let number = |value: u64| i64::try_from(value).map_err(|_| format!("{value} is too large"));
-    let version = Version { epoch: number(report.epoch)?, session: number(report.session)?, counter: number(report.counter)? };
+    let version =
+        Version { epoch: number(report.epoch)?, session: number(report.session)?, counter: number(report.counter)? };
     let as_of = report.at.parse().unwrap_or_else(|_| clock::now());
     let objects = report.objects.into_iter().map(|object| observed_object(object, as_of)).collect::<Result<_, _>>()?;
     Ok((cluster, version, objects))
@@ -88,7 +94,8 @@ fn observed_object(object: ObjectStatus, as_of: jiff::Timestamp) -> Result<Obser
     let detail = if object.detail.is_empty() {
         json!({})
     } else {
-        serde_json::from_str(&object.detail).map_err(|error| format!("detail of \"{}\" is no JSON: {error}", object.key))?
+        serde_json::from_str(&object.detail)
+            .map_err(|error| format!("detail of \"{}\" is no JSON: {error}", object.key))?
     };
     Ok(ObservedObject {
         object_key: object.key,

@@ -140,7 +140,9 @@ impl Ingest {
     async fn keep_poison(&self, subject: &str, malformed: &Malformed, payload: &[u8]) -> Result<(), StoreError> {
         let mut connection = self.parts.store.read().await?;
         let reason = malformed.to_string();
-        windows::keep_poison(&mut connection, &sha256_hex(payload), subject, &reason, payload, clock::now()).await.map(drop)
+        windows::keep_poison(&mut connection, &sha256_hex(payload), subject, &reason, payload, clock::now())
+            .await
+            .map(drop)
     }
 
     /// Takes a chunk in; the whole window when it was the last.
@@ -181,10 +183,7 @@ impl Ingest {
             }
         }
         failpoint::passing("usage.ingest.before-commit");
-        transaction
-            .commit()
-            .await
-            .map_err(|source| StoreError::Query { attempt: "commit a usage window", source })?;
+        transaction.commit().await.map_err(|source| StoreError::Query { attempt: "commit a usage window", source })?;
         failpoint::passing("usage.ingest.after-commit");
         if arrival == Arrival::New {
             self.parts.billing.notify_one();

@@ -60,7 +60,10 @@ pub(super) fn read(subject: &str, payload: &[u8], now: Timestamp) -> Result<Aske
 pub(super) fn judge(asked: &Asked, known: Option<&Known>, agrees: bool) -> Result<i64, Refused> {
     let refused = |reason, message: &str| Err(Refused { reason, message: message.to_owned() });
     let Some(known) = known else {
-        return refused("ClusterUnknown", "the Manager does not know this cluster: create it and install with a new token");
+        return refused(
+            "ClusterUnknown",
+            "the Manager does not know this cluster: create it and install with a new token",
+        );
     };
     if known.state != "enrolled" {
         return Err(Refused {
@@ -89,7 +92,8 @@ mod tests {
 
     fn asked() -> Asked {
         let hello = br#"{"clusterId":"c0123456789abcdefghjkmnpqrs","clusterUid":"uid","at":"2026-01-01T00:00:00.000Z","epoch":"1"}"#;
-        read(&subjects::hello("c0123456789abcdefghjkmnpqrs"), hello, Timestamp::from_second(1_767_225_600).unwrap()).unwrap()
+        read(&subjects::hello("c0123456789abcdefghjkmnpqrs"), hello, Timestamp::from_second(1_767_225_600).unwrap())
+            .unwrap()
     }
 
     fn known() -> Known {
@@ -110,7 +114,10 @@ mod tests {
         assert_eq!(reason(None, true), Err("ClusterUnknown"));
         assert_eq!(reason(Some(&known()), false), Err("Diverged"));
         assert_eq!(reason(Some(&Known { state: "quarantined".to_owned(), ..known() }), true), Err("ClusterNotTrusted"));
-        assert_eq!(reason(Some(&Known { kubernetes_uid: Some("other".to_owned()), ..known() }), true), Err("ClusterUidMismatch"));
+        assert_eq!(
+            reason(Some(&Known { kubernetes_uid: Some("other".to_owned()), ..known() }), true),
+            Err("ClusterUidMismatch")
+        );
         assert_eq!(reason(Some(&Known { epoch: 0, ..known() }), true), Err("Diverged"));
     }
 }

@@ -117,7 +117,8 @@ async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<Hell
     let cluster = &asked.greeting.cluster_id;
     let mut transaction = sessions.store.transaction().await?;
     let known = sessions::known(&mut transaction, cluster).await?;
-    let agrees = sessions::agrees(&mut transaction, cluster, asked.greeting.highest_revision, asked.highest_command).await?;
+    let agrees =
+        sessions::agrees(&mut transaction, cluster, asked.greeting.highest_revision, asked.highest_command).await?;
     let epoch = match greeting::judge(asked, known.as_ref(), agrees) {
         Ok(epoch) => epoch,
         Err(refused) => {
@@ -187,6 +188,8 @@ async fn note(store: &Store, message: &Message) {
     match noted.await {
         Ok(true) => {}
         Ok(false) => tracing::debug!(cluster.id = %cluster, session = pulse.session, "a heartbeat of another session"),
-        Err(error) => tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat"),
+        Err(error) => {
+            tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat")
+        }
     }
 }

@@ -14,7 +14,11 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn caller(connection: &mut PgConnection, token_sha256: &[u8; 32], now: Timestamp) -> Result<Option<Caller>, StoreError> {
+pub async fn caller(
+    connection: &mut PgConnection,
+    token_sha256: &[u8; 32],
+    now: Timestamp,
+) -> Result<Option<Caller>, StoreError> {
     let row = sqlx::query!(
         "select id, subject, role, tenant_id from api_tokens
          where token_sha256 = $1 and revoked_at is null and (expires_at is null or expires_at > $2)",
@@ -35,7 +39,11 @@ pub async fn caller(connection: &mut PgConnection, token_sha256: &[u8; 32], now:
 ///
 /// # Errors
 /// When Postgres does not answer, or its tenant does not exist.
-pub async fn insert(connection: &mut PgConnection, token: &ApiToken, token_sha256: &[u8; 32]) -> Result<(), StoreError> {
+pub async fn insert(
+    connection: &mut PgConnection,
+    token: &ApiToken,
+    token_sha256: &[u8; 32],
+) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into api_tokens (id, token_sha256, subject, role, tenant_id, created_at, created_by, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -59,10 +67,11 @@ pub async fn insert(connection: &mut PgConnection, token: &ApiToken, token_sha25
 /// # Errors
 /// When Postgres does not answer.
 pub async fn revoke(connection: &mut PgConnection, id: Uuid, now: Timestamp) -> Result<bool, StoreError> {
-    let done = sqlx::query!("update api_tokens set revoked_at = $2 where id = $1 and revoked_at is null", id, now.to_sqlx())
-        .execute(connection)
-        .await
-        .map_err(failed("revoke a token"))?;
+    let done =
+        sqlx::query!("update api_tokens set revoked_at = $2 where id = $1 and revoked_at is null", id, now.to_sqlx())
+            .execute(connection)
+            .await
+            .map_err(failed("revoke a token"))?;
     Ok(done.rows_affected() == 1)
 }
 

@@ -77,7 +77,11 @@ fn texts(application: &Application) -> Texts {
 ///
 /// # Errors
 /// When its name is taken in the tenant ([`StoreError::refusal`]) or Postgres does not answer.
-pub async fn insert(connection: &mut PgConnection, application: &Application, clusters: &[ClusterId]) -> Result<(), StoreError> {
+pub async fn insert(
+    connection: &mut PgConnection,
+    application: &Application,
+    clusters: &[ClusterId],
+) -> Result<(), StoreError> {
     let texts = texts(application);
     sqlx::query!(
         "insert into applications (id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by)
@@ -105,7 +109,11 @@ pub async fn insert(connection: &mut PgConnection, application: &Application, cl
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn update(connection: &mut PgConnection, application: &Application, clusters: &[ClusterId]) -> Result<(), StoreError> {
+pub async fn update(
+    connection: &mut PgConnection,
+    application: &Application,
+    clusters: &[ClusterId],
+) -> Result<(), StoreError> {
     let texts = texts(application);
     sqlx::query!(
         "update applications set form = $2, typed = $3, labels = $4, annotations = $5, spec = $6, generation = $7, updated_at = $8
@@ -125,7 +133,11 @@ pub async fn update(connection: &mut PgConnection, application: &Application, cl
     place(connection, application, clusters).await
 }
 
-async fn place(connection: &mut PgConnection, application: &Application, clusters: &[ClusterId]) -> Result<(), StoreError> {
+async fn place(
+    connection: &mut PgConnection,
+    application: &Application,
+    clusters: &[ClusterId],
+) -> Result<(), StoreError> {
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     sqlx::query!(
         "insert into application_clusters (application_id, cluster_id, generation, created_at)
@@ -146,12 +158,20 @@ async fn place(connection: &mut PgConnection, application: &Application, cluster
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn unplace(connection: &mut PgConnection, id: ApplicationId, clusters: &[ClusterId]) -> Result<(), StoreError> {
+pub async fn unplace(
+    connection: &mut PgConnection,
+    id: ApplicationId,
+    clusters: &[ClusterId],
+) -> Result<(), StoreError> {
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
-    sqlx::query!("delete from application_clusters where application_id = $1 and cluster_id = any($2)", id.0, &clusters)
-        .execute(connection)
-        .await
-        .map_err(failed("unplace an application"))?;
+    sqlx::query!(
+        "delete from application_clusters where application_id = $1 and cluster_id = any($2)",
+        id.0,
+        &clusters
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("unplace an application"))?;
     Ok(())
 }
 
@@ -175,7 +195,11 @@ pub async fn remove(connection: &mut PgConnection, id: ApplicationId) -> Result<
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn find(connection: &mut PgConnection, tenant: TenantId, name: &str) -> Result<Option<Application>, StoreError> {
+pub async fn find(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Option<Application>, StoreError> {
     let row = sqlx::query_as!(
         Row,
         "select id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by
@@ -193,7 +217,11 @@ pub async fn find(connection: &mut PgConnection, tenant: TenantId, name: &str) -
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn find_to_change(connection: &mut PgConnection, tenant: TenantId, name: &str) -> Result<Option<Application>, StoreError> {
+pub async fn find_to_change(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    name: &str,
+) -> Result<Option<Application>, StoreError> {
     let row = sqlx::query_as!(
         Row,
         "select id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by
@@ -211,7 +239,11 @@ pub async fn find_to_change(connection: &mut PgConnection, tenant: TenantId, nam
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn list(connection: &mut PgConnection, tenant: TenantId, page: &Page) -> Result<Vec<Application>, StoreError> {
+pub async fn list(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    page: &Page,
+) -> Result<Vec<Application>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         "select id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by
@@ -256,7 +288,8 @@ pub async fn targets(connection: &mut PgConnection, applications: &[ApplicationI
     .map_err(failed("list an application's clusters"))?;
     rows.into_iter()
         .map(|row| {
-            let cluster_id = ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("application_clusters", "cluster_id", &row.cluster_id))?;
+            let cluster_id = ClusterId::parse(&row.cluster_id)
+                .ok_or_else(|| inconsistent("application_clusters", "cluster_id", &row.cluster_id))?;
             let application_id = ApplicationId(row.application_id);
             Ok(Target { application_id, cluster_id, cluster_name: row.cluster_name, generation: row.generation })
         })

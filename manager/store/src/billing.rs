@@ -24,7 +24,12 @@ pub struct NewEvent {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn insert(connection: &mut PgConnection, cluster: &ClusterId, events: &[NewEvent], now: Timestamp) -> Result<(), StoreError> {
+pub async fn insert(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    events: &[NewEvent],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let ids: Vec<String> = events.iter().map(|event| event.event_id.clone()).collect();
     let tenants: Vec<Uuid> = events.iter().map(|event| event.tenant.0).collect();
     let kinds: Vec<String> = events.iter().map(|event| event.kind.to_owned()).collect();

@@ -96,7 +96,11 @@ pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn list(connection: &mut PgConnection, filter: &CommandFilter, page: &Page) -> Result<Vec<Command>, StoreError> {
+pub async fn list(
+    connection: &mut PgConnection,
+    filter: &CommandFilter,
+    page: &Page,
+) -> Result<Vec<Command>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
         "select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
@@ -124,7 +128,11 @@ pub async fn list(connection: &mut PgConnection, filter: &CommandFilter, page: &
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn newest(connection: &mut PgConnection, clusters: &[ClusterId], keys: &[String]) -> Result<Vec<Command>, StoreError> {
+pub async fn newest(
+    connection: &mut PgConnection,
+    clusters: &[ClusterId],
+    keys: &[String],
+) -> Result<Vec<Command>, StoreError> {
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query_as!(
         Row,

@@ -82,7 +82,10 @@ const SHOWN_MAX: i64 = 50;
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn of_cluster(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Vec<EnrollmentState>, StoreError> {
+pub async fn of_cluster(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+) -> Result<Vec<EnrollmentState>, StoreError> {
     let tokens = sqlx::query!(
         "select id, created_at, expires_at, used_at, revoked_at from enrollments where cluster_id = $1 order by id desc limit $2",
         cluster.as_str(),
@@ -168,7 +171,8 @@ pub async fn shown(connection: &mut PgConnection, secret_sha256: &[u8; 32]) -> R
     .await
     .map_err(failed("look for an enrollment token"))?;
     row.map(|row| {
-        let cluster_id = ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("enrollments", "cluster_id", &row.id))?;
+        let cluster_id =
+            ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("enrollments", "cluster_id", &row.id))?;
         let used = match (row.used_by_uid, row.used_keys, row.answer) {
             (Some(cluster_uid), Some(keys), Some(answer)) => Some(Use { cluster_uid, keys, answer }),
             _ => None,
@@ -205,10 +209,11 @@ pub async fn candidate(connection: &mut PgConnection, cluster: &ClusterId, uid: 
         .fetch_one(&mut *connection)
         .await
         .map_err(failed("find the cluster of an enrollment"))?;
-    let other = sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
-        .fetch_optional(connection)
-        .await
-        .map_err(failed("look for a cluster's UID"))?;
+    let other =
+        sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
+            .fetch_optional(connection)
+            .await
+            .map_err(failed("look for a cluster's UID"))?;
     Ok(Candidate {
         state: ClusterState::parse(&row.state).ok_or_else(|| inconsistent("clusters", "state", cluster))?,
         kubernetes_uid: row.kubernetes_uid,
@@ -229,7 +234,12 @@ pub struct Enrolled {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn enroll(connection: &mut PgConnection, cluster: &ClusterId, uid: &str, now: Timestamp) -> Result<Enrolled, StoreError> {
+pub async fn enroll(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    uid: &str,
+    now: Timestamp,
+) -> Result<Enrolled, StoreError> {
     let row = sqlx::query!(
         "update clusters
             set incarnation = incarnation + 1, epoch = epoch + case when incarnation = 0 then 0 else 1 end,

@@ -18,7 +18,9 @@ pub enum StoreError {
     #[error("could not apply migrations: is this release older than the database?")]
     Migrate(#[source] sqlx::migrate::MigrateError),
     /// A row holds what no writer writes.
-    #[error("row {id} of table {table} has an impossible {column}: the database was edited by hand or restored in part")]
+    #[error(
+        "row {id} of table {table} has an impossible {column}: the database was edited by hand or restored in part"
+    )]
     Inconsistent {
         /// The table.
         table: &'static str,
@@ -47,7 +49,10 @@ impl StoreError {
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
-            Self::IdempotencyKeyInUse => Some(Refusal::new(Reason::IdempotencyKeyInUse, "a request with this Idempotency-Key was accepted meanwhile")),
+            Self::IdempotencyKeyInUse => Some(Refusal::new(
+                Reason::IdempotencyKeyInUse,
+                "a request with this Idempotency-Key was accepted meanwhile",
+            )),
             Self::Query { source: sqlx::Error::Database(cause), .. } => on_constraint(cause.constraint()?),
             _ => None,
         }
@@ -59,9 +64,9 @@ impl StoreError {
         match self {
             Self::Query { source, .. } => match source {
                 sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => true,
-                sqlx::Error::Database(cause) => {
-                    cause.code().is_some_and(|code| code.starts_with("40") || code.starts_with("57P") || code.starts_with("53"))
-                }
+                sqlx::Error::Database(cause) => cause
+                    .code()
+                    .is_some_and(|code| code.starts_with("40") || code.starts_with("57P") || code.starts_with("53")),
                 _ => false,
             },
             _ => false,

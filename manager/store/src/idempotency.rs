@@ -41,7 +41,12 @@ pub struct Kept {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn find(connection: &mut PgConnection, subject: &str, key: &str, now: Timestamp) -> Result<Option<Kept>, StoreError> {
+pub async fn find(
+    connection: &mut PgConnection,
+    subject: &str,
+    key: &str,
+    now: Timestamp,
+) -> Result<Option<Kept>, StoreError> {
     let row = sqlx::query!(
         "select request_sha256, status, headers, body from idempotency where subject = $1 and key = $2 and expires_at > $3",
         subject,

@@ -185,11 +185,19 @@ pub async fn published(
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn not_published(connection: &mut PgConnection, command: CommandId, again_at: Timestamp) -> Result<(), StoreError> {
-    sqlx::query!("update commands set next_send_at = $2 where id = $1 and state = 'sent'", command.0, again_at.to_sqlx())
-        .execute(connection)
-        .await
-        .map_err(failed("put a command back"))?;
+pub async fn not_published(
+    connection: &mut PgConnection,
+    command: CommandId,
+    again_at: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update commands set next_send_at = $2 where id = $1 and state = 'sent'",
+        command.0,
+        again_at.to_sqlx()
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("put a command back"))?;
     Ok(())
 }
 
@@ -198,9 +206,12 @@ pub async fn not_published(connection: &mut PgConnection, command: CommandId, ag
 /// # Errors
 /// When Postgres does not answer.
 pub async fn send_open_again(connection: &mut PgConnection, cluster: &ClusterId) -> Result<u64, StoreError> {
-    let rows = sqlx::query!("update commands set next_send_at = null where cluster_id = $1 and state = 'sent'", cluster.as_str())
-        .execute(connection)
-        .await
-        .map_err(failed("make open commands due"))?;
+    let rows = sqlx::query!(
+        "update commands set next_send_at = null where cluster_id = $1 and state = 'sent'",
+        cluster.as_str()
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("make open commands due"))?;
     Ok(rows.rows_affected())
 }

@@ -58,7 +58,8 @@ pub async fn insert(connection: &mut PgConnection, of: &RowsOf<'_>, rows: &[NewR
     let tenants: Vec<Uuid> = rows.iter().map(|row| row.tenant.0).collect();
     let names: Vec<String> = rows.iter().map(|row| row.tenant_name.clone()).collect();
     let hashes: Vec<String> = rows.iter().map(|row| row.payload_sha256.clone()).collect();
-    let column = |meter: Meter| -> Vec<String> { rows.iter().map(|row| row.quantities[meter as usize].to_string()).collect() };
+    let column =
+        |meter: Meter| -> Vec<String> { rows.iter().map(|row| row.quantities[meter as usize].to_string()).collect() };
     let [cpu, memory, pods, namespaces, applications] = Meter::ALL.map(column);
     sqlx::query!(
         "insert into ledger (cluster_id, tenant_id, tenant_name, window_start, seconds, revision, cpu_request_millicore_ms,
@@ -149,7 +150,12 @@ pub fn event_id(cluster: &ClusterId, tenant: TenantId, window: Window, revision:
 /// Reads a row's key.
 fn read_key(text: &str) -> Option<(String, Uuid, Window, i32)> {
     let mut parts = text.split('/');
-    let key = (parts.next()?.to_owned(), parts.next()?.parse().ok()?, Window::parse(parts.next()?)?, parts.next()?.parse().ok()?);
+    let key = (
+        parts.next()?.to_owned(),
+        parts.next()?.parse().ok()?,
+        Window::parse(parts.next()?)?,
+        parts.next()?.parse().ok()?,
+    );
     parts.next().is_none().then_some(key)
 }
 

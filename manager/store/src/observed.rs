@@ -100,8 +100,8 @@ pub async fn find(
     .map_err(failed("find observed objects"))?;
     rows.into_iter()
         .map(|row| {
-            let cluster =
-                ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("observed", "cluster_id", &row.cluster_id))?;
+            let cluster = ClusterId::parse(&row.cluster_id)
+                .ok_or_else(|| inconsistent("observed", "cluster_id", &row.cluster_id))?;
             let object = ObservedObject {
                 object_key: row.object_key,
                 revision: row.revision,

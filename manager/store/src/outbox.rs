@@ -93,7 +93,11 @@ pub async fn announce(
 }
 
 /// Locks the clusters in id order and gives each its next revision.
-async fn number(connection: &mut PgConnection, stamp: Stamp<'_>, clusters: &[ClusterId]) -> Result<Vec<Announced>, StoreError> {
+async fn number(
+    connection: &mut PgConnection,
+    stamp: Stamp<'_>,
+    clusters: &[ClusterId],
+) -> Result<Vec<Announced>, StoreError> {
     let names: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
         "with locked as materialized (select id from clusters where id = any($1) order by id for no key update)

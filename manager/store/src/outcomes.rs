@@ -45,7 +45,11 @@ pub enum Recorded {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn record(connection: &mut PgConnection, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
+pub async fn record(
+    connection: &mut PgConnection,
+    reported: &Reported,
+    now: Timestamp,
+) -> Result<Recorded, StoreError> {
     let row = sqlx::query!(
         "select state, object_key, revision from commands where id = $1 and cluster_id = $2 for update",
         reported.command_id.0,

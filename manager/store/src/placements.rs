@@ -57,7 +57,8 @@ pub async fn of_tenants(connection: &mut PgConnection, tenants: &[TenantId]) -> 
         .map(|row| {
             Ok(Placement {
                 tenant_id: TenantId(row.tenant_id),
-                cluster_id: ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("placements", "cluster_id", &row.cluster_id))?,
+                cluster_id: ClusterId::parse(&row.cluster_id)
+                    .ok_or_else(|| inconsistent("placements", "cluster_id", &row.cluster_id))?,
                 cluster_name: row.cluster_name,
                 created_at: row.created_at.to_jiff(),
                 created_by: row.created_by,

@@ -34,8 +34,13 @@ impl Store {
     /// # Errors
     /// When the URL is not one of Postgres.
     pub fn open(url: &str, connections_max: u32) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url).map_err(failed("read the database URL"))?.application_name("kubenova-manager");
-        let pool = PgPoolOptions::new().max_connections(connections_max).acquire_timeout(ACQUIRE_TIMEOUT).connect_lazy_with(options);
+        let options = PgConnectOptions::from_str(url)
+            .map_err(failed("read the database URL"))?
+            .application_name("kubenova-manager");
+        let pool = PgPoolOptions::new()
+            .max_connections(connections_max)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options);
         Ok(Self { pool })
     }
 
@@ -88,7 +93,10 @@ impl Store {
     /// # Errors
     /// When there is none.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query!("select 1 as one").fetch_one(&self.pool).await.map_err(failed("ask the database for a sign of life"))?;
+        sqlx::query!("select 1 as one")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(failed("ask the database for a sign of life"))?;
         Ok(())
     }
 }

@@ -44,10 +44,11 @@ pub struct Known {
 /// # Errors
 /// When Postgres does not answer.
 pub async fn known(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Option<Known>, StoreError> {
-    let row = sqlx::query!("select epoch, kubernetes_uid, state from clusters where id = $1 for update", cluster.as_str())
-        .fetch_optional(connection)
-        .await
-        .map_err(failed("find a cluster that says hello"))?;
+    let row =
+        sqlx::query!("select epoch, kubernetes_uid, state from clusters where id = $1 for update", cluster.as_str())
+            .fetch_optional(connection)
+            .await
+            .map_err(failed("find a cluster that says hello"))?;
     Ok(row.map(|row| Known { epoch: row.epoch, kubernetes_uid: row.kubernetes_uid, state: row.state }))
 }
 
@@ -64,10 +65,14 @@ pub async fn agrees(
     if revision == 0 {
         return Ok(true);
     }
-    let id = sqlx::query_scalar!("select id from commands where cluster_id = $1 and revision = $2", cluster.as_str(), revision)
-        .fetch_optional(connection)
-        .await
-        .map_err(failed("look up the revision a cluster names"))?;
+    let id = sqlx::query_scalar!(
+        "select id from commands where cluster_id = $1 and revision = $2",
+        cluster.as_str(),
+        revision
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("look up the revision a cluster names"))?;
     Ok(id.is_some() && id == command)
 }
 
@@ -193,7 +198,8 @@ pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) 
     rows.into_iter()
         .map(|row| {
             Ok(Session {
-                cluster_id: ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("sessions", "cluster_id", &row.cluster_id))?,
+                cluster_id: ClusterId::parse(&row.cluster_id)
+                    .ok_or_else(|| inconsistent("sessions", "cluster_id", &row.cluster_id))?,
                 session: row.session,
                 operator_version: row.operator_version,
                 kubernetes_version: row.kubernetes_version,

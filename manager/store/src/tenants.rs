@@ -119,7 +119,11 @@ fn halves(tenant: &TenantRef) -> (Option<Uuid>, Option<&str>) {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn list(connection: &mut PgConnection, page: &Page, only: Option<TenantId>) -> Result<Vec<Tenant>, StoreError> {
+pub async fn list(
+    connection: &mut PgConnection,
+    page: &Page,
+    only: Option<TenantId>,
+) -> Result<Vec<Tenant>, StoreError> {
     let after = page.after.as_deref().and_then(TenantId::parse).map(|id| id.0);
     let rows = sqlx::query_as!(
         Row,

@@ -110,7 +110,12 @@ pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timesta
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn keep_conflict(connection: &mut PgConnection, new: &NewWindow, records: &[u8], now: Timestamp) -> Result<bool, StoreError> {
+pub async fn keep_conflict(
+    connection: &mut PgConnection,
+    new: &NewWindow,
+    records: &[u8],
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let kept = sqlx::query!(
         "insert into usage_conflicts (cluster_id, window_start, seconds, revision, manifest_sha256, manifest, manifest_signature, records, first_seen_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing",
@@ -163,7 +168,12 @@ pub async fn keep_poison(
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn remember_key(connection: &mut PgConnection, cluster: &ClusterId, nkey_public: &str, now: Timestamp) -> Result<(), StoreError> {
+pub async fn remember_key(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    nkey_public: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into cluster_keys (cluster_id, nkey_public, created_at) values ($1, $2, $3) on conflict do nothing",
         cluster.as_str(),
@@ -180,7 +190,11 @@ pub async fn remember_key(connection: &mut PgConnection, cluster: &ClusterId, nk
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn is_key_of(connection: &mut PgConnection, cluster: &ClusterId, nkey_public: &str) -> Result<bool, StoreError> {
+pub async fn is_key_of(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    nkey_public: &str,
+) -> Result<bool, StoreError> {
     let found = sqlx::query_scalar!(
         "select exists (select from cluster_keys where cluster_id = $1 and nkey_public = $2) as \"found!\"",
         cluster.as_str(),

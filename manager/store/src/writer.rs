@@ -67,7 +67,13 @@ impl Writer {
     ///
     /// # Errors
     /// When Postgres says no.
-    pub async fn audit(&mut self, action: Action, verb: &str, target: &str, tenant: Option<TenantId>) -> Result<(), StoreError> {
+    pub async fn audit(
+        &mut self,
+        action: Action,
+        verb: &str,
+        target: &str,
+        tenant: Option<TenantId>,
+    ) -> Result<(), StoreError> {
         let entry = audit::Entry {
             id: (self.context.new_id)(),
             at: self.context.now,

@@ -181,10 +181,7 @@ impl Authority {
         let failed = |source| TrustError::Certificate { subject: name.to_owned(), source };
         let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let leaf = leaf_params(name, params, validity).signed_by(&key, &self.issuer).map_err(failed)?;
-        Ok(Identity {
-            chain_pem: format!("{}{}", leaf.pem(), self.issuing_chain_pem),
-            key_pem: key.serialize_pem(),
-        })
+        Ok(Identity { chain_pem: format!("{}{}", leaf.pem(), self.issuing_chain_pem), key_pem: key.serialize_pem() })
     }
 }
 

@@ -205,7 +205,10 @@ impl FullUserClaims {
 }
 
 /// Signs claims. `jti` is filled here: base32 of SHA-512/256 over the claims without it.
-pub(crate) fn encode<T: Serialize>(mut claims: Claims<T>, signer: &nkeys::KeyPair) -> Result<String, nkeys::error::Error> {
+pub(crate) fn encode<T: Serialize>(
+    mut claims: Claims<T>,
+    signer: &nkeys::KeyPair,
+) -> Result<String, nkeys::error::Error> {
     const PLAIN: &str = "claims are plain structs with text keys";
     claims.jti = String::new();
     let bytes = serde_json::to_vec(&claims).expect(PLAIN);

@@ -30,7 +30,9 @@ pub enum EnvelopeError {
         path: String,
     },
     /// Sealed with another key-encryption key.
-    #[error("value was sealed with key-encryption key {sealed_with}, but the configured one is {configured}: set kekFile to that key")]
+    #[error(
+        "value was sealed with key-encryption key {sealed_with}, but the configured one is {configured}: set kekFile to that key"
+    )]
     OtherKey {
         /// The key it needs.
         sealed_with: String,
@@ -144,8 +146,7 @@ impl Envelope {
         }
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| fails())?;
         let mut buffer = ciphertext.to_vec();
-        let opened =
-            self.key.open_in_place(nonce, Aad::from(place.to_string()), &mut buffer).map_err(|_| fails())?;
+        let opened = self.key.open_in_place(nonce, Aad::from(place.to_string()), &mut buffer).map_err(|_| fails())?;
         Ok(opened.to_vec())
     }
 }

@@ -8,8 +8,8 @@ use crate::{
     TrustError,
     authority::Validity,
     claims::{
-        AccountClaims, AccountLimits, Claims, Export, FullUserClaims, Import, NoPermissions, OperatorClaims, Permission,
-        ScopedUserClaims, SigningKey, Template, encode,
+        AccountClaims, AccountLimits, Claims, Export, FullUserClaims, Import, NoPermissions, OperatorClaims,
+        Permission, ScopedUserClaims, SigningKey, Template, encode,
     },
 };
 use jiff::Timestamp;
@@ -471,12 +471,7 @@ fn cluster_template() -> Template {
 
 /// Every role receives its replies below its own name only.
 fn billing_template() -> Template {
-    template(
-        &accounts::BILLING_PUBLISH,
-        &accounts::CLUSTER_SUBSCRIBE,
-        READER_SUBSCRIPTIONS,
-        &["STANDARD", "WEBSOCKET"],
-    )
+    template(&accounts::BILLING_PUBLISH, &accounts::CLUSTER_SUBSCRIBE, READER_SUBSCRIPTIONS, &["STANDARD", "WEBSOCKET"])
 }
 
 fn reader_template() -> Template {

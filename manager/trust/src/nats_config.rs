@@ -168,8 +168,7 @@ enum Secrecy {
 }
 
 fn absolute(folder: &Path) -> Result<PathBuf, TrustError> {
-    std::path::absolute(folder)
-        .map_err(|source| TrustError::Write { path: folder.display().to_string(), source })
+    std::path::absolute(folder).map_err(|source| TrustError::Write { path: folder.display().to_string(), source })
 }
 
 fn make_folder(path: &Path) -> Result<(), TrustError> {
@@ -188,8 +187,7 @@ fn write(path: &Path, text: &str, secrecy: Secrecy) -> Result<(), TrustError> {
     };
     let attempt = || -> std::io::Result<()> {
         let beside = path.with_extension("new");
-        let mut file =
-            std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&beside)?;
+        let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&beside)?;
         file.set_permissions(std::fs::Permissions::from_mode(mode))?;
         file.write_all(text.as_bytes())?;
         drop(file);

@@ -47,7 +47,8 @@ const RESERVED: [&str; 4] = ["kubenova.io/", "app.oam.dev/", "oam.dev/", "projec
 /// # Errors
 /// With a sentence when the document holds no Application spec.
 pub fn build(document: &str, origin: Origin<'_>) -> Result<Value, String> {
-    let document: Value = serde_json::from_str(document).map_err(|error| format!("the document is no JSON: {error}"))?;
+    let document: Value =
+        serde_json::from_str(document).map_err(|error| format!("the document is no JSON: {error}"))?;
     let kind = document.get("kind").and_then(Value::as_str).unwrap_or("Application");
     if kind != "Application" {
         return Err(format!("the document is a {kind}, not an Application"));
@@ -57,7 +58,12 @@ pub fn build(document: &str, origin: Origin<'_>) -> Result<Value, String> {
     };
     let kept = |field: &str| -> Map<String, Value> {
         let entries = document.pointer(&format!("/metadata/{field}")).and_then(Value::as_object);
-        entries.into_iter().flatten().filter(|(key, _)| !RESERVED.iter().any(|prefix| key.starts_with(prefix))).map(|(key, value)| (key.clone(), value.clone())).collect()
+        entries
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !RESERVED.iter().any(|prefix| key.starts_with(prefix)))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     };
     let (mut wanted_labels, mut annotations) = (kept("labels"), kept("annotations"));
     for (key, value) in [
@@ -96,14 +102,17 @@ pub fn progress(live: &Value, findings: &Findings) -> Finding {
     let phase = phase(live);
     let current = is_current(live);
     match phase {
-        "running" if current => Finding::new(State::Succeeded, "Running", "the application runs and is healthy").at("ready"),
+        "running" if current => {
+            Finding::new(State::Succeeded, "Running", "the application runs and is healthy").at("ready")
+        }
         "workflowFailed" | "workflowTerminated" if current => {
             let message = last_error(live, findings).unwrap_or_else(|| "the workflow failed".to_owned());
             Finding::new(State::Failed, "WorkflowFailed", message)
         }
         _ => {
             let reason = if phase.is_empty() || !current { "Applied".to_owned() } else { upper_first(phase) };
-            let message = last_error(live, findings).unwrap_or_else(|| "waiting until the application is healthy".to_owned());
+            let message =
+                last_error(live, findings).unwrap_or_else(|| "waiting until the application is healthy".to_owned());
             Finding::new(State::Running, reason, message)
         }
     }
@@ -113,29 +122,34 @@ pub fn progress(live: &Value, findings: &Findings) -> Finding {
 #[must_use]
 pub fn status(live: &Value, findings: &Findings) -> Option<ObjectStatus> {
     let text = |pointer: &str| live.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let label = |name: &str| live["metadata"]["labels"].get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let label =
+        |name: &str| live["metadata"]["labels"].get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
     let tenant_id = label(labels::TENANT_ID);
     let name = text("/metadata/name");
     if tenant_id.is_empty() || name.is_empty() {
         return None;
     }
-    let services: Vec<Value> = items(live, "/status/services").map(|service| {
-        json!({
-            "name": service["name"],
-            "healthy": service["healthy"].as_bool().unwrap_or_default(),
-            "message": service["message"].as_str().unwrap_or_default(),
-            "traits": service["traits"].as_array().into_iter().flatten().map(|part| json!({
-                "type": part["type"], "healthy": part["healthy"].as_bool().unwrap_or_default(),
-                "message": part["message"].as_str().unwrap_or_default(),
-            })).collect::<Vec<_>>(),
+    let services: Vec<Value> = items(live, "/status/services")
+        .map(|service| {
+            json!({
+                "name": service["name"],
+                "healthy": service["healthy"].as_bool().unwrap_or_default(),
+                "message": service["message"].as_str().unwrap_or_default(),
+                "traits": service["traits"].as_array().into_iter().flatten().map(|part| json!({
+                    "type": part["type"], "healthy": part["healthy"].as_bool().unwrap_or_default(),
+                    "message": part["message"].as_str().unwrap_or_default(),
+                })).collect::<Vec<_>>(),
+            })
         })
-    }).collect();
-    let steps: Vec<Value> = items(live, "/status/workflow/steps").map(|step| {
-        json!({
-            "name": step["name"], "type": step["type"], "phase": step["phase"],
-            "message": step["message"].as_str().unwrap_or_default(),
+        .collect();
+    let steps: Vec<Value> = items(live, "/status/workflow/steps")
+        .map(|step| {
+            json!({
+                "name": step["name"], "type": step["type"], "phase": step["phase"],
+                "message": step["message"].as_str().unwrap_or_default(),
+            })
         })
-    }).collect();
+        .collect();
     let last_error = last_error(live, findings);
     let detail = json!({
         "name": name,
@@ -151,7 +165,10 @@ pub fn status(live: &Value, findings: &Findings) -> Option<ObjectStatus> {
         "workflow": { "status": text("/status/workflow/status"), "message": text("/status/workflow/message"), "steps": steps },
         "lastError": last_error,
     });
-    let revision = live["metadata"]["annotations"].get(labels::REVISION).and_then(Value::as_str).and_then(|text| text.parse().ok());
+    let revision = live["metadata"]["annotations"]
+        .get(labels::REVISION)
+        .and_then(Value::as_str)
+        .and_then(|text| text.parse().ok());
     let mut conditions: Vec<Condition> = items(live, "/status/conditions").map(condition).collect();
     let truth = if is_healthy(live) { "True" } else { "False" };
     conditions.push(Condition {
@@ -214,9 +231,13 @@ fn last_error(live: &Value, findings: &Findings) -> Option<String> {
             .find_map(|condition| condition["message"].as_str().filter(|text| !text.is_empty()).map(str::to_owned))
     };
     let service = || {
-        items(live, "/status/services")
-            .filter(|service| service["healthy"] == false)
-            .find_map(|service| Some(format!("{}: {}", service["name"].as_str()?, service["message"].as_str().filter(|text| !text.is_empty())?)))
+        items(live, "/status/services").filter(|service| service["healthy"] == false).find_map(|service| {
+            Some(format!(
+                "{}: {}",
+                service["name"].as_str()?,
+                service["message"].as_str().filter(|text| !text.is_empty())?
+            ))
+        })
     };
     step.or_else(replicas).or_else(condition).or_else(service)
 }
@@ -230,7 +251,8 @@ fn upper_first(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const ORIGIN: Origin<'static> = Origin { tenant: "acme", tenant_id: "id", name: "shop", revision: 7, command_id: "cmd" };
+    const ORIGIN: Origin<'static> =
+        Origin { tenant: "acme", tenant_id: "id", name: "shop", revision: 7, command_id: "cmd" };
 
     #[test]
     fn a_document_decides_neither_its_place_nor_its_identity() {

@@ -4,14 +4,14 @@
 //! ([`outcome`]); what should exist is computed ([`components`], [`tenant`], [`application`]); what was used is added
 //! up ([`metering`]).
 
-pub mod order;
-pub mod policy;
-pub mod inbox;
-pub mod outcome;
-pub mod listing;
-pub mod observed;
-pub mod live;
-pub mod components;
-pub mod tenant;
 pub mod application;
+pub mod components;
+pub mod inbox;
+pub mod listing;
+pub mod live;
 pub mod metering;
+pub mod observed;
+pub mod order;
+pub mod outcome;
+pub mod policy;
+pub mod tenant;

@@ -73,8 +73,18 @@ pub fn verify(body: &[u8], header: Option<&str>, keys: &AcceptedKeys) -> Result<
 /// # Errors
 /// When it is for another cluster, of an unknown kind, about another object than its kind allows, or unreadable inside.
 pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<Order, Rejected> {
-    let refused = |command: Command, reason, message: String| Rejected { command: Box::new(command), unsupported: false, reason, message };
-    let unsupported = |command: Command, reason, message: String| Rejected { command: Box::new(command), unsupported: true, reason, message };
+    let refused = |command: Command, reason, message: String| Rejected {
+        command: Box::new(command),
+        unsupported: false,
+        reason,
+        message,
+    };
+    let unsupported = |command: Command, reason, message: String| Rejected {
+        command: Box::new(command),
+        unsupported: true,
+        reason,
+        message,
+    };
     if command.cluster_id != recipient.cluster_id {
         return Err(refused(command, "OtherCluster", "the order names another cluster".to_owned()));
     }
@@ -101,8 +111,16 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<Order, Rejec
     if let Err(error) = message::refuse_duplicate_keys(command.document.as_bytes()) {
         return Err(refused(command, "BadDocument", format!("the document is not acceptable JSON: {error}")));
     }
-    if command.id.is_empty() || command.revision == 0 || i64::try_from(command.revision).is_err() || i64::try_from(command.epoch).is_err() {
-        return Err(refused(command, "BadOrder", "the order has no id, or a revision or epoch out of range".to_owned()));
+    if command.id.is_empty()
+        || command.revision == 0
+        || i64::try_from(command.revision).is_err()
+        || i64::try_from(command.epoch).is_err()
+    {
+        return Err(refused(
+            command,
+            "BadOrder",
+            "the order has no id, or a revision or epoch out of range".to_owned(),
+        ));
     }
     let sha256 = signature::order_sha256(&command.kind, &command.key, &command.document);
     Ok(Order { command, kind, key, sha256 })

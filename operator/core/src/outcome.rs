@@ -79,7 +79,12 @@ impl Finding {
 
 /// The status after a finding, or none when nothing changes: the same again, or the order has already ended.
 #[must_use]
-pub fn advance(spec: &CommandSpec, present: Option<&CommandStatus>, finding: &Finding, at: &str) -> Option<CommandStatus> {
+pub fn advance(
+    spec: &CommandSpec,
+    present: Option<&CommandStatus>,
+    finding: &Finding,
+    at: &str,
+) -> Option<CommandStatus> {
     let present = present.filter(|status| status.command_id == spec.command_id);
     if present.is_some_and(|status| is_terminal(&status.state)) {
         return None;
@@ -160,7 +165,8 @@ mod tests {
     #[test]
     fn a_status_of_an_older_order_counts_for_nothing() {
         let old = CommandStatus { command_id: "older".into(), state: "succeeded".into(), ..CommandStatus::default() };
-        let next = advance(&spec(), Some(&old), &Finding::new(State::Running, "Applied", "").at("applied"), "t1").unwrap();
+        let next =
+            advance(&spec(), Some(&old), &Finding::new(State::Running, "Applied", "").at("applied"), "t1").unwrap();
         assert_eq!(next.state, "running");
         assert_eq!(next.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["stored", "applied"]);
     }

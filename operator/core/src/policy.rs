@@ -64,21 +64,27 @@ const BRAKE_SPAN: SignedDuration = SignedDuration::from_mins(10);
 pub fn judge(policy: &Policy, order: &Order, situation: &Situation, now: Timestamp) -> Result<(), Objection> {
     let refused = |reason, message: String| Err(Objection { reason, message, retry_after_seconds: None });
     if policy.freeze {
-        return refused("SiteFrozen", "the site has frozen this cluster (sovereignPolicy.freeze); ask its administrator".to_owned());
+        return refused(
+            "SiteFrozen",
+            "the site has frozen this cluster (sovereignPolicy.freeze); ask its administrator".to_owned(),
+        );
     }
     let kind = order.kind.as_str();
     if !policy.allowed_command_kinds.is_empty() && !policy.allowed_command_kinds.iter().any(|allowed| allowed == kind) {
-        let message = format!("the site does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator");
+        let message =
+            format!("the site does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator");
         return refused("KindNotAllowed", message);
     }
-    if order.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades && changes_versions(order, situation) {
+    if order.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades && changes_versions(order, situation)
+    {
         let message = "the site does not accept other component versions (sovereignPolicy.componentUpgrades); ask its administrator";
         return refused("ComponentUpgradesForbidden", message.to_owned());
     }
     if order.kind.is_delete() {
         let hour = since(&situation.deletes, now, SignedDuration::from_hours(1));
         if hour >= usize::try_from(policy.deletes_per_hour).unwrap_or(usize::MAX) {
-            let message = format!("{hour} deletes were accepted within the hour; the site allows {}", policy.deletes_per_hour);
+            let message =
+                format!("{hour} deletes were accepted within the hour; the site allows {}", policy.deletes_per_hour);
             return Err(Objection { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
         }
     }
@@ -144,7 +150,10 @@ mod tests {
         assert_eq!(reason(&frozen, &order(CommandKind::ApplyTenant, "{}"), &Situation::default()), Some("SiteFrozen"));
         let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
         assert_eq!(reason(&some, &order(CommandKind::ApplyTenant, "{}"), &Situation::default()), None);
-        assert_eq!(reason(&some, &order(CommandKind::DeleteTenant, "{}"), &Situation::default()), Some("KindNotAllowed"));
+        assert_eq!(
+            reason(&some, &order(CommandKind::DeleteTenant, "{}"), &Situation::default()),
+            Some("KindNotAllowed")
+        );
     }
 
     #[test]
@@ -170,6 +179,9 @@ mod tests {
         let same = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.14.0"}}}}"#;
         let other = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.15.0"}}}}"#;
         assert_eq!(reason(&policy, &order(CommandKind::ApplyClusterConfig, same), &situation), None);
-        assert_eq!(reason(&policy, &order(CommandKind::ApplyClusterConfig, other), &situation), Some("ComponentUpgradesForbidden"));
+        assert_eq!(
+            reason(&policy, &order(CommandKind::ApplyClusterConfig, other), &situation),
+            Some("ComponentUpgradesForbidden")
+        );
     }
 }

@@ -15,16 +15,13 @@ where
 {
     let kind = verbs::kind_of(&api);
     let config = watcher::Config::default().labels(label_selector);
-    watcher(api, config)
-        .default_backoff()
-        .touched_objects()
-        .filter_map(move |event| {
-            future::ready(match event {
-                Ok(object) => Some(object),
-                Err(error) => {
-                    tracing::debug!(kind, error = %error, "a watch broke; taking it up again");
-                    None
-                }
-            })
+    watcher(api, config).default_backoff().touched_objects().filter_map(move |event| {
+        future::ready(match event {
+            Ok(object) => Some(object),
+            Err(error) => {
+                tracing::debug!(kind, error = %error, "a watch broke; taking it up again");
+                None
+            }
         })
+    })
 }

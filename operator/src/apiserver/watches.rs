@@ -71,13 +71,13 @@ pub async fn list(client: &Client, source: Source, exactly: Option<u64>) -> Resu
     let mut listing = Listing::default();
     loop {
         let page = match source {
-            Source::Namespaces => {
-                page(namespaces(client).list_metadata(&params).await, |object| Some(counted::namespace(&object.metadata)))
-            }
+            Source::Namespaces => page(namespaces(client).list_metadata(&params).await, |object| {
+                Some(counted::namespace(&object.metadata))
+            }),
             Source::Pods => page(pods(client).list(&params).await, pod),
-            Source::Applications => {
-                page(applications(client).list_metadata(&params).await, |object| Some(counted::application(&object.metadata)))
-            }
+            Source::Applications => page(applications(client).list_metadata(&params).await, |object| {
+                Some(counted::application(&object.metadata))
+            }),
         };
         let page = match page {
             Ok(page) => page,
@@ -99,7 +99,9 @@ pub async fn list(client: &Client, source: Source, exactly: Option<u64>) -> Resu
 /// # Errors
 /// When the call fails.
 pub async fn head(client: &Client, source: Source) -> Result<Option<u64>, Error> {
-    Ok(versions_page(client, source, &ListParams::default().limit(1)).await?.map(|page| page.version.unwrap_or_default()))
+    Ok(versions_page(client, source, &ListParams::default().limit(1))
+        .await?
+        .map(|page| page.version.unwrap_or_default()))
 }
 
 /// UID and version of every object of a source, by a quorum read; none when the kind is not installed.
@@ -124,10 +126,12 @@ async fn versions_page(client: &Client, source: Source, params: &ListParams) -> 
         Source::Namespaces => {
             page(namespaces(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
         }
-        Source::Pods => page(pods(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata))),
-        Source::Applications => {
-            page(applications(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
+        Source::Pods => {
+            page(pods(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
         }
+        Source::Applications => page(applications(client).list_metadata(params).await, |object| {
+            Some(counted::application(&object.metadata))
+        }),
     };
     match page {
         Ok(page) => Ok(Some(page)),
@@ -141,7 +145,11 @@ async fn versions_page(client: &Client, source: Source, params: &ListParams) -> 
 ///
 /// # Errors
 /// When it cannot be opened for another reason than a lost history.
-pub async fn watch(client: &Client, source: Source, from: u64) -> Result<BoxStream<'static, Result<Heard, Error>>, Error> {
+pub async fn watch(
+    client: &Client,
+    source: Source,
+    from: u64,
+) -> Result<BoxStream<'static, Result<Heard, Error>>, Error> {
     let params = WatchParams::default().timeout(WATCH_SECONDS);
     let from = from.to_string();
     let opened = match source {
@@ -150,7 +158,9 @@ pub async fn watch(client: &Client, source: Source, from: u64) -> Result<BoxStre
         }),
         Source::Pods => pods(client).watch(&params, &from).await.map(|events| told(source, events, pod)),
         Source::Applications => applications(client).watch_metadata(&params, &from).await.map(|events| {
-            told(source, events, |object: &PartialObjectMeta<DynamicObject>| Some(counted::application(&object.metadata)))
+            told(source, events, |object: &PartialObjectMeta<DynamicObject>| {
+                Some(counted::application(&object.metadata))
+            })
         }),
     };
     match opened {

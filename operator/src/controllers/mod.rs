@@ -3,10 +3,10 @@
 //! [`dispatch`] turns inbox records into objects; the others make the cluster look like those objects, and [`report`]
 //! says how they are. You get a name, not a reason: every pass starts from the beginning.
 
-pub mod work;
-pub mod dispatch;
-pub mod cluster_config;
-pub mod tenant;
 pub mod application;
+pub mod cluster_config;
+pub mod dispatch;
 pub mod leftovers;
 pub mod report;
+pub mod tenant;
+pub mod work;

@@ -68,7 +68,15 @@ async fn config(ctx: &Context) -> Result<(), apiserver::Error> {
         let status = config.status.get_or_insert_default();
         let mut changed = set_usage(&mut status.conditions, &usage, generation);
         let (truth, reason, message) = sum_up(&status.conditions);
-        changed |= conditions::set(&mut status.conditions, condition::READY, truth, &reason, &message, generation, clock::now());
+        changed |= conditions::set(
+            &mut status.conditions,
+            condition::READY,
+            truth,
+            &reason,
+            &message,
+            generation,
+            clock::now(),
+        );
         if status.observed_generation != generation {
             status.observed_generation = generation;
             changed = true;
@@ -88,7 +96,15 @@ fn set_usage(conditions: &mut Vec<Condition>, usage: &UsageHealth, generation: O
         (false, "Starting") => Truth::Unknown,
         (false, _) => Truth::False,
     };
-    conditions::set(conditions, condition::USAGE_REPORTING, truth, usage.reason, &usage.message, generation, clock::now())
+    conditions::set(
+        conditions,
+        condition::USAGE_REPORTING,
+        truth,
+        usage.reason,
+        &usage.message,
+        generation,
+        clock::now(),
+    )
 }
 
 /// Ready, and if not, the first condition in order that says why.
@@ -116,8 +132,24 @@ mod tests {
             conditions::set(&mut conditions, step, Truth::True, "Ok", "", None, clock::now());
         }
         assert_eq!(sum_up(&conditions).0, Truth::True);
-        conditions::set(&mut conditions, condition::KUBEVELA_READY, Truth::False, "Broken", "no pods", None, clock::now());
-        conditions::set(&mut conditions, condition::CAPSULE_READY, Truth::Unknown, "Installing", "", None, clock::now());
+        conditions::set(
+            &mut conditions,
+            condition::KUBEVELA_READY,
+            Truth::False,
+            "Broken",
+            "no pods",
+            None,
+            clock::now(),
+        );
+        conditions::set(
+            &mut conditions,
+            condition::CAPSULE_READY,
+            Truth::Unknown,
+            "Installing",
+            "",
+            None,
+            clock::now(),
+        );
         assert_eq!(sum_up(&conditions).1, "Installing");
         assert_eq!(sum_up(&[]).0, Truth::Unknown);
     }

@@ -28,7 +28,8 @@ where
     loop {
         let now = Instant::now();
         while busy.len() < CONCURRENCY {
-            let ready = due.iter().find(|(name, at)| **at <= now && !busy.contains(*name)).map(|(name, _)| name.clone());
+            let ready =
+                due.iter().find(|(name, at)| **at <= now && !busy.contains(*name)).map(|(name, _)| name.clone());
             let Some(name) = ready else { break };
             due.remove(&name);
             busy.insert(name.clone());
@@ -68,7 +69,8 @@ mod tests {
     async fn a_name_called_twice_while_busy_runs_once_more_and_never_twice_at_once() {
         let shutdown = Shutdown::new();
         let log = Mutex::new(Vec::new());
-        let calls = futures::stream::iter([vec!["a".to_owned()], vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]]);
+        let calls =
+            futures::stream::iter([vec!["a".to_owned()], vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]]);
         let work = run(calls, &shutdown, |name| {
             let log = &log;
             async move {

@@ -41,7 +41,9 @@ impl FenceKeeper {
         for wait in backoff::forever() {
             match read(ctx, records).await {
                 Ok((stored, now)) => return Some(Self(Mutex::new(Known { now, stored }))),
-                Err(error) => tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the fence; trying again"),
+                Err(error) => {
+                    tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the fence; trying again")
+                }
             }
             tokio::select! {
                 () = ctx.shutdown.requested() => return None,

@@ -114,13 +114,16 @@ impl Inbox {
     async fn unverified(&self, error: &Unreadable) -> Verdict {
         let reason = telemetry::chain(error);
         let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
-        let message = format!("an order was dropped unread: {reason}; if this goes on, somebody else writes to the broker");
+        let message =
+            format!("an order was dropped unread: {reason}; if this goes on, somebody else writes to the broker");
         event::publish(&self.ctx.apiserver, event::Kind::Warning, "OrderUnverified", &message, about).await;
         Verdict::Poison(reason)
     }
 
     async fn receipt(&self, delivery: Delivery) -> Verdict {
-        if let Err(error) = self.keys.verify(PayloadType::Receipt, &delivery.payload, delivery.header(signature::HEADER)) {
+        if let Err(error) =
+            self.keys.verify(PayloadType::Receipt, &delivery.payload, delivery.header(signature::HEADER))
+        {
             return Verdict::Poison(telemetry::chain(&error));
         }
         let list: ReceiptList = match message::from_json(&delivery.payload) {
@@ -144,7 +147,8 @@ impl Inbox {
     }
 
     async fn order(&self, command: Command, delivery: &Delivery) -> Result<(), NotNow> {
-        let recipient = Recipient { cluster_id: self.ctx.identity.cluster_id(), cluster_uid: self.ctx.identity.cluster_uid() };
+        let recipient =
+            Recipient { cluster_id: self.ctx.identity.cluster_id(), cluster_uid: self.ctx.identity.cluster_uid() };
         let order = match order::accept(command, recipient) {
             Ok(order) => order,
             Err(rejected) => {
@@ -184,7 +188,13 @@ impl Inbox {
                 Ok(record) => {
                     failpoint::passing("inbound.stored");
                     self.fence.raise_floor(&order);
-                    tracing::info!(command.id = order.command.id, revision = order.command.revision, key = order.command.key, kind = order.command.kind, "stored an order");
+                    tracing::info!(
+                        command.id = order.command.id,
+                        revision = order.command.revision,
+                        key = order.command.key,
+                        kind = order.command.kind,
+                        "stored an order"
+                    );
                     self.ctx.outcomes.tell(&record);
                     return Ok(());
                 }
@@ -208,14 +218,26 @@ impl Inbox {
 
     async fn diverged(&self, order: &Order) -> Result<(), NotNow> {
         let message = "the cluster holds another order of the same revision; the Manager's database was restored or copied: run kubenova-manager recover";
-        tracing::error!(command.id = order.command.id, revision = order.command.revision, key = order.command.key, "an order of a known revision says something else");
+        tracing::error!(
+            command.id = order.command.id,
+            revision = order.command.revision,
+            key = order.command.key,
+            "an order of a known revision says something else"
+        );
         let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
         event::publish(&self.ctx.apiserver, event::Kind::Warning, "Divergence", message, about).await;
         self.answer(&order.command, State::Refused, "Divergence", message, 0).await
     }
 
     /// Publishes a verdict about an order that is not stored. Done only when the stream has it.
-    async fn answer(&self, command: &Command, state: State, reason: &str, text: &str, retry_after_seconds: u32) -> Result<(), NotNow> {
+    async fn answer(
+        &self,
+        command: &Command,
+        state: State,
+        reason: &str,
+        text: &str,
+        retry_after_seconds: u32,
+    ) -> Result<(), NotNow> {
         tracing::info!(command.id = command.id, state = state.as_str(), reason, "answered an order without storing it");
         let outcome = Outcome {
             command_id: command.id.clone(),

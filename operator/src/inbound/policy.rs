@@ -41,7 +41,8 @@ async fn read(file: &Path) -> Result<Policy, Objection> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Policy::default()),
         Err(error) => return Err(unreadable(format!("the site's policy file cannot be read: {error}"))),
     };
-    serde_saphyr::from_str(&text).map_err(|error| unreadable(format!("the site's policy cannot be understood: {error}")))
+    serde_saphyr::from_str(&text)
+        .map_err(|error| unreadable(format!("the site's policy cannot be understood: {error}")))
 }
 
 /// Reads only what this order is judged against.

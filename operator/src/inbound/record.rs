@@ -59,7 +59,12 @@ impl Records {
     ///
     /// # Errors
     /// When the call fails; a conflict when the record changed since it was judged.
-    pub async fn store(&self, held: Option<NovaCommand>, order: &Order, delivery: &Delivery) -> Result<NovaCommand, Error> {
+    pub async fn store(
+        &self,
+        held: Option<NovaCommand>,
+        order: &Order,
+        delivery: &Delivery,
+    ) -> Result<NovaCommand, Error> {
         let command = &order.command;
         let spec = CommandSpec {
             body: String::from_utf8_lossy(&delivery.payload).into_owned(),
@@ -101,7 +106,8 @@ async fn tidy_once(ctx: &Context, records: &Records, fence: &FenceKeeper) -> Res
     let highest = all.iter().map(|record| record.spec.revision).max().unwrap_or_default();
     let floor = i64::try_from(fence.now().floor).unwrap_or(i64::MAX);
     let now = clock::now();
-    let settled: Vec<&NovaCommand> = all.iter().filter(|record| may_be_forgotten(record, highest, floor, now)).collect();
+    let settled: Vec<&NovaCommand> =
+        all.iter().filter(|record| may_be_forgotten(record, highest, floor, now)).collect();
     if settled.is_empty() {
         return Ok(());
     }
@@ -117,7 +123,10 @@ async fn tidy_once(ctx: &Context, records: &Records, fence: &FenceKeeper) -> Res
 fn may_be_forgotten(record: &NovaCommand, highest: i64, floor: i64, now: Timestamp) -> bool {
     let spec = &record.spec;
     let is_delete = CommandKind::parse(&spec.kind).is_some_and(CommandKind::is_delete);
-    let settled = record.status.as_ref().is_some_and(|status| status.command_id == spec.command_id && outcome::is_terminal(&status.state));
+    let settled = record
+        .status
+        .as_ref()
+        .is_some_and(|status| status.command_id == spec.command_id && outcome::is_terminal(&status.state));
     let old = spec.stored_at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) > DELETE_KEPT);
     is_delete && settled && old && spec.revision <= floor && spec.revision < highest
 }

@@ -1,10 +1,6 @@
 //! `POST /enrollment/v1`: the one request that carries the token's secret, sent only over a pinned connection.
 
-use super::{
-    identity::Keys,
-    pinned::PinVerifier,
-    story::Fault,
-};
+use super::{identity::Keys, pinned::PinVerifier, story::Fault};
 use jiff::Timestamp;
 use kubenova_crds::cluster_config::condition;
 use kubenova_runtime::{clock, telemetry};
@@ -45,13 +41,21 @@ struct Problem {
 pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRequest) -> Result<Answered, Fault> {
     let verifier = PinVerifier::new(&token.ca_spki_sha256);
     let client = client(&verifier).map_err(|error| {
-        Fault::new(condition::TLS_VERIFIED, "ClientFailed", format!("could not set up TLS: {}", telemetry::chain(&error)))
+        Fault::new(
+            condition::TLS_VERIFIED,
+            "ClientFailed",
+            format!("could not set up TLS: {}", telemetry::chain(&error)),
+        )
     })?;
     let url = format!("{}{PATH}", endpoint.trim_end_matches('/'));
     let sent_at = clock::now_ms();
     let response = client.post(&url).bearer_auth(&token.secret).json(request).send().await;
     let response = response.map_err(|error| connection_fault(endpoint, &verifier, &error))?;
-    let header = response.headers().get("date").and_then(|value| value.to_str().ok()).and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
+    let header = response
+        .headers()
+        .get("date")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
     let middle = i64::midpoint(sent_at, clock::now_ms());
     let status = response.status();
     let body = read(response).await.map_err(|error| connection_fault(endpoint, &verifier, &error))?;
@@ -68,7 +72,11 @@ pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRe
 ///
 /// # Errors
 /// When the stored keys are damaged.
-pub fn request(token: &EnrollmentToken, keys: &Keys, kubernetes_version: &str) -> Result<EnrollmentRequest, super::identity::MakeError> {
+pub fn request(
+    token: &EnrollmentToken,
+    keys: &Keys,
+    kubernetes_version: &str,
+) -> Result<EnrollmentRequest, super::identity::MakeError> {
     Ok(EnrollmentRequest {
         cluster_id: token.cluster_id.clone(),
         cluster_uid: keys.cluster_uid.clone(),
@@ -85,7 +93,11 @@ fn client(verifier: &Arc<PinVerifier>) -> reqwest::Result<reqwest::Client> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::<PinVerifier>::clone(verifier))
         .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(config).timeout(REQUEST_LIMIT).redirect(reqwest::redirect::Policy::none()).build()
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(config)
+        .timeout(REQUEST_LIMIT)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
 }
 
 async fn read(mut response: reqwest::Response) -> reqwest::Result<Vec<u8>> {
@@ -105,7 +117,8 @@ fn connection_fault(endpoint: &str, verifier: &PinVerifier, error: &reqwest::Err
     }
     let cause = telemetry::chain(error);
     if error.is_timeout() {
-        let message = format!("{endpoint} did not answer within 12 s: {cause}; is something in between holding the connection?");
+        let message =
+            format!("{endpoint} did not answer within 12 s: {cause}; is something in between holding the connection?");
         return Fault::new(condition::ENDPOINT_REACHABLE, "NoAnswer", message);
     }
     if error.is_connect() {
@@ -117,17 +130,25 @@ fn connection_fault(endpoint: &str, verifier: &PinVerifier, error: &reqwest::Err
 
 fn understand(body: &[u8]) -> Result<EnrollmentAnswer, Fault> {
     serde_json::from_slice(body).map_err(|error| {
-        let message = format!("the Manager's answer cannot be read: {error}; are Manager and Operator of fitting versions?");
+        let message =
+            format!("the Manager's answer cannot be read: {error}; are Manager and Operator of fitting versions?");
         Fault::new(condition::IDENTITY_ISSUED, "AnswerUnreadable", message)
     })
 }
 
 fn refusal(status: u16, body: &[u8]) -> Fault {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
-    let detail = [problem.detail, problem.title].into_iter().find(|text| !text.is_empty()).unwrap_or_else(|| format!("HTTP {status}"));
+    let detail = [problem.detail, problem.title]
+        .into_iter()
+        .find(|text| !text.is_empty())
+        .unwrap_or_else(|| format!("HTTP {status}"));
     let reason = if problem.reason.is_empty() { format!("Http{status}") } else { camel_case(&problem.reason) };
     if status >= 500 || status == 429 {
-        return Fault::new(condition::IDENTITY_ISSUED, reason, format!("the Manager could not answer: {detail}; trying again"));
+        return Fault::new(
+            condition::IDENTITY_ISSUED,
+            reason,
+            format!("the Manager could not answer: {detail}; trying again"),
+        );
     }
     let remedy = "get a new token with POST /api/v1/clusters/{cluster}/tokens and install with it";
     Fault::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))

@@ -4,11 +4,11 @@
 //! identity is used again at every start, without asking anybody; a fresh token makes a new one, and until the Manager
 //! has accepted it the old one stays in use. After this: `session`.
 
-pub mod story;
-pub mod reach;
-pub mod pinned;
 pub mod enroll;
 pub mod identity;
+pub mod pinned;
+pub mod reach;
+pub mod story;
 
 use crate::{
     apiserver::{self, client::Apiserver, server},
@@ -17,11 +17,7 @@ use crate::{
 use identity::{Identity, Kept, Keys, Vault};
 use kubenova_crds::cluster_config::condition;
 use kubenova_runtime::{backoff, failpoint, shutdown::Shutdown, telemetry};
-use kubenova_schema::{
-    enrollment::EnrollmentAnswer,
-    signature::sha256_hex,
-    token::EnrollmentToken,
-};
+use kubenova_schema::{enrollment::EnrollmentAnswer, signature::sha256_hex, token::EnrollmentToken};
 use reach::url_parts::HostPort;
 use std::{path::Path, time::Duration};
 use story::{Fault, Story, Teller};
@@ -56,7 +52,9 @@ pub async fn prepare(apiserver: &Apiserver, shutdown: &Shutdown) -> Result<Optio
         match read_here(apiserver, &teller).await {
             Ok(here) => return Ok(Some(here)),
             Err(error) if error.is_not_found() => return Err(JoinError::CrdMissing),
-            Err(error) => tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster; trying again"),
+            Err(error) => {
+                tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster; trying again")
+            }
         }
         if pause(shutdown, wait).await.is_none() {
             break;
@@ -108,7 +106,11 @@ async fn pause(shutdown: &Shutdown, wait: Duration) -> Option<()> {
 /// One attempt, from the beginning.
 async fn attempt(vault: &Vault, settings: &Settings, here: &Here, story: &mut Story) -> Result<Identity, Fault> {
     let stored = |error: apiserver::Error| {
-        Fault::new(condition::IDENTITY_ISSUED, "SecretUnavailable", format!("could not use the Secret kubenova-identity: {}", apiserver::error::chain(&error)))
+        Fault::new(
+            condition::IDENTITY_ISSUED,
+            "SecretUnavailable",
+            format!("could not use the Secret kubenova-identity: {}", apiserver::error::chain(&error)),
+        )
     };
     let kept = vault.read().await.map_err(stored)?;
     let usable = kept.current.clone().filter(|identity| identity.cluster_uid() == here.cluster_uid);
@@ -126,7 +128,12 @@ async fn attempt(vault: &Vault, settings: &Settings, here: &Here, story: &mut St
         Err(fault) => match usable {
             // A fresh token that does not work must not take a working cluster offline.
             Some(identity) => {
-                tracing::warn!(condition = fault.condition, reason = fault.reason, message = fault.message, "could not enroll with the fresh token; the stored identity stays in use");
+                tracing::warn!(
+                    condition = fault.condition,
+                    reason = fault.reason,
+                    message = fault.message,
+                    "could not enroll with the fresh token; the stored identity stays in use"
+                );
                 Ok(reuse(&identity, story))
             }
             None => Err(fault),
@@ -155,12 +162,19 @@ async fn read_token(file: &Path) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-async fn enroll(vault: &Vault, kept: Kept, text: Option<&str>, here: &Here, story: &mut Story) -> Result<Identity, Fault> {
+async fn enroll(
+    vault: &Vault,
+    kept: Kept,
+    text: Option<&str>,
+    here: &Here,
+    story: &mut Story,
+) -> Result<Identity, Fault> {
     let Some(text) = text else {
         let message = "no enrollment token is there; install the chart with --set enrollment.token=kn1.…";
         return Err(Fault::new(condition::TOKEN_ACCEPTED, "TokenMissing", message));
     };
-    let token = EnrollmentToken::decode(text).map_err(|error| Fault::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", error.to_string()))?;
+    let token = EnrollmentToken::decode(text)
+        .map_err(|error| Fault::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", error.to_string()))?;
     let sha256 = sha256_hex(text.as_bytes());
     let (kept, keys) = match &kept.pending {
         Some(keys) if keys.token_sha256 == sha256 && keys.cluster_uid == here.cluster_uid => {
@@ -176,18 +190,29 @@ async fn enroll(vault: &Vault, kept: Kept, text: Option<&str>, here: &Here, stor
     failpoint::passing("join.keys-stored");
     let answer = ask(&token, &keys, here, story).await?;
     if answer.cluster_id != token.cluster_id {
-        let message = format!("the Manager answered for cluster \"{}\", the token is for \"{}\"", answer.cluster_id, token.cluster_id);
+        let message = format!(
+            "the Manager answered for cluster \"{}\", the token is for \"{}\"",
+            answer.cluster_id, token.cluster_id
+        );
         return Err(Fault::new(condition::IDENTITY_ISSUED, "OtherCluster", message));
     }
     failpoint::passing("join.answered");
     let identity = Identity { keys, answer };
     vault.store_answer(kept, identity.clone()).await.map_err(|error| secret_fault(&error))?;
-    story.passed(condition::IDENTITY_ISSUED, "Issued", format!("certificate and broker credentials until {}", identity.answer.expires_at));
+    story.passed(
+        condition::IDENTITY_ISSUED,
+        "Issued",
+        format!("certificate and broker credentials until {}", identity.answer.expires_at),
+    );
     Ok(identity)
 }
 
 fn keys_fault(error: identity::MakeError) -> Fault {
-    Fault::new(condition::IDENTITY_ISSUED, "KeysFailed", format!("could not make or use this cluster's keys: {}", telemetry::chain(&error)))
+    Fault::new(
+        condition::IDENTITY_ISSUED,
+        "KeysFailed",
+        format!("could not make or use this cluster's keys: {}", telemetry::chain(&error)),
+    )
 }
 
 fn secret_fault(error: &apiserver::Error) -> Fault {
@@ -213,8 +238,12 @@ async fn ask(token: &EnrollmentToken, keys: &Keys, here: &Here, story: &mut Stor
             }
         }
     }
-    let (fault, told) = furthest
-        .unwrap_or_else(|| (Fault::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", "the token names no endpoint; get a new one"), Story::default()));
+    let (fault, told) = furthest.unwrap_or_else(|| {
+        (
+            Fault::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", "the token names no endpoint; get a new one"),
+            Story::default(),
+        )
+    });
     *story = told;
     Err(fault)
 }
@@ -226,14 +255,22 @@ async fn ask_one(
     story: &mut Story,
 ) -> Result<EnrollmentAnswer, Fault> {
     let Some(target) = HostPort::parse(endpoint) else {
-        return Err(Fault::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", format!("\"{endpoint}\" in the token is no https:// URL; get a new one")));
+        return Err(Fault::new(
+            condition::TOKEN_ACCEPTED,
+            "TokenUnreadable",
+            format!("\"{endpoint}\" in the token is no https:// URL; get a new one"),
+        ));
     };
     let (addresses, reason) = reach::resolve(&target).await?;
     story.passed(condition::DNS_RESOLVED, reason, format!("{} is {}", target.host, join(&addresses)));
     reach::connect(&target, &addresses).await?;
     story.passed(condition::ENDPOINT_REACHABLE, "Connected", format!("TCP {}:{} answers", target.host, target.port));
     let answered = enroll::ask(endpoint, token, request).await?;
-    story.passed(condition::TLS_VERIFIED, "Pinned", "the Manager's certificate verifies under the CA that the token pins");
+    story.passed(
+        condition::TLS_VERIFIED,
+        "Pinned",
+        "the Manager's certificate verifies under the CA that the token pins",
+    );
     tell_clock(answered.clock_offset_ms, story);
     let answer = answered.answer?;
     story.passed(condition::TOKEN_ACCEPTED, "Accepted", "the Manager accepted the token");
@@ -247,10 +284,17 @@ fn join(addresses: &[std::net::SocketAddr]) -> String {
 fn tell_clock(offset_ms: Option<i64>, story: &mut Story) {
     match offset_ms {
         Some(offset) if offset.abs() > CLOCK_TOLERANCE_MS => {
-            let message = format!("this cluster's clock differs from the Manager's by {} s; mend the node's time synchronization", offset / 1000);
+            let message = format!(
+                "this cluster's clock differs from the Manager's by {} s; mend the node's time synchronization",
+                offset / 1000
+            );
             story.warned(condition::CLOCK_IN_SYNC, "ClockSkewed", message);
         }
-        Some(offset) => story.passed(condition::CLOCK_IN_SYNC, "InSync", format!("within {} s of the Manager's clock", offset.abs() / 1000 + 1)),
+        Some(offset) => story.passed(
+            condition::CLOCK_IN_SYNC,
+            "InSync",
+            format!("within {} s of the Manager's clock", offset.abs() / 1000 + 1),
+        ),
         None => story.passed(condition::CLOCK_IN_SYNC, "NotTold", "the Manager did not tell its time"),
     }
 }

@@ -35,7 +35,9 @@ impl PinVerifier {
     /// For this hex SHA-256 of a CA's SubjectPublicKeyInfo.
     #[must_use]
     pub fn new(pin: &str) -> Arc<Self> {
-        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let provider = CryptoProvider::get_default()
+            .cloned()
+            .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
         Arc::new(Self { pin: pin.to_ascii_lowercase(), provider, refusal: Mutex::new(None) })
     }
 
@@ -56,7 +58,8 @@ impl PinVerifier {
         server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let Some(anchor) = intermediates.iter().find(|der| spki_sha256(der).as_deref() == Some(self.pin.as_str())) else {
+        let Some(anchor) = intermediates.iter().find(|der| spki_sha256(der).as_deref() == Some(self.pin.as_str()))
+        else {
             let message = "no CA in the server's chain is the one the token pins; is this the Manager that made the token, or does something in between replace its certificate?".to_owned();
             return Err(self.refuse("PinMismatch", message, rustls::CertificateError::UnknownIssuer.into()));
         };
@@ -64,18 +67,24 @@ impl PinVerifier {
         roots.add(anchor.clone().into_owned())?;
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms).map_err(|error| {
-            let (reason, remedy) = match &error {
-                rustls::Error::InvalidCertificate(
-                    rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
-                ) => ("CertificateExpired", "renew it at the Manager, or mend this node's clock"),
-                rustls::Error::InvalidCertificate(
-                    rustls::CertificateError::NotValidYet | rustls::CertificateError::NotValidYetContext { .. },
-                ) => ("CertificateNotYetValid", "mend this node's clock"),
-                _ => ("CertificateInvalid", "ask the Manager's administrator"),
-            };
-            self.refuse(reason, format!("the Manager's certificate does not verify under the pinned CA: {error}; {remedy}"), error)
-        })?;
+        verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms).map_err(
+            |error| {
+                let (reason, remedy) = match &error {
+                    rustls::Error::InvalidCertificate(
+                        rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
+                    ) => ("CertificateExpired", "renew it at the Manager, or mend this node's clock"),
+                    rustls::Error::InvalidCertificate(
+                        rustls::CertificateError::NotValidYet | rustls::CertificateError::NotValidYetContext { .. },
+                    ) => ("CertificateNotYetValid", "mend this node's clock"),
+                    _ => ("CertificateInvalid", "ask the Manager's administrator"),
+                };
+                self.refuse(
+                    reason,
+                    format!("the Manager's certificate does not verify under the pinned CA: {error}; {remedy}"),
+                    error,
+                )
+            },
+        )?;
         verify_server_name(&certificate, server_name).map_err(|error| {
             let message = format!("the Manager's certificate is not for the name in the token: {error}; set the Manager's public host name");
             self.refuse("NameMismatch", message, error)
@@ -146,7 +155,12 @@ mod tests {
         Chain { leaf: leaf.der().clone(), ca: ca.der().clone(), pin }
     }
 
-    fn check(pin: &str, leaf: &CertificateDer<'static>, ca: &CertificateDer<'static>, name: &str) -> Option<&'static str> {
+    fn check(
+        pin: &str,
+        leaf: &CertificateDer<'static>,
+        ca: &CertificateDer<'static>,
+        name: &str,
+    ) -> Option<&'static str> {
         let verifier = PinVerifier::new(pin);
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));

@@ -59,7 +59,9 @@ pub async fn resolve(target: &HostPort) -> Result<(Vec<SocketAddr>, &'static str
             Ok((addresses, "Resolved"))
         }
         Ok(Err(error)) => Err(fault("NameNotFound", format!("could not resolve \"{host}\": {error}; {remedy}"))),
-        Err(_) => Err(fault("NameServerTimeout", format!("no name server answered for \"{host}\" within 5 s; {remedy}"))),
+        Err(_) => {
+            Err(fault("NameServerTimeout", format!("no name server answered for \"{host}\" within 5 s; {remedy}")))
+        }
     }
 }
 

@@ -110,7 +110,15 @@ impl Teller {
             let mut changed = false;
             for step in STEPS {
                 if !conditions.iter().any(|condition| condition.type_ == step) {
-                    changed |= conditions::set(conditions, step, Truth::Unknown, "NotReached", "not tried yet", generation, clock::now());
+                    changed |= conditions::set(
+                        conditions,
+                        step,
+                        Truth::Unknown,
+                        "NotReached",
+                        "not tried yet",
+                        generation,
+                        clock::now(),
+                    );
                 }
             }
             changed
@@ -128,8 +136,19 @@ impl Teller {
             news.clear();
             let mut changed = false;
             for line in &story.lines {
-                let before = conditions.iter().find(|condition| condition.type_ == line.condition).map(|condition| (condition.status.clone(), condition.reason.clone()));
-                changed |= conditions::set(conditions, line.condition, line.truth, &line.reason, &line.message, generation, clock::now());
+                let before = conditions
+                    .iter()
+                    .find(|condition| condition.type_ == line.condition)
+                    .map(|condition| (condition.status.clone(), condition.reason.clone()));
+                changed |= conditions::set(
+                    conditions,
+                    line.condition,
+                    line.truth,
+                    &line.reason,
+                    &line.message,
+                    generation,
+                    clock::now(),
+                );
                 if before != Some((line.truth.as_str().to_owned(), line.reason.clone())) {
                     news.push(line.clone());
                 }
@@ -140,7 +159,12 @@ impl Teller {
         for line in news {
             match line.truth {
                 Truth::False => {
-                    tracing::warn!(condition = line.condition, reason = line.reason, message = line.message, "the join is held up");
+                    tracing::warn!(
+                        condition = line.condition,
+                        reason = line.reason,
+                        message = line.message,
+                        "the join is held up"
+                    );
                     self.event(event::Kind::Warning, &line.reason, &line.message).await;
                 }
                 Truth::True => tracing::info!(condition = line.condition, reason = line.reason, "the join went on"),

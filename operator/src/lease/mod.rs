@@ -4,11 +4,7 @@
 //! The holder is the pod's UID, so a restarted container need not wait for expiry. Expiry of another's lease is judged
 //! by our own monotonic clock since we last saw it change, never by comparing clocks. A lost lease ends the process.
 
-use crate::apiserver::{
-    Error,
-    client::Apiserver,
-    verbs,
-};
+use crate::apiserver::{Error, client::Apiserver, verbs};
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
     apimachinery::pkg::apis::meta::v1::MicroTime,
@@ -69,10 +65,18 @@ pub async fn acquire(apiserver: &Apiserver, keeping: Keeping, shutdown: &Shutdow
     None
 }
 
-async fn attempt(api: &Api<Lease>, keeping: &Keeping, seen: &mut Option<(String, Instant)>) -> Result<Option<Lease>, Error> {
+async fn attempt(
+    api: &Api<Lease>,
+    keeping: &Keeping,
+    seen: &mut Option<(String, Instant)>,
+) -> Result<Option<Lease>, Error> {
     let Some(mut lease) = verbs::get(api, NAME).await? else {
         let lease = Lease {
-            metadata: ObjectMeta { name: Some(NAME.to_owned()), namespace: Some(keeping.namespace.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(NAME.to_owned()),
+                namespace: Some(keeping.namespace.clone()),
+                ..ObjectMeta::default()
+            },
             spec: Some(claimed(&LeaseSpec::default(), keeping)),
         };
         return verbs::create_if_absent(api, &lease).await;
@@ -81,7 +85,10 @@ async fn attempt(api: &Api<Lease>, keeping: &Keeping, seen: &mut Option<(String,
     let holder = spec.holder_identity.clone().unwrap_or_default();
     if !holder.is_empty() && holder != keeping.holder {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
-        let limit = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok()).map_or(keeping.duration, Duration::from_secs);
+        let limit = spec
+            .lease_duration_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(keeping.duration, Duration::from_secs);
         match seen {
             Some((known, since)) if *known == version => {
                 if since.elapsed() < limit {
@@ -137,7 +144,9 @@ impl Held {
                     tracing::error!("lost the lease to another pod; stopping");
                     return None;
                 }
-                Ok(Err(error)) => tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not renew the lease"),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not renew the lease")
+                }
                 Err(_) => tracing::warn!("could not renew the lease in time"),
             }
             if renewed.elapsed() + third >= self.keeping.duration {

@@ -128,10 +128,13 @@ impl Follower {
                 Some(Ok(Heard::Change(change))) => {
                     *reached = (*reached).max(match &*change {
                         Change::Put(sighting) => sighting.resource_version,
-                        Change::Removed { resource_version, .. } | Change::Bookmark(resource_version) => *resource_version,
+                        Change::Removed { resource_version, .. } | Change::Bookmark(resource_version) => {
+                            *resource_version
+                        }
                     });
                     *current_ms = received_ms;
-                    if self.told.send(Told::Change { source: self.source, change: *change, received_ms }).await.is_err() {
+                    if self.told.send(Told::Change { source: self.source, change: *change, received_ms }).await.is_err()
+                    {
                         return End::Closed;
                     }
                 }

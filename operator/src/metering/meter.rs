@@ -147,7 +147,9 @@ impl Running {
                     self.open.insert(window, report.resource_version().unwrap_or_default());
                     open.push((window, report));
                 }
-                ReportState::Sealed => newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone()))),
+                ReportState::Sealed => {
+                    newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone())))
+                }
             }
         }
         open.sort_by_key(|(window, _)| std::cmp::Reverse(window.start));
@@ -233,7 +235,8 @@ impl Running {
             tracing::warn!("the API server's history since the last checkpoint is gone; stating a gap");
         }
         for source in Source::ALL {
-            lists[source as usize] = match until_done(|| watches::list(client, source, None), &self.parts.health).await {
+            lists[source as usize] = match until_done(|| watches::list(client, source, None), &self.parts.health).await
+            {
                 Listed::Objects(listing) => listing,
                 Listed::NotInstalled | Listed::Gone => Listing::default(),
             };
@@ -352,7 +355,11 @@ impl Running {
         let signature = match reports::sign(&self.parts.nkey_seed, &sealed.manifest) {
             Ok(signature) => signature,
             Err(error) => {
-                unwell(&self.parts.health, "SigningFailed", format!("could not sign a window: {error}; enroll the cluster again"));
+                unwell(
+                    &self.parts.health,
+                    "SigningFailed",
+                    format!("could not sign a window: {error}; enroll the cluster again"),
+                );
                 return Ok(false);
             }
         };

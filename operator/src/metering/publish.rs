@@ -4,7 +4,11 @@
 //! again after every connect, and again on an interval, until its receipt arrives: the ledger counts it once. Receipts
 //! must name the manifest's very hash.
 
-use super::{ReceiptDelivery, health::{UsageHealth, unwell}, reports};
+use super::{
+    ReceiptDelivery,
+    health::{UsageHealth, unwell},
+    reports,
+};
 use crate::apiserver::usage::{self, Written};
 use kube::{Client, ResourceExt as _};
 use kubenova_bus::{Connection, publish};

@@ -104,7 +104,13 @@ mod tests {
     fn fields_read_back() {
         let window = Window { start: 10, seconds: 10 };
         assert_eq!(checkpoint(&open(window, b"bytes")).unwrap(), b"bytes");
-        let bytes = Sealed { window, record_count: 3, manifest: b"m".to_vec(), manifest_sha256: String::new(), records: b"r".to_vec() };
+        let bytes = Sealed {
+            window,
+            record_count: 3,
+            manifest: b"m".to_vec(),
+            manifest_sha256: String::new(),
+            records: b"r".to_vec(),
+        };
         let spec = sealed(&bytes, "s".into());
         assert_eq!((manifest(&spec).unwrap(), records(&spec).unwrap()), (b"m".to_vec(), b"r".to_vec()));
         assert_eq!(manifest_sha256(&spec).unwrap(), sha256_hex(b"m"));

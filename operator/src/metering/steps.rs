@@ -21,9 +21,14 @@ impl Steps {
             return Self::default();
         }
         let file = std::env::var_os("KUBENOVA_STEPS_FILE").and_then(|path| {
-            File::options().create(true).append(true).open(&path).inspect_err(|error| {
-                tracing::warn!(path = %path.display(), %error, "could not open the file of steps");
-            }).ok()
+            File::options()
+                .create(true)
+                .append(true)
+                .open(&path)
+                .inspect_err(|error| {
+                    tracing::warn!(path = %path.display(), %error, "could not open the file of steps");
+                })
+                .ok()
         });
         Self { file }
     }

@@ -3,11 +3,7 @@
 //! The truth is the record's status, written before anything is said here. What is queued while there is no session is
 //! dropped: the repetition after the next hello says it again.
 
-use crate::{
-    apiserver::verbs,
-    context::Context,
-    session::Session,
-};
+use crate::{apiserver::verbs, context::Context, session::Session};
 use futures::{StreamExt as _, stream};
 use kube::Api;
 use kubenova_bus::{BusError, Connection, publish};
@@ -107,10 +103,10 @@ impl Outcomes {
         let connection = self.0.bus.borrow().clone().ok_or(PublishError::NotConnected)?;
         // Random, since the duplicate check is per stream and another cluster could take a guessable id first.
         let id = random::uuid_v4().to_string();
-        let headers = publish::headers(&id, &[
-            (signature::COMMAND_ID_HEADER, &outcome.command_id),
-            (signature::SCHEMA_HEADER, "kubenova.v1.Outcome"),
-        ]);
+        let headers = publish::headers(
+            &id,
+            &[(signature::COMMAND_ID_HEADER, &outcome.command_id), (signature::SCHEMA_HEADER, "kubenova.v1.Outcome")],
+        );
         let subject = subjects::outcome(&self.0.cluster_id);
         publish::publish(&connection.jetstream, &subject, headers, message::to_json(outcome)).await?;
         Ok(())
@@ -193,7 +189,8 @@ async fn repeat(ctx: &Context) {
         match verbs::list(&api, "").await {
             Ok(records) => {
                 tracing::debug!(count = records.len(), "repeating outcomes");
-                let mut outcomes: Vec<Outcome> = records.iter().map(|record| outcome::of_record(ctx.identity.cluster_id(), record)).collect();
+                let mut outcomes: Vec<Outcome> =
+                    records.iter().map(|record| outcome::of_record(ctx.identity.cluster_id(), record)).collect();
                 while !outcomes.is_empty() {
                     let rest = outcomes.split_off(outcomes.len().min(IN_FLIGHT));
                     let failed = publish_all(ctx, outcomes).await;
@@ -204,7 +201,9 @@ async fn repeat(ctx: &Context) {
                 }
                 return;
             }
-            Err(error) => tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not list the inbox to repeat its outcomes"),
+            Err(error) => {
+                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not list the inbox to repeat its outcomes")
+            }
         }
         tokio::time::sleep(wait).await;
     }

@@ -4,12 +4,7 @@
 //! controllers put what they see on the [`Board`].
 
 use super::outcomes::{ended, wait_for_session};
-use crate::{
-    apiserver::verbs,
-    context::Context,
-    controllers::application::observe,
-    session::Session,
-};
+use crate::{apiserver::verbs, context::Context, controllers::application::observe, session::Session};
 use kube::Api;
 use kubenova_bus::publish;
 use kubenova_crds::{cluster_config::NovaClusterConfig, tenant::NovaTenant};
@@ -191,7 +186,9 @@ async fn refresh_until_done(ctx: &Context) {
     for wait in backoff::forever() {
         match refresh(ctx).await {
             Ok(()) => return,
-            Err(error) => tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the cluster's objects for a snapshot"),
+            Err(error) => {
+                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the cluster's objects for a snapshot")
+            }
         }
         tokio::time::sleep(wait).await;
     }

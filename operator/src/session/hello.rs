@@ -54,19 +54,29 @@ impl Asker {
     /// When nobody answers, or the Manager does not accept.
     pub async fn ask(&self, connection: &Connection) -> Result<Session, Refused> {
         let refused = |reason: &str, message: String| Refused { reason: reason.to_owned(), message };
-        let hello = self.hello().await.map_err(|error| refused("InboxUnreadable", crate::apiserver::error::chain(&error)))?;
+        let hello =
+            self.hello().await.map_err(|error| refused("InboxUnreadable", crate::apiserver::error::chain(&error)))?;
         let subject = subjects::hello(self.identity.cluster_id());
         let asked_at = clock::now_ms();
         let request = connection.client.request(subject, message::to_json(&hello).into());
         let reply = tokio::time::timeout(ANSWER_LIMIT, request).await;
-        let reply = reply.map_err(|_| refused("ManagerSilent", "connected to the broker, but the Manager did not answer within 10 s; is it running?".to_owned()))?;
+        let reply = reply.map_err(|_| {
+            refused(
+                "ManagerSilent",
+                "connected to the broker, but the Manager did not answer within 10 s; is it running?".to_owned(),
+            )
+        })?;
         let reply = reply.map_err(|error| {
-            let message = format!("connected to the broker, but the Manager cannot be asked: {}; is it running?", telemetry::chain(&error));
+            let message = format!(
+                "connected to the broker, but the Manager cannot be asked: {}; is it running?",
+                telemetry::chain(&error)
+            );
             refused("ManagerSilent", message)
         })?;
         let middle = i64::midpoint(asked_at, clock::now_ms());
-        let answer: HelloAnswer = message::from_json(&reply.payload)
-            .map_err(|error| refused("AnswerUnreadable", format!("the Manager's answer cannot be read: {}", telemetry::chain(&error))))?;
+        let answer: HelloAnswer = message::from_json(&reply.payload).map_err(|error| {
+            refused("AnswerUnreadable", format!("the Manager's answer cannot be read: {}", telemetry::chain(&error)))
+        })?;
         if !answer.accepted {
             let reason = if answer.reason.is_empty() { "NotAccepted".to_owned() } else { answer.reason };
             return Err(Refused { reason, message: answer.message });

@@ -108,7 +108,13 @@ async fn lost(connection: &Connection) {
     }
 }
 
-async fn connect(settings: &Settings, identity: &Identity, teller: &Teller, gates: &Gates, shutdown: &Shutdown) -> Option<Connection> {
+async fn connect(
+    settings: &Settings,
+    identity: &Identity,
+    teller: &Teller,
+    gates: &Gates,
+    shutdown: &Shutdown,
+) -> Option<Connection> {
     for wait in backoff::forever() {
         let fault = match attempt(settings, identity).await {
             Ok(connection) => return Some(connection),
@@ -125,7 +131,10 @@ async fn connect(settings: &Settings, identity: &Identity, teller: &Teller, gate
 
 async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection, Fault> {
     let files = write_files(&settings.work_dir, identity).await.map_err(|error| {
-        let message = format!("could not write certificate files into {}: {error}; the folder must be writable", settings.work_dir.display());
+        let message = format!(
+            "could not write certificate files into {}: {error}; the folder must be writable",
+            settings.work_dir.display()
+        );
         Fault::new(condition::BUS_CONNECTED, "FilesUnwritable", message)
     })?;
     let cluster = identity.cluster_id();
@@ -147,7 +156,10 @@ fn connect_fault(error: &BusError) -> Fault {
     let cause = telemetry::chain(error);
     let lower = cause.to_ascii_lowercase();
     let (reason, remedy) = if lower.contains("authorization") {
-        ("CredentialsRefused", "the broker does not accept this cluster's credentials: revoked or expired; install with a new token")
+        (
+            "CredentialsRefused",
+            "the broker does not accept this cluster's credentials: revoked or expired; install with a new token",
+        )
     } else if lower.contains("dns") || lower.contains("lookup") || lower.contains("resolve") {
         ("BrokerNameNotFound", "make the broker's name known to the cluster's DNS")
     } else if lower.contains("certificate") || lower.contains("tls") {
@@ -181,13 +193,28 @@ async fn write_files(folder: &Path, identity: &Identity) -> io::Result<Files> {
 }
 
 /// Says hello until the Manager accepts it.
-async fn open(connection: &Connection, asker: &Asker, teller: &Teller, gates: &Gates, shutdown: &Shutdown) -> Option<Session> {
+async fn open(
+    connection: &Connection,
+    asker: &Asker,
+    teller: &Teller,
+    gates: &Gates,
+    shutdown: &Shutdown,
+) -> Option<Session> {
     for wait in backoff::forever() {
         let fault = match asker.ask(connection).await {
             Ok(session) => {
-                tracing::info!(session = session.number, epoch = session.epoch, clock.offset_ms = session.clock_offset_ms, "session is open");
+                tracing::info!(
+                    session = session.number,
+                    epoch = session.epoch,
+                    clock.offset_ms = session.clock_offset_ms,
+                    "session is open"
+                );
                 let mut story = Story::default();
-                story.passed(condition::BUS_CONNECTED, "SessionOpen", "connected to the broker, and the Manager answers");
+                story.passed(
+                    condition::BUS_CONNECTED,
+                    "SessionOpen",
+                    "connected to the broker, and the Manager answers",
+                );
                 tell(teller, &story).await;
                 return Some(session);
             }

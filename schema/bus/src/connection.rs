@@ -112,8 +112,7 @@ pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
         options = options.custom_inbox_prefix(prefix);
     }
     let urls = settings.urls.join(",");
-    let client =
-        options.connect(settings.urls.clone()).await.map_err(|source| BusError::Connect { urls, source })?;
+    let client = options.connect(settings.urls.clone()).await.map_err(|source| BusError::Connect { urls, source })?;
     let builder = jetstream::ContextBuilder::new();
     let builder = match settings.api_prefix {
         Some(prefix) => builder.api_prefix(prefix).timeout(Duration::from_secs(10)),

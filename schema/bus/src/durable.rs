@@ -72,7 +72,8 @@ async fn ensure(
 /// When the server refuses it or does not answer.
 pub async fn purge_cluster(jetstream: &jetstream::Context, cluster: &str) -> Result<(), BusError> {
     let subject = subjects::commands_to(cluster);
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Purge { subject: subject.clone(), source };
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| BusError::Purge { subject: subject.clone(), source };
     let stream = jetstream.get_stream_no_info(streams::COMMANDS.name).await.map_err(|error| failed(error.into()))?;
     stream.purge().filter(subject.clone()).await.map_err(|error| failed(error.into()))?;
     Ok(())

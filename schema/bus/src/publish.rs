@@ -25,7 +25,8 @@ pub async fn publish(
     headers: HeaderMap,
     payload: impl Into<Bytes>,
 ) -> Result<Stored, BusError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Publish { subject: subject.to_owned(), source };
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| BusError::Publish { subject: subject.to_owned(), source };
     let acknowledgement = jetstream
         .publish_with_headers(subject.to_owned(), headers, payload.into())
         .await

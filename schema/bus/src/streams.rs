@@ -20,10 +20,11 @@ pub async fn ensure_all(jetstream: &jetstream::Context) -> Result<(), BusError> 
 /// # Errors
 /// When the server refuses it or does not answer.
 pub async fn ensure(jetstream: &jetstream::Context, wanted: &Stream) -> Result<(), BusError> {
-    jetstream.create_or_update_stream(config(wanted)).await.map(drop).map_err(|source| BusError::Stream {
-        name: wanted.name.to_owned(),
-        source: source.into(),
-    })
+    jetstream
+        .create_or_update_stream(config(wanted))
+        .await
+        .map(drop)
+        .map_err(|source| BusError::Stream { name: wanted.name.to_owned(), source: source.into() })
 }
 
 fn config(wanted: &Stream) -> stream::Config {

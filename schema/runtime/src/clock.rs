@@ -30,7 +30,6 @@ fn offset() -> Option<SignedDuration> {
         return None;
     }
     static OFFSET: std::sync::OnceLock<Option<SignedDuration>> = std::sync::OnceLock::new();
-    *OFFSET.get_or_init(|| {
-        std::env::var("KUBENOVA_CLOCK_OFFSET_MS").ok()?.parse().ok().map(SignedDuration::from_millis)
-    })
+    *OFFSET
+        .get_or_init(|| std::env::var("KUBENOVA_CLOCK_OFFSET_MS").ok()?.parse().ok().map(SignedDuration::from_millis))
 }

@@ -19,19 +19,11 @@ pub(crate) fn command(places: &Places) -> Result<ExitCode> {
     steps.extend(test_steps(places));
     let plan = Plan { steps };
     announce("check", &plan);
-    preflight::require(
-        places,
-        &Need {
-            build_rust: true,
-            ..Need::default()
-        },
-    )?;
+    preflight::require(places, &Need { build_rust: true, ..Need::default() })?;
     let logs = places.new_logs("check")?;
     let mut run = Run::new(places, &logs, plan);
     if run.code() {
-        run.tests(&Surroundings::default(), |executable| {
-            !executable.needs_servers()
-        });
+        run.tests(&Surroundings::default(), |executable| !executable.needs_servers());
     }
     Ok(run.close())
 }

@@ -18,11 +18,7 @@ pub(crate) fn command(places: &Places, yes: bool) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     for folder in &folders {
-        print(format!(
-            "  {:>7} MiB  {}",
-            size(folder) >> 20,
-            folder.display()
-        ));
+        print(format!("  {:>7} MiB  {}", size(folder) >> 20, folder.display()));
     }
     refuse_while_building(&places.servers())?;
     if !yes && !confirmed()? {
@@ -30,8 +26,7 @@ pub(crate) fn command(places: &Places, yes: bool) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     for folder in &folders {
-        std::fs::remove_dir_all(folder)
-            .with_context(|| format!("could not remove {}", folder.display()))?;
+        std::fs::remove_dir_all(folder).with_context(|| format!("could not remove {}", folder.display()))?;
     }
     print("removed; the next run builds again");
     Ok(ExitCode::SUCCESS)
@@ -40,12 +35,7 @@ pub(crate) fn command(places: &Places, yes: bool) -> Result<ExitCode> {
 /// The folders that this program makes, as far as they are there. A target folder that somebody
 /// put elsewhere is theirs.
 fn known(places: &Places) -> Vec<PathBuf> {
-    let mut folders = vec![
-        places.sets(),
-        places.servers(),
-        places.helpers(),
-        places.logs(),
-    ];
+    let mut folders = vec![places.sets(), places.servers(), places.helpers(), places.logs()];
     if places.target.starts_with(&places.cache) && places.target != places.cache {
         folders.push(places.target.clone());
     }
@@ -60,9 +50,7 @@ fn confirmed() -> Result<bool> {
     print("remove all of it? type `yes`:");
     std::io::stdout().flush().context("could not ask")?;
     let mut answer = String::new();
-    std::io::stdin()
-        .read_line(&mut answer)
-        .context("could not read the answer")?;
+    std::io::stdin().read_line(&mut answer).context("could not read the answer")?;
     Ok(answer.trim() == "yes")
 }
 
@@ -71,14 +59,9 @@ fn refuse_while_building(servers: &Path) -> Result<()> {
         return Ok(());
     };
     for path in entries.flatten().map(|entry| entry.path()) {
-        let is_lock = path
-            .extension()
-            .is_some_and(|extension| extension == "lock");
+        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
         if is_lock && File::open(&path).is_ok_and(|file| file.try_lock().is_err()) {
-            bail!(
-                "another run is building {}; wait for it or stop it",
-                path.display()
-            );
+            bail!("another run is building {}; wait for it or stop it", path.display());
         }
     }
     Ok(())
@@ -104,24 +87,12 @@ mod tests {
     fn only_known_folders_of_the_cache_are_removed() {
         let root = tempfile::tempdir().unwrap();
         let cache = root.path().join("cache");
-        let places = Places {
-            repository: root.path().into(),
-            target: root.path().join("elsewhere"),
-            cache,
-        };
-        for folder in [
-            places.servers(),
-            places.target.clone(),
-            places.cache.join("theirs"),
-        ] {
+        let places = Places { repository: root.path().into(), target: root.path().join("elsewhere"), cache };
+        for folder in [places.servers(), places.target.clone(), places.cache.join("theirs")] {
             std::fs::create_dir_all(folder).unwrap();
         }
         assert_eq!(known(&places), [places.servers()]);
         command(&places, true).unwrap();
-        assert!(
-            places.target.is_dir()
-                && places.cache.join("theirs").is_dir()
-                && !places.servers().exists()
-        );
+        assert!(places.target.is_dir() && places.cache.join("theirs").is_dir() && !places.servers().exists());
     }
 }

@@ -85,24 +85,14 @@ const TOPICS: &[Topic] = &[
   --clusters N   how many clusters
   --plan         print what would be built and run, and stop",
     },
-    Topic {
-        name: "down",
-        usage: "down",
-        summary: "says how to stop what runs",
-        detail: "",
-    },
+    Topic { name: "down", usage: "down", summary: "says how to stop what runs", detail: "" },
     Topic {
         name: "test",
         usage: "test [filter] [--threads N]",
         summary: "everything CI runs; with a filter, only tests whose name contains it",
         detail: "  --threads N   scenarios at once in each test binary (1; also KUBENOVA_TEST_THREADS)",
     },
-    Topic {
-        name: "check",
-        usage: "check",
-        summary: "the part of `test` that needs no servers",
-        detail: "",
-    },
+    Topic { name: "check", usage: "check", summary: "the part of `test` that needs no servers", detail: "" },
     Topic {
         name: "gen",
         usage: "gen",
@@ -115,18 +105,8 @@ const TOPICS: &[Topic] = &[
         summary: "build the real servers that are missing",
         detail: "  --plan   print what is there, what is missing and how long it takes",
     },
-    Topic {
-        name: "bench",
-        usage: "bench [name]",
-        summary: "measure, as ratios to the raw stage",
-        detail: "",
-    },
-    Topic {
-        name: "campaign",
-        usage: "campaign <name>",
-        summary: "a long run of faults or load",
-        detail: "",
-    },
+    Topic { name: "bench", usage: "bench [name]", summary: "measure, as ratios to the raw stage", detail: "" },
+    Topic { name: "campaign", usage: "campaign <name>", summary: "a long run of faults or load", detail: "" },
     Topic {
         name: "clean",
         usage: "clean [--yes]",
@@ -243,10 +223,7 @@ fn parse_test(topic: &Topic, rest: Vec<OsString>) -> Result<Command, String> {
     use lexopt::prelude::{Long, Value, ValueExt as _};
     let mut options = TestOptions::default();
     let mut parser = lexopt::Parser::from_args(rest);
-    while let Some(arg) = parser
-        .next()
-        .map_err(|error| format!("{error}; {}", usage(topic)))?
-    {
+    while let Some(arg) = parser.next().map_err(|error| format!("{error}; {}", usage(topic)))? {
         match arg {
             Long("threads") => {
                 let threads = parser
@@ -254,9 +231,7 @@ fn parse_test(topic: &Topic, rest: Vec<OsString>) -> Result<Command, String> {
                     .and_then(|value| value.parse::<usize>())
                     .ok()
                     .filter(|threads| *threads > 0)
-                    .ok_or_else(|| {
-                        format!("--threads needs a number of at least 1; {}", usage(topic))
-                    })?;
+                    .ok_or_else(|| format!("--threads needs a number of at least 1; {}", usage(topic)))?;
                 options.threads = Some(threads);
             }
             Value(word) if options.filter.is_none() => {
@@ -272,9 +247,7 @@ fn parse_test(topic: &Topic, rest: Vec<OsString>) -> Result<Command, String> {
 fn parse_campaign(topic: &Topic, rest: Vec<OsString>) -> Result<Command, String> {
     match rest.first().and_then(|name| name.to_str()) {
         Some(name) if !name.starts_with('-') => {
-            let args = std::iter::once(OsString::from("campaign"))
-                .chain(rest)
-                .collect();
+            let args = std::iter::once(OsString::from("campaign")).chain(rest).collect();
             Ok(Command::Bench { args })
         }
         _ => Err(format!("campaign needs a name; {}", usage(topic))),
@@ -282,11 +255,7 @@ fn parse_campaign(topic: &Topic, rest: Vec<OsString>) -> Result<Command, String>
 }
 
 fn parse_demo(verb: &'static str, topic: &Topic, rest: Vec<OsString>) -> Result<Command, String> {
-    let mut options = DemoOptions {
-        verb,
-        plan_only: false,
-        args: Vec::new(),
-    };
+    let mut options = DemoOptions { verb, plan_only: false, args: Vec::new() };
     let mut words = rest.into_iter();
     while let Some(word) = words.next() {
         match (verb, word.to_str()) {
@@ -295,9 +264,7 @@ fn parse_demo(verb: &'static str, topic: &Topic, rest: Vec<OsString>) -> Result<
                 options.args.push(word);
             }
             ("up", Some("--clusters")) => {
-                let number = words
-                    .next()
-                    .ok_or_else(|| format!("--clusters needs a number; {}", usage(topic)))?;
+                let number = words.next().ok_or_else(|| format!("--clusters needs a number; {}", usage(topic)))?;
                 options.args.extend([word, number]);
             }
             _ => return Err(unexpected(topic, &word)),
@@ -314,12 +281,7 @@ fn nothing_more(topic: &Topic, rest: &[OsString]) -> Result<(), String> {
 }
 
 fn unexpected(topic: &Topic, word: &std::ffi::OsStr) -> String {
-    format!(
-        "`{}` does not take \"{}\"; {}",
-        topic.name,
-        word.to_string_lossy(),
-        usage(topic)
-    )
+    format!("`{}` does not take \"{}\"; {}", topic.name, word.to_string_lossy(), usage(topic))
 }
 
 fn usage(topic: &Topic) -> String {
@@ -352,50 +314,25 @@ mod tests {
 
     #[test]
     fn every_command_of_the_help_parses() {
-        for line in [
-            "demo",
-            "up",
-            "down",
-            "test",
-            "check",
-            "gen",
-            "servers",
-            "bench",
-            "campaign soak",
-            "clean",
-        ] {
+        for line in ["demo", "up", "down", "test", "check", "gen", "servers", "bench", "campaign soak", "clean"] {
             assert!(parsed(line).is_ok(), "{line}");
         }
     }
 
     #[test]
     fn test_takes_a_filter_and_threads() {
-        let options = TestOptions {
-            filter: Some("placement".into()),
-            threads: Some(2),
-        };
-        assert_eq!(
-            parsed("test placement --threads 2"),
-            Ok(Command::Test(options))
-        );
+        let options = TestOptions { filter: Some("placement".into()), threads: Some(2) };
+        assert_eq!(parsed("test placement --threads 2"), Ok(Command::Test(options)));
     }
 
     #[test]
     fn zero_threads_are_refused() {
-        assert!(
-            parsed("test --threads 0")
-                .unwrap_err()
-                .contains("at least 1")
-        );
+        assert!(parsed("test --threads 0").unwrap_err().contains("at least 1"));
     }
 
     #[test]
     fn demo_keeps_plan_to_itself_and_passes_the_rest_on() {
-        let options = DemoOptions {
-            verb: "demo",
-            plan_only: true,
-            args: vec!["--once".into()],
-        };
+        let options = DemoOptions { verb: "demo", plan_only: true, args: vec!["--once".into()] };
         assert_eq!(parsed("demo --once --plan"), Ok(Command::Demo(options)));
     }
 
@@ -410,11 +347,7 @@ mod tests {
             parsed("servers --pln").unwrap_err(),
             "`servers` does not take \"--pln\"; type `cargo dev servers [--plan] [name ...]`"
         );
-        assert!(
-            parsed("test --fast")
-                .unwrap_err()
-                .contains("cargo dev test [filter]")
-        );
+        assert!(parsed("test --fast").unwrap_err().contains("cargo dev test [filter]"));
         assert!(parsed("campaign").unwrap_err().contains("needs a name"));
     }
 

@@ -31,14 +31,13 @@ const BROKER: &str = "nats-server";
 /// `cargo dev demo`, `up` and `down`.
 pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode> {
     if options.verb == "down" {
-        print("nothing to stop: `demo` and `up` run in the foreground, and everything they started ends with them (Ctrl-C)");
+        print(
+            "nothing to stop: `demo` and `up` run in the foreground, and everything they started ends with them (Ctrl-C)",
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let fleet = Fleet::load(places)?;
-    let (first, later): (Vec<Tool>, Vec<Tool>) = fleet
-        .missing()
-        .into_iter()
-        .partition(|tool| tool.name == BROKER);
+    let (first, later): (Vec<Tool>, Vec<Tool>) = fleet.missing().into_iter().partition(|tool| tool.name == BROKER);
     let before = before(places, &first);
     if options.plan_only {
         print(overview(options.verb, places, &before, &later));
@@ -46,14 +45,7 @@ pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode
     }
     say(&overview(options.verb, places, &before, &later));
     let building = !(first.is_empty() && later.is_empty());
-    preflight::require(
-        places,
-        &Need {
-            build_servers: building,
-            run_servers: true,
-            build_rust: true,
-        },
-    )?;
+    preflight::require(places, &Need { build_servers: building, run_servers: true, build_rust: true })?;
     fleet.lay_out()?;
     let logs = places.new_logs(options.verb)?;
 
@@ -86,21 +78,10 @@ pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
     let fleet = Fleet::load(places)?;
     let missing = fleet.missing();
     let mut steps = servers::steps(&missing);
-    steps.push(Step::new(
-        test::step::BUILD,
-        "cargo build --release --workspace",
-        420,
-    ));
+    steps.push(Step::new(test::step::BUILD, "cargo build --release --workspace", 420));
     let plan = Plan { steps };
     test::announce("bench", &plan);
-    preflight::require(
-        places,
-        &Need {
-            build_servers: !missing.is_empty(),
-            run_servers: true,
-            build_rust: true,
-        },
-    )?;
+    preflight::require(places, &Need { build_servers: !missing.is_empty(), run_servers: true, build_rust: true })?;
     fleet.lay_out()?;
     let logs = places.new_logs("bench")?;
     let mut progress = Progress::new(plan, Display::for_person());
@@ -112,69 +93,33 @@ pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
     })?;
     let mut driver = Command::new(places.target.join("release/kubenova-bench"));
     clear_cargo_variables(&mut driver);
-    driver
-        .current_dir(&places.repository)
-        .envs(environment(places, &fleet, &logs, "release"))
-        .args(args);
+    driver.current_dir(&places.repository).envs(environment(places, &fleet, &logs, "release")).args(args);
     Ok(process::exit_code(Running::start(&mut driver)?.wait()?))
 }
 
 /// What must be done before the driver can start.
 fn before(places: &Places, first: &[Tool]) -> Plan {
-    let mut steps: Vec<Step> = first
-        .iter()
-        .map(|tool| {
-            Step::new(
-                &tool.name,
-                &tool.recipe.summary,
-                tool.recipe.estimate_seconds,
-            )
-        })
-        .collect();
-    steps.extend(
-        test::code_steps(places)
-            .into_iter()
-            .filter(|step| step.name == test::step::BUILD),
-    );
+    let mut steps: Vec<Step> =
+        first.iter().map(|tool| Step::new(&tool.name, &tool.recipe.summary, tool.recipe.estimate_seconds)).collect();
+    steps.extend(test::code_steps(places).into_iter().filter(|step| step.name == test::step::BUILD));
     Plan { steps }
 }
 
 fn overview(verb: &str, places: &Places, before: &Plan, later: &[Tool]) -> String {
-    let mut text = format!(
-        "cargo dev {verb}: starts in about {}\n",
-        about(before.estimate())
-    );
-    before
-        .lines()
-        .iter()
-        .for_each(|line| text.push_str(&format!("{line}\n")));
+    let mut text = format!("cargo dev {verb}: starts in about {}\n", about(before.estimate()));
+    before.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     if later.is_empty() {
         text.push_str("all other servers are there\n");
     } else {
-        let plan = Plan {
-            steps: servers::steps(later),
-        };
-        text.push_str(&format!(
-            "meanwhile, about {} more, once:\n",
-            about(plan.estimate())
-        ));
-        plan.lines()
-            .iter()
-            .for_each(|line| text.push_str(&format!("{line}\n")));
+        let plan = Plan { steps: servers::steps(later) };
+        text.push_str(&format!("meanwhile, about {} more, once:\n", about(plan.estimate())));
+        plan.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     }
-    text.push_str(&format!(
-        "everything goes to {}; nothing outside it changes\n",
-        places.cache.display()
-    ));
+    text.push_str(&format!("everything goes to {}; nothing outside it changes\n", places.cache.display()));
     text
 }
 
-fn environment(
-    places: &Places,
-    fleet: &Fleet,
-    logs: &Path,
-    profile: &str,
-) -> Vec<(&'static str, PathBuf)> {
+fn environment(places: &Places, fleet: &Fleet, logs: &Path, profile: &str) -> Vec<(&'static str, PathBuf)> {
     vec![
         ("KUBENOVA_SERVERS", fleet.set()),
         ("KUBENOVA_BIN_DIR", places.target.join(profile)),
@@ -185,11 +130,7 @@ fn environment(
 /// The driver of a verb: `kubenova-demo` or `kubenova-up`.
 fn driver(places: &Places, verb: &str) -> Result<Command> {
     let path = places.target.join(format!("debug/kubenova-{verb}"));
-    ensure!(
-        path.is_file(),
-        "{} was not built; it is a binary of tests/env or tests/scenarios",
-        path.display()
-    );
+    ensure!(path.is_file(), "{} was not built; it is a binary of tests/env or tests/scenarios", path.display());
     let mut command = Command::new(path);
     clear_cargo_variables(&mut command);
     command.current_dir(&places.repository);
@@ -222,12 +163,7 @@ impl Background {
                 }
             })
             .context("could not start the thread that builds servers")?;
-        Ok(Self {
-            ready,
-            progress,
-            go,
-            thread,
-        })
+        Ok(Self { ready, progress, go, thread })
     }
 
     /// Lets the builds begin; before, only downloads run, so that Rust has the cores.
@@ -253,12 +189,7 @@ fn build_later(
     shown: PathBuf,
     rust_is_built: &Receiver<()>,
 ) -> Result<()> {
-    let mut progress = Progress::new(
-        Plan {
-            steps: servers::steps(missing),
-        },
-        Display::File(shown),
-    );
+    let mut progress = Progress::new(Plan { steps: servers::steps(missing) }, Display::File(shown));
     servers::download_all(fleet, missing, logs, &mut progress)?;
     rust_is_built.recv().map_err(|_| anyhow!("stopped"))?;
     servers::build_downloaded(fleet, missing, logs, &mut progress)?;

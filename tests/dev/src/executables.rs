@@ -40,10 +40,7 @@ impl Executable {
 
     /// Its name for a person: package folder and target.
     pub(crate) fn title(&self, places: &Places) -> String {
-        let folder = self
-            .folder
-            .strip_prefix(&places.repository)
-            .unwrap_or(&self.folder);
+        let folder = self.folder.strip_prefix(&places.repository).unwrap_or(&self.folder);
         format!("{} ({})", folder.display(), self.target)
     }
 }
@@ -52,10 +49,7 @@ impl Executable {
 pub(crate) fn cargo(places: &Places) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     clear_cargo_variables(&mut command);
-    command
-        .current_dir(&places.repository)
-        .env("CARGO_TARGET_DIR", &places.target)
-        .env("CARGO_TERM_COLOR", "never");
+    command.current_dir(&places.repository).env("CARGO_TARGET_DIR", &places.target).env("CARGO_TERM_COLOR", "never");
     command
 }
 
@@ -63,14 +57,7 @@ pub(crate) fn cargo(places: &Places) -> Command {
 pub(crate) fn clear_cargo_variables(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_CRATE_",
-            "CARGO_BIN_",
-        ]
-        .iter()
-        .any(|prefix| text.starts_with(prefix))
+        if ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_"].iter().any(|prefix| text.starts_with(prefix))
         {
             command.env_remove(&name);
         }
@@ -78,11 +65,7 @@ pub(crate) fn clear_cargo_variables(command: &mut Command) {
 }
 
 /// Runs a cargo command to its end. When it fails, its complaints are shown and the log is named.
-pub(crate) fn run_cargo(
-    command: &mut Command,
-    log: &Path,
-    live: &mut Live<'_>,
-) -> Result<Vec<String>> {
+pub(crate) fn run_cargo(command: &mut Command, log: &Path, live: &mut Live<'_>) -> Result<Vec<String>> {
     let mut messages = Vec::new();
     let mut complaints = Vec::new();
     let mut file = create(log)?;
@@ -109,22 +92,10 @@ pub(crate) fn run_cargo(
 /// Builds every test program of the workspace.
 pub(crate) fn build(places: &Places, log: &Path, live: &mut Live<'_>) -> Result<Vec<Executable>> {
     let mut command = cargo(places);
-    command.args([
-        "test",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(["test", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
     let messages = run_cargo(&mut command, log, live)?;
-    let executables: Vec<_> = messages
-        .iter()
-        .filter_map(|message| from_message(message))
-        .collect();
-    ensure!(
-        !executables.is_empty(),
-        "cargo built no test program; see {}",
-        log.display()
-    );
+    let executables: Vec<_> = messages.iter().filter_map(|message| from_message(message)).collect();
+    ensure!(!executables.is_empty(), "cargo built no test program; see {}", log.display());
     Ok(executables)
 }
 
@@ -135,9 +106,7 @@ fn from_message(message: &str) -> Option<Executable> {
         return None;
     }
     Some(Executable {
-        folder: Path::new(message["manifest_path"].as_str()?)
-            .parent()?
-            .to_path_buf(),
+        folder: Path::new(message["manifest_path"].as_str()?).parent()?.to_path_buf(),
         target: message["target"]["name"].as_str()?.to_owned(),
         path: PathBuf::from(message["executable"].as_str()?),
     })
@@ -145,17 +114,8 @@ fn from_message(message: &str) -> Option<Executable> {
 
 /// Lines in which cargo tells how far it is.
 fn is_progress(line: &str) -> bool {
-    const VERBS: [&str; 9] = [
-        "Compiling",
-        "Checking",
-        "Downloading",
-        "Downloaded",
-        "Blocking",
-        "Fresh",
-        "Finished",
-        "Updating",
-        "Locking",
-    ];
+    const VERBS: [&str; 9] =
+        ["Compiling", "Checking", "Downloading", "Downloaded", "Blocking", "Fresh", "Finished", "Updating", "Locking"];
     let first = line.trim_start().split(' ').next().unwrap_or_default();
     VERBS.contains(&first)
 }
@@ -183,19 +143,10 @@ impl Count {
     fn from_line(line: &str) -> Option<Self> {
         let result = line.strip_prefix("test result: ")?;
         let number = |word: &str| -> u64 {
-            let before = result
-                .split_once(&format!(" {word}"))
-                .map(|(before, _)| before);
-            before
-                .and_then(|text| text.rsplit(' ').next())
-                .and_then(|digits| digits.parse().ok())
-                .unwrap_or(0)
+            let before = result.split_once(&format!(" {word}")).map(|(before, _)| before);
+            before.and_then(|text| text.rsplit(' ').next()).and_then(|digits| digits.parse().ok()).unwrap_or(0)
         };
-        Some(Self {
-            passed: number("passed"),
-            failed: number("failed"),
-            skipped: number("ignored"),
-        })
+        Some(Self { passed: number("passed"), failed: number("failed"), skipped: number("ignored") })
     }
 }
 
@@ -215,16 +166,10 @@ pub(crate) struct Surroundings {
 /// The names of the tests in `executable` that the filter selects.
 pub(crate) fn selected(executable: &Executable, filter: &str) -> Result<Vec<String>> {
     let mut command = Command::new(&executable.path);
-    command
-        .current_dir(&executable.folder)
-        .args(["--list", "--format", "terse", filter]);
+    command.current_dir(&executable.folder).args(["--list", "--format", "terse", filter]);
     let list = process::output_of(&mut command)
         .with_context(|| format!("could not list the tests of {}", executable.path.display()))?;
-    Ok(list
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-        .map(str::to_owned)
-        .collect())
+    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
 /// Runs one test program; failures are shown in full. Each test of a scenario program runs alone in
@@ -246,21 +191,13 @@ pub(crate) fn run(
     for name in selected(executable, with.filter.as_deref().unwrap_or_default())? {
         let sandbox = places.target.join("debug/kubenova-sandbox");
         let mut command = test_command(&sandbox, executable, places, with);
-        command
-            .args(["--with-parent", "--"])
-            .arg(&executable.path)
-            .args(["--exact", &name, "--nocapture"]);
+        command.args(["--with-parent", "--"]).arg(&executable.path).args(["--exact", &name, "--nocapture"]);
         count.add(run_logged(command, &format!("{title} {name}"), with, logs, live)?);
     }
     Ok(count)
 }
 
-fn test_command(
-    program: &Path,
-    executable: &Executable,
-    places: &Places,
-    with: &Surroundings,
-) -> Command {
+fn test_command(program: &Path, executable: &Executable, places: &Places, with: &Surroundings) -> Command {
     let mut command = Command::new(program);
     clear_cargo_variables(&mut command);
     command
@@ -284,10 +221,7 @@ fn run_logged(
     if let Some(threads) = with.threads {
         command.arg("--test-threads").arg(threads.to_string());
     }
-    let log = logs.join(format!(
-        "test-{}.log",
-        title.replace(['/', ' ', '(', ')', ':'], "_")
-    ));
+    let log = logs.join(format!("test-{}.log", title.replace(['/', ' ', '(', ')', ':'], "_")));
     if with.aloud {
         live.print(&format!("running {title}"));
     }
@@ -298,22 +232,10 @@ fn run_logged(
 pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<Count> {
     let mut command = cargo(places);
     command.args(["test", "--workspace", "--doc", "--quiet"]);
-    run_tests(
-        &mut command,
-        "documentation examples",
-        &logs.join("test-examples.log"),
-        false,
-        live,
-    )
+    run_tests(&mut command, "documentation examples", &logs.join("test-examples.log"), false, live)
 }
 
-fn run_tests(
-    command: &mut Command,
-    title: &str,
-    log: &Path,
-    aloud: bool,
-    live: &mut Live<'_>,
-) -> Result<Count> {
+fn run_tests(command: &mut Command, title: &str, log: &Path, aloud: bool, live: &mut Live<'_>) -> Result<Count> {
     let mut count = Count::default();
     let mut results = Vec::new();
     let mut said = Vec::new();
@@ -338,11 +260,7 @@ fn run_tests(
     }
     if !status.success() && count.failed == 0 {
         count.failed = 1;
-        live.print(&format!(
-            "{title} ended with {}; see {}",
-            process::ending(status),
-            log.display()
-        ));
+        live.print(&format!("{title} ended with {}; see {}", process::ending(status), log.display()));
     }
     if count.failed > 0 {
         said.iter().for_each(|line| live.print(line));
@@ -365,14 +283,7 @@ mod tests {
     #[test]
     fn a_result_line_is_counted() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.01s";
-        assert_eq!(
-            Count::from_line(line),
-            Some(Count {
-                passed: 12,
-                failed: 3,
-                skipped: 1
-            })
-        );
+        assert_eq!(Count::from_line(line), Some(Count { passed: 12, failed: 3, skipped: 1 }));
         assert_eq!(Count::from_line("test a::b ... ok"), None);
     }
 

@@ -13,17 +13,7 @@ use crate::process::{self, Running};
 /// not compile until the files are right.
 pub(crate) fn command(places: &Places, args: &[OsString]) -> Result<ExitCode> {
     let mut command = cargo(places);
-    command
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "kubenova-gen",
-            "--bin",
-            "kubenova-gen",
-            "--",
-        ])
-        .args(args);
+    command.args(["run", "--quiet", "--package", "kubenova-gen", "--bin", "kubenova-gen", "--"]).args(args);
     let status = Running::start(&mut command)?.wait()?;
     Ok(process::exit_code(status))
 }

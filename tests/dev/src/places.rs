@@ -34,11 +34,7 @@ impl Places {
             Some(path) => absolute(&path)?,
             None => cache.join("target"),
         };
-        Ok(Self {
-            repository,
-            cache,
-            target,
-        })
+        Ok(Self { repository, cache, target })
     }
 
     /// The pinned tools, one Go module each.
@@ -72,11 +68,9 @@ impl Places {
         let mine = logs.join(format!("{command}-{}", std::process::id()));
         if mine.exists() {
             // An earlier run had the same process id.
-            std::fs::remove_dir_all(&mine)
-                .with_context(|| format!("could not remove {}", mine.display()))?;
+            std::fs::remove_dir_all(&mine).with_context(|| format!("could not remove {}", mine.display()))?;
         }
-        std::fs::create_dir_all(&mine)
-            .with_context(|| format!("could not create {}", mine.display()))?;
+        std::fs::create_dir_all(&mine).with_context(|| format!("could not create {}", mine.display()))?;
         forget_old_runs(&logs);
         Ok(mine)
     }
@@ -89,10 +83,8 @@ fn forget_old_runs(logs: &Path) {
     let Ok(entries) = std::fs::read_dir(logs) else {
         return;
     };
-    let mut runs: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
-        .collect();
+    let mut runs: Vec<_> =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
     runs.sort();
     let surplus = runs.len().saturating_sub(RUNS_KEPT);
     for (_, path) in runs.drain(..surplus) {
@@ -112,10 +104,7 @@ fn repository() -> Result<PathBuf> {
     let here = std::env::current_dir().context("could not read the working folder")?;
     match here.ancestors().find(|folder| is_repository(folder)) {
         Some(root) => Ok(root.to_path_buf()),
-        None => bail!(
-            "{} is not in the KubeNova repository; change into it first",
-            here.display()
-        ),
+        None => bail!("{} is not in the KubeNova repository; change into it first", here.display()),
     }
 }
 
@@ -124,9 +113,7 @@ fn is_repository(folder: &Path) -> bool {
 }
 
 fn set_variable(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name)
-        .filter(|value| !value.is_empty())
-        .map(PathBuf::from)
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {

@@ -31,10 +31,7 @@ impl Step {
 
     /// A step that waits for the network, whose time says nothing about the processor.
     pub(crate) fn network(name: &str, detail: &str, estimate_seconds: u64) -> Self {
-        Self {
-            telling: false,
-            ..Self::new(name, detail, estimate_seconds)
-        }
+        Self { telling: false, ..Self::new(name, detail, estimate_seconds) }
     }
 }
 
@@ -53,23 +50,12 @@ impl Plan {
 
     /// The plan as lines of text, one a step.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let width = self
-            .steps
-            .iter()
-            .map(|step| step.name.len())
-            .max()
-            .unwrap_or(0);
+        let width = self.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         self.steps
             .iter()
             .enumerate()
             .map(|(index, step)| {
-                format!(
-                    "  {:>2}. {:<width$}  {:<10}  {}",
-                    index + 1,
-                    step.name,
-                    about(step.estimate),
-                    step.detail
-                )
+                format!("  {:>2}. {:<width$}  {:<10}  {}", index + 1, step.name, about(step.estimate), step.detail)
             })
             .collect()
     }
@@ -103,20 +89,14 @@ pub(crate) fn scale(timings: &[Timing]) -> f64 {
             estimated += timing.estimate.as_secs_f64();
         }
     }
-    if estimated == 0.0 {
-        1.0
-    } else {
-        (measured / estimated).clamp(1.0 / SCALE_MAX, SCALE_MAX)
-    }
+    if estimated == 0.0 { 1.0 } else { (measured / estimated).clamp(1.0 / SCALE_MAX, SCALE_MAX) }
 }
 
 /// The time left, `elapsed` into the first step that has not ended.
 pub(crate) fn time_left(timings: &[Timing], elapsed: Duration) -> Duration {
     let scale = scale(timings);
-    let mut pending = timings
-        .iter()
-        .filter(|timing| timing.measured.is_none())
-        .map(|timing| timing.estimate.mul_f64(scale));
+    let mut pending =
+        timings.iter().filter(|timing| timing.measured.is_none()).map(|timing| timing.estimate.mul_f64(scale));
     let current = pending.next().unwrap_or_default().saturating_sub(elapsed);
     current + pending.sum::<Duration>()
 }
@@ -153,38 +133,25 @@ mod tests {
     use super::*;
 
     fn timing(estimate: u64, measured: Option<u64>) -> Timing {
-        Timing {
-            estimate: Duration::from_secs(estimate),
-            measured: measured.map(Duration::from_secs),
-            telling: true,
-        }
+        Timing { estimate: Duration::from_secs(estimate), measured: measured.map(Duration::from_secs), telling: true }
     }
 
     #[test]
     fn before_anything_is_measured_the_guess_stands() {
         let timings = [timing(10, None), timing(50, None)];
-        assert_eq!(
-            time_left(&timings, Duration::from_secs(4)),
-            Duration::from_secs(56)
-        );
+        assert_eq!(time_left(&timings, Duration::from_secs(4)), Duration::from_secs(56));
     }
 
     #[test]
     fn a_machine_twice_as_slow_doubles_what_is_left() {
         let timings = [timing(10, Some(20)), timing(50, None), timing(5, None)];
-        assert_eq!(
-            time_left(&timings, Duration::from_secs(30)),
-            Duration::from_secs(80)
-        );
+        assert_eq!(time_left(&timings, Duration::from_secs(30)), Duration::from_secs(80));
     }
 
     #[test]
     fn a_step_that_overruns_leaves_only_the_ones_after_it() {
         let timings = [timing(10, None), timing(50, None)];
-        assert_eq!(
-            time_left(&timings, Duration::from_secs(999)),
-            Duration::from_secs(50)
-        );
+        assert_eq!(time_left(&timings, Duration::from_secs(999)), Duration::from_secs(50));
     }
 
     #[test]
@@ -194,10 +161,7 @@ mod tests {
 
     #[test]
     fn the_network_does_not_scale_the_processor() {
-        let download = Timing {
-            telling: false,
-            ..timing(60, Some(1))
-        };
+        let download = Timing { telling: false, ..timing(60, Some(1)) };
         assert!((scale(&[download]) - 1.0).abs() < f64::EPSILON);
     }
 
@@ -209,10 +173,7 @@ mod tests {
 
     #[test]
     fn when_all_has_ended_nothing_is_left() {
-        assert_eq!(
-            time_left(&[timing(10, Some(9))], Duration::ZERO),
-            Duration::ZERO
-        );
+        assert_eq!(time_left(&[timing(10, Some(9))], Duration::ZERO), Duration::ZERO);
         assert_eq!(time_left(&[], Duration::ZERO), Duration::ZERO);
     }
 
@@ -230,12 +191,7 @@ mod tests {
 
     #[test]
     fn a_plan_lists_its_steps_in_order() {
-        let plan = Plan {
-            steps: vec![
-                Step::new("one", "first", 1),
-                Step::new("second", "then", 60),
-            ],
-        };
+        let plan = Plan { steps: vec![Step::new("one", "first", 1), Step::new("second", "then", 60)] };
         assert_eq!(plan.estimate(), Duration::from_secs(61));
         let lines = plan.lines();
         assert!(lines[0].contains("1. one ") && lines[1].contains("2. second"));

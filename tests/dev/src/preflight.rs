@@ -45,33 +45,13 @@ struct Package {
 }
 
 const RUN_PACKAGES: &[Package] = &[
-    Package {
-        name: "postgresql-15",
-        programs: &[POSTGRES],
-        why: "the Manager's database",
-    },
-    Package {
-        name: "iproute2",
-        programs: &["ip", "tc"],
-        why: "the network between clusters",
-    },
-    Package {
-        name: "util-linux",
-        programs: &["unshare", "nsenter"],
-        why: "a namespace for each cluster",
-    },
+    Package { name: "postgresql-15", programs: &[POSTGRES], why: "the Manager's database" },
+    Package { name: "iproute2", programs: &["ip", "tc"], why: "the network between clusters" },
+    Package { name: "util-linux", programs: &["unshare", "nsenter"], why: "a namespace for each cluster" },
 ];
 const RUST_PACKAGES: &[Package] = &[
-    Package {
-        name: "gcc",
-        programs: &["cc"],
-        why: "linking, and building aws-lc",
-    },
-    Package {
-        name: "libc6-dev",
-        programs: &["/usr/include/stdlib.h"],
-        why: "linking, and building aws-lc",
-    },
+    Package { name: "gcc", programs: &["cc"], why: "linking, and building aws-lc" },
+    Package { name: "libc6-dev", programs: &["/usr/include/stdlib.h"], why: "linking, and building aws-lc" },
 ];
 
 /// Makes sure that the machine can do what is needed, installing packages where it may.
@@ -93,17 +73,13 @@ pub(crate) fn require(places: &Places, need: &Need) -> Result<()> {
     if problems.is_empty() {
         return Ok(());
     }
-    bail!(
-        "this machine is not ready:\n  - {}",
-        problems.join("\n  - ")
-    )
+    bail!("this machine is not ready:\n  - {}", problems.join("\n  - "))
 }
 
 /// The version that `go` reports, with the platform: `go1.26.8 linux/amd64`.
 pub(crate) fn go_version() -> Result<String> {
-    let output = process::output_of(Command::new("go").arg("version")).ok_or_else(|| {
-        anyhow!("go is not there; install Go 1.{GO_MINOR} or newer and put it on PATH")
-    })?;
+    let output = process::output_of(Command::new("go").arg("version"))
+        .ok_or_else(|| anyhow!("go is not there; install Go 1.{GO_MINOR} or newer and put it on PATH"))?;
     let version = output.strip_prefix("go version ").unwrap_or(&output);
     match go_minor(version) {
         // A development version has no number: let it try.
@@ -116,35 +92,20 @@ pub(crate) fn go_version() -> Result<String> {
 
 fn go_minor(version: &str) -> Option<u64> {
     let digits = version.strip_prefix("go1.")?;
-    let end = digits
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(digits.len());
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
     digits[..end].parse().ok()
 }
 
 fn install(places: &Places, packages: &[Package], problems: &mut Vec<String>) -> Result<()> {
-    let missing: Vec<&Package> = packages
-        .iter()
-        .filter(|package| {
-            package
-                .programs
-                .iter()
-                .any(|program| find(program).is_none())
-        })
-        .collect();
+    let missing: Vec<&Package> =
+        packages.iter().filter(|package| package.programs.iter().any(|program| find(program).is_none())).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
-    let whys: Vec<String> = missing
-        .iter()
-        .map(|package| format!("{} ({})", package.name, package.why))
-        .collect();
+    let whys: Vec<String> = missing.iter().map(|package| format!("{} ({})", package.name, package.why)).collect();
     if !Path::new("/etc/debian_version").exists() {
-        problems.push(format!(
-            "missing: {}; install what your distribution calls them",
-            whys.join(", ")
-        ));
+        problems.push(format!("missing: {}; install what your distribution calls them", whys.join(", ")));
         return Ok(());
     }
     if !nix::unistd::geteuid().is_root() {
@@ -175,20 +136,12 @@ fn apt(log: &Path, packages: &[&str]) -> Result<()> {
     if apt_get(log, &["update", "--quiet"], &[])? && apt_get(log, &install, packages)? {
         return Ok(());
     }
-    bail!(
-        "could not install {}; see {}",
-        packages.join(" "),
-        log.display()
-    )
+    bail!("could not install {}; see {}", packages.join(" "), log.display())
 }
 
 fn apt_get(log: &Path, verb: &[&str], packages: &[&str]) -> Result<bool> {
     let mut command = Command::new("apt-get");
-    command
-        .args(verb)
-        .args(packages)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("UCF_FORCE_CONFFOLD", "1");
+    command.args(verb).args(packages).env("DEBIAN_FRONTEND", "noninteractive").env("UCF_FORCE_CONFFOLD", "1");
     let mut file = OpenOptions::new()
         .create(true)
         .append(true)
@@ -199,16 +152,13 @@ fn apt_get(log: &Path, verb: &[&str], packages: &[&str]) -> Result<bool> {
 
 fn no_system_cluster(path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    std::fs::write(path, without_main_cluster(&text))
-        .with_context(|| format!("could not write {}", path.display()))
+    std::fs::write(path, without_main_cluster(&text)).with_context(|| format!("could not write {}", path.display()))
 }
 
 /// The configuration with `create_main_cluster` off, whatever it said before.
 fn without_main_cluster(text: &str) -> String {
-    let mut lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("create_main_cluster"))
-        .collect();
+    let mut lines: Vec<&str> =
+        text.lines().filter(|line| !line.trim_start().starts_with("create_main_cluster")).collect();
     lines.push("create_main_cluster = false");
     lines.join("\n") + "\n"
 }
@@ -237,10 +187,7 @@ fn namespaces() -> Option<String> {
         ("/proc/sys/kernel/unprivileged_userns_clone", "0"),
         ("/proc/sys/user/max_user_namespaces", "0"),
         ("/proc/sys/user/max_net_namespaces", "0"),
-        (
-            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
-            "1",
-        ),
+        ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1"),
     ] {
         if std::fs::read_to_string(file).is_ok_and(|value| value.trim() == forbidding) {
             reasons.push(format!("{file} is {forbidding}"));
@@ -260,9 +207,7 @@ fn disk(places: &Places, cold: bool) -> Option<String> {
     let needed = if cold { DISK_COLD } else { DISK_WARM };
     // The cache may not exist yet: its nearest parent is on the same file system.
     let existing = places.cache.ancestors().find(|folder| folder.exists())?;
-    let free = nix::sys::statvfs::statvfs(existing)
-        .ok()
-        .map(|fs| fs.blocks_available() * fs.fragment_size())?;
+    let free = nix::sys::statvfs::statvfs(existing).ok().map(|fs| fs.blocks_available() * fs.fragment_size())?;
     (free < needed).then(|| {
         format!(
             "{} has {} GiB free of the {} that are needed; make room, or set KUBENOVA_CACHE to a larger disk",
@@ -285,9 +230,7 @@ fn memory() -> Option<String> {
 }
 
 fn available_memory(meminfo: &str) -> Option<u64> {
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -305,10 +248,7 @@ mod tests {
 
     #[test]
     fn memory_is_read_in_bytes() {
-        assert_eq!(
-            available_memory("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"),
-            Some(2 << 20)
-        );
+        assert_eq!(available_memory("MemTotal: 9 kB\nMemAvailable:   2048 kB\n"), Some(2 << 20));
         assert_eq!(available_memory("MemTotal: 9 kB\n"), None);
     }
 

@@ -44,8 +44,7 @@ pub(crate) fn stopping() -> bool {
 
 /// Starts passing signals on to the children. Call once, before the first child.
 pub(crate) fn forward_signals() -> Result<()> {
-    let mut signals =
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).context("could not listen for signals")?;
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("could not listen for signals")?;
     std::thread::Builder::new()
         .name("signals".into())
         .spawn(move || {
@@ -118,11 +117,7 @@ impl Running {
             bail!("stopped");
         }
         let name = command.get_program().to_string_lossy().into_owned();
-        let child = command
-            .stdin(input)
-            .process_group(0)
-            .spawn()
-            .with_context(|| format!("could not start {name}"))?;
+        let child = command.stdin(input).process_group(0).spawn().with_context(|| format!("could not start {name}"))?;
         let group = Pid::from_raw(i32::try_from(child.id()).context("a process id did not fit")?);
         groups.push(group);
         Ok(Self { child, group })
@@ -160,15 +155,9 @@ pub(crate) enum Heard<'a> {
 }
 
 /// Runs `command` to its end, copying both outputs to `log` and telling `hear` of each line.
-pub(crate) fn watch(
-    command: &mut Command,
-    log: &mut File,
-    hear: &mut dyn FnMut(Heard<'_>),
-) -> Result<ExitStatus> {
+pub(crate) fn watch(command: &mut Command, log: &mut File, hear: &mut dyn FnMut(Heard<'_>)) -> Result<ExitStatus> {
     let (reader, writer) = std::io::pipe().context("could not open a pipe")?;
-    command
-        .stdout(writer.try_clone().context("could not copy a pipe")?)
-        .stderr(writer);
+    command.stdout(writer.try_clone().context("could not copy a pipe")?).stderr(writer);
     let started = Running::start(command);
     // The command holds the writing ends until it is changed: let go, or the reader never ends.
     command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -178,9 +167,7 @@ pub(crate) fn watch(
     std::thread::spawn(move || {
         for line in BufReader::new(reader).split(b'\n') {
             let Ok(line) = line else { break };
-            let text = String::from_utf8_lossy(&line)
-                .trim_end_matches('\r')
-                .to_owned();
+            let text = String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned();
             if sender.send(text).is_err() {
                 break;
             }
@@ -221,20 +208,14 @@ pub(crate) fn ending(status: ExitStatus) -> String {
 
 /// The exit code that passes a child's ending on, as a shell would.
 pub(crate) fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status
-        .code()
-        .or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from)
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// The trimmed output of a short command; `None` when it is not there or fails.
 pub(crate) fn output_of(command: &mut Command) -> Option<String> {
     let output = command.stdin(Stdio::null()).output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 #[cfg(test)]
@@ -244,15 +225,11 @@ mod tests {
     fn watched(script: &str) -> (ExitStatus, Vec<String>, String) {
         let mut log = tempfile::tempfile().unwrap();
         let mut heard = Vec::new();
-        let status = watch(
-            Command::new("sh").args(["-c", script]),
-            &mut log,
-            &mut |event| {
-                if let Heard::Line(line) = event {
-                    heard.push(line.to_owned());
-                }
-            },
-        )
+        let status = watch(Command::new("sh").args(["-c", script]), &mut log, &mut |event| {
+            if let Heard::Line(line) = event {
+                heard.push(line.to_owned());
+            }
+        })
         .unwrap();
         use std::io::{Read as _, Seek as _};
         log.rewind().unwrap();
@@ -281,9 +258,7 @@ mod tests {
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = Running::start(&mut Command::new("no-such-program"))
-            .err()
-            .unwrap();
+        let error = Running::start(&mut Command::new("no-such-program")).err().unwrap();
         assert!(error.to_string().contains("no-such-program"));
     }
 

@@ -68,44 +68,20 @@ impl Progress {
         let timings = plan
             .steps
             .iter()
-            .map(|step| Timing {
-                estimate: step.estimate,
-                measured: None,
-                telling: step.telling,
-            })
+            .map(|step| Timing { estimate: step.estimate, measured: None, telling: step.telling })
             .collect();
         let ends = vec![None; plan.steps.len()];
-        Self {
-            plan,
-            timings,
-            ends,
-            display,
-            begun: Instant::now(),
-        }
+        Self { plan, timings, ends, display, begun: Instant::now() }
     }
 
     /// Runs the named step of the plan. An error is returned once its end has been shown.
-    pub(crate) fn step<T>(
-        &mut self,
-        name: &str,
-        work: impl FnOnce(&mut Live<'_>) -> Result<T>,
-    ) -> Result<T> {
+    pub(crate) fn step<T>(&mut self, name: &str, work: impl FnOnce(&mut Live<'_>) -> Result<T>) -> Result<T> {
         let index = self.index(name)?;
         let begun = Instant::now();
-        let mut live = Live {
-            progress: self,
-            index,
-            begun,
-            said: String::new(),
-            drawn: None,
-        };
+        let mut live = Live { progress: self, index, begun, said: String::new(), drawn: None };
         live.begin();
         let result = work(&mut live);
-        let end = if result.is_ok() {
-            End::Done
-        } else {
-            End::Failed
-        };
+        let end = if result.is_ok() { End::Done } else { End::Failed };
         self.end(index, begun.elapsed(), end);
         result
     }
@@ -119,13 +95,7 @@ impl Progress {
 
     /// One line a step: how it ended and how long it took.
     pub(crate) fn summary(&self) -> Vec<String> {
-        let width = self
-            .plan
-            .steps
-            .iter()
-            .map(|step| step.name.len())
-            .max()
-            .unwrap_or(0);
+        let width = self.plan.steps.iter().map(|step| step.name.len()).max().unwrap_or(0);
         let mut lines: Vec<String> = self
             .plan
             .steps
@@ -142,17 +112,10 @@ impl Progress {
                     }
                     None => "not run".to_owned(),
                 };
-                format!("  {:<width$}  {end:<8} {took}", step.name)
-                    .trim_end()
-                    .to_owned()
+                format!("  {:<width$}  {end:<8} {took}", step.name).trim_end().to_owned()
             })
             .collect();
-        lines.push(format!(
-            "  {:<width$}  {:<8} {}",
-            "all",
-            "",
-            plan::exactly(self.begun.elapsed())
-        ));
+        lines.push(format!("  {:<width$}  {:<8} {}", "all", "", plan::exactly(self.begun.elapsed())));
         lines
     }
 
@@ -172,17 +135,13 @@ impl Progress {
             (Display::Live, End::Done) => {
                 say(&format!("{CLEAR}{count} {name}: {}", plan::exactly(took)));
             }
-            (Display::Live, End::Failed) => say(&format!(
-                "{CLEAR}{count} {name}: failed after {}",
-                plan::exactly(took)
-            )),
+            (Display::Live, End::Failed) => {
+                say(&format!("{CLEAR}{count} {name}: failed after {}", plan::exactly(took)))
+            }
             (Display::Lines, End::Done) => {
                 say(&format!("{count} {name}: done in {}", plan::exactly(took)));
             }
-            (Display::Lines, End::Failed) => say(&format!(
-                "{count} {name}: failed after {}",
-                plan::exactly(took)
-            )),
+            (Display::Lines, End::Failed) => say(&format!("{count} {name}: failed after {}", plan::exactly(took))),
             (_, End::Skipped(why)) => say(&format!("{count} {name}: skipped, {why}")),
         }
         self.ends[index] = Some(end);
@@ -269,16 +228,8 @@ impl Live<'_> {
         match &self.progress.display {
             Display::Lines => {}
             Display::Live => {
-                let line = format!(
-                    "{count} {name}  {elapsed}, {} left  {}",
-                    plan::about(left),
-                    self.said
-                );
-                let line: String = line
-                    .chars()
-                    .filter(|c| !c.is_control())
-                    .take(width().saturating_sub(1))
-                    .collect();
+                let line = format!("{count} {name}  {elapsed}, {} left  {}", plan::about(left), self.said);
+                let line: String = line.chars().filter(|c| !c.is_control()).take(width().saturating_sub(1)).collect();
                 let _ = write!(std::io::stderr(), "{CLEAR}{line}");
             }
             Display::File(path) => {
@@ -292,10 +243,7 @@ impl Live<'_> {
 }
 
 fn width() -> usize {
-    std::env::var("COLUMNS")
-        .ok()
-        .and_then(|columns| columns.parse().ok())
-        .unwrap_or(WIDTH)
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
 }
 
 #[cfg(test)]
@@ -304,9 +252,7 @@ mod tests {
     use crate::plan::Step;
 
     fn quiet(folder: &std::path::Path) -> Progress {
-        let plan = Plan {
-            steps: vec![Step::new("one", "first", 10), Step::new("two", "then", 10)],
-        };
+        let plan = Plan { steps: vec![Step::new("one", "first", 10), Step::new("two", "then", 10)] };
         Progress::new(plan, Display::File(folder.join("progress")))
     }
 

@@ -39,29 +39,19 @@ impl Fleet {
     pub(crate) fn load(places: &Places) -> Result<Self> {
         let version = preflight::go_version()?;
         let tools = tool::read_all(&places.tools(), &version)?;
-        Ok(Self {
-            places: places.clone(),
-            tools,
-        })
+        Ok(Self { places: places.clone(), tools })
     }
 
     /// The tools that are not built, in the order of need.
     pub(crate) fn missing(&self) -> Vec<Tool> {
-        self.tools
-            .iter()
-            .filter(|tool| !self.folder(tool).is_dir())
-            .cloned()
-            .collect()
+        self.tools.iter().filter(|tool| !self.folder(tool).is_dir()).cloned().collect()
     }
 
     /// Fails if one of the names is no tool's.
     fn know(&self, names: &[String]) -> Result<()> {
         let known: Vec<&str> = self.tools.iter().map(|tool| tool.name.as_str()).collect();
         match names.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => bail!(
-                "there is no server \"{name}\"; there are {}",
-                known.join(", ")
-            ),
+            Some(name) => bail!("there is no server \"{name}\"; there are {}", known.join(", ")),
             None => Ok(()),
         }
     }
@@ -90,16 +80,8 @@ impl Fleet {
         create_folder(&new.join("charts"))?;
         for tool in &self.tools {
             let build = Path::new("../../../servers").join(tool.build_name());
-            let binaries = tool
-                .recipe
-                .binaries
-                .iter()
-                .map(|binary| Path::new("bin").join(&binary.name));
-            let charts = tool
-                .recipe
-                .charts
-                .iter()
-                .map(|chart| Path::new("charts").join(&chart.name));
+            let binaries = tool.recipe.binaries.iter().map(|binary| Path::new("bin").join(&binary.name));
+            let charts = tool.recipe.charts.iter().map(|chart| Path::new("charts").join(&chart.name));
             for inside in binaries.chain(charts) {
                 symlink(build.join(&inside), new.join(&inside))
                     .with_context(|| format!("could not link {}", inside.display()))?;
@@ -116,17 +98,12 @@ impl Fleet {
     pub(crate) fn publish(&self) -> Result<()> {
         ensure!(self.missing().is_empty(), "not every server is built");
         let set = self.set();
-        let name = set
-            .file_name()
-            .ok_or_else(|| anyhow!("{} has no name", set.display()))?;
+        let name = set.file_name().ok_or_else(|| anyhow!("{} has no name", set.display()))?;
         let latest = self.places.sets().join("latest");
         if std::fs::read_link(&latest).is_ok_and(|target| target.as_os_str() == name) {
             return Ok(());
         }
-        let new = self
-            .places
-            .sets()
-            .join(format!(".latest-{}", std::process::id()));
+        let new = self.places.sets().join(format!(".latest-{}", std::process::id()));
         symlink(name, &new)
             .and_then(|()| std::fs::rename(&new, &latest))
             .with_context(|| format!("could not point {} at the new set", latest.display()))
@@ -138,9 +115,8 @@ impl Fleet {
             let downloads: Vec<_> = tools
                 .iter()
                 .map(|tool| {
-                    let download = scope.spawn(move || {
-                        download(tool, &logs.join(format!("modules-{}.log", tool.name)))
-                    });
+                    let download =
+                        scope.spawn(move || download(tool, &logs.join(format!("modules-{}.log", tool.name))));
                     (tool, download)
                 })
                 .collect();
@@ -175,24 +151,15 @@ impl Fleet {
             return Ok(());
         }
         // The lock is ours: what lies there was left by a run that ended early.
-        let new = self
-            .places
-            .servers()
-            .join(format!(".building-{}", tool.build_name()));
+        let new = self.places.servers().join(format!(".building-{}", tool.build_name()));
         remove_folder(&new)?;
         create_folder(&new.join("bin"))?;
         create_folder(&new.join("charts"))?;
-        compile(
-            tool,
-            &new.join("bin"),
-            &logs.join(format!("build-{}.log", tool.name)),
-            live,
-        )?;
+        compile(tool, &new.join("bin"), &logs.join(format!("build-{}.log", tool.name)), live)?;
         for chart in &tool.recipe.charts {
             copy_chart(tool, chart, &new.join("charts").join(&chart.name))?;
         }
-        std::fs::rename(&new, &folder)
-            .with_context(|| format!("could not move a build to {}", folder.display()))
+        std::fs::rename(&new, &folder).with_context(|| format!("could not move a build to {}", folder.display()))
     }
 }
 
@@ -212,20 +179,10 @@ pub(crate) fn command(places: &Places, plan_only: bool, names: &[String]) -> Res
     if missing.is_empty() {
         say("nothing to build");
     } else {
-        let plan = Plan {
-            steps: steps(&missing),
-        };
-        say(&format!(
-            "building {} of {} servers, about {}",
-            missing.len(),
-            fleet.tools.len(),
-            about(plan.estimate())
-        ));
+        let plan = Plan { steps: steps(&missing) };
+        say(&format!("building {} of {} servers, about {}", missing.len(), fleet.tools.len(), about(plan.estimate())));
         plan.lines().iter().for_each(|line| say(line));
-        let need = Need {
-            build_servers: true,
-            ..Need::default()
-        };
+        let need = Need { build_servers: true, ..Need::default() };
         preflight::require(places, &need)?;
         let logs = places.new_logs("servers")?;
         let mut progress = Progress::new(plan, Display::for_person());
@@ -249,35 +206,19 @@ pub(crate) fn steps(missing: &[Tool]) -> Vec<Step> {
         "download the Go modules, verified by go.sum",
         DOWNLOAD_ESTIMATE * missing.len() as u64,
     );
-    let builds = missing.iter().map(|tool| {
-        Step::new(
-            &tool.name,
-            &tool.recipe.summary,
-            tool.recipe.estimate_seconds,
-        )
-    });
+    let builds = missing.iter().map(|tool| Step::new(&tool.name, &tool.recipe.summary, tool.recipe.estimate_seconds));
     std::iter::once(download).chain(builds).collect()
 }
 
 /// Runs the steps of [`steps`].
-pub(crate) fn build_all(
-    fleet: &Fleet,
-    missing: &[Tool],
-    logs: &Path,
-    progress: &mut Progress,
-) -> Result<()> {
+pub(crate) fn build_all(fleet: &Fleet, missing: &[Tool], logs: &Path, progress: &mut Progress) -> Result<()> {
     download_all(fleet, missing, logs, progress)?;
     build_downloaded(fleet, missing, logs, progress)?;
     fleet.publish()
 }
 
 /// The first of the steps of [`steps`]: the network's.
-pub(crate) fn download_all(
-    fleet: &Fleet,
-    missing: &[Tool],
-    logs: &Path,
-    progress: &mut Progress,
-) -> Result<()> {
+pub(crate) fn download_all(fleet: &Fleet, missing: &[Tool], logs: &Path, progress: &mut Progress) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
@@ -285,12 +226,7 @@ pub(crate) fn download_all(
 }
 
 /// The other steps of [`steps`]: the processor's.
-pub(crate) fn build_downloaded(
-    fleet: &Fleet,
-    missing: &[Tool],
-    logs: &Path,
-    progress: &mut Progress,
-) -> Result<()> {
+pub(crate) fn build_downloaded(fleet: &Fleet, missing: &[Tool], logs: &Path, progress: &mut Progress) -> Result<()> {
     for tool in missing {
         progress.step(&tool.name, |live| fleet.build(tool, logs, live))?;
     }
@@ -301,31 +237,16 @@ fn overview(fleet: &Fleet, missing: &[Tool]) -> String {
     let mut text = String::new();
     for tool in &fleet.tools {
         let state = if missing.contains(tool) {
-            format!(
-                "to build, {}",
-                about(std::time::Duration::from_secs(tool.recipe.estimate_seconds))
-            )
+            format!("to build, {}", about(std::time::Duration::from_secs(tool.recipe.estimate_seconds)))
         } else {
             "there".to_owned()
         };
-        text.push_str(&format!(
-            "  {:<12} {state:<18} {}\n",
-            tool.name, tool.recipe.summary
-        ));
+        text.push_str(&format!("  {:<12} {state:<18} {}\n", tool.name, tool.recipe.summary));
     }
-    let total = Plan {
-        steps: steps(missing),
-    }
-    .estimate();
-    let verdict = if missing.is_empty() {
-        "nothing to do".into()
-    } else {
-        format!("about {} on two cores", about(total))
-    };
-    text.push_str(&format!(
-        "{verdict}; everything goes to {}\n",
-        fleet.places.cache.display()
-    ));
+    let total = Plan { steps: steps(missing) }.estimate();
+    let verdict =
+        if missing.is_empty() { "nothing to do".into() } else { format!("about {} on two cores", about(total)) };
+    text.push_str(&format!("{verdict}; everything goes to {}\n", fleet.places.cache.display()));
     text
 }
 
@@ -333,18 +254,18 @@ fn download(tool: &Tool, log: &Path) -> Result<()> {
     let mut command = go(tool);
     command.args(["mod", "download"]);
     run(&mut command, log, &mut |_| {}).with_context(|| {
-        format!("could not download the modules of {}; see {}, check the network or GOPROXY and run again", tool.name, log.display())
+        format!(
+            "could not download the modules of {}; see {}, check the network or GOPROXY and run again",
+            tool.name,
+            log.display()
+        )
     })
 }
 
 /// A Go command in the tool's module that changes nothing there.
 fn go(tool: &Tool) -> Command {
     let mut command = Command::new("go");
-    command
-        .current_dir(&tool.folder)
-        .env("CGO_ENABLED", "0")
-        .env("GOFLAGS", "-mod=readonly")
-        .env("GOWORK", "off");
+    command.current_dir(&tool.folder).env("CGO_ENABLED", "0").env("GOFLAGS", "-mod=readonly").env("GOWORK", "off");
     command
 }
 
@@ -364,20 +285,13 @@ fn compile(tool: &Tool, bin: &Path, log: &Path, live: &mut Live<'_>) -> Result<(
         .with_context(|| format!("could not build {}; see {}", tool.name, log.display()))?;
     for binary in &tool.recipe.binaries {
         let path = bin.join(&binary.name);
-        ensure!(
-            path.is_file(),
-            "the build of {} made no {}; see {}",
-            tool.name,
-            path.display(),
-            log.display()
-        );
+        ensure!(path.is_file(), "the build of {} made no {}; see {}", tool.name, path.display(), log.display());
     }
     Ok(())
 }
 
 fn run(command: &mut Command, log: &Path, doing: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut file =
-        File::create(log).with_context(|| format!("could not create {}", log.display()))?;
+    let mut file = File::create(log).with_context(|| format!("could not create {}", log.display()))?;
     let mut last = String::new();
     let status = process::watch(command, &mut file, &mut |heard| match heard {
         Heard::Line(line) => {
@@ -408,14 +322,13 @@ fn copy_chart(tool: &Tool, chart: &Chart, to: &Path) -> Result<()> {
     let from = Path::new(&module).join(&chart.folder);
     copy_folder(&from, to)?;
     let description = to.join("Chart.yaml");
-    let text = std::fs::read_to_string(&description)
-        .with_context(|| format!("could not read {}", description.display()))?;
+    let text =
+        std::fs::read_to_string(&description).with_context(|| format!("could not read {}", description.display()))?;
     std::fs::write(&description, without_dependencies(&text))
         .with_context(|| format!("could not write {}", description.display()))?;
     let lock = to.join("Chart.lock");
     if lock.exists() {
-        std::fs::remove_file(&lock)
-            .with_context(|| format!("could not remove {}", lock.display()))?;
+        std::fs::remove_file(&lock).with_context(|| format!("could not remove {}", lock.display()))?;
     }
     Ok(())
 }
@@ -442,9 +355,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     create_folder(to)?;
     // Sorted, so that an error is the same one each time.
     let mut entries = BTreeMap::new();
-    for entry in
-        std::fs::read_dir(from).with_context(|| format!("could not list {}", from.display()))?
-    {
+    for entry in std::fs::read_dir(from).with_context(|| format!("could not list {}", from.display()))? {
         let entry = entry.with_context(|| format!("could not list {}", from.display()))?;
         entries.insert(entry.file_name(), entry.path());
     }
@@ -454,10 +365,8 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
             copy_folder(&path, &copy)?;
         } else {
             // Content only: the module cache is read-only, the copy must not be.
-            let content = std::fs::read(&path)
-                .with_context(|| format!("could not read {}", path.display()))?;
-            std::fs::write(&copy, content)
-                .with_context(|| format!("could not write {}", copy.display()))?;
+            let content = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+            std::fs::write(&copy, content).with_context(|| format!("could not write {}", copy.display()))?;
         }
     }
     Ok(())
@@ -466,8 +375,7 @@ fn copy_folder(from: &Path, to: &Path) -> Result<()> {
 /// Takes the lock of a build; it is released when the file is closed, however this run ends.
 fn lock(servers: &Path, build: &str, live: &mut Live<'_>) -> Result<File> {
     let path = servers.join(format!(".{build}.lock"));
-    let file =
-        File::create(&path).with_context(|| format!("could not create {}", path.display()))?;
+    let file = File::create(&path).with_context(|| format!("could not create {}", path.display()))?;
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(file),
@@ -502,11 +410,8 @@ mod tests {
 
     /// A fleet of two tools, read from folders written here.
     fn fleet(root: &Path) -> Fleet {
-        let places = Places {
-            repository: root.join("repository"),
-            cache: root.join("cache"),
-            target: root.join("target"),
-        };
+        let places =
+            Places { repository: root.join("repository"), cache: root.join("cache"), target: root.join("target") };
         for (name, order) in [("late", 2), ("early", 1)] {
             let folder = places.tools().join(name);
             std::fs::create_dir_all(&folder).unwrap();
@@ -532,10 +437,7 @@ mod tests {
     fn what_is_needed_first_is_planned_first() {
         let root = tempfile::tempdir().unwrap();
         let fleet = fleet(root.path());
-        let names: Vec<String> = steps(&fleet.missing())
-            .into_iter()
-            .map(|step| step.name)
-            .collect();
+        let names: Vec<String> = steps(&fleet.missing()).into_iter().map(|step| step.name).collect();
         assert_eq!(names, ["modules", "early", "late"]);
         assert!(steps(&[]).is_empty());
     }
@@ -561,10 +463,7 @@ mod tests {
         let fleet = fleet(root.path());
         fleet.lay_out().unwrap();
         assert!(fleet.publish().is_err());
-        fleet
-            .tools
-            .iter()
-            .for_each(|tool| pretend_built(&fleet, tool));
+        fleet.tools.iter().for_each(|tool| pretend_built(&fleet, tool));
         fleet.publish().unwrap();
         fleet.publish().unwrap();
         assert!(fleet.places.sets().join("latest/bin/late").exists());

@@ -48,14 +48,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     steps.push(Step::new(step::SCENARIOS, "stories on real clusters", 300));
     let plan = Plan { steps };
     announce("test", &plan);
-    preflight::require(
-        places,
-        &Need {
-            build_servers: !missing.is_empty(),
-            run_servers: true,
-            build_rust: true,
-        },
-    )?;
+    preflight::require(places, &Need { build_servers: !missing.is_empty(), run_servers: true, build_rust: true })?;
     fleet.lay_out()?;
 
     let logs = places.new_logs("test")?;
@@ -69,11 +62,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     if built && servers && !process::stopping() {
         run.tests(&with, |_| true);
         if !process::stopping() {
-            let with = Surroundings {
-                threads: Some(scenario_threads(options)),
-                aloud: true,
-                ..with
-            };
+            let with = Surroundings { threads: Some(scenario_threads(options)), aloud: true, ..with };
             run.scenarios(&with);
         }
     }
@@ -82,22 +71,13 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
 
 fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode> {
     let logs = places.new_logs("test")?;
-    let plan = Plan {
-        steps: vec![build_step(places), test_build_step(places)],
-    };
+    let plan = Plan { steps: vec![build_step(places), test_build_step(places)] };
     announce("test", &plan);
-    preflight::require(
-        places,
-        &Need {
-            build_rust: true,
-            ..Need::default()
-        },
-    )?;
+    preflight::require(places, &Need { build_rust: true, ..Need::default() })?;
     let mut progress = Progress::new(plan, Display::for_person());
     progress.step(step::BUILD, |live| build(places, &logs, live))?;
-    let executables = progress.step(step::TEST_BUILD, |live| {
-        executables::build(places, &logs.join("test-build.log"), live)
-    })?;
+    let executables =
+        progress.step(step::TEST_BUILD, |live| executables::build(places, &logs.join("test-build.log"), live))?;
 
     let mut chosen = Vec::new();
     let mut matches = 0;
@@ -111,10 +91,7 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
     if chosen.is_empty() {
         bail!("no test has \"{filter}\" in its name; leave the filter out to run all");
     }
-    say(&format!(
-        "tests with \"{filter}\" in their names: {matches}, in programs: {}",
-        chosen.len()
-    ));
+    say(&format!("tests with \"{filter}\" in their names: {matches}, in programs: {}", chosen.len()));
 
     let mut steps = Vec::new();
     let mut missing = Vec::new();
@@ -122,14 +99,7 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
     let fleet = if chosen.iter().any(Executable::needs_servers) {
         let fleet = Fleet::load(places)?;
         missing = fleet.missing();
-        preflight::require(
-            places,
-            &Need {
-                build_servers: !missing.is_empty(),
-                run_servers: true,
-                build_rust: false,
-            },
-        )?;
+        preflight::require(places, &Need { build_servers: !missing.is_empty(), run_servers: true, build_rust: false })?;
         fleet.lay_out()?;
         steps.extend(servers::steps(&missing));
         with = surroundings(places, &fleet);
@@ -155,11 +125,7 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
 
 /// Says what is about to happen, before anything does.
 pub(crate) fn announce(command: &str, plan: &Plan) {
-    say(&format!(
-        "cargo dev {command}: {} steps, about {}",
-        plan.steps.len(),
-        about(plan.estimate())
-    ));
+    say(&format!("cargo dev {command}: {} steps, about {}", plan.steps.len(), about(plan.estimate())));
     plan.lines().iter().for_each(|line| say(line));
 }
 
@@ -167,17 +133,9 @@ pub(crate) fn announce(command: &str, plan: &Plan) {
 pub(crate) fn code_steps(places: &Places) -> Vec<Step> {
     vec![
         Step::new(step::FORMAT, "cargo fmt --check", 2),
-        Step::new(
-            step::LINT,
-            "cargo clippy, warnings are errors",
-            if is_cold(places) { 180 } else { 20 },
-        ),
+        Step::new(step::LINT, "cargo clippy, warnings are errors", if is_cold(places) { 180 } else { 20 }),
         build_step(places),
-        Step::new(
-            step::POLICY,
-            "licences, bans and sources of dependencies",
-            5,
-        ),
+        Step::new(step::POLICY, "licences, bans and sources of dependencies", 5),
     ]
 }
 
@@ -191,19 +149,11 @@ pub(crate) fn test_steps(places: &Places) -> Vec<Step> {
 }
 
 fn build_step(places: &Places) -> Step {
-    Step::new(
-        step::BUILD,
-        "cargo build --workspace",
-        if is_cold(places) { 240 } else { 20 },
-    )
+    Step::new(step::BUILD, "cargo build --workspace", if is_cold(places) { 240 } else { 20 })
 }
 
 fn test_build_step(places: &Places) -> Step {
-    Step::new(
-        step::TEST_BUILD,
-        "build every test program",
-        if is_cold(places) { 150 } else { 20 },
-    )
+    Step::new(step::TEST_BUILD, "build every test program", if is_cold(places) { 150 } else { 20 })
 }
 
 /// Whether dependencies have still to be compiled.
@@ -215,31 +165,17 @@ fn is_cold(places: &Places) -> bool {
 pub(crate) fn build(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<()> {
     let mut command = cargo(places);
     command.args(["build", "--workspace"]);
-    run_cargo(&mut command, &logs.join("build.log"), live)
-        .map(|_| ())
-        .context("the workspace does not build")
+    run_cargo(&mut command, &logs.join("build.log"), live).map(|_| ()).context("the workspace does not build")
 }
 
 fn surroundings(places: &Places, fleet: &Fleet) -> Surroundings {
-    let variables = vec![
-        ("KUBENOVA_SERVERS", fleet.set()),
-        ("KUBENOVA_BIN_DIR", places.target.join("debug")),
-    ];
-    Surroundings {
-        variables,
-        ..Surroundings::default()
-    }
+    let variables = vec![("KUBENOVA_SERVERS", fleet.set()), ("KUBENOVA_BIN_DIR", places.target.join("debug"))];
+    Surroundings { variables, ..Surroundings::default() }
 }
 
 /// Scenarios boot clusters: one at a time suits two cores.
 fn scenario_threads(options: &TestOptions) -> usize {
-    let variable = || {
-        std::env::var("KUBENOVA_TEST_THREADS")
-            .ok()?
-            .parse()
-            .ok()
-            .filter(|threads| *threads > 0)
-    };
+    let variable = || std::env::var("KUBENOVA_TEST_THREADS").ok()?.parse().ok().filter(|threads| *threads > 0);
     options.threads.or_else(variable).unwrap_or(1)
 }
 
@@ -257,14 +193,7 @@ impl<'a> Run<'a> {
     /// Nothing has run yet.
     pub(crate) fn new(places: &'a Places, logs: &'a Path, plan: Plan) -> Self {
         let progress = Progress::new(plan, Display::for_person());
-        Self {
-            places,
-            logs,
-            progress,
-            executables: Vec::new(),
-            count: Count::default(),
-            failures: Vec::new(),
-        }
+        Self { places, logs, progress, executables: Vec::new(), count: Count::default(), failures: Vec::new() }
     }
 
     /// The steps of [`code_steps`]; whether the workspace builds.
@@ -273,20 +202,11 @@ impl<'a> Run<'a> {
         self.judge(step::FORMAT, |live| {
             let mut command = cargo(places);
             command.args(["fmt", "--all", "--check"]);
-            run_cargo(&mut command, &logs.join("format.log"), live)
-                .map(|_| ())
-                .context("type `cargo fmt --all`")
+            run_cargo(&mut command, &logs.join("format.log"), live).map(|_| ()).context("type `cargo fmt --all`")
         });
         self.judge(step::LINT, |live| {
             let mut command = cargo(places);
-            command.args([
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "--deny",
-                "warnings",
-            ]);
+            command.args(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]);
             run_cargo(&mut command, &logs.join("lint.log"), live).map(|_| ())
         });
         let built = self.judge(step::BUILD, |live| build(places, logs, live));
@@ -299,15 +219,11 @@ impl<'a> Run<'a> {
         let (places, logs) = (self.places, self.logs);
         let mut built = Vec::new();
         let log = logs.join("test-build.log");
-        if !self.judge(step::TEST_BUILD, |live| {
-            executables::build(places, &log, live).map(|found| built = found)
-        }) {
+        if !self.judge(step::TEST_BUILD, |live| executables::build(places, &log, live).map(|found| built = found)) {
             return;
         }
         self.executables = built;
-        self.executables(step::TESTS, with, |executable| {
-            !executable.is_scenario(places) && wanted(executable)
-        });
+        self.executables(step::TESTS, with, |executable| !executable.is_scenario(places) && wanted(executable));
         let mut count = Count::default();
         self.judge(step::EXAMPLES, |live| {
             count = executables::run_examples(places, logs, live)?;
@@ -319,25 +235,13 @@ impl<'a> Run<'a> {
     /// The scenarios.
     fn scenarios(&mut self, with: &Surroundings) {
         let places = self.places;
-        self.executables(step::SCENARIOS, with, |executable| {
-            executable.is_scenario(places)
-        });
+        self.executables(step::SCENARIOS, with, |executable| executable.is_scenario(places));
     }
 
     /// Runs the wanted test programs, one after another.
-    fn executables(
-        &mut self,
-        step: &str,
-        with: &Surroundings,
-        wanted: impl Fn(&Executable) -> bool,
-    ) {
+    fn executables(&mut self, step: &str, with: &Surroundings, wanted: impl Fn(&Executable) -> bool) {
         let (places, logs) = (self.places, self.logs);
-        let executables: Vec<_> = self
-            .executables
-            .iter()
-            .filter(|executable| wanted(executable))
-            .cloned()
-            .collect();
+        let executables: Vec<_> = self.executables.iter().filter(|executable| wanted(executable)).cloned().collect();
         if executables.is_empty() {
             // There is such a step in the plan, or there would be no call.
             let _ = self.progress.skip(step, "there are none");
@@ -383,11 +287,7 @@ impl<'a> Run<'a> {
             "tests: {} passed, {} failed, {} skipped",
             self.count.passed, self.count.failed, self.count.skipped
         ));
-        if self.failures.is_empty() && !process::stopping() {
-            ExitCode::SUCCESS
-        } else {
-            ExitCode::FAILURE
-        }
+        if self.failures.is_empty() && !process::stopping() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 }
 

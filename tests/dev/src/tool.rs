@@ -69,13 +69,10 @@ impl Tool {
 
 /// Reads every tool under `folder`, in the order of need.
 pub(crate) fn read_all(folder: &Path, go_version: &str) -> Result<Vec<Tool>> {
-    let entries = std::fs::read_dir(folder)
-        .with_context(|| format!("could not list {}", folder.display()))?;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))?;
     let mut tools = Vec::new();
     for entry in entries {
-        let path = entry
-            .with_context(|| format!("could not list {}", folder.display()))?
-            .path();
+        let path = entry.with_context(|| format!("could not list {}", folder.display()))?.path();
         if path.is_dir() {
             tools.push(read(&path, go_version)?);
         }
@@ -86,21 +83,12 @@ pub(crate) fn read_all(folder: &Path, go_version: &str) -> Result<Vec<Tool>> {
 }
 
 fn read(folder: &Path, go_version: &str) -> Result<Tool> {
-    let name = folder
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let path = folder.join("tool.toml");
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("could not read {}", path.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
     let recipe = parse(&text).with_context(|| format!("could not use {}", path.display()))?;
     let hash = hash(folder, go_version)?;
-    Ok(Tool {
-        name,
-        folder: folder.to_path_buf(),
-        recipe,
-        hash,
-    })
+    Ok(Tool { name, folder: folder.to_path_buf(), recipe, hash })
 }
 
 /// Parses a `tool.toml`. Unknown keys are errors, so that a misspelt one is not ignored.
@@ -116,10 +104,7 @@ pub(crate) fn parse(text: &str) -> Result<Recipe> {
             String::new()
         },
         binaries: tables_of(&mut table, "binary", |entry| {
-            Ok(Binary {
-                package: text_of(entry, "package")?,
-                name: file_name_of(entry)?,
-            })
+            Ok(Binary { package: text_of(entry, "package")?, name: file_name_of(entry)? })
         })?,
         charts: tables_of(&mut table, "chart", |entry| {
             Ok(Chart {
@@ -135,10 +120,7 @@ pub(crate) fn parse(text: &str) -> Result<Recipe> {
         // One `go build` for all of them names each after its package.
         for Binary { package, name } in &recipe.binaries {
             let last = package.rsplit('/').next();
-            ensure!(
-                last == Some(name),
-                "with several binaries, \"{name}\" must be the last element of \"{package}\""
-            );
+            ensure!(last == Some(name), "with several binaries, \"{name}\" must be the last element of \"{package}\"");
         }
     }
     Ok(recipe)
@@ -154,28 +136,19 @@ fn text_of(table: &mut Table, key: &str) -> Result<String> {
 
 fn file_name_of(table: &mut Table) -> Result<String> {
     let name = text_of(table, "name")?;
-    ensure!(
-        !name.contains('/') && !name.starts_with('.'),
-        "\"{name}\" must be a plain file name"
-    );
+    ensure!(!name.contains('/') && !name.starts_with('.'), "\"{name}\" must be a plain file name");
     Ok(name)
 }
 
 fn number_of(table: &mut Table, key: &str) -> Result<u64> {
     match table.remove(key) {
-        Some(Value::Integer(number)) => {
-            u64::try_from(number).with_context(|| format!("`{key}` must not be negative"))
-        }
+        Some(Value::Integer(number)) => u64::try_from(number).with_context(|| format!("`{key}` must not be negative")),
         Some(_) => bail!("`{key}` must be a whole number"),
         None => bail!("`{key}` is missing"),
     }
 }
 
-fn tables_of<T>(
-    table: &mut Table,
-    key: &str,
-    read: impl Fn(&mut Table) -> Result<T>,
-) -> Result<Vec<T>> {
+fn tables_of<T>(table: &mut Table, key: &str, read: impl Fn(&mut Table) -> Result<T>) -> Result<Vec<T>> {
     let entries = match table.remove(key) {
         None => Vec::new(),
         Some(Value::Array(entries)) => entries,
@@ -184,9 +157,7 @@ fn tables_of<T>(
     entries
         .into_iter()
         .map(|entry| {
-            let Value::Table(mut entry) = entry else {
-                bail!("each [[{key}]] must be a table")
-            };
+            let Value::Table(mut entry) = entry else { bail!("each [[{key}]] must be a table") };
             let value = read(&mut entry).with_context(|| format!("in [[{key}]]"))?;
             nothing_left(&entry).with_context(|| format!("in [[{key}]]"))?;
             Ok(value)
@@ -204,12 +175,8 @@ fn nothing_left(table: &Table) -> Result<()> {
 /// Twelve hexadecimal digits over the Go version and each file's name and content.
 pub(crate) fn hash(folder: &Path, go_version: &str) -> Result<String> {
     let mut files = Vec::new();
-    for entry in
-        std::fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))?
-    {
-        let path = entry
-            .with_context(|| format!("could not list {}", folder.display()))?
-            .path();
+    for entry in std::fs::read_dir(folder).with_context(|| format!("could not list {}", folder.display()))? {
+        let path = entry.with_context(|| format!("could not list {}", folder.display()))?.path();
         if path.is_file() {
             files.push(path);
         }
@@ -217,13 +184,8 @@ pub(crate) fn hash(folder: &Path, go_version: &str) -> Result<String> {
     files.sort();
     let mut parts = vec![go_version.as_bytes().to_vec()];
     for path in files {
-        let content =
-            std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
-        parts.push(
-            path.file_name()
-                .map(|name| name.as_encoded_bytes().to_vec())
-                .unwrap_or_default(),
-        );
+        let content = std::fs::read(&path).with_context(|| format!("could not read {}", path.display()))?;
+        parts.push(path.file_name().map(|name| name.as_encoded_bytes().to_vec()).unwrap_or_default());
         parts.push(content);
     }
     Ok(digest(&parts))
@@ -238,21 +200,19 @@ pub(crate) fn digest(parts: &[impl AsRef<[u8]>]) -> String {
         sha.update((part.len() as u64).to_be_bytes());
         sha.update(part);
     }
-    sha.finalize()
-        .iter()
-        .take(6)
-        .fold(String::new(), |mut text, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+    sha.finalize().iter().take(6).fold(String::new(), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ETCD: &str = "summary = 'a store'\norder = 2\nestimate_seconds = 46\n[[binary]]\npackage = 'a/b'\nname = 'etcd'\n";
+    const ETCD: &str =
+        "summary = 'a store'\norder = 2\nestimate_seconds = 46\n[[binary]]\npackage = 'a/b'\nname = 'etcd'\n";
 
     #[test]
     fn the_tools_of_this_repository_are_well_formed() {
@@ -260,43 +220,22 @@ mod tests {
         let tools = read_all(&folder, "go1").unwrap();
         let names: Vec<_> = tools.iter().map(|tool| tool.name.as_str()).collect();
         assert_eq!(names[0], "nats-server", "the demo needs the broker first");
-        for name in [
-            "etcd",
-            "kubernetes",
-            "kwok",
-            "capsule",
-            "kubevela",
-            "helm",
-            "nats",
-        ] {
+        for name in ["etcd", "kubernetes", "kwok", "capsule", "kubevela", "helm", "nats"] {
             assert!(names.contains(&name), "{name}");
         }
-        let mut outputs: Vec<_> = tools
-            .iter()
-            .flat_map(|tool| &tool.recipe.binaries)
-            .map(|binary| &binary.name)
-            .collect();
+        let mut outputs: Vec<_> =
+            tools.iter().flat_map(|tool| &tool.recipe.binaries).map(|binary| &binary.name).collect();
         let count = outputs.len();
         outputs.sort();
         outputs.dedup();
-        assert_eq!(
-            outputs.len(),
-            count,
-            "two tools build a binary of the same name"
-        );
+        assert_eq!(outputs.len(), count, "two tools build a binary of the same name");
     }
 
     #[test]
     fn a_small_recipe_parses() {
         let recipe = parse(ETCD).unwrap();
         assert_eq!(recipe.estimate_seconds, 46);
-        assert_eq!(
-            recipe.binaries,
-            [Binary {
-                package: "a/b".into(),
-                name: "etcd".into()
-            }]
-        );
+        assert_eq!(recipe.binaries, [Binary { package: "a/b".into(), name: "etcd".into() }]);
         assert!(recipe.charts.is_empty() && recipe.ldflags.is_empty());
     }
 
@@ -314,13 +253,8 @@ mod tests {
         assert!(refused(&ETCD.replace("46", "'46'")).contains("whole number"));
         assert!(refused(&ETCD.replace("'etcd'", "'../etcd'")).contains("plain file name"));
         assert!(refused(&ETCD.replace("[[binary]]", "[binary]")).contains("two brackets"));
-        assert!(
-            refused("summary = 'x'\norder = 1\nestimate_seconds = 1").contains("no [[binary]]")
-        );
-        assert!(
-            refused(&format!("{ETCD}[[binary]]\npackage = 'a/c'\nname = 'd'"))
-                .contains("last element")
-        );
+        assert!(refused("summary = 'x'\norder = 1\nestimate_seconds = 1").contains("no [[binary]]"));
+        assert!(refused(&format!("{ETCD}[[binary]]\npackage = 'a/c'\nname = 'd'")).contains("last element"));
     }
 
     #[test]

@@ -36,25 +36,14 @@ pub(crate) struct ApiServerFiles {
 
 impl ApiServerFiles {
     /// Writes certificates and keys to `secrets`, the audit policy and log to `folder`.
-    pub(crate) fn write(
-        authority: &Authority,
-        address: Ipv4Addr,
-        secrets: &Path,
-        folder: &Path,
-    ) -> Result<Self> {
-        let names = [
-            "localhost",
-            "kubernetes",
-            "kubernetes.default",
-            "kubernetes.default.svc",
-        ];
+    pub(crate) fn write(authority: &Authority, address: Ipv4Addr, secrets: &Path, folder: &Path) -> Result<Self> {
+        let names = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let addresses = [address, Ipv4Addr::LOCALHOST, Ipv4Addr::new(10, 96, 0, 1)].map(IpAddr::V4);
         let serving = authority.server(&names, &addresses)?;
         let (signing, checking) = pki::service_account_key()?;
         let put = |folder: &Path, name: &str, text: &str| {
             let path = folder.join(name);
-            fs::write(&path, text)
-                .with_context(|| format!("could not write {}", path.display()))?;
+            fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
             anyhow::Ok(path)
         };
         Ok(Self {
@@ -102,14 +91,8 @@ impl ApiServer {
                 "--allow-privileged=true".to_owned(),
                 "--authorization-mode=Node,RBAC".to_owned(),
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                format!(
-                    "--service-account-key-file={}",
-                    file(&files.service_account_public)
-                ),
-                format!(
-                    "--service-account-signing-key-file={}",
-                    file(&files.service_account_key)
-                ),
+                format!("--service-account-key-file={}", file(&files.service_account_public)),
+                format!("--service-account-signing-key-file={}", file(&files.service_account_key)),
                 // Webhook Services are reached at their endpoints: charts work unchanged, no kube-proxy.
                 "--enable-aggregator-routing=true".to_owned(),
                 // It would add a taint that nothing removes: the node lifecycle controller is off.
@@ -117,11 +100,7 @@ impl ApiServer {
                 format!("--audit-policy-file={}", file(&files.audit_policy)),
                 format!("--audit-log-path={}", file(&files.audit_log)),
             ]);
-        Ok(Self {
-            process: Process::start(spec)?,
-            client,
-            audit_log: files.audit_log.clone(),
-        })
+        Ok(Self { process: Process::start(spec)?, client, audit_log: files.audit_log.clone() })
     }
 
     /// Kills it (SIGKILL: on SIGTERM it waits 60 s for open watches).
@@ -160,19 +139,11 @@ impl ApiServer {
 
 impl std::fmt::Debug for ApiServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiServer")
-            .field("process", &self.process)
-            .finish_non_exhaustive()
+        f.debug_struct("ApiServer").field("process", &self.process).finish_non_exhaustive()
     }
 }
 
 async fn ask(client: &Client, path: &str) -> Result<()> {
-    let request = Request::new(path)
-        .list(&ListParams::default())
-        .context("not a path")?;
-    client
-        .request_text(request)
-        .await
-        .map(drop)
-        .with_context(|| format!("{path} did not answer 200"))
+    let request = Request::new(path).list(&ListParams::default()).context("not a path")?;
+    client.request_text(request).await.map(drop).with_context(|| format!("{path} did not answer 200"))
 }

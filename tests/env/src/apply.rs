@@ -25,8 +25,7 @@ const AT_ONCE: usize = 4;
 
 /// The documents of a YAML stream, empty ones left out, Lists opened.
 pub fn documents(yaml: &str) -> Result<Vec<DynamicObject>> {
-    let values: Vec<serde_json::Value> =
-        serde_saphyr::from_multiple(yaml).context("could not read YAML")?;
+    let values: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).context("could not read YAML")?;
     let mut found = Vec::new();
     for value in values.into_iter().filter(|value| value.is_object()) {
         match value.get("items") {
@@ -43,17 +42,10 @@ pub fn documents(yaml: &str) -> Result<Vec<DynamicObject>> {
 
 fn object(value: serde_json::Value) -> Result<DynamicObject> {
     let shown = value.to_string();
-    let object: DynamicObject = serde_json::from_value(value).with_context(|| {
-        format!(
-            "not a Kubernetes object: {}",
-            shown.chars().take(200).collect::<String>()
-        )
-    })?;
+    let object: DynamicObject = serde_json::from_value(value)
+        .with_context(|| format!("not a Kubernetes object: {}", shown.chars().take(200).collect::<String>()))?;
     if object.types.is_none() || object.metadata.name.is_none() {
-        bail!(
-            "an object without kind or name: {}",
-            shown.chars().take(200).collect::<String>()
-        );
+        bail!("an object without kind or name: {}", shown.chars().take(200).collect::<String>());
     }
     Ok(object)
 }
@@ -68,10 +60,7 @@ pub struct Applier {
 impl Applier {
     /// For the API server behind `client`.
     pub fn new(client: Client) -> Self {
-        Self {
-            client,
-            kinds: Arc::default(),
-        }
+        Self { client, kinds: Arc::default() }
     }
 
     /// Applies the documents of a YAML stream; a few at once, in no particular order.
@@ -94,57 +83,33 @@ impl Applier {
         let gvk = GroupVersionKind::try_from(types).context("not an API version")?;
         let api = self.api(&gvk, object.namespace().as_deref()).await?;
         let name = object.name_any();
-        api.patch(
-            &name,
-            &PatchParams::apply(MANAGER).force(),
-            &Patch::Apply(object),
-        )
-        .await
-        .with_context(|| format!("could not apply {} {name:?}", gvk.kind))
+        api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object))
+            .await
+            .with_context(|| format!("could not apply {} {name:?}", gvk.kind))
     }
 
     /// The API of a kind; waits until the cluster serves it.
-    pub async fn api(
-        &self,
-        gvk: &GroupVersionKind,
-        namespace: Option<&str>,
-    ) -> Result<Api<DynamicObject>> {
-        let known = self
-            .kinds
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(gvk)
-            .cloned();
+    pub async fn api(&self, gvk: &GroupVersionKind, namespace: Option<&str>) -> Result<Api<DynamicObject>> {
+        let known = self.kinds.lock().unwrap_or_else(PoisonError::into_inner).get(gvk).cloned();
         let (resource, scope) = match known {
             Some(found) => found,
             None => {
                 let found = self.discover(gvk).await?;
-                self.kinds
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(gvk.clone(), found.clone());
+                self.kinds.lock().unwrap_or_else(PoisonError::into_inner).insert(gvk.clone(), found.clone());
                 found
             }
         };
         Ok(match scope {
             Scope::Cluster => Api::all_with(self.client.clone(), &resource),
-            Scope::Namespaced => Api::namespaced_with(
-                self.client.clone(),
-                namespace.unwrap_or("default"),
-                &resource,
-            ),
+            Scope::Namespaced => Api::namespaced_with(self.client.clone(), namespace.unwrap_or("default"), &resource),
         })
     }
 
     async fn discover(&self, gvk: &GroupVersionKind) -> Result<(ApiResource, Scope)> {
         let what = format!("the API server to serve {} {}", gvk.api_version(), gvk.kind);
         poll::until(what, KIND_SERVED_MAX, || async {
-            let found = pinned_kind(&self.client, gvk)
-                .await
-                .context("not served yet");
-            Ok(Step::from_attempt(found.map(|(resource, capabilities)| {
-                (resource, capabilities.scope)
-            })))
+            let found = pinned_kind(&self.client, gvk).await.context("not served yet");
+            Ok(Step::from_attempt(found.map(|(resource, capabilities)| (resource, capabilities.scope))))
         })
         .await
     }
@@ -158,11 +123,7 @@ mod tests {
     fn streams_and_lists_are_opened() {
         let yaml = "---\n# only a comment\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\n\
                     apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret, metadata: {name: b}}\n";
-        let names: Vec<_> = documents(yaml)
-            .unwrap()
-            .iter()
-            .map(ResourceExt::name_any)
-            .collect();
+        let names: Vec<_> = documents(yaml).unwrap().iter().map(ResourceExt::name_any).collect();
         assert_eq!(names, ["a", "b"]);
     }
 

@@ -61,18 +61,12 @@ pub struct AuditEvent {
 impl AuditEvent {
     /// The HTTP status, 0 when the request ended without one.
     pub fn code(&self) -> u16 {
-        self.response_status
-            .as_ref()
-            .and_then(|status| status.code)
-            .unwrap_or(0)
+        self.response_status.as_ref().and_then(|status| status.code).unwrap_or(0)
     }
 
     /// Whether the request changed anything.
     pub fn is_write(&self) -> bool {
-        matches!(
-            self.verb.as_str(),
-            "create" | "update" | "patch" | "delete" | "deletecollection"
-        )
+        matches!(self.verb.as_str(), "create" | "update" | "patch" | "delete" | "deletecollection")
     }
 }
 
@@ -115,8 +109,7 @@ pub struct AuditStatus {
 
 /// Reads a log; a last line that is still being written is left out.
 pub(crate) fn read(path: &Path) -> Result<Vec<AuditEvent>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("could not read {}", path.display()))?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("could not read {}", path.display()))?;
     parse(&text)
 }
 
@@ -125,9 +118,7 @@ fn parse(text: &str) -> Result<Vec<AuditEvent>> {
     whole
         .lines()
         .filter(|line| !line.is_empty())
-        .map(|line| {
-            serde_json::from_str(line).with_context(|| format!("not an audit event: {line}"))
-        })
+        .map(|line| serde_json::from_str(line).with_context(|| format!("not an audit event: {line}")))
         .collect()
 }
 
@@ -142,10 +133,7 @@ mod tests {
         let events = parse(&format!("{LINE}\n{}", &LINE[..40])).unwrap();
         assert_eq!(events.len(), 1);
         let event = &events[0];
-        assert_eq!(
-            (event.verb.as_str(), event.code(), event.is_write()),
-            ("create", 201, true)
-        );
+        assert_eq!((event.verb.as_str(), event.code(), event.is_write()), ("create", 201, true));
         assert_eq!(event.user.username, "admin");
         assert_eq!(event.impersonated_user.as_ref().unwrap().username, "other");
         assert_eq!(event.source_ips, ["10.77.1.11"]);

@@ -51,12 +51,7 @@ pub struct ClusterOptions {
 impl ClusterOptions {
     /// One node, no fsync.
     pub fn new(name: impl Into<String>, index: u8) -> Self {
-        Self {
-            name: name.into(),
-            index,
-            durable_etcd: false,
-            nodes: 1,
-        }
+        Self { name: name.into(), index, durable_etcd: false, nodes: 1 }
     }
 }
 
@@ -85,9 +80,7 @@ impl Cluster {
     /// Starts a cluster and waits until it works.
     pub async fn start(options: ClusterOptions) -> Result<Self> {
         let name = options.name.clone();
-        Box::pin(Self::boot(options))
-            .await
-            .with_context(|| format!("could not start cluster {name:?}"))
+        Box::pin(Self::boot(options)).await.with_context(|| format!("could not start cluster {name:?}"))
     }
 
     async fn boot(options: ClusterOptions) -> Result<Self> {
@@ -95,10 +88,7 @@ impl Cluster {
         let servers = Servers::find()?;
         let folder = sandbox.folder(&options.name)?;
         let memory = sandbox.memory(&options.name)?;
-        let network = Arc::new(ClusterNetwork::create(
-            &sandbox.memory("networks")?,
-            options.index,
-        )?);
+        let network = Arc::new(ClusterNetwork::create(&sandbox.memory("networks")?, options.index)?);
         let netns = network.netns().file();
         let address = network.address();
 
@@ -112,16 +102,14 @@ impl Cluster {
         )?;
         let here = format!("https://{}", way_in.address());
         let inside = format!("https://{address}:{}", apiserver::PORT);
-        let kubeconfig = |url: &str, identity: &Identity| {
-            Kubeconfig::new(&options.name, url, authority.certificate(), identity)
-        };
+        let kubeconfig =
+            |url: &str, identity: &Identity| Kubeconfig::new(&options.name, url, authority.certificate(), identity);
         let admin = authority.client("kubenova-test:admin", Some("system:masters"))?;
         let admin_config = kubeconfig(&here, &admin);
         let admin_path = folder.join("kubeconfig");
         admin_config.write(&admin_path)?;
         let client = admin_config.client().await?;
-        let mut apiserver =
-            ApiServer::start(&servers, &folder, netns, address, &files, client.clone())?;
+        let mut apiserver = ApiServer::start(&servers, &folder, netns, address, &files, client.clone())?;
 
         let component = |user: &str, group: Option<&str>| -> Result<PathBuf> {
             let path = memory.join(format!("{}.kubeconfig", user.replace(':', "-")));
@@ -131,20 +119,13 @@ impl Cluster {
         let manager_config = component("system:kube-controller-manager", None)?;
         let scheduler_config = component("system:kube-scheduler", None)?;
         let kwok_config = component("kubenova-test:kwok", Some("system:masters"))?;
-        let runner_identity =
-            authority.client("kubenova-test:pod-runner", Some("system:masters"))?;
+        let runner_identity = authority.client("kubenova-test:pod-runner", Some("system:masters"))?;
 
         apiserver.wait_for("/livez/ping").await?;
         let applier = Applier::new(client.clone());
         applier.apply_yaml(&first_objects(&options)).await?;
-        apiserver
-            .wait_for("/readyz/poststarthook/rbac/bootstrap-roles")
-            .await?;
-        let place = Place {
-            servers: &servers,
-            folder: &folder,
-            netns,
-        };
+        apiserver.wait_for("/readyz/poststarthook/rbac/bootstrap-roles").await?;
+        let place = Place { servers: &servers, folder: &folder, netns };
         let controller_manager = place.controller_manager(&manager_config, &files)?;
         let scheduler = place.scheduler(&scheduler_config)?;
         let kwok = place.kwok(&kwok_config, &address.to_string())?;
@@ -216,9 +197,7 @@ impl Cluster {
 
     /// The real kubectl, as the administrator.
     pub fn kubectl(&self, args: &[&str]) -> Result<Output> {
-        self.tool("kubectl", args)?
-            .output()
-            .context("could not start kubectl")
+        self.tool("kubectl", args)?.output().context("could not start kubectl")
     }
 
     /// kubectl's standard output; an error carries what it said.
@@ -228,9 +207,7 @@ impl Cluster {
 
     /// The real helm, as the administrator, with homes of its own.
     pub fn helm(&self, args: &[&str]) -> Result<Output> {
-        self.tool("helm", args)?
-            .output()
-            .context("could not start helm")
+        self.tool("helm", args)?.output().context("could not start helm")
     }
 
     /// helm's standard output; an error carries what it said.
@@ -277,14 +254,8 @@ impl Cluster {
     /// Starts again what ended while the API server was away, as a kubelet would: a
     /// controller-manager that is refused while it starts ends for good.
     pub async fn revive(&mut self) -> Result<()> {
-        self.apiserver
-            .wait_for("/readyz/poststarthook/rbac/bootstrap-roles")
-            .await?;
-        for server in [
-            &mut self.controller_manager,
-            &mut self.scheduler,
-            &mut self.kwok,
-        ] {
+        self.apiserver.wait_for("/readyz/poststarthook/rbac/bootstrap-roles").await?;
+        for server in [&mut self.controller_manager, &mut self.scheduler, &mut self.kwok] {
             if server.ended().is_some() {
                 server.restart()?;
             }
@@ -294,12 +265,7 @@ impl Cluster {
 
     /// The other servers, to kill and restart by name.
     pub fn server(&mut self, name: &str) -> Result<&mut Process> {
-        let servers = [
-            &mut self.etcd,
-            &mut self.controller_manager,
-            &mut self.scheduler,
-            &mut self.kwok,
-        ];
+        let servers = [&mut self.etcd, &mut self.controller_manager, &mut self.scheduler, &mut self.kwok];
         servers
             .into_iter()
             .find(|server| server.name() == name)
@@ -347,22 +313,14 @@ impl Cluster {
 
 impl std::fmt::Debug for Cluster {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Cluster")
-            .field("options", &self.options)
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
+        f.debug_struct("Cluster").field("options", &self.options).field("folder", &self.folder).finish_non_exhaustive()
     }
 }
 
 fn succeeded(tool: &str, args: &[&str], output: &Output) -> Result<String> {
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
-        bail!(
-            "`{tool} {}` ended with {}: {}",
-            args.join(" "),
-            output.status,
-            said.trim()
-        );
+        bail!("`{tool} {}` ended with {}: {}", args.join(" "), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -384,33 +342,16 @@ fn first_objects(options: &ClusterOptions) -> String {
 async fn wait_for_nodes(client: &Client, wanted: usize) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     poll::until(format!("{wanted} Ready nodes"), NODES_READY_MAX, || async {
-        let nodes = api
-            .list(&Default::default())
-            .await
-            .context("could not list nodes")?;
-        let ready: Vec<_> = nodes
-            .iter()
-            .filter(|node| is_ready(node))
-            .map(ResourceExt::name_any)
-            .collect();
-        Ok(Step::when(
-            ready.len() >= wanted,
-            (),
-            format!("ready: {ready:?}"),
-        ))
+        let nodes = api.list(&Default::default()).await.context("could not list nodes")?;
+        let ready: Vec<_> = nodes.iter().filter(|node| is_ready(node)).map(ResourceExt::name_any).collect();
+        Ok(Step::when(ready.len() >= wanted, (), format!("ready: {ready:?}")))
     })
     .await
 }
 
 fn is_ready(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_ref());
-    conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.into_iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The end of a server's log in a cluster's folder; for messages.
@@ -424,10 +365,7 @@ mod tests {
 
     #[test]
     fn the_first_objects_are_objects() {
-        let options = ClusterOptions {
-            nodes: 2,
-            ..ClusterOptions::new("a", 1)
-        };
+        let options = ClusterOptions { nodes: 2, ..ClusterOptions::new("a", 1) };
         let objects = crate::apply::documents(&first_objects(&options)).unwrap();
         let names: Vec<_> = objects.iter().map(ResourceExt::name_any).collect();
         assert_eq!(names, ["node-0", "node-1", "standard"]);

@@ -25,13 +25,7 @@ use crate::poll::{self, Step};
 /// Everything here takes seconds; a machine that compiles beside it takes ten times that.
 const STEP_MAX: Duration = Duration::from_secs(90);
 /// The definitions the application needs, and two more for people; all 89 cost 2-3 s.
-const DEFINITIONS: [&str; 5] = [
-    "webservice",
-    "worker",
-    "scaler",
-    "securitycontext",
-    "podsecuritycontext",
-];
+const DEFINITIONS: [&str; 5] = ["webservice", "worker", "scaler", "securitycontext", "podsecuritycontext"];
 /// What an administrator of the test cluster is called.
 const ADMIN: &str = "kubenova-test:admin";
 /// The tenant's deployer.
@@ -52,10 +46,7 @@ impl Timings {
 
 impl std::fmt::Display for Timings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let steps = self
-            .steps
-            .iter()
-            .map(|(step, took)| format!("{step} {:.1} s", took.as_secs_f32()));
+        let steps = self.steps.iter().map(|(step, took)| format!("{step} {:.1} s", took.as_secs_f32()));
         f.write_str(&steps.collect::<Vec<_>>().join(", "))
     }
 }
@@ -87,17 +78,11 @@ pub async fn install(cluster: &Cluster) -> Result<Timings> {
     applier.apply_all(rendered.crds).await?;
     timings.note("crds", &mut since);
 
-    applier
-        .apply_all(certificates(&rendered.authority)?)
-        .await?;
-    let (last_of_vela, first_of_vela): (Vec<_>, Vec<_>) = rendered
-        .kubevela
-        .into_iter()
-        .partition(|object| is_webhook(object) || is_definition(object));
-    let (last_of_capsule, first_of_capsule): (Vec<_>, Vec<_>) = rendered
-        .capsule
-        .into_iter()
-        .partition(|object| kind(object) == "CapsuleConfiguration");
+    applier.apply_all(certificates(&rendered.authority)?).await?;
+    let (last_of_vela, first_of_vela): (Vec<_>, Vec<_>) =
+        rendered.kubevela.into_iter().partition(|object| is_webhook(object) || is_definition(object));
+    let (last_of_capsule, first_of_capsule): (Vec<_>, Vec<_>) =
+        rendered.capsule.into_iter().partition(|object| kind(object) == "CapsuleConfiguration");
     applier.apply_all(last_of_capsule).await?;
     applier.apply_all(first_of_capsule).await?;
     applier.apply_all(first_of_vela).await?;
@@ -109,10 +94,7 @@ pub async fn install(cluster: &Cluster) -> Result<Timings> {
 
     let (webhooks, definitions): (Vec<_>, Vec<_>) = last_of_vela.into_iter().partition(is_webhook);
     applier.apply_all(webhooks).await?;
-    for definition in definitions
-        .iter()
-        .filter(|object| DEFINITIONS.contains(&object.name_any().as_str()))
-    {
+    for definition in definitions.iter().filter(|object| DEFINITIONS.contains(&object.name_any().as_str())) {
         apply_definition(cluster, definition).await?;
     }
     timings.note("definitions", &mut since);
@@ -164,27 +146,14 @@ fn render(cluster: &Cluster) -> Result<Rendered> {
                        featureGates: {zstdApplicationRevision: false, zstdResourceTracker: false}\n\
                        optimize: {markWithProb: 1.0}\n\
                        image: {tag: v1.10.9}\n";
-    let capsule = template(
-        cluster,
-        "capsule",
-        &capsule_chart,
-        "capsule-system",
-        &capsule_values,
-    )?;
+    let capsule = template(cluster, "capsule", &capsule_chart, "capsule-system", &capsule_values)?;
     let kubevela = template(cluster, "kubevela", &vela_chart, "vela-system", vela_values)?;
     let mut crds = crds_in(&capsule_chart.join("crds"))?;
     crds.extend(crds_in(&vela_chart.join("crds"))?);
     Ok(Rendered {
         crds,
-        capsule: capsule
-            .into_iter()
-            .filter(|object| kind(object) != "Secret")
-            .map(as_administrator)
-            .collect(),
-        kubevela: kubevela
-            .into_iter()
-            .map(|object| for_one_process(object, &bundle))
-            .collect(),
+        capsule: capsule.into_iter().filter(|object| kind(object) != "Secret").map(as_administrator).collect(),
+        kubevela: kubevela.into_iter().map(|object| for_one_process(object, &bundle)).collect(),
         authority,
     })
 }
@@ -221,23 +190,15 @@ fn template(
 
 fn is_cluster_scoped(object: &DynamicObject) -> bool {
     let kind = kind(object);
-    kind.starts_with("Cluster")
-        || kind.ends_with("WebhookConfiguration")
-        || kind == "CapsuleConfiguration"
+    kind.starts_with("Cluster") || kind.ends_with("WebhookConfiguration") || kind == "CapsuleConfiguration"
 }
 
 fn crds_in(folder: &Path) -> Result<Vec<DynamicObject>> {
     let mut found = Vec::new();
-    for entry in
-        fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?
-    {
+    for entry in fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "yaml")
-        {
-            let text = fs::read_to_string(&path)
-                .with_context(|| format!("could not read {}", path.display()))?;
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
             found.extend(documents(&text).with_context(|| format!("in {}", path.display()))?);
         }
     }
@@ -290,25 +251,12 @@ fn certificates(authority: &Authority) -> Result<Vec<DynamicObject>> {
 
 async fn wait_available(cluster: &Cluster, namespace: &str, name: &str) -> Result<()> {
     let api: Api<Deployment> = Api::namespaced(cluster.kube_client(), namespace);
-    poll::until(
-        format!("deployment {name:?} to be available"),
-        STEP_MAX,
-        || async {
-            let status = api
-                .get(name)
-                .await
-                .context("could not read the deployment")?
-                .status
-                .unwrap_or_default();
-            let available = status.available_replicas.unwrap_or(0) > 0;
-            let logs = cluster.folder().join("pods");
-            Ok(Step::when(
-                available,
-                (),
-                format!("no replica is available; logs in {}", logs.display()),
-            ))
-        },
-    )
+    poll::until(format!("deployment {name:?} to be available"), STEP_MAX, || async {
+        let status = api.get(name).await.context("could not read the deployment")?.status.unwrap_or_default();
+        let available = status.available_replicas.unwrap_or(0) > 0;
+        let logs = cluster.folder().join("pods");
+        Ok(Step::when(available, (), format!("no replica is available; logs in {}", logs.display())))
+    })
     .await
 }
 
@@ -319,15 +267,9 @@ async fn apply_definition(cluster: &Cluster, definition: &DynamicObject) -> Resu
 
 /// Applies until it is accepted: a webhook's endpoint takes a moment to be known everywhere.
 async fn eventually(cluster: &Cluster, what: &str, object: &DynamicObject) -> Result<()> {
-    poll::until(
-        format!("{what} {:?}", object.name_any()),
-        STEP_MAX,
-        || async {
-            Ok(Step::from_attempt(
-                cluster.applier().apply(object).await.map(drop),
-            ))
-        },
-    )
+    poll::until(format!("{what} {:?}", object.name_any()), STEP_MAX, || async {
+        Ok(Step::from_attempt(cluster.applier().apply(object).await.map(drop)))
+    })
     .await
 }
 
@@ -335,31 +277,14 @@ async fn wait_running(cluster: &Cluster) -> Result<()> {
     let gvk = GroupVersionKind::gvk("core.oam.dev", "v1beta1", "Application");
     let applications = cluster.applier().api(&gvk, Some("acme-apps")).await?;
     let pods: Api<Pod> = Api::namespaced(cluster.kube_client(), "acme-apps");
-    poll::until(
-        "application \"shop\" to run with 3 pods",
-        STEP_MAX,
-        || async {
-            let application = applications
-                .get("shop")
-                .await
-                .context("could not read the application")?;
-            let status = &application.data["status"];
-            let running = pods
-                .list(&ListParams::default())
-                .await
-                .context("could not list pods")?;
-            let running = running
-                .iter()
-                .filter(|pod| pod_phase(pod) == Some("Running"))
-                .count();
-            let done = status["status"] == "running" && running == 3;
-            Ok(Step::when(
-                done,
-                (),
-                format!("{running} pods running, status {status}"),
-            ))
-        },
-    )
+    poll::until("application \"shop\" to run with 3 pods", STEP_MAX, || async {
+        let application = applications.get("shop").await.context("could not read the application")?;
+        let status = &application.data["status"];
+        let running = pods.list(&ListParams::default()).await.context("could not list pods")?;
+        let running = running.iter().filter(|pod| pod_phase(pod) == Some("Running")).count();
+        let done = status["status"] == "running" && running == 3;
+        Ok(Step::when(done, (), format!("{running} pods running, status {status}")))
+    })
     .await
 }
 
@@ -368,10 +293,7 @@ fn pod_phase(pod: &Pod) -> Option<&str> {
 }
 
 fn kind(object: &DynamicObject) -> &str {
-    object
-        .types
-        .as_ref()
-        .map_or("", |types| types.kind.as_str())
+    object.types.as_ref().map_or("", |types| types.kind.as_str())
 }
 
 fn is_webhook(object: &DynamicObject) -> bool {
@@ -463,18 +385,12 @@ mod tests {
         }))
         .unwrap();
         let changed = for_one_process(deployment, "b");
-        assert_eq!(
-            changed.data["spec"]["template"]["spec"]["containers"][0]["args"],
-            json!(["--a"])
-        );
+        assert_eq!(changed.data["spec"]["template"]["spec"]["containers"][0]["args"], json!(["--a"]));
         let hook = from_json(json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
             "metadata": {"name": "x"}, "webhooks": [{"clientConfig": {"service": {}}}],
         }))
         .unwrap();
-        assert_eq!(
-            for_one_process(hook, "b").data["webhooks"][0]["clientConfig"]["caBundle"],
-            "b"
-        );
+        assert_eq!(for_one_process(hook, "b").data["webhooks"][0]["clientConfig"]["caBundle"], "b");
     }
 }

@@ -29,27 +29,25 @@ impl Place<'_> {
         Ok(ProcessSpec::new(program, self.servers.binary(program)?, self.folder).netns(self.netns))
     }
 
-    pub(crate) fn controller_manager(
-        &self,
-        kubeconfig: &Path,
-        files: &ApiServerFiles,
-    ) -> Result<Process> {
+    pub(crate) fn controller_manager(&self, kubeconfig: &Path, files: &ApiServerFiles) -> Result<Process> {
         let kubeconfig = kubeconfig.display();
-        Process::start(self.spec("kube-controller-manager")?.args([
-            format!("--kubeconfig={kubeconfig}"),
-            format!("--authentication-kubeconfig={kubeconfig}"),
-            format!("--authorization-kubeconfig={kubeconfig}"),
-            "--authentication-skip-lookup=true".to_owned(),
-            format!("--root-ca-file={}", files.authority.display()),
-            format!("--service-account-private-key-file={}", files.service_account_key.display()),
-            "--leader-elect=false".to_owned(),
-            "--use-service-account-credentials=true".to_owned(),
-            "--kube-api-qps=500".to_owned(),
-            "--kube-api-burst=1000".to_owned(),
-            // With node-lifecycle on, one heartbeat missed under load turns every pod's Ready false for good.
-            "--controllers=*,-node-ipam-controller,-cloud-node-lifecycle-controller,-node-lifecycle-controller"
-                .to_owned(),
-        ]))
+        Process::start(
+            self.spec("kube-controller-manager")?.args([
+                format!("--kubeconfig={kubeconfig}"),
+                format!("--authentication-kubeconfig={kubeconfig}"),
+                format!("--authorization-kubeconfig={kubeconfig}"),
+                "--authentication-skip-lookup=true".to_owned(),
+                format!("--root-ca-file={}", files.authority.display()),
+                format!("--service-account-private-key-file={}", files.service_account_key.display()),
+                "--leader-elect=false".to_owned(),
+                "--use-service-account-credentials=true".to_owned(),
+                "--kube-api-qps=500".to_owned(),
+                "--kube-api-burst=1000".to_owned(),
+                // With node-lifecycle on, one heartbeat missed under load turns every pod's Ready false for good.
+                "--controllers=*,-node-ipam-controller,-cloud-node-lifecycle-controller,-node-lifecycle-controller"
+                    .to_owned(),
+            ]),
+        )
     }
 
     pub(crate) fn scheduler(&self, kubeconfig: &Path) -> Result<Process> {
@@ -65,8 +63,7 @@ impl Place<'_> {
 
     pub(crate) fn kwok(&self, kubeconfig: &Path, node_address: &str) -> Result<Process> {
         let stages = self.folder.join("kwok-stages.yaml");
-        fs::write(&stages, STAGES)
-            .with_context(|| format!("could not write {}", stages.display()))?;
+        fs::write(&stages, STAGES).with_context(|| format!("could not write {}", stages.display()))?;
         Process::start(self.spec("kwok")?.args([
             format!("--kubeconfig={}", kubeconfig.display()),
             "--manage-all-nodes=true".to_owned(),

@@ -39,13 +39,8 @@ impl FromStr for ForwardRequest {
         if name.is_empty() || name.contains([':', ',']) {
             bail!("{name:?} is not a name for a forwarder: letters, digits and dashes");
         }
-        let port = port
-            .parse()
-            .with_context(|| format!("{port:?} is not a port"))?;
-        Ok(Self {
-            name: name.to_owned(),
-            port,
-        })
+        let port = port.parse().with_context(|| format!("{port:?} is not a port"))?;
+        Ok(Self { name: name.to_owned(), port })
     }
 }
 
@@ -67,22 +62,15 @@ impl Inherited {
 
     /// Takes the listener of that name and leads it to `target`, connected inside `netns` (the
     /// sandbox itself if none).
-    pub fn forward(
-        &mut self,
-        name: &str,
-        netns: Option<&Netns>,
-        target: SocketAddr,
-    ) -> Result<Forward> {
+    pub fn forward(&mut self, name: &str, netns: Option<&Netns>, target: SocketAddr) -> Result<Forward> {
         Forward::start(self.take(name)?, netns, target)
     }
 
     /// Takes the listener of that name.
     pub fn take(&mut self, name: &str) -> Result<TcpListener> {
-        self.listeners.remove(name).with_context(|| {
-            format!(
-                "no listener {name:?} came into the sandbox; ask for it with `--forward {name}`"
-            )
-        })
+        self.listeners
+            .remove(name)
+            .with_context(|| format!("no listener {name:?} came into the sandbox; ask for it with `--forward {name}`"))
     }
 }
 
@@ -91,14 +79,8 @@ fn parse(described: &str) -> Result<Vec<(String, RawFd)>> {
         .split(',')
         .filter(|part| !part.is_empty())
         .map(|part| {
-            let (name, fd) = part
-                .split_once(':')
-                .with_context(|| format!("{part:?} is not name:fd"))?;
-            Ok((
-                name.to_owned(),
-                fd.parse()
-                    .with_context(|| format!("{fd:?} is not a number"))?,
-            ))
+            let (name, fd) = part.split_once(':').with_context(|| format!("{part:?} is not name:fd"))?;
+            Ok((name.to_owned(), fd.parse().with_context(|| format!("{fd:?} is not a number"))?))
         })
         .collect()
 }
@@ -115,25 +97,16 @@ impl Forward {
     /// Accepts on `listener` (which keeps the namespace it was bound in) and connects to `target`
     /// inside `netns`.
     pub fn start(listener: TcpListener, netns: Option<&Netns>, target: SocketAddr) -> Result<Self> {
-        let address = listener
-            .local_addr()
-            .context("could not read the listener's address")?;
-        listener
-            .set_nonblocking(true)
-            .context("could not make the listener non-blocking")?;
-        let netns = netns
-            .map(|ns| File::open(ns.file()))
-            .transpose()
-            .context("could not open the namespace")?;
+        let address = listener.local_addr().context("could not read the listener's address")?;
+        listener.set_nonblocking(true).context("could not make the listener non-blocking")?;
+        let netns = netns.map(|ns| File::open(ns.file())).transpose().context("could not open the namespace")?;
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = mpsc::channel();
         let thread = std::thread::Builder::new()
             .name(format!("forward-{}", address.port()))
             .spawn(move || {
                 let entered = netns.map_or(Ok(()), |file| setns(file, CloneFlags::CLONE_NEWNET));
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_io()
-                    .build();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
                 match (entered, runtime) {
                     (Ok(()), Ok(runtime)) => {
                         let _ = ready.send(Ok(()));
@@ -144,15 +117,8 @@ impl Forward {
                 }
             })
             .context("could not start a forwarder")?;
-        is_ready
-            .recv()
-            .context("the forwarder ended at once")?
-            .context("could not start a forwarder")?;
-        Ok(Self {
-            address,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        is_ready.recv().context("the forwarder ended at once")?.context("could not start a forwarder")?;
+        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -206,13 +172,7 @@ mod tests {
 
     #[test]
     fn a_request_is_a_name_and_perhaps_a_port() {
-        assert_eq!(
-            "hub".parse::<ForwardRequest>().unwrap(),
-            ForwardRequest {
-                name: "hub".into(),
-                port: 0
-            }
-        );
+        assert_eq!("hub".parse::<ForwardRequest>().unwrap(), ForwardRequest { name: "hub".into(), port: 0 });
         assert_eq!("hub=4222".parse::<ForwardRequest>().unwrap().port, 4222);
         assert!("a:b".parse::<ForwardRequest>().is_err());
         assert!("hub=x".parse::<ForwardRequest>().is_err());
@@ -220,10 +180,7 @@ mod tests {
 
     #[test]
     fn descriptions_are_read_back() {
-        assert_eq!(
-            parse("a:3,b:4").unwrap(),
-            [("a".to_owned(), 3), ("b".to_owned(), 4)]
-        );
+        assert_eq!(parse("a:3,b:4").unwrap(), [("a".to_owned(), 3), ("b".to_owned(), 4)]);
         assert!(parse("").unwrap().is_empty());
         assert!(parse("a").is_err());
     }
@@ -238,8 +195,7 @@ mod tests {
             stream.read_exact(&mut byte).unwrap();
             stream.write_all(&[byte[0] + 1]).unwrap();
         });
-        let forward =
-            Forward::start(TcpListener::bind("127.0.0.1:0").unwrap(), None, target).unwrap();
+        let forward = Forward::start(TcpListener::bind("127.0.0.1:0").unwrap(), None, target).unwrap();
         let mut stream = TcpStream::connect(forward.address()).unwrap();
         stream.write_all(&[41]).unwrap();
         let mut byte = [0];

@@ -39,21 +39,11 @@ impl Hub {
         let folder = sandbox.folder("nats")?;
         let config = config_folder.join(CONFIG_FILE);
         // Relative paths in the configuration are relative to its own folder.
-        let mut spec = ProcessSpec::new(
-            "nats-server",
-            Servers::find()?.binary("nats-server")?,
-            &folder,
-        )
-        .args(["--config".into(), config.clone().into_os_string()]);
+        let mut spec = ProcessSpec::new("nats-server", Servers::find()?.binary("nats-server")?, &folder)
+            .args(["--config".into(), config.clone().into_os_string()]);
         spec.folder = folder;
-        let address: SocketAddr = format!("{HUB_ADDRESS}:{port}")
-            .parse()
-            .context("the hub's address")?;
-        let mut hub = Self {
-            process: Process::start(spec)?,
-            address,
-            config,
-        };
+        let address: SocketAddr = format!("{HUB_ADDRESS}:{port}").parse().context("the hub's address")?;
+        let mut hub = Self { process: Process::start(spec)?, address, config };
         hub.wait().await?;
         Ok(hub)
     }

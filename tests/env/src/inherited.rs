@@ -23,19 +23,13 @@ pub(crate) fn take(raw: RawFd) -> Result<OwnedFd> {
     }
     fcntl(borrow(raw), FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC))
         .with_context(|| format!("descriptor {raw} was promised but is not open"))?;
-    #[expect(
-        unsafe_code,
-        reason = "the number came from the process before exec, is open, and is taken once"
-    )]
+    #[expect(unsafe_code, reason = "the number came from the process before exec, is open, and is taken once")]
     let owned = unsafe { OwnedFd::from_raw_fd(raw) };
     Ok(owned)
 }
 
 fn borrow(raw: RawFd) -> BorrowedFd<'static> {
-    #[expect(
-        unsafe_code,
-        reason = "only handed to fcntl, which answers EBADF for a closed number"
-    )]
+    #[expect(unsafe_code, reason = "only handed to fcntl, which answers EBADF for a closed number")]
     unsafe {
         BorrowedFd::borrow_raw(raw)
     }

@@ -33,9 +33,7 @@ impl Kubeconfig {
             }}],
             "contexts": [{"name": cluster, "context": {"cluster": cluster, "user": cluster}}],
         });
-        Self {
-            text: format!("{document:#}\n"),
-        }
+        Self { text: format!("{document:#}\n") }
     }
 
     /// The file's text (JSON, which is YAML).
@@ -46,8 +44,7 @@ impl Kubeconfig {
     /// Writes it, readable by the owner only: it holds a key.
     pub fn write(&self, path: &Path) -> Result<()> {
         use std::os::unix::fs::PermissionsExt;
-        fs::write(path, &self.text)
-            .with_context(|| format!("could not write {}", path.display()))?;
+        fs::write(path, &self.text).with_context(|| format!("could not write {}", path.display()))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("could not protect {}", path.display()))
     }
@@ -56,14 +53,10 @@ impl Kubeconfig {
     pub async fn client(&self) -> Result<kube::Client> {
         // Whoever comes second finds it installed, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let parsed = kube::config::Kubeconfig::from_yaml(&self.text)
-            .context("could not read our own kubeconfig")?;
-        let config = kube::Config::from_custom_kubeconfig(
-            parsed,
-            &kube::config::KubeConfigOptions::default(),
-        )
-        .await
-        .context("could not use our own kubeconfig")?;
+        let parsed = kube::config::Kubeconfig::from_yaml(&self.text).context("could not read our own kubeconfig")?;
+        let config = kube::Config::from_custom_kubeconfig(parsed, &kube::config::KubeConfigOptions::default())
+            .await
+            .context("could not use our own kubeconfig")?;
         kube::Client::try_from(config).context("could not make a Kubernetes client")
     }
 }

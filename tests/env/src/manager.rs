@@ -78,22 +78,15 @@ impl ManagerProcess {
 
     /// Waits until something listens at `address` while `serve` runs.
     pub async fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
-        let process = self
-            .process
-            .as_mut()
-            .context("the Manager was not started: call serve first")?;
-        poll::until(
-            format!("the Manager to listen at {address}"),
-            BOOT_MAX,
-            || {
-                let running = process.check();
-                async move {
-                    running?;
-                    let heard = TcpStream::connect_timeout(&address, Duration::from_secs(1));
-                    Ok(Step::from_attempt(heard.map(drop).context("no connection")))
-                }
-            },
-        )
+        let process = self.process.as_mut().context("the Manager was not started: call serve first")?;
+        poll::until(format!("the Manager to listen at {address}"), BOOT_MAX, || {
+            let running = process.check();
+            async move {
+                running?;
+                let heard = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+                Ok(Step::from_attempt(heard.map(drop).context("no connection")))
+            }
+        })
         .await
     }
 
@@ -106,10 +99,7 @@ impl ManagerProcess {
 
     /// Kills it if it runs, and starts it again.
     pub fn restart(&mut self) -> Result<()> {
-        self.process
-            .as_mut()
-            .context("the Manager was not started: call serve first")?
-            .restart()
+        self.process.as_mut().context("the Manager was not started: call serve first")?.restart()
     }
 
     /// Asks it to end and waits.

@@ -39,11 +39,7 @@ impl Netns {
         fs::File::create(&file).with_context(|| format!("could not make {}", file.display()))?;
         let mut flag = std::ffi::OsString::from("--net=");
         flag.push(&file);
-        let status = Command::new("unshare")
-            .arg(flag)
-            .arg("true")
-            .status()
-            .context("could not start unshare")?;
+        let status = Command::new("unshare").arg(flag).arg("true").status().context("could not start unshare")?;
         if !status.success() {
             bail!("could not make network namespace {name:?} ({status})");
         }
@@ -57,10 +53,7 @@ impl Netns {
 
     /// Starts `work` on a new thread inside the namespace. What it opens stays there. When the
     /// namespace cannot be entered the work is dropped undone.
-    pub fn spawn(
-        &self,
-        work: impl FnOnce() + Send + 'static,
-    ) -> Result<std::thread::JoinHandle<()>> {
+    pub fn spawn(&self, work: impl FnOnce() + Send + 'static) -> Result<std::thread::JoinHandle<()>> {
         let file = fs::File::open(&self.file).context("could not open the network namespace")?;
         std::thread::Builder::new()
             .name("in-netns".to_owned())
@@ -76,9 +69,7 @@ impl Netns {
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let (done, outcome) = std::sync::mpsc::channel();
         self.spawn(move || drop(done.send(work())))?;
-        outcome
-            .recv()
-            .context("could not enter the network namespace, or the work panicked")
+        outcome.recv().context("could not enter the network namespace, or the work panicked")
     }
 }
 
@@ -115,17 +106,10 @@ impl ClusterNetwork {
     /// Makes the network of cluster `index` (1 to 250); its namespace files lie in `folder`.
     pub fn create(folder: &Path, index: u8) -> Result<Self> {
         if !(1..=250).contains(&index) {
-            bail!(
-                "cluster index {index} is not between 1 and 250: it is the third byte of 10.77.N.0/24"
-            );
+            bail!("cluster index {index} is not between 1 and 250: it is the third byte of 10.77.N.0/24");
         }
         let netns = Netns::create(folder, &format!("cluster-{index}"))?;
-        let network = Self {
-            index,
-            netns,
-            folder: folder.to_owned(),
-            pods: Mutex::new(Vec::new()),
-        };
+        let network = Self { index, netns, folder: folder.to_owned(), pods: Mutex::new(Vec::new()) };
         let (outer, gateway, address) = (network.uplink(), network.gateway(), network.address());
         ip_batch(
             None,
@@ -181,23 +165,10 @@ impl ClusterNetwork {
         match cut {
             Cut::Silent => self.inside("link set e0 nomaster\n"),
             Cut::Down => self.inside("link set e0 down\n"),
-            Cut::SilentOutbound => tc(
-                Some(self.netns.file()),
-                &["qdisc", "add", "dev", "e0", "root", "pfifo", "limit", "0"],
-            ),
-            Cut::SilentInbound => tc(
-                None,
-                &[
-                    "qdisc",
-                    "add",
-                    "dev",
-                    &self.uplink(),
-                    "root",
-                    "pfifo",
-                    "limit",
-                    "0",
-                ],
-            ),
+            Cut::SilentOutbound => {
+                tc(Some(self.netns.file()), &["qdisc", "add", "dev", "e0", "root", "pfifo", "limit", "0"])
+            }
+            Cut::SilentInbound => tc(None, &["qdisc", "add", "dev", &self.uplink(), "root", "pfifo", "limit", "0"]),
         }
         .with_context(|| format!("could not cut cluster {} off ({cut:?})", self.index))
     }
@@ -207,10 +178,7 @@ impl ClusterNetwork {
         self.inside("link set e0 master br0\nlink set e0 up\n")
             .with_context(|| format!("could not heal cluster {}", self.index))?;
         // Deleting a queue that is not there fails, which is what we want to be true afterwards.
-        let _ = tc(
-            Some(self.netns.file()),
-            &["qdisc", "del", "dev", "e0", "root"],
-        );
+        let _ = tc(Some(self.netns.file()), &["qdisc", "del", "dev", "e0", "root"]);
         let _ = tc(None, &["qdisc", "del", "dev", &self.uplink(), "root"]);
         Ok(())
     }
@@ -219,8 +187,7 @@ impl ClusterNetwork {
     pub fn attach_pod(&self, name: &str) -> Result<PodLink> {
         let last = self.claim_address()?;
         let address = Ipv4Addr::new(10, 77, self.index, last);
-        self.connect_pod(name, last, address)
-            .inspect_err(|_| self.release_address(last))
+        self.connect_pod(name, last, address).inspect_err(|_| self.release_address(last))
     }
 
     fn connect_pod(&self, name: &str, last: u8, address: Ipv4Addr) -> Result<PodLink> {
@@ -242,12 +209,7 @@ impl ClusterNetwork {
                 self.gateway()
             ),
         )?;
-        Ok(PodLink {
-            netns,
-            address,
-            last,
-            port,
-        })
+        Ok(PodLink { netns, address, last, port })
     }
 
     /// Takes a pod's link away. Explicit, because namespaces vanish some time after their last user.
@@ -266,10 +228,7 @@ impl ClusterNetwork {
     }
 
     fn release_address(&self, last: u8) {
-        self.pods
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|taken| *taken != last);
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).retain(|taken| *taken != last);
     }
 
     fn inside(&self, lines: &str) -> Result<()> {
@@ -313,32 +272,18 @@ pub(crate) fn ip_batch(netns: Option<&Path>, lines: &str) -> Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .context("could not start ip; install iproute2")?;
-    child
-        .stdin
-        .take()
-        .context("ip has an input")?
-        .write_all(lines.as_bytes())?;
+    child.stdin.take().context("ip has an input")?.write_all(lines.as_bytes())?;
     let output = child.wait_with_output().context("could not wait for ip")?;
     if !output.status.success() {
-        bail!(
-            "ip refused ({}) in:\n{lines}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("ip refused ({}) in:\n{lines}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }
 
 fn tc(netns: Option<&Path>, args: &[&str]) -> Result<()> {
-    let output = in_namespace(netns, "tc")
-        .args(args)
-        .output()
-        .context("could not start tc; install iproute2")?;
+    let output = in_namespace(netns, "tc").args(args).output().context("could not start tc; install iproute2")?;
     if !output.status.success() {
-        bail!(
-            "tc {} failed: {}",
-            args.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("tc {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
 }

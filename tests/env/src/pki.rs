@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, date_time_ymd,
 };
 
 /// A certificate authority.
@@ -32,19 +32,10 @@ impl Authority {
         let key = KeyPair::generate().context("could not make a key")?;
         let mut params = params(name)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![
-            KeyUsagePurpose::KeyCertSign,
-            KeyUsagePurpose::CrlSign,
-            KeyUsagePurpose::DigitalSignature,
-        ];
-        let certificate = params
-            .self_signed(&key)
-            .context("could not sign the authority")?
-            .pem();
-        Ok(Self {
-            issuer: Issuer::new(params, key),
-            certificate,
-        })
+        params.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        let certificate = params.self_signed(&key).context("could not sign the authority")?.pem();
+        Ok(Self { issuer: Issuer::new(params, key), certificate })
     }
 
     /// Its certificate, PEM.
@@ -56,13 +47,9 @@ impl Authority {
     pub fn server(&self, names: &[&str], addresses: &[IpAddr]) -> Result<Identity> {
         let mut params = params(names.first().copied().unwrap_or("server"))?;
         for name in names {
-            params.subject_alt_names.push(SanType::DnsName(
-                (*name).try_into().context("not a DNS name")?,
-            ));
+            params.subject_alt_names.push(SanType::DnsName((*name).try_into().context("not a DNS name")?));
         }
-        params
-            .subject_alt_names
-            .extend(addresses.iter().copied().map(SanType::IpAddress));
+        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
@@ -70,29 +57,18 @@ impl Authority {
     pub fn client(&self, name: &str, group: Option<&str>) -> Result<Identity> {
         let mut params = params(name)?;
         if let Some(group) = group {
-            params
-                .distinguished_name
-                .push(DnType::OrganizationName, group);
+            params.distinguished_name.push(DnType::OrganizationName, group);
         }
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
     }
 
-    fn sign(
-        &self,
-        mut params: CertificateParams,
-        purpose: ExtendedKeyUsagePurpose,
-    ) -> Result<Identity> {
+    fn sign(&self, mut params: CertificateParams, purpose: ExtendedKeyUsagePurpose) -> Result<Identity> {
         params.extended_key_usages = vec![purpose];
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().context("could not make a key")?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .context("could not sign a certificate")?;
-        Ok(Identity {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        let certificate = params.signed_by(&key, &self.issuer).context("could not sign a certificate")?;
+        Ok(Identity { certificate: certificate.pem(), key: key.serialize_pem() })
     }
 }
 
@@ -120,16 +96,10 @@ mod tests {
     #[test]
     fn identities_are_signed_by_the_authority() {
         let authority = Authority::new("test").unwrap();
-        let server = authority
-            .server(&["localhost"], &["127.0.0.1".parse().unwrap()])
-            .unwrap();
+        let server = authority.server(&["localhost"], &["127.0.0.1".parse().unwrap()]).unwrap();
         let client = authority.client("someone", Some("system:masters")).unwrap();
         for identity in [server, client] {
-            assert!(
-                identity
-                    .certificate
-                    .starts_with("-----BEGIN CERTIFICATE-----")
-            );
+            assert!(identity.certificate.starts_with("-----BEGIN CERTIFICATE-----"));
             assert!(identity.key.starts_with("-----BEGIN PRIVATE KEY-----"));
         }
     }

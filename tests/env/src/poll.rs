@@ -33,11 +33,7 @@ impl<T> Step<T> {
 
     /// Done when `holds`, else waiting with `seen`.
     pub fn when(holds: bool, value: T, seen: impl Into<String>) -> Self {
-        if holds {
-            Self::Done(value)
-        } else {
-            Self::Waiting(seen.into())
-        }
+        if holds { Self::Done(value) } else { Self::Waiting(seen.into()) }
     }
 }
 
@@ -68,11 +64,7 @@ where
 }
 
 /// [`until`] for code that has no runtime (the sandbox, drops).
-pub fn until_blocking<T>(
-    what: &str,
-    within: Duration,
-    mut look: impl FnMut() -> Result<Step<T>>,
-) -> Result<T> {
+pub fn until_blocking<T>(what: &str, within: Duration, mut look: impl FnMut() -> Result<Step<T>>) -> Result<T> {
     let started = Instant::now();
     loop {
         let seen = match look()? {
@@ -98,19 +90,15 @@ mod tests {
         .await
         .expect_err("the condition never holds");
         let text = error.to_string();
-        assert!(
-            text.contains("the moon") && text.contains("a cloud"),
-            "{text}"
-        );
+        assert!(text.contains("the moon") && text.contains("a cloud"), "{text}");
     }
 
     #[tokio::test]
     async fn a_look_that_hangs_still_times_out() {
-        let error = until::<(), _, _>("an answer", Duration::from_millis(50), || async {
-            std::future::pending().await
-        })
-        .await
-        .expect_err("the look never comes back");
+        let error =
+            until::<(), _, _>("an answer", Duration::from_millis(50), || async { std::future::pending().await })
+                .await
+                .expect_err("the look never comes back");
         assert!(error.to_string().contains("did not come back"));
     }
 

@@ -33,30 +33,25 @@ impl Postgres {
         if !data.exists() {
             init(&folder, &data)?;
         }
-        let spec = ProcessSpec::new("postgres", postgres_binary("postgres")?, &folder)
-            .as_user()
-            .args([
-                "-D".to_owned(),
-                data.display().to_string(),
-                "-c".to_owned(),
-                format!("listen_addresses=127.0.0.1,{HUB_ADDRESS}"),
-                "-c".to_owned(),
-                format!("port={PORT}"),
-                "-c".to_owned(),
-                // A socket's path may have 107 bytes, and the run's folder may be deeper.
-                "unix_socket_directories=".to_owned(),
-                "-c".to_owned(),
-                "max_connections=200".to_owned(),
-                "-c".to_owned(),
-                "timezone=UTC".to_owned(),
-                // A killed process loses nothing without it; only a crash of the machine would.
-                "-c".to_owned(),
-                "fsync=off".to_owned(),
-            ]);
-        let mut postgres = Self {
-            process: Process::start(spec)?,
-            folder,
-        };
+        let spec = ProcessSpec::new("postgres", postgres_binary("postgres")?, &folder).as_user().args([
+            "-D".to_owned(),
+            data.display().to_string(),
+            "-c".to_owned(),
+            format!("listen_addresses=127.0.0.1,{HUB_ADDRESS}"),
+            "-c".to_owned(),
+            format!("port={PORT}"),
+            "-c".to_owned(),
+            // A socket's path may have 107 bytes, and the run's folder may be deeper.
+            "unix_socket_directories=".to_owned(),
+            "-c".to_owned(),
+            "max_connections=200".to_owned(),
+            "-c".to_owned(),
+            "timezone=UTC".to_owned(),
+            // A killed process loses nothing without it; only a crash of the machine would.
+            "-c".to_owned(),
+            "fsync=off".to_owned(),
+        ]);
+        let mut postgres = Self { process: Process::start(spec)?, folder };
         postgres.wait().await?;
         Ok(postgres)
     }
@@ -143,21 +138,13 @@ impl Postgres {
 }
 
 fn tool(folder: &Path, name: &str, args: &[&str]) -> Result<String> {
-    ProcessSpec::new(name, postgres_binary(name)?, folder)
-        .args(args.iter().copied())
-        .run_to_end()
+    ProcessSpec::new(name, postgres_binary(name)?, folder).args(args.iter().copied()).run_to_end()
 }
 
 fn init(folder: &Path, data: &Path) -> Result<()> {
     ProcessSpec::new("initdb", postgres_binary("initdb")?, folder)
         .as_user()
-        .args([
-            "--username=postgres",
-            "--auth=trust",
-            "--encoding=UTF8",
-            "--locale=C.UTF-8",
-            "--no-sync",
-        ])
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync"])
         .args(["-D".into(), data.as_os_str().to_owned()])
         .run_to_end()
         .map(drop)

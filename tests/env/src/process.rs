@@ -92,16 +92,7 @@ impl ProcessSpec {
             words.extend(["nsenter".into(), flag, "--".into()]);
         }
         if self.as_user {
-            words.extend(
-                [
-                    "unshare",
-                    "--user",
-                    "--map-user=1000",
-                    "--map-group=1000",
-                    "--",
-                ]
-                .map(Into::into),
-            );
+            words.extend(["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"].map(Into::into));
         }
         words.push(self.program.clone().into());
         words.extend(self.args.iter().cloned());
@@ -116,17 +107,9 @@ impl ProcessSpec {
 
     /// Runs it to its end and returns its standard output; an error carries what it said.
     pub fn run_to_end(&self) -> Result<String> {
-        let output = self
-            .command()
-            .output()
-            .with_context(|| format!("could not start {}", self.name))?;
+        let output = self.command().output().with_context(|| format!("could not start {}", self.name))?;
         if !output.status.success() {
-            bail!(
-                "{} ended with {}: {}",
-                self.name,
-                output.status,
-                String::from_utf8_lossy(&output.stderr).trim()
-            );
+            bail!("{} ended with {}: {}", self.name, output.status, String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -144,11 +127,7 @@ impl Process {
     /// Starts it.
     pub fn start(spec: ProcessSpec) -> Result<Self> {
         let child = spawn(&spec)?;
-        Ok(Self {
-            spec,
-            child,
-            ended: None,
-        })
+        Ok(Self { spec, child, ended: None })
     }
 
     /// Its name.
@@ -194,8 +173,7 @@ impl Process {
 
     /// Sends a signal to the process itself.
     pub fn signal(&self, signal: Signal) -> Result<()> {
-        kill(pid(&self.child), signal)
-            .with_context(|| format!("could not signal {}", self.spec.name))
+        kill(pid(&self.child), signal).with_context(|| format!("could not signal {}", self.spec.name))
     }
 
     /// Kills it (SIGKILL) with its process group and its descendants, and waits until all are gone:
@@ -279,10 +257,7 @@ fn descendants(parent: u32) -> Vec<Pid> {
     let mut parents = vec![parent];
     while let Some(parent) = parents.pop() {
         let children = format!("/proc/{parent}/task/{parent}/children");
-        for child in fs::read_to_string(children)
-            .unwrap_or_default()
-            .split_whitespace()
-        {
+        for child in fs::read_to_string(children).unwrap_or_default().split_whitespace() {
             if let (Ok(id), Ok(pid)) = (child.parse(), child.parse()) {
                 parents.push(id);
                 found.push(Pid::from_raw(pid));
@@ -313,49 +288,35 @@ mod tests {
     #[test]
     fn a_dead_server_is_reported_with_the_end_of_its_log() {
         let folder = tempfile::tempdir().unwrap();
-        let spec = ProcessSpec::new("liar", "/bin/sh", folder.path())
-            .args(["-c", "echo no such port; exit 3"]);
+        let spec = ProcessSpec::new("liar", "/bin/sh", folder.path()).args(["-c", "echo no such port; exit 3"]);
         let mut process = Process::start(spec).unwrap();
         process.child.wait().unwrap();
         let error = process.check().expect_err("it ended").to_string();
-        assert!(
-            error.contains("exit status: 3") && error.contains("no such port"),
-            "{error}"
-        );
+        assert!(error.contains("exit status: 3") && error.contains("no such port"), "{error}");
     }
 
     #[test]
     fn dropping_kills_descendants_also_in_sessions_of_their_own() {
         let folder = tempfile::tempdir().unwrap();
-        let spec = ProcessSpec::new("parent", "/bin/sh", folder.path())
-            .args(["-c", "setsid sleep 1000 & echo $! ; wait"]);
+        let spec =
+            ProcessSpec::new("parent", "/bin/sh", folder.path()).args(["-c", "setsid sleep 1000 & echo $! ; wait"]);
         let process = Process::start(spec).unwrap();
         let log = process.log_path();
-        let grandchild: i32 =
-            poll::until_blocking("the grandchild's pid", Duration::from_secs(5), || {
-                let text = fs::read_to_string(&log)?;
-                Ok(Step::from_attempt(
-                    text.trim().parse().context("not printed yet"),
-                ))
-            })
-            .unwrap();
+        let grandchild: i32 = poll::until_blocking("the grandchild's pid", Duration::from_secs(5), || {
+            let text = fs::read_to_string(&log)?;
+            Ok(Step::from_attempt(text.trim().parse().context("not printed yet")))
+        })
+        .unwrap();
         drop(process);
         assert!(!is_alive(Pid::from_raw(grandchild)));
     }
 
     #[test]
     fn wrappers_come_in_order() {
-        let spec = ProcessSpec::new("x", "/bin/true", Path::new("/"))
-            .netns(Path::new("/f"))
-            .as_user();
+        let spec = ProcessSpec::new("x", "/bin/true", Path::new("/")).netns(Path::new("/f")).as_user();
         let command = spec.command();
-        let words: Vec<_> = std::iter::once(command.get_program())
-            .chain(command.get_args())
-            .map(|w| w.to_string_lossy())
-            .collect();
-        assert_eq!(
-            words.join(" "),
-            "nsenter --net=/f -- unshare --user --map-user=1000 --map-group=1000 -- /bin/true"
-        );
+        let words: Vec<_> =
+            std::iter::once(command.get_program()).chain(command.get_args()).map(|w| w.to_string_lossy()).collect();
+        assert_eq!(words.join(" "), "nsenter --net=/f -- unshare --user --map-user=1000 --map-group=1000 -- /bin/true");
     }
 }

@@ -31,10 +31,7 @@ impl RunFolder {
     pub(crate) fn create() -> Result<Self> {
         let runs = runs_folder();
         fs::create_dir_all(&runs).with_context(|| {
-            format!(
-                "could not make {}; set KUBENOVA_RUNS to a folder you may write",
-                runs.display()
-            )
+            format!("could not make {}; set KUBENOVA_RUNS to a folder you may write", runs.display())
         })?;
         clean(&runs, KEEP);
         let path = tempfile::Builder::new()
@@ -44,10 +41,7 @@ impl RunFolder {
             .with_context(|| format!("could not make a folder in {}", runs.display()))?
             .keep();
         let alive = lock(&path).context("could not lock the run's folder")?;
-        Ok(Self {
-            path,
-            _alive: alive,
-        })
+        Ok(Self { path, _alive: alive })
     }
 
     /// The folder.
@@ -62,9 +56,7 @@ impl RunFolder {
 }
 
 fn runs_folder() -> PathBuf {
-    std::env::var_os("KUBENOVA_RUNS")
-        .unwrap_or_else(|| OsString::from(RUNS_DEFAULT))
-        .into()
+    std::env::var_os("KUBENOVA_RUNS").unwrap_or_else(|| OsString::from(RUNS_DEFAULT)).into()
 }
 
 fn lock(folder: &Path) -> Result<Flock<File>> {
@@ -116,10 +108,7 @@ mod tests {
         assert!(runs.path().join(dead).exists(), "younger than a day");
         clean(runs.path(), Duration::ZERO);
         assert!(runs.path().join(held).exists(), "its run is alive");
-        assert!(
-            !runs.path().join(dead).exists(),
-            "its run is dead and it is old"
-        );
+        assert!(!runs.path().join(dead).exists(), "its run is dead and it is old");
         assert!(runs.path().join(foreign).exists(), "not a run of ours");
     }
 }

@@ -50,16 +50,8 @@ const KEEP: &str = "KUBENOVA_KEEP";
 /// How long a program may take to end after SIGTERM before everything is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// Everything the sandbox separates from the host.
-const NAMESPACES: [&str; 8] = [
-    "--user",
-    "--map-root-user",
-    "--net",
-    "--mount",
-    "--pid",
-    "--fork",
-    "--mount-proc",
-    "--kill-child",
-];
+const NAMESPACES: [&str; 8] =
+    ["--user", "--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"];
 
 /// Proof that this process runs inside the sandbox.
 #[derive(Clone, Debug)]
@@ -101,9 +93,7 @@ impl Sandbox {
 
     /// The program that turns into containers: the one that entered the sandbox.
     pub(crate) fn helper(&self) -> Result<PathBuf> {
-        Ok(std::env::var_os(HELPER)
-            .context("the sandbox did not name its helper")?
-            .into())
+        Ok(std::env::var_os(HELPER).context("the sandbox did not name its helper")?.into())
     }
 }
 
@@ -143,8 +133,7 @@ pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<Ex
     }
     probe()?;
     if options.with_parent {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)
-            .context("could not tie us to our parent")?;
+        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).context("could not tie us to our parent")?;
     }
     let folder = RunFolder::create()?;
     let helper = std::env::current_exe().context("could not find our own program")?;
@@ -184,9 +173,7 @@ pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<Ex
 }
 
 fn signals() -> SigSet {
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-        .into_iter()
-        .collect()
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
 /// Writes each signal as a byte into the lifeline. The thread holds the only writing end: when this
@@ -205,12 +192,8 @@ fn bind(forwards: &[ForwardRequest]) -> Result<(Vec<TcpListener>, OsString)> {
     let mut listeners = Vec::new();
     let mut described = Vec::new();
     for request in forwards {
-        let listener = TcpListener::bind(("127.0.0.1", request.port)).with_context(|| {
-            format!(
-                "could not listen on 127.0.0.1:{} for {:?}",
-                request.port, request.name
-            )
-        })?;
+        let listener = TcpListener::bind(("127.0.0.1", request.port))
+            .with_context(|| format!("could not listen on 127.0.0.1:{} for {:?}", request.port, request.name))?;
         let fd = inherited::keep_through_exec(&listener)?;
         described.push(format!("{}:{fd}", request.name));
         listeners.push(listener);
@@ -225,32 +208,16 @@ pub fn probe() -> Result<()> {
     }
     let steps: [(&str, &[&str]); 4] = [
         ("user namespaces", &["--user", "--map-root-user"]),
-        (
-            "network namespaces",
-            &["--user", "--map-root-user", "--net"],
-        ),
-        (
-            "mount namespaces",
-            &["--user", "--map-root-user", "--mount"],
-        ),
+        ("network namespaces", &["--user", "--map-root-user", "--net"]),
+        ("mount namespaces", &["--user", "--map-root-user", "--mount"]),
         (
             "process namespaces with their own /proc",
-            &[
-                "--user",
-                "--map-root-user",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--mount-proc",
-            ],
+            &["--user", "--map-root-user", "--mount", "--pid", "--fork", "--mount-proc"],
         ),
     ];
     for (what, flags) in steps {
         if let Err(why) = attempt(flags) {
-            bail!(
-                "this machine does not allow {what}: {why}{}",
-                forbidden_by()
-            );
+            bail!("this machine does not allow {what}: {why}{}", forbidden_by());
         }
     }
     bail!("this machine does not allow all namespaces together, though each on its own")
@@ -271,16 +238,8 @@ fn attempt(flags: &[&str]) -> Result<(), String> {
 /// The settings that are known to forbid namespaces, as far as they can be read.
 fn forbidden_by() -> String {
     let settings = [
-        (
-            "/proc/sys/kernel/unprivileged_userns_clone",
-            "0",
-            "sysctl kernel.unprivileged_userns_clone=1",
-        ),
-        (
-            "/proc/sys/user/max_user_namespaces",
-            "0",
-            "sysctl user.max_user_namespaces=15000",
-        ),
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl kernel.unprivileged_userns_clone=1"),
+        ("/proc/sys/user/max_user_namespaces", "0", "sysctl user.max_user_namespaces=15000"),
         (
             "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
             "1",
@@ -298,9 +257,7 @@ fn forbidden_by() -> String {
 /// PID 1 of the sandbox.
 fn init() -> Result<ExitCode> {
     // The outer process blocked signals to relay them; the program must hear them.
-    SigSet::empty()
-        .thread_set_mask()
-        .context("could not unblock signals")?;
+    SigSet::empty().thread_set_mask().context("could not unblock signals")?;
     let run = Sandbox::require()?;
     let lifeline: i32 = std::env::var(LIFELINE)
         .context("the sandbox was started without a lifeline")?
@@ -333,9 +290,7 @@ fn watch_lifeline(mut lifeline: fs::File, program: Pid) {
             let _ = kill(program, signal);
             std::thread::spawn(|| {
                 std::thread::sleep(GRACE);
-                eprintln!(
-                    "the program did not end within {GRACE:?} after a signal: killing everything"
-                );
+                eprintln!("the program did not end within {GRACE:?} after a signal: killing everything");
                 std::process::exit(124);
             });
         }
@@ -359,39 +314,25 @@ fn reap_until(program: Pid) -> Result<ExitCode> {
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = status
-        .code()
-        .unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
 
 fn set_up_network() -> Result<()> {
-    crate::network::ip_batch(
-        None,
-        &format!("link set lo up\naddr add {HUB_ADDRESS}/32 dev lo\n"),
-    )
-    .context("could not set up the sandbox's loopback")?;
+    crate::network::ip_batch(None, &format!("link set lo up\naddr add {HUB_ADDRESS}/32 dev lo\n"))
+        .context("could not set up the sandbox's loopback")?;
     // Sovereign clusters do not reach each other through us.
     fs::write("/proc/sys/net/ipv4/ip_forward", "0").context("could not switch forwarding off")
 }
 
 fn set_up_mounts(run: &Path) -> Result<()> {
     let memory = make(&run.join("memory"))?;
-    mount(
-        Some("tmpfs"),
-        &memory,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID,
-        Some("mode=0755"),
-    )
-    .context("could not mount the run's memory")?;
+    mount(Some("tmpfs"), &memory, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))
+        .context("could not mount the run's memory")?;
     let etc = make(&run.join("etc"))?;
     let files = [
         ("hosts", hosts_text()),
-        (
-            "nsswitch.conf",
-            "passwd: files\ngroup: files\nhosts: files\n".to_owned(),
-        ),
+        ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
         ("resolv.conf", String::new()),
     ];
     for (name, text) in files {
@@ -399,14 +340,8 @@ fn set_up_mounts(run: &Path) -> Result<()> {
         fs::write(&ours, text).with_context(|| format!("could not write {}", ours.display()))?;
         let theirs = Path::new("/etc").join(name);
         if theirs.exists() {
-            mount(
-                Some(&ours),
-                &theirs,
-                None::<&str>,
-                MsFlags::MS_BIND,
-                None::<&str>,
-            )
-            .with_context(|| format!("could not put ours over {}", theirs.display()))?;
+            mount(Some(&ours), &theirs, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+                .with_context(|| format!("could not put ours over {}", theirs.display()))?;
         }
     }
     Ok(())
@@ -447,10 +382,7 @@ mod tests {
 
     #[test]
     fn the_hosts_file_names_manager_and_hub() {
-        assert_eq!(
-            hosts_text(),
-            "127.0.0.1 localhost\n10.77.0.1 manager.kubenova.test hub.kubenova.test\n"
-        );
+        assert_eq!(hosts_text(), "127.0.0.1 localhost\n10.77.0.1 manager.kubenova.test hub.kubenova.test\n");
     }
 
     #[test]

@@ -21,8 +21,7 @@ impl Servers {
     /// The set named by `KUBENOVA_SERVERS`, else the latest one built by `cargo dev servers`.
     pub fn find() -> Result<Self> {
         if let Some(folder) = std::env::var_os("KUBENOVA_SERVERS") {
-            return Self::at(Path::new(&folder))
-                .context("KUBENOVA_SERVERS does not name a set of servers");
+            return Self::at(Path::new(&folder)).context("KUBENOVA_SERVERS does not name a set of servers");
         }
         let home = std::env::var_os("HOME").context("HOME is not set; set KUBENOVA_SERVERS")?;
         Self::at(&Path::new(&home).join(".cache/kubenova/sets/latest"))
@@ -41,17 +40,10 @@ impl Servers {
         let mut told = String::new();
         loop {
             if let Ok(outcome) = std::fs::read_to_string(&ready) {
-                ensure!(
-                    outcome.trim() == "ok",
-                    "the servers were not built: {}",
-                    outcome.trim()
-                );
+                ensure!(outcome.trim() == "ok", "the servers were not built: {}", outcome.trim());
                 return Self::find();
             }
-            let line = progress
-                .as_ref()
-                .and_then(|file| std::fs::read_to_string(file).ok())
-                .unwrap_or_default();
+            let line = progress.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
             if line.trim() != told {
                 told = line.trim().to_owned();
                 tell(&told);
@@ -65,9 +57,7 @@ impl Servers {
         if !folder.join("bin").is_dir() {
             bail!("{} has no folder bin", folder.display());
         }
-        let folder = folder
-            .canonicalize()
-            .with_context(|| format!("could not resolve {}", folder.display()))?;
+        let folder = folder.canonicalize().with_context(|| format!("could not resolve {}", folder.display()))?;
         Ok(Self { folder })
     }
 
@@ -77,8 +67,7 @@ impl Servers {
         if !path.is_file() {
             bail!("{} is missing: run `cargo dev servers`", path.display());
         }
-        path.canonicalize()
-            .with_context(|| format!("could not resolve {}", path.display()))
+        path.canonicalize().with_context(|| format!("could not resolve {}", path.display()))
     }
 
     /// The chart `name` (a folder with `Chart.yaml`).
@@ -87,39 +76,28 @@ impl Servers {
         if !path.join("Chart.yaml").is_file() {
             bail!("{} is missing: run `cargo dev servers`", path.display());
         }
-        path.canonicalize()
-            .with_context(|| format!("could not resolve {}", path.display()))
+        path.canonicalize().with_context(|| format!("could not resolve {}", path.display()))
     }
 }
 
 /// One of our own programs, from `KUBENOVA_BIN_DIR`.
 pub fn own_binary(name: &str) -> Result<PathBuf> {
-    let folder = std::env::var_os("KUBENOVA_BIN_DIR").context(
-        "KUBENOVA_BIN_DIR is not set: run through `cargo dev`, or name the folder of our binaries",
-    )?;
+    let folder = std::env::var_os("KUBENOVA_BIN_DIR")
+        .context("KUBENOVA_BIN_DIR is not set: run through `cargo dev`, or name the folder of our binaries")?;
     let path = Path::new(&folder).join(name);
     if !path.is_file() {
-        bail!(
-            "{} is missing: build it with `cargo build --bin {name}`",
-            path.display()
-        );
+        bail!("{} is missing: build it with `cargo build --bin {name}`", path.display());
     }
-    path.canonicalize()
-        .with_context(|| format!("could not resolve {}", path.display()))
+    path.canonicalize().with_context(|| format!("could not resolve {}", path.display()))
 }
 
 /// A program of PostgreSQL 15, as Debian installs it.
 pub fn postgres_binary(name: &str) -> Result<PathBuf> {
-    let folder = std::env::var_os("KUBENOVA_POSTGRES_BIN").map_or_else(
-        || PathBuf::from("/usr/lib/postgresql/15/bin"),
-        PathBuf::from,
-    );
+    let folder = std::env::var_os("KUBENOVA_POSTGRES_BIN")
+        .map_or_else(|| PathBuf::from("/usr/lib/postgresql/15/bin"), PathBuf::from);
     let path = folder.join(name);
     if !path.is_file() {
-        bail!(
-            "{} is missing: install postgresql-15, or name its bin folder in KUBENOVA_POSTGRES_BIN",
-            path.display()
-        );
+        bail!("{} is missing: install postgresql-15, or name its bin folder in KUBENOVA_POSTGRES_BIN", path.display());
     }
     Ok(path)
 }
@@ -134,13 +112,7 @@ mod tests {
         assert!(Servers::at(folder.path()).is_err());
         std::fs::create_dir(folder.path().join("bin")).unwrap();
         let servers = Servers::at(folder.path()).unwrap();
-        let error = servers
-            .binary("etcd")
-            .expect_err("nothing is there")
-            .to_string();
-        assert!(
-            error.contains("etcd") && error.contains("cargo dev servers"),
-            "{error}"
-        );
+        let error = servers.binary("etcd").expect_err("nothing is there").to_string();
+        assert!(error.contains("etcd") && error.contains("cargo dev servers"), "{error}");
     }
 }

@@ -12,9 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result};
 use nix::net::if_::if_nametoindex;
 use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
-};
+use nix::sys::socket::{AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use crate::network::ClusterNetwork;
@@ -45,17 +43,10 @@ impl SynCapture {
     /// Begins to listen at the sandbox's end of a cluster's uplink.
     pub fn start(network: &ClusterNetwork) -> Result<Self> {
         let interface = network.uplink();
-        let index = if_nametoindex(interface.as_str())
-            .with_context(|| format!("no interface {interface}"))?;
-        let socket = socket(
-            AddressFamily::Packet,
-            SockType::Datagram,
-            SockFlag::SOCK_CLOEXEC,
-            SockProtocol::EthAll,
-        )
-        .context("could not open a packet socket")?;
-        setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(LOOK_MS))
-            .context("could not set a timeout")?;
+        let index = if_nametoindex(interface.as_str()).with_context(|| format!("no interface {interface}"))?;
+        let socket = socket(AddressFamily::Packet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, SockProtocol::EthAll)
+            .context("could not open a packet socket")?;
+        setsockopt(&socket, ReceiveTimeout, &TimeVal::milliseconds(LOOK_MS)).context("could not set a timeout")?;
         let seen = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::Builder::new()
@@ -65,19 +56,12 @@ impl SynCapture {
                 move || capture(&socket, index as usize, &seen, &stop)
             })
             .context("could not start the capture")?;
-        Ok(Self {
-            seen,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { seen, stop, thread: Some(thread) })
     }
 
     /// What was seen so far, retransmissions included.
     pub fn seen(&self) -> Vec<Syn> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -99,9 +83,7 @@ fn capture(socket: &OwnedFd, interface: usize, seen: &Mutex<Vec<Syn>>, stop: &At
         if from.is_some_and(|from| from.ifindex() == interface)
             && let Some(syn) = parse(&packet[..length.min(HEADERS_MAX)])
         {
-            seen.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(syn);
+            seen.lock().unwrap_or_else(PoisonError::into_inner).push(syn);
         }
     }
 }

@@ -57,16 +57,10 @@ fn inside(name: &str) -> Result<()> {
         .context("could not start the sandbox")?;
     if !status.success() {
         let kept = runs.keep();
-        bail!(
-            "{name} failed inside the sandbox ({status}); see {}",
-            kept.display()
-        );
+        bail!("{name} failed inside the sandbox ({status}); see {}", kept.display());
     }
     fs::remove_dir_all(runs.path().join("bin")).context("the stand-in was there")?;
-    ensure!(
-        fs::read_dir(runs.path())?.next().is_none(),
-        "a successful run leaves no folder"
-    );
+    ensure!(fs::read_dir(runs.path())?.next().is_none(), "a successful run leaves no folder");
     Ok(())
 }
 
@@ -96,12 +90,7 @@ async fn story_of_a_cluster() -> Result<()> {
 }
 
 fn only(cluster: &Cluster, label: &str) -> Result<PodHandle> {
-    cluster
-        .pods()
-        .labelled(label)
-        .into_iter()
-        .next()
-        .with_context(|| format!("no pod {label}"))
+    cluster.pods().labelled(label).into_iter().next().with_context(|| format!("no pod {label}"))
 }
 
 /// What the Operator's chart uses of Kubernetes, in one pod.
@@ -170,10 +159,9 @@ async fn a_dynamic_program_finds_what_its_pod_names(cluster: &Cluster) -> Result
     for object in kubenova_env::apply::documents(STAND_IN)? {
         cluster.applier().apply(&object).await?;
     }
-    let pod = poll::until("the stand-in's pod", SOON, || async {
-        Ok(Step::from_attempt(only(cluster, "app=stand-in")))
-    })
-    .await?;
+    let pod =
+        poll::until("the stand-in's pod", SOON, || async { Ok(Step::from_attempt(only(cluster, "app=stand-in"))) })
+            .await?;
     nix::unistd::mkfifo(&pod.debug().join("wait"), nix::sys::stat::Mode::S_IRWXU)
         .context("could not make what the stand-in waits for")?;
     let ready = [
@@ -188,44 +176,21 @@ async fn a_dynamic_program_finds_what_its_pod_names(cluster: &Cluster) -> Result
     let waited = wait_for(cluster, &ready, "true 0 Running").await;
     waited.with_context(|| format!("it said: {}", pod.log("operator").unwrap_or_default()))?;
     let said = fs::read_to_string(pod.debug().join("said")).context("the stand-in said nothing")?;
-    ensure!(
-        said.trim() == "stand-in from-secret from-map from-file expanded",
-        "{said}"
-    );
-    ensure!(
-        pod.listening_sockets().is_empty(),
-        "it opens no port: {:?}",
-        pod.listening_sockets()
-    );
-    cluster.kubectl_ok(&[
-        "-n",
-        "kubenova-system",
-        "delete",
-        "pod",
-        "stand-in",
-        "--timeout=30s",
-    ])?;
+    ensure!(said.trim() == "stand-in from-secret from-map from-file expanded", "{said}");
+    ensure!(pod.listening_sockets().is_empty(), "it opens no port: {:?}", pod.listening_sockets());
+    cluster.kubectl_ok(&["-n", "kubenova-system", "delete", "pod", "stand-in", "--timeout=30s"])?;
     Ok(())
 }
 
 fn sockets_are_listed(cluster: &Cluster) -> Result<()> {
-    let ports: Vec<u16> = only(cluster, CAPSULE)?
-        .listening_sockets()
-        .iter()
-        .map(|socket| socket.address.port())
-        .collect();
-    ensure!(
-        ports.contains(&9443) && ports.contains(&10080),
-        "Capsule listens on {ports:?}"
-    );
+    let ports: Vec<u16> =
+        only(cluster, CAPSULE)?.listening_sockets().iter().map(|socket| socket.address.port()).collect();
+    ensure!(ports.contains(&9443) && ports.contains(&10080), "Capsule listens on {ports:?}");
     Ok(())
 }
 
 async fn a_changed_secret_reaches_the_pod(cluster: &Cluster) -> Result<()> {
-    let pid = *only(cluster, CAPSULE)?
-        .pids()
-        .first()
-        .context("Capsule runs")?;
+    let pid = *only(cluster, CAPSULE)?.pids().first().context("Capsule runs")?;
     cluster.kubectl_ok(&[
         "-n",
         "capsule-system",
@@ -245,13 +210,8 @@ async fn a_changed_secret_reaches_the_pod(cluster: &Cluster) -> Result<()> {
 
 async fn a_killed_container_comes_back(cluster: &Cluster) -> Result<()> {
     let before = only(cluster, VELA)?.pids();
-    cluster
-        .pods()
-        .set_variable("oamdev/vela-core", "KUBENOVA_TEST", Some("given"));
-    ensure!(
-        cluster.pods().kill9(VELA) == 1,
-        "one container was to be killed"
-    );
+    cluster.pods().set_variable("oamdev/vela-core", "KUBENOVA_TEST", Some("given"));
+    ensure!(cluster.pods().kill9(VELA) == 1, "one container was to be killed");
     let pid = poll::until("another vela-core", SOON, || async {
         let pids = only(cluster, VELA)?.pids();
         Ok(match pids.first() {
@@ -261,29 +221,22 @@ async fn a_killed_container_comes_back(cluster: &Cluster) -> Result<()> {
     })
     .await?;
     let environment = fs::read(format!("/proc/{pid}/environ"))?;
-    ensure!(
-        String::from_utf8_lossy(&environment).contains("KUBENOVA_TEST=given"),
-        "the variable is missing"
-    );
+    ensure!(String::from_utf8_lossy(&environment).contains("KUBENOVA_TEST=given"), "the variable is missing");
     wait_for(cluster, &["-n", "vela-system", "get", "pods", "-o", "jsonpath={.items[0].status.containerStatuses[0].restartCount} {.items[0].status.containerStatuses[0].ready}"], "1 true").await
 }
 
 /// Asks kubectl until it prints `wanted`.
 async fn wait_for(cluster: &Cluster, question: &[&str], wanted: &str) -> Result<()> {
-    poll::until(
-        format!("kubectl {} to print {wanted:?}", question.join(" ")),
-        SOON,
-        || {
-            let printed = cluster.kubectl_ok(question);
-            async move {
-                Ok(match printed {
-                    Ok(printed) if printed.trim() == wanted => Step::Done(()),
-                    Ok(printed) => Step::Waiting(printed),
-                    Err(error) => Step::Waiting(format!("{error:#}")),
-                })
-            }
-        },
-    )
+    poll::until(format!("kubectl {} to print {wanted:?}", question.join(" ")), SOON, || {
+        let printed = cluster.kubectl_ok(question);
+        async move {
+            Ok(match printed {
+                Ok(printed) if printed.trim() == wanted => Step::Done(()),
+                Ok(printed) => Step::Waiting(printed),
+                Err(error) => Step::Waiting(format!("{error:#}")),
+            })
+        }
+    })
     .await
 }
 
@@ -295,20 +248,7 @@ async fn a_job_counts_as_done(cluster: &Cluster) -> Result<()> {
              {spec: {restartPolicy: Never, containers: [{name: c, image: 'clastix/kubectl:1'}]}}}",
         )
         .await?;
-    wait_for(
-        cluster,
-        &[
-            "-n",
-            "capsule-system",
-            "get",
-            "job",
-            "hook",
-            "-o",
-            "jsonpath={.status.succeeded}",
-        ],
-        "1",
-    )
-    .await
+    wait_for(cluster, &["-n", "capsule-system", "get", "job", "hook", "-o", "jsonpath={.status.succeeded}"], "1").await
 }
 
 fn knock(address: SocketAddr) -> bool {
@@ -318,26 +258,14 @@ fn knock(address: SocketAddr) -> bool {
 async fn cuts_stop_what_they_say(cluster: &Cluster) -> Result<()> {
     let across = cluster.api_address();
     let capture = cluster.capture_syns()?;
-    ensure!(
-        knock(across),
-        "the API server is reachable across the uplink"
-    );
+    ensure!(knock(across), "the API server is reachable across the uplink");
     cluster.kubectl_ok(&["get", "nodes"])?;
     let seen = capture.seen();
-    ensure!(
-        seen.iter()
-            .any(|syn| SocketAddr::from(syn.destination) == across),
-        "our knock was not captured: {seen:?}"
-    );
+    ensure!(seen.iter().any(|syn| SocketAddr::from(syn.destination) == across), "our knock was not captured: {seen:?}");
     let knocks = seen.len();
     cluster.kubectl_ok(&["get", "nodes"])?;
     ensure!(capture.seen().len() == knocks, "kubectl crossed the uplink");
-    for cut in [
-        Cut::Silent,
-        Cut::SilentOutbound,
-        Cut::SilentInbound,
-        Cut::Down,
-    ] {
+    for cut in [Cut::Silent, Cut::SilentOutbound, Cut::SilentInbound, Cut::Down] {
         cluster.cut(cut)?;
         ensure!(!knock(across), "{cut:?} lets a connection through");
         let nodes = cluster.kubectl_ok(&["get", "nodes", "-o", "name"])?;
@@ -348,14 +276,7 @@ async fn cuts_stop_what_they_say(cluster: &Cluster) -> Result<()> {
         })
         .await?;
     }
-    let ready = [
-        "-n",
-        "capsule-system",
-        "get",
-        "deploy",
-        "-o",
-        "jsonpath={.items[0].status.readyReplicas}",
-    ];
+    let ready = ["-n", "capsule-system", "get", "deploy", "-o", "jsonpath={.items[0].status.readyReplicas}"];
     wait_for(cluster, &ready, "1").await
 }
 
@@ -363,47 +284,18 @@ async fn the_api_server_may_be_killed(cluster: &mut Cluster) -> Result<()> {
     let before = only(cluster, CAPSULE)?.pids();
     cluster.crash().await?;
     let after = only(cluster, CAPSULE)?.pids();
-    ensure!(
-        before == after,
-        "Capsule was restarted: {before:?} {after:?}"
-    );
-    wait_for(
-        cluster,
-        &["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"],
-        "node-0",
-    )
-    .await
+    ensure!(before == after, "Capsule was restarted: {before:?} {after:?}");
+    wait_for(cluster, &["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"], "node-0").await
 }
 
 async fn a_deleted_pod_ends_first(cluster: &Cluster) -> Result<()> {
     let pod = only(cluster, CAPSULE)?;
     let pid = *pod.pids().first().context("Capsule runs")?;
-    cluster.kubectl_ok(&[
-        "-n",
-        "capsule-system",
-        "delete",
-        "pod",
-        &pod.name(),
-        "--wait=true",
-        "--timeout=60s",
-    ])?;
-    ensure!(
-        !Path::new(&format!("/proc/{pid}")).exists(),
-        "the object went before its process"
-    );
-    let ready = [
-        "-n",
-        "capsule-system",
-        "get",
-        "deploy",
-        "-o",
-        "jsonpath={.items[0].status.readyReplicas}",
-    ];
+    cluster.kubectl_ok(&["-n", "capsule-system", "delete", "pod", &pod.name(), "--wait=true", "--timeout=60s"])?;
+    ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "the object went before its process");
+    let ready = ["-n", "capsule-system", "get", "deploy", "-o", "jsonpath={.items[0].status.readyReplicas}"];
     wait_for(cluster, &ready, "1").await?;
-    ensure!(
-        only(cluster, CAPSULE)?.uid() != pod.uid(),
-        "the Deployment made another pod"
-    );
+    ensure!(only(cluster, CAPSULE)?.uid() != pod.uid(), "the Deployment made another pod");
     Ok(())
 }
 
@@ -411,17 +303,9 @@ fn writes_of_people_are_audited(cluster: &Cluster) -> Result<()> {
     let events = cluster.audit()?;
     let deployer = "system:serviceaccount:acme-owner:kubenova-deployer";
     let wrote = events.iter().any(|event| {
-        event.is_write()
-            && event
-                .impersonated_user
-                .as_ref()
-                .is_some_and(|user| user.username == deployer)
+        event.is_write() && event.impersonated_user.as_ref().is_some_and(|user| user.username == deployer)
     });
-    ensure!(
-        wrote,
-        "the deployer's write is not among {} audit events",
-        events.len()
-    );
+    ensure!(wrote, "the deployer's write is not among {} audit events", events.len());
     Ok(())
 }
 
@@ -440,18 +324,12 @@ async fn story_of_the_hub() -> Result<()> {
     postgres.query("one", "create table t (n int); insert into t values (7)")?;
     postgres.kill();
     postgres.restart().await?;
-    ensure!(
-        postgres.query("one", "select n from t")?.trim() == "7",
-        "what was committed is kept"
-    );
+    ensure!(postgres.query("one", "select n from t")?.trim() == "7", "what was committed is kept");
     postgres.stop().await?;
 
     let config = sandbox.folder("nats-config")?;
     let store = config.join("jetstream");
-    let listen = format!(
-        "listen: \"10.77.0.1:4222\"\njetstream {{ store_dir: {:?} }}\n",
-        store.display().to_string()
-    );
+    let listen = format!("listen: \"10.77.0.1:4222\"\njetstream {{ store_dir: {:?} }}\n", store.display().to_string());
     fs::write(config.join(hub::CONFIG_FILE), listen)?;
     let mut hub = Hub::start(&sandbox, &config).await?;
     ensure!(store.exists(), "JetStream made its store");
@@ -482,17 +360,12 @@ impl Up {
             let said = fs::read_to_string(up.runs.path().join("up.log"))?;
             Ok(Step::when(said.contains("Ctrl-C"), (), said))
         })?;
-        ensure!(
-            up.processes().len() > 5,
-            "etcd, API server and others should run: {:?}",
-            up.processes()
-        );
+        ensure!(up.processes().len() > 5, "etcd, API server and others should run: {:?}", up.processes());
         Ok(up)
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.outer.id())?), signal)
-            .context("could not signal kubenova-up")
+        kill(Pid::from_raw(i32::try_from(self.outer.id())?), signal).context("could not signal kubenova-up")
     }
 
     /// Every living process that was started for this run.
@@ -514,23 +387,13 @@ impl Up {
     }
 
     fn expect_nothing_left(&mut self) -> Result<ExitStatus> {
-        let status = self
-            .outer
-            .wait()
-            .context("could not wait for kubenova-up")?;
-        poll::until_blocking(
-            "all processes of the run to end",
-            Duration::from_secs(10),
-            || {
-                let left = self.processes();
-                Ok(Step::when(left.is_empty(), (), format!("{left:?}")))
-            },
-        )?;
+        let status = self.outer.wait().context("could not wait for kubenova-up")?;
+        poll::until_blocking("all processes of the run to end", Duration::from_secs(10), || {
+            let left = self.processes();
+            Ok(Step::when(left.is_empty(), (), format!("{left:?}")))
+        })?;
         let mounts = fs::read_to_string("/proc/self/mountinfo").context("no mounts")?;
-        ensure!(
-            !mounts.contains(&self.runs.path().display().to_string()),
-            "a mount was left behind"
-        );
+        ensure!(!mounts.contains(&self.runs.path().display().to_string()), "a mount was left behind");
         Ok(status)
     }
 }
@@ -555,10 +418,6 @@ fn ctrl_c_ends_everything_and_removes_the_folder() {
     up.signal(Signal::SIGINT).unwrap();
     let status = up.expect_nothing_left().unwrap();
     assert!(status.success(), "{status}");
-    let left: Vec<_> = fs::read_dir(up.runs.path())
-        .unwrap()
-        .flatten()
-        .map(|entry| entry.file_name())
-        .collect();
+    let left: Vec<_> = fs::read_dir(up.runs.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
     assert_eq!(left, ["up.log"], "only what the test itself wrote is left");
 }

@@ -22,9 +22,7 @@ struct Runs {
 
 impl Runs {
     fn new() -> Result<Self> {
-        Ok(Self {
-            folder: tempfile::tempdir()?,
-        })
+        Ok(Self { folder: tempfile::tempdir()? })
     }
 
     fn command(&self, script: &str) -> Command {
@@ -39,15 +37,11 @@ impl Runs {
     }
 
     fn run(&self, script: &str) -> Result<Output> {
-        self.command(script)
-            .output()
-            .context("could not start the sandbox")
+        self.command(script).output().context("could not start the sandbox")
     }
 
     fn left(&self) -> Result<Vec<PathBuf>> {
-        Ok(fs::read_dir(self.folder.path())?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?)
+        Ok(fs::read_dir(self.folder.path())?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
     }
 }
 
@@ -55,13 +49,7 @@ impl Runs {
 fn processes_with(mark: &str) -> Vec<String> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
-        .filter(|entry| {
-            entry
-                .file_name()
-                .to_string_lossy()
-                .bytes()
-                .all(|byte| byte.is_ascii_digit())
-        })
+        .filter(|entry| entry.file_name().to_string_lossy().bytes().all(|byte| byte.is_ascii_digit()))
         .filter_map(|entry| fs::read(entry.path().join("cmdline")).ok())
         .map(|line| String::from_utf8_lossy(&line).replace('\0', " "))
         .filter(|line| line.contains(mark))
@@ -79,10 +67,7 @@ fn wait_gone(mark: &str) -> Result<()> {
 fn wait_sleeping(mark: &str, at_least: usize) -> Result<()> {
     let exactly = format!("sleep {mark} ");
     poll::until_blocking("the sandbox's processes to start", SOON, || {
-        let there = processes_with(mark)
-            .iter()
-            .filter(|line| **line == exactly)
-            .count();
+        let there = processes_with(mark).iter().filter(|line| **line == exactly).count();
         Ok(Step::when(there >= at_least, (), format!("{there}")))
     })
 }
@@ -92,9 +77,7 @@ fn is_a_mount_point_here(folder: &Path) -> Result<bool> {
 }
 
 fn signal(child: &Child, name: &str) -> Result<()> {
-    let status = Command::new("kill")
-        .args([name, &child.id().to_string()])
-        .status()?;
+    let status = Command::new("kill").args([name, &child.id().to_string()]).status()?;
     anyhow::ensure!(status.success(), "could not send {name}");
     Ok(())
 }
@@ -127,10 +110,7 @@ fn inside_is_a_network_of_its_own_with_the_names_of_manager_and_hub() -> Result<
     let output = runs.run("ip -o addr show; ip route show; cat /etc/hosts; id -u")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.contains("10.77.0.1/32"), "{said}");
-    assert!(
-        said.contains("10.77.0.1 manager.kubenova.test hub.kubenova.test"),
-        "{said}"
-    );
+    assert!(said.contains("10.77.0.1 manager.kubenova.test hub.kubenova.test"), "{said}");
     assert!(!said.contains("default"), "no route leads out: {said}");
     assert!(said.ends_with("\n0\n"), "{said}");
     Ok(())
@@ -140,19 +120,13 @@ fn inside_is_a_network_of_its_own_with_the_names_of_manager_and_hub() -> Result<
 fn kill_9_of_the_outer_process_ends_everything() -> Result<()> {
     let runs = Runs::new()?;
     let mark = format!("5{}1", std::process::id());
-    let mut outer = runs
-        .command(&format!("setsid sleep {mark} & sleep {mark} & wait"))
-        .spawn()?;
+    let mut outer = runs.command(&format!("setsid sleep {mark} & sleep {mark} & wait")).spawn()?;
     wait_sleeping(&mark, 2)?;
     outer.kill()?;
     outer.wait()?;
     wait_gone(&mark)?;
     for folder in runs.left()? {
-        assert!(
-            !is_a_mount_point_here(&folder)?,
-            "{} is still a mount point",
-            folder.display()
-        );
+        assert!(!is_a_mount_point_here(&folder)?, "{} is still a mount point", folder.display());
     }
     Ok(())
 }
@@ -168,11 +142,7 @@ fn a_signal_reaches_the_program_once_and_its_answer_counts() -> Result<()> {
     signal(&outer, "-TERM")?;
     let status = outer.wait()?;
     let mut said = String::new();
-    outer
-        .stdout
-        .take()
-        .context("it was piped")?
-        .read_to_string(&mut said)?;
+    outer.stdout.take().context("it was piped")?.read_to_string(&mut said)?;
     assert_eq!(said, "caught\n");
     assert!(status.success());
     wait_gone(&mark)?;
@@ -186,15 +156,7 @@ fn a_listener_bound_outside_comes_inside() -> Result<()> {
     let mut command = Command::new(SANDBOX);
     let output = command
         .env("KUBENOVA_RUNS", runs.folder.path())
-        .args([
-            "--forward",
-            "manager",
-            "--forward",
-            "hub",
-            "--",
-            "/bin/sh",
-            "-c",
-        ])
+        .args(["--forward", "manager", "--forward", "hub", "--", "/bin/sh", "-c"])
         .arg("echo $KUBENOVA_SANDBOX_FORWARDS; ls -l /proc/self/fd")
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -219,25 +181,13 @@ fn an_ordinary_user_gets_the_same() -> Result<()> {
     let output = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
         .arg(&program)
-        .args([
-            "--",
-            "/bin/sh",
-            "-c",
-            "id -u; ip -o addr show lo; mount -t tmpfs tmpfs /mnt && echo mounted",
-        ])
+        .args(["--", "/bin/sh", "-c", "id -u; ip -o addr show lo; mount -t tmpfs tmpfs /mnt && echo mounted"])
         .env("KUBENOVA_RUNS", &folder)
         .current_dir("/")
         .output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    assert!(
-        said.starts_with("0\n") && said.contains("10.77.0.1") && said.ends_with("mounted\n"),
-        "{said}"
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.starts_with("0\n") && said.contains("10.77.0.1") && said.ends_with("mounted\n"), "{said}");
     assert_eq!(fs::read_dir(&folder)?.count(), 0);
     Ok(())
 }

@@ -38,7 +38,9 @@ fn metadata() -> Metadata {
     let mut resolved = Graph::new();
     for node in json["resolve"]["nodes"].as_array().expect("nodes") {
         let deps = node["deps"].as_array().expect("deps").iter();
-        let normal = deps.filter(|dep| dep["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null())));
+        let normal = deps.filter(|dep| {
+            dep["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()))
+        });
         let used: BTreeSet<String> = normal.map(|dep| names[&text(&dep["pkg"])].clone()).collect();
         resolved.entry(names[&text(&node["id"])].clone()).or_default().extend(used);
     }
@@ -47,7 +49,8 @@ fn metadata() -> Metadata {
 
 /// Rows of the table between the two markers: | `crate` | `used`, `used` | why |.
 fn documented() -> Graph {
-    let text = std::fs::read_to_string(kubenova_gen::repository_root().join("docs/architecture.md")).expect("docs/architecture.md");
+    let text = std::fs::read_to_string(kubenova_gen::repository_root().join("docs/architecture.md"))
+        .expect("docs/architecture.md");
     let table = text.split("<!-- arrows -->").nth(1).expect("two <!-- arrows --> markers");
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
     let rows = table.lines().filter(|line| line.starts_with("| `"));
@@ -74,7 +77,13 @@ fn no_kubernetes_crate_stands_under_the_manager() {
         }
     }
     assert!(reached.contains("kubenova-store"), "the walk reaches the Manager's own crates");
-    let kubernetes: Vec<_> =
-        reached.iter().filter(|name| name.starts_with("kube") && !name.starts_with("kubenova") || name.starts_with("k8s") || *name == "kubenova-crds").collect();
+    let kubernetes: Vec<_> = reached
+        .iter()
+        .filter(|name| {
+            name.starts_with("kube") && !name.starts_with("kubenova")
+                || name.starts_with("k8s")
+                || *name == "kubenova-crds"
+        })
+        .collect();
     assert!(kubernetes.is_empty(), "{kubernetes:?}");
 }

@@ -45,19 +45,31 @@ fn offenders(folders: &[&str], allowed: &[&str], texts: &[&str]) -> Vec<String> 
 
 #[test]
 fn sql_stands_in_the_store_only() {
-    let found = offenders(&["manager", "operator", "schema", "crds"], &["manager/store/"], &["sqlx::query", "query!(", "query_as!(", "query_scalar!("]);
+    let found = offenders(
+        &["manager", "operator", "schema", "crds"],
+        &["manager/store/"],
+        &["sqlx::query", "query!(", "query_as!(", "query_scalar!("],
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
 fn subjects_stand_in_the_schema_only() {
-    let found = offenders(&["manager", "operator", "schema", "crds"], &["schema/src/subjects.rs", "schema/src/streams.rs"], &["\"kn.v1.", "\"kn.js", "\"KN_"]);
+    let found = offenders(
+        &["manager", "operator", "schema", "crds"],
+        &["schema/src/subjects.rs", "schema/src/streams.rs"],
+        &["\"kn.v1.", "\"kn.js", "\"KN_"],
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 
 #[test]
 fn kubernetes_calls_stand_in_the_apiserver_module_only() {
-    let found = offenders(&["operator"], &["operator/src/apiserver/"], &["Api::<", "Api::all", "Api::namespaced", "Api::default_namespaced"]);
+    let found = offenders(
+        &["operator"],
+        &["operator/src/apiserver/"],
+        &["Api::<", "Api::all", "Api::namespaced", "Api::default_namespaced"],
+    );
     assert!(found.is_empty(), "{found:#?}");
 }
 

@@ -7,3 +7,4 @@ pub mod nats_cli;
 pub mod platform;
 pub mod rest;
 pub mod site;
+pub mod story;

@@ -21,7 +21,12 @@ impl NatsCli {
     pub fn run(&self, args: &[&str]) -> Result<String> {
         let output = self.command(args).output().context("could not start the nats CLI")?;
         if !output.status.success() {
-            bail!("nats {} failed: {}{}", args.join(" "), String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "nats {} failed: {}{}",
+                args.join(" "),
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -37,7 +42,10 @@ impl NatsCli {
 
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.env("XDG_CONFIG_HOME", &self.config_home).args(["--context", &self.context, "--timeout", "5s"]).args(args);
+        command
+            .env("XDG_CONFIG_HOME", &self.config_home)
+            .args(["--context", &self.context, "--timeout", "5s"])
+            .args(args);
         command
     }
 }

@@ -123,7 +123,10 @@ impl Platform {
 
     /// Makes a cluster at the Manager; returns the whole answer of `POST /clusters`.
     pub async fn create_cluster(&self, name: &str) -> Result<Value> {
-        self.rest.post("/api/v1/clusters", &json!({ "name": name, "datacenter": format!("dc-{name}") })).await?.expect(201)
+        self.rest
+            .post("/api/v1/clusters", &json!({ "name": name, "datacenter": format!("dc-{name}") }))
+            .await?
+            .expect(201)
     }
 }
 

@@ -70,7 +70,13 @@ impl Rest {
     }
 
     /// `POST` with any body and further headers.
-    pub async fn post_raw(&self, path: &str, content_type: &str, body: Vec<u8>, headers: &[(&str, &str)]) -> Result<Answer> {
+    pub async fn post_raw(
+        &self,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+        headers: &[(&str, &str)],
+    ) -> Result<Answer> {
         let mut request = self.http.post(self.url(path)).header("content-type", content_type).body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -83,11 +89,13 @@ impl Rest {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder, asked: String) -> Result<Answer> {
-        let response = request.bearer_auth(&self.token).send().await.with_context(|| format!("{asked} got no answer"))?;
+        let response =
+            request.bearer_auth(&self.token).send().await.with_context(|| format!("{asked} got no answer"))?;
         let status = response.status().as_u16();
         let headers = response.headers().clone();
         let text = response.text().await.with_context(|| format!("{asked}: the answer broke off"))?;
-        let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
+        let body =
+            if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
         Ok(Answer { status, headers, body, asked })
     }
 }

@@ -44,8 +44,21 @@ impl Site {
         let token = format!("enrollment.token={token}");
         let window = format!("usage.windowSeconds={WINDOW_SECONDS}");
         self.cluster.helm_ok(&[
-            "upgrade", "--install", "kubenova-operator", chart, "--namespace", NAMESPACE, "--create-namespace",
-            "--set-string", &token, "--set", &window, "--set", "heartbeatSeconds=2", "--set", "nats.pingSeconds=2",
+            "upgrade",
+            "--install",
+            "kubenova-operator",
+            chart,
+            "--namespace",
+            NAMESPACE,
+            "--create-namespace",
+            "--set-string",
+            &token,
+            "--set",
+            &window,
+            "--set",
+            "heartbeatSeconds=2",
+            "--set",
+            "nats.pingSeconds=2",
         ])?;
         Ok(())
     }
@@ -56,7 +69,10 @@ impl Site {
         let object: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
         let list = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let word = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
-        Ok(list.iter().map(|it| (word(it, "type"), word(it, "status"), word(it, "reason"), word(it, "message"))).collect())
+        Ok(list
+            .iter()
+            .map(|it| (word(it, "type"), word(it, "status"), word(it, "reason"), word(it, "message")))
+            .collect())
     }
 
     /// Waits until a condition has this status; returns its reason.
@@ -69,7 +85,12 @@ impl Site {
             let found = all.iter().find(|(name, now, _, _)| name == kind && now == status);
             Ok(match found {
                 Some((_, _, reason, _)) => Step::Done(reason.clone()),
-                None => Step::Waiting(all.iter().map(|(name, now, reason, why)| format!("{name}={now} ({reason}: {why})")).collect::<Vec<_>>().join("; ")),
+                None => Step::Waiting(
+                    all.iter()
+                        .map(|(name, now, reason, why)| format!("{name}={now} ({reason}: {why})"))
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                ),
             })
         })
         .await
@@ -78,5 +99,9 @@ impl Site {
 
 /// A text in a JSON answer.
 pub fn text(value: &Value, pointer: &str) -> Result<String> {
-    value.pointer(pointer).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no text at {pointer} in {value}"))
+    value
+        .pointer(pointer)
+        .and_then(Value::as_str)
+        .map(str::to_owned)
+        .with_context(|| format!("no text at {pointer} in {value}"))
 }

@@ -13,6 +13,6 @@ async fn life_join_one_cluster_with_one_token() -> anyhow::Result<()> {
     let site = Site::join(&platform, "alpha", 1).await?;
     site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
     let seen = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?;
-    assert_eq!(seen["state"], "connected", "{seen}");
+    assert_eq!(seen["connection"], "connected", "{seen}");
     Ok(())
 }

@@ -239,7 +239,11 @@ mod tests {
         let meters = Meter::ALL.into_iter().map(|meter| {
             (meter.as_str().to_owned(), if meter == Meter::Pods { pods.to_string() } else { "0".to_owned() })
         });
-        UsageRecord { tenant_id: uuid::Uuid::from_u128(tenant).to_string(), tenant_name: "acme".into(), meters: meters.collect() }
+        UsageRecord {
+            tenant_id: uuid::Uuid::from_u128(tenant).to_string(),
+            tenant_name: "acme".into(),
+            meters: meters.collect(),
+        }
     }
 
     fn whole(records: &[UsageRecord], change: impl Fn(&mut UsageManifest)) -> Whole {
@@ -285,7 +289,12 @@ mod tests {
     fn gaps_and_skew_are_said() {
         let checked = check(
             &whole(&[record(1, 5)], |manifest| {
-                manifest.gaps.push(UsageGap { reason: "X".into(), start_ms: 3_600_000, end_ms: 3_601_000, ..UsageGap::default() });
+                manifest.gaps.push(UsageGap {
+                    reason: "X".into(),
+                    start_ms: 3_600_000,
+                    end_ms: 3_601_000,
+                    ..UsageGap::default()
+                });
                 manifest.clock_offset_ms = -2_001;
             }),
             now(),
@@ -308,7 +317,10 @@ mod tests {
                 whole(&[record(1, -5)], |_| {}),
                 Malformed::Quantity { tenant: uuid::Uuid::from_u128(1).to_string(), meter: "podCountMs".into() },
             ),
-            (whole(&[], |manifest| manifest.revision = 1), Malformed::Disagrees("sender: an operator makes revision 0 only")),
+            (
+                whole(&[], |manifest| manifest.revision = 1),
+                Malformed::Disagrees("sender: an operator makes revision 0 only"),
+            ),
         ];
         for (whole, expected) in cases {
             assert_eq!(check(&whole, now()), Err(expected));

@@ -31,10 +31,14 @@ pub struct Order {
 #[must_use]
 pub fn encode(change: &Change) -> Order {
     match change {
-        Change::ClusterConfig { components, .. } => {
-            Order { kind: CommandKind::ApplyClusterConfig, key: ObjectKey::ClusterConfig, document: cluster_config(components) }
+        Change::ClusterConfig { components, .. } => Order {
+            kind: CommandKind::ApplyClusterConfig,
+            key: ObjectKey::ClusterConfig,
+            document: cluster_config(components),
+        },
+        Change::Tenant(tenant) => {
+            Order { kind: CommandKind::ApplyTenant, key: tenant_key(tenant.id), document: tenant_document(tenant) }
         }
-        Change::Tenant(tenant) => Order { kind: CommandKind::ApplyTenant, key: tenant_key(tenant.id), document: tenant_document(tenant) },
         Change::TenantDeleted { id, name, .. } => {
             Order { kind: CommandKind::DeleteTenant, key: tenant_key(*id), document: tenant_reference(*id, name) }
         }
@@ -105,7 +109,8 @@ fn application_document(tenant: &TenantName, application: &Application, with_spe
         ("kubenova.io/application".to_owned(), application.name.to_string()),
         ("kubenova.io/project".to_owned(), tenant.to_string()),
     ]);
-    let mut metadata = json!({ "name": application.name.as_str(), "namespace": tenant.apps_namespace(), "labels": labels });
+    let mut metadata =
+        json!({ "name": application.name.as_str(), "namespace": tenant.apps_namespace(), "labels": labels });
     if with_spec && !application.annotations.is_empty() {
         metadata["annotations"] = json!(application.annotations);
     }

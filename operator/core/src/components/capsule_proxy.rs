@@ -34,8 +34,7 @@ pub fn values(settings: &Settings) -> Value {
 /// Its own serving certificate; the public name is what kubeconfigs carry.
 #[must_use]
 pub fn certificates(public_host: Option<&str>) -> Vec<Certificate> {
-    let mut certificate =
-        Certificate::for_service(Component::CapsuleProxy.namespace(), SECRET, "capsule-proxy", "ca");
+    let mut certificate = Certificate::for_service(Component::CapsuleProxy.namespace(), SECRET, "capsule-proxy", "ca");
     certificate.dns_names.extend(public_host.map(str::to_owned));
     vec![certificate]
 }
@@ -55,9 +54,8 @@ pub fn crd_set<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.into_iter().collect();
     names.sort_unstable();
     let bytes = names.iter().flat_map(|name| name.bytes().chain([0]));
-    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = bytes
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
     format!("{hash:016x}")
 }
 
@@ -67,7 +65,8 @@ pub fn host_of(public_url: &str) -> Option<String> {
     let rest = public_url.strip_prefix("https://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let plain = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
+    let plain =
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
     plain.then(|| host.to_ascii_lowercase())
 }
 

@@ -121,8 +121,8 @@ pub fn certificates() -> Vec<Certificate> {
 /// Adds the arguments the chart has no value for. One replica needs no leader election: after a crash it would wait
 /// 17–20 s for its own lease.
 pub fn patch(settings: &Settings, object: &mut Value) {
-    let is_controller = Key::of(object)
-        .is_some_and(|key| key.kind == "Deployment" && key.name == Component::KubeVela.deployment());
+    let is_controller =
+        Key::of(object).is_some_and(|key| key.kind == "Deployment" && key.name == Component::KubeVela.deployment());
     if !is_controller {
         return;
     }
@@ -176,7 +176,18 @@ mod tests {
 
     #[test]
     fn definitions_that_reach_out_or_print_secrets_are_never_applied() {
-        for step in ["read-config", "list-config", "request", "webhook", "notification", "check-metrics", "vela-cli", "apply-application", "read-object", "apply-object"] {
+        for step in [
+            "read-config",
+            "list-config",
+            "request",
+            "webhook",
+            "notification",
+            "check-metrics",
+            "vela-cli",
+            "apply-application",
+            "read-object",
+            "apply-object",
+        ] {
             assert!(!is_allowed("WorkflowStepDefinition", step), "{step}");
         }
         assert!(!is_allowed("ComponentDefinition", "ref-objects"));

@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn labels_and_annotations_appear_where_nothing_was() {
-        let mut object = json!({"metadata": {"labels": null, "annotations": null, "name": "x"}, "spec": {"template": {}}});
+        let mut object =
+            json!({"metadata": {"labels": null, "annotations": null, "name": "x"}, "spec": {"template": {}}});
         set_label(&mut object, "a", "b");
         set_pod_annotation(&mut object, "c", "d");
         clean_metadata(&mut object);

@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn roles_for_another_version_are_named_with_the_remedy() {
         assert_eq!(judge(Component::Capsule, "0.14.0", Some("capsule-0.14.0"), false), Verdict::Fits);
-        let Verdict::UpgradeNeeded { found } = judge(Component::Capsule, "0.15.0", Some("capsule-0.14.0"), false) else {
+        let Verdict::UpgradeNeeded { found } = judge(Component::Capsule, "0.15.0", Some("capsule-0.14.0"), false)
+        else {
             panic!("0.14.0 does not fit 0.15.0");
         };
         let message = Verdict::message(Component::Capsule, "0.15.0", found.as_deref());

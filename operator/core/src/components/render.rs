@@ -128,14 +128,15 @@ webhooks:
 
     #[test]
     fn what_is_not_the_operators_to_apply_is_dropped() {
-        let keys: Vec<String> = prepared(Component::KubeVela, RENDERED)
-            .iter()
-            .map(|object| Key::of(object).unwrap().to_string())
-            .collect();
-        assert_eq!(keys, [
-            "admissionregistration.k8s.io/v1/MutatingWebhookConfiguration//kubevela-vela-core-admission",
-            "core.oam.dev/v1beta1/ComponentDefinition/vela-system/webservice",
-        ]);
+        let keys: Vec<String> =
+            prepared(Component::KubeVela, RENDERED).iter().map(|object| Key::of(object).unwrap().to_string()).collect();
+        assert_eq!(
+            keys,
+            [
+                "admissionregistration.k8s.io/v1/MutatingWebhookConfiguration//kubevela-vela-core-admission",
+                "core.oam.dev/v1beta1/ComponentDefinition/vela-system/webservice",
+            ]
+        );
     }
 
     #[test]

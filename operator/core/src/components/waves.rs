@@ -25,14 +25,8 @@ pub enum Wave {
 
 impl Wave {
     /// All, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Definitions,
-        Self::Configuration,
-        Self::Certificates,
-        Self::Workloads,
-        Self::Webhooks,
-        Self::Resources,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Definitions, Self::Configuration, Self::Certificates, Self::Workloads, Self::Webhooks, Self::Resources];
 
     /// The wave of an object.
     #[must_use]
@@ -73,9 +67,10 @@ pub fn sort(objects: Vec<Value>) -> Vec<(Wave, Vec<Value>)> {
 #[must_use]
 pub fn is_established(crd: &Value) -> bool {
     let conditions = crd.pointer("/status/conditions").and_then(Value::as_array);
-    conditions.into_iter().flatten().any(|condition| {
-        condition["type"] == "Established" && condition["status"] == "True"
-    })
+    conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
 }
 
 /// Whether a Deployment runs what was last asked for.
@@ -138,14 +133,17 @@ mod tests {
             .map(|(wave, objects)| (wave, objects.iter().map(|o| o["kind"].as_str().unwrap().to_owned()).collect()))
             .collect();
         let names = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect::<Vec<_>>();
-        assert_eq!(order, [
-            (Wave::Definitions, names(&["CustomResourceDefinition"])),
-            (Wave::Configuration, names(&["CapsuleConfiguration", "Service", "PodDisruptionBudget"])),
-            (Wave::Certificates, names(&["Secret"])),
-            (Wave::Workloads, names(&["Deployment"])),
-            (Wave::Webhooks, names(&["ValidatingWebhookConfiguration"])),
-            (Wave::Resources, names(&["TraitDefinition"])),
-        ]);
+        assert_eq!(
+            order,
+            [
+                (Wave::Definitions, names(&["CustomResourceDefinition"])),
+                (Wave::Configuration, names(&["CapsuleConfiguration", "Service", "PodDisruptionBudget"])),
+                (Wave::Certificates, names(&["Secret"])),
+                (Wave::Workloads, names(&["Deployment"])),
+                (Wave::Webhooks, names(&["ValidatingWebhookConfiguration"])),
+                (Wave::Resources, names(&["TraitDefinition"])),
+            ]
+        );
     }
 
     #[test]

@@ -86,23 +86,24 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Engine, CheckpointError> {
     if seconds == 0 || meters > Meter::ALL.len() {
         return Err(reader.error());
     }
-    reader.times(|reader| {
-        let id = reader.text()?;
-        Ok((id, TenantLevels { name: reader.text()?, levels: reader.levels(meters)? }))
-    })
-    .and_then(|tenants| {
-        let open = reader.times(|reader| {
-            let window = Window { start: reader.number()?, seconds };
-            let sums = reader.times(|reader| Ok((reader.text()?, reader.levels(meters)?)))?;
-            Ok(OpenWindow { window, sums: sums.into_iter().collect() })
-        })?;
-        let gaps = reader.times(|reader| gap(reader, meters))?;
-        if open.is_empty() || reader.at != bytes.len() {
-            return Err(reader.error());
-        }
-        let windows = OpenWindows { seconds, tenants: tenants.into_iter().collect(), open };
-        Ok(Engine::restored(windows, gaps, positions, now_ms, sequence, previous_manifest_sha256))
-    })
+    reader
+        .times(|reader| {
+            let id = reader.text()?;
+            Ok((id, TenantLevels { name: reader.text()?, levels: reader.levels(meters)? }))
+        })
+        .and_then(|tenants| {
+            let open = reader.times(|reader| {
+                let window = Window { start: reader.number()?, seconds };
+                let sums = reader.times(|reader| Ok((reader.text()?, reader.levels(meters)?)))?;
+                Ok(OpenWindow { window, sums: sums.into_iter().collect() })
+            })?;
+            let gaps = reader.times(|reader| gap(reader, meters))?;
+            if open.is_empty() || reader.at != bytes.len() {
+                return Err(reader.error());
+            }
+            let windows = OpenWindows { seconds, tenants: tenants.into_iter().collect(), open };
+            Ok(Engine::restored(windows, gaps, positions, now_ms, sequence, previous_manifest_sha256))
+        })
 }
 
 fn gap(reader: &mut Reader<'_>, meters: usize) -> Result<Gap, CheckpointError> {
@@ -195,7 +196,10 @@ impl Reader<'_> {
         Ok(levels)
     }
 
-    fn times<T>(&mut self, mut read: impl FnMut(&mut Self) -> Result<T, CheckpointError>) -> Result<Vec<T>, CheckpointError> {
+    fn times<T>(
+        &mut self,
+        mut read: impl FnMut(&mut Self) -> Result<T, CheckpointError>,
+    ) -> Result<Vec<T>, CheckpointError> {
         let count: usize = self.number()?;
         let mut values = Vec::new();
         for _ in 0..count {

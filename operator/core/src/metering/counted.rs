@@ -3,7 +3,12 @@
 //! A pod counts from its creation, scheduled or not, until it is Succeeded or Failed, gone, or past its deletion time
 //! plus grace. A namespace counts while it exists with the tenant's label, an Application while it exists.
 
-use super::{Levels, observed::{Sighting, TenantRef}, pod_requests::pod_requests, quantity::QuantityError};
+use super::{
+    Levels,
+    observed::{Sighting, TenantRef},
+    pod_requests::pod_requests,
+    quantity::QuantityError,
+};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kubenova_crds::labels;
 use kubenova_schema::meters::Meter;
@@ -36,7 +41,8 @@ pub fn application(metadata: &ObjectMeta) -> Sighting {
 /// A namespace as the meters see it: it also says whose pods and Applications are in it.
 #[must_use]
 pub fn namespace(metadata: &ObjectMeta) -> Sighting {
-    let label = |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).filter(|text| !text.is_empty());
+    let label =
+        |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).filter(|text| !text.is_empty());
     let mut sighting = sighting(metadata, Levels::only(Meter::Namespaces, 1));
     sighting.namespace = metadata.name.clone().unwrap_or_default();
     sighting.tenant = label(labels::TENANT_ID)

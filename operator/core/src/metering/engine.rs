@@ -193,7 +193,14 @@ impl Engine {
     }
 
     /// A source was listed anew because its history was gone, or its kind came or went.
-    pub fn relisted(&mut self, source: Source, listing: Listing, since_ms: i64, ceilings: Option<&Ceilings>, received_ms: i64) {
+    pub fn relisted(
+        &mut self,
+        source: Source,
+        listing: Listing,
+        since_ms: i64,
+        ceilings: Option<&Ceilings>,
+        received_ms: i64,
+    ) {
         self.advance(received_ms);
         let was_there = self.positions[source as usize].is_some();
         let is_there = listing.position.is_some();
@@ -303,7 +310,9 @@ impl Engine {
         }
         step.at_ms = step.at_ms.max(self.windows.start_ms());
         self.windows.apply(&step);
-        if let (Some(received_ms), Some(gap)) = (learned_late_ms, self.gaps.last_mut().filter(|gap| gap.end_ms.is_none())) {
+        if let (Some(received_ms), Some(gap)) =
+            (learned_late_ms, self.gaps.last_mut().filter(|gap| gap.end_ms.is_none()))
+        {
             gap.learned(step.change, received_ms, &self.windows.open);
         }
         self.sequence += 1;
@@ -318,7 +327,8 @@ impl Engine {
                 gap.unbound(meter);
             }
         }
-        let total = ceilings.into_iter().flat_map(BTreeMap::values).fold(Levels::ZERO, |sum, ceiling| sum.plus(*ceiling));
+        let total =
+            ceilings.into_iter().flat_map(BTreeMap::values).fold(Levels::ZERO, |sum, ceiling| sum.plus(*ceiling));
         gap.hides(total, to_ms, &self.windows.open);
     }
 
@@ -438,7 +448,13 @@ mod tests {
         assert_eq!(sum(&engine, 0, Meter::Pods), 10_000, "it existed before the window");
     }
 
-    fn restart(engine: &Engine, listings: [Listing; SOURCES], how: Beginning, ceilings: Option<&Ceilings>, now_ms: i64) -> Engine {
+    fn restart(
+        engine: &Engine,
+        listings: [Listing; SOURCES],
+        how: Beginning,
+        ceilings: Option<&Ceilings>,
+        now_ms: i64,
+    ) -> Engine {
         let bytes = crate::metering::checkpoint::to_bytes(engine);
         let mut restored = crate::metering::checkpoint::from_bytes(&bytes).unwrap();
         restored.begin(listings, how, ceilings, now_ms);
@@ -477,7 +493,8 @@ mod tests {
         engine.advance(13_000);
         let namespaces = at(90, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
         let pods = at(90, vec![pod("q", "acme-apps", 100, 16_000, 80)]);
-        let ceilings = Ceilings::from([("t".to_owned(), Levels::only(Meter::CpuRequests, 1_000).with(Meter::Pods, 50))]);
+        let ceilings =
+            Ceilings::from([("t".to_owned(), Levels::only(Meter::CpuRequests, 1_000).with(Meter::Pods, 50))]);
         let engine = restart(&engine, [namespaces, pods, Listing::default()], Beginning::Lost, Some(&ceilings), 18_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 2_000 + 4_000);
         let gap = engine.gaps.last().unwrap().within(engine.windows.open[0].window).unwrap();
@@ -501,7 +518,10 @@ mod tests {
     #[test]
     fn a_kind_that_comes_and_goes_is_no_gap() {
         let mut engine = started(10_000);
-        let app = |uid: &str| Sighting { levels: Levels::only(Meter::Applications, 1), ..pod(uid, "acme-apps", 0, 12_000, 5) };
+        let app = |uid: &str| Sighting {
+            levels: Levels::only(Meter::Applications, 1),
+            ..pod(uid, "acme-apps", 0, 12_000, 5)
+        };
         engine.relisted(Source::Applications, at(5, vec![app("a")]), 11_000, None, 13_000);
         assert_eq!(sum(&engine, 0, Meter::Applications), 8_000);
         engine.relisted(Source::Applications, Listing::default(), 11_000, None, 15_000);

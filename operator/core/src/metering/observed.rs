@@ -3,7 +3,10 @@
 //! An object belongs to the tenant of its namespace. Whatever order the watches of namespaces, pods and Applications
 //! arrive in, a tenant's level is the sum over the objects in its namespaces; this file only says how it changes.
 
-use super::{Levels, step_function::{Cause, Step}};
+use super::{
+    Levels,
+    step_function::{Cause, Step},
+};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Where sightings come from: one watch each.
@@ -189,9 +192,9 @@ impl Observed {
     pub fn agrees(&self, source: Source, listed: &[(String, u64)]) -> bool {
         let tracked = self.objects.values().filter(|tracked| tracked.source == source).count();
         tracked == listed.len()
-            && listed.iter().all(|(uid, version)| {
-                self.objects.get(uid).is_some_and(|tracked| tracked.resource_version == *version)
-            })
+            && listed
+                .iter()
+                .all(|(uid, version)| self.objects.get(uid).is_some_and(|tracked| tracked.resource_version == *version))
     }
 
     /// The tenants that namespaces name.

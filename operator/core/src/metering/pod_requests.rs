@@ -44,9 +44,11 @@ fn effective(pod: &Pod, resource: &str) -> Result<Quantity, QuantityError> {
 }
 
 fn resize_is_infeasible(status: &PodStatus) -> bool {
-    status.conditions.iter().flatten().any(|condition| {
-        condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible")
-    })
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "PodResizePending" && condition.reason.as_deref() == Some("Infeasible"))
 }
 
 /// Requests of the pod as a whole (KEP-2837) take the place of the containers' sum.
@@ -129,9 +131,9 @@ fn of_container(
     let actual = match basis {
         Basis::Spec => None,
         Basis::Allocated => status.and_then(|status| status.allocated_resources.as_ref()),
-        Basis::InUse => status
-            .and_then(|status| status.resources.as_ref())
-            .and_then(|resources| resources.requests.as_ref()),
+        Basis::InUse => {
+            status.and_then(|status| status.resources.as_ref()).and_then(|resources| resources.requests.as_ref())
+        }
     };
     Ok(amount(actual.or(wanted), resource)?.unwrap_or_default())
 }

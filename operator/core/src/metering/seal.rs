@@ -81,7 +81,10 @@ fn records(engine: &Engine, open: &OpenWindow) -> UsageRecords {
         .map(|(id, sums)| UsageRecord {
             tenant_id: id.clone(),
             tenant_name: engine.windows.tenants.get(id).map(|tenant| tenant.name.clone()).unwrap_or_default(),
-            meters: Meter::ALL.into_iter().map(|meter| (meter.as_str().to_owned(), sums.get(meter).to_string())).collect(),
+            meters: Meter::ALL
+                .into_iter()
+                .map(|meter| (meter.as_str().to_owned(), sums.get(meter).to_string()))
+                .collect(),
         })
         .collect();
     UsageRecords { records }
@@ -90,8 +93,7 @@ fn records(engine: &Engine, open: &OpenWindow) -> UsageRecords {
 /// What is published for a sealed window: at least one chunk, each with the manifest and its signature.
 #[must_use]
 pub fn chunks(manifest: &[u8], signature: &str, records: &[u8], part_bytes: usize) -> Vec<Vec<u8>> {
-    let parts: Vec<&[u8]> =
-        if records.is_empty() { vec![&[]] } else { records.chunks(part_bytes.max(1)).collect() };
+    let parts: Vec<&[u8]> = if records.is_empty() { vec![&[]] } else { records.chunks(part_bytes.max(1)).collect() };
     let count = u32::try_from(parts.len()).unwrap_or(u32::MAX);
     (0..count)
         .zip(parts)
@@ -133,7 +135,12 @@ mod tests {
     }
 
     fn sealer() -> Sealer {
-        Sealer { cluster_id: "c1".into(), incarnation: "1".into(), clock_offset_ms: -3, sealed_at: "2026-01-01T00:00:00.000Z".into() }
+        Sealer {
+            cluster_id: "c1".into(),
+            incarnation: "1".into(),
+            clock_offset_ms: -3,
+            sealed_at: "2026-01-01T00:00:00.000Z".into(),
+        }
     }
 
     #[test]
@@ -161,7 +168,12 @@ mod tests {
             let chunks: Vec<UsageChunk> =
                 chunks(b"m", "s", &records, 10).iter().map(|bytes| from_binary(bytes).unwrap()).collect();
             assert_eq!(chunks.len(), parts);
-            assert!(chunks.iter().enumerate().all(|(index, chunk)| chunk.index as usize == index && chunk.count as usize == parts));
+            assert!(
+                chunks
+                    .iter()
+                    .enumerate()
+                    .all(|(index, chunk)| chunk.index as usize == index && chunk.count as usize == parts)
+            );
             assert_eq!(chunks.concat_parts(), records);
         }
     }

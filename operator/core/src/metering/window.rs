@@ -3,7 +3,10 @@
 //! Every open window takes every step, clipped to itself, so a step that is learned after a window's end but lies
 //! before it still counts there until the window is sealed. A new window begins with the levels as they stand.
 
-use super::{Levels, step_function::{Step, contribution}};
+use super::{
+    Levels,
+    step_function::{Step, contribution},
+};
 use kubenova_schema::window::Window;
 use std::collections::BTreeMap;
 
@@ -45,7 +48,11 @@ impl OpenWindows {
     #[must_use]
     pub fn starting_at(now_ms: i64, seconds: u32) -> Self {
         let window = Window::containing(now_ms, seconds);
-        Self { seconds: window.seconds, tenants: BTreeMap::new(), open: vec![OpenWindow { window, sums: BTreeMap::new() }] }
+        Self {
+            seconds: window.seconds,
+            tenants: BTreeMap::new(),
+            open: vec![OpenWindow { window, sums: BTreeMap::new() }],
+        }
     }
 
     /// Start of the oldest open window: nothing before it can change any more.
@@ -106,9 +113,8 @@ impl OpenWindows {
     pub fn forget(&mut self, window: Window) {
         self.open.retain(|open| open.window != window);
         let open = &self.open;
-        self.tenants.retain(|id, tenant| {
-            !tenant.levels.is_zero() || open.iter().any(|open| open.sums.contains_key(id))
-        });
+        self.tenants
+            .retain(|id, tenant| !tenant.levels.is_zero() || open.iter().any(|open| open.sums.contains_key(id)));
     }
 }
 

@@ -58,7 +58,8 @@ fn own_labels(wanted: &Wanted) -> Value {
 /// The Capsule Tenant.
 #[must_use]
 pub fn capsule_tenant(wanted: &Wanted, operator_user: &str) -> Value {
-    let account = |name: &str, namespace: String| json!({ "kind": "ServiceAccount", "name": name, "namespace": namespace });
+    let account =
+        |name: &str, namespace: String| json!({ "kind": "ServiceAccount", "name": name, "namespace": namespace });
     let [(owner, owner_in), (reader, reader_in)] = subjects(&wanted.name);
     json!({
         "apiVersion": "capsule.clastix.io/v1beta2",
@@ -99,7 +100,8 @@ pub fn namespaces(wanted: &Wanted) -> [Value; 2] {
         PodSecurity::Restricted => "restricted",
     };
     let namespace = |name: String, level: &str| {
-        let mut namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata(wanted, &name, None) });
+        let mut namespace =
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": metadata(wanted, &name, None) });
         let entries = &mut namespace["metadata"]["labels"];
         entries[labels::CAPSULE_TENANT] = wanted.name.clone().into();
         entries[labels::PROJECT] = wanted.name.clone().into();
@@ -139,9 +141,7 @@ pub fn identities(wanted: &Wanted, proxy: bool) -> Vec<Value> {
         }));
     }
     if proxy {
-        let user = |(name, namespace): &(&str, String)| {
-            json!({ "kind": "ServiceAccount", "name": format!("system:serviceaccount:{namespace}:{name}") })
-        };
+        let user = |(name, namespace): &(&str, String)| json!({ "kind": "ServiceAccount", "name": format!("system:serviceaccount:{namespace}:{name}") });
         objects.push(json!({
             "apiVersion": "capsule.clastix.io/v1beta1", "kind": "ProxySetting",
             "metadata": metadata(wanted, "kubenova", Some(&owner_namespace(tenant))),
@@ -156,37 +156,59 @@ pub fn identities(wanted: &Wanted, proxy: bool) -> Vec<Value> {
 pub fn limits(wanted: &Wanted) -> Vec<Value> {
     let (owner, apps) = (owner_namespace(&wanted.name), apps_namespace(&wanted.name));
     let quota = &wanted.spec.quota;
-    let object = |api: &str, kind: &str, name: &str, namespace: &str, spec: Value| {
-        json!({ "apiVersion": api, "kind": kind, "metadata": metadata(wanted, name, Some(namespace)), "spec": spec })
-    };
+    let object = |api: &str, kind: &str, name: &str, namespace: &str, spec: Value| json!({ "apiVersion": api, "kind": kind, "metadata": metadata(wanted, name, Some(namespace)), "spec": spec });
     vec![
         object("v1", "ResourceQuota", "kubenova", &owner, json!({ "hard": { "pods": "0" } })),
-        object("v1", "ResourceQuota", "kubenova", &apps, json!({ "hard": {
+        object(
+            "v1",
+            "ResourceQuota",
+            "kubenova",
+            &apps,
+            json!({ "hard": {
             "requests.cpu": quota.cpu, "requests.memory": quota.memory, "pods": quota.pods.to_string(),
-        } })),
+        } }),
+        ),
         // A quota refuses pods that name no requests; these are theirs then.
-        object("v1", "LimitRange", "kubenova", &apps, json!({ "limits": [
+        object(
+            "v1",
+            "LimitRange",
+            "kubenova",
+            &apps,
+            json!({ "limits": [
             { "type": "Container", "defaultRequest": { "cpu": "100m", "memory": "128Mi" } },
-        ] })),
+        ] }),
+        ),
         // From the tenant's own pods and from namespaces of no tenant (ingress controllers, monitoring).
-        object("networking.k8s.io/v1", "NetworkPolicy", "kubenova-walls", &apps, json!({
-            "podSelector": {},
-            "policyTypes": ["Ingress"],
-            "ingress": [{ "from": [
-                { "podSelector": {} },
-                { "namespaceSelector": { "matchExpressions": [{ "key": labels::CAPSULE_TENANT, "operator": "DoesNotExist" }] } },
-            ] }],
-        })),
+        object(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "kubenova-walls",
+            &apps,
+            json!({
+                "podSelector": {},
+                "policyTypes": ["Ingress"],
+                "ingress": [{ "from": [
+                    { "podSelector": {} },
+                    { "namespaceSelector": { "matchExpressions": [{ "key": labels::CAPSULE_TENANT, "operator": "DoesNotExist" }] } },
+                ] }],
+            }),
+        ),
         // The cloud's metadata service hands out the node's credentials.
-        object("networking.k8s.io/v1", "NetworkPolicy", "kubenova-no-metadata", &apps, json!({
-            "podSelector": {},
-            "policyTypes": ["Egress"],
-            "egress": [{ "to": [
-                { "namespaceSelector": {} },
-                { "ipBlock": { "cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"] } },
-                { "ipBlock": { "cidr": "::/0", "except": ["fd00:ec2::254/128"] } },
-            ] }],
-        })),
+        object(
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            "kubenova-no-metadata",
+            &apps,
+            json!({
+                "podSelector": {},
+                "policyTypes": ["Egress"],
+                "egress": [{ "to": [
+                    { "namespaceSelector": {} },
+                    { "ipBlock": { "cidr": "0.0.0.0/0", "except": ["169.254.169.254/32"] } },
+                    { "ipBlock": { "cidr": "::/0", "except": ["fd00:ec2::254/128"] } },
+                ] }],
+            }),
+        ),
     ]
 }
 
@@ -196,7 +218,11 @@ mod tests {
     use kubenova_crds::tenant::TenantSpec;
 
     fn wanted() -> Wanted {
-        Wanted { name: "acme".into(), tenant_id: "id-1".into(), spec: TenantSpec { tenant_id: "id-1".into(), ..TenantSpec::default() } }
+        Wanted {
+            name: "acme".into(),
+            tenant_id: "id-1".into(),
+            spec: TenantSpec { tenant_id: "id-1".into(), ..TenantSpec::default() },
+        }
     }
 
     const OPERATOR: &str = "system:serviceaccount:kubenova-system:kubenova-operator";
@@ -222,7 +248,10 @@ mod tests {
     fn tenant_owners_carry_no_tenant_label_of_capsule() {
         for object in identities(&wanted(), true) {
             let entries = object["metadata"]["labels"].as_object().unwrap();
-            assert!(!entries.keys().any(|key| key.contains("projectcapsule.dev") || key.contains("clastix")), "{object}");
+            assert!(
+                !entries.keys().any(|key| key.contains("projectcapsule.dev") || key.contains("clastix")),
+                "{object}"
+            );
         }
         assert!(identities(&wanted(), false).iter().all(|object| object["kind"] != "ProxySetting"));
     }

@@ -90,20 +90,36 @@ const fn next_inside(remains: &Remains) -> Step {
 pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
     let list = |what: &str, names: &[String]| {
         let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
-        let more = if names.len() > shown.len() { format!(" and {} more", names.len() - shown.len()) } else { String::new() };
+        let more =
+            if names.len() > shown.len() { format!(" and {} more", names.len() - shown.len()) } else { String::new() };
         format!("{what}: {}{more}", shown.join(", "))
     };
     match step {
         Step::Uncordon => ("Uncordoning", "the tenant was cordoned; nothing in it could be deleted".to_owned()),
-        Step::DeleteApplications => ("ApplicationsRemain", list("waiting for applications to go", &remains.applications)),
-        Step::AwaitTrackers => ("TrackersRemain", list("KubeVela still removes what applications made", &remains.trackers)),
-        Step::DeleteLeftovers => ("LeftoversRemain", list("waiting for what applications left behind", &remains.leftovers)),
+        Step::DeleteApplications => {
+            ("ApplicationsRemain", list("waiting for applications to go", &remains.applications))
+        }
+        Step::AwaitTrackers => {
+            ("TrackersRemain", list("KubeVela still removes what applications made", &remains.trackers))
+        }
+        Step::DeleteLeftovers => {
+            ("LeftoversRemain", list("waiting for what applications left behind", &remains.leftovers))
+        }
         Step::DeleteOutside => {
-            let both: Vec<String> = remains.balancers.iter().map(|name| format!("Service/{name}")).chain(remains.claims.iter().map(|name| format!("PersistentVolumeClaim/{name}"))).collect();
+            let both: Vec<String> = remains
+                .balancers
+                .iter()
+                .map(|name| format!("Service/{name}"))
+                .chain(remains.claims.iter().map(|name| format!("PersistentVolumeClaim/{name}")))
+                .collect();
             ("OutsideResourcesRemain", list("waiting for load balancers and volumes", &both))
         }
-        Step::AllowDeletion | Step::DeleteTenant => ("RemovingTenant", "the Capsule Tenant is being removed".to_owned()),
-        Step::AwaitTenant if remains.message.is_empty() => ("NamespacesRemain", list("Capsule removes the namespaces", &remains.namespaces)),
+        Step::AllowDeletion | Step::DeleteTenant => {
+            ("RemovingTenant", "the Capsule Tenant is being removed".to_owned())
+        }
+        Step::AwaitTenant if remains.message.is_empty() => {
+            ("NamespacesRemain", list("Capsule removes the namespaces", &remains.namespaces))
+        }
         Step::AwaitTenant => ("NamespacesRemain", format!("Capsule removes the namespaces: {}", remains.message)),
         Step::DeleteOwners => ("OwnersRemain", list("waiting for TenantOwners to go", &remains.owners)),
         Step::Done => ("Gone", "nothing of the tenant is left".to_owned()),
@@ -154,9 +170,20 @@ mod tests {
                 Step::Done => break,
             }
         }
-        assert_eq!(seen, [
-            Step::Uncordon, Step::DeleteApplications, Step::AwaitTrackers, Step::DeleteLeftovers, Step::DeleteOutside,
-            Step::AllowDeletion, Step::DeleteTenant, Step::AwaitTenant, Step::DeleteOwners, Step::Done,
-        ]);
+        assert_eq!(
+            seen,
+            [
+                Step::Uncordon,
+                Step::DeleteApplications,
+                Step::AwaitTrackers,
+                Step::DeleteLeftovers,
+                Step::DeleteOutside,
+                Step::AllowDeletion,
+                Step::DeleteTenant,
+                Step::AwaitTenant,
+                Step::DeleteOwners,
+                Step::Done,
+            ]
+        );
     }
 }

@@ -76,7 +76,12 @@ pub fn capsule(live: &Value) -> Capsule {
         ready: current && ready.is_some_and(|condition| condition["status"] == "True"),
         message: ready.map(|condition| text(&condition["message"])).unwrap_or_default(),
         state: text(&status["state"]),
-        spaces: status["spaces"].as_array().into_iter().flatten().map(|space| (text(&space["name"]), text(&space["uid"]))).collect(),
+        spaces: status["spaces"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|space| (text(&space["name"]), text(&space["uid"])))
+            .collect(),
     }
 }
 
@@ -88,7 +93,8 @@ mod tests {
 
     #[test]
     fn a_tenant_needs_an_id_and_a_name_that_fits() {
-        let tenant = |name: &str, id: &str| NovaTenant::new(name, TenantSpec { tenant_id: id.into(), ..TenantSpec::default() });
+        let tenant =
+            |name: &str, id: &str| NovaTenant::new(name, TenantSpec { tenant_id: id.into(), ..TenantSpec::default() });
         assert!(validate(&tenant("acme", "id")).is_ok());
         assert_eq!(validate(&tenant("acme", "")), Err(Invalid::NoId));
         assert!(matches!(validate(&tenant(&"a".repeat(58), "id")), Err(Invalid::Name(_))));

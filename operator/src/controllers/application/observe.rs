@@ -46,7 +46,9 @@ pub async fn findings(ctx: &Context, live: &DynamicObject) -> Result<Findings, a
     let deployments = verbs::list(&api, &format!("{NAME_LABEL}={}", live.name_any())).await?;
     let failure = |deployment: &Deployment| {
         let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
-        let failed = conditions.iter().find(|condition| condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True"))?;
+        let failed = conditions.iter().find(|condition| {
+            condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True")
+        })?;
         Some((deployment.name_any(), failed.message.clone().unwrap_or_default()))
     };
     Ok(Findings { replica_failures: deployments.iter().filter_map(failure).collect() })

@@ -69,7 +69,8 @@ impl Authority {
     /// When it can be neither read nor made.
     pub async fn ensure(client: &Client, namespace: &str) -> Result<Self, AuthorityError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-        let unreadable = |words| AuthorityError::Unreadable { namespace: namespace.to_owned(), name: SECRET.to_owned(), words };
+        let unreadable =
+            |words| AuthorityError::Unreadable { namespace: namespace.to_owned(), name: SECRET.to_owned(), words };
         let Some(stored) = verbs::get(&secrets, SECRET).await? else {
             let made = Self::make("")?;
             let secret = made.secret(namespace);
@@ -83,7 +84,8 @@ impl Authority {
             });
         };
         let present = Self::from_secret(&stored).ok_or_else(|| unreadable("a field is missing"))?;
-        let known = read(&present.certificate, &present.certificate).ok_or_else(|| unreadable("it holds no certificate"))?;
+        let known =
+            read(&present.certificate, &present.certificate).ok_or_else(|| unreadable("it holds no certificate"))?;
         if !certificate::past_two_thirds(known.not_before, known.not_after, clock::now()) {
             return Ok(present);
         }
@@ -105,12 +107,19 @@ impl Authority {
     ///
     /// # Errors
     /// When the Secret can be neither read nor written.
-    pub async fn serve(&self, client: &Client, component: Component, wanted: &Certificate) -> Result<(), AuthorityError> {
+    pub async fn serve(
+        &self,
+        client: &Client,
+        component: Component,
+        wanted: &Certificate,
+    ) -> Result<(), AuthorityError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &wanted.namespace);
         let stored = verbs::get(&secrets, &wanted.secret).await?;
         let field = |name: &str| stored.as_ref().and_then(|secret| text(secret, name));
         let present = match (field(CERTIFICATE), field(KEY), field(&wanted.authority_key)) {
-            (Some(certificate), Some(_), Some(bundle)) if bundle == self.bundle => read(&certificate, &self.certificate),
+            (Some(certificate), Some(_), Some(bundle)) if bundle == self.bundle => {
+                read(&certificate, &self.certificate)
+            }
             _ => None,
         };
         if present.is_some_and(|stored| !certificate::is_due(&stored, &wanted.dns_names, clock::now())) {
@@ -119,8 +128,7 @@ impl Authority {
         let (certificate, key) = self.sign(&wanted.dns_names)?;
         let data = [(CERTIFICATE, certificate), (KEY, key), (wanted.authority_key.as_str(), self.bundle.clone())];
         let mut secret = secret(&wanted.namespace, &wanted.secret, data);
-        secret.metadata.labels =
-            Some(BTreeMap::from([(COMPONENT_LABEL.to_owned(), component.name().to_owned())]));
+        secret.metadata.labels = Some(BTreeMap::from([(COMPONENT_LABEL.to_owned(), component.name().to_owned())]));
         verbs::apply(&secrets, &secret).await?;
         tracing::info!(secret = wanted.secret, component = component.name(), "a serving certificate was made");
         Ok(())

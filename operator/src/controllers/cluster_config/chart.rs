@@ -165,8 +165,8 @@ fn drop_dependencies(component: Component, chart: &Path) -> Result<(), ChartErro
     let io = |source| ChartError::Io { component, source };
     let file = chart.join("Chart.yaml");
     let text = fs::read_to_string(&file).map_err(io)?;
-    let mut description: Value = serde_saphyr::from_str(&text)
-        .map_err(|error| ChartError::ChartFile { component, source: Box::new(error) })?;
+    let mut description: Value =
+        serde_saphyr::from_str(&text).map_err(|error| ChartError::ChartFile { component, source: Box::new(error) })?;
     let had = description.as_object_mut().is_some_and(|description| description.remove("dependencies").is_some());
     if had {
         // JSON is YAML.

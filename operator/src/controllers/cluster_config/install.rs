@@ -5,11 +5,7 @@ use crate::apiserver::{self, dynamic, error::chain, verbs};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::ClusterRole};
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
-use kubenova_crds::{
-    cluster_config::NovaClusterConfig,
-    conditions::Truth,
-    labels::FOR_COMPONENT,
-};
+use kubenova_crds::{cluster_config::NovaClusterConfig, conditions::Truth, labels::FOR_COMPONENT};
 use kubenova_operator_core::components::{
     self, Component, Plan, Settings, capsule_proxy, inventory,
     object::Key,
@@ -96,7 +92,8 @@ impl Outcome {
         let title = component.title();
         match self {
             Self::Disabled => {
-                let message = format!("{title} is off in spec.components.{}; nothing was removed", component.spec_key());
+                let message =
+                    format!("{title} is off in spec.components.{}; nothing was removed", component.spec_key());
                 (Truth::True, "Disabled", message)
             }
             Self::Ready { version, .. } => (Truth::True, "Available", format!("{title} {version} is available")),
@@ -147,7 +144,8 @@ pub(super) async fn install(
 /// The roles in the cluster were written for this version.
 async fn fits(client: &Client, wanted: &Wanted) -> Result<(), Outcome> {
     let roles: Api<ClusterRole> = Api::all(client.clone());
-    let role = verbs::get(&roles, &rbac_label::cluster_role(wanted.component)).await.map_err(|error| refused(&error))?;
+    let role =
+        verbs::get(&roles, &rbac_label::cluster_role(wanted.component)).await.map_err(|error| refused(&error))?;
     let label = role.as_ref().map(|role| role.labels().get(FOR_COMPONENT).map_or("", String::as_str));
     match rbac_label::judge(wanted.component, &wanted.version, label, wanted.adopt) {
         Verdict::Fits => Ok(()),
@@ -206,17 +204,13 @@ fn version_of(deployment: &Deployment) -> Option<String> {
 }
 
 /// Renders the chart and makes of it what is applied.
-async fn build(
-    ctx: &Ctx,
-    authority: &Authority,
-    wanted: &Wanted,
-    chart: &Path,
-) -> Result<(Plan, Vec<Value>), Outcome> {
+async fn build(ctx: &Ctx, authority: &Authority, wanted: &Wanted, chart: &Path) -> Result<(Plan, Vec<Value>), Outcome> {
     let component = wanted.component;
     let public_host = match wanted.public_url.as_str() {
         "" => None,
         url => Some(capsule_proxy::host_of(url).ok_or_else(|| {
-            let message = format!("spec.components.capsuleProxy.publicURL {url:?} is not of the form https://<host>[:<port>]");
+            let message =
+                format!("spec.components.capsuleProxy.publicURL {url:?} is not of the form https://<host>[:<port>]");
             Outcome::failed("InvalidSpec", message)
         })?),
     };
@@ -254,10 +248,7 @@ async fn apply(
         }
         // Boxed and collected first: a closure that lends inside the stream would keep this future from being Send.
         let applying: Vec<_> = objects.iter().map(|object| apply_one(client, memory, wave, object).boxed()).collect();
-        stream::iter(applying)
-            .buffer_unordered(AT_ONCE)
-            .try_collect::<Vec<()>>()
-            .await?;
+        stream::iter(applying).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         for object in &objects {
             let Some(key) = Key::of(object) else { continue };
             match wave {
@@ -306,7 +297,8 @@ async fn established(client: &Client, key: &Key) -> Result<(), Outcome> {
             tokio::time::sleep(POLL).await;
         }
     };
-    let late = || Outcome::failed("NotEstablished", format!("the API server does not serve {} yet; trying again", key.name));
+    let late =
+        || Outcome::failed("NotEstablished", format!("the API server does not serve {} yet; trying again", key.name));
     tokio::time::timeout(ESTABLISHED_WITHIN, poll).await.unwrap_or_else(|_| Err(late()))
 }
 

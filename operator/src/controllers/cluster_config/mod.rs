@@ -16,11 +16,12 @@ use futures::{StreamExt as _, future};
 pub use install::Memory;
 use install::{Outcome, Wanted};
 use k8s_openapi::{
-    api::apps::v1::Deployment,
-    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    api::apps::v1::Deployment, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
 use kube::{Api, ResourceExt};
-use kubenova_crds::cluster_config::{ClusterConfigSpec, Component as ComponentSpec, Components, NAME, NovaClusterConfig};
+use kubenova_crds::cluster_config::{
+    ClusterConfigSpec, Component as ComponentSpec, Components, NAME, NovaClusterConfig,
+};
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
 use kubenova_runtime::shutdown::Shutdown;
 use std::{path::PathBuf, pin::pin, time::Duration};

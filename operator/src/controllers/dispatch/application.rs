@@ -38,7 +38,8 @@ impl Dispatcher<'_> {
         let Some(tenant) = tenant.filter(tenant::is_ready).map(|tenant| tenant.name_any()) else {
             return Ok(Finding::new(State::Running, "WaitingForTenant", "its tenant is not ready on this cluster yet"));
         };
-        let origin = Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
+        let origin =
+            Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
         let wanted = match application::build(&task.command.document, origin) {
             Ok(wanted) => wanted,
             Err(message) => return Ok(Finding::new(State::Failed, "BadDocument", message)),
@@ -50,9 +51,14 @@ impl Dispatcher<'_> {
             let present = verbs::get(&own, name).await?;
             if let Some(present) = &present {
                 if present.metadata.deletion_timestamp.is_some() {
-                    return Ok(Finding::new(State::Running, "StillDeleting", "an application of this name is still being removed"));
+                    return Ok(Finding::new(
+                        State::Running,
+                        "StillDeleting",
+                        "an application of this name is still being removed",
+                    ));
                 }
-                if observed::command_of(present) == task.command.id && live::covers(&kinds::to_value(present)?, &wanted) {
+                if observed::command_of(present) == task.command.id && live::covers(&kinds::to_value(present)?, &wanted)
+                {
                     return self.progress(present).await;
                 }
             }
@@ -67,7 +73,11 @@ impl Dispatcher<'_> {
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => {
-                    return Ok(Finding::new(State::Running, "KubeVelaMissing", "this cluster has no Applications yet: KubeVela is not installed"));
+                    return Ok(Finding::new(
+                        State::Running,
+                        "KubeVelaMissing",
+                        "this cluster has no Applications yet: KubeVela is not installed",
+                    ));
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -91,14 +101,22 @@ impl Dispatcher<'_> {
         };
         let gone = || Finding::new(State::Succeeded, "Gone", "nothing of the application is left").at("ready");
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
-        let Some(tenant) = tenant::by_id(&tenants, tenant_id).await?.map(|tenant| tenant.name_any()) else { return Ok(gone()) };
+        let Some(tenant) = tenant::by_id(&tenants, tenant_id).await?.map(|tenant| tenant.name_any()) else {
+            return Ok(gone());
+        };
         let namespace = build::apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = self.deployers.of(&tenant)?;
         if let Some(present) = verbs::get(&own, name).await? {
             if present.metadata.deletion_timestamp.is_none() {
                 let uid = present.uid().unwrap_or_default();
-                let deleted = verbs::delete_exact(&applications(&deployer, &namespace), name, &uid, present.resource_version().as_deref()).await;
+                let deleted = verbs::delete_exact(
+                    &applications(&deployer, &namespace),
+                    name,
+                    &uid,
+                    present.resource_version().as_deref(),
+                )
+                .await;
                 match deleted {
                     Ok(_) => failpoint::passing("dispatch.applied"),
                     Err(error) if error.is_conflict() => {}
@@ -110,9 +128,15 @@ impl Dispatcher<'_> {
             return Ok(Finding::new(State::Running, "Deleting", message).at("applied"));
         }
         let selector = format!("{NAME_LABEL}={name},{NAMESPACE_LABEL}={namespace}");
-        let trackers = kinds::list_if_served(&kinds::resource_trackers(&self.ctx.apiserver.client()), &selector).await?;
+        let trackers =
+            kinds::list_if_served(&kinds::resource_trackers(&self.ctx.apiserver.client()), &selector).await?;
         if !trackers.is_empty() {
-            return Ok(Finding::new(State::Running, "TrackersRemain", "KubeVela still removes what the application made").at("applied"));
+            return Ok(Finding::new(
+                State::Running,
+                "TrackersRemain",
+                "KubeVela still removes what the application made",
+            )
+            .at("applied"));
         }
         let left = leftovers::sweep(&deployer, &namespace, &format!("{NAME_LABEL}={name}")).await?;
         if left.is_empty() {

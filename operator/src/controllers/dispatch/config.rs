@@ -20,22 +20,39 @@ impl Dispatcher<'_> {
     pub(super) async fn apply_config(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
         let document: Document = match serde_json::from_str(&task.command.document) {
             Ok(document) => document,
-            Err(error) => return Ok(Finding::new(State::Failed, "BadDocument", format!("the document is no NovaClusterConfig: {error}"))),
+            Err(error) => {
+                return Ok(Finding::new(
+                    State::Failed,
+                    "BadDocument",
+                    format!("the document is no NovaClusterConfig: {error}"),
+                ));
+            }
         };
         let api: Api<NovaClusterConfig> = Api::all(self.ctx.apiserver.client());
         let mut wanted = NovaClusterConfig::new(NAME, document.spec);
         for _ in 0..CONFLICTS_MAX {
             let live = verbs::get(&api, NAME).await?;
-            if let Some(live) = live.as_ref().filter(|live| observed::command_of(*live) == task.command.id && live.spec == wanted.spec) {
+            if let Some(live) =
+                live.as_ref().filter(|live| observed::command_of(*live) == task.command.id && live.spec == wanted.spec)
+            {
                 return Ok(progress(live));
             }
-            let (uid, resource_version) = live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
+            let (uid, resource_version) =
+                live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
             let name = Some(NAME.to_owned());
-            wanted.metadata = ObjectMeta { name, annotations: Some(annotations(task.command)), uid, resource_version, ..ObjectMeta::default() };
+            wanted.metadata = ObjectMeta {
+                name,
+                annotations: Some(annotations(task.command)),
+                uid,
+                resource_version,
+                ..ObjectMeta::default()
+            };
             match verbs::apply(&api, &wanted).await {
                 Ok(_) => {
                     failpoint::passing("dispatch.applied");
-                    return Ok(Finding::new(State::Running, "Applied", "the cluster's configuration is written").at("applied"));
+                    return Ok(
+                        Finding::new(State::Running, "Applied", "the cluster's configuration is written").at("applied")
+                    );
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
@@ -50,10 +67,16 @@ fn progress(live: &NovaClusterConfig) -> Finding {
     for component in [condition::CAPSULE_READY, condition::CAPSULE_PROXY_READY, condition::KUBEVELA_READY] {
         let found = status.conditions.iter().find(|condition| condition.type_ == component);
         let Some(found) = found.filter(|condition| condition.observed_generation == live.metadata.generation) else {
-            return Finding::new(State::Running, "Applied", format!("{component} is not known yet for this configuration")).at("applied");
+            return Finding::new(
+                State::Running,
+                "Applied",
+                format!("{component} is not known yet for this configuration"),
+            )
+            .at("applied");
         };
         if found.status != "True" {
-            return Finding::new(State::Running, found.reason.clone(), format!("{component}: {}", found.message)).at("applied");
+            return Finding::new(State::Running, found.reason.clone(), format!("{component}: {}", found.message))
+                .at("applied");
         }
     }
     Finding::new(State::Succeeded, "Ready", "every component is as configured").at("ready")

@@ -4,9 +4,9 @@
 //! A document stays wanted after its outcome: drift of what it wrote is repaired for ever, while the first terminal
 //! state stays. Before this: `inbound`. After it: the controllers of the kinds, and `outbound`.
 
+mod application;
 mod config;
 mod tenant;
-mod application;
 
 use super::work;
 use crate::{
@@ -16,12 +16,7 @@ use crate::{
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client, ResourceExt as _};
-use kubenova_crds::{
-    cluster_config::NovaClusterConfig,
-    command::NovaCommand,
-    labels,
-    tenant::NovaTenant,
-};
+use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels, tenant::NovaTenant};
 use kubenova_operator_core::{
     order,
     outcome::{self, Finding, State},
@@ -71,7 +66,11 @@ pub async fn run(ctx: Context) {
         vec![order::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
     });
     let calls = stream::select(stream::select(records, configs), stream::select(tenants, applications));
-    let dispatcher = Dispatcher { ctx: &ctx, records: Api::namespaced(client, namespace), deployers: Deployers::new(&ctx.apiserver) };
+    let dispatcher = Dispatcher {
+        ctx: &ctx,
+        records: Api::namespaced(client, namespace),
+        deployers: Deployers::new(&ctx.apiserver),
+    };
     ctx.gates.set("dispatch", None);
     work::run(calls, &ctx.shutdown, |name| dispatcher.pass(name)).await;
 }
@@ -147,7 +146,11 @@ impl Dispatcher<'_> {
     async fn finding(&self, record: &NovaCommand) -> Finding {
         let spec = &record.spec;
         let (Some(kind), Some(key)) = (CommandKind::parse(&spec.kind), ObjectKey::parse(&spec.key)) else {
-            return Finding::new(State::Failed, "UnknownKind", "this Operator does not know this order; an older one is running than stored it");
+            return Finding::new(
+                State::Failed,
+                "UnknownKind",
+                "this Operator does not know this order; an older one is running than stored it",
+            );
         };
         let command: Command = match message::from_json(spec.body.as_bytes()) {
             Ok(command) => command,
@@ -167,7 +170,8 @@ impl Dispatcher<'_> {
     /// An order that is not Ready in time has failed; it is carried out all the same.
     fn overdue(&self, record: &NovaCommand, finding: Finding) -> Finding {
         let limit = SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds));
-        let overdue = record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
+        let overdue =
+            record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
         if finding.state != State::Running || !overdue {
             return finding;
         }
@@ -194,7 +198,13 @@ impl Dispatcher<'_> {
         if let Some(record) = written.filter(|_| changed) {
             failpoint::passing("dispatch.noted");
             if finding.state != State::Running {
-                tracing::info!(command.id = record.spec.command_id, key = record.spec.key, state = finding.state.as_str(), reason = finding.reason, "an order came to its end");
+                tracing::info!(
+                    command.id = record.spec.command_id,
+                    key = record.spec.key,
+                    state = finding.state.as_str(),
+                    reason = finding.reason,
+                    "an order came to its end"
+                );
             }
             self.ctx.outcomes.tell(&record);
         }
@@ -223,11 +233,14 @@ fn finding_of(trouble: &Trouble) -> Finding {
 /// Admission and validation refuse for good; a missing right may only not be bound yet.
 fn is_refused(error: &apiserver::Error) -> bool {
     let words = error.reason();
-    let by_admission = ["admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "denied the request"].iter().any(|mark| words.contains(mark));
+    let by_admission = ["admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "denied the request"]
+        .iter()
+        .any(|mark| words.contains(mark));
     error.is_invalid() || (error.is_forbidden() && by_admission)
 }
 
 /// What makes a live object ours: which order wrote it.
 fn annotations(command: &Command) -> BTreeMap<String, String> {
-    [(labels::REVISION.to_owned(), command.revision.to_string()), (labels::COMMAND_ID.to_owned(), command.id.clone())].into()
+    [(labels::REVISION.to_owned(), command.revision.to_string()), (labels::COMMAND_ID.to_owned(), command.id.clone())]
+        .into()
 }

@@ -29,13 +29,16 @@ pub(super) fn is_ready(tenant: &NovaTenant) -> bool {
     let status = tenant.status.as_ref();
     tenant.metadata.deletion_timestamp.is_none()
         && status.is_some_and(|status| {
-            status.observed_generation == tenant.metadata.generation && conditions::is_true(&status.conditions, condition::READY)
+            status.observed_generation == tenant.metadata.generation
+                && conditions::is_true(&status.conditions, condition::READY)
         })
 }
 
 impl Dispatcher<'_> {
     pub(super) async fn apply_tenant(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
-        let ObjectKey::Tenant { tenant_id } = task.key else { return Ok(bad_document("the order is not about a tenant")) };
+        let ObjectKey::Tenant { tenant_id } = task.key else {
+            return Ok(bad_document("the order is not about a tenant"));
+        };
         let (name, spec) = match read(&task.command.document, tenant_id) {
             Ok(read) => read,
             Err(message) => return Ok(bad_document(&message)),
@@ -45,10 +48,17 @@ impl Dispatcher<'_> {
             let live = verbs::get(&api, &name).await?;
             if let Some(live) = &live {
                 if live.metadata.deletion_timestamp.is_some() {
-                    return Ok(Finding::new(State::Running, "StillDeleting", "a tenant of this name is still being removed"));
+                    return Ok(Finding::new(
+                        State::Running,
+                        "StillDeleting",
+                        "a tenant of this name is still being removed",
+                    ));
                 }
                 if live.spec.tenant_id != *tenant_id {
-                    let message = format!("tenant \"{name}\" is another one here (id {}); choose another name", live.spec.tenant_id);
+                    let message = format!(
+                        "tenant \"{name}\" is another one here (id {}); choose another name",
+                        live.spec.tenant_id
+                    );
                     return Ok(Finding::new(State::Failed, "NameTaken", message));
                 }
                 let finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
@@ -74,7 +84,9 @@ impl Dispatcher<'_> {
     }
 
     pub(super) async fn delete_tenant(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
-        let ObjectKey::Tenant { tenant_id } = task.key else { return Ok(bad_document("the order is not about a tenant")) };
+        let ObjectKey::Tenant { tenant_id } = task.key else {
+            return Ok(bad_document("the order is not about a tenant"));
+        };
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(live) = by_id(&api, tenant_id).await? else {
             return Ok(Finding::new(State::Succeeded, "Gone", "the tenant is not on this cluster").at("ready"));
@@ -87,8 +99,11 @@ impl Dispatcher<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        let blocker = live.status.iter().flat_map(|status| &status.conditions).find(|found| found.type_ == condition::DELETING);
-        let (reason, message) = blocker.map_or(("Deleting", "the tenant is being removed"), |found| (found.reason.as_str(), found.message.as_str()));
+        let blocker =
+            live.status.iter().flat_map(|status| &status.conditions).find(|found| found.type_ == condition::DELETING);
+        let (reason, message) = blocker.map_or(("Deleting", "the tenant is being removed"), |found| {
+            (found.reason.as_str(), found.message.as_str())
+        });
         Ok(Finding::new(State::Running, reason, message).at("applied"))
     }
 }
@@ -98,7 +113,8 @@ fn bad_document(message: &str) -> Finding {
 }
 
 fn read(document: &str, tenant_id: &str) -> Result<(String, TenantSpec), String> {
-    let document: Value = serde_json::from_str(document).map_err(|error| format!("the document is no JSON: {error}"))?;
+    let document: Value =
+        serde_json::from_str(document).map_err(|error| format!("the document is no JSON: {error}"))?;
     let name = document.pointer("/metadata/name").and_then(Value::as_str).filter(|name| !name.is_empty());
     let name = name.ok_or("the document names no tenant")?.to_owned();
     let mut spec = document.get("spec").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
@@ -111,7 +127,8 @@ fn read(document: &str, tenant_id: &str) -> Result<(String, TenantSpec), String>
 /// Applied rather than created when it is absent, so that one field manager owns all of it and later orders can remove
 /// fields; the Operator is the only writer.
 fn wanted(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTenant>) -> NovaTenant {
-    let (uid, resource_version) = live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
+    let (uid, resource_version) =
+        live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
     let mut tenant = NovaTenant::new(name, spec.clone());
     tenant.metadata = ObjectMeta {
         name: Some(name.to_owned()),
@@ -132,7 +149,9 @@ fn progress(live: &NovaTenant) -> Finding {
     let status = live.status.clone().unwrap_or_default();
     let waiting = status.conditions.iter().find(|found| found.type_ != condition::READY && found.status != "True");
     match waiting {
-        Some(found) => Finding::new(State::Running, found.reason.clone(), format!("{}: {}", found.type_, found.message)),
+        Some(found) => {
+            Finding::new(State::Running, found.reason.clone(), format!("{}: {}", found.type_, found.message))
+        }
         None => Finding::new(State::Running, "Applied", "the tenant is written"),
     }
     .at("applied")

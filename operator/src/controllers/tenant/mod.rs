@@ -40,7 +40,8 @@ const SETTLED: Duration = Duration::from_secs(120);
 pub async fn run(ctx: Context) {
     let client = ctx.apiserver.client();
     let tenants = watch::changes(Api::<NovaTenant>::all(client.clone()), "").map(|tenant| vec![tenant.name_any()]);
-    let capsule = watch::changes(kinds::capsule_tenants(&client), labels::TENANT_ID).map(|tenant| vec![tenant.name_any()]);
+    let capsule =
+        watch::changes(kinds::capsule_tenants(&client), labels::TENANT_ID).map(|tenant| vec![tenant.name_any()]);
     let namespaces = watch::changes(Api::<Namespace>::all(client), labels::TENANT_ID)
         .map(|namespace| namespace.labels().get(labels::TENANT).cloned().into_iter().collect());
     let calls = stream::select(tenants, stream::select(capsule, namespaces));
@@ -71,7 +72,9 @@ async fn pass(ctx: &Context, deployers: &Deployers, name: &str) -> Option<Durati
         Ok(_) => UNDER_WAY,
         Err(_) => RETRY,
     };
-    let report = found.unwrap_or_else(|error| Report::stopped(condition::CAPSULE_TENANT_READY, "ApiserverError", apiserver::error::chain(&error)));
+    let report = found.unwrap_or_else(|error| {
+        Report::stopped(condition::CAPSULE_TENANT_READY, "ApiserverError", apiserver::error::chain(&error))
+    });
     if let Err(error) = write(ctx, &api, &tenant, &report).await {
         tracing::warn!(tenant.name = name, error = %apiserver::error::chain(&error), "could not write a tenant's status; trying again");
         return Some(RETRY);
@@ -86,7 +89,8 @@ struct Report {
     capsule: Capsule,
 }
 
-const STEPS: [&str; 4] = [condition::CAPSULE_TENANT_READY, condition::NAMESPACES_READY, condition::RBAC_READY, condition::QUOTA_APPLIED];
+const STEPS: [&str; 4] =
+    [condition::CAPSULE_TENANT_READY, condition::NAMESPACES_READY, condition::RBAC_READY, condition::QUOTA_APPLIED];
 
 impl Report {
     fn holds(&mut self, condition: &'static str, message: &str) {
@@ -131,7 +135,9 @@ async fn reconcile(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant) ->
             let message = "Capsule is not installed yet; it comes with the cluster's configuration".to_owned();
             return Ok(report.ends(condition::CAPSULE_TENANT_READY, "CapsuleMissing", message));
         }
-        Err(error) => return Ok(report.ends(condition::CAPSULE_TENANT_READY, "ApplyFailed", apiserver::error::chain(&error))),
+        Err(error) => {
+            return Ok(report.ends(condition::CAPSULE_TENANT_READY, "ApplyFailed", apiserver::error::chain(&error)));
+        }
     }
     failpoint::passing("tenant.capsule-applied");
     for namespace in &build::namespaces(&wanted) {
@@ -154,7 +160,11 @@ async fn reconcile(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant) ->
         .into_iter()
         .find(|name| !report.capsule.spaces.iter().any(|(space, _)| space == name));
     if let Some(missing) = missing {
-        return Ok(report.ends(condition::NAMESPACES_READY, "NotListed", format!("Capsule does not list namespace \"{missing}\" yet")));
+        return Ok(report.ends(
+            condition::NAMESPACES_READY,
+            "NotListed",
+            format!("Capsule does not list namespace \"{missing}\" yet"),
+        ));
     }
     report.holds(condition::NAMESPACES_READY, "both namespaces belong to the tenant");
     let objects = build::identities(&wanted, has_proxy(ctx).await?);
@@ -206,7 +216,12 @@ async fn ensure(ctx: &Context, wanted: &Value, force: bool) -> Result<(), apiser
     dynamic::apply(&client, wanted).await.map(drop)
 }
 
-async fn write(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant, report: &Report) -> Result<(), apiserver::Error> {
+async fn write(
+    ctx: &Context,
+    api: &Api<NovaTenant>,
+    tenant: &NovaTenant,
+    report: &Report,
+) -> Result<(), apiserver::Error> {
     let generation = tenant.metadata.generation;
     let mut news = None;
     status::update(api, &tenant.name_any(), |live| {
@@ -216,22 +231,35 @@ async fn write(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant, report
         let mut changed = false;
         for step in STEPS {
             let line = report.lines.iter().find(|(condition, ..)| *condition == step);
-            let (truth, reason, message) = line.map_or((Truth::Unknown, "NotReached", "waits for what comes before it"), |(_, truth, reason, message)| (*truth, *reason, message.as_str()));
+            let (truth, reason, message) = line.map_or(
+                (Truth::Unknown, "NotReached", "waits for what comes before it"),
+                |(_, truth, reason, message)| (*truth, *reason, message.as_str()),
+            );
             changed |= conditions::set(&mut status.conditions, step, truth, reason, message, generation, now);
         }
         let (truth, reason, message) = match report.lines.iter().find(|(_, truth, ..)| *truth != Truth::True) {
             Some((step, _, reason, message)) => (Truth::False, *reason, format!("{step}: {message}")),
             None => (Truth::True, "Ready", "the tenant is ready".to_owned()),
         };
-        let before = status.conditions.iter().find(|found| found.type_ == condition::READY).map(|found| found.reason.clone());
+        let before =
+            status.conditions.iter().find(|found| found.type_ == condition::READY).map(|found| found.reason.clone());
         changed |= conditions::set(&mut status.conditions, condition::READY, truth, reason, &message, generation, now);
         if before.as_deref() != Some(reason) {
             news = Some((truth, reason, message));
         }
-        let spaces: Vec<TenantNamespace> = report.capsule.spaces.iter().map(|(name, uid)| TenantNamespace { name: name.clone(), uid: uid.clone() }).collect();
+        let spaces: Vec<TenantNamespace> = report
+            .capsule
+            .spaces
+            .iter()
+            .map(|(name, uid)| TenantNamespace { name: name.clone(), uid: uid.clone() })
+            .collect();
         let ready = format!("{}/2", spaces.len().min(2));
         // What a pass did not get to know stays as it was.
-        if !report.capsule.state.is_empty() && (status.tenant_state != report.capsule.state || status.namespaces != spaces || status.namespaces_ready != ready) {
+        if !report.capsule.state.is_empty()
+            && (status.tenant_state != report.capsule.state
+                || status.namespaces != spaces
+                || status.namespaces_ready != ready)
+        {
             report.capsule.state.clone_into(&mut status.tenant_state);
             status.namespaces = spaces;
             status.namespaces_ready = ready;

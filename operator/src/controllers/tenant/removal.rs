@@ -25,22 +25,39 @@ use kubenova_runtime::{clock, failpoint};
 use std::time::Duration;
 
 /// One pass over a tenant that is being deleted.
-pub(super) async fn pass(ctx: &Context, deployers: &Deployers, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Option<Duration> {
+pub(super) async fn pass(
+    ctx: &Context,
+    deployers: &Deployers,
+    api: &Api<NovaTenant>,
+    tenant: &NovaTenant,
+) -> Option<Duration> {
     match step(ctx, deployers, api, tenant).await {
         Ok(Step::Done) => None,
         Ok(_) => Some(UNDER_WAY),
         Err(error) => {
             let words = apiserver::error::chain(&error);
-            tracing::warn!(tenant.name = tenant.name_any(), error = words, "could not take a tenant down yet; trying again");
+            tracing::warn!(
+                tenant.name = tenant.name_any(),
+                error = words,
+                "could not take a tenant down yet; trying again"
+            );
             let _noted = note(api, tenant, "ApiserverError", &words).await;
             Some(RETRY)
         }
     }
 }
 
-async fn step(ctx: &Context, deployers: &Deployers, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Result<Step, apiserver::Error> {
-    let wanted = Wanted { name: tenant.name_any(), tenant_id: tenant.spec.tenant_id.clone(), spec: tenant.spec.clone() };
-    let deployer = deployers.of(&wanted.name).map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
+async fn step(
+    ctx: &Context,
+    deployers: &Deployers,
+    api: &Api<NovaTenant>,
+    tenant: &NovaTenant,
+) -> Result<Step, apiserver::Error> {
+    let wanted =
+        Wanted { name: tenant.name_any(), tenant_id: tenant.spec.tenant_id.clone(), spec: tenant.spec.clone() };
+    let deployer = deployers
+        .of(&wanted.name)
+        .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
     let remains = look(ctx, &deployer, &wanted).await?;
     let step = deletion::next(&remains);
     failpoint::passing("tenant.removal-step");
@@ -65,8 +82,17 @@ async fn note(api: &Api<NovaTenant>, tenant: &NovaTenant, reason: &str, message:
     status::update(api, &tenant.name_any(), |live| {
         let status = live.status.get_or_insert_default();
         let now = clock::now();
-        let deleting = conditions::set(&mut status.conditions, condition::DELETING, Truth::True, reason, message, generation, now);
-        let ready = conditions::set(&mut status.conditions, condition::READY, Truth::False, "Deleting", message, generation, now);
+        let deleting =
+            conditions::set(&mut status.conditions, condition::DELETING, Truth::True, reason, message, generation, now);
+        let ready = conditions::set(
+            &mut status.conditions,
+            condition::READY,
+            Truth::False,
+            "Deleting",
+            message,
+            generation,
+            now,
+        );
         deleting || ready
     })
     .await
@@ -119,7 +145,12 @@ fn owner_key(name: &str) -> kubenova_operator_core::components::object::Key {
     }
 }
 
-async fn look_inside(client: &Client, deployer: &Client, wanted: &Wanted, remains: &mut Remains) -> Result<(), apiserver::Error> {
+async fn look_inside(
+    client: &Client,
+    deployer: &Client,
+    wanted: &Wanted,
+    remains: &mut Remains,
+) -> Result<(), apiserver::Error> {
     let namespace = build::apps_namespace(&wanted.name);
     let names = |objects: Vec<DynamicObject>| objects.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
     remains.applications = names(kinds::list_if_served(&applications(client, &namespace), "").await?);
@@ -129,14 +160,26 @@ async fn look_inside(client: &Client, deployer: &Client, wanted: &Wanted, remain
         remains.leftovers = leftovers::sweep(deployer, &namespace, NAME_LABEL).await?;
     }
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let balancer = |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
-    remains.balancers = verbs::list(&services, "").await?.iter().filter(|service| balancer(service)).map(ResourceExt::name_any).collect();
+    let balancer =
+        |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+    remains.balancers = verbs::list(&services, "")
+        .await?
+        .iter()
+        .filter(|service| balancer(service))
+        .map(ResourceExt::name_any)
+        .collect();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     remains.claims = verbs::list(&claims, "").await?.iter().map(ResourceExt::name_any).collect();
     Ok(())
 }
 
-async fn act(ctx: &Context, deployer: &Client, wanted: &Wanted, step: Step, remains: &Remains) -> Result<(), apiserver::Error> {
+async fn act(
+    ctx: &Context,
+    deployer: &Client,
+    wanted: &Wanted,
+    step: Step,
+    remains: &Remains,
+) -> Result<(), apiserver::Error> {
     let client = ctx.apiserver.client();
     let namespace = build::apps_namespace(&wanted.name);
     match step {
@@ -148,7 +191,8 @@ async fn act(ctx: &Context, deployer: &Client, wanted: &Wanted, step: Step, rema
         Step::DeleteApplications => delete_all(&applications(deployer, &namespace), &remains.applications).await?,
         Step::DeleteOutside => {
             delete_all(&kinds::namespaced(deployer, "", "v1", "Service", &namespace), &remains.balancers).await?;
-            delete_all(&kinds::namespaced(deployer, "", "v1", "PersistentVolumeClaim", &namespace), &remains.claims).await?;
+            delete_all(&kinds::namespaced(deployer, "", "v1", "PersistentVolumeClaim", &namespace), &remains.claims)
+                .await?;
         }
         Step::DeleteTenant => delete_all(&kinds::capsule_tenants(&client), std::slice::from_ref(&wanted.name)).await?,
         Step::DeleteOwners => {

@@ -38,9 +38,6 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (program, args) = sandbox::program_and_args(arguments.program)?;
-    let options = Options {
-        forwards: arguments.forwards,
-        with_parent: arguments.with_parent,
-    };
+    let options = Options { forwards: arguments.forwards, with_parent: arguments.with_parent };
     sandbox::enter(&program, &args, &options)
 }

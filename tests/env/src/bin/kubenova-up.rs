@@ -52,10 +52,7 @@ fn main() -> Result<ExitCode> {
     // The client reports every refused connection while the API server boots; the waits tell enough.
     let quiet = || EnvFilter::new("warn,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter)
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     runtime.block_on(Box::pin(run(arguments)))?;
     Ok(ExitCode::SUCCESS)
@@ -66,25 +63,11 @@ fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let forwards = (0..arguments.clusters)
         .map(|number| {
-            let port = if arguments.port == 0 {
-                0
-            } else {
-                arguments.port + u16::from(number)
-            };
-            ForwardRequest {
-                name: name_of(number),
-                port,
-            }
+            let port = if arguments.port == 0 { 0 } else { arguments.port + u16::from(number) };
+            ForwardRequest { name: name_of(number), port }
         })
         .collect();
-    sandbox::enter(
-        program.as_os_str(),
-        &words,
-        &Options {
-            forwards,
-            with_parent: false,
-        },
-    )
+    sandbox::enter(program.as_os_str(), &words, &Options { forwards, with_parent: false })
 }
 
 fn name_of(number: u8) -> String {
@@ -122,58 +105,33 @@ async fn run(arguments: Arguments) -> Result<()> {
 
 async fn bring_up(arguments: &Arguments) -> Result<Vec<Up>> {
     let sandbox = Sandbox::require()?;
-    Servers::wait_until_built(|progress| drop(say(&format!("building servers: {progress}"))))
-        .await?;
+    Servers::wait_until_built(|progress| drop(say(&format!("building servers: {progress}")))).await?;
     let mut inherited = sandbox.inherited()?;
     let mut all = Vec::new();
     for number in 0..arguments.clusters {
         let began = Instant::now();
         let up = one(number, arguments, &sandbox, &mut inherited).await?;
-        say(&format!(
-            "{} is up after {:.1} s",
-            up.cluster.name(),
-            began.elapsed().as_secs_f32()
-        ))?;
+        say(&format!("{} is up after {:.1} s", up.cluster.name(), began.elapsed().as_secs_f32()))?;
         if !arguments.bare {
             let installed = Box::pin(components_by_hand::install(&up.cluster)).await?;
             say(&format!("Capsule and KubeVela: {installed}"))?;
             let ran = Box::pin(components_by_hand::run_application(&up.cluster)).await?;
-            say(&format!(
-                "application: {ran}; {:.1} s since the start",
-                began.elapsed().as_secs_f32()
-            ))?;
+            say(&format!("application: {ran}; {:.1} s since the start", began.elapsed().as_secs_f32()))?;
         }
         all.push(up);
     }
     Ok(all)
 }
 
-async fn one(
-    number: u8,
-    arguments: &Arguments,
-    sandbox: &Sandbox,
-    inherited: &mut Inherited,
-) -> Result<Up> {
+async fn one(number: u8, arguments: &Arguments, sandbox: &Sandbox, inherited: &mut Inherited) -> Result<Up> {
     let name = name_of(number);
     let cluster = Box::pin(Cluster::start(ClusterOptions::new(&name, number + 1))).await?;
-    let way_in = inherited.forward(
-        &name,
-        Some(cluster.network().netns()),
-        cluster.api_address(),
-    )?;
-    let folder = arguments
-        .kubeconfigs
-        .clone()
-        .unwrap_or_else(|| sandbox.run().to_owned());
-    std::fs::create_dir_all(&folder)
-        .with_context(|| format!("could not make {}", folder.display()))?;
+    let way_in = inherited.forward(&name, Some(cluster.network().netns()), cluster.api_address())?;
+    let folder = arguments.kubeconfigs.clone().unwrap_or_else(|| sandbox.run().to_owned());
+    std::fs::create_dir_all(&folder).with_context(|| format!("could not make {}", folder.display()))?;
     let kubeconfig = folder.join(format!("{name}.kubeconfig"));
     cluster.write_kubeconfig(&kubeconfig, way_in.address())?;
-    Ok(Up {
-        cluster,
-        way_in,
-        kubeconfig,
-    })
+    Ok(Up { cluster, way_in, kubeconfig })
 }
 
 fn describe(up: &Up, arguments: &Arguments) -> Result<()> {
@@ -194,10 +152,7 @@ fn describe(up: &Up, arguments: &Arguments) -> Result<()> {
             helm.display()
         ))?;
     } else {
-        say(&format!(
-            "  {} get tenants,applications -A",
-            kubectl.display()
-        ))?;
+        say(&format!("  {} get tenants,applications -A", kubectl.display()))?;
     }
     Ok(())
 }

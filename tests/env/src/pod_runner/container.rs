@@ -53,57 +53,28 @@ pub(crate) struct Bind {
 pub(crate) fn become_container() -> Result<std::convert::Infallible> {
     let file = std::env::var_os(PLAN).with_context(|| format!("{PLAN} is not set"))?;
     let text = fs::read(&file).context("could not read the container's plan")?;
-    let plan: Plan =
-        serde_json::from_slice(&text).context("could not understand the container's plan")?;
+    let plan: Plan = serde_json::from_slice(&text).context("could not understand the container's plan")?;
     lay_out(&plan)?;
     nix::unistd::sethostname(&plan.hostname).context("could not name the container")?;
     nix::unistd::chroot(&plan.root).context("could not change root")?;
-    std::env::set_current_dir(&plan.working_folder).with_context(|| {
-        format!(
-            "no folder {} in the container",
-            plan.working_folder.display()
-        )
-    })?;
-    let (program, args) = plan
-        .words
-        .split_first()
-        .context("the container has no command")?;
-    let error = Command::new(program)
-        .args(args)
-        .env_clear()
-        .envs(&plan.environment)
-        .exec();
+    std::env::set_current_dir(&plan.working_folder)
+        .with_context(|| format!("no folder {} in the container", plan.working_folder.display()))?;
+    let (program, args) = plan.words.split_first().context("the container has no command")?;
+    let error = Command::new(program).args(args).env_clear().envs(&plan.environment).exec();
     Err(error).with_context(|| format!("could not start {program:?} in the container"))
 }
 
 fn lay_out(plan: &Plan) -> Result<()> {
     let root = &plan.root;
-    mount(
-        Some("tmpfs"),
-        root,
-        Some("tmpfs"),
-        MsFlags::MS_NOSUID,
-        Some("mode=0755"),
-    )
-    .context("could not mount the root")?;
+    mount(Some("tmpfs"), root, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755"))
+        .context("could not mount the root")?;
     for folder in ["proc", "dev", "etc", "tmp"] {
         fs::create_dir_all(root.join(folder)).context("could not make the root's folders")?;
     }
-    mount(
-        Some("proc"),
-        &root.join("proc"),
-        Some("proc"),
-        MsFlags::MS_NOSUID,
-        None::<&str>,
-    )
-    .context("could not mount /proc")?;
+    mount(Some("proc"), &root.join("proc"), Some("proc"), MsFlags::MS_NOSUID, None::<&str>)
+        .context("could not mount /proc")?;
     for device in DEVICES {
-        bind(
-            root,
-            &Path::new("/dev").join(device),
-            &Path::new("/dev").join(device),
-            false,
-        )?;
+        bind(root, &Path::new("/dev").join(device), &Path::new("/dev").join(device), false)?;
     }
     for name in ["hosts", "nsswitch.conf", "resolv.conf"] {
         let path = Path::new("/etc").join(name);
@@ -114,23 +85,15 @@ fn lay_out(plan: &Plan) -> Result<()> {
     for folder in &plan.scratch {
         let to = inside(root, folder)?;
         fs::create_dir_all(&to).with_context(|| format!("could not make {}", folder.display()))?;
-        mount(
-            Some("tmpfs"),
-            &to,
-            Some("tmpfs"),
-            MsFlags::MS_NOSUID,
-            Some("mode=1777"),
-        )
-        .with_context(|| format!("could not mount {}", folder.display()))?;
+        mount(Some("tmpfs"), &to, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=1777"))
+            .with_context(|| format!("could not mount {}", folder.display()))?;
     }
     for one in &plan.binds {
         bind(root, &one.from, &one.to, one.read_only)?;
     }
     if plan.read_only_root {
-        let again =
-            MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
-        mount(None::<&str>, root, None::<&str>, again, None::<&str>)
-            .context("could not make the root read-only")?;
+        let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
+        mount(None::<&str>, root, None::<&str>, again, None::<&str>).context("could not make the root read-only")?;
     }
     Ok(())
 }
@@ -147,19 +110,10 @@ fn bind(root: &Path, from: &Path, to: &Path, read_only: bool) -> Result<()> {
             fs::File::create(&to).with_context(shown)?;
         }
     }
-    mount(
-        Some(from),
-        &to,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )
-    .with_context(shown)?;
+    mount(Some(from), &to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).with_context(shown)?;
     if read_only {
         // The flags that the source is locked to must be repeated, or an ordinary user is refused.
-        let locked = nix::sys::statvfs::statvfs(&to)
-            .map(|stat| locked_flags(stat.flags()))
-            .unwrap_or(MsFlags::empty());
+        let locked = nix::sys::statvfs::statvfs(&to).map(|stat| locked_flags(stat.flags())).unwrap_or(MsFlags::empty());
         let again = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | locked;
         mount(None::<&str>, &to, None::<&str>, again, None::<&str>)
             .with_context(|| format!("could not make {} read-only", to.display()))?;
@@ -187,10 +141,7 @@ fn inside(root: &Path, path: &Path) -> Result<PathBuf> {
     let Ok(relative) = path.strip_prefix("/") else {
         bail!("{} is not absolute", path.display());
     };
-    if relative
-        .components()
-        .any(|part| part == std::path::Component::ParentDir)
-    {
+    if relative.components().any(|part| part == std::path::Component::ParentDir) {
         bail!("{} leaves the root", path.display());
     }
     Ok(root.join(relative))
@@ -202,10 +153,7 @@ mod tests {
 
     #[test]
     fn paths_stay_inside_the_root() {
-        assert_eq!(
-            inside(Path::new("/r"), Path::new("/a/b")).unwrap(),
-            Path::new("/r/a/b")
-        );
+        assert_eq!(inside(Path::new("/r"), Path::new("/a/b")).unwrap(), Path::new("/r/a/b"));
         assert!(inside(Path::new("/r"), Path::new("a")).is_err());
         assert!(inside(Path::new("/r"), Path::new("/a/../../b")).is_err());
     }

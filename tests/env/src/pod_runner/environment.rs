@@ -18,25 +18,13 @@ pub(crate) async fn of(
 ) -> Result<BTreeMap<String, String>> {
     let namespace = pod.namespace().unwrap_or_default();
     let mut found = BTreeMap::from([
-        (
-            "PATH".to_owned(),
-            "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-        ),
+        ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()),
         ("HOSTNAME".to_owned(), pod.name_any()),
         ("HOME".to_owned(), "/tmp".to_owned()),
         // The API server's own address: no kube-proxy makes the Service's reachable.
-        (
-            "KUBERNETES_SERVICE_HOST".to_owned(),
-            api_server.0.to_owned(),
-        ),
-        (
-            "KUBERNETES_SERVICE_PORT".to_owned(),
-            api_server.1.to_string(),
-        ),
-        (
-            "KUBERNETES_SERVICE_PORT_HTTPS".to_owned(),
-            api_server.1.to_string(),
-        ),
+        ("KUBERNETES_SERVICE_HOST".to_owned(), api_server.0.to_owned()),
+        ("KUBERNETES_SERVICE_PORT".to_owned(), api_server.1.to_string()),
+        ("KUBERNETES_SERVICE_PORT_HTTPS".to_owned(), api_server.1.to_string()),
     ]);
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.as_deref().unwrap_or("");
@@ -47,20 +35,14 @@ pub(crate) async fn of(
         if let Some(reference) = &source.secret_ref {
             values.extend(secret(client, &namespace, &reference.name, reference.optional).await?);
         }
-        found.extend(
-            values
-                .into_iter()
-                .map(|(name, value)| (format!("{prefix}{name}"), text(value))),
-        );
+        found.extend(values.into_iter().map(|(name, value)| (format!("{prefix}{name}"), text(value))));
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (Some(value), _) => Some(expand(value, &found)),
             (None, Some(source)) => from_source(client, pod, container, source, address)
                 .await
-                .with_context(|| {
-                    format!("could not find the value of variable {:?}", variable.name)
-                })?,
+                .with_context(|| format!("could not find the value of variable {:?}", variable.name))?,
             (None, None) => Some(String::new()),
         };
         if let Some(value) = value {
@@ -86,34 +68,16 @@ async fn from_source(
     }
     if let Some(key) = &source.secret_key_ref {
         let mut values = secret(client, &namespace, &key.name, key.optional).await?;
-        return pick(
-            values.remove(&key.key),
-            "secret",
-            &key.name,
-            &key.key,
-            key.optional,
-        );
+        return pick(values.remove(&key.key), "secret", &key.name, &key.key, key.optional);
     }
     if let Some(key) = &source.config_map_key_ref {
         let mut values = config_map(client, &namespace, &key.name, key.optional).await?;
-        return pick(
-            values.remove(&key.key),
-            "config map",
-            &key.name,
-            &key.key,
-            key.optional,
-        );
+        return pick(values.remove(&key.key), "config map", &key.name, &key.key, key.optional);
     }
     bail!("a source this runner does not know")
 }
 
-fn pick(
-    value: Option<Vec<u8>>,
-    kind: &str,
-    name: &str,
-    key: &str,
-    optional: Option<bool>,
-) -> Result<Option<String>> {
+fn pick(value: Option<Vec<u8>>, kind: &str, name: &str, key: &str, optional: Option<bool>) -> Result<Option<String>> {
     if value.is_none() && optional != Some(true) {
         bail!("{kind} {name:?} has no key {key:?}");
     }
@@ -121,15 +85,12 @@ fn pick(
 }
 
 fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes)
-        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
 }
 
 /// `limits.memory` and its like, in whole units (cores rounded up, bytes).
 fn resource(container: &Container, resource: &str) -> Result<String> {
-    let (kind, name) = resource
-        .split_once('.')
-        .with_context(|| format!("{resource:?} is not kind.name"))?;
+    let (kind, name) = resource.split_once('.').with_context(|| format!("{resource:?} is not kind.name"))?;
     let resources = container.resources.as_ref();
     let quantities = match kind {
         "limits" => resources.and_then(|all| all.limits.as_ref()),
@@ -139,15 +100,11 @@ fn resource(container: &Container, resource: &str) -> Result<String> {
     let Some(quantity) = quantities.and_then(|all| all.get(name)) else {
         return Ok("0".to_owned());
     };
-    Ok(whole(&quantity.0)
-        .with_context(|| format!("{:?} is not a quantity", quantity.0))?
-        .to_string())
+    Ok(whole(&quantity.0).with_context(|| format!("{:?} is not a quantity", quantity.0))?.to_string())
 }
 
 fn whole(quantity: &str) -> Result<u64> {
-    let split = quantity
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(quantity.len());
+    let split = quantity.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(quantity.len());
     let (number, unit) = quantity.split_at(split);
     let number: f64 = number.parse()?;
     let factor = match unit {
@@ -174,10 +131,7 @@ pub(crate) fn expand(text: &str, variables: &BTreeMap<String, String>) -> String
         if let Some(after) = rest.strip_prefix("$$") {
             expanded.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest
-            .strip_prefix("$(")
-            .and_then(|inner| inner.split_once(')'))
-        {
+        } else if let Some((name, after)) = rest.strip_prefix("$(").and_then(|inner| inner.split_once(')')) {
             match variables.get(name) {
                 Some(value) => expanded.push_str(value),
                 None => expanded.push_str(&format!("$({name})")),
@@ -199,10 +153,7 @@ mod tests {
     #[test]
     fn names_are_expanded_as_kubernetes_does() {
         let variables = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        assert_eq!(
-            expand("x=$(A),$(B),$$(A),$A,$", &variables),
-            "x=1,$(B),$(A),$A,$"
-        );
+        assert_eq!(expand("x=$(A),$(B),$$(A),$A,$", &variables), "x=1,$(B),$(A),$A,$");
         assert_eq!(expand("$(A", &variables), "$(A");
     }
 

@@ -25,9 +25,7 @@ pub(crate) struct Images {
 
 impl Images {
     pub(crate) fn new(servers: &Servers) -> Self {
-        Self {
-            servers: servers.clone(),
-        }
+        Self { servers: servers.clone() }
     }
 
     /// The image for a reference, `None` when nothing here plays it.
@@ -35,12 +33,10 @@ impl Images {
         Ok(Some(match short_name(reference) {
             "projectcapsule/capsule" => self.single("capsule")?,
             "oamdev/vela-core" => self.single("vela-core")?,
-            "projectcapsule/capsule-proxy" => {
-                match std::env::var_os("KUBENOVA_CAPSULE_PROXY_BIN") {
-                    Some(program) => single_at(Path::new(&program), "capsule-proxy"),
-                    None => return Ok(None),
-                }
-            }
+            "projectcapsule/capsule-proxy" => match std::env::var_os("KUBENOVA_CAPSULE_PROXY_BIN") {
+                Some(program) => single_at(Path::new(&program), "capsule-proxy"),
+                None => return Ok(None),
+            },
             "kubenova/operator" => self.operator()?,
             _ => return Ok(None),
         }))
@@ -64,25 +60,14 @@ impl Images {
             binds.push((chart.into(), "/charts/capsule-proxy".into()));
         }
         let from_host = ["/lib", "/lib64", "/usr/lib", "/etc/ssl"].map(PathBuf::from);
-        binds.extend(
-            from_host
-                .into_iter()
-                .filter(|path| path.exists())
-                .map(|path| (path.clone(), path)),
-        );
-        Ok(Image {
-            entrypoint: vec![program.to_owned()],
-            binds,
-        })
+        binds.extend(from_host.into_iter().filter(|path| path.exists()).map(|path| (path.clone(), path)));
+        Ok(Image { entrypoint: vec![program.to_owned()], binds })
     }
 }
 
 fn single_at(program: &Path, name: &str) -> Image {
     let inside = format!("/{name}");
-    Image {
-        entrypoint: vec![inside.clone()],
-        binds: vec![(program.to_owned(), inside.into())],
-    }
+    Image { entrypoint: vec![inside.clone()], binds: vec![(program.to_owned(), inside.into())] }
 }
 
 /// The last two parts of a reference: `mirror.example:5000/a/projectcapsule/capsule:v1@sha256:…` →
@@ -90,14 +75,9 @@ fn single_at(program: &Path, name: &str) -> Image {
 pub(crate) fn short_name(reference: &str) -> &str {
     let without_digest = reference.split('@').next().unwrap_or(reference);
     let name_start = without_digest.rfind('/').map_or(0, |slash| slash + 1);
-    let end = without_digest[name_start..]
-        .find(':')
-        .map_or(without_digest.len(), |colon| name_start + colon);
+    let end = without_digest[name_start..].find(':').map_or(without_digest.len(), |colon| name_start + colon);
     let path = &without_digest[..end];
-    let start = path
-        .rmatch_indices('/')
-        .nth(1)
-        .map_or(0, |(slash, _)| slash + 1);
+    let start = path.rmatch_indices('/').nth(1).map_or(0, |(slash, _)| slash + 1);
     &path[start..]
 }
 
@@ -115,11 +95,7 @@ mod tests {
             "ghcr.io/projectcapsule/capsule:v1@sha256:00",
             "mirror.example/deep/down/projectcapsule/capsule:v1",
         ] {
-            assert_eq!(
-                short_name(reference),
-                "projectcapsule/capsule",
-                "{reference}"
-            );
+            assert_eq!(short_name(reference), "projectcapsule/capsule", "{reference}");
         }
         assert_eq!(short_name("busybox:1"), "busybox");
     }

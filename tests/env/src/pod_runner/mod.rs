@@ -112,30 +112,17 @@ impl PodRunner {
                 }
             })
             .context("could not start the pod runner")?;
-        Ok(Self {
-            pods,
-            variables,
-            stop: Some(stop),
-            thread: Some(thread),
-        })
+        Ok(Self { pods, variables, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The pods that run now.
     pub fn all(&self) -> Vec<PodHandle> {
-        self.pods
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.pods.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
     /// The running pods that carry a label (`name=value`).
     pub fn labelled(&self, label: &str) -> Vec<PodHandle> {
-        self.all()
-            .into_iter()
-            .filter(|pod| pod.has_label(label))
-            .collect()
+        self.all().into_iter().filter(|pod| pod.has_label(label)).collect()
     }
 
     /// Kills (SIGKILL) the containers of the pods that carry a label; says how many it hit. They
@@ -190,10 +177,7 @@ async fn run(
         pods,
         sources,
     });
-    tokio::try_join!(
-        watch_pods(Arc::clone(&shared)),
-        watch_sources(client, changed)
-    )?;
+    tokio::try_join!(watch_pods(Arc::clone(&shared)), watch_sources(client, changed))?;
     Ok(())
 }
 
@@ -215,8 +199,7 @@ async fn watch_pods(shared: Arc<Shared>) -> Result<()> {
             Event::InitDone => {
                 let seen = listed.remove(namespace).unwrap_or_default();
                 running.retain(|uid, pod| {
-                    pod.object.borrow().namespace().as_deref() != Some(namespace)
-                        || seen.contains(uid)
+                    pod.object.borrow().namespace().as_deref() != Some(namespace) || seen.contains(uid)
                 });
             }
             Event::Apply(pod) => take(&shared, &mut running, pod),
@@ -233,22 +216,13 @@ fn take(shared: &Arc<Shared>, running: &mut HashMap<String, Running>, object: Po
         known.object.send_replace(object);
         return;
     }
-    let placed = object
-        .spec
-        .as_ref()
-        .is_some_and(|spec| spec.node_name.is_some());
+    let placed = object.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
     if !placed {
         return;
     }
     let (sender, receiver) = watch::channel(object);
     let task = tokio::spawn(pod::run(Arc::clone(shared), receiver));
-    running.insert(
-        uid,
-        Running {
-            object: sender,
-            task,
-        },
-    );
+    running.insert(uid, Running { object: sender, task });
 }
 
 async fn watch_sources(client: Client, changed: watch::Sender<u64>) -> Result<()> {

@@ -58,12 +58,7 @@ impl PodHandle {
 
     /// The pod's namespace.
     pub fn namespace(&self) -> &str {
-        self.inner
-            .object
-            .metadata
-            .namespace
-            .as_deref()
-            .unwrap_or_default()
+        self.inner.object.metadata.namespace.as_deref().unwrap_or_default()
     }
 
     /// The pod's uid.
@@ -74,11 +69,7 @@ impl PodHandle {
     /// Whether the pod carries the label `name=value`.
     pub fn has_label(&self, label: &str) -> bool {
         let (name, value) = label.split_once('=').unwrap_or((label, ""));
-        self.inner
-            .object
-            .labels()
-            .get(name)
-            .is_some_and(|found| found == value)
+        self.inner.object.labels().get(name).is_some_and(|found| found == value)
     }
 
     /// The pod's address.
@@ -109,11 +100,7 @@ impl PodHandle {
 
     /// The process ids of its running containers, inside the sandbox.
     pub fn pids(&self) -> Vec<u32> {
-        let pids = self
-            .inner
-            .pids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let pids = self.inner.pids.lock().unwrap_or_else(PoisonError::into_inner);
         pids.iter().filter_map(|(_, pid)| *pid).collect()
     }
 
@@ -133,18 +120,11 @@ impl PodHandle {
 
     /// What listens in the pod's network namespace.
     pub fn listening_sockets(&self) -> Vec<ListeningSocket> {
-        self.pids()
-            .first()
-            .map(|pid| sockets::listening(*pid))
-            .unwrap_or_default()
+        self.pids().first().map(|pid| sockets::listening(*pid)).unwrap_or_default()
     }
 
     fn set_pid(&self, container: &str, pid: Option<u32>) {
-        let mut pids = self
-            .inner
-            .pids
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut pids = self.inner.pids.lock().unwrap_or_else(PoisonError::into_inner);
         pids.retain(|(name, _)| name != container);
         pids.push((container.to_owned(), pid));
     }
@@ -171,11 +151,7 @@ struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.shared
-            .pods
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&self.uid);
+        self.shared.pods.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.uid);
         let _ = std::fs::remove_dir_all(&self.memory);
     }
 }
@@ -190,12 +166,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut object: watch::Receiver<Pod>) {
     }
     if let Err(error) = Box::pin(serve(&shared, &pod, &mut object)).await {
         tracing::warn!("pod {name:?} cannot run: {error:#}");
-        report(
-            &shared,
-            &pod,
-            &status::pending(&pod, "CreateContainerError", &format!("{error:#}")),
-        )
-        .await;
+        report(&shared, &pod, &status::pending(&pod, "CreateContainerError", &format!("{error:#}"))).await;
         deletion(&mut object).await;
     }
     remove_object(&shared, &pod).await;
@@ -208,10 +179,7 @@ async fn serve(shared: &Arc<Shared>, pod: &Pod, object: &mut watch::Receiver<Pod
     // An init container of an image that nobody plays counts as done, as a Job's does.
     let mut init = Vec::new();
     for container in spec.init_containers.iter().flatten() {
-        if let Some(image) = shared
-            .images
-            .find(container.image.as_deref().unwrap_or_default())?
-        {
+        if let Some(image) = shared.images.find(container.image.as_deref().unwrap_or_default())? {
             init.push((container, image));
         }
     }
@@ -225,37 +193,22 @@ async fn serve(shared: &Arc<Shared>, pod: &Pod, object: &mut watch::Receiver<Pod
                 return Ok(());
             }
             None => {
-                let message = format!(
-                    "nothing here plays image {reference:?}; see tests/env/src/pod_runner/images.rs"
-                );
-                report(
-                    shared,
-                    pod,
-                    &status::pending(pod, "ImagePullBackOff", &message),
-                )
-                .await;
+                let message = format!("nothing here plays image {reference:?}; see tests/env/src/pod_runner/images.rs");
+                report(shared, pod, &status::pending(pod, "ImagePullBackOff", &message)).await;
                 deletion(object).await;
                 return Ok(());
             }
         }
     }
     let link = shared.network.attach_pod(&pod.uid().unwrap_or_default())?;
-    let linked = Linked {
-        link,
-        network: Arc::clone(&shared.network),
-    };
+    let linked = Linked { link, network: Arc::clone(&shared.network) };
     let address = linked.link.address();
     let memory = folder_of(&shared.memory, pod);
     let logs = folder_of(&shared.logs, pod);
     for folder in [&memory, &logs, &logs.join(DEBUG)] {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("could not make {}", folder.display()))?;
+        std::fs::create_dir_all(folder).with_context(|| format!("could not make {}", folder.display()))?;
     }
-    let listed = Listed {
-        shared: Arc::clone(shared),
-        uid: pod.uid().unwrap_or_default(),
-        memory: memory.clone(),
-    };
+    let listed = Listed { shared: Arc::clone(shared), uid: pod.uid().unwrap_or_default(), memory: memory.clone() };
     let handle = PodHandle {
         inner: Arc::new(Inner {
             object: pod.clone(),
@@ -265,27 +218,13 @@ async fn serve(shared: &Arc<Shared>, pod: &Pod, object: &mut watch::Receiver<Pod
             pids: Mutex::new(Vec::new()),
         }),
     };
-    shared
-        .pods
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .insert(listed.uid.clone(), handle.clone());
+    shared.pods.lock().unwrap_or_else(PoisonError::into_inner).insert(listed.uid.clone(), handle.clone());
 
     let mut volumes = Volumes::new(memory.join("volumes"));
     for (container, image) in &init {
         let log = logs.join(format!("{}.log", container.name));
         let to_its_end = async {
-            let mut start = prepare(
-                shared,
-                pod,
-                container,
-                image,
-                &mut volumes,
-                &linked.link,
-                &memory,
-                &log,
-            )
-            .await;
+            let mut start = prepare(shared, pod, container, image, &mut volumes, &linked.link, &memory, &log).await;
             start.restart = Restart::OnFailure;
             let (state, _) = watch::channel(State::waiting("PodInitializing", None));
             supervisor::run(Arc::new(start), Arc::clone(&shared.network), state).await;
@@ -298,16 +237,7 @@ async fn serve(shared: &Arc<Shared>, pod: &Pod, object: &mut watch::Receiver<Pod
     let mut starts = Vec::new();
     for (container, image) in spec.containers.iter().zip(&images) {
         let log = logs.join(format!("{}.log", container.name));
-        let prepare = prepare(
-            shared,
-            pod,
-            container,
-            image,
-            &mut volumes,
-            &linked.link,
-            &memory,
-            &log,
-        );
+        let prepare = prepare(shared, pod, container, image, &mut volumes, &linked.link, &memory, &log);
         let start = tokio::select! {
             start = Box::pin(prepare) => start,
             () = deletion(object) => return Ok(()),
@@ -320,10 +250,7 @@ async fn serve(shared: &Arc<Shared>, pod: &Pod, object: &mut watch::Receiver<Pod
 }
 
 /// Everything a container needs; asked for again until it is there.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one call, and a struct for it would be named Arguments"
-)]
+#[expect(clippy::too_many_arguments, reason = "one call, and a struct for it would be named Arguments")]
 async fn prepare(
     shared: &Shared,
     pod: &Pod,
@@ -360,12 +287,7 @@ async fn prepare(
             Err(error) => {
                 let message = format!("{error:#}");
                 if message != told {
-                    report(
-                        shared,
-                        pod,
-                        &status::pending(pod, "ContainerCreating", &message),
-                    )
-                    .await;
+                    report(shared, pod, &status::pending(pod, "ContainerCreating", &message)).await;
                     told = message;
                 }
                 wait_for_sources(shared).await;
@@ -397,53 +319,30 @@ fn plan(
             .flat_map(|spec| spec.volumes.iter().flatten())
             .any(|volume| volume.name == mount.name && volume.empty_dir.is_some());
         Bind {
-            from: mount
-                .sub_path
-                .as_ref()
-                .map_or_else(|| volume.clone(), |path| volume.join(path)),
+            from: mount.sub_path.as_ref().map_or_else(|| volume.clone(), |path| volume.join(path)),
             to: PathBuf::from(&mount.mount_path),
             read_only: !is_scratch || mount.read_only == Some(true),
         }
     });
-    let from_image = image.binds.iter().map(|(from, to)| Bind {
-        from: from.clone(),
-        to: to.clone(),
-        read_only: true,
-    });
-    let debug = log.parent().map(|logs| Bind {
-        from: logs.join(DEBUG),
-        to: PathBuf::from("/debug"),
-        read_only: false,
-    });
-    let words = container
-        .command
-        .clone()
-        .unwrap_or_else(|| image.entrypoint.clone());
-    let words = words
-        .into_iter()
-        .chain(container.args.clone().unwrap_or_default());
+    let from_image = image.binds.iter().map(|(from, to)| Bind { from: from.clone(), to: to.clone(), read_only: true });
+    let debug = log.parent().map(|logs| Bind { from: logs.join(DEBUG), to: PathBuf::from("/debug"), read_only: false });
+    let words = container.command.clone().unwrap_or_else(|| image.entrypoint.clone());
+    let words = words.into_iter().chain(container.args.clone().unwrap_or_default());
     let security = container.security_context.as_ref();
     Plan {
         root: memory.join(format!("root-{}", container.name)),
         hostname: pod.name_any().chars().take(63).collect(),
         binds: from_image.chain(mounts).chain(debug).collect(),
         scratch: vec![PathBuf::from("/tmp")],
-        read_only_root: security.and_then(|context| context.read_only_root_filesystem)
-            == Some(true),
-        words: words
-            .map(|word| environment::expand(&word, &environment))
-            .collect(),
+        read_only_root: security.and_then(|context| context.read_only_root_filesystem) == Some(true),
+        words: words.map(|word| environment::expand(&word, &environment)).collect(),
         environment,
         working_folder: container.working_dir.as_deref().unwrap_or("/").into(),
     }
 }
 
 fn restart_policy(pod: &Pod) -> Restart {
-    match pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref())
-    {
+    match pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref()) {
         Some("Never") => Restart::Never,
         Some("OnFailure") => Restart::OnFailure,
         _ => Restart::Always,
@@ -467,11 +366,7 @@ async fn supervise(
         let name = start.container.name.clone();
         let (sender, receiver) = watch::channel(State::waiting("ContainerCreating", None));
         states.push((name, receiver.clone()));
-        tasks.spawn(supervisor::run(
-            Arc::new(start),
-            Arc::clone(&shared.network),
-            sender,
-        ));
+        tasks.spawn(supervisor::run(Arc::new(start), Arc::clone(&shared.network), sender));
         let changed = changed_sender.clone();
         let mut receiver = receiver;
         tasks.spawn(async move {
@@ -483,16 +378,9 @@ async fn supervise(
     let address = handle.address().to_string();
     let mut sources = shared.sources.clone();
     loop {
-        let snapshot: Vec<State> = states
-            .iter()
-            .map(|(_, state)| state.borrow().clone())
-            .collect();
+        let snapshot: Vec<State> = states.iter().map(|(_, state)| state.borrow().clone()).collect();
         for ((name, _), state) in states.iter().zip(&snapshot) {
-            let pid = if let Phase::Running { pid, .. } = &state.phase {
-                Some(*pid)
-            } else {
-                None
-            };
+            let pid = if let Phase::Running { pid, .. } = &state.phase { Some(*pid) } else { None };
             handle.set_pid(name, pid);
         }
         let patch = {
@@ -525,19 +413,12 @@ async fn until(when: Option<std::time::Instant>) {
 /// SIGTERM, then the pod's own grace. What still runs then is killed when its supervisor is
 /// dropped by the caller.
 async fn terminate(handle: &PodHandle, object: &watch::Receiver<Pod>) {
-    let seconds = object
-        .borrow()
-        .metadata
-        .deletion_grace_period_seconds
-        .unwrap_or(0);
+    let seconds = object.borrow().metadata.deletion_grace_period_seconds.unwrap_or(0);
     let grace = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).min(GRACE_MAX);
     let pids = handle.pids();
     handle.signal(Signal::SIGTERM);
     let all_ended = async {
-        while pids
-            .iter()
-            .any(|pid| Path::new(&format!("/proc/{pid}")).exists())
-        {
+        while pids.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -559,24 +440,14 @@ fn is_deleted(pod: &Pod) -> bool {
 }
 
 fn is_of_job(pod: &Pod) -> bool {
-    pod.owner_references()
-        .iter()
-        .any(|owner| owner.kind == "Job")
+    pod.owner_references().iter().any(|owner| owner.kind == "Job")
 }
 
 /// Patches the pod's status; tried again while the API server is away.
 async fn report(shared: &Shared, pod: &Pod, patch: &serde_json::Value) {
-    let api: Api<Pod> =
-        Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
+    let api: Api<Pod> = Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
     loop {
-        match api
-            .patch_status(
-                &pod.name_any(),
-                &PatchParams::default(),
-                &Patch::Strategic(patch),
-            )
-            .await
-        {
+        match api.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch)).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
                 tracing::debug!("the status of pod {} was refused: {status}", pod.name_any());
@@ -589,14 +460,10 @@ async fn report(shared: &Shared, pod: &Pod, patch: &serde_json::Value) {
 
 /// Removes the object, this one and no later one of the same name.
 async fn remove_object(shared: &Shared, pod: &Pod) {
-    let api: Api<Pod> =
-        Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
+    let api: Api<Pod> = Api::namespaced(shared.client.clone(), &pod.namespace().unwrap_or_default());
     let now = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions {
-            uid: pod.uid(),
-            resource_version: None,
-        }),
+        preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
         ..DeleteParams::default()
     };
     loop {

@@ -26,19 +26,11 @@ pub(crate) fn period(probe: &Probe) -> Duration {
 
 /// How many failures in a row count.
 pub(crate) fn failure_threshold(probe: &Probe) -> u32 {
-    probe
-        .failure_threshold
-        .and_then(|count| u32::try_from(count).ok())
-        .unwrap_or(3)
+    probe.failure_threshold.and_then(|count| u32::try_from(count).ok()).unwrap_or(3)
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(
-        value
-            .and_then(|value| u64::try_from(value).ok())
-            .unwrap_or(default)
-            .max(1),
-    )
+    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).unwrap_or(default).max(1))
 }
 
 /// Tries once; an error says why it failed.
@@ -60,11 +52,7 @@ pub(crate) async fn attempt(
         let path = http.path.clone().unwrap_or_else(|| "/".to_owned());
         let secure = http.scheme.as_deref() == Some("HTTPS");
         return from_node(network, move || {
-            if secure {
-                connect(address, timeout).map(drop)
-            } else {
-                get(address, &path, timeout)
-            }
+            if secure { connect(address, timeout).map(drop) } else { get(address, &path, timeout) }
         })
         .await;
     }
@@ -90,41 +78,28 @@ async fn command(words: &[String], inside: &Inside) -> Result<()> {
         .context("could not start the command")?;
     if !output.status.success() {
         let said = [output.stdout, output.stderr].concat();
-        bail!(
-            "the command ended with {}: {}",
-            output.status,
-            String::from_utf8_lossy(&said).trim()
-        );
+        bail!("the command ended with {}: {}", output.status, String::from_utf8_lossy(&said).trim());
     }
     Ok(())
 }
 
 /// Runs `work` on a thread in the cluster's namespace, where a kubelet would be.
-async fn from_node(
-    network: &ClusterNetwork,
-    work: impl FnOnce() -> Result<()> + Send + 'static,
-) -> Result<()> {
+async fn from_node(network: &ClusterNetwork, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let (done, outcome) = tokio::sync::oneshot::channel();
     network.netns().spawn(move || drop(done.send(work())))?;
     outcome.await.context("the probe's thread ended")?
 }
 
 fn connect(address: SocketAddr, timeout: Duration) -> Result<TcpStream> {
-    TcpStream::connect_timeout(&address, timeout)
-        .with_context(|| format!("could not connect to {address}"))
+    TcpStream::connect_timeout(&address, timeout).with_context(|| format!("could not connect to {address}"))
 }
 
 fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<()> {
     let mut stream = connect(address, timeout)?;
-    stream
-        .set_read_timeout(Some(timeout))
-        .context("could not set a timeout")?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe\r\nConnection: close\r\n\r\n"
-    );
-    stream
-        .write_all(request.as_bytes())
-        .context("could not ask")?;
+    stream.set_read_timeout(Some(timeout)).context("could not set a timeout")?;
+    let request =
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: kube-probe\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).context("could not ask")?;
     let mut answer = [0; 64];
     let length = stream.read(&mut answer).context("no answer")?;
     let answer = String::from_utf8_lossy(&answer[..length]);
@@ -136,13 +111,7 @@ fn get(address: SocketAddr, path: &str, timeout: Duration) -> Result<()> {
 }
 
 fn status(answer: &str) -> Option<u16> {
-    answer
-        .strip_prefix("HTTP/1.")?
-        .split(' ')
-        .nth(1)?
-        .get(..3)?
-        .parse()
-        .ok()
+    answer.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.get(..3)?.parse().ok()
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16> {
@@ -176,10 +145,7 @@ mod tests {
             "name": "c", "ports": [{"name": "healthz", "containerPort": 9440}],
         }))
         .unwrap();
-        assert_eq!(
-            port(&IntOrString::String("healthz".into()), &container).unwrap(),
-            9440
-        );
+        assert_eq!(port(&IntOrString::String("healthz".into()), &container).unwrap(), 9440);
         assert_eq!(port(&IntOrString::Int(80), &container).unwrap(), 80);
         assert!(port(&IntOrString::String("x".into()), &container).is_err());
     }

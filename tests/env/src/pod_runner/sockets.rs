@@ -19,12 +19,7 @@ const UDP_UNCONNECTED: &str = "07";
 
 /// All sockets that listen in the network namespace of a process.
 pub(crate) fn listening(pid: u32) -> Vec<ListeningSocket> {
-    let tables = [
-        ("tcp", TCP_LISTEN),
-        ("tcp6", TCP_LISTEN),
-        ("udp", UDP_UNCONNECTED),
-        ("udp6", UDP_UNCONNECTED),
-    ];
+    let tables = [("tcp", TCP_LISTEN), ("tcp6", TCP_LISTEN), ("udp", UDP_UNCONNECTED), ("udp6", UDP_UNCONNECTED)];
     let mut found = Vec::new();
     for (table, state) in tables {
         let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap_or_default();
@@ -51,11 +46,7 @@ fn address(text: &str) -> Option<SocketAddr> {
     let port = u16::from_str_radix(port, 16).ok()?;
     let words: Vec<[u8; 4]> = (0..host.len())
         .step_by(8)
-        .map(|at| {
-            u32::from_str_radix(host.get(at..at + 8)?, 16)
-                .ok()
-                .map(u32::to_ne_bytes)
-        })
+        .map(|at| u32::from_str_radix(host.get(at..at + 8)?, 16).ok().map(u32::to_ne_bytes))
         .collect::<Option<_>>()?;
     let ip = match words.as_slice() {
         [word] => IpAddr::V4(Ipv4Addr::from(*word)),
@@ -83,13 +74,7 @@ mod tests {
 
     #[test]
     fn ipv6_is_read() {
-        assert_eq!(
-            address("00000000000000000000000000000000:2760"),
-            Some("[::]:10080".parse().unwrap())
-        );
-        assert_eq!(
-            address("00000000000000000000000001000000:0050"),
-            Some("[::1]:80".parse().unwrap())
-        );
+        assert_eq!(address("00000000000000000000000000000000:2760"), Some("[::]:10080".parse().unwrap()));
+        assert_eq!(address("00000000000000000000000001000000:0050"), Some("[::1]:80".parse().unwrap()));
     }
 }

@@ -11,18 +11,8 @@ use serde_json::{Value, json};
 use super::supervisor::{Ended, Phase, State};
 
 /// The status patch of a pod whose containers are in these states.
-pub(crate) fn patch(
-    pod: &Pod,
-    address: &str,
-    started: Timestamp,
-    now: Timestamp,
-    states: &[State],
-) -> Value {
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|spec| spec.containers.as_slice())
-        .unwrap_or_default();
+pub(crate) fn patch(pod: &Pod, address: &str, started: Timestamp, now: Timestamp, states: &[State]) -> Value {
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     let ready = !states.is_empty() && states.iter().all(|state| state.ready);
     let why = states.iter().find_map(|state| state.message.clone());
     json!({"status": {
@@ -56,11 +46,7 @@ pub(crate) fn succeeded(now: Timestamp) -> Value {
 
 /// The status patch of a pod that cannot start yet.
 pub(crate) fn pending(pod: &Pod, reason: &str, message: &str) -> Value {
-    let containers = pod
-        .spec
-        .as_ref()
-        .map(|spec| spec.containers.as_slice())
-        .unwrap_or_default();
+    let containers = pod.spec.as_ref().map(|spec| spec.containers.as_slice()).unwrap_or_default();
     json!({"status": {
         "phase": "Pending",
         "containerStatuses": containers
@@ -87,9 +73,10 @@ fn phase(states: &[State]) -> &'static str {
         "Succeeded"
     } else if ended(|_| true) {
         "Failed"
-    } else if states.iter().all(|state| {
-        state.restarts == 0 && matches!(state.phase, Phase::Waiting("ContainerCreating"))
-    }) {
+    } else if states
+        .iter()
+        .all(|state| state.restarts == 0 && matches!(state.phase, Phase::Waiting("ContainerCreating")))
+    {
         "Pending"
     } else {
         "Running"
@@ -184,26 +171,14 @@ mod tests {
     #[test]
     fn a_restart_shows_as_not_ready_and_counted() {
         let now = time("2026-02-02T00:00:00Z");
-        let ended = Ended {
-            code: 137,
-            signal: Some(9),
-            at: now,
-            since: now,
-        };
-        let state = State {
-            restarts: 1,
-            last: Some(ended),
-            ..State::waiting("CrashLoopBackOff", None)
-        };
+        let ended = Ended { code: 137, signal: Some(9), at: now, since: now };
+        let state = State { restarts: 1, last: Some(ended), ..State::waiting("CrashLoopBackOff", None) };
         let patch = patch(&pod(), "10.77.1.11", now, now, &[state]);
         let status = &patch["status"];
         assert_eq!(status["phase"], "Running");
         assert_eq!(status["containerStatuses"][0]["restartCount"], 1);
         assert_eq!(status["containerStatuses"][0]["ready"], false);
-        assert_eq!(
-            status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"],
-            137
-        );
+        assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
         assert_eq!(status["hostIP"], "10.77.1.2");
     }
 }

@@ -98,22 +98,12 @@ pub(crate) struct Ended {
 
 impl State {
     pub(crate) fn waiting(reason: &'static str, message: Option<String>) -> Self {
-        Self {
-            phase: Phase::Waiting(reason),
-            ready: false,
-            restarts: 0,
-            last: None,
-            message,
-        }
+        Self { phase: Phase::Waiting(reason), ready: false, restarts: 0, last: None, message }
     }
 }
 
 /// Runs a container until it may not be started again; then returns with the last state told.
-pub(crate) async fn run(
-    start: Arc<Start>,
-    network: Arc<ClusterNetwork>,
-    state: watch::Sender<State>,
-) {
+pub(crate) async fn run(start: Arc<Start>, network: Arc<ClusterNetwork>, state: watch::Sender<State>) {
     let mut back_off = BACK_OFF_FIRST;
     loop {
         let began = Instant::now();
@@ -152,29 +142,17 @@ pub(crate) async fn run(
 }
 
 /// One life of a container.
-async fn once(
-    start: &Start,
-    network: &ClusterNetwork,
-    state: &watch::Sender<State>,
-) -> Result<Ended> {
+async fn once(start: &Start, network: &ClusterNetwork, state: &watch::Sender<State>) -> Result<Ended> {
     // Asked for at each start, so that a scenario can set a variable and kill the container.
     let mut plan = start.plan.clone();
     plan.environment.extend(start.variables.of(&start.image));
     let mut process = ContainerProcess::spawn(start, &plan)?;
     let since = now();
     let Some(pid) = process.program_pid().await else {
-        return Ok(ended(
-            process.child.wait().await.context("could not wait")?,
-            since,
-        ));
+        return Ok(ended(process.child.wait().await.context("could not wait")?, since));
     };
-    let inside = Inside {
-        pid,
-        address: start.address,
-        environment: plan.environment,
-    };
-    let ready =
-        start.container.readiness_probe.is_none() && start.container.startup_probe.is_none();
+    let inside = Inside { pid, address: start.address, environment: plan.environment };
+    let ready = start.container.readiness_probe.is_none() && start.container.startup_probe.is_none();
     state.send_modify(|state| {
         state.phase = Phase::Running { pid, since };
         state.ready = ready;
@@ -205,9 +183,7 @@ async fn watch_health(
             if Instant::now() > deadline {
                 return format!("startup probe failed for {allowed:?}: {error:#}");
             }
-            state.send_if_modified(|state| {
-                tell(state, false, format!("startup probe failed: {error:#}"))
-            });
+            state.send_if_modified(|state| tell(state, false, format!("startup probe failed: {error:#}")));
             tokio::time::sleep(probes::EAGER).await;
         }
         if container.readiness_probe.is_none() {
@@ -246,34 +222,21 @@ async fn watch_readiness(
             Err(error) => {
                 failures += 1;
                 if !is_ready || failures >= probes::failure_threshold(probe) {
-                    state.send_if_modified(|state| {
-                        tell(state, false, format!("readiness probe failed: {error:#}"))
-                    });
+                    state.send_if_modified(|state| tell(state, false, format!("readiness probe failed: {error:#}")));
                 }
-                if is_ready {
-                    probes::period(probe)
-                } else {
-                    probes::EAGER
-                }
+                if is_ready { probes::period(probe) } else { probes::EAGER }
             }
         };
         tokio::time::sleep(pause).await;
     }
 }
 
-async fn watch_liveness(
-    container: &Container,
-    network: &ClusterNetwork,
-    inside: &Inside,
-) -> String {
+async fn watch_liveness(container: &Container, network: &ClusterNetwork, inside: &Inside) -> String {
     let Some(probe) = &container.liveness_probe else {
         return std::future::pending().await;
     };
     let mut failures = 0;
-    let delay = probe
-        .initial_delay_seconds
-        .and_then(|delay| u64::try_from(delay).ok())
-        .unwrap_or(0);
+    let delay = probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0);
     tokio::time::sleep(Duration::from_secs(delay).max(probes::period(probe))).await;
     loop {
         match probes::attempt(probe, container, network, inside).await {
@@ -307,21 +270,12 @@ impl ContainerProcess {
     fn spawn(start: &Start, described: &Plan) -> Result<Self> {
         let plan = described.root.with_extension("plan.json");
         fs::create_dir_all(&described.root).context("could not make the root's folder")?;
-        fs::write(&plan, serde_json::to_vec(described)?)
-            .context("could not write the container's plan")?;
+        fs::write(&plan, serde_json::to_vec(described)?).context("could not write the container's plan")?;
         let log = open_log(&start.log)?;
         let (stage, name) = sandbox::stage_environment(sandbox::STAGE_CONTAINER);
         let child = Command::new("nsenter")
             .arg(format!("--net={}", start.netns.display()))
-            .args([
-                "--",
-                "unshare",
-                "--mount",
-                "--propagation=private",
-                "--pid",
-                "--uts",
-                "--ipc",
-            ])
+            .args(["--", "unshare", "--mount", "--propagation=private", "--pid", "--uts", "--ipc"])
             .args(["--fork", "--kill-child", "--"])
             .arg(&start.helper)
             .env(stage, name)
@@ -333,10 +287,7 @@ impl ContainerProcess {
             .kill_on_drop(true)
             .spawn()
             .context("could not start a container")?;
-        let group = child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .map(Pid::from_raw);
+        let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
         Ok(Self { child, group })
     }
 
@@ -346,12 +297,7 @@ impl ContainerProcess {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return None;
             }
-            if let Some(pid) = self
-                .child
-                .id()
-                .and_then(only_child)
-                .filter(|pid| is_program(*pid))
-            {
+            if let Some(pid) = self.child.id().and_then(only_child).filter(|pid| is_program(*pid)) {
                 return Some(pid);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -397,33 +343,19 @@ fn only_child(pid: u32) -> Option<u32> {
 /// Whether the helper has become the program: its root is no longer ours.
 fn is_program(pid: u32) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let stage = format!(
-        "{}={}",
-        sandbox::stage_environment("").0,
-        sandbox::STAGE_CONTAINER
-    );
-    let still_helper = environment
-        .split(|byte| *byte == 0)
-        .any(|variable| variable == stage.as_bytes());
+    let stage = format!("{}={}", sandbox::stage_environment("").0, sandbox::STAGE_CONTAINER);
+    let still_helper = environment.split(|byte| *byte == 0).any(|variable| variable == stage.as_bytes());
     !environment.is_empty() && !still_helper && Path::new(&format!("/proc/{pid}/root")).exists()
 }
 
 fn ended(status: ExitStatus, since: Timestamp) -> Ended {
     let signal = status.signal();
     let code = status.code().unwrap_or_else(|| 128 + signal.unwrap_or(0));
-    Ended {
-        code,
-        signal,
-        at: now(),
-        since,
-    }
+    Ended { code, signal, at: now(), since }
 }
 
 /// A kubelet stamps real time.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the runner plays a kubelet, which knows no clock but the machine's"
-)]
+#[expect(clippy::disallowed_methods, reason = "the runner plays a kubelet, which knows no clock but the machine's")]
 pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }

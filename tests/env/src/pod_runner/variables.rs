@@ -24,11 +24,7 @@ impl Variables {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|each| each.image != image || each.name != name);
         if let Some(value) = value {
-            all.push(Variable {
-                image: image.to_owned(),
-                name: name.to_owned(),
-                value: value.to_owned(),
-            });
+            all.push(Variable { image: image.to_owned(), name: name.to_owned(), value: value.to_owned() });
         }
     }
 
@@ -36,10 +32,7 @@ impl Variables {
     pub(crate) fn of(&self, image: &str) -> Vec<(String, String)> {
         let image = short_name(image);
         let all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        all.iter()
-            .filter(|each| each.image == image)
-            .map(|each| (each.name.clone(), each.value.clone()))
-            .collect()
+        all.iter().filter(|each| each.image == image).map(|each| (each.name.clone(), each.value.clone())).collect()
     }
 }
 
@@ -52,10 +45,7 @@ mod tests {
         let variables = Variables::default();
         variables.set("kubenova/operator", "RUST_LOG", Some("debug"));
         variables.set("kubenova/operator", "RUST_LOG", Some("info"));
-        assert_eq!(
-            variables.of("ghcr.io/kubenova/operator:1"),
-            [("RUST_LOG".to_owned(), "info".to_owned())]
-        );
+        assert_eq!(variables.of("ghcr.io/kubenova/operator:1"), [("RUST_LOG".to_owned(), "info".to_owned())]);
         assert!(variables.of("oamdev/vela-core").is_empty());
         variables.set("kubenova/operator", "RUST_LOG", None);
         assert!(variables.of("kubenova/operator").is_empty());

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, Secret,
-    SecretProjection, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeProjection,
+    ConfigMap, ConfigMapProjection, DownwardAPIVolumeFile, KeyToPath, Pod, Secret, SecretProjection, ServiceAccount,
+    ServiceAccountTokenProjection, Volume, VolumeProjection,
 };
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
@@ -37,12 +37,7 @@ pub(crate) struct Volumes {
 
 impl Volumes {
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self {
-            folder,
-            tokens: BTreeMap::new(),
-            written: BTreeMap::new(),
-            version: 0,
-        }
+        Self { folder, tokens: BTreeMap::new(), written: BTreeMap::new(), version: 0 }
     }
 
     /// The folder of a volume.
@@ -57,11 +52,7 @@ impl Volumes {
 
     /// Brings every volume up to date; writes only what changed.
     pub(crate) async fn sync(&mut self, client: &Client, pod: &Pod, address: &str) -> Result<()> {
-        let volumes = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.volumes.clone())
-            .unwrap_or_default();
+        let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.clone()).unwrap_or_default();
         for volume in volumes {
             let folder = self.path(&volume.name);
             fs::create_dir_all(&folder).context("could not make a volume's folder")?;
@@ -80,13 +71,7 @@ impl Volumes {
     }
 
     /// The files of a volume; `None` for one that starts empty.
-    async fn files(
-        &mut self,
-        client: &Client,
-        pod: &Pod,
-        volume: &Volume,
-        address: &str,
-    ) -> Result<Option<Files>> {
+    async fn files(&mut self, client: &Client, pod: &Pod, volume: &Volume, address: &str) -> Result<Option<Files>> {
         let namespace = pod.namespace().unwrap_or_default();
         let mut files = Files::new();
         if volume.empty_dir.is_some() {
@@ -94,35 +79,16 @@ impl Volumes {
         } else if let Some(source) = &volume.secret {
             let name = source.secret_name.as_deref().unwrap_or_default();
             let data = secret(client, &namespace, name, source.optional).await?;
-            pick(
-                &mut files,
-                data,
-                source.items.as_ref(),
-                source.optional,
-                mode(source.default_mode),
-            )?;
+            pick(&mut files, data, source.items.as_ref(), source.optional, mode(source.default_mode))?;
         } else if let Some(source) = &volume.config_map {
             let data = config_map(client, &namespace, &source.name, source.optional).await?;
-            pick(
-                &mut files,
-                data,
-                source.items.as_ref(),
-                source.optional,
-                mode(source.default_mode),
-            )?;
+            pick(&mut files, data, source.items.as_ref(), source.optional, mode(source.default_mode))?;
         } else if let Some(source) = &volume.downward_api {
-            downward(
-                &mut files,
-                pod,
-                source.items.as_deref(),
-                address,
-                mode(source.default_mode),
-            )?;
+            downward(&mut files, pod, source.items.as_deref(), address, mode(source.default_mode))?;
         } else if let Some(source) = &volume.projected {
             let mode = mode(source.default_mode);
             for projection in source.sources.iter().flatten() {
-                self.project(&mut files, client, pod, projection, address, mode)
-                    .await?;
+                self.project(&mut files, client, pod, projection, address, mode).await?;
             }
         } else {
             bail!("a kind of volume this runner does not know");
@@ -144,33 +110,11 @@ impl Volumes {
             let text = self.token(client, pod, token).await?;
             files.insert(token.path.clone(), (text.into_bytes(), mode));
         }
-        if let Some(SecretProjection {
-            name,
-            optional,
-            items,
-        }) = &projection.secret
-        {
-            pick(
-                files,
-                secret(client, &namespace, name, *optional).await?,
-                items.as_ref(),
-                *optional,
-                mode,
-            )?;
+        if let Some(SecretProjection { name, optional, items }) = &projection.secret {
+            pick(files, secret(client, &namespace, name, *optional).await?, items.as_ref(), *optional, mode)?;
         }
-        if let Some(ConfigMapProjection {
-            name,
-            optional,
-            items,
-        }) = &projection.config_map
-        {
-            pick(
-                files,
-                config_map(client, &namespace, name, *optional).await?,
-                items.as_ref(),
-                *optional,
-                mode,
-            )?;
+        if let Some(ConfigMapProjection { name, optional, items }) = &projection.config_map {
+            pick(files, config_map(client, &namespace, name, *optional).await?, items.as_ref(), *optional, mode)?;
         }
         if let Some(source) = &projection.downward_api {
             downward(files, pod, source.items.as_deref(), address, mode)?;
@@ -179,23 +123,14 @@ impl Volumes {
     }
 
     /// A token for the pod, asked for only when the last one grows old.
-    async fn token(
-        &mut self,
-        client: &Client,
-        pod: &Pod,
-        wanted: &ServiceAccountTokenProjection,
-    ) -> Result<String> {
+    async fn token(&mut self, client: &Client, pod: &Pod, wanted: &ServiceAccountTokenProjection) -> Result<String> {
         if let Some((token, renew_at)) = self.tokens.get(&wanted.path)
             && Instant::now() < *renew_at
         {
             return Ok(token.clone());
         }
         let namespace = pod.namespace().unwrap_or_default();
-        let account = pod
-            .spec
-            .as_ref()
-            .and_then(|spec| spec.service_account_name.as_deref())
-            .unwrap_or("default");
+        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref()).unwrap_or("default");
         let seconds = wanted.expiration_seconds.unwrap_or(TOKEN_SECONDS);
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1",
@@ -211,13 +146,9 @@ impl Volumes {
             .create_subresource("token", account, &PostParams::default(), &request)
             .await
             .with_context(|| format!("could not get a token for service account {account:?}"))?;
-        let token = answer
-            .status
-            .and_then(|status| status.token)
-            .context("an answer without a token")?;
+        let token = answer.status.and_then(|status| status.token).context("an answer without a token")?;
         let life = Duration::from_secs(u64::try_from(seconds).unwrap_or(0)) * 4 / 5;
-        self.tokens
-            .insert(wanted.path.clone(), (token.clone(), Instant::now() + life));
+        self.tokens.insert(wanted.path.clone(), (token.clone(), Instant::now() + life));
         Ok(token)
     }
 }
@@ -228,12 +159,9 @@ fn write(folder: &Path, files: &Files, version: u64) -> Result<()> {
     let set = folder.join(&version);
     for (name, (contents, mode)) in files {
         let path = set.join(name);
-        fs::create_dir_all(path.parent().unwrap_or(&set))
-            .context("could not make a volume's folder")?;
-        fs::write(&path, contents)
-            .with_context(|| format!("could not write {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(*mode))
-            .context("could not set a file's mode")?;
+        fs::create_dir_all(path.parent().unwrap_or(&set)).context("could not make a volume's folder")?;
+        fs::write(&path, contents).with_context(|| format!("could not write {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(*mode)).context("could not set a file's mode")?;
     }
     fs::create_dir_all(&set).context("could not make a volume's folder")?;
     let current = folder.join("..data");
@@ -244,14 +172,10 @@ fn write(folder: &Path, files: &Files, version: u64) -> Result<()> {
     for top in files.keys().filter_map(|name| name.split('/').next()) {
         let link = folder.join(top);
         if fs::symlink_metadata(&link).is_err() {
-            symlink(Path::new("..data").join(top), &link)
-                .context("could not make a file's link")?;
+            symlink(Path::new("..data").join(top), &link).context("could not make a file's link")?;
         }
     }
-    for entry in fs::read_dir(folder)
-        .context("could not list a volume")?
-        .flatten()
-    {
+    for entry in fs::read_dir(folder).context("could not list a volume")?.flatten() {
         let path = entry.path();
         // A link to a file that is no more; `..data` itself leads somewhere.
         if fs::symlink_metadata(&path).is_ok_and(|link| link.is_symlink()) && !path.exists() {
@@ -265,8 +189,7 @@ fn write(folder: &Path, files: &Files, version: u64) -> Result<()> {
 }
 
 fn mode(mode: Option<i32>) -> u32 {
-    mode.and_then(|mode| u32::try_from(mode).ok())
-        .unwrap_or(0o644)
+    mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644)
 }
 
 /// Takes the wanted keys, or all.
@@ -288,10 +211,7 @@ fn pick(
             }
             bail!("no key {:?}", item.key);
         };
-        let mode = item
-            .mode
-            .and_then(|mode| u32::try_from(mode).ok())
-            .unwrap_or(mode);
+        let mode = item.mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(mode);
         files.insert(item.path.clone(), (value.clone(), mode));
     }
     Ok(())
@@ -304,17 +224,8 @@ pub(crate) async fn secret(
     optional: Option<bool>,
 ) -> Result<BTreeMap<String, Vec<u8>>> {
     let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    match api
-        .get_opt(name)
-        .await
-        .with_context(|| format!("could not read secret {name:?}"))?
-    {
-        Some(secret) => Ok(secret
-            .data
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(key, value)| (key, value.0))
-            .collect()),
+    match api.get_opt(name).await.with_context(|| format!("could not read secret {name:?}"))? {
+        Some(secret) => Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect()),
         None if optional == Some(true) => Ok(BTreeMap::new()),
         None => bail!("secret {name:?} not found"),
     }
@@ -327,22 +238,10 @@ pub(crate) async fn config_map(
     optional: Option<bool>,
 ) -> Result<BTreeMap<String, Vec<u8>>> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-    match api
-        .get_opt(name)
-        .await
-        .with_context(|| format!("could not read config map {name:?}"))?
-    {
+    match api.get_opt(name).await.with_context(|| format!("could not read config map {name:?}"))? {
         Some(map) => {
-            let text = map
-                .data
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(key, value)| (key, value.into_bytes()));
-            let bytes = map
-                .binary_data
-                .unwrap_or_default()
-                .into_iter()
-                .map(|(key, value)| (key, value.0));
+            let text = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
+            let bytes = map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
             Ok(text.chain(bytes).collect())
         }
         None if optional == Some(true) => Ok(BTreeMap::new()),
@@ -358,10 +257,7 @@ fn downward(
     mode: u32,
 ) -> Result<()> {
     for item in items.into_iter().flatten() {
-        let reference = item
-            .field_ref
-            .as_ref()
-            .context("only fields of the pod can be projected here")?;
+        let reference = item.field_ref.as_ref().context("only fields of the pod can be projected here")?;
         let value = field(pod, &reference.field_path, address)?;
         files.insert(item.path.clone(), (value.into_bytes(), mode));
     }
@@ -396,9 +292,7 @@ pub(crate) fn field(pod: &Pod, path: &str, address: &str) -> Result<String> {
 
 /// Every node of a test cluster has the cluster's own address.
 fn host_of(address: &str) -> String {
-    address
-        .rsplit_once('.')
-        .map_or_else(String::new, |(network, _)| format!("{network}.2"))
+    address.rsplit_once('.').map_or_else(String::new, |(network, _)| format!("{network}.2"))
 }
 
 fn subscript(path: &str) -> Option<(&str, &str)> {
@@ -407,11 +301,7 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 }
 
 fn lines(values: &BTreeMap<String, String>) -> String {
-    values
-        .iter()
-        .map(|(key, value)| format!("{key}={value:?}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    values.iter().map(|(key, value)| format!("{key}={value:?}")).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -419,10 +309,7 @@ mod tests {
     use super::*;
 
     fn files(value: &str) -> Files {
-        Files::from([
-            ("a".to_owned(), (value.as_bytes().to_vec(), 0o600)),
-            ("d/b".to_owned(), (vec![1], 0o644)),
-        ])
+        Files::from([("a".to_owned(), (value.as_bytes().to_vec(), 0o600)), ("d/b".to_owned(), (vec![1], 0o644))])
     }
 
     #[test]
@@ -434,15 +321,9 @@ mod tests {
         assert_eq!(fs::read(folder.path().join("d/b")).unwrap(), [1]);
         assert!(!folder.path().join("..v1").exists());
         write(folder.path(), &Files::new(), 3).unwrap();
-        assert!(
-            fs::symlink_metadata(folder.path().join("a")).is_err(),
-            "links of files that are no more go"
-        );
+        assert!(fs::symlink_metadata(folder.path().join("a")).is_err(), "links of files that are no more go");
         write(folder.path(), &files("two"), 4).unwrap();
-        let mode = fs::metadata(folder.path().join("a"))
-            .unwrap()
-            .permissions()
-            .mode();
+        let mode = fs::metadata(folder.path().join("a")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 

@@ -75,11 +75,15 @@ pub async fn create(
     applications::insert(writer.connection(), &application, &clusters).await?;
     let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
     let announced = writer.announce(&clusters, &change).await?;
-    writer.audit(ask.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
+    writer
+        .audit(ask.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
+        .await?;
 
     let targets = applications::targets(writer.connection(), &[application.id]).await?;
-    let body =
-        ApplicationAccepted { application: show::application(&tenant, &application, &targets), commands: show::announced(&announced) };
+    let body = ApplicationAccepted {
+        application: show::application(&tenant, &application, &targets),
+        commands: show::announced(&announced),
+    };
     Reply::accepted()
         .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
         .etag(answer::etag(&application.id, application.generation))

@@ -3,7 +3,7 @@
 use crate::body;
 use kubenova_api_types::applications::{ApplicationForm, ApplicationRaw};
 use kubenova_core::{
-    application::{DOCUMENT_BYTES_MAX, Form, Metadata, Accepted},
+    application::{Accepted, DOCUMENT_BYTES_MAX, Form, Metadata},
     refusal::{Reason, Refusal},
     tenant::{PodSecurity, Tenant, is_quantity},
 };
@@ -47,7 +47,9 @@ pub fn read(document: Value, named: Option<Vec<String>>, tenant: &Tenant) -> Res
         typed(body::shape(document)?, tenant)?
     };
     match (&wish.clusters, named) {
-        (Some(_), Some(_)) => return Err(Refusal::at(Reason::FieldInvalid, "/clusters", "clusters stands in the body and in the query")),
+        (Some(_), Some(_)) => {
+            return Err(Refusal::at(Reason::FieldInvalid, "/clusters", "clusters stands in the body and in the query"));
+        }
         (None, Some(named)) => wish.clusters = Some(named),
         _ => {}
     }
@@ -96,7 +98,8 @@ fn metadata(value: Value) -> Result<Metadata, Refusal> {
     let (name, namespace) = (text("name")?, text("namespace")?);
     let mut map = |field: &str| match object.remove(field) {
         None | Some(Value::Null) => Ok(BTreeMap::new()),
-        Some(value) => serde_json::from_value(value).map_err(|_| invalid(&format!("/metadata/{field}"), "it must be an object of strings")),
+        Some(value) => serde_json::from_value(value)
+            .map_err(|_| invalid(&format!("/metadata/{field}"), "it must be an object of strings")),
     };
     let (labels, annotations) = (map("labels")?, map("annotations")?);
     Ok(Metadata { name, namespace, labels, annotations, others: object.keys().cloned().collect() })
@@ -124,7 +127,8 @@ fn check_spec(spec: &Value) -> Result<(), Refusal> {
 fn typed(form: ApplicationForm, tenant: &Tenant) -> Result<Wish, Refusal> {
     check_form(&form)?;
     let metadata = Metadata { name: form.name.clone(), ..Metadata::default() };
-    let accepted = metadata.accept(&tenant.name).map_err(|refusal| Refusal { field: Some("/name".to_owned()), ..refusal })?;
+    let accepted =
+        metadata.accept(&tenant.name).map_err(|refusal| Refusal { field: Some("/name".to_owned()), ..refusal })?;
     let spec = spec(&form, tenant.pod_security).to_string();
     let typed = serde_json::to_string(&form).expect("the typed form is plain data");
     Ok(Wish { accepted, form: Form::Typed(typed), spec, clusters: form.clusters })
@@ -178,9 +182,13 @@ fn spec(form: &ApplicationForm, security: PodSecurity) -> Value {
     let mut traits = vec![json!({ "type": "scaler", "properties": { "replicas": form.replicas.unwrap_or(1) } })];
     if security == PodSecurity::Restricted {
         let user = form.run_as_user.unwrap_or(RUN_AS_USER);
-        traits.push(json!({ "type": "securitycontext", "properties": { "dropCapabilities": ["ALL"], "runAsUser": user } }));
+        traits.push(
+            json!({ "type": "securitycontext", "properties": { "dropCapabilities": ["ALL"], "runAsUser": user } }),
+        );
         let seccomp = json!({ "type": "RuntimeDefault" });
-        traits.push(json!({ "type": "podsecuritycontext", "properties": { "runAsUser": user, "seccompProfile": seccomp } }));
+        traits.push(
+            json!({ "type": "podsecuritycontext", "properties": { "runAsUser": user, "seccompProfile": seccomp } }),
+        );
     }
     json!({ "components": [{ "name": form.name, "type": "webservice", "properties": properties, "traits": traits }] })
 }
@@ -222,7 +230,10 @@ mod tests {
         let wish = ask(json!({ "name": "shop", "image": "nginx:1", "replicas": 3, "port": 80 })).unwrap();
         let spec: Value = serde_json::from_str(&wish.spec).unwrap();
         let component = &spec["components"][0];
-        assert_eq!(component["properties"], json!({ "image": "nginx:1", "ports": [{ "port": 80, "expose": true }], "exposeType": "ClusterIP" }));
+        assert_eq!(
+            component["properties"],
+            json!({ "image": "nginx:1", "ports": [{ "port": 80, "expose": true }], "exposeType": "ClusterIP" })
+        );
         assert_eq!(component["traits"], json!([{ "type": "scaler", "properties": { "replicas": 3 } }]));
     }
 
@@ -267,8 +278,14 @@ mod tests {
             ask(document).unwrap_err()
         };
         assert_eq!(with("/kind", json!("Deployment")).field.as_deref(), Some("/kind"));
-        assert_eq!(with("/metadata", json!({ "name": "shop", "namespace": "other-apps" })).reason, Reason::ApplicationNamespace);
-        assert_eq!(with("/metadata", json!({ "name": "shop", "annotations": { "app.oam.dev/username": "x" } })).reason, Reason::ApplicationInvalid);
+        assert_eq!(
+            with("/metadata", json!({ "name": "shop", "namespace": "other-apps" })).reason,
+            Reason::ApplicationNamespace
+        );
+        assert_eq!(
+            with("/metadata", json!({ "name": "shop", "annotations": { "app.oam.dev/username": "x" } })).reason,
+            Reason::ApplicationInvalid
+        );
         assert_eq!(with("/spec", json!({ "components": [] })).field.as_deref(), Some("/spec/components"));
         assert_eq!(with("/spec/components/0/type", json!(7)).field.as_deref(), Some("/spec/components/0/type"));
         assert_eq!(with("/metadata", json!({})).reason, Reason::NameInvalid);

@@ -13,7 +13,11 @@ use kubenova_store::applications;
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/apps/{application}", tag = "applications", operation_id = "getApplication",
     params(("tenant" = String, Path, description = "Id or name"), ("application" = String, Path, description = "Name")),
     responses((status = 200, description = "The application", body = Application)))]
-pub async fn get(State(state): State<AppState>, ask: Ask, Path((named, name)): Path<(String, String)>) -> Result<Response, ApiError> {
+pub async fn get(
+    State(state): State<AppState>,
+    ask: Ask,
+    Path((named, name)): Path<(String, String)>,
+) -> Result<Response, ApiError> {
     let mut connection = state.store.read().await?;
     let tenant = tenants::find(&mut connection, &ask, &named).await?;
     let application = found(applications::find(&mut connection, tenant.id, &name).await?, &name)?;

@@ -36,7 +36,8 @@ pub async fn list(
     let more = page.cut(&mut applications);
     let ids: Vec<ApplicationId> = applications.iter().map(|application| application.id).collect();
     let targets = applications::targets(&mut connection, &ids).await?;
-    let next_cursor = applications.last().filter(|_| more).map(|last| cursor::after(LIST, &filter, &last.id.to_string()));
+    let next_cursor =
+        applications.last().filter(|_| more).map(|last| cursor::after(LIST, &filter, &last.id.to_string()));
     let items = applications.iter().map(|application| show::application(&tenant, application, &targets)).collect();
     Ok(Json(List { items, next_cursor }))
 }

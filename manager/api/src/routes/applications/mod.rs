@@ -19,14 +19,20 @@ use kubenova_store::{placements, pool::Connection};
 
 /// The application, or the refusal that says there is none.
 pub(crate) fn found(application: Option<Application>, named: &str) -> Result<Application, Refusal> {
-    application.ok_or_else(|| Refusal::new(Reason::ApplicationNotFound, format!("the tenant has no application {named:?}")))
+    application
+        .ok_or_else(|| Refusal::new(Reason::ApplicationNotFound, format!("the tenant has no application {named:?}")))
 }
 
 /// The clusters that a request names, or the tenant's only one. Names are looked up among the tenant's placements alone,
 /// so nobody learns here which other clusters exist.
-async fn choose_clusters(connection: &mut Connection, tenant: &Tenant, named: Option<&[String]>) -> Result<Vec<ClusterId>, ApiError> {
+async fn choose_clusters(
+    connection: &mut Connection,
+    tenant: &Tenant,
+    named: Option<&[String]>,
+) -> Result<Vec<ClusterId>, ApiError> {
     let placed = placements::of_tenants(connection, &[tenant.id]).await?;
-    let named = named.map(|named| named.iter().map(|text| resolve(&placed, text)).collect::<Result<Vec<_>, _>>()).transpose();
+    let named =
+        named.map(|named| named.iter().map(|text| resolve(&placed, text)).collect::<Result<Vec<_>, _>>()).transpose();
     let ids: Vec<ClusterId> = placed.iter().map(|placement| placement.cluster_id.clone()).collect();
     // Which of several things is wrong: no placement at all comes first.
     if ids.is_empty() {
@@ -42,5 +48,7 @@ fn resolve(placed: &[Placement], text: &str) -> Result<ClusterId, Refusal> {
         ClusterRef::Name(name) => placement.cluster_name == *name,
     };
     let found = placed.iter().find(is).map(|placement| placement.cluster_id.clone());
-    found.ok_or_else(|| Refusal::at(Reason::NotPlaced, "/clusters", format!("the tenant is not on cluster \"{reference}\"")))
+    found.ok_or_else(|| {
+        Refusal::at(Reason::NotPlaced, "/clusters", format!("the tenant is not on cluster \"{reference}\""))
+    })
 }

@@ -36,9 +36,13 @@ pub async fn remove(
     let change = Change::ApplicationDeleted { tenant: tenant.name.clone(), application: application.clone() };
     let announced = writer.announce(&clusters, &change).await?;
     applications::remove(writer.connection(), application.id).await?;
-    writer.audit(ask.action, "delete", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
+    writer
+        .audit(ask.action, "delete", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
+        .await?;
 
-    let body =
-        ApplicationAccepted { application: show::application(&tenant, &application, &targets), commands: show::announced(&announced) };
+    let body = ApplicationAccepted {
+        application: show::application(&tenant, &application, &targets),
+        commands: show::announced(&announced),
+    };
     Reply::accepted().operations(&announced).commit(writer, params.dry_run, &body, &body).await
 }

@@ -41,7 +41,8 @@ pub async fn replace(
     let before = found(applications::find_to_change(writer.connection(), tenant.id, &name).await?, &name)?;
     ask.matches(&answer::etag(&before.id, before.generation))?;
     if wish.accepted.name != before.name {
-        let detail = format!("the body names \"{}\", the path \"{}\"; a name cannot change", wish.accepted.name, before.name);
+        let detail =
+            format!("the body names \"{}\", the path \"{}\"; a name cannot change", wish.accepted.name, before.name);
         return Err(Refusal::at(Reason::FieldInvalid, "/name", detail).into());
     }
     let were = ids(applications::targets(writer.connection(), &[before.id]).await?);
@@ -65,11 +66,15 @@ pub async fn replace(
     let gone = Change::ApplicationDeleted { tenant: tenant.name.clone(), application: application.clone() };
     let mut announced = writer.announce(&clusters, &change).await?;
     announced.extend(writer.announce(&left, &gone).await?);
-    writer.audit(ask.action, "replace", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
+    writer
+        .audit(ask.action, "replace", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
+        .await?;
 
     let targets = applications::targets(writer.connection(), &[application.id]).await?;
-    let body =
-        ApplicationAccepted { application: show::application(&tenant, &application, &targets), commands: show::announced(&announced) };
+    let body = ApplicationAccepted {
+        application: show::application(&tenant, &application, &targets),
+        commands: show::announced(&announced),
+    };
     Reply::accepted()
         .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
         .etag(answer::etag(&application.id, application.generation))

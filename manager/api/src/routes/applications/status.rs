@@ -10,7 +10,11 @@ use kubenova_api_types::{
     applications::{ApplicationClusterStatus, ApplicationStatus},
     clusters::Observed,
 };
-use kubenova_core::{application::Application, cluster::ClusterId, command::{Command, CommandState}};
+use kubenova_core::{
+    application::Application,
+    cluster::ClusterId,
+    command::{Command, CommandState},
+};
 use kubenova_store::{applications, commands, wire};
 
 /// Read how an application does on each cluster. What came from a cluster says as of when.
@@ -51,7 +55,11 @@ pub async fn status(
 #[utoipa::path(get, path = "/users/{tenant}/apps/{application}/status", tag = "applications", operation_id = "getApplicationStatusAtRoot",
     params(("tenant" = String, Path, description = "Id or name"), ("application" = String, Path, description = "Name")),
     responses((status = 200, description = "Its status", body = ApplicationStatus)))]
-pub async fn status_at_root(state: State<AppState>, ask: Ask, names: Path<(String, String)>) -> Result<Json<ApplicationStatus>, ApiError> {
+pub async fn status_at_root(
+    state: State<AppState>,
+    ask: Ask,
+    names: Path<(String, String)>,
+) -> Result<Json<ApplicationStatus>, ApiError> {
     status(state, ask, names).await
 }
 
@@ -60,7 +68,11 @@ pub async fn status_at_root(state: State<AppState>, ask: Ask, names: Path<(Strin
 fn ready(application: &Application, command: &Command, observed: Option<&Observed>) -> bool {
     let wished = command.generation == application.generation;
     match observed {
-        Some(observed) => wished && observed.ready && observed.revision.parse().is_ok_and(|revision: i64| revision >= command.revision),
+        Some(observed) => {
+            wished
+                && observed.ready
+                && observed.revision.parse().is_ok_and(|revision: i64| revision >= command.revision)
+        }
         None => wished && command.state == CommandState::Succeeded,
     }
 }

@@ -41,7 +41,11 @@ pub async fn create(
     writer.audit(ask.action, "create", &format!("cluster/{}", cluster.id), None).await?;
 
     cluster.revision = announced.iter().map(|one| one.revision).max().unwrap_or_default();
-    let shown = ClusterCreated { cluster: show::cluster(&cluster), enrollment: ticket.shown, commands: show::announced(&announced) };
+    let shown = ClusterCreated {
+        cluster: show::cluster(&cluster),
+        enrollment: ticket.shown,
+        commands: show::announced(&announced),
+    };
     let mut kept = shown.clone();
     kept.enrollment.token = None;
     Reply::created()

@@ -47,7 +47,10 @@ pub async fn enroll(
     writer.audit(ask.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
 
     let kept = Enrollment { token: None, ..ticket.shown.clone() };
-    Reply::created().location(format!("/api/v1/clusters/{}", cluster.id)).commit(writer, params.dry_run, &ticket.shown, &kept).await
+    Reply::created()
+        .location(format!("/api/v1/clusters/{}", cluster.id))
+        .commit(writer, params.dry_run, &ticket.shown, &kept)
+        .await
 }
 
 /// A fresh token: what is kept of it, and what is shown once.

@@ -21,7 +21,9 @@ pub async fn get(State(state): State<AppState>, ask: Ask, Path(named): Path<Stri
     let cluster = found(clusters::find(&mut connection, &named).await?, &named)?;
     let tokens = enrollments::of_cluster(&mut connection, &cluster.id).await?;
     let key = ObjectKey::ClusterConfig.to_string();
-    let heard = Heard::read(&mut connection, &state, ask.now, std::slice::from_ref(&cluster.id), std::slice::from_ref(&key)).await?;
+    let heard =
+        Heard::read(&mut connection, &state, ask.now, std::slice::from_ref(&cluster.id), std::slice::from_ref(&key))
+            .await?;
     let mut body = show::cluster(&cluster);
     body.connection = heard.connection(&cluster.id).as_str().to_owned();
     body.session = heard.session(&cluster.id);

@@ -29,7 +29,11 @@ pub struct ListParams {
 /// List clusters, oldest first.
 #[utoipa::path(get, path = "/api/v1/clusters", tag = "clusters", operation_id = "listClusters", params(ListParams),
     responses((status = 200, description = "One page", body = List<Cluster>)))]
-pub async fn list(State(state): State<AppState>, ask: Ask, Params(params): Params<ListParams>) -> Result<Json<List<Cluster>>, ApiError> {
+pub async fn list(
+    State(state): State<AppState>,
+    ask: Ask,
+    Params(params): Params<ListParams>,
+) -> Result<Json<List<Cluster>>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
     let mut connection = state.store.read().await?;
     let mut clusters = clusters::list(&mut connection, &page).await?;

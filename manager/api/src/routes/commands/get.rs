@@ -17,7 +17,11 @@ use kubenova_store::commands;
 #[utoipa::path(get, path = "/api/v1/commands/{command}", tag = "commands", operation_id = "getCommand",
     params(("command" = String, Path, description = "Id")),
     responses((status = 200, description = "The command", body = Command)))]
-pub async fn get(State(state): State<AppState>, ask: Ask, Path(named): Path<String>) -> Result<Json<Command>, ApiError> {
+pub async fn get(
+    State(state): State<AppState>,
+    ask: Ask,
+    Path(named): Path<String>,
+) -> Result<Json<Command>, ApiError> {
     let mut connection = state.store.read().await?;
     let command = match CommandId::parse(&named) {
         Some(id) => commands::find(&mut connection, id).await?,

@@ -41,22 +41,33 @@ pub struct CommandParams {
 /// List commands, newest first.
 #[utoipa::path(get, path = "/api/v1/commands", tag = "commands", operation_id = "listCommands", params(CommandParams),
     responses((status = 200, description = "One page", body = List<Command>)))]
-pub async fn list(State(state): State<AppState>, ask: Ask, Params(params): Params<CommandParams>) -> Result<Json<List<Command>>, ApiError> {
+pub async fn list(
+    State(state): State<AppState>,
+    ask: Ask,
+    Params(params): Params<CommandParams>,
+) -> Result<Json<List<Command>>, ApiError> {
     let mut connection = state.store.read().await?;
     let filter = filter(&mut connection, &ask, &params).await?;
     let text = format!("{:?}", (&filter.cluster, filter.tenant, &filter.application, filter.state)).replace('\n', " ");
     let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
     let mut commands = commands::list(&mut connection, &filter, &page).await?;
     let more = page.cut(&mut commands);
-    let next_cursor = commands.last().filter(|_| more).map(|command| cursor::after(LIST, &text, &command.id.to_string()));
+    let next_cursor =
+        commands.last().filter(|_| more).map(|command| cursor::after(LIST, &text, &command.id.to_string()));
     Ok(Json(List { items: commands.iter().map(|command| show::command(command, ask.now)).collect(), next_cursor }))
 }
 
 async fn filter(connection: &mut Connection, ask: &Ask, params: &CommandParams) -> Result<CommandFilter, ApiError> {
     let state = params.state.as_deref().map(|text| {
-        CommandState::parse(text).ok_or_else(|| Refusal::new(Reason::QueryInvalid, format!("{text:?} is no state of a command")))
+        CommandState::parse(text)
+            .ok_or_else(|| Refusal::new(Reason::QueryInvalid, format!("{text:?} is no state of a command")))
     });
-    let mut filter = CommandFilter { tenant: ask.reach.tenant(), application: params.application.clone(), state: state.transpose()?, cluster: None };
+    let mut filter = CommandFilter {
+        tenant: ask.reach.tenant(),
+        application: params.application.clone(),
+        state: state.transpose()?,
+        cluster: None,
+    };
     if let Some(named) = &params.tenant {
         filter.tenant = Some(tenants::find(connection, ask, named).await?.id);
     }
@@ -67,7 +78,9 @@ async fn filter(connection: &mut Connection, ask: &Ask, params: &CommandParams) 
             Some(tenant) => Some(placements::of_tenants(connection, &[tenant]).await?),
             None => None,
         };
-        let visible = cluster.as_ref().ok().filter(|cluster| placed.as_ref().is_none_or(|placed| placed.iter().any(|one| one.cluster_id == cluster.id)));
+        let visible = cluster.as_ref().ok().filter(|cluster| {
+            placed.as_ref().is_none_or(|placed| placed.iter().any(|one| one.cluster_id == cluster.id))
+        });
         filter.cluster = match visible {
             Some(cluster) => Some(cluster.id.clone()),
             None => Some(found(None, &named)?.id),

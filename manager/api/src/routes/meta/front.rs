@@ -12,6 +12,9 @@ const PAGE: &str = include_str!("front.html");
     responses((status = 200, description = "A page", body = String, content_type = "text/html")))]
 pub async fn get() -> Response {
     const POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
-    let headers = [(header::CONTENT_TYPE, "text/html; charset=utf-8"), (POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")];
+    let headers = [
+        (header::CONTENT_TYPE, "text/html; charset=utf-8"),
+        (POLICY, "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"),
+    ];
     (headers, PAGE).into_response()
 }

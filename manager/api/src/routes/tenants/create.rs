@@ -60,8 +60,9 @@ pub async fn create(
 
 fn wished(ask: &Ask, body: &TenantCreate) -> Result<Tenant, Refusal> {
     let pod_security = body.pod_security.as_deref().map(|text| {
-        PodSecurity::parse(text)
-            .ok_or_else(|| Refusal::at(Reason::FieldInvalid, "/podSecurity", format!("{text:?} is neither baseline nor restricted")))
+        PodSecurity::parse(text).ok_or_else(|| {
+            Refusal::at(Reason::FieldInvalid, "/podSecurity", format!("{text:?} is neither baseline nor restricted"))
+        })
     });
     let tenant = Tenant {
         id: TenantId(random::uuid_v7()),

@@ -18,7 +18,11 @@ const LIST: &str = "tenants";
 /// List tenants, oldest first: all, or the one that the caller is limited to.
 #[utoipa::path(get, path = "/api/v1/tenants", tag = "tenants", operation_id = "listTenants", params(ListParams),
     responses((status = 200, description = "One page", body = List<Tenant>)))]
-pub async fn list(State(state): State<AppState>, ask: Ask, Params(params): Params<ListParams>) -> Result<Json<List<Tenant>>, ApiError> {
+pub async fn list(
+    State(state): State<AppState>,
+    ask: Ask,
+    Params(params): Params<ListParams>,
+) -> Result<Json<List<Tenant>>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
     let mut connection = state.store.read().await?;
     let mut tenants = tenants::list(&mut connection, &page, ask.reach.tenant()).await?;

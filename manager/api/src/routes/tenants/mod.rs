@@ -25,7 +25,11 @@ pub(crate) async fn hold(connection: &mut Connection, ask: &Ask, named: &str) ->
 }
 
 /// The clusters with these ids or names, each once; all of them must exist and take changes.
-async fn clusters_to_change(connection: &mut Connection, named: &[String], field: &str) -> Result<Vec<Cluster>, ApiError> {
+async fn clusters_to_change(
+    connection: &mut Connection,
+    named: &[String],
+    field: &str,
+) -> Result<Vec<Cluster>, ApiError> {
     let wanted: Vec<ClusterRef> = named.iter().map(|text| ClusterRef::parse(text)).collect();
     let found = clusters::find_all(connection, &wanted).await?;
     let is = |cluster: &Cluster, wanted: &ClusterRef| match wanted {

@@ -13,7 +13,11 @@ use kubenova_store::{placements, wire};
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/placements", tag = "tenants", operation_id = "listPlacements",
     params(("tenant" = String, Path, description = "Id or name")),
     responses((status = 200, description = "All placements", body = List<Placement>)))]
-pub async fn list(State(state): State<AppState>, ask: Ask, Path(named): Path<String>) -> Result<Json<List<Placement>>, ApiError> {
+pub async fn list(
+    State(state): State<AppState>,
+    ask: Ask,
+    Path(named): Path<String>,
+) -> Result<Json<List<Placement>>, ApiError> {
     let mut connection = state.store.read().await?;
     let tenant = tenants::find(&mut connection, &ask, &named).await?;
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;

@@ -45,7 +45,11 @@ pub struct UsageParams {
 /// List usage by tenant, cluster and window, oldest first, with sums over the whole filter.
 #[utoipa::path(get, path = "/api/v1/usage", tag = "usage", operation_id = "listUsage", params(UsageParams),
     responses((status = 200, description = "One page and the sums", body = UsageList)))]
-pub async fn list(State(state): State<AppState>, ask: Ask, Params(params): Params<UsageParams>) -> Result<Json<UsageList>, ApiError> {
+pub async fn list(
+    State(state): State<AppState>,
+    ask: Ask,
+    Params(params): Params<UsageParams>,
+) -> Result<Json<UsageList>, ApiError> {
     let mut connection = state.store.read().await?;
     let filter = filter(&mut connection, &ask, &params).await?;
     let text = format!("{filter:?}").replace('\n', " ");
@@ -83,7 +87,9 @@ async fn filter(connection: &mut Connection, ask: &Ask, params: &UsageParams) ->
 
 fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
     text.map(|text| {
-        text.parse().map_err(|_| Refusal::new(Reason::QueryInvalid, format!("{name} is {text:?}, not a time such as 2026-01-31T00:00:00Z")))
+        text.parse().map_err(|_| {
+            Refusal::new(Reason::QueryInvalid, format!("{name} is {text:?}, not a time such as 2026-01-31T00:00:00Z"))
+        })
     })
     .transpose()
 }
@@ -97,7 +103,9 @@ fn row(row: &Row) -> UsageRow {
         cluster_id: row.cluster.to_string(),
         cluster_name: row.cluster_name.clone(),
         window_start,
-        window_end: window_start.saturating_add(SignedDuration::from_secs(row.window.seconds.into())).unwrap_or(Timestamp::MAX),
+        window_end: window_start
+            .saturating_add(SignedDuration::from_secs(row.window.seconds.into()))
+            .unwrap_or(Timestamp::MAX),
         revision: u32::try_from(row.revision).unwrap_or_default(),
         quantities: quantities(&row.quantities),
         coverage_ms: row.coverage_ms.to_string(),

@@ -1,0 +1,78 @@
+//! Steps that several stories share: order something over REST, wait until it is so, and say what was seen when not.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use kubenova_env::poll::{self, Step};
+use serde_json::{Value, json};
+
+use crate::platform::Platform;
+use crate::site::{Site, text};
+
+/// Orders a tenant on clusters; returns the answer.
+pub async fn create_tenant(platform: &Platform, name: &str, clusters: &[&str]) -> Result<Value> {
+    platform.rest.post("/api/v1/tenants", &json!({ "name": name, "clusters": clusters })).await?.expect(202)
+}
+
+/// A web application with one CPU tenth and 64 MiB a replica.
+pub fn web_application(name: &str, replicas: u32, clusters: &[&str]) -> Value {
+    json!({ "name": name, "image": "shop/web:1", "replicas": replicas, "port": 80, "cpu": "100m", "memory": "64Mi", "clusters": clusters })
+}
+
+/// Waits until every command of a list has this state; a command that ended otherwise fails at once.
+pub async fn wait_commands(platform: &Platform, commands: &Value, state: &str, within: Duration) -> Result<()> {
+    for command in commands.as_array().context("a list of commands")? {
+        wait_command(platform, &text(command, "/id")?, state, within).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a command has this state.
+pub async fn wait_command(platform: &Platform, id: &str, state: &str, within: Duration) -> Result<Value> {
+    let terminal = ["succeeded", "failed", "refused", "cancelled", "superseded", "expired"];
+    poll::until(format!("command {id} to be {state}"), within, || async {
+        let answer = match platform.rest.get(&format!("/api/v1/commands/{id}")).await {
+            Ok(answer) => answer,
+            Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
+        };
+        let now = answer.body["state"].as_str().unwrap_or_default().to_owned();
+        if now != state && terminal.contains(&now.as_str()) {
+            bail!("command ended as {now}: {}", answer.body);
+        }
+        let seen = answer.body.to_string();
+        Ok(Step::when(now == state, answer.body, seen))
+    })
+    .await
+}
+
+/// Waits until all commands to a cluster have succeeded.
+pub async fn wait_all_succeeded(platform: &Platform, site: &Site, within: Duration) -> Result<()> {
+    let path = format!("/api/v1/commands?cluster={}", site.id);
+    poll::until(format!("all commands of {} to succeed", site.name), within, || async {
+        let body = match platform.rest.get(&path).await {
+            Ok(answer) => answer.body,
+            Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
+        };
+        let items = body["items"].as_array().cloned().unwrap_or_default();
+        let done = !items.is_empty() && items.iter().all(|item| item["state"] == "succeeded");
+        let seen: Vec<String> = items
+            .iter()
+            .map(|item| format!("{} {} {} {}", item["kind"], item["state"], item["reason"], item["message"]))
+            .collect();
+        Ok(Step::when(done, (), seen.join("; ")))
+    })
+    .await
+}
+
+/// Ready pods of an application in a cluster, read by kubectl.
+pub fn ready_pods(site: &Site, tenant: &str, application: &str) -> Result<usize> {
+    let selector = format!("app.oam.dev/name={application}");
+    let namespace = format!("{tenant}-apps");
+    let printed = site.cluster.kubectl_ok(&["get", "pods", "-n", &namespace, "-l", &selector, "-o", "json"])?;
+    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+    let ready = |pod: &&Value| {
+        let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+        conditions.is_some_and(|all| all.iter().any(|it| it["type"] == "Ready" && it["status"] == "True"))
+    };
+    Ok(list["items"].as_array().map(|pods| pods.iter().filter(ready).count()).unwrap_or_default())
+}

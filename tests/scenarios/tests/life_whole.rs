@@ -1,0 +1,136 @@
+//! The main job: two sovereign clusters, a tenant on both, applications, status back, usage in the ledger and on the bus.
+//! Everything is ordered over REST and read independently: kubectl, the `nats` CLI, SQL.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::story;
+
+/// Installing Capsule and KubeVela on a busy machine.
+const COMPONENTS_MAX: Duration = Duration::from_secs(240);
+const ORDER_MAX: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn life_whole_turn_of_the_ring() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let alpha = Site::join(&platform, "alpha", 1).await?;
+    let beta = Site::join(&platform, "beta", 2).await?;
+    let captures = [alpha.cluster.capture_syns()?, beta.cluster.capture_syns()?];
+
+    // The Operator, and nobody else, installs the components.
+    for site in [&alpha, &beta] {
+        site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+        story::wait_all_succeeded(&platform, site, ORDER_MAX).await?;
+    }
+
+    let tenant = story::create_tenant(&platform, "acme", &["alpha", "beta"]).await?;
+    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
+
+    // With several placements an application names its clusters.
+    let mut unplaced = story::web_application("nowhere", 1, &[]);
+    unplaced.as_object_mut().context("an object")?.remove("clusters");
+    let refused = platform.rest.post("/api/v1/tenants/acme/apps", &unplaced).await?.expect(422)?;
+    assert_eq!(refused["reason"], "PLACEMENT_REQUIRED", "{refused}");
+
+    let shop = story::web_application("shop", 3, &["alpha", "beta"]);
+    let accepted = platform.rest.post("/users/acme/apps", &shop).await?.expect(202)?;
+    let only_alpha = story::web_application("cron", 2, &["alpha"]);
+    let accepted_alpha = platform.rest.post("/api/v1/tenants/acme/apps", &only_alpha).await?.expect(202)?;
+    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+    story::wait_commands(&platform, &accepted_alpha["commands"], "succeeded", ORDER_MAX).await?;
+
+    // Independent reading: kubectl in each cluster.
+    assert_eq!(story::ready_pods(&alpha, "acme", "shop")?, 3);
+    assert_eq!(story::ready_pods(&beta, "acme", "shop")?, 3);
+    assert_eq!(story::ready_pods(&alpha, "acme", "cron")?, 2);
+    assert_eq!(story::ready_pods(&beta, "acme", "cron")?, 0);
+    let absent = beta.cluster.kubectl(&["get", "applications.core.oam.dev", "cron", "-n", "acme-apps"])?;
+    assert!(!absent.status.success(), "what is placed on alpha only is not on beta");
+
+    status_comes_back(&platform).await?;
+    usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
+    the_wire_is_readable(&platform, &alpha)?;
+
+    // Every connection that crossed an uplink was opened by the cluster, towards the hub or the Manager.
+    for (site, capture) in [&alpha, &beta].into_iter().zip(&captures) {
+        let seen = capture.seen();
+        for syn in &seen {
+            let from_cluster =
+                syn.source.ip().to_string().starts_with(&format!("10.77.{}.", site.cluster.network().index()));
+            assert!(from_cluster, "a connection was opened towards cluster {}: {syn:?}", site.name);
+            assert_eq!(syn.destination.ip().to_string(), "10.77.0.1", "{syn:?}");
+        }
+        for pod in site.cluster.pods().labelled("app.kubernetes.io/name=kubenova-operator") {
+            assert!(pod.listening_sockets().is_empty(), "the Operator listens on {:?}", pod.listening_sockets());
+        }
+        let touched = site
+            .cluster
+            .audit()?
+            .into_iter()
+            .filter(|event| event.source_ips.iter().any(|ip| ip == "10.77.0.1"))
+            .count();
+        assert_eq!(touched, 0, "requests from the Manager's address in the audit log of {}", site.name);
+    }
+    Ok(())
+}
+
+async fn status_comes_back(platform: &Platform) -> Result<()> {
+    poll::until("status of shop on both clusters over REST", ORDER_MAX, || async {
+        let body = platform.rest.get("/api/v1/tenants/acme/apps/shop/status").await?.expect(200)?;
+        let clusters = body["clusters"].as_array().cloned().unwrap_or_default();
+        let all = clusters.len() == 2
+            && clusters.iter().all(|it| it["ready"] == true && it.pointer("/observed/asOf").is_some());
+        Ok(Step::when(all, (), body.to_string()))
+    })
+    .await
+}
+
+/// The sum a subscriber adds up by id equals the ledger's, read by SQL and over REST.
+async fn usage_is_in_the_ledger_and_on_the_bus(platform: &Platform, tenant_id: &str, sites: [&Site; 2]) -> Result<()> {
+    for site in sites {
+        let path = format!("/api/v1/usage?tenant={tenant_id}&cluster={}", site.id);
+        poll::until(format!("usage with pods of {} over REST", site.name), ORDER_MAX, || async {
+            let body = platform.rest.get(&path).await?.expect(200)?;
+            let pods = body.pointer("/totals/podCountMs").and_then(serde_json::Value::as_str).unwrap_or("0").to_owned();
+            Ok(Step::when(pods.parse::<i128>().unwrap_or_default() > 0, (), body.to_string()))
+        })
+        .await?;
+    }
+    let rows = platform.postgres.query("kubenova", "select count(*) from ledger where pod_count_ms > 0")?;
+    assert!(rows.trim().parse::<u64>().unwrap_or_default() >= 2, "ledger rows with pods: {rows}");
+    let nats = platform.nats()?;
+    poll::until("one billing event a ledger row", ORDER_MAX, || async {
+        let subjects = nats.run(&["stream", "subjects", "KN_BILL", "--json"])?;
+        let count: u64 = serde_json::from_str::<std::collections::BTreeMap<String, u64>>(&subjects)
+            .unwrap_or_default()
+            .values()
+            .sum();
+        let ledger = platform.postgres.query("kubenova", "select count(*) from ledger")?;
+        Ok(Step::when(
+            count > 0 && ledger.trim() == count.to_string(),
+            (),
+            format!("ledger {}, events {count}", ledger.trim()),
+        ))
+    })
+    .await
+}
+
+/// What people see with the read-only context.
+fn the_wire_is_readable(platform: &Platform, site: &Site) -> Result<()> {
+    let nats = platform.nats()?;
+    let streams = nats.run(&["stream", "ls", "--names"])?;
+    for name in ["KN_CMD", "KN_STS", "KN_USE", "KN_BILL"] {
+        assert!(streams.contains(name), "{streams}");
+    }
+    let info = nats.run(&["stream", "info", "KN_CMD"])?;
+    assert!(info.contains("KN_CMD"), "{info}");
+    let command =
+        nats.run(&["stream", "get", "KN_CMD", "--last-for", &format!("kn.v1.cmd.s0.{}.apply-application", site.id)])?;
+    assert!(command.contains("Kn-Signature") && command.contains("core.oam.dev"), "{command}");
+    nats.refused(&["stream", "purge", "KN_CMD", "--force"])?;
+    nats.refused(&["stream", "rm", "KN_CMD", "--force"])?;
+    Ok(())
+}
