@@ -78,6 +78,7 @@ pub fn refused(refusal: Refusal) -> Response {
 
 /// Answer of a handler that panicked.
 #[must_use]
+#[expect(clippy::needless_pass_by_value, reason = "the shape that CatchPanicLayer wants")]
 pub fn panicked(cause: Box<dyn std::any::Any + Send>) -> Response {
     let text = cause.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| cause.downcast_ref::<String>().cloned()).unwrap_or_default();

@@ -101,13 +101,13 @@ fn observed_object(object: ObjectStatus, as_of: jiff::Timestamp) -> Result<Obser
         object_key: object.key,
         revision,
         absent: object.absent,
-        conditions: object.conditions.into_iter().map(condition).collect(),
+        conditions: object.conditions.iter().map(condition).collect(),
         detail,
         as_of,
     })
 }
 
-fn condition(condition: Condition) -> Value {
+fn condition(condition: &Condition) -> Value {
     json!({
         "type": condition.r#type,
         "status": condition.status,

@@ -189,7 +189,7 @@ async fn note(store: &Store, message: &Message) {
         Ok(true) => {}
         Ok(false) => tracing::debug!(cluster.id = %cluster, session = pulse.session, "a heartbeat of another session"),
         Err(error) => {
-            tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat")
+            tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat");
         }
     }
 }

@@ -42,7 +42,7 @@ impl FenceKeeper {
             match read(ctx, records).await {
                 Ok((stored, now)) => return Some(Self(Mutex::new(Known { now, stored }))),
                 Err(error) => {
-                    tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the fence; trying again")
+                    tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the fence; trying again");
                 }
             }
             tokio::select! {

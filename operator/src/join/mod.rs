@@ -53,7 +53,7 @@ pub async fn prepare(apiserver: &Apiserver, shutdown: &Shutdown) -> Result<Optio
             Ok(here) => return Ok(Some(here)),
             Err(error) if error.is_not_found() => return Err(JoinError::CrdMissing),
             Err(error) => {
-                tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster; trying again")
+                tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster; trying again");
             }
         }
         if pause(shutdown, wait).await.is_none() {
@@ -207,6 +207,7 @@ async fn enroll(
     Ok(identity)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn keys_fault(error: identity::MakeError) -> Fault {
     Fault::new(
         condition::IDENTITY_ISSUED,

@@ -145,7 +145,7 @@ impl Held {
                     return None;
                 }
                 Ok(Err(error)) => {
-                    tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not renew the lease")
+                    tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not renew the lease");
                 }
                 Err(_) => tracing::warn!("could not renew the lease in time"),
             }

@@ -148,7 +148,7 @@ impl Running {
                     open.push((window, report));
                 }
                 ReportState::Sealed => {
-                    newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone())))
+                    newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone())));
                 }
             }
         }

@@ -202,7 +202,7 @@ async fn repeat(ctx: &Context) {
                 return;
             }
             Err(error) => {
-                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not list the inbox to repeat its outcomes")
+                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not list the inbox to repeat its outcomes");
             }
         }
         tokio::time::sleep(wait).await;

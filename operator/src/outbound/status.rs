@@ -187,7 +187,7 @@ async fn refresh_until_done(ctx: &Context) {
         match refresh(ctx).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the cluster's objects for a snapshot")
+                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the cluster's objects for a snapshot");
             }
         }
         tokio::time::sleep(wait).await;

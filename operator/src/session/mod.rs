@@ -154,7 +154,8 @@ async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection,
 
 fn connect_fault(error: &BusError) -> Fault {
     let cause = telemetry::chain(error);
-    let lower = cause.to_ascii_lowercase();
+    // The cause alone: the URLs in the message say "tls" too.
+    let lower = std::error::Error::source(error).map(telemetry::chain).unwrap_or_default().to_ascii_lowercase();
     let (reason, remedy) = if lower.contains("authorization") {
         (
             "CredentialsRefused",

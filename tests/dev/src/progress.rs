@@ -136,7 +136,7 @@ impl Progress {
                 say(&format!("{CLEAR}{count} {name}: {}", plan::exactly(took)));
             }
             (Display::Live, End::Failed) => {
-                say(&format!("{CLEAR}{count} {name}: failed after {}", plan::exactly(took)))
+                say(&format!("{CLEAR}{count} {name}: failed after {}", plan::exactly(took)));
             }
             (Display::Lines, End::Done) => {
                 say(&format!("{count} {name}: done in {}", plan::exactly(took)));

@@ -3,7 +3,7 @@
 use super::{CONFLICTS_MAX, Dispatcher, Task, Trouble, annotations};
 use crate::apiserver::verbs;
 use kube::{Api, api::ObjectMeta};
-use kubenova_crds::cluster_config::{ClusterConfigSpec, ClusterConfigStatus, NAME, NovaClusterConfig, condition};
+use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition};
 use kubenova_operator_core::{
     observed,
     outcome::{Finding, State},
@@ -63,7 +63,7 @@ impl Dispatcher<'_> {
 }
 
 fn progress(live: &NovaClusterConfig) -> Finding {
-    let status = live.status.clone().unwrap_or_else(ClusterConfigStatus::default);
+    let status = live.status.clone().unwrap_or_default();
     for component in [condition::CAPSULE_READY, condition::CAPSULE_PROXY_READY, condition::KUBEVELA_READY] {
         let found = status.conditions.iter().find(|condition| condition.type_ == component);
         let Some(found) = found.filter(|condition| condition.observed_generation == live.metadata.generation) else {
