@@ -150,7 +150,7 @@ fn refusal(status: u16, body: &[u8]) -> Fault {
             format!("the Manager could not answer: {detail}; trying again"),
         );
     }
-    let remedy = "get a new token with POST /api/v1/clusters/{cluster}/tokens and install with it";
+    let remedy = "get a new token with POST /api/v1/clusters/<cluster>/enrollments and install with it";
     Fault::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))
 }
 

@@ -24,6 +24,8 @@ use crate::poll::{self, Step};
 
 /// Everything here takes seconds; a machine that compiles beside it takes ten times that.
 const STEP_MAX: Duration = Duration::from_secs(90);
+/// For a definition to reach the cache of KubeVela's webhook.
+const DEFINITIONS_SEEN_MAX: Duration = Duration::from_secs(30);
 /// The definitions the application needs, and two more for people; all 89 cost 2-3 s.
 const DEFINITIONS: [&str; 5] = ["webservice", "worker", "scaler", "securitycontext", "podsecuritycontext"];
 /// What an administrator of the test cluster is called.
@@ -118,9 +120,11 @@ pub async fn run_application(cluster: &Cluster) -> Result<Timings> {
     let file = cluster.folder().join("application.yaml");
     fs::write(&file, APPLICATION).with_context(|| format!("could not write {}", file.display()))?;
     let path = file.display().to_string();
-    cluster
-        .kubectl_ok(&["apply", "--server-side", "-f", &path, "--as", DEPLOYER])
-        .context("the deployer could not apply the application")?;
+    // KubeVela's webhook refuses a component whose definition its cache has not seen yet.
+    poll::until("KubeVela to accept the application", DEFINITIONS_SEEN_MAX, || async {
+        Ok(Step::from_attempt(cluster.kubectl_ok(&["apply", "--server-side", "-f", &path, "--as", DEPLOYER]).map(drop)))
+    })
+    .await?;
     timings.note("apply", &mut since);
     wait_running(cluster).await?;
     timings.note("running", &mut since);

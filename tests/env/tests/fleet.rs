@@ -1,7 +1,6 @@
 //! The fleet on its real servers: what it starts works, can be hurt on purpose, and ends whole.
 //!
-//! A test that needs the sandbox is written twice: a short one that enters it, and the story
-//! itself, ignored outside.
+//! A test that needs the sandbox runs itself again inside one.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -45,14 +44,22 @@ fn stand_in(folder: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Runs the ignored test `name` of this file inside the sandbox.
+/// Tells the story here when this is the sandbox, else runs the test `name` of this file inside one.
+fn in_sandbox(name: &str, story: impl Future<Output = Result<()>>) -> Result<()> {
+    if Sandbox::require().is_ok() {
+        return tokio::runtime::Runtime::new().context("no runtime")?.block_on(story);
+    }
+    inside(name)
+}
+
+/// Runs the test `name` of this file inside the sandbox.
 fn inside(name: &str) -> Result<()> {
     let runs = tempfile::tempdir().context("no folder for the run")?;
     let status = program(env!("CARGO_BIN_EXE_kubenova-sandbox"), runs.path())
         .env("KUBENOVA_BIN_DIR", stand_in(runs.path())?)
         .args(["--with-parent", "--"])
         .arg(std::env::current_exe().context("our own program")?)
-        .args(["--exact", name, "--ignored", "--nocapture"])
+        .args(["--exact", name, "--nocapture"])
         .status()
         .context("could not start the sandbox")?;
     if !status.success() {
@@ -66,11 +73,9 @@ fn inside(name: &str) -> Result<()> {
 
 #[test]
 fn a_cluster_runs_system_pods_and_can_be_hurt() {
-    inside("story_of_a_cluster").unwrap();
+    in_sandbox("a_cluster_runs_system_pods_and_can_be_hurt", Box::pin(story_of_a_cluster())).unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs inside the sandbox, through a_cluster_runs_system_pods_and_can_be_hurt"]
 async fn story_of_a_cluster() -> Result<()> {
     let mut cluster = Cluster::start(ClusterOptions::new("story", 7)).await?;
     let installed = components_by_hand::install(&cluster).await?;
@@ -311,11 +316,9 @@ fn writes_of_people_are_audited(cluster: &Cluster) -> Result<()> {
 
 #[test]
 fn the_hub_survives_kills() {
-    inside("story_of_the_hub").unwrap();
+    in_sandbox("the_hub_survives_kills", Box::pin(story_of_the_hub())).unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "runs inside the sandbox, through the_hub_survives_kills"]
 async fn story_of_the_hub() -> Result<()> {
     let sandbox = Sandbox::require()?;
     let mut postgres = Postgres::start(&sandbox).await?;

@@ -3,6 +3,7 @@
 //! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it), and
 //! the instruments that read independently of the product: [`rest`], [`nats_cli`].
 
+pub mod integral;
 pub mod nats_cli;
 pub mod platform;
 pub mod rest;

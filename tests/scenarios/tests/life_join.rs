@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::Site;
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::story;
 
 const JOIN_MAX: Duration = Duration::from_secs(90);
 
@@ -14,5 +16,26 @@ async fn life_join_one_cluster_with_one_token() -> anyhow::Result<()> {
     site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
     let seen = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?;
     assert_eq!(seen["connection"], "connected", "{seen}");
+    Ok(())
+}
+
+/// A person may order everything before the cluster exists: it waits in Postgres, visibly, and happens once it joins.
+#[tokio::test(flavor = "multi_thread")]
+async fn life_join_finds_what_was_ordered_before() -> anyhow::Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let created = platform.create_cluster("alpha").await?;
+    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
+    let shop = story::web_application("shop", 2, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
+    let first = text(&tenant, "/commands/0/id")?;
+    let queued = platform.rest.get(&format!("/api/v1/commands/{first}")).await?.expect(200)?;
+    assert_eq!(queued["state"], "queued", "{queued}");
+
+    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
+    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    site.install_operator(&text(&created, "/enrollment/token")?)?;
+    story::wait_commands(&platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
+    story::wait_commands(&platform, &accepted["commands"], "succeeded", Duration::from_secs(120)).await?;
+    assert_eq!(story::ready_pods(&site, "acme", "shop")?, 2);
     Ok(())
 }

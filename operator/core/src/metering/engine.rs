@@ -319,8 +319,11 @@ impl Engine {
         self.taken.push(step);
     }
 
+    /// Quotas bound what an unobserved stretch may hide, but only when every tenant known here has one.
     fn bound_by_ceilings(&mut self, ceilings: Option<&Ceilings>, to_ms: i64) {
         let Some(gap) = self.gaps.last_mut().filter(|gap| gap.end_ms.is_none()) else { return };
+        let known = self.windows.tenants.keys().chain(self.observed.tenants().map(|tenant| &tenant.id));
+        let ceilings = ceilings.filter(|ceilings| known.into_iter().all(|id| ceilings.contains_key(id)));
         for meter in Meter::ALL {
             let has_quota = matches!(meter, Meter::CpuRequests | Meter::MemoryRequests | Meter::Pods);
             if ceilings.is_none() || !has_quota {
@@ -501,6 +504,20 @@ mod tests {
         assert_eq!((gap.reason.as_str(), gap.start_ms, gap.end_ms), ("HistoryLost", 13_000, 18_000));
         assert_eq!(gap.bound["cpuRequestMillicoreMs"], ((1_000 + 100) * 5_000).to_string());
         assert!(!gap.bound.contains_key("namespaceCountMs"));
+    }
+
+    #[test]
+    fn a_tenant_without_a_quota_leaves_the_gap_without_a_bound() {
+        let engine = started(10_000);
+        let namespaces = at(90, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
+        let engine = restart(
+            &engine,
+            [namespaces, at(90, vec![]), Listing::default()],
+            Beginning::Lost,
+            Some(&Ceilings::new()),
+            12_000,
+        );
+        assert!(engine.gaps.last().unwrap().within(engine.windows.open[0].window).unwrap().bound.is_empty());
     }
 
     #[test]

@@ -1,0 +1,75 @@
+//! Joining that cannot work: each cause has its own named condition within 30 s, and the Manager shows the attempts it
+//! could see.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use data_encoding::BASE64URL_NOPAD;
+use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::network::Cut;
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::{Site, text};
+use serde_json::Value;
+
+/// The promise.
+const NAMED_WITHIN: Duration = Duration::from_secs(30);
+
+/// The token with one field changed.
+fn altered(token: &str, field: &str, value: &str) -> Result<String> {
+    let packed = token.strip_prefix("kn1.").context("a token")?;
+    let mut json: Value = serde_json::from_slice(&BASE64URL_NOPAD.decode(packed.as_bytes())?)?;
+    json[field] = Value::String(value.to_owned());
+    Ok(format!("kn1.{}", BASE64URL_NOPAD.encode(&serde_json::to_vec(&json)?)))
+}
+
+/// Installs with this token and waits for the reason; then takes the Operator away with what it stored.
+async fn reason_of(site: &Site, token: &str, condition: &str) -> Result<String> {
+    site.install_operator(token)?;
+    let reason = site.wait_condition(condition, "False", NAMED_WITHIN).await?;
+    site.cluster.helm_ok(&["uninstall", "kubenova-operator", "-n", "kubenova-system", "--wait"])?;
+    site.cluster.kubectl_ok(&[
+        "delete",
+        "secret",
+        "kubenova-identity",
+        "-n",
+        "kubenova-system",
+        "--ignore-not-found",
+    ])?;
+    site.cluster.kubectl_ok(&["delete", "novaclusterconfig", "default", "--ignore-not-found"])?;
+    Ok(reason)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_join_each_cause_has_its_name() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions { token_seconds: Some(600) }).await?;
+    let created = platform.create_cluster("alpha").await?;
+    let token = text(&created, "/enrollment/token")?;
+    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
+    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+
+    let wrong = altered(&token, "secret", &BASE64URL_NOPAD.encode(&[7; 32]))?;
+    assert_eq!(reason_of(&site, &wrong, "TokenAccepted").await?, "EnrollmentTokenUnknown");
+    let pin = altered(&token, "caSpkiSha256", &"ab".repeat(32))?;
+    assert_eq!(reason_of(&site, &pin, "TLSVerified").await?, "PinMismatch");
+    site.cluster.cut(Cut::Silent)?;
+    assert_eq!(reason_of(&site, &token, "EndpointReachable").await?, "ConnectionTimedOut");
+    site.cluster.heal()?;
+
+    platform.postgres.query("kubenova", "update enrollments set expires_at = now() - interval '1 minute'")?;
+    assert_eq!(reason_of(&site, &token, "TokenAccepted").await?, "EnrollmentTokenExpired");
+    platform.postgres.query("kubenova", "update enrollments set expires_at = now() + interval '1 hour'")?;
+
+    // The good token joins; shown again with other keys it is a second use.
+    site.install_operator(&token)?;
+    site.wait_condition("BusConnected", "True", Duration::from_secs(60)).await?;
+    site.cluster.helm_ok(&["uninstall", "kubenova-operator", "-n", "kubenova-system", "--wait"])?;
+    site.cluster.kubectl_ok(&["delete", "secret", "kubenova-identity", "-n", "kubenova-system"])?;
+    site.cluster.kubectl_ok(&["delete", "novaclusterconfig", "default"])?;
+    assert_eq!(reason_of(&site, &token, "TokenAccepted").await?, "EnrollmentTokenUsed");
+
+    let seen = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?.to_string();
+    for outcome in ["ENROLLMENT_TOKEN_EXPIRED", "ENROLLMENT_TOKEN_USED", "accepted"] {
+        assert!(seen.contains(outcome), "the Manager shows attempt {outcome}: {seen}");
+    }
+    Ok(())
+}
