@@ -44,8 +44,8 @@ pub struct EnrollmentSettings {
 /// Life of an enrollment token when nobody says otherwise (design §3).
 pub const TOKEN_TTL: SignedDuration = SignedDuration::from_hours(72);
 
-/// Chart reference when nobody says otherwise.
-pub const CHART: &str = "oci://ghcr.io/kubenova/charts/kubenova-operator";
+/// Chart reference when nobody says otherwise: the folder in this repository.
+pub const CHART: &str = "deploy/helm/operator";
 
 /// Components of a new cluster when nobody says otherwise: Capsule and KubeVela in the versions this release is tested
 /// with; Capsule Proxy needs a URL first.

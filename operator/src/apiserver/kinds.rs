@@ -49,6 +49,17 @@ pub async fn list_if_served(api: &Api<DynamicObject>, label_selector: &str) -> R
     }
 }
 
+/// The object, or `None` when it is not there or its kind is not installed.
+///
+/// # Errors
+/// When the call fails otherwise.
+pub async fn get_if_served(api: &Api<DynamicObject>, name: &str) -> Result<Option<DynamicObject>, Error> {
+    match verbs::get(api, name).await {
+        Err(error) if error.is_not_found() => Ok(None),
+        read => read,
+    }
+}
+
 /// The object as plain JSON.
 ///
 /// # Errors

@@ -156,7 +156,20 @@ fn connect_fault(error: &BusError) -> Fault {
     let cause = telemetry::chain(error);
     // The cause alone: the URLs in the message say "tls" too.
     let lower = std::error::Error::source(error).map(telemetry::chain).unwrap_or_default().to_ascii_lowercase();
-    let (reason, remedy) = if lower.contains("authorization") {
+    let (reason, remedy) = words(&lower);
+    Fault::new(condition::BUS_CONNECTED, reason, format!("{cause}; {remedy}"))
+}
+
+/// While the client tries to connect again by itself: what the last attempt said.
+fn away_fault(connection: &Connection) -> Fault {
+    let last = connection.last_error.borrow().clone().unwrap_or_else(|| "the connection was lost".to_owned());
+    let (reason, remedy) = words(&last.to_ascii_lowercase());
+    Fault::new(condition::BUS_CONNECTED, reason, format!("not connected to the broker: {last}; {remedy}"))
+}
+
+/// Reason and remedy for what the client or the server said, in lower case.
+fn words(lower: &str) -> (&'static str, &'static str) {
+    if lower.contains("authorization") {
         (
             "CredentialsRefused",
             "the broker does not accept this cluster's credentials: revoked or expired; install with a new token",
@@ -167,8 +180,7 @@ fn connect_fault(error: &BusError) -> Fault {
         ("BrokerTlsFailed", "the broker's certificate does not verify under the CA that enrollment gave")
     } else {
         ("BrokerUnreachable", "allow outbound TCP from kubenova-system to the broker")
-    };
-    Fault::new(condition::BUS_CONNECTED, reason, format!("{cause}; {remedy}"))
+    }
 }
 
 struct Files {
@@ -201,9 +213,13 @@ async fn open(
     gates: &Gates,
     shutdown: &Shutdown,
 ) -> Option<Session> {
+    let mut connects = connection.connects.clone();
     for wait in backoff::forever() {
-        let fault = match asker.ask(connection).await {
-            Ok(session) => {
+        connects.mark_unchanged();
+        let asked = if connection.is_connected() { Some(asker.ask(connection).await) } else { None };
+        let fault = match asked {
+            None => away_fault(connection),
+            Some(Ok(session)) => {
                 tracing::info!(
                     session = session.number,
                     epoch = session.epoch,
@@ -219,12 +235,14 @@ async fn open(
                 tell(teller, &story).await;
                 return Some(session);
             }
-            Err(Refused { reason, message }) => Fault::new(condition::BUS_CONNECTED, reason, message),
+            Some(Err(Refused { reason, message })) => Fault::new(condition::BUS_CONNECTED, reason, message),
         };
         tell_fault(teller, gates, &fault).await;
         tokio::select! {
             () = shutdown.requested() => return None,
             () = tokio::time::sleep(wait.max(Duration::from_secs(1))) => {}
+            // A link that heals is used at once.
+            _ = connects.changed() => {}
         }
     }
     None
@@ -240,5 +258,19 @@ async fn tell_fault(teller: &Teller, gates: &Gates, fault: &Fault) {
 async fn tell(teller: &Teller, story: &Story) {
     if let Err(error) = teller.tell(story).await {
         tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not write the condition BusConnected");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_client_says_has_its_own_reason() {
+        let reason = |text: &str| words(text).0;
+        assert_eq!(reason("authorization violation"), "CredentialsRefused");
+        assert_eq!(reason("io error: connection refused (os error 111)"), "BrokerUnreachable");
+        assert_eq!(reason("io error: failed to lookup address information"), "BrokerNameNotFound");
+        assert_eq!(reason("tls error: invalid peer certificate: unknownissuer"), "BrokerTlsFailed");
     }
 }

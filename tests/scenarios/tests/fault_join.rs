@@ -52,7 +52,7 @@ async fn fault_join_each_cause_has_its_name() -> Result<()> {
     let pin = altered(&token, "caSpkiSha256", &"ab".repeat(32))?;
     assert_eq!(reason_of(&site, &pin, "TLSVerified").await?, "PinMismatch");
     site.cluster.cut(Cut::Silent)?;
-    assert_eq!(reason_of(&site, &token, "EndpointReachable").await?, "ConnectionTimedOut");
+    assert_eq!(reason_of(&site, &token, "EndpointReachable").await?, "NoRoute");
     site.cluster.heal()?;
 
     platform.postgres.query("kubenova", "update enrollments set expires_at = now() - interval '1 minute'")?;

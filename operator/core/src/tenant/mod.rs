@@ -74,7 +74,11 @@ pub fn capsule(live: &Value) -> Capsule {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     Capsule {
         ready: current && ready.is_some_and(|condition| condition["status"] == "True"),
-        message: ready.map(|condition| text(&condition["message"])).unwrap_or_default(),
+        // Only what is not well has something to say: a Tenant that is going still reads "reconciled".
+        message: ready
+            .filter(|condition| condition["status"] != "True")
+            .map(|condition| text(&condition["message"]))
+            .unwrap_or_default(),
         state: text(&status["state"]),
         spaces: status["spaces"]
             .as_array()

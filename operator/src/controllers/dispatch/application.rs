@@ -48,7 +48,7 @@ impl Dispatcher<'_> {
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let as_deployer = applications(&self.deployers.of(&tenant)?, &namespace);
         for _ in 0..CONFLICTS_MAX {
-            let present = verbs::get(&own, name).await?;
+            let present = kinds::get_if_served(&own, name).await?;
             if let Some(present) = &present {
                 if present.metadata.deletion_timestamp.is_some() {
                     return Ok(Finding::new(
@@ -107,7 +107,7 @@ impl Dispatcher<'_> {
         let namespace = build::apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = self.deployers.of(&tenant)?;
-        if let Some(present) = verbs::get(&own, name).await? {
+        if let Some(present) = kinds::get_if_served(&own, name).await? {
             if present.metadata.deletion_timestamp.is_none() {
                 let uid = present.uid().unwrap_or_default();
                 let deleted = verbs::delete_exact(

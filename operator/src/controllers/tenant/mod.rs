@@ -190,7 +190,12 @@ async fn has_proxy(ctx: &Context) -> Result<bool, apiserver::Error> {
 /// Words for an object of this name that is there and not this tenant's: it is never taken over.
 async fn belongs_to_other(ctx: &Context, object: &Value, wanted: &Wanted) -> Result<Option<String>, apiserver::Error> {
     let Some(key) = Key::of(object) else { return Ok(None) };
-    let Some(live) = dynamic::get(&ctx.apiserver.client(), &key).await? else { return Ok(None) };
+    // A kind that is not served has no such object; applying ours says so in better words.
+    let live = match dynamic::get(&ctx.apiserver.client(), &key).await {
+        Err(error) if error.is_not_found() => None,
+        read => read?,
+    };
+    let Some(live) = live else { return Ok(None) };
     if live.labels().get(labels::TENANT_ID) == Some(&wanted.tenant_id) {
         return Ok(None);
     }

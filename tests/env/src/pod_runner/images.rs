@@ -90,9 +90,9 @@ mod tests {
         for reference in [
             "projectcapsule/capsule",
             "projectcapsule/capsule:v1",
-            "ghcr.io/projectcapsule/capsule:v0.14.0",
+            "registry.example/projectcapsule/capsule:v0.14.0",
             "localhost:5000/projectcapsule/capsule@sha256:00",
-            "ghcr.io/projectcapsule/capsule:v1@sha256:00",
+            "registry.example/projectcapsule/capsule:v1@sha256:00",
             "mirror.example/deep/down/projectcapsule/capsule:v1",
         ] {
             assert_eq!(short_name(reference), "projectcapsule/capsule", "{reference}");

@@ -45,7 +45,7 @@ mod tests {
         let variables = Variables::default();
         variables.set("kubenova/operator", "RUST_LOG", Some("debug"));
         variables.set("kubenova/operator", "RUST_LOG", Some("info"));
-        assert_eq!(variables.of("ghcr.io/kubenova/operator:1"), [("RUST_LOG".to_owned(), "info".to_owned())]);
+        assert_eq!(variables.of("registry.example/kubenova/operator:1"), [("RUST_LOG".to_owned(), "info".to_owned())]);
         assert!(variables.of("oamdev/vela-core").is_empty());
         variables.set("kubenova/operator", "RUST_LOG", None);
         assert!(variables.of("kubenova/operator").is_empty());
