@@ -3,7 +3,7 @@
 //! Paths in it are relative to the file itself. Before it: `main.rs`. After it: `wiring.rs` hands each part only what it
 //! needs.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use kubenova_core::cluster::{Component, Components};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -273,7 +273,9 @@ impl Settings {
     /// # Errors
     /// When it has an unknown key, or a value is impossible.
     pub fn parse(text: &str, folder: &Path) -> Result<Self> {
-        let mut settings: Self = serde_saphyr::from_str(text)?;
+        // Without the lines around the place: one of them may hold the database's password.
+        let mut settings: Self =
+            serde_saphyr::from_str(text).map_err(|error| anyhow!("{}", error.without_snippet()))?;
         for path in
             [&mut settings.kek_file].into_iter().chain(&mut settings.state_dir).chain(&mut settings.database.url_file)
         {
@@ -400,6 +402,10 @@ nats: { urls: ['tls://hub.example:4222'] }
     fn secrets_are_not_shown() {
         let settings = parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://ann:hush@db/x'")).unwrap();
         assert!(!format!("{settings:?}").contains("hush"));
+        let text =
+            SMALLEST.replace("urlFile: db.url", "url: 'postgres://ann:hush@db/x'").replace("kekFile", "kekFiles");
+        let error = format!("{:#}", parse(&text).unwrap_err());
+        assert!(error.contains("kekFiles") && !error.contains("hush"), "{error}");
     }
 
     #[test]

@@ -247,6 +247,10 @@ impl Broker {
                 Ok(()) = self.credentials.changed() => {
                     let renewed = self.credentials.borrow_and_update().clone();
                     connection.renew(renewed);
+                    // Now, while nothing is wrong: else the broker ends the connection when the old JWT does.
+                    if let Err(error) = connection.client.force_reconnect().await {
+                        tracing::debug!(%error, "could not reconnect with renewed credentials; the next reconnect has them");
+                    }
                 }
                 Ok(()) = connection.connects.changed() => {
                     connection.connects.mark_unchanged();

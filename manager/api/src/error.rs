@@ -149,9 +149,13 @@ fn as_problem(mut response: Response, id: &str, path: &str, method: &Method) -> 
     problem
 }
 
-/// What axum refuses by itself, in our words; none when the answer is a problem already.
+/// What axum refuses by itself (plain text), in our words; none when a handler wrote the answer.
 fn of_axum(response: &Response, path: &str, method: &Method) -> Option<Refusal> {
-    if response.headers().get(header::CONTENT_TYPE).is_some_and(|value| value == MEDIA_TYPE) {
+    if response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value == MEDIA_TYPE || value == "application/json")
+    {
         return None;
     }
     Some(match response.status() {

@@ -3,6 +3,8 @@
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`); nothing else.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
+
 use async_nats::{
     Client, ConnectOptions, Event, HeaderMap,
     jetstream::{self, consumer::pull, stream},
@@ -101,7 +103,8 @@ impl Broker {
         let (events, said) = mpsc::unbounded_channel();
         let seed = user.seed.clone();
         let sign = move |nonce: Vec<u8>| {
-            let signature = KeyPair::from_seed(&seed).and_then(|pair| pair.sign(&nonce)).map_err(async_nats::AuthError::new);
+            let signature =
+                KeyPair::from_seed(&seed).and_then(|pair| pair.sign(&nonce)).map_err(async_nats::AuthError::new);
             async move { signature }
         };
         let mut options = ConnectOptions::with_jwt(user.user_jwt.clone(), sign)
@@ -248,7 +251,8 @@ async fn both_factors_are_needed() {
     let identity = broker.keyring.authority.client(A, validity()).unwrap();
     assert!(broker.connect(A, None, &user).await.is_err(), "without a client certificate");
 
-    let stranger = keyring::make_missing(&BTreeSet::new(), &Envelope::from_bytes(&[6; 32]).unwrap(), clock::now()).unwrap();
+    let stranger =
+        keyring::make_missing(&BTreeSet::new(), &Envelope::from_bytes(&[6; 32]).unwrap(), clock::now()).unwrap();
     let stranger = Keyring::open(&stranger, &Envelope::from_bytes(&[6; 32]).unwrap(), "kubenova.test").unwrap();
     let foreign = stranger.authority.client(A, validity()).unwrap();
     assert!(broker.connect(A, Some(&foreign), &user).await.is_err(), "with another authority's certificate");
@@ -331,7 +335,11 @@ async fn a_reply_subject_carries_nothing_into_a_stream() {
     a.client.publish_with_reply(named(next, A), aim, pull.into()).await.unwrap();
     // An answer to a later request proves that the server is through with those before it.
     a.ask(&subjects::outcome(A), "{}").await;
-    assert_eq!(messages(&jetstream, streams::COMMANDS.name).await, before + 1, "only what the Manager published is there");
+    assert_eq!(
+        messages(&jetstream, streams::COMMANDS.name).await,
+        before + 1,
+        "only what the Manager published is there"
+    );
 }
 
 #[tokio::test]

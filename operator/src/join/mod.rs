@@ -282,7 +282,8 @@ fn join(addresses: &[std::net::SocketAddr]) -> String {
     addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-fn tell_clock(offset_ms: Option<i64>, story: &mut Story) {
+/// Says how the clocks agree, as measured at enrollment or at the last hello.
+pub(crate) fn tell_clock(offset_ms: Option<i64>, story: &mut Story) {
     match offset_ms {
         Some(offset) if offset.abs() > CLOCK_TOLERANCE_MS => {
             let message = format!(

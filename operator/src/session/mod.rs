@@ -227,6 +227,7 @@ async fn open(
                     "session is open"
                 );
                 let mut story = Story::default();
+                crate::join::tell_clock(Some(session.clock_offset_ms), &mut story);
                 story.passed(
                     condition::BUS_CONNECTED,
                     "SessionOpen",

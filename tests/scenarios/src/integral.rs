@@ -47,7 +47,7 @@ pub async fn compare(platform: &Platform, tenant_id: &str, site: &Site) -> Resul
 pub fn row(site: &Site, row: &Value) -> Result<Comparison> {
     let time = |pointer| -> Result<i64> { Ok(text(row, pointer)?.parse::<jiff::Timestamp>()?.as_millisecond()) };
     let (start_ms, end_ms) = (time("/windowStart")?, time("/windowEnd")?);
-    let ledger = text(row, "/quantities/podCountMs")?.parse()?;
+    let ledger = text(row, "/podCountMs")?.parse()?;
     let namespace = format!("{}-apps", text(row, "/tenantName")?);
     let printed = site.cluster.kubectl_ok(&["get", "pods", "-n", &namespace, "-o", "json"])?;
     let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;

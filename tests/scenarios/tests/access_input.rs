@@ -65,8 +65,8 @@ async fn access_bad_input_gets_a_problem_and_reaches_no_outbox() -> Result<()> {
     problem(&rest.post("/api/v1/tenants", &json!({ "name": "acme", "clusters": ["alpha"] })).await?, 409, "NAME_TAKEN");
     problem(
         &rest.post("/api/v1/tenants", &json!({ "name": "acme2", "clusters": ["gamma"] })).await?,
-        404,
-        "CLUSTER_NOT_FOUND",
+        422,
+        "FIELD_INVALID",
     );
 
     let yaml =

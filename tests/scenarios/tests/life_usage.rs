@@ -1,0 +1,157 @@
+//! The reference sums: what a subscriber on KN_BILL adds up by id equals the ledger, and both equal an integral over the
+//! steps that the Operator recorded, to the unit.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use data_encoding::BASE64;
+use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::integral;
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::story;
+use serde_json::Value;
+
+const COMPONENTS_MAX: Duration = Duration::from_secs(240);
+const ORDER_MAX: Duration = Duration::from_secs(120);
+const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
+/// Meters by their names in messages and their columns in the ledger.
+const METERS: [(&str, &str); 5] = [
+    ("cpuRequestMillicoreMs", "cpu_request_millicore_ms"),
+    ("memoryRequestByteMs", "memory_request_byte_ms"),
+    ("podCountMs", "pod_count_ms"),
+    ("namespaceCountMs", "namespace_count_ms"),
+    ("applicationCountMs", "application_count_ms"),
+];
+
+type Sums = BTreeMap<&'static str, i128>;
+
+/// Every event on KN_BILL, read by the `nats` CLI: by id, so that a repeat counts once.
+fn billed(platform: &Platform) -> Result<BTreeMap<String, Value>> {
+    let nats = platform.nats()?;
+    let info: Value = serde_json::from_str(&nats.run(&["stream", "info", "KN_BILL", "--json"])?)?;
+    let last = info.pointer("/state/last_seq").and_then(Value::as_u64).context("a last sequence")?;
+    let mut events = BTreeMap::new();
+    for sequence in 1..=last {
+        let message: Value =
+            serde_json::from_str(&nats.run(&["stream", "get", "KN_BILL", &sequence.to_string(), "--json"])?)?;
+        let body = BASE64.decode(text(&message, "/data")?.as_bytes())?;
+        let event: Value = serde_json::from_slice(&body).context("a CloudEvent is JSON")?;
+        events.insert(text(&event, "/id")?, event);
+    }
+    Ok(events)
+}
+
+fn sum_of_events(events: &BTreeMap<String, Value>) -> Result<Sums> {
+    let mut sums = Sums::new();
+    for event in events.values() {
+        for (meter, _) in METERS {
+            *sums.entry(meter).or_default() += text(event, &format!("/data/{meter}"))?.parse::<i128>()?;
+        }
+    }
+    Ok(sums)
+}
+
+fn sum_of_ledger(platform: &Platform) -> Result<Sums> {
+    METERS
+        .into_iter()
+        .map(|(meter, column)| {
+            let sum = platform.postgres.query("kubenova", &format!("select coalesce(sum({column}), 0) from ledger"))?;
+            Ok((meter, sum.trim().parse()?))
+        })
+        .collect()
+}
+
+/// Integral of the recorded steps over the windows that are in the ledger.
+fn sum_of_steps(platform: &Platform, steps: &str) -> Result<Sums> {
+    let rows = platform.postgres.query(
+        "kubenova",
+        "select distinct (extract(epoch from window_start) * 1000)::bigint || ' ' || seconds from ledger",
+    )?;
+    let windows: Vec<(i64, i64)> = rows
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .map(|(start, seconds)| Ok((start.parse::<i64>()?, start.parse::<i64>()? + seconds.parse::<i64>()? * 1000)))
+        .collect::<Result<_>>()?;
+    let mut sums = Sums::new();
+    for line in steps.lines() {
+        let step: Value = serde_json::from_str(line).context("a step is JSON")?;
+        ensure!(step["cause"] != "restored", "the Operator restarted: this story has no restart");
+        let meter = text(&step, "/meter")?;
+        let (meter, _) = METERS.into_iter().find(|(name, _)| *name == meter).context("a known meter")?;
+        let (delta, at) = (text(&step, "/delta")?.parse::<i128>()?, step["at_ms"].as_i64().context("a time")?);
+        let held: i128 = windows.iter().map(|(start, end)| i128::from((end - at.max(*start)).max(0))).sum();
+        *sums.entry(meter).or_default() += delta * held;
+    }
+    Ok(sums)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let created = platform.create_cluster("alpha").await?;
+    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
+    cluster.pods().set_variable("kubenova/operator", "KUBENOVA_STEPS_FILE", Some("/debug/steps"));
+    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    site.install_operator(&text(&created, "/enrollment/token")?)?;
+    site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
+    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
+    let shop = story::web_application("shop", 3, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
+    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+
+    // Pods that come and go within windows.
+    for _ in 0..2 {
+        site.cluster.kubectl_ok(&[
+            "delete",
+            "pods",
+            "-n",
+            "acme-apps",
+            "-l",
+            "app.oam.dev/name=shop",
+            "--wait=false",
+        ])?;
+        poll::until("three new pods", ORDER_MAX, || async {
+            let pods = story::ready_pods(&site, "acme", "shop")?;
+            Ok(Step::when(pods == 3, (), format!("{pods} pods")))
+        })
+        .await?;
+    }
+    let with_pods = "select count(*) from ledger where pod_count_ms > 0";
+    poll::until("three windows with pods in the ledger", ORDER_MAX, || async {
+        let rows = platform.postgres.query("kubenova", with_pods)?;
+        Ok(Step::when(rows.trim().parse::<u64>()? >= 3, (), rows))
+    })
+    .await?;
+
+    // The Operator stops, so that ledger and stream come to rest; then all three are read.
+    site.cluster.kubectl_ok(&["scale", "deployment", "kubenova-operator", "-n", "kubenova-system", "--replicas=0"])?;
+    let debug = site.cluster.pods().labelled(OPERATOR).first().context("the Operator's pod")?.debug();
+    poll::until("the Operator to be gone", ORDER_MAX, || async {
+        let left = site.cluster.kubectl_ok(&["get", "pods", "-n", "kubenova-system", "-o", "name"])?;
+        Ok(Step::when(left.trim().is_empty(), (), left))
+    })
+    .await?;
+    poll::until("every ledger row to be an event", ORDER_MAX, || async {
+        let waiting =
+            platform.postgres.query("kubenova", "select count(*) from billing_outbox where published_at is null")?;
+        Ok(Step::when(waiting.trim() == "0", (), format!("{} wait", waiting.trim())))
+    })
+    .await?;
+    let events = billed(&platform)?;
+    let rows = platform.postgres.query("kubenova", "select count(*) from ledger")?;
+    assert_eq!(events.len().to_string(), rows.trim(), "one event a ledger row");
+    let ledger = sum_of_ledger(&platform)?;
+    assert!(ledger["podCountMs"] > 0 && ledger["cpuRequestMillicoreMs"] > 0, "{ledger:?}");
+    assert_eq!(sum_of_events(&events)?, ledger, "left: what a subscriber adds up by id; right: the ledger");
+    let steps = std::fs::read_to_string(debug.join("steps")).context("the Operator recorded no steps")?;
+    assert_eq!(sum_of_steps(&platform, &steps)?, ledger, "left: integral over the steps; right: the ledger");
+
+    // And the newest row against the pods' own creation times, as kubectl shows them.
+    let comparison = integral::compare(&platform, &text(&tenant, "/id")?, &site).await?;
+    assert_eq!(comparison.ledger, comparison.integral, "{comparison}");
+    Ok(())
+}

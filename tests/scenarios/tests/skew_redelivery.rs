@@ -1,0 +1,76 @@
+//! What comes again, comes altered, or comes from the past: nothing happens twice, nothing forged happens at all.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::Site;
+use kubenova_scenarios::story;
+use serde_json::Value;
+
+const COMPONENTS_MAX: Duration = Duration::from_secs(240);
+const ORDER_MAX: Duration = Duration::from_secs(120);
+
+/// resourceVersions of everything the product writes in a cluster, but Leases and usage reports.
+fn versions(site: &Site) -> Result<BTreeMap<String, String>> {
+    let kinds = "novacommands.kubenova.io,novatenants.kubenova.io,novaclusterconfigs.kubenova.io,applications.core.oam.dev,\
+                 tenants.capsule.clastix.io,deployments.apps,namespaces,serviceaccounts,resourcequotas";
+    let printed = site.cluster.kubectl_ok(&["get", kinds, "-A", "-o", "json"])?;
+    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+    let word =
+        |item: &Value, pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let items = list["items"].as_array().cloned().unwrap_or_default();
+    // A quota's usage moves with the pods, which are not the product's.
+    let ours = items.iter().filter(|item| item["kind"] != "ResourceQuota");
+    Ok(ours
+        .map(|item| {
+            let name = format!(
+                "{}/{}/{}",
+                word(item, "/kind"),
+                word(item, "/metadata/namespace"),
+                word(item, "/metadata/name")
+            );
+            (name, word(item, "/metadata/resourceVersion"))
+        })
+        .collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let site = Site::join(&platform, "alpha", 1).await?;
+    site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
+    let shop = story::web_application("shop", 1, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
+    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
+    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+    story::wait_all_succeeded(&platform, &site, ORDER_MAX).await?;
+
+    // Every command again, as the relay itself would send it after a lost acknowledgement.
+    let before = versions(&site)?;
+    let sent = |platform: &Platform| -> Result<Vec<(String, i64)>> {
+        let rows =
+            platform.postgres.query("kubenova", "select id || ' ' || send_count from commands order by revision")?;
+        rows.lines()
+            .filter_map(|line| line.trim().split_once(' '))
+            .map(|(id, count)| Ok((id.to_owned(), count.parse()?)))
+            .collect()
+    };
+    let counts = sent(&platform)?;
+    platform.postgres.query(
+        "kubenova",
+        "update commands set state = 'sent', finished_at = null, running_at = null, acknowledged_at = null, next_send_at = null",
+    )?;
+    poll::until("every command to be sent and answered again", ORDER_MAX, || async {
+        let now = sent(&platform)?;
+        let again = now.iter().zip(&counts).all(|((_, now), (_, before))| now > before);
+        let open = platform.postgres.query("kubenova", "select count(*) from commands where state <> 'succeeded'")?;
+        Ok(Step::when(again && open.trim() == "0", (), format!("{now:?}, open {}", open.trim())))
+    })
+    .await?;
+    assert_eq!(versions(&site)?, before, "left: after redelivery; right: before");
+    Ok(())
+}
