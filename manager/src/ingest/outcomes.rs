@@ -59,7 +59,7 @@ async fn verdict(store: &Store, delivery: &Delivery) -> Verdict {
     match record(store, &reported, now).await {
         Ok(recorded) => {
             tracing::debug!(cluster.id = %reported.cluster_id, command.id = %reported.command_id, ?recorded, state = ?reported.state, "outcome");
-            failpoint::passing("ingest-outcome-committed");
+            failpoint::passing("ingest.outcome-committed");
             if recorded == Recorded::Unknown {
                 return Verdict::Poison(format!(
                     "command {} of cluster {} is not known here",

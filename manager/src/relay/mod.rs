@@ -87,7 +87,7 @@ async fn round(relay: &Relay) -> Result<(), StoreError> {
     let clusters = lanes::clusters_with_due(&mut *relay.store.read().await?, &due).await?;
     for cluster in clusters {
         let Some(lane) = claim(relay, &cluster).await? else { continue };
-        failpoint::passing("relay-marked-sent");
+        failpoint::passing("relay.marked-sent");
         send(relay, &cluster, &lane).await?;
     }
     Ok(())
@@ -119,7 +119,7 @@ async fn send(relay: &Relay, cluster: &ClusterId, lane: &LaneState) -> Result<()
         let body = envelope::body(cluster, lane, command, clock::now());
         match publish_one(relay, cluster, command, body).await {
             Ok(stored) => {
-                failpoint::passing("relay-published");
+                failpoint::passing("relay.published");
                 lanes::published(&mut *relay.store.read().await?, command.id, &stored.stream, stored.sequence).await?;
                 tracing::info!(cluster.id = %cluster, command.id = %command.id, revision = command.revision, kind = command.kind, "command sent");
             }

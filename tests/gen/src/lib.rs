@@ -1,4 +1,4 @@
-//! What is derived from the code and committed: CRD YAML in the Operator's chart.
+//! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document.
 //!
 //! Pure: every derived file as a path and its content. `main.rs` writes them, a test compares them.
 
@@ -25,7 +25,13 @@ pub fn repository_root() -> PathBuf {
 /// # Errors
 /// When a type cannot be written as YAML.
 pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
-    kubenova_crds::all().iter().map(custom_resource_definition).collect()
+    let mut files: Vec<DerivedFile> =
+        kubenova_crds::all().iter().map(custom_resource_definition).collect::<anyhow::Result<_>>()?;
+    files.push(DerivedFile {
+        path: PathBuf::from("docs/openapi.json"),
+        content: format!("{}\n", kubenova_api::openapi::openapi().trim_end()),
+    });
+    Ok(files)
 }
 
 /// One CRD as a template of the Operator's chart, kept when the chart is uninstalled: removing a definition would

@@ -7,8 +7,9 @@ use anyhow::{Context as _, Result};
 use data_encoding::BASE64URL_NOPAD;
 use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::network::Cut;
+use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::site::{NAMESPACE, Site, text};
 use serde_json::Value;
 
 /// The promise.
@@ -26,17 +27,24 @@ fn altered(token: &str, field: &str, value: &str) -> Result<String> {
 async fn reason_of(site: &Site, token: &str, condition: &str) -> Result<String> {
     site.install_operator(token)?;
     let reason = site.wait_condition(condition, "False", NAMED_WITHIN).await?;
-    site.cluster.helm_ok(&["uninstall", "kubenova-operator", "-n", "kubenova-system", "--wait"])?;
-    site.cluster.kubectl_ok(&[
-        "delete",
-        "secret",
-        "kubenova-identity",
-        "-n",
-        "kubenova-system",
-        "--ignore-not-found",
-    ])?;
-    site.cluster.kubectl_ok(&["delete", "novaclusterconfig", "default", "--ignore-not-found"])?;
+    forget(site).await?;
     Ok(reason)
+}
+
+/// Makes the cluster one that never had an Operator. Its pod must be gone before its Lease is: with the roles, which helm
+/// removes first, goes its right to let go of it.
+async fn forget(site: &Site) -> Result<()> {
+    let kubectl = |args: &[&str]| site.cluster.kubectl_ok(args);
+    site.cluster.helm_ok(&["uninstall", "kubenova-operator", "-n", NAMESPACE, "--wait"])?;
+    poll::until("the Operator's pod to be gone", NAMED_WITHIN, || async {
+        let left = kubectl(&["get", "pods", "-n", NAMESPACE, "-o", "name"])?;
+        Ok(Step::when(left.trim().is_empty(), (), left))
+    })
+    .await?;
+    kubectl(&["delete", "secret", "kubenova-identity", "-n", NAMESPACE, "--ignore-not-found"])?;
+    kubectl(&["delete", "lease", "kubenova-operator", "-n", NAMESPACE, "--ignore-not-found"])?;
+    kubectl(&["delete", "novaclusterconfig", "default", "--ignore-not-found"])?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,9 +70,7 @@ async fn fault_join_each_cause_has_its_name() -> Result<()> {
     // The good token joins; shown again with other keys it is a second use.
     site.install_operator(&token)?;
     site.wait_condition("BusConnected", "True", Duration::from_secs(60)).await?;
-    site.cluster.helm_ok(&["uninstall", "kubenova-operator", "-n", "kubenova-system", "--wait"])?;
-    site.cluster.kubectl_ok(&["delete", "secret", "kubenova-identity", "-n", "kubenova-system"])?;
-    site.cluster.kubectl_ok(&["delete", "novaclusterconfig", "default"])?;
+    forget(&site).await?;
     assert_eq!(reason_of(&site, &token, "TokenAccepted").await?, "EnrollmentTokenUsed");
 
     let seen = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?.to_string();
