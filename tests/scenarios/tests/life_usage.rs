@@ -120,10 +120,12 @@ async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
         })
         .await?;
     }
-    let with_pods = "select count(*) from ledger where pod_count_ms > 0";
-    poll::until("three windows with pods in the ledger", ORDER_MAX, || async {
-        let rows = platform.postgres.query("kubenova", with_pods)?;
-        Ok(Step::when(rows.trim().parse::<u64>()? >= 3, (), rows))
+    // A whole window after the last step, so that the newest row holds none.
+    let rested = platform.postgres.query("kubenova", "select now()")?;
+    let later = format!("select count(*) from ledger where pod_count_ms > 0 and window_start > '{}'", rested.trim());
+    poll::until("a window without steps in the ledger", ORDER_MAX, || async {
+        let rows = platform.postgres.query("kubenova", &later)?;
+        Ok(Step::when(rows.trim().parse::<u64>()? >= 1, (), rows))
     })
     .await?;
 
