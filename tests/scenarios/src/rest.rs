@@ -69,6 +69,11 @@ impl Rest {
         self.send(self.http.post(self.url(path)).json(body), format!("POST {path}")).await
     }
 
+    /// `PUT` with a JSON body.
+    pub async fn put(&self, path: &str, body: &Value) -> Result<Answer> {
+        self.send(self.http.put(self.url(path)).json(body), format!("PUT {path}")).await
+    }
+
     /// `POST` with any body and further headers.
     pub async fn post_raw(
         &self,

@@ -3,6 +3,7 @@
 //!
 //! Guarantees: nothing else is put into the cluster; Capsule and KubeVela come from the Operator alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,6 +74,21 @@ impl Site {
             .iter()
             .map(|it| (word(it, "type"), word(it, "status"), word(it, "reason"), word(it, "message")))
             .collect())
+    }
+
+    /// resourceVersions of everything the product writes in a cluster, but Leases and usage reports.
+    pub fn versions(&self) -> Result<BTreeMap<String, String>> {
+        let kinds = "novacommands.kubenova.io,novatenants.kubenova.io,novaclusterconfigs.kubenova.io,\
+                     applications.core.oam.dev,tenants.capsule.clastix.io,deployments.apps,namespaces,serviceaccounts";
+        let printed = self.cluster.kubectl_ok(&["get", kinds, "-A", "-o", "json"])?;
+        let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+        let items = list["items"].as_array().context("a list has items")?;
+        let word = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
+        let version = |item: &Value| {
+            let kind = item["kind"].as_str().unwrap_or_default();
+            (format!("{kind}/{}/{}", word(item, "namespace"), word(item, "name")), word(item, "resourceVersion"))
+        };
+        Ok(items.iter().map(version).collect())
     }
 
     /// Waits until a condition has this status; returns its reason.

@@ -1,41 +1,15 @@
-//! What comes again, comes altered, or comes from the past: nothing happens twice, nothing forged happens at all.
+//! What comes again: nothing happens twice.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
 use kubenova_scenarios::story;
-use serde_json::Value;
 
 const COMPONENTS_MAX: Duration = Duration::from_secs(240);
 const ORDER_MAX: Duration = Duration::from_secs(120);
-
-/// resourceVersions of everything the product writes in a cluster, but Leases and usage reports.
-fn versions(site: &Site) -> Result<BTreeMap<String, String>> {
-    let kinds = "novacommands.kubenova.io,novatenants.kubenova.io,novaclusterconfigs.kubenova.io,applications.core.oam.dev,\
-                 tenants.capsule.clastix.io,deployments.apps,namespaces,serviceaccounts,resourcequotas";
-    let printed = site.cluster.kubectl_ok(&["get", kinds, "-A", "-o", "json"])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-    let word =
-        |item: &Value, pointer: &str| item.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let items = list["items"].as_array().cloned().unwrap_or_default();
-    // A quota's usage moves with the pods, which are not the product's.
-    let ours = items.iter().filter(|item| item["kind"] != "ResourceQuota");
-    Ok(ours
-        .map(|item| {
-            let name = format!(
-                "{}/{}/{}",
-                word(item, "/kind"),
-                word(item, "/metadata/namespace"),
-                word(item, "/metadata/name")
-            );
-            (name, word(item, "/metadata/resourceVersion"))
-        })
-        .collect())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
@@ -50,7 +24,7 @@ async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
     story::wait_all_succeeded(&platform, &site, ORDER_MAX).await?;
 
     // Every command again, as the relay itself would send it after a lost acknowledgement.
-    let before = versions(&site)?;
+    let before = site.versions()?;
     let sent = |platform: &Platform| -> Result<Vec<(String, i64)>> {
         let rows =
             platform.postgres.query("kubenova", "select id || ' ' || send_count from commands order by revision")?;
@@ -71,6 +45,6 @@ async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
         Ok(Step::when(again && open.trim() == "0", (), format!("{now:?}, open {}", open.trim())))
     })
     .await?;
-    assert_eq!(versions(&site)?, before, "left: after redelivery; right: before");
+    assert_eq!(site.versions()?, before, "left: after redelivery; right: before");
     Ok(())
 }

@@ -1,0 +1,63 @@
+//! The broker as the Manager itself sees it: full rights in CORE, for those who stole its identity and for benchmarks
+//! that run beside it.
+//!
+//! Guarantees: the keys are opened from the database with the key-encryption key, as the Manager does; nothing is
+//! prepared by hand. Must not: be used to do what the product is asked to do.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use kubenova_bus::{Connection, Credentials, Settings};
+use kubenova_runtime::{clock, tls};
+use kubenova_trust::authority::Validity;
+use kubenova_trust::envelope::{Envelope, Sealed};
+use kubenova_trust::keyring::{Keyring, StoredKey};
+use serde_json::Value;
+
+use crate::platform::{HUB_HOST, Platform};
+use crate::site::text;
+
+const LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Every key of the installation, opened.
+pub fn keyring(platform: &Platform) -> Result<Keyring> {
+    let rows = platform.postgres.query(
+        "kubenova",
+        "select json_agg(json_build_object('name', name, 'public', public, 'kek', kek_id, 'sealed', encode(sealed, 'hex'))) from keys",
+    )?;
+    let rows: Value = serde_json::from_str(rows.trim()).context("the keys are JSON")?;
+    let keys = rows.as_array().context("there are no keys")?.iter().map(|row| {
+        let bytes = HEXLOWER_PERMISSIVE.decode(text(row, "/sealed")?.as_bytes()).context("sealed keys are hex")?;
+        let sealed = Sealed { key_id: text(row, "/kek")?, bytes };
+        Ok(StoredKey { name: text(row, "/name")?, public: text(row, "/public")?, sealed })
+    });
+    let envelope = Envelope::from_file(&platform.manager.folder().join("kek"))?;
+    Ok(Keyring::open(&keys.collect::<Result<Vec<_>>>()?, &envelope, "kubenova.test")?)
+}
+
+/// A connection with the Manager's own rights.
+pub async fn connect(platform: &Platform, keyring: &Keyring) -> Result<Connection> {
+    tls::install_provider();
+    let validity = Validity { now: clock::now(), lifetime: LIFETIME };
+    let folder = platform.sandbox.folder("broker-client")?;
+    let identity = keyring.authority.client("manager", validity)?;
+    let user = keyring.nkeys.manager_user(validity)?;
+    let file = |name: &str, text: &str| -> Result<_> {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
+        Ok(path)
+    };
+    let settings = Settings {
+        urls: vec![format!("tls://{HUB_HOST}:4222")],
+        name: "kubenova-scenarios".to_owned(),
+        ca_file: platform.ca_file.clone(),
+        cert_file: file("client.pem", &identity.chain_pem)?,
+        key_file: file("client.key", &identity.key_pem)?,
+        credentials: Credentials { user_jwt: user.user_jwt, seed: user.seed },
+        inbox_prefix: None,
+        api_prefix: None,
+        ping_interval: Duration::from_secs(20),
+    };
+    kubenova_bus::connect(settings).await.context("could not connect to the hub as the Manager does")
+}
