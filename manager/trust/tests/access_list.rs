@@ -356,6 +356,22 @@ async fn a_rollup_header_erases_nothing() {
     assert_eq!(messages(&jetstream, streams::STATUS.name).await, 1, "what B reported is still there");
 }
 
+/// Deduplication is per stream, not per subject (reference: NATS, attack 3). The broker does not prevent it, so ids must
+/// be random: the scenario `access_forgery` reads them off the wire.
+#[tokio::test]
+async fn a_known_message_id_can_be_spent_by_another_cluster() {
+    let broker = Broker::start().await;
+    let manager = broker.manager().await;
+    let jetstream = furnish(&manager).await;
+    let (a, b) = (broker.cluster(A).await, broker.cluster(B).await);
+    let mut headers = HeaderMap::new();
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, "use-b-w0-60");
+    a.client.request_with_headers(subjects::usage(A, "w0-60"), headers.clone(), "a".into()).await.unwrap();
+    let answer = b.client.request_with_headers(subjects::usage(B, "w0-60"), headers, "b".into()).await.unwrap();
+    assert!(String::from_utf8_lossy(&answer.payload).contains("\"duplicate\": true"), "{:?}", answer.payload);
+    assert_eq!(messages(&jetstream, streams::USAGE.name).await, 1, "what B reported is lost");
+}
+
 #[tokio::test]
 async fn people_look_and_change_nothing() {
     let broker = Broker::start().await;

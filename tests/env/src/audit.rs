@@ -1,6 +1,7 @@
 //! What the API server was asked, by whom, and what it answered: its audit log, read back.
 //!
-//! Guarantees: every finished request of anybody but the control plane itself is in it.
+//! Guarantees: every finished request of anybody but the control plane itself is in it, and the beginning and end of
+//! every pod, whoever asked for it.
 
 use std::path::Path;
 
@@ -9,13 +10,17 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The policy: one line for each finished request, without bodies; the simulated control plane's
-/// own traffic is left out, because no scenario asks about it and it is most of the volume.
+/// own traffic is left out, because no scenario asks about it and it is most of the volume. Pods are the exception: what
+/// was used is counted from their answers.
 pub(crate) const POLICY: &str = r#"
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 omitManagedFields: true
 rules:
+- level: RequestResponse
+  verbs: [create, delete]
+  resources: [{group: "", resources: [pods]}]
 - level: None
   users:
   - system:apiserver
@@ -50,6 +55,8 @@ pub struct AuditEvent {
     pub object_ref: Option<AuditObject>,
     /// The answer.
     pub response_status: Option<AuditStatus>,
+    /// The answered object, of requests about pods alone.
+    pub response_object: Option<serde_json::Value>,
     /// When the request came in.
     #[serde(rename = "requestReceivedTimestamp")]
     pub received_at: Timestamp,

@@ -95,7 +95,10 @@ async fn story_of_a_cluster() -> Result<()> {
 }
 
 fn only(cluster: &Cluster, label: &str) -> Result<PodHandle> {
-    cluster.pods().labelled(label).into_iter().next().with_context(|| format!("no pod {label}"))
+    cluster.pods().labelled(label).into_iter().next().with_context(|| {
+        let there = cluster.kubectl_ok(&["get", "pods", "-A", "-o", "wide"]);
+        format!("the runner runs no pod {label}; the cluster says: {there:?}")
+    })
 }
 
 /// What the Operator's chart uses of Kubernetes, in one pod.

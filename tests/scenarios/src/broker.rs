@@ -15,7 +15,7 @@ use kubenova_trust::envelope::{Envelope, Sealed};
 use kubenova_trust::keyring::{Keyring, StoredKey};
 use serde_json::Value;
 
-use crate::platform::{HUB_HOST, Platform};
+use crate::platform::{HUB_HOST, HUB_PORT, Platform};
 use crate::site::text;
 
 const LIFETIME: Duration = Duration::from_secs(3600);
@@ -49,7 +49,7 @@ pub async fn connect(platform: &Platform, keyring: &Keyring) -> Result<Connectio
         Ok(path)
     };
     let settings = Settings {
-        urls: vec![format!("tls://{HUB_HOST}:4222")],
+        urls: vec![format!("tls://{HUB_HOST}:{HUB_PORT}")],
         name: "kubenova-scenarios".to_owned(),
         ca_file: platform.ca_file.clone(),
         cert_file: file("client.pem", &identity.chain_pem)?,

@@ -26,6 +26,8 @@ pub const MANAGER_HOST: &str = "manager.kubenova.test";
 pub const HUB_HOST: &str = "hub.kubenova.test";
 /// The Manager's port.
 pub const MANAGER_PORT: u16 = 8443;
+/// The hub's port.
+pub const HUB_PORT: u16 = 4222;
 /// Seconds of one metering window in tests and demo.
 pub const WINDOW_SECONDS: u32 = 10;
 
@@ -139,7 +141,7 @@ fn configuration(folder: &Path, database_url: &str, options: &PlatformOptions) -
         "listen": [format!("{HUB_ADDRESS}:{MANAGER_PORT}")],
         "publicNames": [MANAGER_HOST, HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
         "endpoints": [format!("https://{MANAGER_HOST}:{MANAGER_PORT}")],
-        "nats": { "urls": [format!("tls://{HUB_HOST}:4222")], "listen": format!("{HUB_ADDRESS}:4222"), "pingIntervalSeconds": 5 },
+        "nats": { "urls": [format!("tls://{HUB_HOST}:{HUB_PORT}")], "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"), "pingIntervalSeconds": 5 },
         "usage": { "windowSeconds": WINDOW_SECONDS },
         "lifetimes": { "enrollmentTokenSeconds": options.token_seconds.unwrap_or(72 * 3600) },
     });

@@ -7,6 +7,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use kubenova_env::poll::{self, Step};
+use kubenova_runtime::random;
+use reqwest::Method;
 use serde_json::Value;
 
 /// A client with one token.
@@ -87,6 +90,26 @@ impl Rest {
             request = request.header(*name, *value);
         }
         self.send(request, format!("POST {path}")).await
+    }
+
+    /// A write that outlives its Manager: repeated with the same `Idempotency-Key` until an answer comes that is not about
+    /// the server's own state; that answer is 2xx, or an error.
+    pub async fn write_through(&self, method: Method, path: &str, body: &Value, within: Duration) -> Result<Value> {
+        let key = random::uuid_v4().to_string();
+        let asked = format!("{method} {path}");
+        poll::until(format!("an answer to {asked}"), within, || async {
+            let request = self.http.request(method.clone(), self.url(path)).header("idempotency-key", &key).json(body);
+            let answer = match self.send(request, asked.clone()).await {
+                Ok(answer) => answer,
+                Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
+            };
+            match answer.status {
+                200..=299 => Ok(Step::Done(answer.body)),
+                500.. => Ok(Step::Waiting(format!("{} {}", answer.status, answer.body))),
+                _ => bail!("{asked}: {} {}", answer.status, answer.body),
+            }
+        })
+        .await
     }
 
     fn url(&self, path: &str) -> String {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
 use serde_json::Value;
 
@@ -16,6 +17,8 @@ use crate::platform::{Platform, WINDOW_SECONDS};
 
 /// The namespace of the Operator.
 pub const NAMESPACE: &str = "kubenova-system";
+/// The label of the Operator's pods.
+pub const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
 
 /// A cluster and what the Manager knows it as.
 #[derive(Debug)]
@@ -31,11 +34,29 @@ pub struct Site {
 impl Site {
     /// Starts a cluster, makes it at the Manager, installs the Operator with the token of the answer.
     pub async fn join(platform: &Platform, name: &str, index: u8) -> Result<Self> {
+        let (site, token) = Self::prepare(platform, name, index).await?;
+        site.install_operator(&token)?;
+        Ok(site)
+    }
+
+    /// Starts a cluster and makes it at the Manager; returns it with the token to install the Operator with. The
+    /// Operator will record its metering steps (debug builds).
+    pub async fn prepare(platform: &Platform, name: &str, index: u8) -> Result<(Self, String)> {
         let created = platform.create_cluster(name).await?;
         let cluster = Cluster::start(ClusterOptions::new(name, index)).await?;
+        cluster.pods().set_variable("kubenova/operator", "KUBENOVA_STEPS_FILE", Some("/debug/steps"));
         let site = Self { cluster, id: text(&created, "/id")?, name: name.to_owned() };
-        site.install_operator(&text(&created, "/enrollment/token")?)?;
-        Ok(site)
+        Ok((site, text(&created, "/enrollment/token")?))
+    }
+
+    /// The Operator's pod.
+    pub fn operator(&self) -> Result<PodHandle> {
+        self.cluster.pods().labelled(OPERATOR).into_iter().next().context("no Operator runs")
+    }
+
+    /// The metering steps that the Operator recorded, one JSON object a line.
+    pub fn steps(&self) -> Result<String> {
+        std::fs::read_to_string(self.operator()?.debug().join("steps")).context("the Operator recorded no steps")
     }
 
     /// `helm install` with one token, as the README says.

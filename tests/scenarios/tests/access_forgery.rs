@@ -64,6 +64,27 @@ impl Intruder {
         Ok(recorded)
     }
 
+    /// Message ids of a stream that a stranger could have known before: not a random UUID. A cluster that publishes such
+    /// an id first would make the server drop the real message as a repetition.
+    async fn derivable_ids(&self, stream: &str) -> Result<Vec<String>> {
+        let stream = self.connection.jetstream.get_stream(stream).await?;
+        let consumer = stream.create_consumer(pull::OrderedConfig::default()).await?;
+        let held = usize::try_from(consumer.cached_info().num_pending)?;
+        ensure!(held > 0, "the stream holds messages");
+        let mut messages = consumer.messages().await?.take(held);
+        let mut derivable = Vec::new();
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            let id = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
+            let id = id.map(ToString::to_string).unwrap_or_default();
+            let random = uuid::Uuid::parse_str(&id).is_ok_and(|id| matches!(id.get_version_num(), 4 | 7));
+            if !random {
+                derivable.push(format!("{}: {id:?}", message.subject));
+            }
+        }
+        Ok(derivable)
+    }
+
     /// Puts bytes where commands are, and waits until the cluster has answered for all that lies there.
     async fn slip_in(&self, subject: &str, body: impl Into<Bytes>, signature: Option<&str>) -> Result<()> {
         let mut headers: HeaderMap = publish::headers(&random::uuid_v4().to_string(), &[]);
@@ -167,6 +188,10 @@ async fn access_forgery_and_the_past_change_nothing() -> Result<()> {
     assert_eq!((outcome.command_id.as_str(), outcome.state.as_str()), (old.command.id.as_str(), "superseded"));
     assert_eq!(site.versions()?, before, "a lower revision changed something");
     assert_eq!(story::ready_pods(&site, "acme", "shop")?, 2);
+
+    for stream in [streams::COMMANDS.name, streams::STATUS.name, streams::USAGE.name] {
+        assert_eq!(intruder.derivable_ids(stream).await?, Vec::<String>::new(), "{stream}");
+    }
 
     // And what the Manager's own key would have allowed: so the attempts above were refused for their signatures.
     let signed = keyring.command.sign(PayloadType::Command, &forged);

@@ -8,14 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::Site;
+use kubenova_scenarios::site::{OPERATOR, Site};
 use kubenova_scenarios::story;
 
 const COMPONENTS_MAX: Duration = Duration::from_secs(240);
 const ORDER_MAX: Duration = Duration::from_secs(120);
 const VARIABLE: &str = "KUBENOVA_FAILPOINT";
 const IMAGE: &str = "kubenova/operator";
-const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
 
 /// Hops of a command in the Manager, then in the Operator.
 const MANAGER_HOPS: [&str; 3] = ["relay.marked-sent", "relay.published", "ingest.outcome-committed"];

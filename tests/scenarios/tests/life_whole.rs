@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
-use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::platform::{HUB_PORT, MANAGER_PORT, Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::story;
 
@@ -16,9 +16,11 @@ const ORDER_MAX: Duration = Duration::from_secs(120);
 #[tokio::test(flavor = "multi_thread")]
 async fn life_whole_turn_of_the_ring() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
-    let alpha = Site::join(&platform, "alpha", 1).await?;
-    let beta = Site::join(&platform, "beta", 2).await?;
+    let (alpha, alpha_token) = Site::prepare(&platform, "alpha", 1).await?;
+    let (beta, beta_token) = Site::prepare(&platform, "beta", 2).await?;
     let captures = [alpha.cluster.capture_syns()?, beta.cluster.capture_syns()?];
+    alpha.install_operator(&alpha_token)?;
+    beta.install_operator(&beta_token)?;
 
     // The Operator, and nobody else, installs the components.
     for site in [&alpha, &beta] {
@@ -57,14 +59,18 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     // Every connection that crossed an uplink was opened by the cluster, towards the hub or the Manager.
     for (site, capture) in [&alpha, &beta].into_iter().zip(&captures) {
         let seen = capture.seen();
+        for port in [MANAGER_PORT, HUB_PORT] {
+            assert!(seen.iter().any(|syn| syn.destination.port() == port), "no connection to port {port}: {seen:?}");
+        }
         for syn in &seen {
             let from_cluster =
                 syn.source.ip().to_string().starts_with(&format!("10.77.{}.", site.cluster.network().index()));
             assert!(from_cluster, "a connection was opened towards cluster {}: {syn:?}", site.name);
             assert_eq!(syn.destination.ip().to_string(), "10.77.0.1", "{syn:?}");
         }
-        for pod in site.cluster.pods().labelled("app.kubernetes.io/name=kubenova-operator") {
-            assert!(pod.listening_sockets().is_empty(), "the Operator listens on {:?}", pod.listening_sockets());
+        assert!(!site.operator()?.pids().is_empty(), "an Operator runs whose sockets can be read");
+        for socket in site.operator()?.listening_sockets() {
+            panic!("the Operator listens on {socket:?}");
         }
         let touched = site
             .cluster

@@ -82,6 +82,16 @@ pub(crate) struct Shared {
     sources: watch::Receiver<u64>,
 }
 
+impl Shared {
+    /// A line in the runner's own log, for whoever asks where a pod went.
+    fn note(&self, what: &str) {
+        use std::io::Write as _;
+        if let Ok(mut log) = crate::process::open_log(&self.logs.join("pod-runner.log")) {
+            let _ = writeln!(log, "{} {what}", supervisor::now());
+        }
+    }
+}
+
 impl PodRunner {
     /// Starts on a thread and runtime of its own, so that a scenario that blocks cannot stop it.
     pub(crate) fn start(options: PodRunnerOptions) -> Result<Self> {
@@ -199,11 +209,18 @@ async fn watch_pods(shared: Arc<Shared>) -> Result<()> {
             Event::InitDone => {
                 let seen = listed.remove(namespace).unwrap_or_default();
                 running.retain(|uid, pod| {
-                    pod.object.borrow().namespace().as_deref() != Some(namespace) || seen.contains(uid)
+                    let stays = pod.object.borrow().namespace().as_deref() != Some(namespace) || seen.contains(uid);
+                    if !stays {
+                        shared.note(&format!("{} is in no list any more: {seen:?}", pod.object.borrow().name_any()));
+                    }
+                    stays
                 });
             }
             Event::Apply(pod) => take(&shared, &mut running, pod),
-            Event::Delete(pod) => drop(running.remove(&uid(&pod))),
+            Event::Delete(pod) => {
+                shared.note(&format!("{} was deleted", pod.name_any()));
+                running.remove(&uid(&pod));
+            }
         }
     }
     anyhow::bail!("the watch of pods ended")

@@ -166,6 +166,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut object: watch::Receiver<Pod>) {
     }
     if let Err(error) = Box::pin(serve(&shared, &pod, &mut object)).await {
         tracing::warn!("pod {name:?} cannot run: {error:#}");
+        shared.note(&format!("{name} cannot run: {error:#}"));
         report(&shared, &pod, &status::pending(&pod, "CreateContainerError", &format!("{error:#}"))).await;
         deletion(&mut object).await;
     }

@@ -271,7 +271,7 @@ async fn take_keys(platform: &Platform, tenant_id: &str, sites: &[Site]) -> Resu
                 beta.cluster.heal()?;
                 println!("cluster beta is connected again");
             }
-            "u" => match integral::compare(platform, tenant_id, beta).await {
+            "u" => match integral::compare_newest(platform, tenant_id, beta).await {
                 Ok(comparison) => println!("{comparison}"),
                 Err(error) => println!("could not compare: {error:#}"),
             },
