@@ -1,0 +1,263 @@
+//! H1, command latency: t0 the first byte of a PUT, t1 its answer, t2 the Application seen by an independent watch, t3 the
+//! applied command seen over REST. Against [`crate::raw_chain`], measured before and after in the same run.
+//!
+//! What changes is an annotation, so that neither KubeVela nor a scheduler has work that is not ours to measure.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+use futures::StreamExt as _;
+use kube::api::DynamicObject;
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::{Api, Client, ResourceExt as _};
+use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::rest::Rest;
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::{broker, story};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::raw_chain::{Measured, RawChain};
+use crate::statistics::{Poisson, Sample, row};
+
+/// The annotation that counts an Application's orders.
+const NUMBER: &str = "bench.example.com/number";
+const READY_MAX: Duration = Duration::from_secs(240);
+const ORDER_MAX: Duration = Duration::from_secs(120);
+/// Pause between two looks over REST; it adds half of itself to t3.
+const LOOK: Duration = Duration::from_millis(4);
+
+/// What to measure with.
+#[derive(Debug, Args)]
+pub(crate) struct Settings {
+    /// Orders a second, on average (Poisson).
+    #[arg(long, default_value_t = 20.0)]
+    rate: f64,
+    /// How long orders are given at that rate.
+    #[arg(long, default_value_t = 60)]
+    seconds: u32,
+    /// Applications that the orders go round.
+    #[arg(long, default_value_t = 40)]
+    applications: u64,
+    /// Orders of each serial measurement.
+    #[arg(long, default_value_t = 100)]
+    serial: u64,
+    /// Seed of the Poisson process.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// An Application whose annotation says which order it is.
+pub(crate) fn application(name: &str, number: u64) -> Value {
+    json!({
+        "apiVersion": "core.oam.dev/v1beta1", "kind": "Application",
+        "metadata": { "name": name, "annotations": { NUMBER: number.to_string() } },
+        "spec": { "components": [{ "name": name, "type": "webservice", "properties": {
+            "image": "shop/web:1", "cpu": "10m", "memory": "16Mi" } }] },
+    })
+}
+
+/// What Applications are, to a client that knows no types.
+pub(crate) fn resource() -> ApiResource {
+    ApiResource::from_gvk(&GroupVersionKind::gvk("core.oam.dev", "v1beta1", "Application"))
+}
+
+/// When each order was first seen in the cluster, by a watch of its own.
+#[derive(Clone)]
+pub(crate) struct Seen {
+    times: Arc<Mutex<HashMap<String, Vec<(u64, Instant)>>>>,
+    changed: watch::Receiver<()>,
+}
+
+impl Seen {
+    fn watch(client: Client) -> Self {
+        let (sender, changed) = watch::channel(());
+        let times: Arc<Mutex<HashMap<String, Vec<(u64, Instant)>>>> = Arc::default();
+        let shared = Arc::clone(&times);
+        let applications: Api<DynamicObject> = Api::all_with(client, &resource());
+        tokio::spawn(async move {
+            let mut events =
+                watcher(applications, watcher::Config::default()).default_backoff().touched_objects().boxed();
+            while let Some(event) = events.next().await {
+                let Ok(object) = event else { continue };
+                let number = object.annotations().get(NUMBER).and_then(|number| number.parse().ok()).unwrap_or(0);
+                let mut times = shared.lock().unwrap_or_else(PoisonError::into_inner);
+                let seen = times.entry(object.name_any()).or_default();
+                if seen.last().is_none_or(|(last, _)| *last < number) {
+                    seen.push((number, Instant::now()));
+                }
+                drop(times);
+                sender.send_replace(());
+            }
+        });
+        Self { times, changed }
+    }
+
+    fn find(&self, name: &str, number: u64) -> Option<Instant> {
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        // An order that was overtaken by the next one is seen when that is.
+        times.get(name)?.iter().find(|(seen, _)| *seen >= number).map(|(_, at)| *at)
+    }
+
+    /// When the order was seen; waits for it.
+    pub(crate) async fn wait(&self, name: &str, number: u64) -> Result<Instant> {
+        let mut changed = self.changed.clone();
+        let found = async {
+            loop {
+                changed.mark_unchanged();
+                if let Some(at) = self.find(name, number) {
+                    return Ok(at);
+                }
+                changed.changed().await.context("the watch ended")?;
+            }
+        };
+        tokio::time::timeout(ORDER_MAX, found)
+            .await
+            .with_context(|| format!("order {number} of {name} was never seen"))?
+    }
+}
+
+/// One order through the product.
+struct Timing {
+    answered: Duration,
+    seen: Duration,
+    visible: Duration,
+}
+
+async fn order(rest: &Rest, seen: &Seen, name: &str, number: u64) -> Result<Timing> {
+    let path = format!("/api/v1/tenants/acme/apps/{name}");
+    let began = Instant::now();
+    let accepted = rest.put(&path, &application(name, number)).await?.expect(202)?;
+    let answered = began.elapsed();
+    let command = format!("/api/v1/commands/{}", text(&accepted, "/commands/0/id")?);
+    let visible = loop {
+        let body = rest.get(&command).await?.expect(200)?;
+        let hops = body["hops"].as_array().context("a command has hops")?;
+        if hops.iter().any(|hop| hop["name"] == "applied" || hop["name"] == "ready") || body["state"] == "superseded" {
+            break began.elapsed();
+        }
+        ensure!(began.elapsed() < ORDER_MAX, "order {number} of {name} was not applied: {body}");
+        tokio::time::sleep(LOOK).await;
+    };
+    let seen = seen.wait(name, number).await?.saturating_duration_since(began);
+    Ok(Timing { answered, seen, visible })
+}
+
+#[derive(Default)]
+struct Product {
+    answered: Sample,
+    seen: Sample,
+    visible: Sample,
+}
+
+impl Product {
+    fn note(&mut self, timing: &Timing) {
+        self.answered.push(timing.answered);
+        self.seen.push(timing.seen);
+        self.visible.push(timing.visible);
+    }
+
+    fn print(&self, raw: &Measured) {
+        println!("{}", row("t1-t0 answered", &self.answered, None));
+        println!("{}", row("t2-t0 in the cluster", &self.seen, Some(&raw.seen)));
+        println!("{}", row("t3-t0 visible over REST", &self.visible, Some(&raw.whole)));
+    }
+}
+
+fn name(index: u64) -> String {
+    format!("bench-{index}")
+}
+
+/// Measures and prints.
+pub(crate) async fn run(settings: &Settings) -> Result<()> {
+    if settings.rate <= 0.0 || settings.applications == 0 {
+        bail!("--rate and --applications must be above zero");
+    }
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let site = Site::join(&platform, "alpha", 1).await?;
+    site.wait_condition("Ready", "True", READY_MAX).await?;
+    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
+    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
+    let seen = Seen::watch(site.cluster.kube_client());
+    for index in 0..settings.applications {
+        let body = application(&name(index), 0);
+        platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
+    }
+    story::wait_all_succeeded(&platform, &site, READY_MAX).await?;
+    let keyring = broker::keyring(&platform)?;
+    let connection = broker::connect(&platform, &keyring).await?;
+    let mut raw = RawChain::open(&platform.postgres, connection, &site).await?;
+    raw.run(&seen, "raw-warm", 5, true).await.context("the raw chain failed")?;
+    settle(&site).await?;
+
+    let mut bare = raw.run(&seen, "raw-bare-before", settings.serial, false).await?;
+    let mut equal = raw.run(&seen, "raw-equal-before", settings.serial, true).await?;
+    let mut serial = Product::default();
+    for number in 1..=settings.serial {
+        serial.note(&order(&platform.rest, &seen, &name(0), number).await?);
+    }
+    let (poisson, took) = at_rate(settings, &platform.rest, &seen).await?;
+    settle(&site).await?;
+    bare.add(&raw.run(&seen, "raw-bare-after", settings.serial, false).await?);
+    equal.add(&raw.run(&seen, "raw-equal-after", settings.serial, true).await?);
+
+    println!("\n| stage | n | p50 ms | p99 ms | p50 ratio | p99 ratio |\n| --- | --- | --- | --- | --- | --- |");
+    println!("{}", row("raw chain, bare: in the cluster", &bare.seen, None));
+    println!("{}", row("raw chain, bare: whole", &bare.whole, None));
+    println!("{}", row("raw chain, equal writes: in the cluster", &equal.seen, None));
+    println!("{}", row("raw chain, equal writes: whole", &equal.whole, None));
+    println!("\none order after another, ratios to the raw chain with equal writes (goal: p50 1.5, p99 2.5)");
+    serial.print(&equal);
+    println!(
+        "\nPoisson, {} orders a second asked, {:.1} done, seed {}",
+        settings.rate,
+        f64::from(u32::try_from(poisson.seen.len())?) / took.as_secs_f64(),
+        settings.seed
+    );
+    poisson.print(&equal);
+    Ok(())
+}
+
+/// Orders at a rate, each in a task of its own, round the applications.
+async fn at_rate(settings: &Settings, rest: &Rest, seen: &Seen) -> Result<(Product, Duration)> {
+    let mut pauses = Poisson::new(settings.seed, settings.rate);
+    let began = Instant::now();
+    let end = began + Duration::from_secs(u64::from(settings.seconds));
+    let mut next = began;
+    let mut tasks = tokio::task::JoinSet::new();
+    let mut count = 0;
+    while next < end {
+        tokio::time::sleep_until(next.into()).await;
+        let (rest, seen) = (rest.clone(), seen.clone());
+        let (name, number) = (name(count % settings.applications), settings.serial + 1 + count / settings.applications);
+        tasks.spawn(async move { order(&rest, &seen, &name, number).await });
+        count += 1;
+        next += pauses.pause();
+    }
+    let mut product = Product::default();
+    while let Some(timing) = tasks.join_next().await {
+        product.note(&timing??);
+    }
+    Ok((product, began.elapsed()))
+}
+
+/// Waits until KubeVela has nothing to do.
+async fn settle(site: &Site) -> Result<()> {
+    poll::until("every Application to run", READY_MAX, || async {
+        let printed = site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "-A", "-o", "json"])?;
+        let list: Value = serde_json::from_str(&printed)?;
+        let waiting: Vec<&Value> = list["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|it| it.pointer("/status/status").and_then(Value::as_str) != Some("running"))
+            .collect();
+        Ok(Step::when(waiting.is_empty(), (), format!("{} wait", waiting.len())))
+    })
+    .await
+}

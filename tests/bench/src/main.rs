@@ -1,0 +1,47 @@
+//! `cargo dev bench <name>`: one measurement a file, each with its raw stage in the same run on the same servers.
+//!
+//! Ratios, not times, are what is compared with the goals of the design (§10); times are printed for people.
+
+#![expect(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
+
+mod command_latency;
+mod raw_chain;
+mod statistics;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use kubenova_env::sandbox::{self, Options, Sandbox};
+
+/// Benchmarks of the product on real servers.
+#[derive(Debug, Parser)]
+#[command(name = "cargo dev bench")]
+struct Arguments {
+    #[command(subcommand)]
+    what: Benchmark,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum Benchmark {
+    /// H1: from the first byte of a REST request to the object in the cluster and back, against the raw chain.
+    CommandLatency(command_latency::Settings),
+}
+
+fn main() -> Result<ExitCode> {
+    if let Some(code) = sandbox::play_stage() {
+        return Ok(code);
+    }
+    let arguments = Arguments::parse();
+    if Sandbox::require().is_err() {
+        let program = std::env::current_exe().context("could not find our own program")?;
+        let words: Vec<_> = std::env::args_os().skip(1).collect();
+        return sandbox::enter(program.as_os_str(), &words, &Options { forwards: Vec::new(), with_parent: true });
+    }
+    let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
+    match arguments.what {
+        Benchmark::CommandLatency(settings) => runtime.block_on(Box::pin(command_latency::run(&settings)))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

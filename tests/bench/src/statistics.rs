@@ -1,0 +1,93 @@
+//! Percentiles of durations, and a reproducible Poisson process.
+
+use std::time::Duration;
+
+/// Durations of one stage.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sample(Vec<Duration>);
+
+impl Sample {
+    pub(crate) fn push(&mut self, duration: Duration) {
+        self.0.push(duration);
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The smallest duration that `percent` of all do not exceed; zero when there are none.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let mut sorted = self.0.clone();
+        sorted.sort_unstable();
+        let rank = (sorted.len() * percent).div_ceil(100);
+        sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0.extend_from_slice(&other.0);
+    }
+}
+
+/// One line of a table: p50 and p99 in milliseconds, and their ratios to the raw stage's.
+pub(crate) fn row(name: &str, sample: &Sample, raw: Option<&Sample>) -> String {
+    let milliseconds = |percent| sample.percentile(percent).as_secs_f64() * 1000.0;
+    let ratio = |percent| {
+        raw.map_or_else(String::new, |raw| {
+            let raw = raw.percentile(percent).as_secs_f64();
+            format!("{:.2}", sample.percentile(percent).as_secs_f64() / raw)
+        })
+    };
+    format!(
+        "| {name} | {} | {:.1} | {:.1} | {} | {} |",
+        sample.len(),
+        milliseconds(50),
+        milliseconds(99),
+        ratio(50),
+        ratio(99)
+    )
+}
+
+/// Pauses between events of a Poisson process, by seed (SplitMix64).
+#[derive(Debug)]
+pub(crate) struct Poisson {
+    state: u64,
+    rate: f64,
+}
+
+impl Poisson {
+    /// `rate` events a second on average.
+    pub(crate) fn new(seed: u64, rate: f64) -> Self {
+        Self { state: seed, rate }
+    }
+
+    pub(crate) fn pause(&mut self) -> Duration {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        // 32 bits are exact in an f64 and enough here; never zero.
+        let uniform =
+            (f64::from(u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(u32::MAX)) + 1.0) / 4_294_967_296.0;
+        Duration::from_secs_f64(-uniform.ln() / self.rate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_values_that_occurred() {
+        let mut sample = Sample::default();
+        (1..=100).for_each(|n| sample.push(Duration::from_millis(n)));
+        assert_eq!(sample.percentile(50), Duration::from_millis(50));
+        assert_eq!(sample.percentile(99), Duration::from_millis(99));
+        assert_eq!(Sample::default().percentile(99), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_poisson_process_has_its_rate() {
+        let mut poisson = Poisson::new(1, 20.0);
+        let total: Duration = (0..10_000).map(|_| poisson.pause()).sum();
+        assert!((total.as_secs_f64() - 500.0).abs() < 25.0, "{total:?}");
+    }
+}
