@@ -44,14 +44,3 @@ create table usage_conflicts (
     first_seen_at      timestamptz not null,
     constraint usage_conflicts_pkey primary key (cluster_id, window_start, seconds, revision, manifest_sha256)
 );
-
--- Messages that can never be counted, once each however often they come.
-create table usage_poison (
-    payload_sha256 text primary key,
-    subject        text not null,
-    reason         text not null,
-    payload        bytea not null,
-    times          bigint not null default 1,
-    first_seen_at  timestamptz not null,
-    last_seen_at   timestamptz not null
-);

@@ -1,10 +1,8 @@
 //! Status reports into `observed`: newest wins, silence deletes nothing.
 
+use super::durable::{self, OwnDurable, Taken, Trouble};
 use async_nats::jetstream;
-use kubenova_bus::{
-    consume::{self, Delivery, Verdict},
-    durable, streams as made,
-};
+use kubenova_bus::consume::Delivery;
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
@@ -19,49 +17,23 @@ use kubenova_store::{
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// The Manager's own durable on KN_STS for status.
-const DURABLE: &str = "manager-status";
-/// Time to commit one report before it comes again.
-const ACK_WAIT: Duration = Duration::from_secs(30);
-/// Pause after Postgres did not answer.
-const RETRY: Duration = Duration::from_secs(1);
+const STATUS: OwnDurable = OwnDurable {
+    stream: streams::STATUS,
+    name: "manager-status",
+    filter: subjects::every::OBJECT_STATUS,
+    ack_wait: Duration::from_secs(30),
+};
 
 /// Ingests until a stop is asked for.
 pub async fn run(store: Store, jetstream: jetstream::Context, shutdown: Shutdown) {
-    let handle = |delivery: Delivery| {
-        let store = store.clone();
-        async move { verdict(&store, &delivery).await }
-    };
-    let missing = || ensure(&jetstream);
-    missing().await;
-    consume::run(&jetstream, streams::STATUS.name, DURABLE, &shutdown, handle, missing).await;
+    durable::run(&STATUS, &store, &jetstream, &shutdown, |delivery| take(&store, delivery)).await;
 }
 
-async fn ensure(jetstream: &jetstream::Context) {
-    let made = async {
-        made::ensure(jetstream, &streams::STATUS).await?;
-        durable::ensure_own(jetstream, streams::STATUS.name, DURABLE, subjects::every::OBJECT_STATUS, ACK_WAIT).await
-    };
-    if let Err(error) = made.await {
-        tracing::debug!(error = %telemetry::chain(&error), "could not ensure the durable for status; trying again");
-    }
-}
-
-async fn verdict(store: &Store, delivery: &Delivery) -> Verdict {
-    let (cluster, version, objects) = match read(delivery) {
-        Ok(read) => read,
-        Err(reason) => return Verdict::Poison(reason),
-    };
-    match merge(store, &cluster, version, &objects).await {
-        Ok(changed) => {
-            tracing::debug!(cluster.id = %cluster, objects = objects.len(), changed, "status report");
-            Verdict::Done
-        }
-        Err(error) => {
-            tracing::warn!(error = %telemetry::chain(&error), "could not merge a status report; it will come again");
-            Verdict::Later(RETRY)
-        }
-    }
+async fn take(store: &Store, delivery: Delivery) -> Result<Taken, Trouble> {
+    let (cluster, version, objects) = read(&delivery)?;
+    let changed = merge(store, &cluster, version, &objects).await?;
+    tracing::debug!(cluster.id = %cluster, objects = objects.len(), changed, "status report");
+    Ok(Taken::Committed)
 }
 
 async fn merge(
@@ -74,19 +46,20 @@ async fn merge(
     observed::merge(&mut connection, cluster, version, objects).await
 }
 
-fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>), String> {
-    let report: StatusReport = message::from_json(&delivery.payload).map_err(|error| telemetry::chain(&error))?;
-    let cluster = subjects::cluster_of(&delivery.subject).and_then(ClusterId::parse);
-    let cluster = cluster.ok_or_else(|| format!("subject \"{}\" names no cluster", delivery.subject))?;
-    if report.cluster_id != cluster.as_str() {
-        return Err(format!("cluster {cluster} reported for cluster \"{}\"", report.cluster_id));
-    }
+fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>), Trouble> {
+    let report: StatusReport =
+        message::from_json(&delivery.payload).map_err(|error| Trouble::Malformed(telemetry::chain(&error)))?;
+    let cluster = durable::sender_named(&delivery.subject, &report.cluster_id)?;
+    versioned(report).map(|(version, objects)| (cluster, version, objects)).map_err(Trouble::Malformed)
+}
+
+fn versioned(report: StatusReport) -> Result<(Version, Vec<ObservedObject>), String> {
     let number = |value: u64| i64::try_from(value).map_err(|_| format!("{value} is too large"));
     let version =
         Version { epoch: number(report.epoch)?, session: number(report.session)?, counter: number(report.counter)? };
     let as_of = report.at.parse().unwrap_or_else(|_| clock::now());
     let objects = report.objects.into_iter().map(|object| observed_object(object, as_of)).collect::<Result<_, _>>()?;
-    Ok((cluster, version, objects))
+    Ok((version, objects))
 }
 
 fn observed_object(object: ObjectStatus, as_of: jiff::Timestamp) -> Result<ObservedObject, String> {

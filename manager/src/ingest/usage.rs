@@ -8,16 +8,13 @@
 pub mod assembly;
 pub mod check;
 
+use super::durable::{self, OwnDurable, Taken, Trouble};
 use crate::billing::event;
 use assembly::{Assembly, Key, Whole};
 use async_nats::jetstream;
 use check::{Checked, Malformed};
 use jiff::Timestamp;
-use kubenova_bus::{
-    BusError, consume,
-    consume::{Delivery, Verdict},
-    durable, streams as made,
-};
+use kubenova_bus::consume::{Delivery, Verdict};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown};
 use kubenova_schema::{message, signature::sha256_hex, streams, subjects, v1::UsageChunk, window::Window};
@@ -34,13 +31,12 @@ use std::{
 };
 use tokio::sync::{Notify, mpsc};
 
-/// The Manager's own durable on KN_USE.
-pub const DURABLE: &str = "manager-usage";
-
-/// Time to put a window together and commit it before its chunks come again.
-const ACK_WAIT: Duration = Duration::from_secs(60);
-/// Pause after Postgres did not answer.
-const RETRY: Duration = Duration::from_secs(2);
+const USAGE: OwnDurable = OwnDurable {
+    stream: streams::USAGE,
+    name: "manager-usage",
+    filter: subjects::every::USAGE,
+    ack_wait: Duration::from_secs(60),
+};
 
 /// What ingest needs.
 #[derive(Debug)]
@@ -55,25 +51,13 @@ pub struct UsageIngest {
 
 /// Ingests until a stop is asked for.
 pub async fn run(ingest: UsageIngest, jetstream: jetstream::Context, shutdown: Shutdown) {
+    let store = ingest.store.clone();
     let ingest = Arc::new(Ingest { parts: ingest, assembly: Mutex::default() });
-    if let Err(error) = ensure(&jetstream).await {
-        tracing::warn!(%error, "could not ensure the durable for usage; trying again");
-    }
-    let handle = |delivery: Delivery| {
+    let take = |delivery: Delivery| {
         let ingest = Arc::clone(&ingest);
         async move { ingest.handle(delivery).await }
     };
-    let missing = || async {
-        if let Err(error) = ensure(&jetstream).await {
-            tracing::debug!(%error, "could not ensure the durable for usage; trying again");
-        }
-    };
-    consume::run(&jetstream, streams::USAGE.name, DURABLE, &shutdown, handle, missing).await;
-}
-
-async fn ensure(jetstream: &jetstream::Context) -> Result<(), BusError> {
-    made::ensure(jetstream, &streams::USAGE).await?;
-    durable::ensure_own(jetstream, streams::USAGE.name, DURABLE, subjects::every::USAGE, ACK_WAIT).await
+    durable::run(&USAGE, &store, &jetstream, &shutdown, take).await;
 }
 
 struct Ingest {
@@ -81,68 +65,25 @@ struct Ingest {
     assembly: Mutex<Assembly>,
 }
 
-/// Why a delivery was not taken in.
-enum Trouble {
-    /// It never can be.
-    Malformed(Malformed),
-    /// Not now.
-    Store(StoreError),
-}
-
 impl From<Malformed> for Trouble {
     fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed)
-    }
-}
-
-impl From<StoreError> for Trouble {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        Self::Malformed(malformed.to_string())
     }
 }
 
 impl Ingest {
-    async fn handle(&self, delivery: Delivery) -> Verdict {
-        let (subject, payload) = (delivery.subject.clone(), delivery.payload.clone());
-        let acknowledger = delivery.acknowledger.clone();
-        let (verdict, others) = match self.take(delivery).await {
-            Ok(None) => return Verdict::Held,
-            Ok(Some(whole)) => {
-                let verdict = match self.commit(&whole).await {
-                    Ok(()) => Verdict::Done,
-                    Err(trouble) => self.verdict(trouble, &subject, &whole.payload).await,
-                };
-                (verdict, whole.acknowledgers)
-            }
-            Err(trouble) => (self.verdict(trouble, &subject, &payload).await, Vec::new()),
+    /// One answer for all chunks of a window, the last one's among them.
+    async fn handle(&self, delivery: Delivery) -> Result<Taken, Trouble> {
+        let subject = delivery.subject.clone();
+        let Some(whole) = self.take(delivery).await? else { return Ok(Taken::Held) };
+        let verdict = match self.commit(&whole).await {
+            Ok(()) => Verdict::Done,
+            Err(trouble) => durable::verdict(&self.parts.store, &subject, &whole.payload, trouble).await,
         };
-        for other in &others {
-            other.answer(&verdict).await;
+        for acknowledger in &whole.acknowledgers {
+            acknowledger.answer(&verdict).await;
         }
-        // The last chunk's own acknowledger is among the others, if there are any.
-        if !others.is_empty() {
-            return Verdict::Held;
-        }
-        drop(acknowledger);
-        verdict
-    }
-
-    async fn verdict(&self, trouble: Trouble, subject: &str, payload: &[u8]) -> Verdict {
-        match trouble {
-            Trouble::Malformed(malformed) => match self.keep_poison(subject, &malformed, payload).await {
-                Ok(()) => Verdict::Poison(malformed.to_string()),
-                Err(error) => later(&error),
-            },
-            Trouble::Store(error) => later(&error),
-        }
-    }
-
-    async fn keep_poison(&self, subject: &str, malformed: &Malformed, payload: &[u8]) -> Result<(), StoreError> {
-        let mut connection = self.parts.store.read().await?;
-        let reason = malformed.to_string();
-        windows::keep_poison(&mut connection, &sha256_hex(payload), subject, &reason, payload, clock::now())
-            .await
-            .map(drop)
+        Ok(Taken::Held)
     }
 
     /// Takes a chunk in; the whole window when it was the last.
@@ -214,11 +155,6 @@ async fn write(
     ledger::insert(transaction, &of, &checked.rows).await?;
     let events: Vec<billing::NewEvent> = checked.rows.iter().map(|row| event::usage(&of, row)).collect();
     billing::insert(transaction, cluster, &events, now).await
-}
-
-fn later(error: &StoreError) -> Verdict {
-    tracing::warn!(error = %kubenova_runtime::telemetry::chain(error), "could not take in usage; it will come again");
-    Verdict::Later(RETRY)
 }
 
 /// Cluster and window that a subject names.

@@ -19,6 +19,7 @@ pub mod observed;
 pub mod outbox;
 pub mod outcomes;
 pub mod placements;
+pub mod poison;
 pub mod pool;
 pub mod receipts;
 pub mod sessions;

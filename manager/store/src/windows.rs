@@ -135,35 +135,6 @@ pub async fn keep_conflict(
     Ok(kept.rows_affected() == 1)
 }
 
-/// Keeps a message that can never be counted, once however often it comes. True when it was not kept before.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn keep_poison(
-    connection: &mut PgConnection,
-    payload_sha256: &str,
-    subject: &str,
-    reason: &str,
-    payload: &[u8],
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let times = sqlx::query_scalar!(
-        "insert into usage_poison (payload_sha256, subject, reason, payload, first_seen_at, last_seen_at)
-         values ($1, $2, $3, $4, $5, $5)
-         on conflict (payload_sha256) do update set times = usage_poison.times + 1, last_seen_at = excluded.last_seen_at
-         returning times",
-        payload_sha256,
-        subject,
-        reason,
-        payload,
-        now.to_sqlx(),
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(failed("keep an unreadable usage message"))?;
-    Ok(times == 1)
-}
-
 /// Remembers a public nkey that was enrolled for a cluster. Call it in the transaction of each enrollment.
 ///
 /// # Errors

@@ -67,17 +67,20 @@ pub(crate) fn resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("core.oam.dev", "v1beta1", "Application"))
 }
 
+/// By Application: numbers of orders, rising, with the moment each was first seen.
+type Times = HashMap<String, Vec<(u64, Instant)>>;
+
 /// When each order was first seen in the cluster, by a watch of its own.
 #[derive(Clone)]
 pub(crate) struct Seen {
-    times: Arc<Mutex<HashMap<String, Vec<(u64, Instant)>>>>,
+    times: Arc<Mutex<Times>>,
     changed: watch::Receiver<()>,
 }
 
 impl Seen {
     fn watch(client: Client) -> Self {
         let (sender, changed) = watch::channel(());
-        let times: Arc<Mutex<HashMap<String, Vec<(u64, Instant)>>>> = Arc::default();
+        let times: Arc<Mutex<Times>> = Arc::default();
         let shared = Arc::clone(&times);
         let applications: Api<DynamicObject> = Api::all_with(client, &resource());
         tokio::spawn(async move {

@@ -7,13 +7,25 @@ use anyhow::Result;
 
 use crate::executables::cargo;
 use crate::places::Places;
+use crate::preflight::{self, Need};
 use crate::process::{self, Running};
 
-/// `cargo dev gen`: only what the generator needs is built, since the rest of the workspace may
-/// not compile until the files are right.
+/// `cargo dev gen`: queries first, because the generator needs the Manager to compile. Only what each program needs is
+/// built, since the rest of the workspace may not compile until the files are right.
 pub(crate) fn command(places: &Places, args: &[OsString]) -> Result<ExitCode> {
+    if args.is_empty() {
+        preflight::require(places, &Need { run_servers: true, build_rust: true, ..Need::default() })?;
+        let queries = run(places, "kubenova-env", "kubenova-queries", &[])?;
+        if queries != ExitCode::SUCCESS {
+            return Ok(queries);
+        }
+    }
+    run(places, "kubenova-gen", "kubenova-gen", args)
+}
+
+fn run(places: &Places, package: &str, binary: &str, args: &[OsString]) -> Result<ExitCode> {
     let mut command = cargo(places);
-    command.args(["run", "--quiet", "--package", "kubenova-gen", "--bin", "kubenova-gen", "--"]).args(args);
+    command.args(["run", "--quiet", "--package", package, "--bin", binary, "--"]).args(args);
     let status = Running::start(&mut command)?.wait()?;
     Ok(process::exit_code(status))
 }

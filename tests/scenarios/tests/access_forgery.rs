@@ -103,6 +103,23 @@ impl Intruder {
     }
 }
 
+/// A cluster that reports nonsense: each message is kept for people once, the newest hundred of a cluster at most.
+async fn nonsense_is_kept_and_bounded(platform: &Platform, intruder: &Intruder) -> Result<()> {
+    let subject = subjects::outcome(&intruder.cluster);
+    for number in 0..120 {
+        let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
+        publish::publish(&intruder.connection.jetstream, &subject, headers, format!("{{\"nonsense\":{number}}}"))
+            .await?;
+    }
+    poll::until("the newest hundred to be kept", ORDER_MAX, || async {
+        let sql =
+            "select count(*) || ' ' || count(*) filter (where convert_from(payload, 'UTF8') like '%:119}') from poison";
+        let seen = platform.postgres.query("kubenova", sql)?;
+        Ok(Step::when(seen.trim() == "100 1", (), seen))
+    })
+    .await
+}
+
 /// How often the cluster says that it dropped an order unread.
 fn dropped_unread(site: &Site) -> Result<u64> {
     let printed = site.cluster.kubectl_ok(&[
@@ -192,6 +209,8 @@ async fn access_forgery_and_the_past_change_nothing() -> Result<()> {
     for stream in [streams::COMMANDS.name, streams::STATUS.name, streams::USAGE.name] {
         assert_eq!(intruder.derivable_ids(stream).await?, Vec::<String>::new(), "{stream}");
     }
+
+    nonsense_is_kept_and_bounded(&platform, &intruder).await?;
 
     // And what the Manager's own key would have allowed: so the attempts above were refused for their signatures.
     let signed = keyring.command.sign(PayloadType::Command, &forged);

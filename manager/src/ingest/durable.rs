@@ -1,0 +1,132 @@
+//! One of the Manager's own durables: made when it is missing, drained, and every message answered for.
+//!
+//! Guarantees: acknowledged only after the handler's commit; what can never be handled becomes a row in `poison` before
+//! it is ended; what Postgres could not take comes again. Before it: JetStream. After it: the handlers beside this file.
+
+use async_nats::jetstream;
+use bytes::Bytes;
+use kubenova_bus::{
+    BusError,
+    consume::{self, Delivery, Verdict},
+    durable, streams as made,
+};
+use kubenova_core::cluster::ClusterId;
+use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
+use kubenova_schema::{signature::sha256_hex, streams::Stream, subjects};
+use kubenova_store::{
+    error::StoreError,
+    poison::{self, Poison},
+    pool::Store,
+};
+use std::{future::Future, time::Duration};
+
+/// Pause after Postgres did not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Which messages.
+#[derive(Debug)]
+pub(super) struct OwnDurable {
+    pub(super) stream: Stream,
+    pub(super) name: &'static str,
+    pub(super) filter: &'static str,
+    /// Time to commit a message before it comes again.
+    pub(super) ack_wait: Duration,
+}
+
+/// Why a message was not taken in.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It never can be; the reason is for people.
+    Malformed(String),
+    /// Not now.
+    Store(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Committed.
+    Committed,
+    /// The handler answers for it later.
+    Held,
+}
+
+/// Ingests until a stop is asked for.
+pub(super) async fn run<H, F>(
+    own: &OwnDurable,
+    store: &Store,
+    jetstream: &jetstream::Context,
+    shutdown: &Shutdown,
+    take: H,
+) where
+    H: Fn(Delivery) -> F + Send + Sync,
+    F: Future<Output = Result<Taken, Trouble>> + Send,
+{
+    let handle = |delivery: Delivery| {
+        let (subject, payload) = (delivery.subject.clone(), delivery.payload.clone());
+        let taking = take(delivery);
+        async move {
+            match taking.await {
+                Ok(Taken::Committed) => Verdict::Done,
+                Ok(Taken::Held) => Verdict::Held,
+                Err(trouble) => verdict(store, &subject, &payload, trouble).await,
+            }
+        }
+    };
+    let missing = || async {
+        if let Err(error) = ensure(own, jetstream).await {
+            tracing::debug!(durable = own.name, error = %telemetry::chain(&error), "could not make a durable; trying again");
+        }
+    };
+    missing().await;
+    consume::run(jetstream, own.stream.name, own.name, shutdown, handle, missing).await;
+}
+
+async fn ensure(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), BusError> {
+    made::ensure(jetstream, &own.stream).await?;
+    durable::ensure_own(jetstream, own.stream.name, own.name, own.filter, own.ack_wait).await
+}
+
+/// The answer for a message that was not taken in. Poison is kept first, so ending it loses nothing.
+pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, trouble: Trouble) -> Verdict {
+    let error = match trouble {
+        Trouble::Malformed(reason) => match keep(store, subject, payload, &reason).await {
+            Ok(()) => return Verdict::Poison(reason),
+            Err(error) => error,
+        },
+        Trouble::Store(error) => error,
+    };
+    tracing::warn!(subject, error = %telemetry::chain(&error), "could not take a message in; it will come again");
+    Verdict::Later(RETRY)
+}
+
+async fn keep(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
+    let cluster = sender(subject).map(|cluster| cluster.to_string()).unwrap_or_default();
+    let payload_sha256 = sha256_hex(payload);
+    let kept = Poison { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason, payload };
+    let mut transaction = store.transaction().await?;
+    poison::keep(&mut transaction, kept, clock::now()).await?;
+    transaction.commit().await.map_err(kubenova_store::error::failed("commit a message that cannot be handled"))
+}
+
+/// The cluster that a subject names: the broker's permissions vouch for it.
+pub(super) fn sender(subject: &str) -> Result<ClusterId, Trouble> {
+    let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
+    cluster.ok_or_else(|| Trouble::Malformed(format!("subject \"{subject}\" names no cluster")))
+}
+
+/// The sender, if the body names the same one.
+pub(super) fn sender_named(subject: &str, named: &str) -> Result<ClusterId, Trouble> {
+    let cluster = sender(subject)?;
+    if named == cluster.as_str() {
+        Ok(cluster)
+    } else {
+        Err(Trouble::Malformed(format!("cluster {cluster} reported for cluster \"{named}\"")))
+    }
+}
