@@ -222,17 +222,12 @@ pub async fn find_to_change(
     tenant: TenantId,
     name: &str,
 ) -> Result<Option<Application>, StoreError> {
-    let row = sqlx::query_as!(
-        Row,
-        "select id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by
-         from applications where tenant_id = $1 and name = $2 for update",
-        tenant.0,
-        name,
-    )
-    .fetch_optional(connection)
-    .await
-    .map_err(failed("lock an application"))?;
-    row.map(Application::try_from).transpose()
+    // Read after the lock, so that it is what the last writer committed.
+    sqlx::query_scalar!("select id from applications where tenant_id = $1 and name = $2 for update", tenant.0, name)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed("lock an application"))?;
+    find(connection, tenant, name).await
 }
 
 /// One page of a tenant's applications by id (so by age), and one row more when the list goes on.

@@ -1,13 +1,11 @@
 //! `POST /tenants/{tenant}/apps`, also `/users/{tenant}/apps`: a new application on the tenant's clusters.
 
-use super::{choose_clusters, document};
+use super::{ApplicationParams, accepted, choose_clusters, document};
 use crate::{
-    answer::{self, Reply},
     ask::{Ask, Params},
     body::DocumentBody,
     error::ApiError,
     routes::tenants,
-    show,
     state::AppState,
 };
 use axum::{
@@ -21,27 +19,6 @@ use kubenova_core::{
 };
 use kubenova_runtime::random;
 use kubenova_store::applications;
-
-/// Query of a change of an application.
-#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::IntoParams)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub struct ApplicationParams {
-    /// Check and answer as if, but change nothing.
-    #[serde(default)]
-    pub dry_run: bool,
-    /// For a bare KubeVela Application: its clusters by id or name, separated by commas.
-    pub clusters: Option<String>,
-}
-
-impl ApplicationParams {
-    /// The clusters that the query names.
-    #[must_use]
-    pub fn named(&self) -> Option<Vec<String>> {
-        let text = self.clusters.as_deref()?;
-        Some(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
-    }
-}
 
 /// Create an application: the typed form, or a KubeVela Application as JSON or YAML.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/apps", tag = "applications", operation_id = "createApplication",
@@ -79,17 +56,7 @@ pub async fn create(
         .audit(ask.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
         .await?;
 
-    let targets = applications::targets(writer.connection(), &[application.id]).await?;
-    let body = ApplicationAccepted {
-        application: show::application(&tenant, &application, &targets),
-        commands: show::announced(&announced),
-    };
-    Reply::accepted()
-        .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
-        .etag(answer::etag(&application.id, application.generation))
-        .operations(&announced)
-        .commit(writer, params.dry_run, &body, &body)
-        .await
+    accepted(writer, params.dry_run, &tenant, &application, &announced).await
 }
 
 /// Create an application (the same as `POST /api/v1/tenants/{tenant}/apps`).

@@ -8,14 +8,62 @@ pub mod remove;
 pub mod replace;
 pub mod status;
 
-use crate::error::ApiError;
+use crate::{
+    answer::{self, Reply},
+    error::ApiError,
+    show,
+};
+use axum::response::Response;
+use kubenova_api_types::applications::ApplicationAccepted;
 use kubenova_core::{
     application::{self, Application},
     cluster::{ClusterId, ClusterRef},
     refusal::{Reason, Refusal},
     tenant::{Placement, Tenant},
 };
-use kubenova_store::{placements, pool::Connection};
+use kubenova_store::{applications, outbox::Announced, placements, pool::Connection, writer::Writer};
+
+/// Query of a change of an application.
+#[derive(Debug, Clone, Default, serde::Deserialize, utoipa::IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct ApplicationParams {
+    /// Check and answer as if, but change nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// For a bare KubeVela Application: its clusters by id or name, separated by commas.
+    pub clusters: Option<String>,
+}
+
+impl ApplicationParams {
+    /// The clusters that the query names.
+    #[must_use]
+    pub fn named(&self) -> Option<Vec<String>> {
+        let text = self.clusters.as_deref()?;
+        Some(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+    }
+}
+
+/// The answer to a new or changed wish, committed with it.
+async fn accepted(
+    mut writer: Writer,
+    dry_run: bool,
+    tenant: &Tenant,
+    application: &Application,
+    announced: &[Announced],
+) -> Result<Response, ApiError> {
+    let targets = applications::targets(writer.connection(), &[application.id]).await?;
+    let body = ApplicationAccepted {
+        application: show::application(tenant, application, &targets),
+        commands: show::announced(announced),
+    };
+    Reply::accepted()
+        .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
+        .etag(answer::etag(&application.id, application.generation))
+        .operations(announced)
+        .commit(writer, dry_run, &body, &body)
+        .await
+}
 
 /// The application, or the refusal that says there is none.
 pub(crate) fn found(application: Option<Application>, named: &str) -> Result<Application, Refusal> {

@@ -1,13 +1,12 @@
 //! `PUT /tenants/{tenant}/apps/{application}`: the wish as a whole, new. Clusters no longer named are told to remove it.
 
-use super::{choose_clusters, create::ApplicationParams, document, found};
+use super::{ApplicationParams, accepted, choose_clusters, document, found};
 use crate::{
-    answer::{self, Reply},
+    answer,
     ask::{Ask, Params},
     body::DocumentBody,
     error::ApiError,
     routes::tenants,
-    show,
     state::AppState,
 };
 use axum::{
@@ -70,17 +69,7 @@ pub async fn replace(
         .audit(ask.action, "replace", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
         .await?;
 
-    let targets = applications::targets(writer.connection(), &[application.id]).await?;
-    let body = ApplicationAccepted {
-        application: show::application(&tenant, &application, &targets),
-        commands: show::announced(&announced),
-    };
-    Reply::accepted()
-        .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
-        .etag(answer::etag(&application.id, application.generation))
-        .operations(&announced)
-        .commit(writer, params.dry_run, &body, &body)
-        .await
+    accepted(writer, params.dry_run, &tenant, &application, &announced).await
 }
 
 fn ids(targets: Vec<applications::Target>) -> Vec<ClusterId> {
