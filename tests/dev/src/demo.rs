@@ -115,7 +115,10 @@ fn overview(verb: &str, places: &Places, before: &Plan, later: &[Tool]) -> Strin
         text.push_str(&format!("meanwhile, about {} more, once:\n", about(plan.estimate())));
         plan.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     }
-    text.push_str(&format!("everything goes to {}; nothing outside it changes\n", places.cache.display()));
+    text.push_str(&format!(
+        "everything built goes to {}, what is downloaded to the caches of cargo and go\n",
+        places.cache.display()
+    ));
     text
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
-/// Body of `POST /clusters`.
+/// Body of `POST /api/v1/clusters`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClusterCreate {
@@ -203,7 +203,7 @@ pub struct Component {
     pub public_url: String,
 }
 
-/// Answer of `POST /clusters`.
+/// Answer of `POST /api/v1/clusters`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterCreated {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Body of `POST /tenants`.
+/// Body of `POST /api/v1/tenants`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TenantCreate {
@@ -91,7 +91,7 @@ pub struct Placement {
     pub observed: Option<Observed>,
 }
 
-/// Answer of `POST /tenants` and `POST /tenants/{tenant}/placements`.
+/// Answer of `POST /api/v1/tenants` and `POST /api/v1/tenants/{tenant}/placements`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantAccepted {
@@ -102,7 +102,7 @@ pub struct TenantAccepted {
     pub commands: Vec<CommandRef>,
 }
 
-/// Body of `POST /tenants/{tenant}/placements`.
+/// Body of `POST /api/v1/tenants/{tenant}/placements`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlacementCreate {

@@ -157,7 +157,7 @@ async fn story_of(arguments: &Arguments, teller: &mut Teller, fleet: &mut Fleet)
 
     teller.reach("tenant acme on both clusters");
     let tenant = story::create_tenant(&platform, "acme", &NAMES).await?;
-    teller.say("POST /tenants answered 202: the wish and its outbox rows are committed");
+    teller.say("POST /api/v1/tenants answered 202: the wish and its outbox rows are committed");
     story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
     teller.say("tenant acme is Ready on both clusters");
 
@@ -183,11 +183,11 @@ async fn story_of(arguments: &Arguments, teller: &mut Teller, fleet: &mut Fleet)
     wait_billing(&platform).await?;
     teller.say("one CloudEvent a ledger row is on KN_BILL");
 
-    describe(&platform, &manager, &nats)?;
     if arguments.once {
-        println!("\nall of it was seen");
+        println!("\nall of it was seen; without --once it stays up and prints ready commands");
         return Ok(());
     }
+    describe(&platform, &manager, &nats)?;
     println!(
         "\nkeys, then Enter:  p cut cluster beta off   h heal it   u usage beside an independent integral   Ctrl-C ends"
     );
