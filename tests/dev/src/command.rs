@@ -90,7 +90,7 @@ const TOPICS: &[Topic] = &[
         name: "test",
         usage: "test [filter] [--threads N]",
         summary: "everything CI runs; with a filter, only tests whose name contains it",
-        detail: "  --threads N   scenarios at once in each test binary (1; also KUBENOVA_TEST_THREADS)",
+        detail: "  --threads N   scenarios at once (2; also KUBENOVA_TEST_THREADS)",
     },
     Topic { name: "check", usage: "check", summary: "the part of `test` that needs no servers", detail: "" },
     Topic {

@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::jobs::{self, Job};
 use crate::places::Places;
 use crate::process::{self, Heard};
 use crate::progress::Live;
@@ -140,7 +141,7 @@ impl Count {
     }
 
     /// The count of a `test result:` line; `None` for any other line.
-    fn from_line(line: &str) -> Option<Self> {
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
         let result = line.strip_prefix("test result: ")?;
         let number = |word: &str| -> u64 {
             let before = result.split_once(&format!(" {word}")).map(|(before, _)| before);
@@ -157,8 +158,8 @@ pub(crate) struct Surroundings {
     pub(crate) variables: Vec<(&'static str, PathBuf)>,
     /// Only tests whose name contains this.
     pub(crate) filter: Option<String>,
-    /// How many tests run at once; cargo's choice if not said.
-    pub(crate) threads: Option<usize>,
+    /// How many scenarios run at once; of other programs always one, which has threads of its own.
+    pub(crate) at_once: usize,
     /// Show every line as it comes, not only the result.
     pub(crate) aloud: bool,
 }
@@ -172,29 +173,40 @@ pub(crate) fn selected(executable: &Executable, filter: &str) -> Result<Vec<Stri
     Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
-/// Runs one test program; failures are shown in full. Each test of a scenario program runs alone in
-/// a sandbox of its own, so that nothing of one test is there for the next.
+/// Runs test programs; failures are shown in full. Each scenario runs alone in a sandbox of its own, so that nothing of
+/// one is there for the next; [`Surroundings::at_once`] of them run beside each other.
 pub(crate) fn run(
-    executable: &Executable,
+    executables: &[Executable],
     places: &Places,
     with: &Surroundings,
     logs: &Path,
     live: &mut Live<'_>,
 ) -> Result<Count> {
+    let mut jobs = Vec::new();
+    for executable in executables {
+        jobs.extend(jobs_of(executable, places, with, logs)?);
+    }
+    jobs::run(jobs, with.at_once, with.aloud, live)
+}
+
+fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: &Path) -> Result<Vec<Job>> {
     let title = executable.title(places);
+    let job = |title: String, command: Command| {
+        let log = logs.join(format!("test-{}.log", title.replace(['/', ' ', '(', ')', ':'], "_")));
+        Job { title, command, log }
+    };
     if !executable.is_scenario(places) {
         let mut command = test_command(&executable.path, executable, places, with);
         command.args(&with.filter);
-        return run_logged(command, &title, with, logs, live);
+        return Ok(vec![job(title, command)]);
     }
-    let mut count = Count::default();
-    for name in selected(executable, with.filter.as_deref().unwrap_or_default())? {
-        let sandbox = places.target.join("debug/kubenova-sandbox");
-        let mut command = test_command(&sandbox, executable, places, with);
+    let names = selected(executable, with.filter.as_deref().unwrap_or_default())?;
+    let scenario = |name: String| {
+        let mut command = test_command(&places.target.join("debug/kubenova-sandbox"), executable, places, with);
         command.args(["--with-parent", "--"]).arg(&executable.path).args(["--exact", &name, "--nocapture"]);
-        count.add(run_logged(command, &format!("{title} {name}"), with, logs, live)?);
-    }
-    Ok(count)
+        job(format!("{title} {name}"), command)
+    };
+    Ok(names.into_iter().map(scenario).collect())
 }
 
 fn test_command(program: &Path, executable: &Executable, places: &Places, with: &Surroundings) -> Command {
@@ -211,68 +223,15 @@ fn test_command(program: &Path, executable: &Executable, places: &Places, with: 
     command
 }
 
-fn run_logged(
-    mut command: Command,
-    title: &str,
-    with: &Surroundings,
-    logs: &Path,
-    live: &mut Live<'_>,
-) -> Result<Count> {
-    if let Some(threads) = with.threads {
-        command.arg("--test-threads").arg(threads.to_string());
-    }
-    let log = logs.join(format!("test-{}.log", title.replace(['/', ' ', '(', ')', ':'], "_")));
-    if with.aloud {
-        live.print(&format!("running {title}"));
-    }
-    run_tests(&mut command, title, &log, with.aloud, live)
-}
-
 /// Runs the examples in the documentation.
 pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<Count> {
     let mut command = cargo(places);
     command.args(["test", "--workspace", "--doc", "--quiet"]);
-    run_tests(&mut command, "documentation examples", &logs.join("test-examples.log"), false, live)
+    let job = Job { title: "documentation examples".to_owned(), command, log: logs.join("test-examples.log") };
+    jobs::run(vec![job], 1, false, live)
 }
 
-fn run_tests(command: &mut Command, title: &str, log: &Path, aloud: bool, live: &mut Live<'_>) -> Result<Count> {
-    let mut count = Count::default();
-    let mut results = Vec::new();
-    let mut said = Vec::new();
-    let mut file = create(log)?;
-    let status = process::watch(command, &mut file, &mut |heard| match heard {
-        Heard::Line(line) => {
-            if let Some(found) = Count::from_line(line) {
-                count.add(found);
-                results.push(line.to_owned());
-            }
-            if aloud {
-                live.print(line);
-            } else {
-                said.push(line.to_owned());
-            }
-            live.doing(&format!("{title}: {line}"));
-        }
-        Heard::Nothing => live.tick(),
-    })?;
-    if process::stopping() {
-        bail!("stopped");
-    }
-    if !status.success() && count.failed == 0 {
-        count.failed = 1;
-        live.print(&format!("{title} ended with {}; see {}", process::ending(status), log.display()));
-    }
-    if count.failed > 0 {
-        said.iter().for_each(|line| live.print(line));
-        live.print(&format!("failed: {title}; see {}", log.display()));
-    } else if !aloud && count != Count::default() {
-        live.print(&format!("     Running {title}"));
-        results.iter().for_each(|line| live.print(line));
-    }
-    Ok(count)
-}
-
-fn create(log: &Path) -> Result<File> {
+pub(crate) fn create(log: &Path) -> Result<File> {
     File::create(log).with_context(|| format!("could not create {}", log.display()))
 }
 

@@ -14,6 +14,7 @@ mod command;
 mod demo;
 mod executables;
 mod generate;
+mod jobs;
 mod places;
 mod plan;
 mod policy;

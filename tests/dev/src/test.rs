@@ -62,7 +62,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     if built && servers && !process::stopping() {
         run.tests(&with, |_| true);
         if !process::stopping() {
-            let with = Surroundings { threads: Some(scenario_threads(options)), aloud: true, ..with };
+            let with = Surroundings { at_once: scenarios_at_once(options), aloud: true, ..with };
             run.scenarios(&with);
         }
     }
@@ -115,7 +115,7 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
     run.executables = chosen;
     let with = Surroundings {
         filter: Some(filter.to_owned()),
-        threads: Some(scenario_threads(options)).filter(|_| fleet.is_some()),
+        at_once: if fleet.is_some() { scenarios_at_once(options) } else { 1 },
         aloud: true,
         ..with
     };
@@ -173,10 +173,10 @@ fn surroundings(places: &Places, fleet: &Fleet) -> Surroundings {
     Surroundings { variables, ..Surroundings::default() }
 }
 
-/// Scenarios boot clusters: one at a time suits two cores.
-fn scenario_threads(options: &TestOptions) -> usize {
+/// A scenario waits about as much as it works, so two of them fill two cores.
+fn scenarios_at_once(options: &TestOptions) -> usize {
     let variable = || std::env::var("KUBENOVA_TEST_THREADS").ok()?.parse().ok().filter(|threads| *threads > 0);
-    options.threads.or_else(variable).unwrap_or(1)
+    options.threads.or_else(variable).unwrap_or(2)
 }
 
 /// A run: what it has counted and what has failed so far.
@@ -249,9 +249,7 @@ impl<'a> Run<'a> {
         }
         let mut count = Count::default();
         self.judge(step, |live| {
-            for executable in &executables {
-                count.add(executables::run(executable, places, with, logs, live)?);
-            }
+            count = executables::run(&executables, places, with, logs, live)?;
             verdict(count)
         });
         self.count.add(count);
