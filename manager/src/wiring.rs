@@ -213,7 +213,7 @@ impl Broker {
             wake: relay_wake,
         };
         shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
-        let heartbeats = session::listen_heartbeats(store.clone(), connection.clone(), shutdown.clone());
+        let heartbeats = session::pulse::run(store.clone(), connection.clone(), shutdown.clone());
         shutdown.spawn("heartbeats", heartbeats);
 
         shutdown.spawn("outcome ingest", outcomes::run(store.clone(), jetstream.clone(), shutdown.clone()));

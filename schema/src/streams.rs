@@ -76,6 +76,9 @@ pub const BILL: Stream = Stream {
 /// Every stream, in the order they are made.
 pub const ALL: [Stream; 4] = [COMMANDS, STATUS, USAGE, BILL];
 
+/// Most bytes of a message's body: the broker's `max_payload` of 1 MiB less room for headers.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
+
 /// Unacknowledged commands a cluster may hold; the rest waits in Postgres, where cancel and supersede are exact.
 pub const COMMAND_WINDOW: u32 = 32;
 

@@ -9,6 +9,11 @@ pub struct Window {
     pub seconds: u32,
 }
 
+/// Longest window: a day.
+pub const SECONDS_MAX: u32 = 86_400;
+/// Last second at which a window may begin, in the year 9998: every instant of it is still a timestamp.
+const START_MAX: i64 = 253_370_764_800;
+
 impl Window {
     /// The window of this length that holds the instant.
     #[must_use]
@@ -35,12 +40,13 @@ impl Window {
         Self { start: self.start + i64::from(self.seconds), seconds: self.seconds }
     }
 
-    /// Reads `w<start>-<seconds>`; none if it is not aligned or not of this form.
+    /// Reads `w<start>-<seconds>`; none if it is not aligned, longer than [`SECONDS_MAX`], or not of this form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (start, seconds) = text.strip_prefix('w')?.split_once('-')?;
         let window = Self { start: start.parse().ok()?, seconds: seconds.parse().ok()? };
-        let aligned = window.seconds > 0 && window.start >= 0 && window.start % i64::from(window.seconds) == 0;
+        let sane = (1..=SECONDS_MAX).contains(&window.seconds) && (0..=START_MAX).contains(&window.start);
+        let aligned = sane && window.start % i64::from(window.seconds) == 0;
         (aligned && window.to_string() == text).then_some(window)
     }
 }
@@ -58,7 +64,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_instant_lies_in_its_window(ms in 0_i64..4_000_000_000_000, seconds in 1_u32..100_000) {
+        fn an_instant_lies_in_its_window(ms in 0_i64..4_000_000_000_000, seconds in 1_u32..=SECONDS_MAX) {
             let window = Window::containing(ms, seconds);
             prop_assert!(window.start_ms() <= ms && ms < window.end_ms());
             prop_assert_eq!(Window::parse(&window.to_string()), Some(window));
@@ -68,7 +74,18 @@ mod tests {
 
     #[test]
     fn misaligned_and_decorated_windows_are_refused() {
-        for text in ["w5-10", "w-10-10", "w10", "10-10", "w010-10", "w10-0", "w+10-10", "w10-10 "] {
+        for text in [
+            "w5-10",
+            "w-10-10",
+            "w10",
+            "10-10",
+            "w010-10",
+            "w10-0",
+            "w+10-10",
+            "w10-10 ",
+            "w9223372036854775000-1",
+            "w0-86401",
+        ] {
             assert_eq!(Window::parse(text), None, "{text}");
         }
     }

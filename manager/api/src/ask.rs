@@ -56,7 +56,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Ask {
         let permitted = parts.extensions.get::<Permitted>().cloned();
         let Permitted { caller, action, reach } =
             permitted.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "this path needs a token"))?;
-        let if_match = parts.headers.get(header::IF_MATCH).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let if_match = parts.headers.get(header::IF_MATCH).map(|value| value.to_str().map(str::to_owned)).transpose();
+        let if_match = if_match.map_err(|_| Refusal::new(Reason::HeaderInvalid, "If-Match is an ETag in ASCII"))?;
         Ok(Self {
             caller,
             action,

@@ -101,16 +101,44 @@ fn json(bytes: &[u8]) -> Result<Value, Refusal> {
     let malformed =
         |cause: serde_json::Error| Refusal::new(Reason::BodyMalformed, format!("the body is not JSON: {cause}"));
     kubenova_schema::message::refuse_duplicate_keys(bytes).map_err(malformed)?;
-    serde_json::from_slice(bytes).map_err(malformed)
+    without_nul(serde_json::from_slice(bytes).map_err(malformed)?)
 }
 
-/// Aliases, depth and size are bounded by the reader's own budget; duplicate keys are refused.
+/// A NUL stands in no name or text that anybody means, and Postgres takes none.
+fn without_nul(value: Value) -> Result<Value, Refusal> {
+    fn has_nul(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains('\0'),
+            Value::Array(items) => items.iter().any(has_nul),
+            Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || has_nul(value)),
+            _ => false,
+        }
+    }
+    if has_nul(&value) {
+        return Err(Refusal::new(Reason::BodyMalformed, "a text of the body holds a NUL character"));
+    }
+    Ok(value)
+}
+
+/// What a hand-written document may need; the reader's own limits let one request work for seconds.
+const YAML_ALIASES_MAX: usize = 200;
+/// Scalars, lists and maps of a YAML document, aliases resolved.
+const YAML_NODES_MAX: usize = 50_000;
+
+/// Aliases, depth and size are bounded; duplicate keys are refused.
 fn yaml(bytes: &[u8]) -> Result<Value, Refusal> {
-    serde_saphyr::from_slice(bytes).map_err(|cause| {
+    let budget = serde_saphyr::budget! {
+        max_aliases: YAML_ALIASES_MAX,
+        max_anchors: YAML_ALIASES_MAX,
+        max_nodes: YAML_NODES_MAX,
+    };
+    let options = serde_saphyr::options! { budget: budget };
+    let read = serde_saphyr::from_slice_with_options(bytes, options).map_err(|cause| {
         let text = cause.to_string();
         let first_line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
         Refusal::new(Reason::BodyMalformed, format!("the body is not YAML: {first_line}"))
-    })
+    });
+    without_nul(read?)
 }
 
 /// Reads a value as one shape; what does not fit is named.
@@ -134,6 +162,9 @@ mod tests {
         assert_eq!(yaml(b"a: 1\na: 2\n").unwrap_err().reason, Reason::BodyMalformed);
         assert_eq!(yaml(b"a: [1").unwrap_err().reason, Reason::BodyMalformed);
         assert_eq!(yaml(b"a: {b: 1}").unwrap()["a"]["b"], 1);
+        for nul in [json(br#"{"a":["\u0000"]}"#), json(br#"{"\u0000":1}"#), yaml(br#"a: "\0""#)] {
+            assert_eq!(nul.unwrap_err().reason, Reason::BodyMalformed);
+        }
     }
 
     #[test]

@@ -91,7 +91,13 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     let id = request_id(&request);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let response = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+    let answered = async {
+        match without_nul(request.uri()) {
+            Ok(()) => next.run(request).await,
+            Err(refusal) => refused(refusal),
+        }
+    };
+    let response = match tokio::time::timeout(REQUEST_TIMEOUT, answered).await {
         Ok(response) => response,
         Err(_) => refused(Refusal::new(
             Reason::Timeout,
@@ -108,6 +114,17 @@ pub async fn finish(mut request: Request, next: Next) -> Response {
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
     response
+}
+
+/// A NUL stands in no name that anybody means, and Postgres takes none.
+fn without_nul(uri: &axum::http::Uri) -> Result<(), Refusal> {
+    if uri.path().contains("%00") {
+        return Err(Refusal::new(Reason::RouteNotFound, "the path holds a NUL character"));
+    }
+    if uri.query().is_some_and(|query| query.contains("%00")) {
+        return Err(Refusal::new(Reason::QueryInvalid, "the query holds a NUL character"));
+    }
+    Ok(())
 }
 
 /// The caller's id when it is short and plain, else a new one.

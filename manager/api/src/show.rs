@@ -172,7 +172,7 @@ pub fn command(command: &Command, now: Timestamp) -> commands::Command {
         state: command.state.as_str().to_owned(),
         reason: command.reason.clone(),
         message: command.message.clone(),
-        waiting_for: if open { command.waiting_for.clone() } else { String::new() },
+        waiting_for: command.waits_for(now),
         overdue: open && command.not_after.is_some_and(|deadline| deadline < now),
         attempts: u32::try_from(command.send_count).unwrap_or_default(),
         created_by: command.created_by.clone(),

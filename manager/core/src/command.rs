@@ -1,6 +1,10 @@
 //! Commands: states, and who may move one from which to which. The first terminal state wins.
 
-use crate::{cluster::ClusterId, label::id_type, tenant::TenantId};
+use crate::{
+    cluster::{ClusterId, STALE_AFTER},
+    label::id_type,
+    tenant::TenantId,
+};
 use jiff::Timestamp;
 
 id_type! {
@@ -55,6 +59,26 @@ pub struct Command {
     pub hops: Vec<Hop>,
     /// How often it was sent.
     pub send_count: i32,
+    /// When its cluster was last heard of; none when it never joined.
+    pub cluster_heard_at: Option<Timestamp>,
+    /// Why the cluster's last hello was refused; empty when it was not.
+    pub cluster_refused: String,
+}
+
+impl Command {
+    /// What an open command waits for, for people; empty when it moves on. What the cluster said comes first.
+    #[must_use]
+    pub fn waits_for(&self, now: Timestamp) -> String {
+        if self.state.is_terminal() || !self.waiting_for.is_empty() {
+            return if self.state.is_terminal() { String::new() } else { self.waiting_for.clone() };
+        }
+        match self.cluster_heard_at {
+            _ if !self.cluster_refused.is_empty() => format!("SessionRefused: {}", self.cluster_refused),
+            None => "ClusterNotJoined".to_owned(),
+            Some(heard) if now.duration_since(heard) >= STALE_AFTER => format!("ClusterOffline since {heard:.0}"),
+            Some(_) => String::new(),
+        }
+    }
 }
 
 /// One station of a command in the cluster.
@@ -216,6 +240,48 @@ mod tests {
             }
             prop_assert!(ends <= 1);
             prop_assert_eq!(ends == 1, state.is_terminal());
+        }
+    }
+
+    #[test]
+    fn an_open_command_says_what_it_waits_for() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let command = |state, heard, refused: &str, waiting: &str| Command {
+            id: CommandId(uuid::Uuid::nil()),
+            cluster_id: ClusterId::from_uuid(uuid::Uuid::nil()),
+            cluster_name: String::new(),
+            revision: 1,
+            kind: String::new(),
+            object_key: String::new(),
+            tenant_id: None,
+            application_name: None,
+            generation: 1,
+            state,
+            reason: String::new(),
+            message: String::new(),
+            waiting_for: waiting.to_owned(),
+            created_by: String::new(),
+            not_after: None,
+            queued_at: at(0),
+            sent_at: None,
+            acknowledged_at: None,
+            running_at: None,
+            finished_at: None,
+            hops: Vec::new(),
+            send_count: 0,
+            cluster_heard_at: heard,
+            cluster_refused: refused.to_owned(),
+        };
+        let (queued, sent) = (CommandState::Queued, CommandState::Sent);
+        for (command, expected) in [
+            (command(queued, None, "", ""), "ClusterNotJoined"),
+            (command(sent, Some(at(100)), "", ""), "ClusterOffline since 1970-01-01T00:01:40Z"),
+            (command(sent, Some(at(190)), "", ""), ""),
+            (command(queued, Some(at(190)), "StaleIncarnation", ""), "SessionRefused: StaleIncarnation"),
+            (command(sent, Some(at(190)), "", "Late"), "Late"),
+            (command(CommandState::Succeeded, None, "", "Late"), ""),
+        ] {
+            assert_eq!(command.waits_for(at(200)), expected);
         }
     }
 

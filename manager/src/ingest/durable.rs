@@ -5,6 +5,7 @@
 
 use async_nats::jetstream;
 use bytes::Bytes;
+use futures::FutureExt as _;
 use kubenova_bus::{
     BusError,
     consume::{self, Delivery, Verdict},
@@ -18,7 +19,8 @@ use kubenova_store::{
     poison::{self, Poison},
     pool::Store,
 };
-use std::{future::Future, time::Duration};
+use sqlx::PgConnection;
+use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 /// Pause after Postgres did not answer.
 const RETRY: Duration = Duration::from_secs(1);
@@ -70,12 +72,17 @@ pub(super) async fn run<H, F>(
 {
     let handle = |delivery: Delivery| {
         let (subject, payload) = (delivery.subject.clone(), delivery.payload.clone());
-        let taking = take(delivery);
+        // A message on which we stumble must not stop those behind it, nor come again for ever.
+        let taking = AssertUnwindSafe(take(delivery)).catch_unwind();
         async move {
             match taking.await {
-                Ok(Taken::Committed) => Verdict::Done,
-                Ok(Taken::Held) => Verdict::Held,
-                Err(trouble) => verdict(store, &subject, &payload, trouble).await,
+                Ok(Ok(Taken::Committed)) => Verdict::Done,
+                Ok(Ok(Taken::Held)) => Verdict::Held,
+                Ok(Err(trouble)) => verdict(store, &subject, &payload, trouble).await,
+                Err(_) => {
+                    let trouble = Trouble::Malformed("the Manager stumbled on it; its log shows a panic".to_owned());
+                    verdict(store, &subject, &payload, trouble).await
+                }
             }
         }
     };
@@ -96,23 +103,42 @@ async fn ensure(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), 
 /// The answer for a message that was not taken in. Poison is kept first, so ending it loses nothing.
 pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, trouble: Trouble) -> Verdict {
     let error = match trouble {
-        Trouble::Malformed(reason) => match keep(store, subject, payload, &reason).await {
+        Trouble::Malformed(reason) => match keep_alone(store, subject, payload, &reason).await {
             Ok(()) => return Verdict::Poison(reason),
             Err(error) => error,
         },
+        Trouble::Store(error) if error.is_unstorable() => {
+            let reason = format!("Postgres cannot store what it says: {}", telemetry::chain(&error));
+            match keep_alone(store, subject, payload, &reason).await {
+                Ok(()) => return Verdict::Poison(reason),
+                Err(error) => error,
+            }
+        }
         Trouble::Store(error) => error,
     };
     tracing::warn!(subject, error = %telemetry::chain(&error), "could not take a message in; it will come again");
     Verdict::Later(RETRY)
 }
 
-async fn keep(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
-    let cluster = sender(subject).map(|cluster| cluster.to_string()).unwrap_or_default();
-    let payload_sha256 = sha256_hex(payload);
-    let kept = Poison { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason, payload };
+async fn keep_alone(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
     let mut transaction = store.transaction().await?;
-    poison::keep(&mut transaction, kept, clock::now()).await?;
+    keep(&mut transaction, subject, payload, reason).await?;
     transaction.commit().await.map_err(kubenova_store::error::failed("commit a message that cannot be handled"))
+}
+
+/// Keeps a message for people.
+pub(super) async fn keep(
+    connection: &mut PgConnection,
+    subject: &str,
+    payload: &Bytes,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let cluster = sender(subject).map(|cluster| cluster.to_string()).unwrap_or_default();
+    // What a hostile cluster makes us repeat may hold what Postgres takes in no text.
+    let reason = reason.replace('\0', "\u{fffd}");
+    let payload_sha256 = sha256_hex(payload);
+    let kept = Poison { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
+    poison::keep(connection, kept, clock::now()).await
 }
 
 /// The cluster that a subject names: the broker's permissions vouch for it.

@@ -15,13 +15,14 @@ use async_nats::jetstream;
 use check::{Checked, Malformed};
 use jiff::Timestamp;
 use kubenova_bus::consume::{Delivery, Verdict};
-use kubenova_core::cluster::ClusterId;
+use kubenova_core::{cluster::ClusterId, tenant::TenantId};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown};
 use kubenova_schema::{message, signature::sha256_hex, streams, subjects, v1::UsageChunk, window::Window};
 use kubenova_store::{
     billing,
     error::StoreError,
     ledger::{self, RowsOf},
+    placements,
     pool::Store,
     windows::{self, Arrival},
 };
@@ -76,7 +77,7 @@ impl Ingest {
     async fn handle(&self, delivery: Delivery) -> Result<Taken, Trouble> {
         let subject = delivery.subject.clone();
         let Some(whole) = self.take(delivery).await? else { return Ok(Taken::Held) };
-        let verdict = match self.commit(&whole).await {
+        let verdict = match self.commit(&subject, &whole).await {
             Ok(()) => Verdict::Done,
             Err(trouble) => durable::verdict(&self.parts.store, &subject, &whole.payload, trouble).await,
         };
@@ -106,13 +107,22 @@ impl Ingest {
         Ok(check::verify(&chunk.manifest, &chunk.manifest_signature)?)
     }
 
-    async fn commit(&self, whole: &Whole) -> Result<(), Trouble> {
+    async fn commit(&self, subject: &str, whole: &Whole) -> Result<(), Trouble> {
         let now = clock::now();
-        let checked = check::check(whole, now)?;
+        let mut checked = check::check(whole, now)?;
         let mut transaction = self.parts.store.transaction().await?;
         let arrival = windows::insert(&mut transaction, &checked.window, now).await?;
         match arrival {
-            Arrival::New => write(&mut transaction, &whole.key.cluster, &checked, now).await?,
+            Arrival::New => {
+                let strangers = set_strangers_aside(&mut transaction, &whole.key.cluster, &mut checked).await?;
+                if !strangers.is_empty() {
+                    let named = strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    let reason = format!("not counted, because they were never on this cluster: tenants {named}");
+                    tracing::error!(cluster.id = %whole.key.cluster, window = %whole.key.window, reason, "usage of strangers");
+                    durable::keep(&mut transaction, subject, &whole.payload, &reason).await?;
+                }
+                write(&mut transaction, &whole.key.cluster, &checked, now).await?;
+            }
             Arrival::Replay => {}
             Arrival::Conflict => {
                 if windows::keep_conflict(&mut transaction, &checked.window, &whole.records, now).await? {
@@ -133,6 +143,18 @@ impl Ingest {
         let _full = self.parts.receipts.try_send(whole.key.cluster.clone());
         Ok(())
     }
+}
+
+/// Takes the rows of tenants that were never ordered on the cluster out of a window.
+async fn set_strangers_aside(
+    transaction: &mut sqlx::PgConnection,
+    cluster: &ClusterId,
+    checked: &mut Checked,
+) -> Result<Vec<TenantId>, StoreError> {
+    let tenants: Vec<TenantId> = checked.rows.iter().map(|row| row.tenant).collect();
+    let known = placements::ever_on(transaction, cluster, &tenants).await?;
+    checked.rows.retain(|row| known.contains(&row.tenant));
+    Ok(tenants.into_iter().filter(|tenant| !known.contains(tenant)).collect())
 }
 
 async fn write(

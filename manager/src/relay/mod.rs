@@ -117,6 +117,12 @@ async fn claim(relay: &Relay, cluster: &ClusterId) -> Result<Option<LaneState>, 
 async fn send(relay: &Relay, cluster: &ClusterId, lane: &LaneState) -> Result<(), StoreError> {
     for command in &lane.due {
         let body = envelope::body(cluster, lane, command, clock::now());
+        if body.len() > streams::MESSAGE_BYTES_MAX {
+            let why = format!("the command has {} bytes, the broker takes {}", body.len(), streams::MESSAGE_BYTES_MAX);
+            tracing::error!(cluster.id = %cluster, command.id = %command.id, why, "a command can never be sent; it has failed");
+            lanes::unsendable(&mut *relay.store.read().await?, command.id, &why, clock::now()).await?;
+            continue;
+        }
         match publish_one(relay, cluster, command, body).await {
             Ok(stored) => {
                 failpoint::passing("relay.published");

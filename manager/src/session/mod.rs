@@ -7,6 +7,7 @@
 //! Before it: `operator/src/session`. After it: the relay and the receipts.
 
 mod greeting;
+pub mod pulse;
 
 use async_nats::Message;
 use futures::StreamExt as _;
@@ -18,7 +19,7 @@ use kubenova_runtime::{backoff, clock, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
     enrollment::PublicKey,
     message, streams, subjects,
-    v1::{CommandKey, Heartbeat, HelloAnswer},
+    v1::{CommandKey, HelloAnswer},
 };
 use kubenova_store::{error::StoreError, lanes, pool::Store, sessions};
 use std::{sync::Arc, time::Duration};
@@ -58,15 +59,6 @@ pub async fn run(sessions: Sessions, shutdown: Shutdown) {
         std::future::ready(())
     };
     listen(&sessions.connection, subjects::every::HELLO, &shutdown, handle).await;
-}
-
-/// Notes heartbeats until a stop is asked for.
-pub async fn listen_heartbeats(store: Store, connection: Connection, shutdown: Shutdown) {
-    let handle = |message: Message| {
-        let store = store.clone();
-        async move { note(&store, &message).await }
-    };
-    listen(&connection, subjects::every::HEARTBEAT, &shutdown, handle).await;
 }
 
 /// Hands every message of a core subject to `handle`; subscribes again when the subscription ends.
@@ -166,30 +158,4 @@ fn refusal(refused: &Refused, now: Timestamp) -> HelloAnswer {
 
 fn command_key(key: &PublicKey) -> CommandKey {
     CommandKey { key_id: key.key_id.clone(), public_key: key.public_key.clone() }
-}
-
-async fn note(store: &Store, message: &Message) {
-    let pulse: Heartbeat = match message::from_json(&message.payload) {
-        Ok(pulse) => pulse,
-        Err(error) => {
-            tracing::debug!(subject = %message.subject, error = %telemetry::chain(&error), "a heartbeat could not be read");
-            return;
-        }
-    };
-    let cluster = subjects::cluster_of(&message.subject).and_then(ClusterId::parse);
-    let Some(cluster) = cluster.filter(|cluster| cluster.as_str() == pulse.cluster_id) else { return };
-    let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let noted = async {
-        let mut connection = store.read().await?;
-        let nodes = i32::try_from(pulse.nodes).unwrap_or(i32::MAX);
-        let (session, revision) = (number(pulse.session), number(pulse.highest_revision));
-        sessions::heard(&mut connection, &cluster, session, nodes, revision, clock::now()).await
-    };
-    match noted.await {
-        Ok(true) => {}
-        Ok(false) => tracing::debug!(cluster.id = %cluster, session = pulse.session, "a heartbeat of another session"),
-        Err(error) => {
-            tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat");
-        }
-    }
 }

@@ -34,6 +34,8 @@ struct Row {
     finished_at: Option<Timestamp>,
     hops: serde_json::Value,
     send_count: i32,
+    heard_at: Option<Timestamp>,
+    refused_reason: Option<String>,
 }
 
 impl TryFrom<Row> for Command {
@@ -64,6 +66,8 @@ impl TryFrom<Row> for Command {
             running_at: row.running_at.map(Timestamp::to_jiff),
             finished_at: row.finished_at.map(Timestamp::to_jiff),
             send_count: row.send_count,
+            cluster_heard_at: row.heard_at.map(Timestamp::to_jiff),
+            cluster_refused: row.refused_reason.unwrap_or_default(),
         })
     }
 }
@@ -80,10 +84,11 @@ fn hops(value: &serde_json::Value) -> Vec<Hop> {
 pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option<Command>, StoreError> {
     let row = sqlx::query_as!(
         Row,
-        "select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
+        r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
-                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count
-         from commands k join clusters c on c.id = k.cluster_id where k.id = $1",
+                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count,
+                s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
+         from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id where k.id = $1"#,
         id.0,
     )
     .fetch_optional(connection)
@@ -103,14 +108,15 @@ pub async fn list(
 ) -> Result<Vec<Command>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        "select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
+        r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
-                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count
-         from commands k join clusters c on c.id = k.cluster_id
+                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count,
+                s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
+         from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where ($1::text is null or k.cluster_id = $1) and ($2::uuid is null or k.tenant_id = $2)
            and ($3::text is null or k.application_name = $3) and ($4::text is null or k.state = $4)
            and ($5::uuid is null or k.id < $5)
-         order by k.id desc limit $6",
+         order by k.id desc limit $6"#,
         filter.cluster.as_ref().map(ClusterId::as_str),
         filter.tenant.map(|tenant| tenant.0),
         filter.application.as_deref(),
@@ -136,13 +142,14 @@ pub async fn newest(
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query_as!(
         Row,
-        "select distinct on (k.cluster_id, k.object_key)
+        r#"select distinct on (k.cluster_id, k.object_key)
                 k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
-                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count
-         from commands k join clusters c on c.id = k.cluster_id
+                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count,
+                s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
+         from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where k.cluster_id = any($1) and k.object_key = any($2)
-         order by k.cluster_id, k.object_key, k.revision desc",
+         order by k.cluster_id, k.object_key, k.revision desc"#,
         &clusters,
         keys,
     )

@@ -29,6 +29,14 @@ pub enum StoreError {
         /// The row's key.
         id: String,
     },
+    /// A document that would not fit where it must be carried.
+    #[error("document takes {bytes} bytes on its way to the cluster, the most is {most}")]
+    TooLarge {
+        /// As it would be carried.
+        bytes: usize,
+        /// The most.
+        most: usize,
+    },
     /// Another request with the same Idempotency-Key committed first.
     #[error("idempotency key was used by a request that committed meanwhile")]
     IdempotencyKeyInUse,
@@ -53,9 +61,23 @@ impl StoreError {
                 Reason::IdempotencyKeyInUse,
                 "a request with this Idempotency-Key was accepted meanwhile",
             )),
+            Self::TooLarge { .. } => Some(Refusal::new(
+                Reason::BodyTooLarge,
+                format!(
+                    "{self}; quotes and backslashes count several times, because the document travels as text in text"
+                ),
+            )),
             Self::Query { source: sqlx::Error::Database(cause), .. } => on_constraint(cause.constraint()?),
             _ => None,
         }
+    }
+
+    /// True when these very values can never be stored: a NUL in a text, a number out of range, a broken constraint.
+    #[must_use]
+    pub fn is_unstorable(&self) -> bool {
+        let Self::Query { source: sqlx::Error::Database(cause), .. } = self else { return false };
+        // Cardinality, data exception, integrity constraint, program limit (PostgreSQL, appendix A).
+        cause.code().is_some_and(|code| ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class)))
     }
 
     /// True when trying again may help: no connection, a deadlock, a serialization failure, a server that is starting.

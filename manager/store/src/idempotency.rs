@@ -66,6 +66,31 @@ pub async fn find(
     }))
 }
 
+/// Holds a key until the transaction ends, so that of two requests at once one changes something and the other is told
+/// to repeat, whatever else they would have collided on.
+///
+/// # Errors
+/// With [`StoreError::IdempotencyKeyInUse`] when another request holds it, or was answered meanwhile.
+pub(crate) async fn begin(
+    connection: &mut PgConnection,
+    subject: &str,
+    claim: &Claim,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let held = sqlx::query_scalar!(
+        r#"select pg_try_advisory_xact_lock(hashtextextended('idempotency/' || $1 || '/' || $2, 0)) as "held!""#,
+        subject,
+        claim.key,
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed("hold an idempotency key"))?;
+    if !held || find(connection, subject, &claim.key, now).await?.is_some() {
+        return Err(StoreError::IdempotencyKeyInUse);
+    }
+    Ok(())
+}
+
 /// Keeps an answer; waits for a concurrent transaction with the same key.
 ///
 /// # Errors

@@ -181,6 +181,29 @@ pub async fn published(
     Ok(())
 }
 
+/// Ends a command that can never be published, so that it does not hold up those behind it.
+///
+/// # Errors
+/// When Postgres does not answer.
+pub async fn unsendable(
+    connection: &mut PgConnection,
+    command: CommandId,
+    message: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update commands set state = 'failed', reason = 'TooLarge', message = $2, waiting_for = '', finished_at = $3
+         where id = $1 and state = 'sent'",
+        command.0,
+        message,
+        now.to_sqlx(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("end a command that cannot be sent"))?;
+    Ok(())
+}
+
 /// A command that could not be published is due at once again.
 ///
 /// # Errors

@@ -147,11 +147,17 @@ pub fn event_id(cluster: &ClusterId, tenant: TenantId, window: Window, revision:
     format!("{cluster}/{}/{window}/{revision}", tenant.0)
 }
 
+/// Whether a page's key is one of ours.
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    read_key(text).is_some()
+}
+
 /// Reads a row's key.
 fn read_key(text: &str) -> Option<(String, Uuid, Window, i32)> {
     let mut parts = text.split('/');
     let key = (
-        parts.next()?.to_owned(),
+        ClusterId::parse(parts.next()?)?.to_string(),
         parts.next()?.parse().ok()?,
         Window::parse(parts.next()?)?,
         parts.next()?.parse().ok()?,

@@ -16,6 +16,15 @@ use uuid::Uuid;
 /// Channel on which the relay is woken; the payload is the cluster's id. A poll is the truth, this only makes it sooner.
 pub const CHANNEL: &str = "kubenova_outbox";
 
+/// Most bytes of a document as it is carried: below the broker's 1 MiB a message and etcd's 1.5 MiB a request.
+const CARRIED_BYTES_MAX: usize = 900_000;
+
+/// Bytes of a document in the inbox record: there it is a text within the command's text, quoted twice.
+fn carried_bytes(document: &str) -> usize {
+    let quoted = |text: &str| serde_json::to_string(text).map_or(usize::MAX, |text| text.len());
+    serde_json::to_string(document).map_or(usize::MAX, |once| quoted(&once))
+}
+
 /// Who announces, when, and from where ids come.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
@@ -48,8 +57,12 @@ pub async fn announce(
     clusters: &[ClusterId],
     change: &Change,
 ) -> Result<Vec<Announced>, StoreError> {
-    let announced = number(connection, stamp, clusters).await?;
     let order = wire::encode(change);
+    let bytes = carried_bytes(&order.document);
+    if bytes > CARRIED_BYTES_MAX {
+        return Err(StoreError::TooLarge { bytes, most: CARRIED_BYTES_MAX });
+    }
+    let announced = number(connection, stamp, clusters).await?;
     let ids: Vec<Uuid> = announced.iter().map(|one| one.command_id.0).collect();
     let names: Vec<String> = announced.iter().map(|one| one.cluster_id.to_string()).collect();
     let revisions: Vec<i64> = announced.iter().map(|one| one.revision).collect();
@@ -123,5 +136,17 @@ async fn number(
     match wanted.iter().find(|cluster| !announced.iter().any(|one| one.cluster_id == **cluster)) {
         Some(missing) => Err(inconsistent("clusters", "id", missing)),
         None => Ok(announced),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_must_be_quoted_counts_as_often_as_it_is() {
+        assert_eq!(carried_bytes("abc"), 3 + 2 + 4, "two quotes, then two more that escape those");
+        let quotes = "\"".repeat(1000);
+        assert!(carried_bytes(&quotes) > 4 * 1000);
     }
 }

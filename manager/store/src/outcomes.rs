@@ -51,7 +51,7 @@ pub async fn record(
     now: Timestamp,
 ) -> Result<Recorded, StoreError> {
     let row = sqlx::query!(
-        "select state, object_key, revision from commands where id = $1 and cluster_id = $2 for update",
+        "select state, reason, message, object_key, revision from commands where id = $1 and cluster_id = $2 for update",
         reported.command_id.0,
         reported.cluster_id.as_str(),
     )
@@ -62,7 +62,10 @@ pub async fn record(
     let present =
         CommandState::parse(&row.state).ok_or_else(|| inconsistent("commands", "state", &reported.command_id))?;
     let Some(next) = reported.state else { return defer(connection, reported).await };
-    if !present.may_become(next, Mover::Operator) {
+    // What it waits for while it runs is news as well.
+    let other_words =
+        next == CommandState::Running && (&row.reason, &row.message) != (&reported.reason, &reported.message);
+    if !(present.may_become(next, Mover::Operator) || present == next && other_words) {
         return Ok(Recorded::Repeated);
     }
     let hops: Vec<_> = reported.hops.iter().map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at })).collect();

@@ -38,6 +38,29 @@ pub async fn insert(
     Ok(())
 }
 
+/// Which of these tenants were ever ordered on a cluster: a placement that ended still has its commands.
+///
+/// # Errors
+/// When Postgres does not answer.
+pub async fn ever_on(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    tenants: &[TenantId],
+) -> Result<Vec<TenantId>, StoreError> {
+    let tenants: Vec<uuid::Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
+    let known = sqlx::query_scalar!(
+        r#"select t.id as "id!" from unnest($2::uuid[]) as t (id)
+           where exists (select from placements p where p.cluster_id = $1 and p.tenant_id = t.id)
+              or exists (select from commands k where k.cluster_id = $1 and k.tenant_id = t.id)"#,
+        cluster.as_str(),
+        &tenants,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("find the tenants of a cluster"))?;
+    Ok(known.into_iter().map(TenantId).collect())
+}
+
 /// The clusters of these tenants, ordered by tenant and cluster.
 ///
 /// # Errors

@@ -2,6 +2,7 @@
 
 use crate::{
     error::{StoreError, failed},
+    idempotency,
     writer::{WriteContext, Writer},
 };
 use sqlx::{
@@ -10,6 +11,9 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use std::{str::FromStr as _, time::Duration};
+
+/// Longest wait for a sign of life.
+const PING_MAX: Duration = Duration::from_secs(1);
 
 /// Most connections of one Manager when nobody says otherwise: Postgres' own default limit is 100 for all.
 pub const CONNECTIONS_MAX: u32 = 16;
@@ -85,17 +89,22 @@ impl Store {
     /// # Errors
     /// When there is no connection.
     pub async fn write(&self, context: WriteContext) -> Result<Writer, StoreError> {
-        Ok(Writer::new(self.transaction().await?, context))
+        let mut transaction = self.transaction().await?;
+        if let Some(claim) = &context.claim {
+            idempotency::begin(&mut transaction, &context.caller.subject, claim, context.now).await?;
+        }
+        Ok(Writer::new(transaction, context))
     }
 
     /// Asks Postgres for a sign of life.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none within a second: whoever asks decides on the answer, not on its absence.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query!("select 1 as one")
-            .fetch_one(&self.pool)
+        let asked = sqlx::query!("select 1 as one").fetch_one(&self.pool);
+        tokio::time::timeout(PING_MAX, asked)
             .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))
             .map_err(failed("ask the database for a sign of life"))?;
         Ok(())
     }

@@ -45,7 +45,7 @@ pub enum Arrival {
     New,
     /// The same bytes again.
     Replay,
-    /// Other bytes for a window that is there.
+    /// Other bytes for a window that is there, or one that overlaps it.
     Conflict,
 }
 
@@ -61,11 +61,34 @@ pub fn seconds(window: Window) -> i32 {
     i32::try_from(window.seconds).unwrap_or(i32::MAX)
 }
 
-/// Takes a window in, once. The caller adds the ledger's rows in the same transaction when it is new.
+/// Takes a window in, once. The caller adds the ledger's rows in the same transaction when it is new. A window that
+/// shares time with another of its cluster is a conflict: that time would be billed twice.
 ///
 /// # Errors
 /// When Postgres does not answer.
 pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timestamp) -> Result<Arrival, StoreError> {
+    // Two Managers must not each take in one of two windows that overlap.
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('usage_windows/' || $1, 0))", new.cluster.as_str())
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed("wait for a cluster's windows"))?;
+    let overlaps = sqlx::query_scalar!(
+        r#"select exists (
+               select from usage_windows
+               where cluster_id = $1 and (window_start, seconds) <> ($2, $3)
+                 and window_start < $2::timestamptz + make_interval(secs => $3::int)
+                 and window_start > $2::timestamptz - interval '1 day'
+                 and window_start + make_interval(secs => seconds) > $2) as "overlaps!""#,
+        new.cluster.as_str(),
+        start(new.window).to_sqlx() as _,
+        seconds(new.window),
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed("look for overlapping windows"))?;
+    if overlaps {
+        return Ok(Arrival::Conflict);
+    }
     let inserted = sqlx::query!(
         "insert into usage_windows (cluster_id, window_start, seconds, revision, manifest_sha256, previous_manifest_sha256, manifest,
                                     manifest_signature, record_count, coverage_ms, gaps, clock_offset_ms, incarnation, sealed_at, received_at)

@@ -154,7 +154,7 @@ where
     }
 }
 
-fn delivery(message: jetstream::Message) -> Option<Delivery> {
+fn delivery(mut message: jetstream::Message) -> Option<Delivery> {
     let (sequence, delivered) = match message.info() {
         Ok(info) => (info.stream_sequence, info.delivered),
         Err(error) => {
@@ -164,8 +164,9 @@ fn delivery(message: jetstream::Message) -> Option<Delivery> {
     };
     Some(Delivery {
         subject: message.subject.to_string(),
-        payload: message.payload.clone(),
-        headers: message.headers.clone().unwrap_or_default(),
+        // Moved out: an acknowledger that is held must not hold the payload as well.
+        payload: std::mem::take(&mut message.message.payload),
+        headers: message.message.headers.take().unwrap_or_default(),
         sequence,
         delivered,
         acknowledger: Acknowledger(Arc::new(message)),

@@ -1,6 +1,15 @@
 //! Soft stop, then hard stop. Every task is spawned with a name; one that ends by surprise ends the process.
 
-use std::{future::Future, time::Duration};
+use futures::FutureExt as _;
+use std::{
+    future::Future,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Handed to every part of a process.
@@ -8,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Shutdown {
     token: CancellationToken,
     tracker: TaskTracker,
+    surprised: Arc<AtomicBool>,
 }
 
 impl Shutdown {
@@ -39,16 +49,24 @@ impl Shutdown {
         self.token.is_cancelled()
     }
 
-    /// Runs a part that lives as long as the process. When it ends before a stop was asked for, the process stops.
+    /// Runs a part that lives as long as the process. When it ends before a stop was asked for, or panics, the process
+    /// stops: whoever started it starts it again, and nobody waits for a part that is not there.
     pub fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
         let stop = self.clone();
         self.tracker.spawn(async move {
-            part.await;
-            if !stop.is_requested() {
-                tracing::error!(part = name, "a part of the process ended by surprise; stopping");
+            let panicked = AssertUnwindSafe(part).catch_unwind().await.is_err();
+            if panicked || !stop.is_requested() {
+                tracing::error!(part = name, panicked, "a part of the process ended by surprise; stopping");
+                stop.surprised.store(true, Ordering::SeqCst);
                 stop.request();
             }
         });
+    }
+
+    /// True when a part ended by surprise: the process should say so with its exit code.
+    #[must_use]
+    pub fn was_surprised(&self) -> bool {
+        self.surprised.load(Ordering::SeqCst)
     }
 
     /// Waits for all parts, at most this long. False when some were still running.
@@ -75,5 +93,25 @@ impl Shutdown {
             stop.request();
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panics_or_returns_stops_the_process_and_a_stop_does_not_surprise() {
+        for part in [0, 1] {
+            let stop = Shutdown::new();
+            stop.spawn("a part", async move { assert_eq!(part, 0, "a part that panics") });
+            stop.requested().await;
+            assert!(stop.finish(Duration::from_secs(5)).await && stop.was_surprised());
+        }
+        let stop = Shutdown::new();
+        let token = stop.token();
+        stop.spawn("a part", async move { token.cancelled().await });
+        stop.request();
+        assert!(stop.finish(Duration::from_secs(5)).await && !stop.was_surprised());
     }
 }

@@ -29,6 +29,7 @@ pub mod pod_runner;
 pub mod poll;
 pub mod postgres;
 pub mod process;
+pub mod repository;
 mod run_folder;
 pub mod sandbox;
 pub mod servers;

@@ -104,6 +104,8 @@ pub struct Options {
     pub forwards: Vec<ForwardRequest>,
     /// End when the process that started us ends.
     pub with_parent: bool,
+    /// Pass our standard input on to the program; it has none otherwise.
+    pub typed: bool,
 }
 
 /// Plays the part that the environment names, if it names one. The first line of `main` in every
@@ -155,11 +157,16 @@ pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<Ex
         .env(RUN, folder.path())
         .env(HELPER, &helper)
         .env(crate::forward::ENVIRONMENT, described)
-        .stdin(Stdio::null())
+        // Piped, not inherited: another process group than the terminal's may not read it.
+        .stdin(if options.typed { Stdio::piped() } else { Stdio::null() })
         .process_group(0)
         .spawn()
         .context("could not start unshare; install util-linux")?;
     drop((lifeline_inside, listeners));
+    if let Some(mut input) = child.stdin.take() {
+        // Ends with either side; there is nobody to tell.
+        std::thread::spawn(move || drop(std::io::copy(&mut std::io::stdin(), &mut input)));
+    }
     relay_signals(signals, lifeline);
     let status = child.wait().context("could not wait for the sandbox")?;
 
@@ -273,7 +280,6 @@ fn init() -> Result<ExitCode> {
         .args(words)
         .env_remove(STAGE)
         .env_remove(LIFELINE)
-        .stdin(Stdio::null())
         .spawn()
         .with_context(|| format!("could not start {}", program.display()))?;
     let child = Pid::from_raw(i32::try_from(child.id()).context("a pid fits in 31 bits")?);

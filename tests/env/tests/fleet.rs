@@ -309,10 +309,16 @@ async fn a_deleted_pod_ends_first(cluster: &Cluster) -> Result<()> {
     let pid = *pod.pids().first().context("Capsule runs")?;
     cluster.kubectl_ok(&["-n", "capsule-system", "delete", "pod", &pod.name(), "--wait=true", "--timeout=60s"])?;
     ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "the object went before its process");
+    // First the new pod: until the Deployment's controller has looked, its status still counts the old one.
+    poll::until("another pod of Capsule", SOON, || async {
+        Ok(Step::from_attempt(only(cluster, CAPSULE).and_then(|now| {
+            ensure!(now.uid() != pod.uid(), "the runner still has the old one");
+            Ok(())
+        })))
+    })
+    .await?;
     let ready = ["-n", "capsule-system", "get", "deploy", "-o", "jsonpath={.items[0].status.readyReplicas}"];
-    wait_for(cluster, &ready, "1").await?;
-    ensure!(only(cluster, CAPSULE)?.uid() != pod.uid(), "the Deployment made another pod");
-    Ok(())
+    wait_for(cluster, &ready, "1").await
 }
 
 fn writes_of_people_are_audited(cluster: &Cluster) -> Result<()> {

@@ -3,7 +3,7 @@
 //! These tests need namespaces and nothing else, so they start the sandbox themselves.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -80,6 +80,26 @@ fn signal(child: &Child, name: &str) -> Result<()> {
     let status = Command::new("kill").args([name, &child.id().to_string()]).status()?;
     anyhow::ensure!(status.success(), "could not send {name}");
     Ok(())
+}
+
+#[test]
+fn what_is_typed_reaches_the_program() {
+    let runs = Runs::new().unwrap();
+    let mut command = runs.command("read -r key && echo \"pressed $key\"");
+    let mut child = Command::new(SANDBOX)
+        .arg("--typed")
+        .args(command.get_args())
+        .env("KUBENOVA_RUNS", runs.folder.path())
+        .env_remove("KUBENOVA_SANDBOX_RUN")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"u\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "pressed u\n");
+    // And without the flag there is nothing to read.
+    assert!(!command.status().unwrap().success());
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document.
+//! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document, the page of
+//! errors.
 //!
 //! Pure: every derived file as a path and its content. `main.rs` writes them, a test compares them.
 
 use anyhow::Context as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// A file whose content follows from the code.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +15,12 @@ pub struct DerivedFile {
     pub content: String,
 }
 
-/// The root of this checkout.
+/// The root of this checkout. Asked while it runs: a program in a shared target folder may have been compiled in another.
 #[must_use]
 pub fn repository_root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package.join("../..")
 }
 
 /// Every derived file.
@@ -31,6 +34,7 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
         path: PathBuf::from("docs/openapi.json"),
         content: format!("{}\n", kubenova_api::openapi::openapi().trim_end()),
     });
+    files.push(DerivedFile { path: PathBuf::from("docs/errors.md"), content: kubenova_core::refusal::catalogue() });
     Ok(files)
 }
 

@@ -138,6 +138,7 @@ fn configuration(folder: &Path, database_url: &str, options: &PlatformOptions) -
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,
+        "stateDir": folder.join("state"),
         "listen": [format!("{HUB_ADDRESS}:{MANAGER_PORT}")],
         "publicNames": [MANAGER_HOST, HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
         "endpoints": [format!("https://{MANAGER_HOST}:{MANAGER_PORT}")],

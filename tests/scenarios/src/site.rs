@@ -4,13 +4,13 @@
 //! Guarantees: nothing else is put into the cluster; Capsule and KubeVela come from the Operator alone.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
+use kubenova_env::repository;
 use serde_json::Value;
 
 use crate::platform::{Platform, WINDOW_SECONDS};
@@ -61,7 +61,7 @@ impl Site {
 
     /// `helm install` with one token, as the README says.
     pub fn install_operator(&self, token: &str) -> Result<()> {
-        let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/helm/operator");
+        let chart = repository::root()?.join("deploy/helm/operator");
         let chart = chart.to_str().context("the chart's path is not text")?;
         let token = format!("enrollment.token={token}");
         let window = format!("usage.windowSeconds={WINDOW_SECONDS}");

@@ -51,10 +51,32 @@ async fn access_bad_input_gets_a_problem_and_reaches_no_outbox() -> Result<()> {
     platform.create_cluster("beta").await?;
     story::create_tenant(&platform, "acme", &["alpha", "beta"]).await?;
     story::create_tenant(&platform, "globex", &["alpha"]).await?;
+    // One key, many at once: one is accepted, the others are answered with it or told to repeat.
+    let body = serde_json::to_vec(&json!({ "name": "once" }))?;
+    let asked =
+        (0..12).map(|_| {
+            let (rest, body) = (rest.clone(), body.clone());
+            async move {
+                rest.post_raw("/api/v1/clusters", "application/json", body, &[("idempotency-key", "k-once")]).await
+            }
+        });
+    for answer in futures::future::join_all(asked).await {
+        let answer = answer?;
+        if answer.status != 201 {
+            problem(&answer, 409, "IDEMPOTENCY_KEY_IN_USE");
+        }
+    }
     let before = commands(&platform)?;
 
     let app = story::web_application("shop", 1, &["alpha"]);
     problem(&rest.post("/api/v1/tenants/nobody/apps", &app).await?, 404, "TENANT_NOT_FOUND");
+    let quotes = json!({ "apiVersion": "core.oam.dev/v1beta1", "kind": "Application",
+        "metadata": { "name": "quotes", "annotations": { "a": "\"".repeat(300_000) } },
+        "spec": { "components": [{ "name": "web", "type": "webservice", "properties": { "image": "shop/web:1" } }] } });
+    problem(&rest.post("/api/v1/tenants/acme/apps?clusters=alpha", &quotes).await?, 413, "BODY_TOO_LARGE");
+    problem(&rest.post("/api/v1/tenants", &json!({ "name": "a\0b" })).await?, 400, "BODY_MALFORMED");
+    problem(&rest.get("/api/v1/tenants/acme%00").await?, 404, "ROUTE_NOT_FOUND");
+    problem(&rest.get("/api/v1/commands?cluster=%00").await?, 400, "QUERY_INVALID");
     problem(&rest.post("/api/v1/clusters", &json!({ "name": "Not A Name" })).await?, 422, "NAME_INVALID");
     problem(
         &rest.post("/api/v1/tenants", &json!({ "name": "a".repeat(51), "clusters": ["alpha"] })).await?,

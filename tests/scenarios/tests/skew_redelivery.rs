@@ -46,5 +46,19 @@ async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
     })
     .await?;
     assert_eq!(site.versions()?, before, "left: after redelivery; right: before");
+
+    // One that the broker can never carry fails by itself and holds up nobody. REST lets none through (`access_input`).
+    platform.postgres.query(
+        "kubenova",
+        "update commands set state = 'queued', finished_at = null, next_send_at = null, document = repeat('x', 1200000)
+         where id = (select id from commands order by revision desc limit 1)",
+    )?;
+    let cart = story::web_application("cart", 1, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &cart).await?.expect(202)?;
+    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+    let ended = platform
+        .postgres
+        .query("kubenova", "select state || ' ' || reason from commands where length(document) > 1000000")?;
+    assert_eq!(ended.trim(), "failed TooLarge");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Chunks to windows. Bounded: what does not fit is forgotten with its acknowledgers, so the server delivers it again.
+//! Chunks to windows. Bounded for each cluster: what does not fit is forgotten with its acknowledgers, so the server
+//! delivers it again.
 
 use super::check::Malformed;
 use bytes::Bytes;
@@ -7,10 +8,14 @@ use kubenova_core::cluster::ClusterId;
 use kubenova_schema::{v1::UsageChunk, window::Window};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Windows put together at once. Most windows are one chunk and never wait here.
-const WINDOWS_MAX: usize = 64;
-/// Chunks of one window: 128 of 512 KiB are some 200,000 tenants.
-const CHUNKS_MAX: u32 = 128;
+/// Windows of one cluster put together at once. Most windows are one chunk and never wait here.
+const WINDOWS_MAX: usize = 8;
+/// Chunks of one window: 32 of 512 KiB are some 50,000 tenants.
+const CHUNKS_MAX: u32 = 32;
+/// Bytes of one chunk: what an Operator makes, and some room.
+const CHUNK_BYTES_MAX: usize = 600 * 1024;
+/// Bytes of one cluster's windows that wait: the largest window, and some room.
+const CLUSTER_BYTES_MAX: usize = 24 * 1024 * 1024;
 
 /// Which window, by its very manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -36,7 +41,7 @@ pub struct Whole {
     pub records: Vec<u8>,
     /// The last chunk as it came, for a poison row.
     pub payload: Bytes,
-    /// All chunks' acknowledgers, repeated deliveries included.
+    /// All chunks' acknowledgers, of the newest delivery each.
     pub acknowledgers: Vec<Acknowledger>,
 }
 
@@ -48,15 +53,17 @@ pub struct Assembly {
     order: VecDeque<Key>,
 }
 
+/// A window of which chunks are missing: by index the part and who is answered for it.
 #[derive(Debug, Default)]
 struct Partial {
     count: u32,
-    parts: BTreeMap<u32, Vec<u8>>,
-    acknowledgers: Vec<Acknowledger>,
+    parts: BTreeMap<u32, (Vec<u8>, Acknowledger)>,
+    bytes: usize,
 }
 
 impl Assembly {
-    /// Adds a chunk; the window when nothing is missing any more.
+    /// Adds a chunk; the window when nothing is missing any more. A chunk that comes again takes the place of the one
+    /// before, whose acknowledger is void by then.
     ///
     /// # Errors
     /// When the chunk contradicts itself or the chunks before it.
@@ -67,11 +74,15 @@ impl Assembly {
         acknowledger: Acknowledger,
         payload: Bytes,
     ) -> Result<Option<Whole>, Malformed> {
-        if chunk.count == 0 || chunk.count > CHUNKS_MAX || chunk.index >= chunk.count {
+        if chunk.count == 0
+            || chunk.count > CHUNKS_MAX
+            || chunk.index >= chunk.count
+            || chunk.part.len() > CHUNK_BYTES_MAX
+        {
             return Err(Malformed::Chunk { index: chunk.index, count: chunk.count });
         }
         if !self.partial.contains_key(&key) {
-            self.make_room();
+            self.make_room(&key.cluster, chunk.part.len());
             self.order.push_back(key.clone());
         }
         let partial = self.partial.entry(key.clone()).or_default();
@@ -80,28 +91,42 @@ impl Assembly {
         } else if partial.count != chunk.count {
             return Err(Malformed::Chunk { index: chunk.index, count: chunk.count });
         }
-        partial.parts.insert(chunk.index, chunk.part);
-        partial.acknowledgers.push(acknowledger);
+        partial.bytes += chunk.part.len();
+        if let Some((before, _)) = partial.parts.insert(chunk.index, (chunk.part, acknowledger)) {
+            partial.bytes -= before.len();
+        }
         if partial.parts.len() < usize::try_from(partial.count).unwrap_or(usize::MAX) {
+            self.make_room(&key.cluster, 0);
             return Ok(None);
         }
-        self.order.retain(|other| *other != key);
-        let partial = self.partial.remove(&key).unwrap_or_default();
+        let partial = self.forget(&key).unwrap_or_default();
+        let (parts, acknowledgers): (Vec<_>, Vec<_>) = partial.parts.into_values().unzip();
         Ok(Some(Whole {
             key,
             manifest: chunk.manifest,
             manifest_signature: chunk.manifest_signature,
-            records: partial.parts.into_values().flatten().collect(),
+            records: parts.concat(),
             payload,
-            acknowledgers: partial.acknowledgers,
+            acknowledgers,
         }))
     }
 
-    fn make_room(&mut self) {
-        while self.partial.len() >= WINDOWS_MAX
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.partial.remove(&oldest);
+    fn forget(&mut self, key: &Key) -> Option<Partial> {
+        self.order.retain(|other| other != key);
+        self.partial.remove(key)
+    }
+
+    /// Forgets a cluster's own oldest windows until what it adds fits: one that sends parts of windows for ever holds up
+    /// nobody else's.
+    fn make_room(&mut self, cluster: &ClusterId, more: usize) {
+        loop {
+            let own = || self.order.iter().filter(|key| key.cluster == *cluster);
+            let bytes: usize = own().filter_map(|key| self.partial.get(key)).map(|partial| partial.bytes).sum();
+            if own().count() < WINDOWS_MAX && bytes + more <= CLUSTER_BYTES_MAX {
+                return;
+            }
+            let Some(oldest) = own().next().cloned() else { return };
+            self.forget(&oldest);
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::assembly::Whole;
 use data_encoding::BASE32_NOPAD;
 use jiff::{SignedDuration, Timestamp};
-use kubenova_core::tenant::TenantId;
+use kubenova_core::tenant::{TenantId, TenantName};
 use kubenova_runtime::clock;
 use kubenova_schema::{
     message,
@@ -51,7 +51,7 @@ pub enum Malformed {
     /// Manifest and subject, or manifest and records, disagree.
     #[error("manifest does not fit its {0}")]
     Disagrees(&'static str),
-    /// A number that is none, or negative.
+    /// A number that is none, negative, or more than there can be.
     #[error("record of tenant \"{tenant}\" has no good {meter}")]
     Quantity {
         /// The tenant.
@@ -59,9 +59,15 @@ pub enum Malformed {
         /// The meter.
         meter: String,
     },
+    /// A tenant's name that is none.
+    #[error("name of tenant \"{0}\" is no name")]
+    Name(String),
     /// A tenant id that is none, or stands twice.
     #[error("tenant id \"{0}\" is not a UUID or stands twice")]
     Tenant(String),
+    /// More was covered than there is, or a gap lies outside.
+    #[error("coverage or a gap does not lie within the window")]
+    Coverage,
     /// The window is not over.
     #[error("window is not over yet; look at the cluster's clock")]
     Future,
@@ -124,11 +130,18 @@ pub fn check(whole: &Whole, now: Timestamp) -> Result<Checked, Malformed> {
     if SignedDuration::from_millis(over_by) < -AHEAD_MAX {
         return Err(Malformed::Future);
     }
+    let (start_ms, end_ms) = (whole.key.window.start_ms(), whole.key.window.end_ms());
+    let outside = |gap: &UsageGap| gap.start_ms < start_ms || gap.end_ms > end_ms || gap.end_ms < gap.start_ms;
+    if i64::try_from(manifest.coverage_ms).map_or(true, |covered| covered > end_ms - start_ms)
+        || manifest.gaps.iter().any(outside)
+    {
+        return Err(Malformed::Coverage);
+    }
     let records: UsageRecords = message::from_binary(&whole.records).map_err(unreadable)?;
     if usize::try_from(manifest.record_count).ok() != Some(records.records.len()) {
         return disagrees("count of records");
     }
-    let rows = rows(&records.records)?;
+    let rows = rows(&records.records, end_ms - start_ms)?;
     if totals(&rows) != total_texts(&manifest)? {
         return disagrees("totals");
     }
@@ -166,16 +179,25 @@ fn gap(gap: &UsageGap) -> serde_json::Value {
     serde_json::json!({ "reason": gap.reason, "start": at(gap.start_ms), "end": at(gap.end_ms), "bound": gap.bound })
 }
 
-fn rows(records: &[UsageRecord]) -> Result<Vec<NewRow>, Malformed> {
+/// Highest level of any meter: an exabyte of memory. With it a quintillion windows still add up in 39 digits.
+const LEVEL_MAX: i128 = 1_000_000_000_000_000_000;
+
+fn rows(records: &[UsageRecord], length_ms: i64) -> Result<Vec<NewRow>, Malformed> {
     let mut seen = BTreeSet::new();
     records
         .iter()
         .map(|record| {
             let tenant = TenantId::parse(&record.tenant_id).filter(|tenant| seen.insert(tenant.0));
+            let name = TenantName::parse(&record.tenant_name).map_err(|_| Malformed::Name(record.tenant_id.clone()))?;
+            let quantities = quantities(&record.tenant_id, &record.meters)?;
+            let most = LEVEL_MAX * i128::from(length_ms);
+            if let Some(meter) = Meter::ALL.into_iter().find(|meter| quantities[*meter as usize] > most) {
+                return Err(Malformed::Quantity { tenant: record.tenant_id.clone(), meter: meter.as_str().to_owned() });
+            }
             Ok(NewRow {
                 tenant: tenant.ok_or_else(|| Malformed::Tenant(record.tenant_id.clone()))?,
-                tenant_name: record.tenant_name.clone(),
-                quantities: quantities(&record.tenant_id, &record.meters)?,
+                tenant_name: name.to_string(),
+                quantities,
                 payload_sha256: record_sha256(record),
             })
         })
@@ -326,6 +348,15 @@ mod tests {
             assert_eq!(check(&whole, now()), Err(expected));
         }
         assert_eq!(check(&whole(&[], |_| {}), Timestamp::from_second(6000).unwrap()), Err(Malformed::Future));
+        assert_eq!(check(&whole(&[], |manifest| manifest.coverage_ms += 1), now()), Err(Malformed::Coverage));
+        let gap = UsageGap { start_ms: 0, end_ms: 3_601_000, ..UsageGap::default() };
+        let outside = whole(&[], |manifest| manifest.gaps.push(gap.clone()));
+        assert_eq!(check(&outside, now()), Err(Malformed::Coverage));
+        let exabytes = whole(&[record(1, LEVEL_MAX * 3_600_001)], |_| {});
+        assert!(matches!(check(&exabytes, now()), Err(Malformed::Quantity { .. })));
+        let mut nameless = record(1, 5);
+        nameless.tenant_name = "a\0b".into();
+        assert!(matches!(check(&whole(&[nameless], |_| {}), now()), Err(Malformed::Name(_))));
     }
 
     #[test]

@@ -175,7 +175,8 @@ pub fn limits(wanted: &Wanted) -> Vec<Value> {
             "kubenova",
             &apps,
             json!({ "limits": [
-            { "type": "Container", "defaultRequest": { "cpu": "100m", "memory": "128Mi" } },
+            // No container of nothing: it would run without a bill and outside every quota.
+            { "type": "Container", "min": { "cpu": "1m", "memory": "1Mi" }, "defaultRequest": { "cpu": "100m", "memory": "128Mi" } },
         ] }),
         ),
         // From the tenant's own pods and from namespaces of no tenant (ingress controllers, monitoring).

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 use kubenova_env::postgres::Postgres;
+use kubenova_env::repository;
 use kubenova_env::sandbox::{self, Options, Sandbox};
 
 const DATABASE: &str = "queries";
@@ -21,15 +22,11 @@ fn main() -> Result<ExitCode> {
     }
     if Sandbox::require().is_err() {
         let program = std::env::current_exe().context("could not find our own program")?;
-        return sandbox::enter(program.as_os_str(), &[], &Options { forwards: Vec::new(), with_parent: true });
+        return sandbox::enter(program.as_os_str(), &[], &Options { with_parent: true, ..Options::default() });
     }
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
-    runtime.block_on(Box::pin(rewrite(&repository())))?;
+    runtime.block_on(Box::pin(rewrite(&repository::root()?)))?;
     Ok(ExitCode::SUCCESS)
-}
-
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 async fn rewrite(repository: &Path) -> Result<()> {

@@ -20,6 +20,9 @@ struct Arguments {
     /// End when the process that started us ends.
     #[arg(long)]
     with_parent: bool,
+    /// Pass our standard input on to the program.
+    #[arg(long)]
+    typed: bool,
     /// Only say whether this machine allows it.
     #[arg(long)]
     probe: bool,
@@ -38,6 +41,6 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (program, args) = sandbox::program_and_args(arguments.program)?;
-    let options = Options { forwards: arguments.forwards, with_parent: arguments.with_parent };
+    let options = Options { forwards: arguments.forwards, with_parent: arguments.with_parent, typed: arguments.typed };
     sandbox::enter(&program, &args, &options)
 }

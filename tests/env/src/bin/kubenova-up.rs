@@ -67,7 +67,7 @@ fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
             ForwardRequest { name: name_of(number), port }
         })
         .collect();
-    sandbox::enter(program.as_os_str(), &words, &Options { forwards, with_parent: false })
+    sandbox::enter(program.as_os_str(), &words, &Options { forwards, ..Options::default() })
 }
 
 fn name_of(number: u8) -> String {

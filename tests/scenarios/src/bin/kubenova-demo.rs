@@ -60,7 +60,7 @@ fn go_inside() -> Result<ExitCode> {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let names = ["manager", "nats"].into_iter().chain(NAMES);
     let forwards = names.map(|name| ForwardRequest { name: name.to_owned(), port: 0 }).collect();
-    sandbox::enter(program.as_os_str(), &words, &Options { forwards, with_parent: true })
+    sandbox::enter(program.as_os_str(), &words, &Options { forwards, with_parent: true, typed: true })
 }
 
 async fn until_stopped(arguments: Arguments) -> Result<ExitCode> {

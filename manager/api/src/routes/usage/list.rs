@@ -18,6 +18,7 @@ use kubenova_schema::meters::Meter;
 use kubenova_store::{
     clusters,
     ledger::{self, Filter, Quantities, Row},
+    placements,
     pool::Connection,
 };
 
@@ -54,6 +55,9 @@ pub async fn list(
     let filter = filter(&mut connection, &ask, &params).await?;
     let text = format!("{filter:?}").replace('\n', " ");
     let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
+    if page.after.as_deref().is_some_and(|after| !ledger::is_key(after)) {
+        return Err(Refusal::new(Reason::CursorInvalid, "the cursor was altered").into());
+    }
     let mut rows = ledger::list(&mut connection, &filter, &page).await?;
     let more = page.cut(&mut rows);
     let next_cursor = rows.last().filter(|_| more).map(|row| cursor::after(LIST, &text, &row.key()));
@@ -80,7 +84,13 @@ async fn filter(connection: &mut Connection, ask: &Ask, params: &UsageParams) ->
         filter.tenant = Some(tenants::find(connection, ask, named).await?.id);
     }
     if let Some(named) = params.cluster.as_deref().map(ClusterRef::parse) {
-        filter.cluster = Some(found(clusters::find(connection, &named).await?, &named)?.id);
+        let cluster = found(clusters::find(connection, &named).await?, &named)?;
+        // Whoever sees one tenant only learns of clusters on which it is, or was.
+        if let Some(own) = ask.reach.tenant() {
+            let known = placements::ever_on(connection, &cluster.id, &[own]).await?;
+            found((!known.is_empty()).then(|| cluster.clone()), &named)?;
+        }
+        filter.cluster = Some(cluster.id);
     }
     Ok(filter)
 }

@@ -1,0 +1,155 @@
+//! A cluster whose keys were stolen, or whose owner cheats: it reports for others, twice, and nonsense. It harms no other
+//! cluster, nothing is billed twice, and what cannot be counted is kept for people.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use data_encoding::BASE32_NOPAD;
+use kubenova_bus::{Connection, publish};
+use kubenova_env::poll::{self, Step};
+use kubenova_runtime::{clock, random};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::text;
+use kubenova_scenarios::{broker, story};
+use kubenova_schema::meters::Meter;
+use kubenova_schema::signature::{PayloadType, SigningKey, sha256_hex};
+use kubenova_schema::subjects;
+use kubenova_schema::v1::{UsageChunk, UsageManifest, UsageRecord, UsageRecords};
+use kubenova_schema::window::Window;
+use prost::Message as _;
+
+const SOON: Duration = Duration::from_secs(60);
+
+/// The stolen cluster: what it takes to seal usage in its name.
+struct Thief {
+    connection: Connection,
+    cluster: String,
+    key: SigningKey,
+    nkey: String,
+}
+
+impl Thief {
+    /// A key that was enrolled for the cluster, and the broker. (The broker's own walls are `access_list`'s matter.)
+    async fn of(platform: &Platform, cluster: &str) -> Result<Self> {
+        let key = SigningKey::from_seed(&[4; 32]).map_err(|error| anyhow::anyhow!("{error}"))?;
+        // An nkey's text: its kind, the public key, a checksum.
+        let nkey = BASE32_NOPAD.encode(&[&[20 << 3][..], &key.public_key(), &[0, 0]].concat());
+        let sql = format!("insert into cluster_keys values ('{cluster}', '{nkey}', now())");
+        platform.postgres.query("kubenova", &sql)?;
+        let connection = broker::connect(platform, &broker::keyring(platform)?).await?;
+        Ok(Self { connection, cluster: cluster.to_owned(), key, nkey })
+    }
+
+    /// Seals and sends a window.
+    async fn report(&self, window: &str, records: Vec<UsageRecord>) -> Result<()> {
+        let mut totals: BTreeMap<String, i128> = BTreeMap::new();
+        for (meter, value) in records.iter().flat_map(|record| &record.meters) {
+            let total = totals.entry(meter.clone()).or_default();
+            *total = total.saturating_add(value.parse()?);
+        }
+        let totals = Meter::ALL.map(|meter| {
+            let name = meter.as_str().to_owned();
+            (name.clone(), totals.get(&name).copied().unwrap_or_default().to_string())
+        });
+        let count = u32::try_from(records.len())?;
+        let part = UsageRecords { records }.encode_to_vec();
+        let manifest = UsageManifest {
+            cluster_id: self.cluster.clone(),
+            window: window.to_owned(),
+            record_count: count,
+            totals: totals.into_iter().collect(),
+            records_sha256: sha256_hex(&part),
+            ..UsageManifest::default()
+        };
+        let manifest = manifest.encode_to_vec();
+        let signature = self.key.sign(PayloadType::Usage, &manifest);
+        let (_, signature) = signature.split_once(':').context("a signature names its key")?;
+        let manifest_signature = format!("{}:{signature}", self.nkey);
+        let chunk = UsageChunk { manifest, manifest_signature, index: 0, count: 1, part };
+        self.send(&subjects::usage(&self.cluster, window), chunk.encode_to_vec()).await
+    }
+
+    async fn send(&self, subject: &str, body: Vec<u8>) -> Result<()> {
+        let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
+        publish::publish(&self.connection.jetstream, subject, headers, body).await?;
+        Ok(())
+    }
+}
+
+fn record(tenant: &str, name: &str, pods: i128) -> UsageRecord {
+    let value = |meter: Meter| if meter == Meter::Pods { pods } else { 0 };
+    let meters = Meter::ALL.map(|meter| (meter.as_str().to_owned(), value(meter).to_string()));
+    UsageRecord { tenant_id: tenant.to_owned(), tenant_name: name.to_owned(), meters: meters.into_iter().collect() }
+}
+
+/// Waits until so many messages of the cluster are kept with a reason that holds this.
+async fn kept(platform: &Platform, reason: &str, messages: u64) -> Result<()> {
+    let sql = format!("select count(*) from poison where reason like '%{reason}%'");
+    poll::until(format!("{messages} messages kept because of {reason:?}"), SOON, || async {
+        let count = platform.postgres.query("kubenova", &sql)?;
+        let all = platform.postgres.query("kubenova", "select reason from poison")?;
+        Ok(Step::when(count.trim() == messages.to_string(), (), all))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    platform.create_cluster("alpha").await?;
+    let beta = text(&platform.create_cluster("beta").await?, "/id")?;
+    let acme = text(&story::create_tenant(&platform, "acme", &["alpha"]).await?, "/id")?;
+    let globex = text(&story::create_tenant(&platform, "globex", &["beta"]).await?, "/id")?;
+    let thief = Thief::of(&platform, &beta).await?;
+    let past = Window::containing(clock::now().as_millisecond() - 100_000, 20);
+    let ten = |number: i64| format!("w{}-10", past.start + number * 10);
+    let ledger = |columns: &str| platform.postgres.query("kubenova", &format!("select {columns} from ledger"));
+
+    // Tenants that were never on it, one of them unknown: their rows are set aside, its own tenant's is counted.
+    let unknown = random::uuid_v4().to_string();
+    let records = vec![record(&acme, "acme", 7), record(&globex, "globex", 5), record(&unknown, "unknown", 9)];
+    thief.report(&ten(0), records).await?;
+    kept(&platform, &acme, 1).await?;
+    assert_eq!(ledger("string_agg(tenant_name || ' ' || pod_count_ms, ',')")?.trim(), "globex 5");
+
+    // The same time again, in windows of another length: kept as conflicts, billed once.
+    for window in [past.to_string(), format!("w{}-2", past.start), format!("w{}-86400", past.start / 86_400 * 86_400)] {
+        thief.report(&window, vec![record(&globex, "globex", 1_000)]).await?;
+    }
+    poll::until("the overlapping windows as conflicts", SOON, || async {
+        let count = platform.postgres.query("kubenova", "select count(*) from usage_conflicts")?;
+        // The day is not over, so that one can never be counted.
+        Ok(Step::when(count.trim() == "2", (), count))
+    })
+    .await?;
+    kept(&platform, "not over yet", 1).await?;
+
+    // What nobody can count: each ends, none comes again for ever.
+    thief.report(&ten(-1), vec![record(&globex, "globex", i128::MAX)]).await?;
+    thief.report(&ten(-2), vec![record(&globex, "glo\0bex", 1)]).await?;
+    thief.report("w9223372036854775000-1", Vec::new()).await?;
+    thief.report("w0-1795500000", Vec::new()).await?;
+    kept(&platform, "has no good podCountMs", 1).await?;
+    kept(&platform, "is no name", 1).await?;
+    kept(&platform, "names no cluster and window", 2).await?;
+    let outcome = r#"{"commandId":"01939c5e-0000-7000-8000-000000000000","clusterId":"CLUSTER","state":"running","message":"a\u0000b"}"#;
+    thief.send(&subjects::outcome(&beta), outcome.replace("CLUSTER", &beta).into_bytes()).await?;
+    let status = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x","detail":"{\"a\":\"\\u0000\"}"}]}"#;
+    thief.send(&subjects::status(&beta), status.replace("CLUSTER", &beta).into_bytes()).await?;
+    let twice = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x"},{"key":"tenant/x"}]}"#;
+    thief.send(&subjects::status(&beta), twice.replace("CLUSTER", &beta).into_bytes()).await?;
+    kept(&platform, "is not known here", 1).await?;
+    kept(&platform, "Postgres cannot store", 2).await?;
+
+    // And everything goes on.
+    thief.report(&ten(1), vec![record(&globex, "globex", 6)]).await?;
+    poll::until("the next good window", SOON, || async {
+        let seen = ledger("string_agg(tenant_name || ' ' || pod_count_ms, ',' order by window_start)")?;
+        Ok(Step::when(seen.trim() == "globex 5,globex 6", (), seen))
+    })
+    .await?;
+    let usage = platform.rest.get("/api/v1/usage").await?.expect(200)?;
+    ensure!(usage["totals"]["podCountMs"] == "11", "{usage}");
+    Ok(())
+}
