@@ -32,7 +32,6 @@ use kubenova_store::pool::Store;
 use kubenova_trust::keyring::Keyring;
 use std::{
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -50,6 +49,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub struct Running {
     /// Where REST and enrollment listen.
     pub addresses: Vec<SocketAddr>,
+    _temporary: Option<tempfile::TempDir>,
 }
 
 /// Starts every part; they end when `shutdown` asks them to.
@@ -64,9 +64,18 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let gates = Gates::default();
     gates.set(BROKER, Some("not connected yet".to_owned()));
 
-    let folder = settings.state_dir.clone().unwrap_or_else(default_state_dir);
-    let identity =
-        OwnIdentity::issue(Arc::clone(&keyring), &settings.public_names, settings.lifetimes.server(), &folder)?;
+    // Without a stateDir in a folder of this process, which ends with it: it holds a private key.
+    let temporary = match settings.state_dir {
+        Some(_) => None,
+        None => Some(tempfile::Builder::new().prefix("kubenova-manager-").tempdir().context("set stateDir")?),
+    };
+    let folder = temporary.as_ref().map(|folder| folder.path().to_owned()).or(settings.state_dir.clone());
+    let identity = OwnIdentity::issue(
+        Arc::clone(&keyring),
+        &settings.public_names,
+        settings.lifetimes.server(),
+        &folder.unwrap_or_default(),
+    )?;
     let listeners = listeners(&settings.listen)?;
     let addresses = listeners
         .iter()
@@ -95,7 +104,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     };
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
-    Ok(Running { addresses })
+    Ok(Running { addresses, _temporary: temporary })
 }
 
 fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gates) -> Result<AppState> {
@@ -135,11 +144,6 @@ const fn relay_settings(intervals: &Intervals) -> RelaySettings {
         send_again_after: Duration::from_millis(intervals.sweep_ms),
         stale_after: Duration::from_millis(intervals.heartbeat_stale_ms),
     }
-}
-
-/// One folder a process, so that two Managers on one machine do not write over each other.
-fn default_state_dir() -> PathBuf {
-    std::env::temp_dir().join(format!("kubenova-manager-{}", std::process::id()))
 }
 
 /// Everything that needs the broker.

@@ -76,6 +76,9 @@ pub const BILL: Stream = Stream {
 /// Every stream, in the order they are made.
 pub const ALL: [Stream; 4] = [COMMANDS, STATUS, USAGE, BILL];
 
+/// What the broker may keep on disk: the limits of all streams and room for those of others.
+pub const FILE_STORE_BYTES: i64 = COMMANDS.max_bytes + STATUS.max_bytes + USAGE.max_bytes + BILL.max_bytes + 2048 * MIB;
+
 /// Most bytes of a message's body: the broker's `max_payload` of 1 MiB less room for headers.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
 

@@ -40,6 +40,9 @@ pub struct Sessions {
     pub wake: Arc<Notify>,
 }
 
+/// In the answer to a hello that may be accepted when it is asked again.
+const NOT_READY: &str = "ManagerNotReady";
+
 /// Why a session could not be opened.
 #[derive(Debug, thiserror::Error)]
 enum SessionError {
@@ -94,8 +97,11 @@ async fn answer(sessions: &Sessions, message: Message) {
         Ok(asked) => match open(sessions, &asked, now).await {
             Ok(answer) => answer,
             Err(error) => {
-                tracing::warn!(cluster.id = %asked.greeting.cluster_id, error = %telemetry::chain(&error), "could not open a session; the cluster asks again");
-                return;
+                let why = telemetry::chain(&error);
+                tracing::warn!(cluster.id = %asked.greeting.cluster_id, error = why, "could not open a session; the cluster asks again");
+                // Silence would say that we are not here.
+                let message = format!("the Manager is there but could not open a session: {why}");
+                refusal(&Refused { reason: NOT_READY, message }, now)
             }
         },
         Err(refused) => refusal(&refused, now),

@@ -12,6 +12,7 @@ use crate::{
     nats::{AccountJwt, NatsIdentity, Nkeys, Revocations, ops_inbox_prefix},
 };
 use jiff::Timestamp;
+use kubenova_schema::streams;
 use std::{
     fmt::Write as _,
     io::Write as _,
@@ -135,7 +136,13 @@ impl NatsConfig<'_> {
             at("tls/server.key"),
             at("tls/ca.pem"),
         ));
-        line(format!("jetstream {{\n  store_dir: {}\n  domain: hub\n}}", at("jetstream")));
+        // Without it the server takes three quarters of what is free on the disk and refuses streams whose limits add up
+        // to more, although they hold next to nothing.
+        line(format!(
+            "jetstream {{\n  store_dir: {}\n  domain: hub\n  max_file_store: {}\n}}",
+            at("jetstream"),
+            streams::FILE_STORE_BYTES
+        ));
         line(format!("operator: {}", at("operator.jwt")));
         line(format!("system_account: {system}"));
         line(format!("resolver {{\n  type: full\n  dir: {}\n  allow_delete: false\n  interval: \"2m\"\n}}", at("jwt")));

@@ -55,8 +55,10 @@ impl RunFolder {
     }
 }
 
+/// One folder a user: what root made, nobody else could write to.
 fn runs_folder() -> PathBuf {
-    std::env::var_os("KUBENOVA_RUNS").unwrap_or_else(|| OsString::from(RUNS_DEFAULT)).into()
+    let default = || OsString::from(format!("{RUNS_DEFAULT}-{}", nix::unistd::getuid()));
+    std::env::var_os("KUBENOVA_RUNS").unwrap_or_else(default).into()
 }
 
 fn lock(folder: &Path) -> Result<Flock<File>> {
