@@ -233,6 +233,10 @@ fn finding_of(trouble: &Trouble) -> Finding {
 /// Admission and validation refuse for good; a missing right may only not be bound yet.
 fn is_refused(error: &apiserver::Error) -> bool {
     let words = error.reason();
+    // A field that the kind does not have; the API server answers it with one code or another.
+    if words.contains("failed to create typed patch object") {
+        return true;
+    }
     let by_admission = ["admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "denied the request"]
         .iter()
         .any(|mark| words.contains(mark));
