@@ -71,9 +71,14 @@ fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, Trouble> {
         cluster_id,
         command_id,
         state,
-        reason: outcome.reason,
-        message: outcome.message,
-        hops: outcome.hops.into_iter().map(|hop| Hop { name: hop.name, at: hop.at }).collect(),
+        reason: plain(&outcome.reason),
+        message: plain(&outcome.message),
+        hops: outcome.hops.into_iter().map(|hop| Hop { name: plain(&hop.name), at: plain(&hop.at) }).collect(),
         send_again_at: if deferred { now.checked_add(after).ok() } else { None },
     })
+}
+
+/// What a cluster repeats of a tenant's document may hold a NUL, which Postgres takes in no text; the outcome counts.
+fn plain(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
 }

@@ -129,7 +129,10 @@ pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timesta
     Ok(if known == new.manifest_sha256 { Arrival::Replay } else { Arrival::Conflict })
 }
 
-/// Keeps other bytes for a window that is there. True when they were not kept before.
+/// Conflicts kept of one cluster; the oldest go first.
+const CONFLICTS_KEPT: i64 = 100;
+
+/// Keeps other bytes for a window that is there, the newest hundred of a cluster. True when they were not kept before.
 ///
 /// # Errors
 /// When Postgres does not answer.
@@ -152,9 +155,18 @@ pub async fn keep_conflict(
         records,
         now.to_sqlx(),
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .map_err(failed("keep a usage conflict"))?;
+    sqlx::query!(
+        "delete from usage_conflicts where cluster_id = $1 and manifest_sha256 in
+         (select manifest_sha256 from usage_conflicts where cluster_id = $1 order by first_seen_at desc offset $2)",
+        new.cluster.as_str(),
+        CONFLICTS_KEPT,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("drop the oldest usage conflicts"))?;
     Ok(kept.rows_affected() == 1)
 }
 

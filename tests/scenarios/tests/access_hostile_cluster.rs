@@ -103,6 +103,7 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     let globex = text(&story::create_tenant(&platform, "globex", &["beta"]).await?, "/id")?;
     let thief = Thief::of(&platform, &beta).await?;
     let past = Window::containing(clock::now().as_millisecond() - 100_000, 20);
+    let past_twenty = past.to_string();
     let ten = |number: i64| format!("w{}-10", past.start + number * 10);
     let ledger = |columns: &str| platform.postgres.query("kubenova", &format!("select {columns} from ledger"));
 
@@ -140,6 +141,14 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     let twice = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x"},{"key":"tenant/x"}]}"#;
     thief.send(&subjects::status(&beta), twice.replace("CLUSTER", &beta).into_bytes()).await?;
     kept(&platform, "is not known here", 1).await?;
+    let flood = (0..110).map(|number| thief.report(&past_twenty, vec![record(&globex, "globex", number)]));
+    futures::future::try_join_all(flood).await?;
+    poll::until("the newest hundred conflicts", SOON, || async {
+        let sql = "select count(*) || ' ' || (select count(*) from ledger) from usage_conflicts";
+        let seen = platform.postgres.query("kubenova", sql)?;
+        Ok(Step::when(seen.trim() == "100 1", (), seen))
+    })
+    .await?;
     kept(&platform, "Postgres cannot store", 2).await?;
 
     // And everything goes on.

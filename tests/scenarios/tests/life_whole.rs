@@ -55,6 +55,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     status_comes_back(&platform).await?;
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
+    walls_hold(&alpha)?;
 
     // Every connection that crossed an uplink was opened by the cluster, towards the hub or the Manager.
     for (site, capture) in [&alpha, &beta].into_iter().zip(&captures) {
@@ -137,5 +138,25 @@ fn the_wire_is_readable(platform: &Platform, site: &Site) -> Result<()> {
     assert!(command.contains("Kn-Signature") && command.contains("core.oam.dev"), "{command}");
     nats.refused(&["stream", "purge", "KN_CMD", "--force"])?;
     nats.refused(&["stream", "rm", "KN_CMD", "--force"])?;
+    Ok(())
+}
+
+/// What nobody may bring into a tenant's namespace, not even the site's administrator by mistake.
+fn walls_hold(site: &Site) -> Result<()> {
+    let pod = |spec: &str| {
+        let pod = format!("--overrides={{\"spec\":{spec}}}");
+        site.cluster.kubectl(&["run", "x", "-n", "acme-apps", "--image=x", "--dry-run=server", &pod])
+    };
+    let nothing = r#"{"containers":[{"name":"x","image":"x","resources":{"requests":{"cpu":"0","memory":"0"}}}]}"#;
+    let node_port = ["create", "service", "nodeport", "x", "--tcp=80", "-n", "acme-apps", "--dry-run=server"];
+    for (attempt, wall) in [
+        (pod(r#"{"priorityClassName":"system-node-critical"}"#)?, "may not use a system priority class"),
+        (pod(r#"{"serviceAccountName":"readonly"}"#)?, "may not run as a KubeNova ServiceAccount"),
+        (pod(nothing)?, "minimum cpu usage per Container is 1m"),
+        (site.cluster.kubectl(&node_port)?, "NodePort Services are not allowed"),
+    ] {
+        let said = String::from_utf8_lossy(&attempt.stderr).into_owned();
+        assert!(!attempt.status.success() && said.contains(wall), "expected {wall:?}, got {said:?}");
+    }
     Ok(())
 }
