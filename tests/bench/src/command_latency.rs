@@ -195,19 +195,18 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let keyring = broker::keyring(&platform)?;
     let connection = broker::connect(&platform, &keyring).await?;
     let mut raw = RawChain::open(&platform.postgres, connection, &site).await?;
-    raw.run(&seen, "raw-warm", 5, true).await.context("the raw chain failed")?;
+    raw.prepare().await?;
     settle(&site).await?;
 
-    let mut bare = raw.run(&seen, "raw-bare-before", settings.serial, false).await?;
-    let mut equal = raw.run(&seen, "raw-equal-before", settings.serial, true).await?;
+    let mut bare = raw.run(&seen, settings.serial, false).await?;
+    let mut equal = raw.run(&seen, settings.serial, true).await?;
     let mut serial = Product::default();
     for number in 1..=settings.serial {
-        serial.note(&order(&platform.rest, &seen, &name(0), number).await?);
+        serial.note(&order(&platform.rest, &seen, &name(number % settings.applications), number).await?);
     }
     let (poisson, took) = at_rate(settings, &platform.rest, &seen).await?;
-    settle(&site).await?;
-    bare.add(&raw.run(&seen, "raw-bare-after", settings.serial, false).await?);
-    equal.add(&raw.run(&seen, "raw-equal-after", settings.serial, true).await?);
+    bare.add(&raw.run(&seen, settings.serial, false).await?);
+    equal.add(&raw.run(&seen, settings.serial, true).await?);
 
     println!("\n| stage | n | p50 ms | p99 ms | p50 ratio | p99 ratio |\n| --- | --- | --- | --- | --- | --- |");
     println!("{}", row("raw chain, bare: in the cluster", &bare.seen, None));

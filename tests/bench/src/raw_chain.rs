@@ -31,6 +31,13 @@ const STREAM: &str = "BENCH";
 const ORDERS: &str = "bench.order";
 const OUTCOMES: &str = "bench.outcome";
 
+/// As many as the product's orders go round: one that changes many times a second leaves KubeVela no time to run it.
+const APPLICATIONS: u64 = 40;
+
+fn name(index: u64) -> String {
+    format!("raw-{index}")
+}
+
 /// A client of all servers at once.
 pub(crate) struct RawChain {
     database: PgConnection,
@@ -39,6 +46,7 @@ pub(crate) struct RawChain {
     outcomes: PullConsumer,
     applications: Api<DynamicObject>,
     records: Api<ConfigMap>,
+    done: u64,
 }
 
 /// Until the object was seen, and until the outcome was committed.
@@ -83,13 +91,29 @@ impl RawChain {
             Some(["system:serviceaccounts", "system:serviceaccounts:acme-owner"].map(str::to_owned).to_vec());
         let applications = Api::namespaced_with(Client::try_from(deployer)?, NAMESPACE, &resource());
         let records = Api::namespaced(site.cluster.kube_client(), "default");
-        Ok(Self { database, connection, orders, outcomes, applications, records })
+        Ok(Self { database, connection, orders, outcomes, applications, records, done: 0 })
     }
 
-    /// The chain `count` times, one after another, about the application `name`.
-    pub(crate) async fn run(&mut self, seen: &Seen, name: &str, count: u64, equal: bool) -> Result<Measured> {
+    /// Makes the Applications that the chain goes round.
+    pub(crate) async fn prepare(&mut self) -> Result<()> {
+        for index in 0..APPLICATIONS {
+            let name = name(index);
+            let body = crate::command_latency::application(&name, 0);
+            self.applications
+                .patch(&name, &how(), &Patch::Apply(&body))
+                .await
+                .context("could not prepare the raw chain")?;
+        }
+        Ok(())
+    }
+
+    /// The chain `count` times, one after another, round the Applications.
+    pub(crate) async fn run(&mut self, seen: &Seen, count: u64, equal: bool) -> Result<Measured> {
         let mut measured = Measured::default();
-        for number in 1..=count {
+        for _ in 0..count {
+            self.done += 1;
+            let (name, number) = (name(self.done % APPLICATIONS), self.done);
+            let name = name.as_str();
             let began = Instant::now();
             let id = random::uuid_v7();
             let body = crate::command_latency::application(name, number);

@@ -155,8 +155,8 @@ impl Progress {
 const CLEAR: &str = "\r\x1b[2K";
 /// The live line is redrawn no more often than this.
 const REDRAW: Duration = Duration::from_millis(150);
-/// Used when the terminal's width is not known.
-const WIDTH: usize = 100;
+/// Used when the terminal's width is not known: no terminal is narrower, and a line that wraps cannot be redrawn.
+const WIDTH: usize = 80;
 
 /// The step that is running now.
 pub(crate) struct Live<'a> {

@@ -39,6 +39,9 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
 
     let shop = story::web_application("shop", 3, &["alpha", "beta"]);
     let accepted = platform.rest.post("/users/acme/apps", &shop).await?.expect(202)?;
+    // A live tap of what the Manager says; billing events come every window, so it ends even if it was late for this.
+    let nats = platform.nats()?;
+    let tap = std::thread::spawn(move || nats.run(&["sub", "kn.v1.>", "--count", "1"]));
     let only_alpha = story::web_application("cron", 2, &["alpha"]);
     let accepted_alpha = platform.rest.post("/api/v1/tenants/acme/apps", &only_alpha).await?.expect(202)?;
     story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
@@ -56,6 +59,8 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
     walls_hold(&alpha)?;
+    let tapped = tap.join().map_err(|_| anyhow::anyhow!("the tap panicked"))??;
+    assert!(tapped.contains("kn.v1.") && tapped.contains("Kn-Schema"), "{tapped}");
 
     // Every connection that crossed an uplink was opened by the cluster, towards the hub or the Manager.
     for (site, capture) in [&alpha, &beta].into_iter().zip(&captures) {

@@ -265,14 +265,16 @@ async fn take_keys(platform: &Platform, tenant_id: &str, sites: &[Site]) -> Resu
         match key.trim() {
             "p" => {
                 beta.cluster.cut(Cut::Silent)?;
-                println!("cluster beta is cut off; what you order for it stays queued or sent");
+                println!(
+                    "cluster beta is cut off; after 45 s of silence the Manager calls it stale, and what is ordered for it waits"
+                );
             }
             "h" => {
                 beta.cluster.heal()?;
                 println!("cluster beta is connected again");
             }
             "u" => match integral::compare_newest(platform, tenant_id, beta).await {
-                Ok(comparison) => println!("{comparison}"),
+                Ok(comparison) => println!("cluster beta, {comparison}"),
                 Err(error) => println!("could not compare: {error:#}"),
             },
             "" => {}
