@@ -41,8 +41,8 @@ pub(crate) struct Settings {
     /// How long orders are given at that rate.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Applications that the orders go round.
-    #[arg(long, default_value_t = 40)]
+    /// Applications that the orders go round; with the raw chain's they must fit into a tenant's quota of pods.
+    #[arg(long, default_value_t = 20)]
     applications: u64,
     /// Orders of each serial measurement.
     #[arg(long, default_value_t = 100)]

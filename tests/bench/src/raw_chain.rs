@@ -32,7 +32,7 @@ const ORDERS: &str = "bench.order";
 const OUTCOMES: &str = "bench.outcome";
 
 /// As many as the product's orders go round: one that changes many times a second leaves KubeVela no time to run it.
-const APPLICATIONS: u64 = 40;
+const APPLICATIONS: u64 = 20;
 
 fn name(index: u64) -> String {
     format!("raw-{index}")
