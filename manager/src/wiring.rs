@@ -65,17 +65,16 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     gates.set(BROKER, Some("not connected yet".to_owned()));
 
     // Without a stateDir in a folder of this process, which ends with it: it holds a private key.
-    let temporary = match settings.state_dir {
-        Some(_) => None,
-        None => Some(tempfile::Builder::new().prefix("kubenova-manager-").tempdir().context("set stateDir")?),
+    let (folder, temporary) = match &settings.state_dir {
+        Some(folder) => (folder.clone(), None),
+        None => {
+            let made = tempfile::Builder::new().prefix("kubenova-manager-").tempdir();
+            let made = made.context("could not make a temporary folder: set stateDir to a writable one")?;
+            (made.path().to_owned(), Some(made))
+        }
     };
-    let folder = temporary.as_ref().map(|folder| folder.path().to_owned()).or(settings.state_dir.clone());
-    let identity = OwnIdentity::issue(
-        Arc::clone(&keyring),
-        &settings.public_names,
-        settings.lifetimes.server(),
-        &folder.unwrap_or_default(),
-    )?;
+    let identity =
+        OwnIdentity::issue(Arc::clone(&keyring), &settings.public_names, settings.lifetimes.server(), &folder)?;
     let listeners = listeners(&settings.listen)?;
     let addresses = listeners
         .iter()

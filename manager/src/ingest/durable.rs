@@ -102,19 +102,19 @@ async fn ensure(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), 
 
 /// The answer for a message that was not taken in. Poison is kept first, so ending it loses nothing.
 pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, trouble: Trouble) -> Verdict {
-    let error = match trouble {
-        Trouble::Malformed(reason) => match keep_alone(store, subject, payload, &reason).await {
+    let never = match trouble {
+        Trouble::Malformed(reason) => Ok(reason),
+        Trouble::Store(error) if error.is_unstorable() => {
+            Ok(format!("Postgres cannot store what it says: {}", telemetry::chain(&error)))
+        }
+        Trouble::Store(error) => Err(error),
+    };
+    let error = match never {
+        Ok(reason) => match keep_alone(store, subject, payload, &reason).await {
             Ok(()) => return Verdict::Poison(reason),
             Err(error) => error,
         },
-        Trouble::Store(error) if error.is_unstorable() => {
-            let reason = format!("Postgres cannot store what it says: {}", telemetry::chain(&error));
-            match keep_alone(store, subject, payload, &reason).await {
-                Ok(()) => return Verdict::Poison(reason),
-                Err(error) => error,
-            }
-        }
-        Trouble::Store(error) => error,
+        Err(error) => error,
     };
     tracing::warn!(subject, error = %telemetry::chain(&error), "could not take a message in; it will come again");
     Verdict::Later(RETRY)

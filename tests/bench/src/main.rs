@@ -35,9 +35,7 @@ fn main() -> Result<ExitCode> {
     }
     let arguments = Arguments::parse();
     if Sandbox::require().is_err() {
-        let program = std::env::current_exe().context("could not find our own program")?;
-        let words: Vec<_> = std::env::args_os().skip(1).collect();
-        return sandbox::enter(program.as_os_str(), &words, &Options { with_parent: true, ..Options::default() });
+        return sandbox::enter_ourselves(&Options { with_parent: true, ..Options::default() });
     }
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     match arguments.what {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use kubenova_scenarios::seed::SplitMix64;
+
 /// Durations of one stage.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Sample(Vec<Duration>);
@@ -47,26 +49,22 @@ pub(crate) fn row(name: &str, sample: &Sample, raw: Option<&Sample>) -> String {
     )
 }
 
-/// Pauses between events of a Poisson process, by seed (SplitMix64).
+/// Pauses between events of a Poisson process, by seed.
 #[derive(Debug)]
 pub(crate) struct Poisson {
-    state: u64,
+    numbers: SplitMix64,
     rate: f64,
 }
 
 impl Poisson {
     /// `rate` events a second on average.
     pub(crate) fn new(seed: u64, rate: f64) -> Self {
-        Self { state: seed, rate }
+        Self { numbers: SplitMix64::new(seed), rate }
     }
 
     pub(crate) fn pause(&mut self) -> Duration {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.state ^ (self.state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         // 32 bits are exact in an f64 and enough here; never zero.
-        let uniform =
-            (f64::from(u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(u32::MAX)) + 1.0) / 4_294_967_296.0;
+        let uniform = (f64::from(u32::try_from(self.numbers.next() >> 32).unwrap_or(u32::MAX)) + 1.0) / 4_294_967_296.0;
         Duration::from_secs_f64(-uniform.ln() / self.rate)
     }
 }

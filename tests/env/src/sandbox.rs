@@ -128,6 +128,13 @@ pub(crate) fn stage_environment(stage: &str) -> (&'static str, &str) {
     (STAGE, stage)
 }
 
+/// Runs this very program, with its arguments, inside a new sandbox and returns how it ended.
+pub fn enter_ourselves(options: &Options) -> Result<ExitCode> {
+    let program = std::env::current_exe().context("could not find our own program")?;
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    enter(program.as_os_str(), &words, options)
+}
+
 /// Runs `program` inside a new sandbox and returns how it ended.
 pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<ExitCode> {
     if std::env::var_os(RUN).is_some() {

@@ -8,5 +8,6 @@ pub mod integral;
 pub mod nats_cli;
 pub mod platform;
 pub mod rest;
+pub mod seed;
 pub mod site;
 pub mod story;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::seed::SplitMix64;
 use kubenova_scenarios::site::{OPERATOR, Site};
 use kubenova_scenarios::story;
 use reqwest::Method;
@@ -49,18 +50,13 @@ struct Death {
     after: Duration,
 }
 
-/// The ten moments of a seed (SplitMix64): the first two while the cluster joins, which takes longer than an order.
-fn deaths(mut seed: u64) -> [Death; 10] {
-    let mut next = move || {
-        seed = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (seed ^ (seed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    };
+/// The ten moments of a seed: the first two while the cluster joins, which takes longer than an order.
+fn deaths(seed: u64) -> [Death; 10] {
+    let mut numbers = SplitMix64::new(seed);
     std::array::from_fn(|moment| {
         let span = if moment < 2 { 8_000 } else { 1_500 };
-        let victim = next() % 3;
-        Death { manager: victim != 0, operator: victim != 1, after: Duration::from_millis(next() % span) }
+        let victim = numbers.next() % 3;
+        Death { manager: victim != 0, operator: victim != 1, after: Duration::from_millis(numbers.next() % span) }
     })
 }
 

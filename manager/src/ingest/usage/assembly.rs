@@ -81,8 +81,8 @@ impl Assembly {
         {
             return Err(Malformed::Chunk { index: chunk.index, count: chunk.count });
         }
+        self.make_room(&key, chunk.part.len());
         if !self.partial.contains_key(&key) {
-            self.make_room(&key.cluster, chunk.part.len());
             self.order.push_back(key.clone());
         }
         let partial = self.partial.entry(key.clone()).or_default();
@@ -96,7 +96,6 @@ impl Assembly {
             partial.bytes -= before.len();
         }
         if partial.parts.len() < usize::try_from(partial.count).unwrap_or(usize::MAX) {
-            self.make_room(&key.cluster, 0);
             return Ok(None);
         }
         let partial = self.forget(&key).unwrap_or_default();
@@ -116,16 +115,17 @@ impl Assembly {
         self.partial.remove(key)
     }
 
-    /// Forgets a cluster's own oldest windows until what it adds fits: one that sends parts of windows for ever holds up
-    /// nobody else's.
-    fn make_room(&mut self, cluster: &ClusterId, more: usize) {
+    /// Forgets other windows of the cluster, oldest first, until what is added to this one fits: whoever sends parts of
+    /// windows for ever holds up nobody else's.
+    fn make_room(&mut self, adding: &Key, more: usize) {
         loop {
-            let own = || self.order.iter().filter(|key| key.cluster == *cluster);
+            let own = || self.order.iter().filter(|key| key.cluster == adding.cluster);
+            let others = || own().filter(|key| *key != adding);
             let bytes: usize = own().filter_map(|key| self.partial.get(key)).map(|partial| partial.bytes).sum();
-            if own().count() < WINDOWS_MAX && bytes + more <= CLUSTER_BYTES_MAX {
+            if others().count() < WINDOWS_MAX && bytes + more <= CLUSTER_BYTES_MAX {
                 return;
             }
-            let Some(oldest) = own().next().cloned() else { return };
+            let Some(oldest) = others().next().cloned() else { return };
             self.forget(&oldest);
         }
     }

@@ -21,8 +21,7 @@ fn main() -> Result<ExitCode> {
         return Ok(code);
     }
     if Sandbox::require().is_err() {
-        let program = std::env::current_exe().context("could not find our own program")?;
-        return sandbox::enter(program.as_os_str(), &[], &Options { with_parent: true, ..Options::default() });
+        return sandbox::enter_ourselves(&Options { with_parent: true, ..Options::default() });
     }
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     runtime.block_on(Box::pin(rewrite(&repository::root()?)))?;

@@ -59,15 +59,13 @@ fn main() -> Result<ExitCode> {
 }
 
 fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
-    let program = std::env::current_exe().context("could not find our own program")?;
-    let words: Vec<_> = std::env::args_os().skip(1).collect();
     let forwards = (0..arguments.clusters)
         .map(|number| {
             let port = if arguments.port == 0 { 0 } else { arguments.port + u16::from(number) };
             ForwardRequest { name: name_of(number), port }
         })
         .collect();
-    sandbox::enter(program.as_os_str(), &words, &Options { forwards, ..Options::default() })
+    sandbox::enter_ourselves(&Options { forwards, ..Options::default() })
 }
 
 fn name_of(number: u8) -> String {

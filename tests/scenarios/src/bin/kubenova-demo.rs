@@ -56,11 +56,9 @@ fn main() -> Result<ExitCode> {
 }
 
 fn go_inside() -> Result<ExitCode> {
-    let program = std::env::current_exe().context("could not find our own program")?;
-    let words: Vec<_> = std::env::args_os().skip(1).collect();
     let names = ["manager", "nats"].into_iter().chain(NAMES);
     let forwards = names.map(|name| ForwardRequest { name: name.to_owned(), port: 0 }).collect();
-    sandbox::enter(program.as_os_str(), &words, &Options { forwards, with_parent: true, typed: true })
+    sandbox::enter_ourselves(&Options { forwards, with_parent: true, typed: true })
 }
 
 async fn until_stopped(arguments: Arguments) -> Result<ExitCode> {
