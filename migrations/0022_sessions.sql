@@ -19,7 +19,7 @@ create table sessions (
     refused_reason     text not null default ''
 );
 
-create table lanes (
+create table cluster_queues (
     cluster_id text primary key references clusters (id),
     owner      text not null,
     until      timestamptz not null

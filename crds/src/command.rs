@@ -43,7 +43,7 @@ pub struct CommandSpec {
     /// From the body.
     pub key: String,
     /// Hex SHA-256 of (kind, key, document).
-    pub order_sha256: String,
+    pub command_sha256: String,
     /// When this record was stored, RFC 3339 UTC with milliseconds.
     pub stored_at: String,
 }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// Status of a condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Truth {
+pub enum ConditionStatus {
     /// It holds.
     True,
     /// It does not.
@@ -15,7 +15,7 @@ pub enum Truth {
     Unknown,
 }
 
-impl Truth {
+impl ConditionStatus {
     /// As Kubernetes writes it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -31,7 +31,7 @@ impl Truth {
 pub fn set(
     conditions: &mut Vec<Condition>,
     kind: &str,
-    truth: Truth,
+    truth: ConditionStatus,
     reason: &str,
     message: &str,
     observed_generation: Option<i64>,
@@ -76,10 +76,10 @@ mod tests {
         let mut conditions = Vec::new();
         let first = Timestamp::UNIX_EPOCH;
         let later = Timestamp::from_second(60).unwrap();
-        assert!(set(&mut conditions, "Ready", Truth::True, "Ready", "ready", Some(1), first));
-        assert!(!set(&mut conditions, "Ready", Truth::True, "Ready", "ready", Some(1), later));
+        assert!(set(&mut conditions, "Ready", ConditionStatus::True, "Ready", "ready", Some(1), first));
+        assert!(!set(&mut conditions, "Ready", ConditionStatus::True, "Ready", "ready", Some(1), later));
         assert_eq!(conditions[0].last_transition_time, Time(first));
-        assert!(set(&mut conditions, "Ready", Truth::False, "Broken", "broken", Some(1), later));
+        assert!(set(&mut conditions, "Ready", ConditionStatus::False, "Broken", "broken", Some(1), later));
         assert_eq!(conditions[0].last_transition_time, Time(later));
         assert!(!is_true(&conditions, "Ready"));
     }

@@ -10,7 +10,7 @@ use crate::{
         outcomes, status,
         usage::{self, UsageIngest},
     },
-    outbox_bell,
+    outbox_listener,
     own_identity::OwnIdentity,
     receipts::{self, Receipts},
     relay::{self, Relay, RelaySettings},
@@ -197,7 +197,7 @@ impl Broker {
         let (relay_wake, billing_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (store, jetstream, shutdown) = (&self.store, &connection.jetstream, &self.shutdown);
 
-        shutdown.spawn("outbox bell", outbox_bell::run(store.clone(), Arc::clone(&relay_wake), shutdown.clone()));
+        shutdown.spawn("outbox bell", outbox_listener::run(store.clone(), Arc::clone(&relay_wake), shutdown.clone()));
         let relay = Relay {
             store: store.clone(),
             jetstream: jetstream.clone(),
@@ -216,7 +216,7 @@ impl Broker {
             wake: relay_wake,
         };
         shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
-        let heartbeats = session::pulse::run(store.clone(), connection.clone(), shutdown.clone());
+        let heartbeats = session::heartbeat::run(store.clone(), connection.clone(), shutdown.clone());
         shutdown.spawn("heartbeats", heartbeats);
 
         shutdown.spawn("outcome ingest", outcomes::run(store.clone(), jetstream.clone(), shutdown.clone()));

@@ -4,7 +4,7 @@ use crate::{
     apiserver::client::Apiserver,
     join::identity::Identity,
     metering::UsageHealth,
-    outbound::{outcomes::Outcomes, status::Board},
+    outbound::{outcomes::Outcomes, status::StatusCache},
     session::Session,
     settings::Settings,
 };
@@ -39,7 +39,7 @@ pub struct Context {
     /// Takes what is to be said about commands.
     pub outcomes: Outcomes,
     /// Takes what is to be said about objects.
-    pub board: Board,
+    pub status_cache: StatusCache,
     /// Asks parts to stop.
     pub shutdown: Shutdown,
     /// Readiness by name.

@@ -6,11 +6,11 @@ use crate::{
     context::Context,
     controllers::{self, cluster_config},
     inbound, join,
-    join::{identity::Identity, story::Teller},
-    lease::{self, Keeping},
+    join::{conditions::StatusReporter, identity::Identity},
+    lease::{self, LeaseConfig},
     metering::{self, MeteringContext},
-    outbound::{self, outcomes::Outcomes, status::Board},
-    session::{self, Senders, hello::Asker},
+    outbound::{self, outcomes::Outcomes, status::StatusCache},
+    session::{self, Senders, hello::HelloClient},
     settings::Settings,
 };
 use anyhow::Context as _;
@@ -37,7 +37,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
     serve_probes(&settings, &gates, &shutdown).await;
     gates.set("lease", Some("another pod holds the lease, or the API server is away".to_owned()));
     let apiserver = Apiserver::connect().await.context("could not reach the cluster's API server")?;
-    let keeping = Keeping {
+    let keeping = LeaseConfig {
         namespace: settings.state_namespace.clone(),
         holder: settings.pod_uid.clone(),
         duration: Duration::from_secs(u64::from(settings.lease.duration_seconds)),
@@ -118,7 +118,7 @@ impl Parts {
             session,
             hello_again: Arc::clone(&hello_again),
             usage,
-            board: Board::default(),
+            status_cache: StatusCache::default(),
             shutdown: shutdown.clone(),
             gates: gates.clone(),
         };
@@ -130,7 +130,7 @@ impl Parts {
         let Self { ctx, senders, usage } = self;
         let shutdown = ctx.shutdown.clone();
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
-        let asker = Asker {
+        let asker = HelloClient {
             apiserver: ctx.apiserver.clone(),
             namespace: ctx.settings.state_namespace.clone(),
             identity: Arc::clone(&ctx.identity),
@@ -138,11 +138,11 @@ impl Parts {
             lease_term: ctx.lease_term,
             kubernetes_version: ctx.kubernetes_version.clone(),
         };
-        let teller = Teller::new(&ctx.apiserver);
+        let reporter = StatusReporter::new(&ctx.apiserver);
         let session = session::run(
             Arc::clone(&ctx.settings),
             Arc::clone(&ctx.identity),
-            teller,
+            reporter,
             asker,
             senders,
             ctx.gates.clone(),
@@ -153,7 +153,7 @@ impl Parts {
         shutdown.spawn("dispatch", controllers::dispatch::run(ctx.clone()));
         shutdown.spawn(
             "cluster config",
-            cluster_config::run(cluster_config::Ctx {
+            cluster_config::run(cluster_config::InstallContext {
                 apiserver: ctx.apiserver.clone(),
                 state_namespace: ctx.settings.state_namespace.clone(),
                 charts_dir: ctx.settings.charts_dir.clone(),

@@ -122,7 +122,7 @@ pub fn sha256_hex(bytes: &[u8]) -> String {
 
 /// What a replay is compared by: SHA-256 of (kind, key, document).
 #[must_use]
-pub fn order_sha256(kind: &str, key: &str, document: &str) -> String {
+pub fn command_sha256(kind: &str, key: &str, document: &str) -> String {
     let mut bytes = Vec::new();
     for part in [kind, key, document] {
         bytes.extend_from_slice(part.len().to_string().as_bytes());

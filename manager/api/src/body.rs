@@ -23,11 +23,11 @@ fn too_large() -> Refusal {
 
 /// Reads a body within its limits; one that announces itself as too large is not read at all.
 pub(crate) async fn read(headers: &HeaderMap, stream: Body) -> Result<Bytes, Refusal> {
-    let announced = headers
+    let enqueued = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+    if enqueued.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(stream, BODY_BYTES_MAX)).await {

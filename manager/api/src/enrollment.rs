@@ -46,7 +46,7 @@ pub struct Enrollment {
     pub store: Store,
     /// Certificate authority and broker identities.
     pub keyring: Arc<Keyring>,
-    /// `tls://` URLs of the broker, as clusters reach it.
+    /// `tls://` URLs of the broker, as clusters scope it.
     pub broker_urls: Vec<String>,
     /// Life of a cluster's certificate.
     pub certificate_lifetime: Duration,

@@ -1,7 +1,7 @@
 //! The one place where a refusal becomes HTTP. Handlers return [`ApiError`]; the outermost layer writes the problem, so
 //! that also what axum itself refuses (404, 405, a panic, a timeout) is one.
 
-use crate::ask::RequestId;
+use crate::request_context::RequestId;
 use axum::{
     body::Body,
     extract::Request,

@@ -3,19 +3,19 @@
 //! [`router`] is the table of contents; one endpoint a file under `routes/`. A handler reads: caller, transaction, load,
 //! core decides, save and announce, commit, answer. No SQL, no rule and no Kubernetes here.
 
-pub mod answer;
-pub mod ask;
+pub mod authenticate;
 pub mod body;
 pub mod cursor;
 pub mod enrollment;
 pub mod error;
-pub mod heard;
-pub mod identify;
+pub mod idempotency;
+pub mod observations;
 pub mod openapi;
-pub mod repeat;
+pub mod request_context;
+pub mod response;
 pub mod router;
 pub mod routes;
 pub mod serve;
-pub mod show;
 pub mod state;
 pub mod token;
+pub mod views;

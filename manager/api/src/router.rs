@@ -1,10 +1,10 @@
 //! The table of contents: every route, and the layers around them.
 
 use crate::{
+    authenticate::authenticate,
     error::{finish, panicked},
-    identify::identify,
+    idempotency::replay_repeated,
     openapi::Head,
-    repeat::repeat,
     routes::{applications, clusters, commands, meta, tenants, usage},
     state::AppState,
 };
@@ -16,7 +16,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// Routes that need a token. Each stands in [`crate::identify::TABLE`], too.
+/// Routes that need a token. Each stands in [`crate::authenticate::TABLE`], too.
 fn guarded() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(meta::me::get))
@@ -62,8 +62,8 @@ pub fn router_with(state: AppState, others: Router) -> Router {
     let guarded = guarded()
         .split_for_parts()
         .0
-        .route_layer(from_fn_with_state(state.clone(), repeat))
-        .route_layer(from_fn_with_state(state.clone(), identify));
+        .route_layer(from_fn_with_state(state.clone(), replay_repeated))
+        .route_layer(from_fn_with_state(state.clone(), authenticate));
     Router::new()
         .merge(guarded)
         .merge(open().split_for_parts().0)

@@ -126,14 +126,14 @@ pub struct ApiToken {
 
 /// How far a permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
+pub enum Scope {
     /// Everything.
     All,
     /// One tenant's objects; everybody else's do not exist.
     Tenant(TenantId),
 }
 
-impl Reach {
+impl Scope {
     /// The tenant a list is limited to.
     #[must_use]
     pub const fn tenant(self) -> Option<TenantId> {
@@ -191,17 +191,17 @@ impl Caller {
     ///
     /// # Errors
     /// With [`Reason::Forbidden`]. It is decided before anything is looked up, so it tells nothing about what exists.
-    pub fn may(&self, action: Action) -> Result<Reach, Refusal> {
-        let reach = match (self.role, self.tenant) {
-            (Role::Admin | Role::Ops, _) | (Role::ReadOnly | Role::Billing, None) => Some(Reach::All),
-            (_, Some(tenant)) => Some(Reach::Tenant(tenant)),
+    pub fn may(&self, action: Action) -> Result<Scope, Refusal> {
+        let scope = match (self.role, self.tenant) {
+            (Role::Admin | Role::Ops, _) | (Role::ReadOnly | Role::Billing, None) => Some(Scope::All),
+            (_, Some(tenant)) => Some(Scope::Tenant(tenant)),
             (Role::TenantOwner | Role::ProjectDev, None) => None,
         };
         // Clusters belong to no tenant: who is limited to one sees its placements instead.
         let of_no_tenant = matches!(action, Action::ReadClusters | Action::WriteClusters | Action::WriteUsage);
-        match reach {
-            Some(Reach::Tenant(_)) if of_no_tenant => {}
-            Some(reach) if role_may(self.role, action) => return Ok(reach),
+        match scope {
+            Some(Scope::Tenant(_)) if of_no_tenant => {}
+            Some(scope) if role_may(self.role, action) => return Ok(scope),
             _ => {}
         }
         Err(Refusal::new(Reason::Forbidden, format!("role {} does not allow this", self.role.as_str())))
@@ -241,9 +241,9 @@ mod tests {
         for role in [Role::TenantOwner, Role::ProjectDev, Role::ReadOnly, Role::Billing] {
             for action in Action::ALL {
                 match caller(role, Some(7)).may(action) {
-                    Ok(reach) => {
-                        assert_eq!(reach, Reach::Tenant(tenant), "{role:?} {action:?}");
-                        assert!(reach.sees(tenant) && !reach.sees(TenantId(Uuid::from_u128(8))));
+                    Ok(scope) => {
+                        assert_eq!(scope, Scope::Tenant(tenant), "{role:?} {action:?}");
+                        assert!(scope.sees(tenant) && !scope.sees(TenantId(Uuid::from_u128(8))));
                     }
                     Err(refusal) => assert_eq!(refusal.reason, Reason::Forbidden),
                 }
@@ -257,6 +257,6 @@ mod tests {
         for role in [Role::TenantOwner, Role::ProjectDev] {
             assert!(Action::ALL.iter().all(|action| caller(role, None).may(*action).is_err()), "{role:?}");
         }
-        assert_eq!(caller(Role::ReadOnly, None).may(Action::ReadClusters), Ok(Reach::All));
+        assert_eq!(caller(Role::ReadOnly, None).may(Action::ReadClusters), Ok(Scope::All));
     }
 }

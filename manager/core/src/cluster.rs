@@ -171,23 +171,23 @@ impl ClusterState {
 
 /// Whether a cluster is heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Connection {
+pub enum Connectivity {
     /// It never said hello, or this Manager has not listened long enough to know.
     Unknown,
-    /// Its pulse is fresh.
+    /// Its heartbeat is fresh.
     Connected,
-    /// Three pulses are missing; what is known of it is as of then.
+    /// Three heartbeats are missing; what is known of it is as of then.
     Stale,
     /// It was silent for minutes.
     Offline,
 }
 
-/// Silence after which a cluster is stale: three pulses of 15 s (design §4).
+/// Silence after which a cluster is stale: three heartbeats of 15 s (design §4).
 pub const STALE_AFTER: SignedDuration = SignedDuration::from_secs(45);
 /// Silence after which a cluster is offline.
 pub const OFFLINE_AFTER: SignedDuration = SignedDuration::from_mins(5);
 
-impl Connection {
+impl Connectivity {
     /// The text in REST.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -200,7 +200,7 @@ impl Connection {
     }
 
     /// Judges a silence. A Manager that has itself been listening for less time than the limit says nothing bad of a
-    /// cluster: it would not have heard the pulse.
+    /// cluster: it would not have heard the heartbeat.
     #[must_use]
     pub fn judge(heard_at: Option<Timestamp>, listening_since: Timestamp, now: Timestamp) -> Self {
         let Some(heard_at) = heard_at else { return Self::Unknown };
@@ -344,13 +344,13 @@ mod tests {
     fn a_silence_is_judged_only_by_who_listened() {
         let at = |second: i64| Timestamp::from_second(1_000_000 + second).unwrap();
         let long = at(-1_000_000);
-        let judge = |heard, since| Connection::judge(Some(at(heard)), since, at(1000));
-        assert_eq!(judge(990, long), Connection::Connected);
-        assert_eq!(judge(950, long), Connection::Stale);
-        assert_eq!(judge(100, long), Connection::Offline);
-        assert_eq!(judge(100, at(990)), Connection::Unknown, "the Manager has just started");
-        assert_eq!(judge(100, at(900)), Connection::Stale);
-        assert_eq!(Connection::judge(None, long, at(0)), Connection::Unknown);
+        let judge = |heard, since| Connectivity::judge(Some(at(heard)), since, at(1000));
+        assert_eq!(judge(990, long), Connectivity::Connected);
+        assert_eq!(judge(950, long), Connectivity::Stale);
+        assert_eq!(judge(100, long), Connectivity::Offline);
+        assert_eq!(judge(100, at(990)), Connectivity::Unknown, "the Manager has just started");
+        assert_eq!(judge(100, at(900)), Connectivity::Stale);
+        assert_eq!(Connectivity::judge(None, long, at(0)), Connectivity::Unknown);
     }
 
     #[test]

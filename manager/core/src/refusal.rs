@@ -50,7 +50,7 @@ reasons! {
     CursorInvalid = "CURSOR_INVALID", 400, "Cursor is not valid", "start the list again without a cursor";
     /// No credentials, or credentials nobody knows.
     Unauthenticated = "UNAUTHENTICATED", 401, "Who are you?", "send Authorization: Bearer with a token that is not expired; an administrator makes one with kubenova-manager token create";
-    /// Known, but not allowed.
+    /// ClusterRecord, but not allowed.
     Forbidden = "FORBIDDEN", 403, "Not allowed", "ask an administrator for a role that allows this";
     /// No such path.
     RouteNotFound = "ROUTE_NOT_FOUND", 404, "No such path", "see the paths in /openapi.json";

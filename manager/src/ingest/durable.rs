@@ -1,6 +1,6 @@
 //! One of the Manager's own durables: made when it is missing, drained, and every message answered for.
 //!
-//! Guarantees: acknowledged only after the handler's commit; what can never be handled becomes a row in `poison` before
+//! Guarantees: acknowledged only after the handler's commit; what can never be handled becomes a row in `dead_letters` before
 //! it is ended; what Postgres could not take comes again. Before it: JetStream. After it: the handlers beside this file.
 
 use async_nats::jetstream;
@@ -15,8 +15,8 @@ use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
 use kubenova_schema::{signature::sha256_hex, streams::Stream, subjects};
 use kubenova_store::{
+    dead_letters::{self, DeadLetter},
     error::StoreError,
-    poison::{self, Poison},
     pool::Store,
 };
 use sqlx::PgConnection;
@@ -37,14 +37,14 @@ pub(super) struct OwnDurable {
 
 /// Why a message was not taken in.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum IngestError {
     /// It never can be; the reason is for people.
-    Malformed(String),
+    InvalidUsage(String),
     /// Not now.
     Store(StoreError),
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for IngestError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
     }
@@ -68,7 +68,7 @@ pub(super) async fn run<H, F>(
     take: H,
 ) where
     H: Fn(Delivery) -> F + Send + Sync,
-    F: Future<Output = Result<Taken, Trouble>> + Send,
+    F: Future<Output = Result<Taken, IngestError>> + Send,
 {
     let handle = |delivery: Delivery| {
         let (subject, payload) = (delivery.subject.clone(), delivery.payload.clone());
@@ -80,7 +80,8 @@ pub(super) async fn run<H, F>(
                 Ok(Ok(Taken::Held)) => Verdict::Held,
                 Ok(Err(trouble)) => verdict(store, &subject, &payload, trouble).await,
                 Err(_) => {
-                    let trouble = Trouble::Malformed("the Manager stumbled on it; its log shows a panic".to_owned());
+                    let trouble =
+                        IngestError::InvalidUsage("the Manager stumbled on it; its log shows a panic".to_owned());
                     verdict(store, &subject, &payload, trouble).await
                 }
             }
@@ -100,14 +101,14 @@ async fn ensure(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), 
     durable::ensure_own(jetstream, own.stream.name, own.name, own.filter, own.ack_wait).await
 }
 
-/// The answer for a message that was not taken in. Poison is kept first, so ending it loses nothing.
-pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, trouble: Trouble) -> Verdict {
+/// The answer for a message that was not taken in. DeadLetter is kept first, so ending it loses nothing.
+pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, trouble: IngestError) -> Verdict {
     let never = match trouble {
-        Trouble::Malformed(reason) => Ok(reason),
-        Trouble::Store(error) if error.is_unstorable() => {
+        IngestError::InvalidUsage(reason) => Ok(reason),
+        IngestError::Store(error) if error.is_unstorable() => {
             Ok(format!("Postgres cannot store what it says: {}", telemetry::chain(&error)))
         }
-        Trouble::Store(error) => Err(error),
+        IngestError::Store(error) => Err(error),
     };
     let error = match never {
         Ok(reason) => match keep_alone(store, subject, payload, &reason).await {
@@ -137,22 +138,22 @@ pub(super) async fn keep(
     // What a hostile cluster makes us repeat may hold what Postgres takes in no text.
     let reason = reason.replace('\0', "\u{fffd}");
     let payload_sha256 = sha256_hex(payload);
-    let kept = Poison { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
-    poison::keep(connection, kept, clock::now()).await
+    let kept = DeadLetter { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
+    dead_letters::keep(connection, kept, clock::now()).await
 }
 
 /// The cluster that a subject names: the broker's permissions vouch for it.
-pub(super) fn sender(subject: &str) -> Result<ClusterId, Trouble> {
+pub(super) fn sender(subject: &str) -> Result<ClusterId, IngestError> {
     let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
-    cluster.ok_or_else(|| Trouble::Malformed(format!("subject \"{subject}\" names no cluster")))
+    cluster.ok_or_else(|| IngestError::InvalidUsage(format!("subject \"{subject}\" names no cluster")))
 }
 
 /// The sender, if the body names the same one.
-pub(super) fn sender_named(subject: &str, named: &str) -> Result<ClusterId, Trouble> {
+pub(super) fn sender_named(subject: &str, named: &str) -> Result<ClusterId, IngestError> {
     let cluster = sender(subject)?;
     if named == cluster.as_str() {
         Ok(cluster)
     } else {
-        Err(Trouble::Malformed(format!("cluster {cluster} reported for cluster \"{named}\"")))
+        Err(IngestError::InvalidUsage(format!("cluster {cluster} reported for cluster \"{named}\"")))
     }
 }

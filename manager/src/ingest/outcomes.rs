@@ -1,9 +1,9 @@
 //! Outcomes of commands into their rows.
 //!
 //! Keyed by command id, so repeats change nothing. Who says it is taken from the subject, which the broker's permissions
-//! vouch for; a body that claims another cluster is poison.
+//! vouch for; a body that claims another cluster is dead_letters.
 
-use super::durable::{self, OwnDurable, Taken, Trouble};
+use super::durable::{self, IngestError, OwnDurable, Taken};
 use async_nats::jetstream;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::consume::Delivery;
@@ -29,7 +29,7 @@ pub async fn run(store: Store, jetstream: jetstream::Context, shutdown: Shutdown
     durable::run(&OUTCOMES, &store, &jetstream, &shutdown, |delivery| take(&store, delivery)).await;
 }
 
-async fn take(store: &Store, delivery: Delivery) -> Result<Taken, Trouble> {
+async fn take(store: &Store, delivery: Delivery) -> Result<Taken, IngestError> {
     let now = clock::now();
     let reported = read(&delivery, now)?;
     let recorded = record(store, &reported, now).await?;
@@ -37,7 +37,7 @@ async fn take(store: &Store, delivery: Delivery) -> Result<Taken, Trouble> {
     failpoint::passing("ingest.outcome-committed");
     if recorded == Recorded::Unknown {
         let reason = format!("command {} of cluster {} is not known here", reported.command_id, reported.cluster_id);
-        return Err(Trouble::Malformed(reason));
+        return Err(IngestError::InvalidUsage(reason));
     }
     Ok(Taken::Committed)
 }
@@ -49,11 +49,11 @@ async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Re
     Ok(recorded)
 }
 
-fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, Trouble> {
+fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, IngestError> {
     let outcome: Outcome =
-        message::from_json(&delivery.payload).map_err(|error| Trouble::Malformed(telemetry::chain(&error)))?;
+        message::from_json(&delivery.payload).map_err(|error| IngestError::InvalidUsage(telemetry::chain(&error)))?;
     let cluster_id = durable::sender_named(&delivery.subject, &outcome.cluster_id)?;
-    let no = Trouble::Malformed;
+    let no = IngestError::InvalidUsage;
     let command_id = CommandId::parse(&outcome.command_id)
         .ok_or_else(|| no(format!("\"{}\" is no command id", outcome.command_id)))?;
     let deferred = outcome.state == "deferred";

@@ -1,6 +1,6 @@
 //! Status reports into `observed`: newest wins, silence deletes nothing.
 
-use super::durable::{self, OwnDurable, Taken, Trouble};
+use super::durable::{self, IngestError, OwnDurable, Taken};
 use async_nats::jetstream;
 use kubenova_bus::consume::Delivery;
 use kubenova_core::cluster::ClusterId;
@@ -29,7 +29,7 @@ pub async fn run(store: Store, jetstream: jetstream::Context, shutdown: Shutdown
     durable::run(&STATUS, &store, &jetstream, &shutdown, |delivery| take(&store, delivery)).await;
 }
 
-async fn take(store: &Store, delivery: Delivery) -> Result<Taken, Trouble> {
+async fn take(store: &Store, delivery: Delivery) -> Result<Taken, IngestError> {
     let (cluster, version, objects) = read(&delivery)?;
     let changed = merge(store, &cluster, version, &objects).await?;
     tracing::debug!(cluster.id = %cluster, objects = objects.len(), changed, "status report");
@@ -46,11 +46,11 @@ async fn merge(
     observed::merge(&mut connection, cluster, version, objects).await
 }
 
-fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>), Trouble> {
+fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>), IngestError> {
     let report: StatusReport =
-        message::from_json(&delivery.payload).map_err(|error| Trouble::Malformed(telemetry::chain(&error)))?;
+        message::from_json(&delivery.payload).map_err(|error| IngestError::InvalidUsage(telemetry::chain(&error)))?;
     let cluster = durable::sender_named(&delivery.subject, &report.cluster_id)?;
-    versioned(report).map(|(version, objects)| (cluster, version, objects)).map_err(Trouble::Malformed)
+    versioned(report).map(|(version, objects)| (cluster, version, objects)).map_err(IngestError::InvalidUsage)
 }
 
 fn versioned(report: StatusReport) -> Result<(Version, Vec<ObservedObject>), String> {

@@ -3,16 +3,16 @@
 //! A window's chunks are put together in memory, un-acknowledged: what is lost here comes again. Every chunk is checked
 //! against the cluster's enrolled nkeys before it is kept. Then one transaction writes window, ledger rows and billing
 //! events; only after its commit are all chunks acknowledged and the receipt asked for. The same manifest again is a
-//! replay, another one a conflict that is kept and raised, and what can never be counted becomes a poison row.
+//! replay, another one a conflict that is kept and raised, and what can never be counted becomes a dead_letters row.
 
 pub mod assembly;
 pub mod check;
 
-use super::durable::{self, OwnDurable, Taken, Trouble};
+use super::durable::{self, IngestError, OwnDurable, Taken};
 use crate::billing::event;
 use assembly::{Assembly, Key, Whole};
 use async_nats::jetstream;
-use check::{Checked, Malformed};
+use check::{Checked, InvalidUsage};
 use jiff::Timestamp;
 use kubenova_bus::consume::{Delivery, Verdict};
 use kubenova_core::{cluster::ClusterId, tenant::TenantId};
@@ -66,15 +66,15 @@ struct Ingest {
     assembly: Mutex<Assembly>,
 }
 
-impl From<Malformed> for Trouble {
-    fn from(malformed: Malformed) -> Self {
-        Self::Malformed(malformed.to_string())
+impl From<InvalidUsage> for IngestError {
+    fn from(malformed: InvalidUsage) -> Self {
+        Self::InvalidUsage(malformed.to_string())
     }
 }
 
 impl Ingest {
     /// One answer for all chunks of a window, the last one's among them.
-    async fn handle(&self, delivery: Delivery) -> Result<Taken, Trouble> {
+    async fn handle(&self, delivery: Delivery) -> Result<Taken, IngestError> {
         let subject = delivery.subject.clone();
         let Some(whole) = self.take(delivery).await? else { return Ok(Taken::Held) };
         let verdict = match self.commit(&subject, &whole).await {
@@ -88,33 +88,33 @@ impl Ingest {
     }
 
     /// Takes a chunk in; the whole window when it was the last.
-    async fn take(&self, delivery: Delivery) -> Result<Option<Whole>, Trouble> {
+    async fn take(&self, delivery: Delivery) -> Result<Option<Whole>, IngestError> {
         let (cluster, window) = named(&delivery.subject)?;
         let chunk: UsageChunk =
-            message::from_binary(&delivery.payload).map_err(|error| Malformed::Unreadable(error.to_string()))?;
+            message::from_binary(&delivery.payload).map_err(|error| InvalidUsage::Unreadable(error.to_string()))?;
         self.check_signature(&cluster, &chunk).await?;
         let key = Key { cluster, window, manifest_sha256: sha256_hex(&chunk.manifest) };
         let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(assembly.add(key, chunk, delivery.acknowledger, delivery.payload)?)
     }
 
-    async fn check_signature(&self, cluster: &ClusterId, chunk: &UsageChunk) -> Result<(), Trouble> {
+    async fn check_signature(&self, cluster: &ClusterId, chunk: &UsageChunk) -> Result<(), IngestError> {
         let nkey = check::signer(&chunk.manifest_signature)?;
         let mut connection = self.parts.store.read().await?;
         if !windows::is_key_of(&mut connection, cluster, nkey).await? {
-            return Err(Malformed::UnknownKey(nkey.to_owned()).into());
+            return Err(InvalidUsage::UnknownKey(nkey.to_owned()).into());
         }
         Ok(check::verify(&chunk.manifest, &chunk.manifest_signature)?)
     }
 
-    async fn commit(&self, subject: &str, whole: &Whole) -> Result<(), Trouble> {
+    async fn commit(&self, subject: &str, whole: &Whole) -> Result<(), IngestError> {
         let now = clock::now();
         let mut checked = check::check(whole, now)?;
         let mut transaction = self.parts.store.transaction().await?;
         let arrival = windows::insert(&mut transaction, &checked.window, now).await?;
         match arrival {
             Arrival::New => {
-                let strangers = set_strangers_aside(&mut transaction, &whole.key.cluster, &mut checked).await?;
+                let strangers = set_unplaced_tenants_aside(&mut transaction, &whole.key.cluster, &mut checked).await?;
                 if !strangers.is_empty() {
                     let named = strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
                     let reason = format!("not counted, because they were never on this cluster: tenants {named}");
@@ -146,7 +146,7 @@ impl Ingest {
 }
 
 /// Takes the rows of tenants that were never ordered on the cluster out of a window.
-async fn set_strangers_aside(
+async fn set_unplaced_tenants_aside(
     transaction: &mut sqlx::PgConnection,
     cluster: &ClusterId,
     checked: &mut Checked,
@@ -180,8 +180,8 @@ async fn write(
 }
 
 /// Cluster and window that a subject names.
-fn named(subject: &str) -> Result<(ClusterId, Window), Malformed> {
+fn named(subject: &str) -> Result<(ClusterId, Window), InvalidUsage> {
     let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
     let window = subject.rsplit('.').next().and_then(Window::parse);
-    cluster.zip(window).ok_or_else(|| Malformed::Subject(subject.to_owned()))
+    cluster.zip(window).ok_or_else(|| InvalidUsage::Subject(subject.to_owned()))
 }

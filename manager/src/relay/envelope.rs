@@ -4,13 +4,13 @@ use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::clock;
 use kubenova_schema::{kinds::CommandKind, message, v1::Command};
-use kubenova_store::lanes::{DueCommand, LaneState};
+use kubenova_store::cluster_queue::{DueCommand, QueueState};
 
 /// Life of a delete from each send: one that arrives late is answered `deferred` and signed again.
 const DELETE_LIFE: SignedDuration = SignedDuration::from_mins(15);
 
 /// The bytes.
-pub(super) fn body(cluster: &ClusterId, lane: &LaneState, command: &DueCommand, now: Timestamp) -> Vec<u8> {
+pub(super) fn body(cluster: &ClusterId, lane: &QueueState, command: &DueCommand, now: Timestamp) -> Vec<u8> {
     let unsigned = |value: i64| u64::try_from(value).unwrap_or_default();
     message::to_json(&Command {
         id: command.id.to_string(),
@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn a_document_travels_to_the_byte_and_only_deletes_get_a_deadline() {
         let cluster = ClusterId::parse("c0123456789abcdefghjkmnpqrs").unwrap();
-        let lane = LaneState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new() };
+        let lane = QueueState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new() };
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let read = |kind: &str| message::from_json::<Command>(&body(&cluster, &lane, &command(kind), now)).unwrap();
         let apply = read("apply-tenant");

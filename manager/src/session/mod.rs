@@ -1,4 +1,4 @@
-//! Sessions: the answer to a hello, and the pulse.
+//! Sessions: the answer to a hello, and the heartbeat.
 //!
 //! Before it answers, the Manager makes the streams and the cluster's durable if they are gone and purges the cluster's
 //! subject: a session begins with an empty wire, and every open row is due again. A cluster that names a revision which
@@ -6,12 +6,12 @@
 //!
 //! Before it: `operator/src/session`. After it: the relay and the receipts.
 
-mod greeting;
-pub mod pulse;
+pub mod heartbeat;
+mod hello;
 
 use async_nats::Message;
 use futures::StreamExt as _;
-use greeting::{Asked, Refused};
+use hello::{Asked, Refused};
 use jiff::Timestamp;
 use kubenova_bus::{BusError, Connection, durable, streams as made};
 use kubenova_core::cluster::ClusterId;
@@ -21,7 +21,7 @@ use kubenova_schema::{
     message, streams, subjects,
     v1::{CommandKey, HelloAnswer},
 };
-use kubenova_store::{error::StoreError, lanes, pool::Store, sessions};
+use kubenova_store::{cluster_queue, error::StoreError, pool::Store, sessions};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc};
 
@@ -93,12 +93,12 @@ where
 async fn answer(sessions: &Sessions, message: Message) {
     let Some(reply) = message.reply.clone() else { return };
     let now = clock::now();
-    let answer = match greeting::read(&message.subject, &message.payload, now) {
+    let answer = match hello::read(&message.subject, &message.payload, now) {
         Ok(asked) => match open(sessions, &asked, now).await {
             Ok(answer) => answer,
             Err(error) => {
                 let why = telemetry::chain(&error);
-                tracing::warn!(cluster.id = %asked.greeting.cluster_id, error = why, "could not open a session; the cluster asks again");
+                tracing::warn!(cluster.id = %asked.hello.cluster_id, error = why, "could not open a session; the cluster asks again");
                 // Silence would say that we are not here.
                 let message = format!("the Manager is there but could not open a session: {why}");
                 refusal(&Refused { reason: NOT_READY, message }, now)
@@ -112,16 +112,16 @@ async fn answer(sessions: &Sessions, message: Message) {
 }
 
 async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<HelloAnswer, SessionError> {
-    let cluster = &asked.greeting.cluster_id;
+    let cluster = &asked.hello.cluster_id;
     let mut transaction = sessions.store.transaction().await?;
     let known = sessions::known(&mut transaction, cluster).await?;
     let agrees =
-        sessions::agrees(&mut transaction, cluster, asked.greeting.highest_revision, asked.highest_command).await?;
-    let epoch = match greeting::judge(asked, known.as_ref(), agrees) {
+        sessions::agrees(&mut transaction, cluster, asked.hello.highest_revision, asked.highest_command).await?;
+    let epoch = match hello::judge(asked, known.as_ref(), agrees) {
         Ok(epoch) => epoch,
         Err(refused) => {
             if known.is_some() {
-                sessions::refuse(&mut transaction, &asked.greeting, refused.reason, now).await?;
+                sessions::refuse(&mut transaction, &asked.hello, refused.reason, now).await?;
                 transaction.commit().await.map_err(kubenova_store::error::failed("commit a refused hello"))?;
             }
             tracing::warn!(cluster.id = %cluster, reason = refused.reason, message = refused.message, "refused a hello");
@@ -132,8 +132,8 @@ async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<Hell
     made::ensure_all(jetstream).await?;
     durable::ensure_cluster(jetstream, cluster.as_str()).await?;
     durable::purge_cluster(jetstream, cluster.as_str()).await?;
-    let session = sessions::open(&mut transaction, &asked.greeting, now).await?;
-    let due = lanes::send_open_again(&mut transaction, cluster).await?;
+    let session = sessions::open(&mut transaction, &asked.hello, now).await?;
+    let due = cluster_queue::send_open_again(&mut transaction, cluster).await?;
     transaction.commit().await.map_err(kubenova_store::error::failed("commit a session"))?;
     tracing::info!(cluster.id = %cluster, session, epoch, due, "session opened");
     sessions.wake.notify_one();

@@ -154,7 +154,7 @@ async fn place(
     Ok(())
 }
 
-/// Forgets that an application should run on these clusters; the deletes were announced in the same transaction.
+/// Forgets that an application should run on these clusters; the deletes were enqueued in the same transaction.
 ///
 /// # Errors
 /// When Postgres does not answer.
@@ -262,7 +262,7 @@ pub struct Target {
     pub cluster_id: ClusterId,
     /// The cluster's name.
     pub cluster_name: String,
-    /// Generation last announced there.
+    /// Generation last enqueued there.
     pub generation: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Commands as people see them. Sending them is `lanes.rs`, hearing of them `outcomes.rs`.
+//! Commands as people see them. Sending them is `cluster_queue.rs`, hearing of them `outcomes.rs`.
 
 use crate::error::{StoreError, failed, inconsistent};
 use jiff_sqlx::Timestamp;

@@ -19,7 +19,7 @@ pub struct Claim {
 
 /// An answer as it is repeated. It holds nothing that is shown only once.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub struct ResponseRecord {
     /// HTTP status.
     pub status: u16,
     /// Headers that belong to the answer.
@@ -30,11 +30,11 @@ pub struct Answer {
 
 /// What is kept under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
+pub struct StoredResponse {
     /// Of the request that was answered.
     pub request_sha256: Vec<u8>,
     /// Its answer.
-    pub answer: Answer,
+    pub answer: ResponseRecord,
 }
 
 /// The answer kept for this caller's key, unless its day is over.
@@ -46,7 +46,7 @@ pub async fn find(
     subject: &str,
     key: &str,
     now: Timestamp,
-) -> Result<Option<Kept>, StoreError> {
+) -> Result<Option<StoredResponse>, StoreError> {
     let row = sqlx::query!(
         "select request_sha256, status, headers, body from idempotency where subject = $1 and key = $2 and expires_at > $3",
         subject,
@@ -56,9 +56,9 @@ pub async fn find(
     .fetch_optional(connection)
     .await
     .map_err(failed("look for a kept answer"))?;
-    Ok(row.map(|row| Kept {
+    Ok(row.map(|row| StoredResponse {
         request_sha256: row.request_sha256,
-        answer: Answer {
+        answer: ResponseRecord {
             status: u16::try_from(row.status).unwrap_or(200),
             headers: serde_json::from_value(row.headers).unwrap_or_default(),
             body: row.body,
@@ -99,7 +99,7 @@ pub(crate) async fn keep(
     connection: &mut PgConnection,
     subject: &str,
     claim: &Claim,
-    answer: &Answer,
+    answer: &ResponseRecord,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let headers = serde_json::to_value(&answer.headers).expect("pairs of strings are JSON");

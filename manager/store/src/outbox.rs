@@ -1,7 +1,7 @@
 //! Announcing a change: one command row per cluster, in the transaction of the change itself.
 //!
 //! The revision is the cluster's counter, bumped under a lock that is held to the commit and taken in id order, so commit
-//! order is revision order and two writers cannot deadlock. After this the relay sends what it finds (`lanes.rs`).
+//! order is revision order and two writers cannot deadlock. After this the relay sends what it finds (`cluster_queue.rs`).
 
 use crate::{
     error::{StoreError, failed, inconsistent},
@@ -38,12 +38,12 @@ pub struct Stamp<'a> {
 
 /// A command that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Announced {
+pub struct EnqueuedCommand {
     /// Its id.
     pub command_id: CommandId,
     /// Whom it is for.
     pub cluster_id: ClusterId,
-    /// Its place in the cluster's order.
+    /// Its place in the cluster's encoded.
     pub revision: i64,
 }
 
@@ -51,22 +51,22 @@ pub struct Announced {
 ///
 /// # Errors
 /// When Postgres says no, or a cluster does not exist.
-pub async fn announce(
+pub async fn enqueue_commands(
     connection: &mut PgConnection,
     stamp: Stamp<'_>,
     clusters: &[ClusterId],
     change: &Change,
-) -> Result<Vec<Announced>, StoreError> {
-    let order = wire::encode(change);
-    let bytes = carried_bytes(&order.document);
+) -> Result<Vec<EnqueuedCommand>, StoreError> {
+    let encoded = wire::encode(change);
+    let bytes = carried_bytes(&encoded.document);
     if bytes > CARRIED_BYTES_MAX {
         return Err(StoreError::TooLarge { bytes, most: CARRIED_BYTES_MAX });
     }
-    let announced = number(connection, stamp, clusters).await?;
-    let ids: Vec<Uuid> = announced.iter().map(|one| one.command_id.0).collect();
-    let names: Vec<String> = announced.iter().map(|one| one.cluster_id.to_string()).collect();
-    let revisions: Vec<i64> = announced.iter().map(|one| one.revision).collect();
-    let key = order.key.to_string();
+    let enqueued = number(connection, stamp, clusters).await?;
+    let ids: Vec<Uuid> = enqueued.iter().map(|one| one.command_id.0).collect();
+    let names: Vec<String> = enqueued.iter().map(|one| one.cluster_id.to_string()).collect();
+    let revisions: Vec<i64> = enqueued.iter().map(|one| one.revision).collect();
+    let key = encoded.key.to_string();
     sqlx::query!(
         "update commands set state = 'superseded', reason = 'NewerChange', message = 'a newer change took its place before it was sent',
                 waiting_for = '', finished_at = $3
@@ -86,9 +86,9 @@ pub async fn announce(
         &ids,
         &names,
         &revisions,
-        order.kind.as_str(),
+        encoded.kind.as_str(),
         key,
-        order.document,
+        encoded.document,
         change.tenant_id().map(|tenant| tenant.0),
         change.application_name(),
         change.generation(),
@@ -102,7 +102,7 @@ pub async fn announce(
         .fetch_all(&mut *connection)
         .await
         .map_err(failed("wake the relay"))?;
-    Ok(announced)
+    Ok(enqueued)
 }
 
 /// Locks the clusters in id order and gives each its next revision.
@@ -110,7 +110,7 @@ async fn number(
     connection: &mut PgConnection,
     stamp: Stamp<'_>,
     clusters: &[ClusterId],
-) -> Result<Vec<Announced>, StoreError> {
+) -> Result<Vec<EnqueuedCommand>, StoreError> {
     let names: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
         "with locked as materialized (select id from clusters where id = any($1) order by id for no key update)
@@ -122,20 +122,20 @@ async fn number(
     .fetch_all(connection)
     .await
     .map_err(failed("number commands"))?;
-    let mut announced = rows
+    let mut enqueued = rows
         .into_iter()
         .map(|row| {
             let cluster_id = ClusterId::parse(&row.id).ok_or_else(|| inconsistent("clusters", "id", &row.id))?;
-            Ok(Announced { command_id: CommandId((stamp.new_id)()), cluster_id, revision: row.revision_counter })
+            Ok(EnqueuedCommand { command_id: CommandId((stamp.new_id)()), cluster_id, revision: row.revision_counter })
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
-    announced.sort_by(|a, b| a.cluster_id.cmp(&b.cluster_id));
+    enqueued.sort_by(|a, b| a.cluster_id.cmp(&b.cluster_id));
     let mut wanted = clusters.to_vec();
     wanted.sort();
     wanted.dedup();
-    match wanted.iter().find(|cluster| !announced.iter().any(|one| one.cluster_id == **cluster)) {
+    match wanted.iter().find(|cluster| !enqueued.iter().any(|one| one.cluster_id == **cluster)) {
         Some(missing) => Err(inconsistent("clusters", "id", missing)),
-        None => Ok(announced),
+        None => Ok(enqueued),
     }
 }
 

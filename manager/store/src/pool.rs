@@ -3,7 +3,7 @@
 use crate::{
     error::{StoreError, failed},
     idempotency,
-    writer::{WriteContext, Writer},
+    write_tx::{WriteContext, WriteTx},
 };
 use sqlx::{
     PgPool, Postgres,
@@ -88,12 +88,12 @@ impl Store {
     ///
     /// # Errors
     /// When there is no connection.
-    pub async fn write(&self, context: WriteContext) -> Result<Writer, StoreError> {
+    pub async fn write(&self, context: WriteContext) -> Result<WriteTx, StoreError> {
         let mut transaction = self.transaction().await?;
         if let Some(claim) = &context.claim {
             idempotency::begin(&mut transaction, &context.caller.subject, claim, context.now).await?;
         }
-        Ok(Writer::new(transaction, context))
+        Ok(WriteTx::new(transaction, context))
     }
 
     /// Asks Postgres for a sign of life.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 /// What a cluster says of itself when it connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Greeting {
+pub struct HelloRequest {
     /// Which cluster.
     pub cluster_id: ClusterId,
     /// From its credentials.
@@ -28,9 +28,9 @@ pub struct Greeting {
     pub clock_offset_ms: i64,
 }
 
-/// What the Manager holds against a greeting.
+/// What the Manager holds against a hello.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Known {
+pub struct ClusterRecord {
     /// Current epoch.
     pub epoch: i64,
     /// UID of the kube-system namespace; none before enrollment.
@@ -43,13 +43,13 @@ pub struct Known {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn known(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Option<Known>, StoreError> {
+pub async fn known(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Option<ClusterRecord>, StoreError> {
     let row =
         sqlx::query!("select epoch, kubernetes_uid, state from clusters where id = $1 for update", cluster.as_str())
             .fetch_optional(connection)
             .await
             .map_err(failed("find a cluster that says hello"))?;
-    Ok(row.map(|row| Known { epoch: row.epoch, kubernetes_uid: row.kubernetes_uid, state: row.state }))
+    Ok(row.map(|row| ClusterRecord { epoch: row.epoch, kubernetes_uid: row.kubernetes_uid, state: row.state }))
 }
 
 /// True when this revision of the cluster carries this command id here too, or the cluster has stored nothing yet.
@@ -80,8 +80,8 @@ pub async fn agrees(
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn open(connection: &mut PgConnection, greeting: &Greeting, now: Timestamp) -> Result<i64, StoreError> {
-    write(connection, greeting, "", now).await
+pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Timestamp) -> Result<i64, StoreError> {
+    write(connection, hello, "", now).await
 }
 
 /// Notes that a hello was refused, and why; the relay then sends nothing.
@@ -90,16 +90,16 @@ pub async fn open(connection: &mut PgConnection, greeting: &Greeting, now: Times
 /// When Postgres does not answer.
 pub async fn refuse(
     connection: &mut PgConnection,
-    greeting: &Greeting,
+    hello: &HelloRequest,
     reason: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    write(connection, greeting, reason, now).await.map(drop)
+    write(connection, hello, reason, now).await.map(drop)
 }
 
 async fn write(
     connection: &mut PgConnection,
-    greeting: &Greeting,
+    hello: &HelloRequest,
     refused_reason: &str,
     now: Timestamp,
 ) -> Result<i64, StoreError> {
@@ -114,14 +114,14 @@ async fn write(
                 clock_offset_ms = excluded.clock_offset_ms, opened_at = excluded.opened_at, heard_at = excluded.heard_at,
                 refused_reason = excluded.refused_reason
          returning session",
-        greeting.cluster_id.as_str(),
-        greeting.incarnation,
-        greeting.boot_id,
-        greeting.lease_term,
-        greeting.operator_version,
-        greeting.kubernetes_version,
-        greeting.highest_revision,
-        greeting.clock_offset_ms,
+        hello.cluster_id.as_str(),
+        hello.incarnation,
+        hello.boot_id,
+        hello.lease_term,
+        hello.operator_version,
+        hello.kubernetes_version,
+        hello.highest_revision,
+        hello.clock_offset_ms,
         now.to_sqlx(),
         refused_reason,
     )
@@ -130,7 +130,7 @@ async fn write(
     .map_err(failed("open a session"))
 }
 
-/// A pulse. False when it is not of the open session: that Operator must say hello first.
+/// A heartbeat. False when it is not of the open session: that Operator must say hello first.
 ///
 /// # Errors
 /// When Postgres does not answer.
@@ -168,13 +168,13 @@ pub struct Session {
     pub operator_version: String,
     /// Version of the API server.
     pub kubernetes_version: String,
-    /// Nodes at the last pulse.
+    /// Nodes at the last heartbeat.
     pub nodes: i32,
     /// Its clock minus ours.
     pub clock_offset_ms: i64,
     /// When it was opened.
     pub opened_at: Timestamp,
-    /// The last pulse.
+    /// The last heartbeat.
     pub heard_at: Timestamp,
     /// Why the last hello was refused; empty when it was not.
     pub refused_reason: String,

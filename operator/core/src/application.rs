@@ -4,7 +4,7 @@
 //! show why a Deployment has no pods; its `ReplicaFailure` is added here. A caller's document decides labels,
 //! annotations and spec; name, namespace and identity are never its own.
 
-use crate::outcome::{Finding, State};
+use crate::outcome::{CommandProgress, State};
 use kubenova_crds::labels;
 use kubenova_schema::{
     kinds::ObjectKey,
@@ -98,22 +98,22 @@ pub struct Findings {
 
 /// How far a live Application got with its present generation.
 #[must_use]
-pub fn progress(live: &Value, findings: &Findings) -> Finding {
+pub fn progress(live: &Value, findings: &Findings) -> CommandProgress {
     let phase = phase(live);
     let current = is_current(live);
     match phase {
         "running" if current => {
-            Finding::new(State::Succeeded, "Running", "the application runs and is healthy").at("ready")
+            CommandProgress::new(State::Succeeded, "Running", "the application runs and is healthy").at("ready")
         }
         "workflowFailed" | "workflowTerminated" if current => {
             let message = last_error(live, findings).unwrap_or_else(|| "the workflow failed".to_owned());
-            Finding::new(State::Failed, "WorkflowFailed", message)
+            CommandProgress::new(State::Failed, "WorkflowFailed", message)
         }
         _ => {
             let reason = if phase.is_empty() || !current { "Applied".to_owned() } else { upper_first(phase) };
             let message =
                 last_error(live, findings).unwrap_or_else(|| "waiting until the application is healthy".to_owned());
-            Finding::new(State::Running, reason, message)
+            CommandProgress::new(State::Running, reason, message)
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct Held {
     /// Its command's id.
     pub command_id: String,
     /// SHA-256 of (kind, key, document).
-    pub order_sha256: String,
+    pub command_sha256: String,
 }
 
 /// The highest verified epoch, and the floor below which every order is terminal in Postgres. Cluster-wide.
@@ -84,7 +84,7 @@ pub enum Decision {
 #[must_use]
 pub fn decide(held: Option<&Held>, incoming: &Held, fence: Fence) -> Decision {
     if let Some(held) = held.filter(|held| held.revision == incoming.revision) {
-        let same = held.command_id == incoming.command_id && held.order_sha256 == incoming.order_sha256;
+        let same = held.command_id == incoming.command_id && held.command_sha256 == incoming.command_sha256;
         return if same { Decision::Replay } else { Decision::Divergence };
     }
     if incoming.epoch < fence.epoch || held.is_some_and(|held| incoming.epoch < held.epoch) {
@@ -105,7 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn order(epoch: u64, revision: u64, id: u8) -> Held {
-        Held { epoch, revision, command_id: format!("id-{id}"), order_sha256: format!("sha-{id}") }
+        Held { epoch, revision, command_id: format!("id-{id}"), command_sha256: format!("sha-{id}") }
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
     fn the_same_revision_with_another_id_or_content_is_a_divergence() {
         let fence = Fence::default();
         let mut other = order(1, 5, 1);
-        other.order_sha256 = "changed".to_owned();
+        other.command_sha256 = "changed".to_owned();
         assert_eq!(decide(Some(&order(1, 5, 1)), &other, fence), Decision::Divergence);
         assert_eq!(decide(Some(&order(1, 5, 1)), &order(7, 5, 2), fence), Decision::Divergence);
     }

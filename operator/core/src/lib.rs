@@ -5,13 +5,13 @@
 //! up ([`metering`]).
 
 pub mod application;
+pub mod command;
 pub mod components;
+pub mod drift;
 pub mod inbox;
 pub mod listing;
-pub mod live;
 pub mod metering;
 pub mod observed;
-pub mod order;
 pub mod outcome;
 pub mod policy;
 pub mod tenant;

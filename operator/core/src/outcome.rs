@@ -51,7 +51,7 @@ pub fn is_terminal(state: &str) -> bool {
 
 /// What a pass over a record found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct CommandProgress {
     /// The state.
     pub state: State,
     /// One word for programs.
@@ -62,7 +62,7 @@ pub struct Finding {
     pub hop: Option<&'static str>,
 }
 
-impl Finding {
+impl CommandProgress {
     /// A finding.
     #[must_use]
     pub fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
@@ -82,7 +82,7 @@ impl Finding {
 pub fn advance(
     spec: &CommandSpec,
     present: Option<&CommandStatus>,
-    finding: &Finding,
+    finding: &CommandProgress,
     at: &str,
 ) -> Option<CommandStatus> {
     let present = present.filter(|status| status.command_id == spec.command_id);
@@ -158,22 +158,26 @@ mod tests {
 
     #[test]
     fn the_first_terminal_state_wins() {
-        let failed = advance(&spec(), None, &Finding::new(State::Failed, "Denied", "no"), "t1").unwrap();
-        assert_eq!(advance(&spec(), Some(&failed), &Finding::new(State::Succeeded, "Ready", "yes"), "t2"), None);
+        let failed = advance(&spec(), None, &CommandProgress::new(State::Failed, "Denied", "no"), "t1").unwrap();
+        assert_eq!(
+            advance(&spec(), Some(&failed), &CommandProgress::new(State::Succeeded, "Ready", "yes"), "t2"),
+            None
+        );
     }
 
     #[test]
     fn a_status_of_an_older_order_counts_for_nothing() {
         let old = CommandStatus { command_id: "older".into(), state: "succeeded".into(), ..CommandStatus::default() };
         let next =
-            advance(&spec(), Some(&old), &Finding::new(State::Running, "Applied", "").at("applied"), "t1").unwrap();
+            advance(&spec(), Some(&old), &CommandProgress::new(State::Running, "Applied", "").at("applied"), "t1")
+                .unwrap();
         assert_eq!(next.state, "running");
         assert_eq!(next.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["stored", "applied"]);
     }
 
     #[test]
     fn the_same_finding_twice_writes_nothing() {
-        let finding = Finding::new(State::Running, "Applied", "waits").at("applied");
+        let finding = CommandProgress::new(State::Running, "Applied", "waits").at("applied");
         let first = advance(&spec(), None, &finding, "t1").unwrap();
         assert_eq!(advance(&spec(), Some(&first), &finding, "t2"), None);
     }

@@ -2,7 +2,7 @@
 //!
 //! Pure: who calls hands in what was deleted lately. A refusal is reported with its reason, never swallowed.
 
-use crate::order::Order;
+use crate::command::VerifiedCommand;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, Components};
 use kubenova_schema::kinds::CommandKind;
@@ -61,7 +61,7 @@ const BRAKE_SPAN: SignedDuration = SignedDuration::from_mins(10);
 ///
 /// # Errors
 /// When the site does not allow it, or not now.
-pub fn judge(policy: &Policy, order: &Order, situation: &Situation, now: Timestamp) -> Result<(), Objection> {
+pub fn judge(policy: &Policy, order: &VerifiedCommand, situation: &Situation, now: Timestamp) -> Result<(), Objection> {
     let refused = |reason, message: String| Err(Objection { reason, message, retry_after_seconds: None });
     if policy.freeze {
         return refused(
@@ -102,7 +102,7 @@ fn since(times: &[Timestamp], now: Timestamp, span: SignedDuration) -> usize {
     times.iter().filter(|at| now.duration_since(**at) < span).count()
 }
 
-fn changes_versions(order: &Order, situation: &Situation) -> bool {
+fn changes_versions(order: &VerifiedCommand, situation: &Situation) -> bool {
     #[derive(Deserialize)]
     struct Document {
         #[serde(default)]
@@ -124,8 +124,8 @@ mod tests {
     use super::*;
     use kubenova_schema::{kinds::ObjectKey, v1::Command};
 
-    fn order(kind: CommandKind, document: &str) -> Order {
-        Order {
+    fn order(kind: CommandKind, document: &str) -> VerifiedCommand {
+        VerifiedCommand {
             command: Command { document: document.to_owned(), ..Command::default() },
             kind,
             key: ObjectKey::ClusterConfig,
@@ -133,7 +133,7 @@ mod tests {
         }
     }
 
-    fn reason(policy: &Policy, order: &Order, situation: &Situation) -> Option<&'static str> {
+    fn reason(policy: &Policy, order: &VerifiedCommand, situation: &Situation) -> Option<&'static str> {
         judge(policy, order, situation, Timestamp::from_second(10_000).unwrap()).err().map(|objection| objection.reason)
     }
 

@@ -18,7 +18,7 @@ use kube::{
 use kubenova_operator_core::metering::{
     counted,
     engine::{Change, Listing},
-    observed::{Sighting, Source},
+    observed::{Observation, Source},
 };
 
 /// Objects in one page of a list.
@@ -42,7 +42,7 @@ pub enum Listed {
 pub enum Heard {
     /// A change, or how far it has come.
     Change(Box<Change>),
-    /// The history it would go on from is gone: list anew.
+    /// The history it would go on from is gone: list again.
     Gone,
 }
 
@@ -173,7 +173,7 @@ pub async fn watch(
 fn told<K: HasMetadata + Send + 'static>(
     source: Source,
     events: impl Stream<Item = kube::Result<WatchEvent<K>>> + Send + 'static,
-    sight: impl Fn(&K) -> Option<Sighting> + Send + Sync + 'static,
+    sight: impl Fn(&K) -> Option<Observation> + Send + Sync + 'static,
 ) -> BoxStream<'static, Result<Heard, Error>> {
     events
         .filter_map(move |event| {
@@ -204,7 +204,7 @@ fn change(change: Change) -> Heard {
     Heard::Change(Box::new(change))
 }
 
-fn pod(pod: &Pod) -> Option<Sighting> {
+fn pod(pod: &Pod) -> Option<Observation> {
     match counted::pod(pod) {
         Ok(sighting) => Some(sighting),
         Err(error) => {
@@ -235,12 +235,15 @@ where
 }
 
 struct Page {
-    sightings: Vec<Sighting>,
+    sightings: Vec<Observation>,
     version: Option<u64>,
     next: Option<String>,
 }
 
-fn page<K: Clone>(listed: kube::Result<ObjectList<K>>, sight: impl Fn(&K) -> Option<Sighting>) -> kube::Result<Page> {
+fn page<K: Clone>(
+    listed: kube::Result<ObjectList<K>>,
+    sight: impl Fn(&K) -> Option<Observation>,
+) -> kube::Result<Page> {
     let list = listed?;
     Ok(Page {
         sightings: list.items.iter().filter_map(sight).collect(),

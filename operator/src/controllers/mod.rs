@@ -6,7 +6,7 @@
 pub mod application;
 pub mod cluster_config;
 pub mod dispatch;
-pub mod leftovers;
+pub mod orphans;
 pub mod report;
 pub mod tenant;
 pub mod work;

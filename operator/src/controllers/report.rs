@@ -1,4 +1,4 @@
-//! Says how our own kinds are: their status onto the board, and the last two conditions of the cluster's configuration
+//! Says how our own kinds are: their status onto the status_cache, and the last two conditions of the cluster's configuration
 //! (`UsageReporting` and `Ready`), which sum up the others.
 
 use super::work;
@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Api, ResourceExt as _};
 use kubenova_crds::{
     cluster_config::{NAME, NovaClusterConfig, condition},
-    conditions::{self, Truth},
+    conditions::{self, ConditionStatus},
     tenant::NovaTenant,
 };
 use kubenova_operator_core::observed;
@@ -34,10 +34,10 @@ pub async fn run(ctx: Context) {
         Some((vec!["config".to_owned()], usage))
     });
     let calls = stream::select(stream::select(configs, tenants), usage);
-    work::run(calls, &ctx.shutdown, |name| pass(&ctx, name)).await;
+    work::run(calls, &ctx.shutdown, |name| reconcile(&ctx, name)).await;
 }
 
-async fn pass(ctx: &Context, name: String) -> Option<Duration> {
+async fn reconcile(ctx: &Context, name: String) -> Option<Duration> {
     let seen = match name.strip_prefix("tenant/").and_then(|rest| rest.split_once('/')) {
         Some((id, name)) => tenant(ctx, id, name).await,
         None => config(ctx).await,
@@ -54,8 +54,8 @@ async fn pass(ctx: &Context, name: String) -> Option<Duration> {
 async fn tenant(ctx: &Context, id: &str, name: &str) -> Result<(), apiserver::Error> {
     let api: Api<NovaTenant> = Api::all(ctx.apiserver.client());
     match verbs::get(&api, name).await?.filter(|tenant| tenant.spec.tenant_id == id) {
-        Some(tenant) => ctx.board.put(observed::tenant(&tenant)),
-        None => ctx.board.remove(&observed::tenant_key(id)),
+        Some(tenant) => ctx.status_cache.put(observed::tenant(&tenant)),
+        None => ctx.status_cache.remove(&observed::tenant_key(id)),
     }
     Ok(())
 }
@@ -85,16 +85,16 @@ async fn config(ctx: &Context) -> Result<(), apiserver::Error> {
     })
     .await?;
     if let Some(status) = written.as_ref().and_then(observed::cluster_config) {
-        ctx.board.put(status);
+        ctx.status_cache.put(status);
     }
     Ok(())
 }
 
 fn set_usage(conditions: &mut Vec<Condition>, usage: &UsageHealth, generation: Option<i64>) -> bool {
     let truth = match (usage.reporting, usage.reason) {
-        (true, _) => Truth::True,
-        (false, "Starting") => Truth::Unknown,
-        (false, _) => Truth::False,
+        (true, _) => ConditionStatus::True,
+        (false, "Starting") => ConditionStatus::Unknown,
+        (false, _) => ConditionStatus::False,
     };
     conditions::set(
         conditions,
@@ -108,17 +108,21 @@ fn set_usage(conditions: &mut Vec<Condition>, usage: &UsageHealth, generation: O
 }
 
 /// Ready, and if not, the first condition in order that says why.
-fn sum_up(conditions: &[Condition]) -> (Truth, String, String) {
+fn sum_up(conditions: &[Condition]) -> (ConditionStatus, String, String) {
     for step in condition::JOIN_ORDER {
         let Some(found) = conditions.iter().find(|condition| condition.type_ == step) else {
-            return (Truth::Unknown, "NotReached".to_owned(), format!("{step} is not known yet"));
+            return (ConditionStatus::Unknown, "NotReached".to_owned(), format!("{step} is not known yet"));
         };
         if found.status != "True" {
-            let truth = if found.status == "False" { Truth::False } else { Truth::Unknown };
+            let truth = if found.status == "False" { ConditionStatus::False } else { ConditionStatus::Unknown };
             return (truth, found.reason.clone(), format!("{step}: {}", found.message));
         }
     }
-    (Truth::True, "Ready".to_owned(), "the cluster has joined, its components run, and usage is measured".to_owned())
+    (
+        ConditionStatus::True,
+        "Ready".to_owned(),
+        "the cluster has joined, its components run, and usage is measured".to_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -129,13 +133,13 @@ mod tests {
     fn the_first_condition_that_does_not_hold_is_the_reason() {
         let mut conditions = Vec::new();
         for step in condition::JOIN_ORDER {
-            conditions::set(&mut conditions, step, Truth::True, "Ok", "", None, clock::now());
+            conditions::set(&mut conditions, step, ConditionStatus::True, "Ok", "", None, clock::now());
         }
-        assert_eq!(sum_up(&conditions).0, Truth::True);
+        assert_eq!(sum_up(&conditions).0, ConditionStatus::True);
         conditions::set(
             &mut conditions,
             condition::KUBEVELA_READY,
-            Truth::False,
+            ConditionStatus::False,
             "Broken",
             "no pods",
             None,
@@ -144,13 +148,13 @@ mod tests {
         conditions::set(
             &mut conditions,
             condition::CAPSULE_READY,
-            Truth::Unknown,
+            ConditionStatus::Unknown,
             "Installing",
             "",
             None,
             clock::now(),
         );
         assert_eq!(sum_up(&conditions).1, "Installing");
-        assert_eq!(sum_up(&[]).0, Truth::Unknown);
+        assert_eq!(sum_up(&[]).0, ConditionStatus::Unknown);
     }
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 const CONCURRENCY: usize = 16;
 
 /// Runs passes until a stop is asked for. A pass says after which time its object should be looked at again.
-pub async fn run<S, P, F>(calls: S, shutdown: &Shutdown, pass: P)
+pub async fn run<S, P, F>(calls: S, shutdown: &Shutdown, reconcile: P)
 where
     S: Stream<Item = Vec<String>>,
     P: Fn(String) -> F,
@@ -33,7 +33,7 @@ where
             let Some(name) = ready else { break };
             due.remove(&name);
             busy.insert(name.clone());
-            let running = pass(name.clone());
+            let running = reconcile(name.clone());
             passes.push(async move { (name, running.await) });
         }
         let next = due.iter().filter(|(name, _)| !busy.contains(*name)).map(|(_, at)| *at).min();

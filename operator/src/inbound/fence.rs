@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::ObjectMeta};
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::{
+    command::VerifiedCommand,
     inbox::{self, Decision, Fence, Held},
-    order::Order,
 };
 use kubenova_runtime::{backoff, failpoint};
 use std::{
@@ -61,18 +61,18 @@ impl FenceKeeper {
 
     /// Decides about an order.
     #[must_use]
-    pub fn decide(&self, held: Option<&NovaCommand>, order: &Order) -> Decision {
+    pub fn decide(&self, held: Option<&NovaCommand>, order: &VerifiedCommand) -> Decision {
         let held = held.map(|record| Held {
             epoch: u64::try_from(record.spec.epoch).unwrap_or_default(),
             revision: u64::try_from(record.spec.revision).unwrap_or_default(),
             command_id: record.spec.command_id.clone(),
-            order_sha256: record.spec.order_sha256.clone(),
+            command_sha256: record.spec.command_sha256.clone(),
         });
         let incoming = Held {
             epoch: order.command.epoch,
             revision: order.command.revision,
             command_id: order.command.id.clone(),
-            order_sha256: order.sha256.clone(),
+            command_sha256: order.sha256.clone(),
         };
         inbox::decide(held.as_ref(), &incoming, self.now())
     }
@@ -81,7 +81,7 @@ impl FenceKeeper {
     ///
     /// # Errors
     /// When the call fails.
-    pub async fn raise_epoch(&self, ctx: &Context, order: &Order) -> Result<(), Error> {
+    pub async fn raise_epoch(&self, ctx: &Context, order: &VerifiedCommand) -> Result<(), Error> {
         let known = self.known();
         if order.command.epoch <= known.stored.epoch {
             return Ok(());
@@ -92,7 +92,7 @@ impl FenceKeeper {
     }
 
     /// Notes the floor of a stored order.
-    pub fn raise_floor(&self, order: &Order) {
+    pub fn raise_floor(&self, order: &VerifiedCommand) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // A floor at or above the order itself would be a mistake of the writer; the order was wanted.
         let floor = order.command.floor.min(order.command.revision.saturating_sub(1));

@@ -19,8 +19,8 @@ use kube::Resource as _;
 use kubenova_bus::consume::{self, Delivery, Verdict};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig};
 use kubenova_operator_core::{
+    command::{self, Recipient, Unreadable, VerifiedCommand},
     inbox::Decision,
-    order::{self, Order, Recipient, Unreadable},
     outcome::State,
 };
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown, telemetry};
@@ -38,7 +38,7 @@ use tokio::sync::{mpsc, oneshot};
 const AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a receipt is delivered again that metering had no room for.
 const RECEIPT_AGAIN: Duration = Duration::from_secs(5);
-/// A late delete may be sent again at once: it is signed anew.
+/// A late delete may be sent again at once: it is signed again.
 const LATE_RETRY_SECONDS: u32 = 1;
 
 /// Pulls orders while a session is open, until the process stops.
@@ -48,7 +48,7 @@ pub async fn run(ctx: Context, receipts: mpsc::Sender<ReceiptDelivery>) {
     let inbox = Arc::new(Inbox { keys: ctx.identity.command_keys(), records, fence, receipts, ctx: ctx.clone() });
     let tidying = Arc::clone(&inbox);
     ctx.shutdown.spawn("inbox tidying", async move {
-        record::tidy(&tidying.ctx, &tidying.records, &tidying.fence).await;
+        record::prune(&tidying.ctx, &tidying.records, &tidying.fence).await;
     });
     let mut session = ctx.session.clone();
     loop {
@@ -95,7 +95,7 @@ impl Inbox {
         if delivery.subject == subjects::receipt(self.ctx.identity.cluster_id()) {
             return self.receipt(delivery).await;
         }
-        let command = match order::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
+        let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
             Ok(command) => command,
             Err(error) => return self.unverified(&error).await,
         };
@@ -149,7 +149,7 @@ impl Inbox {
     async fn order(&self, command: Command, delivery: &Delivery) -> Result<(), NotNow> {
         let recipient =
             Recipient { cluster_id: self.ctx.identity.cluster_id(), cluster_uid: self.ctx.identity.cluster_uid() };
-        let order = match order::accept(command, recipient) {
+        let order = match command::accept(command, recipient) {
             Ok(order) => order,
             Err(rejected) => {
                 let state = if rejected.unsupported { State::Unsupported } else { State::Refused };
@@ -216,7 +216,7 @@ impl Inbox {
         now > not_after
     }
 
-    async fn diverged(&self, order: &Order) -> Result<(), NotNow> {
+    async fn diverged(&self, order: &VerifiedCommand) -> Result<(), NotNow> {
         let message = "the cluster holds another order of the same revision; the Manager's database was restored or copied: run kubenova-manager recover";
         tracing::error!(
             command.id = order.command.id,

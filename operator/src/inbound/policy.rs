@@ -13,7 +13,7 @@ use kubenova_crds::{
     tenant::NovaTenant,
 };
 use kubenova_operator_core::{
-    order::Order,
+    command::VerifiedCommand,
     policy::{self, Objection, Policy, Situation},
 };
 use kubenova_runtime::clock;
@@ -24,7 +24,7 @@ use std::{io::ErrorKind, path::Path};
 ///
 /// # Errors
 /// When what it is judged against cannot be read.
-pub async fn judge(ctx: &Context, records: &Records, order: &Order) -> Result<Result<(), Objection>, Error> {
+pub async fn judge(ctx: &Context, records: &Records, order: &VerifiedCommand) -> Result<Result<(), Objection>, Error> {
     let policy = match read(&ctx.settings.policy_file).await {
         Ok(policy) => policy,
         Err(objection) => return Ok(Err(objection)),
@@ -46,7 +46,12 @@ async fn read(file: &Path) -> Result<Policy, Objection> {
 }
 
 /// Reads only what this order is judged against.
-async fn situation(ctx: &Context, records: &Records, order: &Order, policy: &Policy) -> Result<Situation, Error> {
+async fn situation(
+    ctx: &Context,
+    records: &Records,
+    order: &VerifiedCommand,
+    policy: &Policy,
+) -> Result<Situation, Error> {
     let mut situation = Situation::default();
     if order.kind.is_delete() {
         for record in records.list().await? {

@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt as _};
 use kubenova_bus::consume::Delivery;
 use kubenova_crds::command::{CommandSpec, NovaCommand};
 use kubenova_operator_core::{
-    order::{self, Order},
+    command::{self, VerifiedCommand},
     outcome,
 };
 use kubenova_runtime::{clock, failpoint};
@@ -44,7 +44,7 @@ impl Records {
     /// # Errors
     /// When the call fails.
     pub async fn get(&self, key: &ObjectKey) -> Result<Option<NovaCommand>, Error> {
-        verbs::get(&self.api, &order::record_name(key)).await
+        verbs::get(&self.api, &command::record_name(key)).await
     }
 
     /// All records.
@@ -62,7 +62,7 @@ impl Records {
     pub async fn store(
         &self,
         held: Option<NovaCommand>,
-        order: &Order,
+        order: &VerifiedCommand,
         delivery: &Delivery,
     ) -> Result<NovaCommand, Error> {
         let command = &order.command;
@@ -74,7 +74,7 @@ impl Records {
             revision: i64::try_from(command.revision).unwrap_or(i64::MAX),
             kind: command.kind.clone(),
             key: command.key.clone(),
-            order_sha256: order.sha256.clone(),
+            command_sha256: order.sha256.clone(),
             stored_at: clock::rfc3339_ms(clock::now()),
         };
         match held {
@@ -82,26 +82,26 @@ impl Records {
                 record.spec = spec;
                 verbs::replace(&self.api, &record).await
             }
-            None => verbs::create(&self.api, &NovaCommand::new(&order::record_name(&order.key), spec)).await,
+            None => verbs::create(&self.api, &NovaCommand::new(&command::record_name(&order.key), spec)).await,
         }
     }
 }
 
 /// Forgets deletes that Postgres has settled, now and then, until the process stops. The highest revision is never
 /// forgotten, and the fence is written before anything is.
-pub async fn tidy(ctx: &Context, records: &Records, fence: &FenceKeeper) {
+pub async fn prune(ctx: &Context, records: &Records, fence: &FenceKeeper) {
     loop {
         tokio::select! {
             () = ctx.shutdown.requested() => return,
             () = tokio::time::sleep(TIDY_INTERVAL) => {}
         }
-        if let Err(error) = tidy_once(ctx, records, fence).await {
-            tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not tidy the inbox; trying again later");
+        if let Err(error) = prune_once(ctx, records, fence).await {
+            tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not prune the inbox; trying again later");
         }
     }
 }
 
-async fn tidy_once(ctx: &Context, records: &Records, fence: &FenceKeeper) -> Result<(), Error> {
+async fn prune_once(ctx: &Context, records: &Records, fence: &FenceKeeper) -> Result<(), Error> {
     let all = records.list().await?;
     let highest = all.iter().map(|record| record.spec.revision).max().unwrap_or_default();
     let floor = i64::try_from(fence.now().floor).unwrap_or(i64::MAX);

@@ -1,6 +1,6 @@
 //! `POST /enrollment/v1`: the one request that carries the token's secret, sent only over a pinned connection.
 
-use super::{identity::Keys, pinned::PinVerifier, story::Fault};
+use super::{conditions::JoinError, identity::Keys, pinned::PinVerifier};
 use jiff::Timestamp;
 use kubenova_crds::cluster_config::condition;
 use kubenova_runtime::{clock, telemetry};
@@ -20,7 +20,7 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Answered {
     /// The answer, or why there is none.
-    pub answer: Result<EnrollmentAnswer, Fault>,
+    pub answer: Result<EnrollmentAnswer, JoinError>,
     /// Our clock minus the Manager's, in milliseconds, when it told.
     pub clock_offset_ms: Option<i64>,
 }
@@ -38,10 +38,10 @@ struct Problem {
 ///
 /// # Errors
 /// With the fault of the connection; the Manager's own refusal is in the answer.
-pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRequest) -> Result<Answered, Fault> {
+pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRequest) -> Result<Answered, JoinError> {
     let verifier = PinVerifier::new(&token.ca_spki_sha256);
     let client = client(&verifier).map_err(|error| {
-        Fault::new(
+        JoinError::new(
             condition::TLS_VERIFIED,
             "ClientFailed",
             format!("could not set up TLS: {}", telemetry::chain(&error)),
@@ -111,32 +111,32 @@ async fn read(mut response: reqwest::Response) -> reqwest::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn connection_fault(endpoint: &str, verifier: &PinVerifier, error: &reqwest::Error) -> Fault {
+fn connection_fault(endpoint: &str, verifier: &PinVerifier, error: &reqwest::Error) -> JoinError {
     if let Some(refusal) = verifier.refusal() {
-        return Fault::new(condition::TLS_VERIFIED, refusal.reason, format!("{endpoint}: {}", refusal.message));
+        return JoinError::new(condition::TLS_VERIFIED, refusal.reason, format!("{endpoint}: {}", refusal.message));
     }
     let cause = telemetry::chain(error);
     if error.is_timeout() {
         let message =
             format!("{endpoint} did not answer within 12 s: {cause}; is something in between holding the connection?");
-        return Fault::new(condition::ENDPOINT_REACHABLE, "NoAnswer", message);
+        return JoinError::new(condition::ENDPOINT_REACHABLE, "NoAnswer", message);
     }
     if error.is_connect() {
         let message = format!("TLS handshake with {endpoint} failed: {cause}; is this the Manager's enrollment port?");
-        return Fault::new(condition::TLS_VERIFIED, "HandshakeFailed", message);
+        return JoinError::new(condition::TLS_VERIFIED, "HandshakeFailed", message);
     }
-    Fault::new(condition::ENDPOINT_REACHABLE, "ConnectionLost", format!("lost {endpoint}: {cause}"))
+    JoinError::new(condition::ENDPOINT_REACHABLE, "ConnectionLost", format!("lost {endpoint}: {cause}"))
 }
 
-fn understand(body: &[u8]) -> Result<EnrollmentAnswer, Fault> {
+fn understand(body: &[u8]) -> Result<EnrollmentAnswer, JoinError> {
     serde_json::from_slice(body).map_err(|error| {
         let message =
             format!("the Manager's answer cannot be read: {error}; are Manager and Operator of fitting versions?");
-        Fault::new(condition::IDENTITY_ISSUED, "AnswerUnreadable", message)
+        JoinError::new(condition::IDENTITY_ISSUED, "AnswerUnreadable", message)
     })
 }
 
-fn refusal(status: u16, body: &[u8]) -> Fault {
+fn refusal(status: u16, body: &[u8]) -> JoinError {
     let problem: Problem = serde_json::from_slice(body).unwrap_or_default();
     let detail = [problem.detail, problem.title]
         .into_iter()
@@ -144,14 +144,14 @@ fn refusal(status: u16, body: &[u8]) -> Fault {
         .unwrap_or_else(|| format!("HTTP {status}"));
     let reason = if problem.reason.is_empty() { format!("Http{status}") } else { camel_case(&problem.reason) };
     if status >= 500 || status == 429 {
-        return Fault::new(
+        return JoinError::new(
             condition::IDENTITY_ISSUED,
             reason,
             format!("the Manager could not answer: {detail}; trying again"),
         );
     }
     let remedy = "get a new token with POST /api/v1/clusters/<cluster>/enrollments and install with it";
-    Fault::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))
+    JoinError::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))
 }
 
 /// `TOKEN_EXPIRED` and `tokenExpired` become `TokenExpired`, as conditions want reasons.

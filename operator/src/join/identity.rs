@@ -1,4 +1,4 @@
-//! Who this cluster is: keys made here, and what the Manager said about them. Kept in the Secret `kubenova-identity`.
+//! Who this cluster is: keys made here, and what the Manager said about them. StoredIdentity in the Secret `kubenova-identity`.
 //!
 //! Keys are stored before the Manager is asked, so that a lost answer can be asked for again with the same keys. A
 //! fresh token makes fresh keys beside the present ones; they take their place only once an answer is there.
@@ -138,7 +138,7 @@ impl Keys {
 
 /// What the Secret holds.
 #[derive(Debug, Default)]
-pub struct Kept {
+pub struct StoredIdentity {
     /// The identity in use.
     pub current: Option<Identity>,
     /// Keys waiting for an answer.
@@ -148,9 +148,9 @@ pub struct Kept {
 
 /// The Secret with the identity.
 #[derive(Debug, Clone)]
-pub struct Vault(Api<Secret>);
+pub struct IdentityStore(Api<Secret>);
 
-impl Vault {
+impl IdentityStore {
     /// In this namespace.
     #[must_use]
     pub fn new(apiserver: &Apiserver, namespace: &str) -> Self {
@@ -161,30 +161,30 @@ impl Vault {
     ///
     /// # Errors
     /// When the call fails.
-    pub async fn read(&self) -> Result<Kept, Error> {
+    pub async fn read(&self) -> Result<StoredIdentity, Error> {
         let secret = verbs::get(&self.0, SECRET).await?;
         let current = part(secret.as_ref(), CURRENT);
         let pending = part(secret.as_ref(), PENDING);
-        Ok(Kept { current, pending, secret })
+        Ok(StoredIdentity { current, pending, secret })
     }
 
     /// Stores keys before the Manager is asked about them.
     ///
     /// # Errors
     /// When the call fails; a conflict when another process writes too.
-    pub async fn store_pending(&self, kept: Kept, keys: Keys) -> Result<Kept, Error> {
-        self.write(Kept { pending: Some(keys), ..kept }).await
+    pub async fn store_pending(&self, kept: StoredIdentity, keys: Keys) -> Result<StoredIdentity, Error> {
+        self.write(StoredIdentity { pending: Some(keys), ..kept }).await
     }
 
     /// Stores the Manager's answer; the pending keys become the present ones.
     ///
     /// # Errors
     /// When the call fails; a conflict when another process writes too.
-    pub async fn store_answer(&self, kept: Kept, identity: Identity) -> Result<Kept, Error> {
-        self.write(Kept { current: Some(identity), pending: None, ..kept }).await
+    pub async fn store_answer(&self, kept: StoredIdentity, identity: Identity) -> Result<StoredIdentity, Error> {
+        self.write(StoredIdentity { current: Some(identity), pending: None, ..kept }).await
     }
 
-    async fn write(&self, kept: Kept) -> Result<Kept, Error> {
+    async fn write(&self, kept: StoredIdentity) -> Result<StoredIdentity, Error> {
         let mut data = BTreeMap::new();
         put(&mut data, CURRENT, kept.current.as_ref());
         put(&mut data, PENDING, kept.pending.as_ref());
@@ -198,7 +198,7 @@ impl Vault {
                 verbs::create(&self.0, &Secret { metadata, data: Some(data), ..Secret::default() }).await?
             }
         };
-        Ok(Kept { current: kept.current, pending: kept.pending, secret: Some(written) })
+        Ok(StoredIdentity { current: kept.current, pending: kept.pending, secret: Some(written) })
     }
 }
 

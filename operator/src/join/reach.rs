@@ -1,7 +1,7 @@
 //! The first two questions of a join: does the Manager's name resolve, does its port answer? Asked apart from TLS, so
 //! that a firewall and a wrong certificate are told apart.
 
-use super::story::Fault;
+use super::conditions::JoinError;
 use kubenova_crds::cluster_config::condition;
 use std::{
     io::ErrorKind,
@@ -43,12 +43,12 @@ pub mod url_parts {
 ///
 /// # Errors
 /// With the fault to show when there are none.
-pub async fn resolve(target: &HostPort) -> Result<(Vec<SocketAddr>, &'static str), Fault> {
+pub async fn resolve(target: &HostPort) -> Result<(Vec<SocketAddr>, &'static str), JoinError> {
     let HostPort { host, port } = target;
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok((vec![SocketAddr::new(address, *port)], "Address"));
     }
-    let fault = |reason, message: String| Fault::new(condition::DNS_RESOLVED, reason, message);
+    let fault = |reason, message: String| JoinError::new(condition::DNS_RESOLVED, reason, message);
     let remedy = "check the cluster's DNS, or make the Manager's name known to it";
     match tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await {
         Ok(Ok(addresses)) => {
@@ -69,7 +69,7 @@ pub async fn resolve(target: &HostPort) -> Result<(Vec<SocketAddr>, &'static str
 ///
 /// # Errors
 /// With the fault to show when none answers.
-pub async fn connect(target: &HostPort, addresses: &[SocketAddr]) -> Result<(), Fault> {
+pub async fn connect(target: &HostPort, addresses: &[SocketAddr]) -> Result<(), JoinError> {
     let HostPort { host, port } = target;
     let mut last = None;
     for address in addresses {
@@ -92,7 +92,7 @@ pub async fn connect(target: &HostPort, addresses: &[SocketAddr]) -> Result<(), 
         "ConnectionRefused" => "is the Manager running there, and is the port right?",
         _ => "allow outbound TCP from kubenova-system to it",
     };
-    Err(Fault::new(condition::ENDPOINT_REACHABLE, reason, format!("{what}; {remedy}")))
+    Err(JoinError::new(condition::ENDPOINT_REACHABLE, reason, format!("{what}; {remedy}")))
 }
 
 #[cfg(test)]

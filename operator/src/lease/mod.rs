@@ -19,7 +19,7 @@ pub const NAME: &str = "kubenova-operator";
 
 /// How the Lease is kept.
 #[derive(Debug, Clone)]
-pub struct Keeping {
+pub struct LeaseConfig {
     /// Its namespace.
     pub namespace: String,
     /// The pod's UID.
@@ -30,10 +30,10 @@ pub struct Keeping {
 
 /// A held Lease.
 #[derive(Debug)]
-pub struct Held {
+pub struct HeldLease {
     api: Api<Lease>,
     lease: Lease,
-    keeping: Keeping,
+    keeping: LeaseConfig,
     /// `leaseTransitions` of this start.
     pub term: u64,
 }
@@ -42,7 +42,7 @@ pub struct Held {
 ///
 /// # Errors
 /// When a stop was asked for while waiting.
-pub async fn acquire(apiserver: &Apiserver, keeping: Keeping, shutdown: &Shutdown) -> Option<Held> {
+pub async fn acquire(apiserver: &Apiserver, keeping: LeaseConfig, shutdown: &Shutdown) -> Option<HeldLease> {
     let api: Api<Lease> = Api::namespaced(apiserver.client(), &keeping.namespace);
     let mut seen: Option<(String, Instant)> = None;
     while !shutdown.is_requested() {
@@ -50,7 +50,7 @@ pub async fn acquire(apiserver: &Apiserver, keeping: Keeping, shutdown: &Shutdow
             Ok(Some(lease)) => {
                 let term = term_of(&lease);
                 tracing::info!(lease.term = term, "holds the lease");
-                return Some(Held { api, lease, keeping, term });
+                return Some(HeldLease { api, lease, keeping, term });
             }
             Ok(None) => {}
             Err(error) => {
@@ -67,7 +67,7 @@ pub async fn acquire(apiserver: &Apiserver, keeping: Keeping, shutdown: &Shutdow
 
 async fn attempt(
     api: &Api<Lease>,
-    keeping: &Keeping,
+    keeping: &LeaseConfig,
     seen: &mut Option<(String, Instant)>,
 ) -> Result<Option<Lease>, Error> {
     let Some(mut lease) = verbs::get(api, NAME).await? else {
@@ -110,7 +110,7 @@ async fn attempt(
     }
 }
 
-fn claimed(before: &LeaseSpec, keeping: &Keeping) -> LeaseSpec {
+fn claimed(before: &LeaseSpec, keeping: &LeaseConfig) -> LeaseSpec {
     let now = MicroTime(clock::now());
     LeaseSpec {
         holder_identity: Some(keeping.holder.clone()),
@@ -127,7 +127,7 @@ fn term_of(lease: &Lease) -> u64 {
     u64::try_from(transitions).unwrap_or_default()
 }
 
-impl Held {
+impl HeldLease {
     /// Keeps the Lease until a stop is asked for, and returns it then. Returns nothing when the Lease is lost: the
     /// process must end, since another pod may be working.
     pub async fn keep(mut self, shutdown: Shutdown) -> Option<Self> {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 /// What a follower tells the meter.
 #[derive(Debug)]
-pub(super) enum Told {
+pub(super) enum WatchUpdate {
     /// A change, heard then.
     Change {
         /// By which watch.
@@ -29,7 +29,7 @@ pub(super) enum Told {
         /// The last moment it was.
         since_ms: i64,
     },
-    /// The source was listed anew.
+    /// The source was listed again.
     Relisted {
         /// Which.
         source: Source,
@@ -52,7 +52,7 @@ pub(super) struct Follower {
     pub(super) client: Client,
     pub(super) source: Source,
     pub(super) clock: Clock,
-    pub(super) told: mpsc::Sender<Told>,
+    pub(super) told: mpsc::Sender<WatchUpdate>,
 }
 
 /// Why a watch ended.
@@ -75,7 +75,7 @@ impl Follower {
         let mut waits = backoff::forever();
         loop {
             let Some(from) = position else {
-                match self.list_anew(current_ms, true).await {
+                match self.relist(current_ms, true).await {
                     Some(found) => position = found,
                     None => return,
                 }
@@ -92,14 +92,14 @@ impl Follower {
                 End::Regular => {}
                 End::Closed => return,
                 End::Broken => {
-                    if self.told.send(Told::Interrupted { since_ms: current_ms }).await.is_err() {
+                    if self.told.send(WatchUpdate::Interrupted { since_ms: current_ms }).await.is_err() {
                         return;
                     }
                     tokio::time::sleep(waits.next().unwrap_or(ABSENT_RETRY)).await;
                 }
                 End::Gone => {
-                    tracing::warn!(source = self.source.as_str(), "the API server's history is gone; listing anew");
-                    match self.list_anew(current_ms, false).await {
+                    tracing::warn!(source = self.source.as_str(), "the API server's history is gone; listing again");
+                    match self.relist(current_ms, false).await {
                         Some(found) => position = found,
                         None => return,
                     }
@@ -133,7 +133,11 @@ impl Follower {
                         }
                     });
                     *current_ms = received_ms;
-                    if self.told.send(Told::Change { source: self.source, change: *change, received_ms }).await.is_err()
+                    if self
+                        .told
+                        .send(WatchUpdate::Change { source: self.source, change: *change, received_ms })
+                        .await
+                        .is_err()
                     {
                         return End::Closed;
                     }
@@ -148,7 +152,7 @@ impl Follower {
 
     /// Lists until it works. None: the meter is gone. `Some(None)`: not installed (then only after it changed from
     /// being installed is the meter told).
-    async fn list_anew(&self, since_ms: i64, was_absent: bool) -> Option<Option<u64>> {
+    async fn relist(&self, since_ms: i64, was_absent: bool) -> Option<Option<u64>> {
         let mut waits = backoff::forever();
         loop {
             let listing = match watches::list(&self.client, self.source, None).await {
@@ -169,7 +173,7 @@ impl Follower {
             };
             let position = listing.position;
             let received_ms = self.clock.now_ms();
-            let told = Told::Relisted { source: self.source, listing, since_ms, received_ms };
+            let told = WatchUpdate::Relisted { source: self.source, listing, since_ms, received_ms };
             return self.told.send(told).await.ok().map(|()| position);
         }
     }

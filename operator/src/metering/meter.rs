@@ -6,7 +6,7 @@
 
 use super::{
     Clock,
-    follow::{Follower, Told},
+    follow::{Follower, WatchUpdate},
     health::{UsageHealth, unwell, well},
     publish::Notice,
     reports,
@@ -103,7 +103,7 @@ struct Running {
 }
 
 impl Running {
-    async fn start(parts: Parts) -> Result<(Self, mpsc::Receiver<Told>), SteppedDown> {
+    async fn start(parts: Parts) -> Result<(Self, mpsc::Receiver<WatchUpdate>), SteppedDown> {
         let reports = until_done(|| usage::list(&parts.client, &parts.namespace), &parts.health).await;
         let now_ms = parts.clock.now_ms();
         let mut meter = Self {
@@ -172,7 +172,7 @@ impl Running {
                     return true;
                 }
                 Err(error) => {
-                    tracing::error!(window = %report.spec.window, %error, "a checkpoint cannot be read; measuring anew");
+                    tracing::error!(window = %report.spec.window, %error, "a checkpoint cannot be read; measuring again");
                 }
             }
         }
@@ -260,14 +260,14 @@ impl Running {
         Some(ceilings)
     }
 
-    async fn take(&mut self, told: Told) {
+    async fn take(&mut self, told: WatchUpdate) {
         match told {
-            Told::Change { source, change, received_ms } => self.engine.heard(source, change, received_ms),
-            Told::Interrupted { since_ms } => {
+            WatchUpdate::Change { source, change, received_ms } => self.engine.observe(source, change, received_ms),
+            WatchUpdate::Interrupted { since_ms } => {
                 self.engine.interrupted(since_ms);
                 self.verification = None;
             }
-            Told::Relisted { source, listing, since_ms, received_ms } => {
+            WatchUpdate::Relisted { source, listing, since_ms, received_ms } => {
                 let ceilings = self.ceilings().await;
                 self.engine.relisted(source, listing, since_ms, ceilings.as_ref(), received_ms);
                 self.verification = None;

@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub struct ReceiptDelivery {
     /// The list.
     pub list: ReceiptList,
-    /// Told when it is taken in; dropped when it was not.
+    /// WatchUpdate when it is taken in; dropped when it was not.
     pub marked: oneshot::Sender<()>,
 }
 

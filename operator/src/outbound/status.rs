@@ -1,7 +1,7 @@
 //! Status of objects: a full snapshot opens each session, later reports carry what changed, newest wins.
 //!
 //! (epoch, session, counter) orders reports, so that a straggler changes nothing at the Manager. Before this file:
-//! controllers put what they see on the [`Board`].
+//! controllers put what they see on the [`StatusCache`].
 
 use super::outcomes::{ended, wait_for_session};
 use crate::{apiserver::verbs, context::Context, controllers::application::observe, session::Session};
@@ -28,7 +28,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// What the cluster's objects look like at present. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Board(Arc<Inner>);
+pub struct StatusCache(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -42,7 +42,7 @@ struct State {
     changed: BTreeSet<String>,
 }
 
-impl Board {
+impl StatusCache {
     /// Puts an object's status up; nothing happens when it says what it said before.
     pub fn put(&self, status: ObjectStatus) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -113,12 +113,12 @@ pub async fn run(ctx: Context) {
 async fn serve(ctx: &Context, session: &Session) {
     let mut reports = Reports { ctx, session, counter: 0 };
     refresh_until_done(ctx).await;
-    reports.send(true, ctx.board.snapshot()).await;
+    reports.send(true, ctx.status_cache.snapshot()).await;
     loop {
-        ctx.board.0.wake.notified().await;
+        ctx.status_cache.0.wake.notified().await;
         tokio::time::sleep(SETTLE).await;
         loop {
-            let changes = ctx.board.changes();
+            let changes = ctx.status_cache.changes();
             if changes.is_empty() {
                 break;
             }
@@ -173,7 +173,7 @@ impl Reports<'_> {
                     tracing::debug!(error = %telemetry::chain(&error), "could not publish status; trying again");
                     self.ctx.hello_again.notify_one();
                     if !snapshot {
-                        self.ctx.board.changed_again(&report.objects);
+                        self.ctx.status_cache.changed_again(&report.objects);
                     }
                 }
             }
@@ -194,9 +194,9 @@ async fn refresh_until_done(ctx: &Context) {
     }
 }
 
-/// Makes the board say what the API server says.
+/// Makes the status_cache say what the API server says.
 async fn refresh(ctx: &Context) -> Result<(), crate::apiserver::Error> {
-    let before = ctx.board.keys();
+    let before = ctx.status_cache.keys();
     let mut now = Vec::new();
     let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
     now.extend(verbs::list(&configs, "").await?.iter().filter_map(observed::cluster_config));
@@ -205,10 +205,10 @@ async fn refresh(ctx: &Context) -> Result<(), crate::apiserver::Error> {
     now.extend(observe::all(ctx).await?);
     let present: BTreeSet<String> = now.iter().map(|status| status.key.clone()).collect();
     for status in now {
-        ctx.board.put(status);
+        ctx.status_cache.put(status);
     }
     for gone in before.difference(&present) {
-        ctx.board.remove(gone);
+        ctx.status_cache.remove(gone);
     }
     Ok(())
 }

@@ -32,7 +32,7 @@ pub struct Refused {
 
 /// Asks.
 #[derive(Debug, Clone)]
-pub struct Asker {
+pub struct HelloClient {
     /// The cluster.
     pub apiserver: Apiserver,
     /// Namespace of the inbox.
@@ -47,7 +47,7 @@ pub struct Asker {
     pub kubernetes_version: String,
 }
 
-impl Asker {
+impl HelloClient {
     /// One question.
     ///
     /// # Errors

@@ -7,12 +7,12 @@ pub mod hello;
 
 use crate::{
     join::{
+        conditions::{ConditionSet, JoinError, StatusReporter},
         identity::Identity,
-        story::{Fault, Story, Teller},
     },
     settings::Settings,
 };
-use hello::{Asker, Refused};
+use hello::{HelloClient, Refused};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{BusError, Connection, Credentials};
 use kubenova_crds::cluster_config::condition;
@@ -66,19 +66,19 @@ const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
 pub async fn run(
     settings: Arc<Settings>,
     identity: Arc<Identity>,
-    teller: Teller,
-    asker: Asker,
+    reporter: StatusReporter,
+    asker: HelloClient,
     senders: Senders,
     gates: Gates,
     shutdown: Shutdown,
 ) {
     gates.set("session", Some("not connected to the broker yet".to_owned()));
-    let Some(connection) = connect(&settings, &identity, &teller, &gates, &shutdown).await else { return };
+    let Some(connection) = connect(&settings, &identity, &reporter, &gates, &shutdown).await else { return };
     senders.bus.send_replace(Some(connection.clone()));
     let mut connects = connection.connects.clone();
     loop {
         connects.mark_unchanged();
-        let opened = open(&connection, &asker, &teller, &gates, &shutdown).await;
+        let opened = open(&connection, &asker, &reporter, &gates, &shutdown).await;
         let Some(session) = opened else { return };
         senders.session.send_replace(Some(session));
         gates.set("session", None);
@@ -90,7 +90,7 @@ pub async fn run(
                 if changed.is_err() {
                     return;
                 }
-                tracing::info!("connected anew; asking for a new session");
+                tracing::info!("connected again; asking for a new session");
             }
             () = lost(&connection) => tracing::info!("the connection to the broker is down; the session is over"),
         }
@@ -111,7 +111,7 @@ async fn lost(connection: &Connection) {
 async fn connect(
     settings: &Settings,
     identity: &Identity,
-    teller: &Teller,
+    reporter: &StatusReporter,
     gates: &Gates,
     shutdown: &Shutdown,
 ) -> Option<Connection> {
@@ -120,7 +120,7 @@ async fn connect(
             Ok(connection) => return Some(connection),
             Err(fault) => fault,
         };
-        tell_fault(teller, gates, &fault).await;
+        tell_fault(reporter, gates, &fault).await;
         tokio::select! {
             () = shutdown.requested() => return None,
             () = tokio::time::sleep(wait) => {}
@@ -129,13 +129,13 @@ async fn connect(
     None
 }
 
-async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection, Fault> {
+async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
     let files = write_files(&settings.work_dir, identity).await.map_err(|error| {
         let message = format!(
             "could not write certificate files into {}: {error}; the folder must be writable",
             settings.work_dir.display()
         );
-        Fault::new(condition::BUS_CONNECTED, "FilesUnwritable", message)
+        JoinError::new(condition::BUS_CONNECTED, "FilesUnwritable", message)
     })?;
     let cluster = identity.cluster_id();
     let settings = kubenova_bus::Settings {
@@ -152,19 +152,19 @@ async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection,
     kubenova_bus::connect(settings).await.map_err(|error| connect_fault(&error))
 }
 
-fn connect_fault(error: &BusError) -> Fault {
+fn connect_fault(error: &BusError) -> JoinError {
     let cause = telemetry::chain(error);
     // The cause alone: the URLs in the message say "tls" too.
     let lower = std::error::Error::source(error).map(telemetry::chain).unwrap_or_default().to_ascii_lowercase();
     let (reason, remedy) = words(&lower);
-    Fault::new(condition::BUS_CONNECTED, reason, format!("{cause}; {remedy}"))
+    JoinError::new(condition::BUS_CONNECTED, reason, format!("{cause}; {remedy}"))
 }
 
 /// While the client tries to connect again by itself: what the last attempt said.
-fn away_fault(connection: &Connection) -> Fault {
+fn away_fault(connection: &Connection) -> JoinError {
     let last = connection.last_error.borrow().clone().unwrap_or_else(|| "the connection was lost".to_owned());
     let (reason, remedy) = words(&last.to_ascii_lowercase());
-    Fault::new(condition::BUS_CONNECTED, reason, format!("not connected to the broker: {last}; {remedy}"))
+    JoinError::new(condition::BUS_CONNECTED, reason, format!("not connected to the broker: {last}; {remedy}"))
 }
 
 /// Reason and remedy for what the client or the server said, in lower case.
@@ -208,8 +208,8 @@ async fn write_files(folder: &Path, identity: &Identity) -> io::Result<Files> {
 /// Says hello until the Manager accepts it.
 async fn open(
     connection: &Connection,
-    asker: &Asker,
-    teller: &Teller,
+    asker: &HelloClient,
+    reporter: &StatusReporter,
     gates: &Gates,
     shutdown: &Shutdown,
 ) -> Option<Session> {
@@ -226,19 +226,19 @@ async fn open(
                     clock.offset_ms = session.clock_offset_ms,
                     "session is open"
                 );
-                let mut story = Story::default();
-                crate::join::tell_clock(Some(session.clock_offset_ms), &mut story);
-                story.passed(
+                let mut conditions = ConditionSet::default();
+                crate::join::tell_clock(Some(session.clock_offset_ms), &mut conditions);
+                conditions.passed(
                     condition::BUS_CONNECTED,
                     "SessionOpen",
                     "connected to the broker, and the Manager answers",
                 );
-                tell(teller, &story).await;
+                tell(reporter, &conditions).await;
                 return Some(session);
             }
-            Some(Err(Refused { reason, message })) => Fault::new(condition::BUS_CONNECTED, reason, message),
+            Some(Err(Refused { reason, message })) => JoinError::new(condition::BUS_CONNECTED, reason, message),
         };
-        tell_fault(teller, gates, &fault).await;
+        tell_fault(reporter, gates, &fault).await;
         tokio::select! {
             () = shutdown.requested() => return None,
             () = tokio::time::sleep(wait.max(Duration::from_secs(1))) => {}
@@ -249,15 +249,15 @@ async fn open(
     None
 }
 
-async fn tell_fault(teller: &Teller, gates: &Gates, fault: &Fault) {
+async fn tell_fault(reporter: &StatusReporter, gates: &Gates, fault: &JoinError) {
     gates.set("session", Some(fault.message.clone()));
-    let mut story = Story::default();
-    story.stopped(fault);
-    tell(teller, &story).await;
+    let mut conditions = ConditionSet::default();
+    conditions.stopped(fault);
+    tell(reporter, &conditions).await;
 }
 
-async fn tell(teller: &Teller, story: &Story) {
-    if let Err(error) = teller.tell(story).await {
+async fn tell(reporter: &StatusReporter, conditions: &ConditionSet) {
+    if let Err(error) = reporter.tell(conditions).await {
         tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not write the condition BusConnected");
     }
 }

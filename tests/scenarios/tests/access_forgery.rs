@@ -113,7 +113,7 @@ async fn nonsense_is_kept_and_bounded(platform: &Platform, intruder: &Intruder) 
     }
     poll::until("the newest hundred to be kept", ORDER_MAX, || async {
         let sql =
-            "select count(*) || ' ' || count(*) filter (where convert_from(payload, 'UTF8') like '%:119}') from poison";
+            "select count(*) || ' ' || count(*) filter (where convert_from(payload, 'UTF8') like '%:119}') from dead_letters";
         let seen = platform.postgres.query("kubenova", sql)?;
         Ok(Step::when(seen.trim() == "100 1", (), seen))
     })

@@ -85,10 +85,10 @@ fn record(tenant: &str, name: &str, pods: i128) -> UsageRecord {
 
 /// Waits until so many messages of the cluster are kept with a reason that holds this.
 async fn kept(platform: &Platform, reason: &str, messages: u64) -> Result<()> {
-    let sql = format!("select count(*) from poison where reason like '%{reason}%'");
+    let sql = format!("select count(*) from dead_letters where reason like '%{reason}%'");
     poll::until(format!("{messages} messages kept because of {reason:?}"), SOON, || async {
         let count = platform.postgres.query("kubenova", &sql)?;
-        let all = platform.postgres.query("kubenova", "select reason from poison")?;
+        let all = platform.postgres.query("kubenova", "select reason from dead_letters")?;
         Ok(Step::when(count.trim() == messages.to_string(), (), all))
     })
     .await

@@ -117,13 +117,13 @@ pub struct Session {
     pub operator_version: String,
     /// Version of the API server.
     pub kubernetes_version: String,
-    /// Nodes at the last pulse.
+    /// Nodes at the last heartbeat.
     pub nodes: u32,
     /// The cluster's clock minus the Manager's.
     pub clock_offset_ms: String,
     /// When it was opened.
     pub opened_at: Timestamp,
-    /// The last pulse.
+    /// The last heartbeat.
     pub heard_at: Timestamp,
     /// Why the last hello was refused.
     #[serde(default, skip_serializing_if = "String::is_empty")]

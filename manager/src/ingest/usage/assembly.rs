@@ -1,7 +1,7 @@
 //! Chunks to windows. Bounded for each cluster: what does not fit is forgotten with its acknowledgers, so the server
 //! delivers it again.
 
-use super::check::Malformed;
+use super::check::InvalidUsage;
 use bytes::Bytes;
 use kubenova_bus::consume::Acknowledger;
 use kubenova_core::cluster::ClusterId;
@@ -39,7 +39,7 @@ pub struct Whole {
     pub manifest_signature: String,
     /// The bytes of all records.
     pub records: Vec<u8>,
-    /// The last chunk as it came, for a poison row.
+    /// The last chunk as it came, for a dead_letters row.
     pub payload: Bytes,
     /// All chunks' acknowledgers, of the newest delivery each.
     pub acknowledgers: Vec<Acknowledger>,
@@ -73,13 +73,13 @@ impl Assembly {
         chunk: UsageChunk,
         acknowledger: Acknowledger,
         payload: Bytes,
-    ) -> Result<Option<Whole>, Malformed> {
+    ) -> Result<Option<Whole>, InvalidUsage> {
         if chunk.count == 0
             || chunk.count > CHUNKS_MAX
             || chunk.index >= chunk.count
             || chunk.part.len() > CHUNK_BYTES_MAX
         {
-            return Err(Malformed::Chunk { index: chunk.index, count: chunk.count });
+            return Err(InvalidUsage::Chunk { index: chunk.index, count: chunk.count });
         }
         self.make_room(&key, chunk.part.len());
         if !self.partial.contains_key(&key) {
@@ -89,7 +89,7 @@ impl Assembly {
         if partial.count == 0 {
             partial.count = chunk.count;
         } else if partial.count != chunk.count {
-            return Err(Malformed::Chunk { index: chunk.index, count: chunk.count });
+            return Err(InvalidUsage::Chunk { index: chunk.index, count: chunk.count });
         }
         partial.bytes += chunk.part.len();
         if let Some((before, _)) = partial.parts.insert(chunk.index, (chunk.part, acknowledger)) {

@@ -24,7 +24,7 @@ const SKEW_MS: u64 = 2_000;
 
 /// Why a message can never be counted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
+pub enum InvalidUsage {
     /// The subject names no cluster and window.
     #[error("subject \"{0}\" names no cluster and window")]
     Subject(String),
@@ -88,8 +88,8 @@ pub struct Checked {
 ///
 /// # Errors
 /// When it is not of the form.
-pub fn signer(signature: &str) -> Result<&str, Malformed> {
-    signature.split_once(':').map(|(nkey, _)| nkey).filter(|nkey| !nkey.is_empty()).ok_or(Malformed::SignatureForm)
+pub fn signer(signature: &str) -> Result<&str, InvalidUsage> {
+    signature.split_once(':').map(|(nkey, _)| nkey).filter(|nkey| !nkey.is_empty()).ok_or(InvalidUsage::SignatureForm)
 }
 
 /// Checks a manifest's signature against the nkey it names. The caller has found that nkey among the enrolled ones, so
@@ -97,26 +97,27 @@ pub fn signer(signature: &str) -> Result<&str, Malformed> {
 ///
 /// # Errors
 /// When it does not fit.
-pub fn verify(manifest: &[u8], signature: &str) -> Result<(), Malformed> {
-    let (nkey, encoded) = signature.split_once(':').ok_or(Malformed::SignatureForm)?;
+pub fn verify(manifest: &[u8], signature: &str) -> Result<(), InvalidUsage> {
+    let (nkey, encoded) = signature.split_once(':').ok_or(InvalidUsage::SignatureForm)?;
     // An nkey's text: one byte that says what it is, 32 of key, two of checksum.
-    let bytes = BASE32_NOPAD.decode(nkey.as_bytes()).map_err(|_| Malformed::SignatureForm)?;
-    let key = bytes.get(1..33).filter(|_| bytes.len() == 35).ok_or(Malformed::SignatureForm)?;
+    let bytes = BASE32_NOPAD.decode(nkey.as_bytes()).map_err(|_| InvalidUsage::SignatureForm)?;
+    let key = bytes.get(1..33).filter(|_| bytes.len() == 35).ok_or(InvalidUsage::SignatureForm)?;
     let id = key_id(key);
     let header = format!("{id}:{encoded}");
     AcceptedKeys::new([(id, key.to_vec())])
         .verify(PayloadType::Usage, manifest, Some(&header))
-        .map_err(Malformed::Signature)
+        .map_err(InvalidUsage::Signature)
 }
 
 /// Checks a window whose signature is good.
 ///
 /// # Errors
 /// With the first thing that does not fit.
-pub fn check(whole: &Whole, now: Timestamp) -> Result<Checked, Malformed> {
-    let unreadable = |error: message::MessageError| Malformed::Unreadable(kubenova_runtime::telemetry::chain(&error));
+pub fn check(whole: &Whole, now: Timestamp) -> Result<Checked, InvalidUsage> {
+    let unreadable =
+        |error: message::MessageError| InvalidUsage::Unreadable(kubenova_runtime::telemetry::chain(&error));
     let manifest: UsageManifest = message::from_binary(&whole.manifest).map_err(unreadable)?;
-    let disagrees = |what| Err(Malformed::Disagrees(what));
+    let disagrees = |what| Err(InvalidUsage::Disagrees(what));
     if manifest.cluster_id != whole.key.cluster.as_str() || manifest.window != whole.key.window.to_string() {
         return disagrees("subject");
     }
@@ -128,14 +129,14 @@ pub fn check(whole: &Whole, now: Timestamp) -> Result<Checked, Malformed> {
     }
     let over_by = now.as_millisecond().saturating_sub(whole.key.window.end_ms());
     if SignedDuration::from_millis(over_by) < -AHEAD_MAX {
-        return Err(Malformed::Future);
+        return Err(InvalidUsage::Future);
     }
     let (start_ms, end_ms) = (whole.key.window.start_ms(), whole.key.window.end_ms());
     let outside = |gap: &UsageGap| gap.start_ms < start_ms || gap.end_ms > end_ms || gap.end_ms < gap.start_ms;
     if i64::try_from(manifest.coverage_ms).map_or(true, |covered| covered > end_ms - start_ms)
         || manifest.gaps.iter().any(outside)
     {
-        return Err(Malformed::Coverage);
+        return Err(InvalidUsage::Coverage);
     }
     let records: UsageRecords = message::from_binary(&whole.records).map_err(unreadable)?;
     if usize::try_from(manifest.record_count).ok() != Some(records.records.len()) {
@@ -182,20 +183,24 @@ fn gap(gap: &UsageGap) -> serde_json::Value {
 /// Highest level of any meter: an exabyte of memory. With it a quintillion windows still add up in 39 digits.
 const LEVEL_MAX: i128 = 1_000_000_000_000_000_000;
 
-fn rows(records: &[UsageRecord], length_ms: i64) -> Result<Vec<NewRow>, Malformed> {
+fn rows(records: &[UsageRecord], length_ms: i64) -> Result<Vec<NewRow>, InvalidUsage> {
     let mut seen = BTreeSet::new();
     records
         .iter()
         .map(|record| {
             let tenant = TenantId::parse(&record.tenant_id).filter(|tenant| seen.insert(tenant.0));
-            let name = TenantName::parse(&record.tenant_name).map_err(|_| Malformed::Name(record.tenant_id.clone()))?;
+            let name =
+                TenantName::parse(&record.tenant_name).map_err(|_| InvalidUsage::Name(record.tenant_id.clone()))?;
             let quantities = quantities(&record.tenant_id, &record.meters)?;
             let most = LEVEL_MAX * i128::from(length_ms);
             if let Some(meter) = Meter::ALL.into_iter().find(|meter| quantities[*meter as usize] > most) {
-                return Err(Malformed::Quantity { tenant: record.tenant_id.clone(), meter: meter.as_str().to_owned() });
+                return Err(InvalidUsage::Quantity {
+                    tenant: record.tenant_id.clone(),
+                    meter: meter.as_str().to_owned(),
+                });
             }
             Ok(NewRow {
-                tenant: tenant.ok_or_else(|| Malformed::Tenant(record.tenant_id.clone()))?,
+                tenant: tenant.ok_or_else(|| InvalidUsage::Tenant(record.tenant_id.clone()))?,
                 tenant_name: name.to_string(),
                 quantities,
                 payload_sha256: record_sha256(record),
@@ -205,8 +210,8 @@ fn rows(records: &[UsageRecord], length_ms: i64) -> Result<Vec<NewRow>, Malforme
 }
 
 /// Every known meter, none negative. A meter this release does not know is refused: it could not be billed.
-fn quantities(tenant: &str, meters: &BTreeMap<String, String>) -> Result<Quantities, Malformed> {
-    let bad = |meter: &str| Malformed::Quantity { tenant: tenant.to_owned(), meter: meter.to_owned() };
+fn quantities(tenant: &str, meters: &BTreeMap<String, String>) -> Result<Quantities, InvalidUsage> {
+    let bad = |meter: &str| InvalidUsage::Quantity { tenant: tenant.to_owned(), meter: meter.to_owned() };
     if let Some(unknown) = meters.keys().find(|name| Meter::parse(name).is_none()) {
         return Err(bad(unknown));
     }
@@ -222,7 +227,7 @@ fn quantities(tenant: &str, meters: &BTreeMap<String, String>) -> Result<Quantit
     Ok(quantities)
 }
 
-fn total_texts(manifest: &UsageManifest) -> Result<Quantities, Malformed> {
+fn total_texts(manifest: &UsageManifest) -> Result<Quantities, InvalidUsage> {
     quantities("total", &manifest.totals)
 }
 
@@ -328,35 +333,38 @@ mod tests {
 
     #[test]
     fn whatever_does_not_fit_is_refused() {
-        let cases: [(Whole, Malformed); 8] = [
-            (whole(&[], |manifest| manifest.cluster_id = "c1".into()), Malformed::Disagrees("subject")),
-            (whole(&[], |manifest| manifest.window = "w0-3600".into()), Malformed::Disagrees("subject")),
-            (whole(&[record(1, 5)], |manifest| manifest.record_count = 2), Malformed::Disagrees("count of records")),
-            (whole(&[record(1, 5)], |manifest| manifest.totals = record(0, 6).meters), Malformed::Disagrees("totals")),
-            (whole(&[], |manifest| manifest.records_sha256 = "00".into()), Malformed::Disagrees("records")),
-            (whole(&[record(1, 5), record(1, 5)], |_| {}), Malformed::Tenant(uuid::Uuid::from_u128(1).to_string())),
+        let cases: [(Whole, InvalidUsage); 8] = [
+            (whole(&[], |manifest| manifest.cluster_id = "c1".into()), InvalidUsage::Disagrees("subject")),
+            (whole(&[], |manifest| manifest.window = "w0-3600".into()), InvalidUsage::Disagrees("subject")),
+            (whole(&[record(1, 5)], |manifest| manifest.record_count = 2), InvalidUsage::Disagrees("count of records")),
+            (
+                whole(&[record(1, 5)], |manifest| manifest.totals = record(0, 6).meters),
+                InvalidUsage::Disagrees("totals"),
+            ),
+            (whole(&[], |manifest| manifest.records_sha256 = "00".into()), InvalidUsage::Disagrees("records")),
+            (whole(&[record(1, 5), record(1, 5)], |_| {}), InvalidUsage::Tenant(uuid::Uuid::from_u128(1).to_string())),
             (
                 whole(&[record(1, -5)], |_| {}),
-                Malformed::Quantity { tenant: uuid::Uuid::from_u128(1).to_string(), meter: "podCountMs".into() },
+                InvalidUsage::Quantity { tenant: uuid::Uuid::from_u128(1).to_string(), meter: "podCountMs".into() },
             ),
             (
                 whole(&[], |manifest| manifest.revision = 1),
-                Malformed::Disagrees("sender: an operator makes revision 0 only"),
+                InvalidUsage::Disagrees("sender: an operator makes revision 0 only"),
             ),
         ];
         for (whole, expected) in cases {
             assert_eq!(check(&whole, now()), Err(expected));
         }
-        assert_eq!(check(&whole(&[], |_| {}), Timestamp::from_second(6000).unwrap()), Err(Malformed::Future));
-        assert_eq!(check(&whole(&[], |manifest| manifest.coverage_ms += 1), now()), Err(Malformed::Coverage));
+        assert_eq!(check(&whole(&[], |_| {}), Timestamp::from_second(6000).unwrap()), Err(InvalidUsage::Future));
+        assert_eq!(check(&whole(&[], |manifest| manifest.coverage_ms += 1), now()), Err(InvalidUsage::Coverage));
         let gap = UsageGap { start_ms: 0, end_ms: 3_601_000, ..UsageGap::default() };
         let outside = whole(&[], |manifest| manifest.gaps.push(gap.clone()));
-        assert_eq!(check(&outside, now()), Err(Malformed::Coverage));
+        assert_eq!(check(&outside, now()), Err(InvalidUsage::Coverage));
         let exabytes = whole(&[record(1, LEVEL_MAX * 3_600_001)], |_| {});
-        assert!(matches!(check(&exabytes, now()), Err(Malformed::Quantity { .. })));
+        assert!(matches!(check(&exabytes, now()), Err(InvalidUsage::Quantity { .. })));
         let mut nameless = record(1, 5);
         nameless.tenant_name = "a\0b".into();
-        assert!(matches!(check(&whole(&[nameless], |_| {}), now()), Err(Malformed::Name(_))));
+        assert!(matches!(check(&whole(&[nameless], |_| {}), now()), Err(InvalidUsage::Name(_))));
     }
 
     #[test]
@@ -370,8 +378,8 @@ mod tests {
         let signature = format!("{nkey}:{}", header.split_once(':').unwrap().1);
         assert_eq!(signer(&signature), Ok(nkey.as_str()));
         assert_eq!(verify(b"m", &signature), Ok(()));
-        assert!(matches!(verify(b"n", &signature), Err(Malformed::Signature(_))));
-        assert_eq!(verify(b"m", &format!("UABC:{}", BASE64.encode(b"x"))), Err(Malformed::SignatureForm));
-        assert_eq!(signer("x"), Err(Malformed::SignatureForm));
+        assert!(matches!(verify(b"n", &signature), Err(InvalidUsage::Signature(_))));
+        assert_eq!(verify(b"m", &format!("UABC:{}", BASE64.encode(b"x"))), Err(InvalidUsage::SignatureForm));
+        assert_eq!(signer("x"), Err(InvalidUsage::SignatureForm));
     }
 }

@@ -18,7 +18,7 @@ const APPLICATION_API: &str = "core.oam.dev/v1beta1";
 
 /// A change as a cluster hears it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
+pub struct EncodedChange {
     /// What to do.
     pub kind: CommandKind,
     /// With what.
@@ -29,25 +29,29 @@ pub struct Order {
 
 /// The order that carries a change.
 #[must_use]
-pub fn encode(change: &Change) -> Order {
+pub fn encode(change: &Change) -> EncodedChange {
     match change {
-        Change::ClusterConfig { components, .. } => Order {
+        Change::ClusterConfig { components, .. } => EncodedChange {
             kind: CommandKind::ApplyClusterConfig,
             key: ObjectKey::ClusterConfig,
             document: cluster_config(components),
         },
-        Change::Tenant(tenant) => {
-            Order { kind: CommandKind::ApplyTenant, key: tenant_key(tenant.id), document: tenant_document(tenant) }
-        }
-        Change::TenantDeleted { id, name, .. } => {
-            Order { kind: CommandKind::DeleteTenant, key: tenant_key(*id), document: tenant_reference(*id, name) }
-        }
-        Change::Application { tenant, application } => Order {
+        Change::Tenant(tenant) => EncodedChange {
+            kind: CommandKind::ApplyTenant,
+            key: tenant_key(tenant.id),
+            document: tenant_document(tenant),
+        },
+        Change::TenantDeleted { id, name, .. } => EncodedChange {
+            kind: CommandKind::DeleteTenant,
+            key: tenant_key(*id),
+            document: tenant_reference(*id, name),
+        },
+        Change::Application { tenant, application } => EncodedChange {
             kind: CommandKind::ApplyApplication,
             key: application_key(application),
             document: application_document(tenant, application, true),
         },
-        Change::ApplicationDeleted { tenant, application } => Order {
+        Change::ApplicationDeleted { tenant, application } => EncodedChange {
             kind: CommandKind::DeleteApplication,
             key: application_key(application),
             document: application_document(tenant, application, false),
@@ -209,15 +213,15 @@ mod tests {
         }
     }
 
-    fn read(order: &Order) -> Value {
-        serde_json::from_str(&order.document).unwrap()
+    fn read(encoded: &EncodedChange) -> Value {
+        serde_json::from_str(&encoded.document).unwrap()
     }
 
     #[test]
     fn a_tenant_is_keyed_by_id_and_named_by_name() {
-        let order = encode(&Change::Tenant(tenant()));
-        assert_eq!(order.key.to_string(), "tenant/00000000-0000-0000-0000-000000000001");
-        let document = read(&order);
+        let encoded = encode(&Change::Tenant(tenant()));
+        assert_eq!(encoded.key.to_string(), "tenant/00000000-0000-0000-0000-000000000001");
+        let document = read(&encoded);
         assert_eq!(document["metadata"]["name"], "acme");
         assert_eq!(document["spec"]["tenantId"], "00000000-0000-0000-0000-000000000001");
         assert_eq!(document["spec"]["quota"], json!({"cpu": "8", "memory": "16Gi", "pods": 50}));
@@ -226,9 +230,9 @@ mod tests {
 
     #[test]
     fn an_application_keeps_its_spec_to_the_byte_and_gets_our_labels() {
-        let order = encode(&Change::Application { tenant: tenant().name, application: application() });
-        assert!(order.document.ends_with(r#","spec":{"components":[{"weight":1.10}]}}"#), "{}", order.document);
-        let metadata = read(&order)["metadata"].clone();
+        let encoded = encode(&Change::Application { tenant: tenant().name, application: application() });
+        assert!(encoded.document.ends_with(r#","spec":{"components":[{"weight":1.10}]}}"#), "{}", encoded.document);
+        let metadata = read(&encoded)["metadata"].clone();
         assert_eq!(metadata["namespace"], "acme-apps");
         assert_eq!(metadata["labels"]["kubenova.io/project"], "acme");
         assert_eq!(metadata["labels"]["team"], "web");
@@ -237,11 +241,11 @@ mod tests {
 
     #[test]
     fn a_delete_carries_the_reference_alone() {
-        let order = encode(&Change::ApplicationDeleted { tenant: tenant().name, application: application() });
-        assert_eq!(order.kind, CommandKind::DeleteApplication);
-        assert!(read(&order).get("spec").is_none());
-        let order = encode(&Change::TenantDeleted { id: tenant().id, name: tenant().name, generation: 2 });
-        assert_eq!(read(&order)["metadata"]["name"], "acme");
+        let encoded = encode(&Change::ApplicationDeleted { tenant: tenant().name, application: application() });
+        assert_eq!(encoded.kind, CommandKind::DeleteApplication);
+        assert!(read(&encoded).get("spec").is_none());
+        let encoded = encode(&Change::TenantDeleted { id: tenant().id, name: tenant().name, generation: 2 });
+        assert_eq!(read(&encoded)["metadata"]["name"], "acme");
     }
 
     #[test]
@@ -254,8 +258,8 @@ mod tests {
         let value = components_to_json(&components);
         assert_eq!(components_from_json(&value), components);
         assert!(value["kubevela"].get("version").is_none());
-        let order = encode(&Change::ClusterConfig { components, generation: 1 });
-        assert_eq!(read(&order)["spec"]["components"], value);
-        assert_eq!(order.key.to_string(), "cluster-config/default");
+        let encoded = encode(&Change::ClusterConfig { components, generation: 1 });
+        assert_eq!(read(&encoded)["spec"]["components"], value);
+        assert_eq!(encoded.key.to_string(), "cluster-config/default");
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The Operator is its administrator; the roles it may bind are ours; the hooks that would freeze every pod of the
 //! cluster when Capsule is away are off (quotas are native ones); its client limits are lifted, because its webhooks
-//! read the settings anew each time and 20 requests a second make every write of a tenant take up to 850 ms.
+//! read the settings again each time and 20 requests a second make every write of a tenant take up to 850 ms.
 
 use super::{Component, Settings, certificate::Certificate};
 use serde_json::{Value, json};

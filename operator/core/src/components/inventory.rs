@@ -1,6 +1,6 @@
 //! What was applied for a component, so that what a newer chart no longer has can be removed.
 //!
-//! Pruning removes single leftovers, never a component: switching one off removes nothing. CRDs, namespaces and
+//! Pruning removes single orphans, never a component: switching one off removes nothing. CRDs, namespaces and
 //! Capsule's settings are never pruned: with a CRD go all its objects.
 
 use super::object::Key;
@@ -31,7 +31,7 @@ pub fn union(old: &[String], new: &[String]) -> Vec<String> {
 
 /// What the old inventory has, the new one lacks, and may be removed. Lines nobody can read are left alone.
 #[must_use]
-pub fn leftovers(old: &[String], new: &[String]) -> Vec<Key> {
+pub fn orphans(old: &[String], new: &[String]) -> Vec<Key> {
     let new: Vec<Key> = new.iter().filter_map(|line| line.parse().ok()).collect();
     old.iter()
         .filter_map(|line| line.parse::<Key>().ok())
@@ -52,16 +52,16 @@ mod tests {
     fn what_a_newer_chart_lacks_is_left_over() {
         let old = inventory(&["/v1/ConfigMap/n/a", "/v1/ConfigMap/n/b", "apps/v1/Deployment/n/d"]);
         let new = inventory(&["/v1/ConfigMap/n/a", "apps/v1/Deployment/n/d"]);
-        let left: Vec<String> = leftovers(&old, &new).iter().map(ToString::to_string).collect();
+        let left: Vec<String> = orphans(&old, &new).iter().map(ToString::to_string).collect();
         assert_eq!(left, ["/v1/ConfigMap/n/b"]);
-        assert!(leftovers(&new, &old).is_empty());
+        assert!(orphans(&new, &old).is_empty());
     }
 
     #[test]
     fn a_new_version_of_a_kind_is_not_a_leftover() {
         let old = inventory(&["policy/v1beta1/PodDisruptionBudget/n/p"]);
         let new = inventory(&["policy/v1/PodDisruptionBudget/n/p"]);
-        assert!(leftovers(&old, &new).is_empty());
+        assert!(orphans(&old, &new).is_empty());
     }
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
             "capsule.clastix.io/v1beta2/CapsuleConfiguration//default",
             "not a key",
         ]);
-        assert!(leftovers(&old, &[]).is_empty());
+        assert!(orphans(&old, &[]).is_empty());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use super::{
     Levels,
-    observed::{Sighting, TenantRef},
+    observed::{Observation, TenantRef},
     pod_requests::pod_requests,
     quantity::QuantityError,
 };
@@ -17,7 +17,7 @@ use kubenova_schema::meters::Meter;
 ///
 /// # Errors
 /// When a quantity in it cannot be read.
-pub fn pod(pod: &Pod) -> Result<Sighting, QuantityError> {
+pub fn pod(pod: &Pod) -> Result<Observation, QuantityError> {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default();
     let levels = if matches!(phase, "Succeeded" | "Failed") {
         Levels::ZERO
@@ -34,13 +34,13 @@ pub fn pod(pod: &Pod) -> Result<Sighting, QuantityError> {
 
 /// A KubeVela Application as the meters see it.
 #[must_use]
-pub fn application(metadata: &ObjectMeta) -> Sighting {
+pub fn application(metadata: &ObjectMeta) -> Observation {
     sighting(metadata, Levels::only(Meter::Applications, 1))
 }
 
 /// A namespace as the meters see it: it also says whose pods and Applications are in it.
 #[must_use]
-pub fn namespace(metadata: &ObjectMeta) -> Sighting {
+pub fn namespace(metadata: &ObjectMeta) -> Observation {
     let label =
         |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).filter(|text| !text.is_empty());
     let mut sighting = sighting(metadata, Levels::only(Meter::Namespaces, 1));
@@ -50,8 +50,8 @@ pub fn namespace(metadata: &ObjectMeta) -> Sighting {
     sighting
 }
 
-fn sighting(metadata: &ObjectMeta, levels: Levels) -> Sighting {
-    Sighting {
+fn sighting(metadata: &ObjectMeta, levels: Levels) -> Observation {
+    Observation {
         uid: metadata.uid.clone().unwrap_or_default(),
         namespace: metadata.namespace.clone().unwrap_or_default(),
         resource_version: resource_version(metadata),
@@ -79,7 +79,7 @@ fn counted_until_ms(metadata: &ObjectMeta) -> Option<i64> {
 mod tests {
     use super::*;
 
-    fn sighted(phase: &str, deletion: Option<&str>) -> Sighting {
+    fn sighted(phase: &str, deletion: Option<&str>) -> Observation {
         let mut json = serde_json::json!({
             "metadata": {"uid": "u", "namespace": "n", "resourceVersion": "42", "creationTimestamp": "2026-01-01T00:00:00Z"},
             "spec": {"containers": [{"name": "a", "resources": {"requests": {"cpu": "1", "memory": "2"}}}]},

@@ -7,7 +7,7 @@
 use super::{
     Levels,
     gap::{Gap, GapReason},
-    observed::{Observed, Sighting, Source, When},
+    observed::{Observation, Observed, Source, When},
     step_function::{Cause, Step},
     window::OpenWindows,
 };
@@ -23,14 +23,14 @@ pub struct Listing {
     /// The list's version.
     pub position: Option<u64>,
     /// Its objects.
-    pub sightings: Vec<Sighting>,
+    pub sightings: Vec<Observation>,
 }
 
 /// What a watch says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// An object is there, new or changed.
-    Put(Sighting),
+    Put(Observation),
     /// An object is gone, as of a version.
     Removed {
         /// Its UID.
@@ -167,7 +167,7 @@ impl Engine {
     }
 
     /// Takes in what a watch says.
-    pub fn heard(&mut self, source: Source, change: Change, received_ms: i64) {
+    pub fn observe(&mut self, source: Source, change: Change, received_ms: i64) {
         self.advance(received_ms);
         let version = match &change {
             Change::Put(sighting) => sighting.resource_version,
@@ -192,7 +192,7 @@ impl Engine {
         }
     }
 
-    /// A source was listed anew because its history was gone, or its kind came or went.
+    /// A source was listed again because its history was gone, or its kind came or went.
     pub fn relisted(
         &mut self,
         source: Source,
@@ -348,8 +348,8 @@ mod tests {
     use crate::metering::observed::TenantRef;
     use proptest::prelude::*;
 
-    fn namespace(uid: &str, name: &str, tenant: Option<&str>, created_ms: i64, version: u64) -> Sighting {
-        Sighting {
+    fn namespace(uid: &str, name: &str, tenant: Option<&str>, created_ms: i64, version: u64) -> Observation {
+        Observation {
             uid: uid.into(),
             namespace: name.into(),
             resource_version: version,
@@ -360,8 +360,8 @@ mod tests {
         }
     }
 
-    fn pod(uid: &str, namespace: &str, cpu: i128, created_ms: i64, version: u64) -> Sighting {
-        Sighting {
+    fn pod(uid: &str, namespace: &str, cpu: i128, created_ms: i64, version: u64) -> Observation {
+        Observation {
             uid: uid.into(),
             namespace: namespace.into(),
             resource_version: version,
@@ -387,8 +387,8 @@ mod tests {
     #[test]
     fn a_pod_counts_from_creation_to_the_event_of_its_end() {
         let mut engine = started(10_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "acme-apps", 500, 12_000, 2)), 12_345);
-        engine.heard(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 3 }, 15_500);
+        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 500, 12_000, 2)), 12_345);
+        engine.observe(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 3 }, 15_500);
         assert_eq!(sum(&engine, 0, Meter::CpuRequests), 500 * 3_500);
         assert_eq!(sum(&engine, 0, Meter::Pods), 3_500);
         assert_eq!(sum(&engine, 0, Meter::Namespaces), 10_000);
@@ -397,9 +397,9 @@ mod tests {
     #[test]
     fn a_pod_heard_before_its_namespace_counts_from_its_creation() {
         let mut engine = started(10_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "late-apps", 1, 12_000, 2)), 12_100);
+        engine.observe(Source::Pods, Change::Put(pod("p", "late-apps", 1, 12_000, 2)), 12_100);
         assert_eq!(sum(&engine, 0, Meter::Pods), 0);
-        engine.heard(Source::Namespaces, Change::Put(namespace("m", "late-apps", Some("t"), 11_000, 3)), 12_200);
+        engine.observe(Source::Namespaces, Change::Put(namespace("m", "late-apps", Some("t"), 11_000, 3)), 12_200);
         assert_eq!(sum(&engine, 0, Meter::Pods), 8_000);
         assert_eq!(sum(&engine, 0, Meter::Namespaces), 10_000 + 9_000);
     }
@@ -407,11 +407,11 @@ mod tests {
     #[test]
     fn a_label_given_later_counts_from_then() {
         let mut engine = started(10_000);
-        engine.heard(Source::Namespaces, Change::Put(namespace("m", "x", None, 11_000, 2)), 11_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "x", 1, 11_000, 3)), 11_000);
-        engine.heard(Source::Namespaces, Change::Put(namespace("m", "x", Some("t"), 11_000, 4)), 15_000);
+        engine.observe(Source::Namespaces, Change::Put(namespace("m", "x", None, 11_000, 2)), 11_000);
+        engine.observe(Source::Pods, Change::Put(pod("p", "x", 1, 11_000, 3)), 11_000);
+        engine.observe(Source::Namespaces, Change::Put(namespace("m", "x", Some("t"), 11_000, 4)), 15_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 5_000);
-        engine.heard(Source::Namespaces, Change::Put(namespace("m", "x", Some("other"), 11_000, 5)), 16_000);
+        engine.observe(Source::Namespaces, Change::Put(namespace("m", "x", Some("other"), 11_000, 5)), 16_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 1_000);
         assert_eq!(engine.windows.open[0].sums["other"].get(Meter::Pods), 4_000);
     }
@@ -419,25 +419,25 @@ mod tests {
     #[test]
     fn a_late_event_counts_in_the_window_that_is_over_but_open() {
         let mut engine = started(10_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 19_000, 2)), 20_300);
+        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 19_000, 2)), 20_300);
         assert_eq!((sum(&engine, 0, Meter::Pods), sum(&engine, 1, Meter::Pods)), (1_000, 10_000));
         assert_eq!(engine.due().map(|window| window.start), Some(10));
         engine.forget(engine.due().unwrap(), "h");
         assert_eq!(engine.due(), None);
-        engine.heard(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 19_000, 3)), 20_400);
+        engine.observe(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 19_000, 3)), 20_400);
         assert_eq!(sum(&engine, 0, Meter::Pods), 20_000, "clipped to the oldest open window");
     }
 
     #[test]
     fn a_pod_past_its_grace_stops_counting_by_itself() {
         let mut engine = started(10_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 10_000, 2)), 10_000);
+        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 10_000, 2)), 10_000);
         let mut going = pod("p", "acme-apps", 1, 10_000, 3);
         going.until_ms = Some(14_000);
-        engine.heard(Source::Pods, Change::Put(going), 11_000);
+        engine.observe(Source::Pods, Change::Put(going), 11_000);
         engine.advance(18_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 4_000);
-        engine.heard(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 4 }, 19_000);
+        engine.observe(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 4 }, 19_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 4_000);
     }
 
@@ -447,7 +447,7 @@ mod tests {
         let gap = engine.gaps[0].within(engine.windows.open[0].window).unwrap();
         assert_eq!((gap.reason.as_str(), gap.start_ms, gap.end_ms), ("FirstStart", 10_000, 14_000));
         assert!(gap.bound.is_empty());
-        engine.heard(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 1_000, 2)), 15_000);
+        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 1_000, 2)), 15_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 10_000, "it existed before the window");
     }
 
@@ -464,7 +464,7 @@ mod tests {
         restored
     }
 
-    fn at(position: u64, sightings: Vec<Sighting>) -> Listing {
+    fn at(position: u64, sightings: Vec<Observation>) -> Listing {
         Listing { position: Some(position), sightings }
     }
 
@@ -472,27 +472,27 @@ mod tests {
     fn a_restart_with_history_dates_what_happened_at_the_checkpoint_and_says_so() {
         let mut engine = started(10_000);
         let first = pod("p", "acme-apps", 1, 11_000, 2);
-        engine.heard(Source::Pods, Change::Put(first.clone()), 11_000);
+        engine.observe(Source::Pods, Change::Put(first.clone()), 11_000);
         engine.advance(13_000);
         let namespaces = at(1, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
         let exact = Beginning::Exact { targets: [9, 9, 0] };
         let mut engine = restart(&engine, [namespaces, at(2, vec![first]), Listing::default()], exact, None, 17_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 9_000, "nothing changed yet");
-        engine.heard(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 15_000, 5)), 17_000);
-        engine.heard(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 6 }, 17_000);
+        engine.observe(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 15_000, 5)), 17_000);
+        engine.observe(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 6 }, 17_000);
         engine.all_current(17_500);
         assert_eq!(sum(&engine, 0, Meter::Pods), 2_000 + 5_000);
         let gap = engine.gaps.last().unwrap().within(engine.windows.open[0].window).unwrap();
         assert_eq!((gap.reason.as_str(), gap.start_ms, gap.end_ms), ("OperatorRestarted", 13_000, 17_500));
         assert_eq!(gap.bound["podCountMs"], "4000");
-        engine.heard(Source::Pods, Change::Removed { uid: "q".into(), resource_version: 10 }, 18_000);
+        engine.observe(Source::Pods, Change::Removed { uid: "q".into(), resource_version: 10 }, 18_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 2_000 + 3_000, "live again");
     }
 
     #[test]
     fn a_restart_without_history_ends_what_vanished_at_the_checkpoint_bounded_by_quota() {
         let mut engine = started(10_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "acme-apps", 100, 11_000, 2)), 11_000);
+        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 100, 11_000, 2)), 11_000);
         engine.advance(13_000);
         let namespaces = at(90, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
         let pods = at(90, vec![pod("q", "acme-apps", 100, 16_000, 80)]);
@@ -524,7 +524,7 @@ mod tests {
     fn a_restart_over_window_edges_goes_on_with_the_levels() {
         let mut engine = started(10_000);
         let first = pod("p", "acme-apps", 1, 11_000, 2);
-        engine.heard(Source::Pods, Change::Put(first.clone()), 11_000);
+        engine.observe(Source::Pods, Change::Put(first.clone()), 11_000);
         let namespaces = at(1, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
         let exact = Beginning::Exact { targets: [9, 9, 0] };
         let engine = restart(&engine, [namespaces, at(2, vec![first]), Listing::default()], exact, None, 35_000);
@@ -535,7 +535,7 @@ mod tests {
     #[test]
     fn a_kind_that_comes_and_goes_is_no_gap() {
         let mut engine = started(10_000);
-        let app = |uid: &str| Sighting {
+        let app = |uid: &str| Observation {
             levels: Levels::only(Meter::Applications, 1),
             ..pod(uid, "acme-apps", 0, 12_000, 5)
         };
@@ -550,7 +550,7 @@ mod tests {
     #[test]
     fn a_watch_that_lost_its_history_dates_what_vanished_at_its_last_moment() {
         let mut engine = started(10_000);
-        engine.heard(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 11_000, 2)), 11_000);
+        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 11_000, 2)), 11_000);
         engine.relisted(Source::Pods, at(50, vec![]), 13_000, None, 16_000);
         assert_eq!(sum(&engine, 0, Meter::Pods), 2_000);
         assert!(engine.has_open_gap());
@@ -585,7 +585,7 @@ mod tests {
         ) {
             let mut engine = started(0);
             let mut model: Vec<(i64, i128)> = Vec::new();
-            let mut alive: BTreeMap<usize, (Sighting, i128)> = BTreeMap::new();
+            let mut alive: BTreeMap<usize, (Observation, i128)> = BTreeMap::new();
             let mut version = 10;
             for (count, (at_ms, index, what)) in events(&lives).into_iter().enumerate() {
                 version += 1;
@@ -595,13 +595,13 @@ mod tests {
                 if what == 2 {
                     let (_, level) = alive.remove(&index).unwrap();
                     model.push((at_ms, -level));
-                    engine.heard(Source::Pods, Change::Removed { uid, resource_version: version }, at_ms);
+                    engine.observe(Source::Pods, Change::Removed { uid, resource_version: version }, at_ms);
                 } else {
                     let level = if what == 0 { cpu } else { resized };
                     let sighting = pod(&uid, "acme-apps", level, created_ms, version);
                     let before = alive.insert(index, (sighting.clone(), level)).map_or(0, |(_, level)| level);
                     model.push((if what == 0 { created_ms } else { at_ms }, level - before));
-                    engine.heard(Source::Pods, Change::Put(sighting), at_ms);
+                    engine.observe(Source::Pods, Change::Put(sighting), at_ms);
                 }
                 if count == restart_at {
                     let namespaces = at(1, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);

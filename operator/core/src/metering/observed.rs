@@ -46,7 +46,7 @@ pub struct TenantRef {
 
 /// One object as listed or watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sighting {
+pub struct Observation {
     /// Its UID.
     pub uid: String,
     /// The namespace it is in; for a namespace its own name.
@@ -102,7 +102,7 @@ pub struct Observed {
 
 impl Observed {
     /// Takes an object in, new or changed.
-    pub fn put(&mut self, source: Source, sighting: Sighting, when: When) -> Vec<Step> {
+    pub fn put(&mut self, source: Source, sighting: Observation, when: When) -> Vec<Step> {
         let mut steps = Vec::new();
         if sighting.uid.is_empty() {
             return steps;
@@ -155,8 +155,8 @@ impl Observed {
         steps
     }
 
-    /// A source was listed anew: what is not in the list is gone.
-    pub fn replace(&mut self, source: Source, sightings: Vec<Sighting>, when: When) -> Vec<Step> {
+    /// A source was listed again: what is not in the list is gone.
+    pub fn replace(&mut self, source: Source, sightings: Vec<Observation>, when: When) -> Vec<Step> {
         let listed: HashSet<&str> = sightings.iter().map(|sighting| sighting.uid.as_str()).collect();
         let gone: Vec<String> = self
             .objects
@@ -210,7 +210,7 @@ impl Observed {
     }
 
     /// A namespace says whose it is.
-    fn assign(&mut self, namespace: &Sighting, when: When, steps: &mut Vec<Step>) {
+    fn assign(&mut self, namespace: &Observation, when: When, steps: &mut Vec<Step>) {
         let before = self.namespaces.get(&namespace.namespace);
         let same = match (before, &namespace.tenant) {
             (Some(Some(before)), Some(now)) => before.id == now.id,

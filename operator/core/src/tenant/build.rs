@@ -183,7 +183,7 @@ pub fn limits(wanted: &Wanted) -> Vec<Value> {
         object(
             "networking.k8s.io/v1",
             "NetworkPolicy",
-            "kubenova-walls",
+            "kubenova-isolation",
             &apps,
             json!({
                 "podSelector": {},

@@ -19,7 +19,7 @@ pub struct Remains {
     /// KubeVela's trackers of them.
     pub trackers: Vec<String>,
     /// Objects labelled as an Application's, `<Kind>/<name>`.
-    pub leftovers: Vec<String>,
+    pub orphans: Vec<String>,
     /// Services of type LoadBalancer.
     pub balancers: Vec<String>,
     /// PersistentVolumeClaims.
@@ -74,7 +74,7 @@ const fn next_inside(remains: &Remains) -> Step {
         Step::DeleteApplications
     } else if !remains.trackers.is_empty() {
         Step::AwaitTrackers
-    } else if !remains.leftovers.is_empty() {
+    } else if !remains.orphans.is_empty() {
         Step::DeleteLeftovers
     } else if !remains.balancers.is_empty() || !remains.claims.is_empty() {
         Step::DeleteOutside
@@ -103,7 +103,7 @@ pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
             ("TrackersRemain", list("KubeVela still removes what applications made", &remains.trackers))
         }
         Step::DeleteLeftovers => {
-            ("LeftoversRemain", list("waiting for what applications left behind", &remains.leftovers))
+            ("LeftoversRemain", list("waiting for what applications left behind", &remains.orphans))
         }
         Step::DeleteOutside => {
             let both: Vec<String> = remains
@@ -139,7 +139,7 @@ mod tests {
             prevent_deletion: true,
             applications: one(),
             trackers: one(),
-            leftovers: one(),
+            orphans: one(),
             balancers: one(),
             claims: one(),
             namespaces: one(),
@@ -155,7 +155,7 @@ mod tests {
                 Step::Uncordon => remains.cordoned = false,
                 Step::DeleteApplications => remains.applications.clear(),
                 Step::AwaitTrackers => remains.trackers.clear(),
-                Step::DeleteLeftovers => remains.leftovers.clear(),
+                Step::DeleteLeftovers => remains.orphans.clear(),
                 Step::DeleteOutside => {
                     remains.balancers.clear();
                     remains.claims.clear();

@@ -1,8 +1,8 @@
-//! Applications: their status back onto the board. KubeVela makes them true; nothing is written here.
+//! Applications: their status back onto the status_cache. KubeVela makes them true; nothing is written here.
 
 pub mod observe;
 
-use super::{leftovers::NAME_LABEL, work};
+use super::{orphans::NAME_LABEL, work};
 use crate::{
     apiserver::{self, kinds, verbs, watch},
     context::Context,
@@ -40,12 +40,12 @@ pub async fn run(ctx: Context) {
     work::run(calls, &ctx.shutdown, |name| {
         let tenant_id = known.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
         let ctx = &ctx;
-        async move { pass(ctx, &name, tenant_id?).await }
+        async move { reconcile(ctx, &name, tenant_id?).await }
     })
     .await;
 }
 
-async fn pass(ctx: &Context, path: &str, tenant_id: String) -> Option<Duration> {
+async fn reconcile(ctx: &Context, path: &str, tenant_id: String) -> Option<Duration> {
     let (namespace, name) = path.split_once('/')?;
     match look(ctx, namespace, name, &tenant_id).await {
         Ok(true) => Some(INTERVAL),
@@ -61,11 +61,11 @@ async fn look(ctx: &Context, namespace: &str, name: &str, tenant_id: &str) -> Re
     let api = kinds::namespaced(&ctx.apiserver.client(), "core.oam.dev", "v1beta1", "Application", namespace);
     let Some(live) = verbs::get(&api, name).await? else {
         let key = ObjectKey::Application { tenant_id: tenant_id.to_owned(), name: name.to_owned() };
-        ctx.board.remove(&key.to_string());
+        ctx.status_cache.remove(&key.to_string());
         return Ok(false);
     };
     if let Some(status) = observe::one(ctx, &live).await? {
-        ctx.board.put(status);
+        ctx.status_cache.put(status);
     }
     Ok(true)
 }

@@ -3,7 +3,7 @@
 use crate::{
     apiserver::{self, kinds, verbs},
     context::Context,
-    controllers::leftovers::NAME_LABEL,
+    controllers::orphans::NAME_LABEL,
 };
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt as _, core::DynamicObject};

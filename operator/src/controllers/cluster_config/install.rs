@@ -1,11 +1,11 @@
 //! One component: is it allowed, is it ours, what does it render to, and applying that in waves.
 
-use super::{Ctx, authority::Authority, chart, report};
+use super::{InstallContext, authority::Authority, chart, report};
 use crate::apiserver::{self, dynamic, error::chain, verbs};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::ClusterRole};
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
-use kubenova_crds::{cluster_config::NovaClusterConfig, conditions::Truth, labels::FOR_COMPONENT};
+use kubenova_crds::{cluster_config::NovaClusterConfig, conditions::ConditionStatus, labels::FOR_COMPONENT};
 use kubenova_operator_core::components::{
     self, Component, Plan, Settings, capsule_proxy, inventory,
     object::Key,
@@ -37,9 +37,9 @@ const ATTEMPTS: u32 = 20;
 /// What the passes of this process applied, and what state that left: an object that still stands in that state need
 /// not be applied again. Applying an unchanged CRD costs the API server 0.3 s, all of them together seven.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<Key, (u64, String)>>);
+pub struct ApplyCache(Mutex<HashMap<Key, (u64, String)>>);
 
-impl Memory {
+impl ApplyCache {
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, (u64, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -88,16 +88,18 @@ impl Outcome {
     }
 
     /// Status, reason and sentence of the condition.
-    pub(super) fn words(&self, component: Component) -> (Truth, &'static str, String) {
+    pub(super) fn words(&self, component: Component) -> (ConditionStatus, &'static str, String) {
         let title = component.title();
         match self {
             Self::Disabled => {
                 let message =
                     format!("{title} is off in spec.components.{}; nothing was removed", component.spec_key());
-                (Truth::True, "Disabled", message)
+                (ConditionStatus::True, "Disabled", message)
             }
-            Self::Ready { version, .. } => (Truth::True, "Available", format!("{title} {version} is available")),
-            Self::NotReady { reason, message } => (Truth::False, reason, message.clone()),
+            Self::Ready { version, .. } => {
+                (ConditionStatus::True, "Available", format!("{title} {version} is available"))
+            }
+            Self::NotReady { reason, message } => (ConditionStatus::False, reason, message.clone()),
         }
     }
 }
@@ -117,8 +119,8 @@ fn refused(error: &apiserver::Error) -> Outcome {
 
 /// Brings one component to what is wanted.
 pub(super) async fn install(
-    ctx: &Ctx,
-    memory: &Memory,
+    ctx: &InstallContext,
+    memory: &ApplyCache,
     configs: &Api<NovaClusterConfig>,
     authority: &Authority,
     wanted: &Wanted,
@@ -204,7 +206,12 @@ fn version_of(deployment: &Deployment) -> Option<String> {
 }
 
 /// Renders the chart and makes of it what is applied.
-async fn build(ctx: &Ctx, authority: &Authority, wanted: &Wanted, chart: &Path) -> Result<(Plan, Vec<Value>), Outcome> {
+async fn build(
+    ctx: &InstallContext,
+    authority: &Authority,
+    wanted: &Wanted,
+    chart: &Path,
+) -> Result<(Plan, Vec<Value>), Outcome> {
     let component = wanted.component;
     let public_host = match wanted.public_url.as_str() {
         "" => None,
@@ -234,7 +241,7 @@ async fn build(ctx: &Ctx, authority: &Authority, wanted: &Wanted, chart: &Path) 
 /// Applies everything, wave by wave.
 async fn apply(
     client: &Client,
-    memory: &Memory,
+    memory: &ApplyCache,
     authority: &Authority,
     plan: &Plan,
     objects: Vec<Value>,
@@ -263,7 +270,7 @@ async fn apply(
 
 /// Applies one object. Objects that go through a webhook are tried for a while: its endpoint spreads after the
 /// Deployment is available, and KubeVela refuses a definition once while it makes another for it.
-async fn apply_one(client: &Client, memory: &Memory, wave: Wave, object: &Value) -> Result<(), Outcome> {
+async fn apply_one(client: &Client, memory: &ApplyCache, wave: Wave, object: &Value) -> Result<(), Outcome> {
     let Some(key) = Key::of(object) else { return Ok(()) };
     let body = body_of(object);
     if let Some(left) = memory.recall(&key, body) {
@@ -331,7 +338,7 @@ async fn read(client: &Client, key: &Key) -> Result<Option<Value>, Outcome> {
 
 /// Removes what the older inventory has and the newer lacks, if it is still ours.
 async fn prune(client: &Client, component: Component, old: &[String], new: &[String]) -> Result<(), Outcome> {
-    for key in inventory::leftovers(old, new) {
+    for key in inventory::orphans(old, new) {
         let Some(object) = dynamic::get(client, &key).await.map_err(|error| refused(&error))? else { continue };
         if !is_labelled(&object, component) {
             continue;
@@ -371,7 +378,7 @@ mod tests {
 
     #[test]
     fn an_object_is_recalled_only_with_the_same_body() {
-        let memory = Memory::default();
+        let memory = ApplyCache::default();
         let key: Key = "/v1/ConfigMap/n/a".parse().unwrap();
         memory.keep(key.clone(), body_of(&json!({"a": 1})), "7".to_owned());
         assert_eq!(memory.recall(&key, body_of(&json!({"a": 1}))), Some("7".to_owned()));

@@ -13,7 +13,7 @@ mod report;
 use crate::apiserver::{self, client::Apiserver, error::chain, verbs, watch};
 use authority::Authority;
 use futures::{StreamExt as _, future};
-pub use install::Memory;
+pub use install::ApplyCache;
 use install::{Outcome, Wanted};
 use k8s_openapi::{
     api::apps::v1::Deployment, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -35,7 +35,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 
 /// What the controller needs.
 #[derive(Debug, Clone)]
-pub struct Ctx {
+pub struct InstallContext {
     /// The cluster.
     pub apiserver: Apiserver,
     /// Namespace of the Operator and of its authority's key.
@@ -58,7 +58,7 @@ pub enum Pass {
 }
 
 /// Runs until the process stops.
-pub async fn run(ctx: Ctx) {
+pub async fn run(ctx: InstallContext) {
     let client = ctx.apiserver.client();
     let mut last_generation = None;
     // Its own status writes come back as changes too; only a new spec calls for a pass.
@@ -70,10 +70,10 @@ pub async fn run(ctx: Ctx) {
     });
     let mut specs = pin!(specs);
     let mut deployments = pin!(watch::changes(Api::<Deployment>::all(client), COMPONENT_LABEL).map(|_| ()));
-    let memory = Memory::default();
+    let memory = ApplyCache::default();
     loop {
         let finished = tokio::select! {
-            finished = pass(&ctx, &memory) => finished,
+            finished = reconcile(&ctx, &memory) => finished,
             // A pass may wait long for a Deployment that the new spec no longer wants; it can be left at any line.
             _ = specs.next() => continue,
             () = ctx.shutdown.requested() => return,
@@ -105,7 +105,7 @@ async fn drain(calls: &mut (impl futures::Stream<Item = ()> + Unpin)) {
 ///
 /// # Errors
 /// When the object itself cannot be read or its status cannot be written; a component's own failure is a condition.
-pub async fn pass(ctx: &Ctx, memory: &Memory) -> Result<Pass, apiserver::Error> {
+pub async fn reconcile(ctx: &InstallContext, memory: &ApplyCache) -> Result<Pass, apiserver::Error> {
     let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
     let Some(config) = verbs::get(&configs, NAME).await? else {
         let empty = NovaClusterConfig::new(NAME, ClusterConfigSpec::default());
@@ -127,7 +127,7 @@ pub async fn pass(ctx: &Ctx, memory: &Memory) -> Result<Pass, apiserver::Error> 
             return Ok(Pass::Unsettled);
         }
     };
-    let scene = Scene { ctx, memory, configs: &configs, config: &config, components, authority: &authority };
+    let scene = InstallPass { ctx, memory, configs: &configs, config: &config, components, authority: &authority };
     // Capsule and KubeVela do not wait for each other; the proxy starts when all kinds are there.
     let (capsule, kubevela) =
         future::join(scene.settle(Component::Capsule, ""), scene.settle(Component::KubeVela, "")).await;
@@ -138,16 +138,16 @@ pub async fn pass(ctx: &Ctx, memory: &Memory) -> Result<Pass, apiserver::Error> 
 }
 
 /// What one pass works with.
-struct Scene<'a> {
-    ctx: &'a Ctx,
-    memory: &'a Memory,
+struct InstallPass<'a> {
+    ctx: &'a InstallContext,
+    memory: &'a ApplyCache,
     configs: &'a Api<NovaClusterConfig>,
     config: &'a NovaClusterConfig,
     components: &'a Components,
     authority: &'a Authority,
 }
 
-impl Scene<'_> {
+impl InstallPass<'_> {
     /// Installs one component and writes its condition. True when nothing is missing.
     async fn settle(&self, component: Component, crd_set: &str) -> Result<bool, apiserver::Error> {
         let spec = spec_of(self.components, component);
@@ -179,7 +179,7 @@ const fn spec_of(components: &Components, component: Component) -> &ComponentSpe
     }
 }
 
-async fn crd_set(ctx: &Ctx) -> Result<String, apiserver::Error> {
+async fn crd_set(ctx: &InstallContext) -> Result<String, apiserver::Error> {
     let crds: Api<CustomResourceDefinition> = Api::all(ctx.apiserver.client());
     let names: Vec<String> = verbs::list(&crds, "").await?.iter().map(ResourceExt::name_any).collect();
     Ok(capsule_proxy::crd_set(names.iter().map(String::as_str)))

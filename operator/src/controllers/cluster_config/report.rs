@@ -5,7 +5,7 @@ use crate::apiserver::{self, status};
 use kube::Api;
 use kubenova_crds::{
     cluster_config::{ClusterConfigStatus, ComponentStatus, NAME, NovaClusterConfig},
-    conditions::{self, Truth},
+    conditions::{self, ConditionStatus},
 };
 use kubenova_operator_core::components::Component;
 use kubenova_runtime::clock;
@@ -65,7 +65,7 @@ pub(super) async fn awaiting(configs: &Api<NovaClusterConfig>) -> Result<(), api
     change(configs, |status, generation| {
         let mut changed = false;
         for component in Component::ALL {
-            changed |= set(status, component, Truth::Unknown, "AwaitingCommand", message, generation);
+            changed |= set(status, component, ConditionStatus::Unknown, "AwaitingCommand", message, generation);
         }
         changed
     })
@@ -94,7 +94,7 @@ async fn change(
 fn set(
     status: &mut ClusterConfigStatus,
     component: Component,
-    truth: Truth,
+    truth: ConditionStatus,
     reason: &str,
     message: &str,
     generation: Option<i64>,
@@ -124,8 +124,8 @@ mod tests {
     fn ready_components_are_counted() {
         let mut status = ClusterConfigStatus::default();
         assert_eq!(ready_count(&status), "0/3");
-        set(&mut status, Component::Capsule, Truth::True, "Available", "x", None);
-        set(&mut status, Component::KubeVela, Truth::False, "NotAvailable", "x", None);
+        set(&mut status, Component::Capsule, ConditionStatus::True, "Available", "x", None);
+        set(&mut status, Component::KubeVela, ConditionStatus::False, "NotAvailable", "x", None);
         assert_eq!(ready_count(&status), "1/3");
     }
 

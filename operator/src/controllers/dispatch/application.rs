@@ -6,15 +6,15 @@ use crate::{
     apiserver::{self, kinds, verbs},
     controllers::{
         application::observe,
-        leftovers::{self, NAME_LABEL},
+        orphans::{self, NAME_LABEL},
     },
 };
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use kubenova_crds::tenant::NovaTenant;
 use kubenova_operator_core::{
     application::{self, Origin},
-    live, observed,
-    outcome::{Finding, State},
+    drift, observed,
+    outcome::{CommandProgress, State},
     tenant::build,
 };
 use kubenova_runtime::failpoint;
@@ -29,20 +29,24 @@ fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
 }
 
 impl Dispatcher<'_> {
-    pub(super) async fn apply_application(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
+    pub(super) async fn apply_application(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
-            return Ok(Finding::new(State::Failed, "BadDocument", "the order is not about an application"));
+            return Ok(CommandProgress::new(State::Failed, "BadDocument", "the order is not about an application"));
         };
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let tenant = tenant::by_id(&tenants, tenant_id).await?;
         let Some(tenant) = tenant.filter(tenant::is_ready).map(|tenant| tenant.name_any()) else {
-            return Ok(Finding::new(State::Running, "WaitingForTenant", "its tenant is not ready on this cluster yet"));
+            return Ok(CommandProgress::new(
+                State::Running,
+                "WaitingForTenant",
+                "its tenant is not ready on this cluster yet",
+            ));
         };
         let origin =
             Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
         let wanted = match application::build(&task.command.document, origin) {
             Ok(wanted) => wanted,
-            Err(message) => return Ok(Finding::new(State::Failed, "BadDocument", message)),
+            Err(message) => return Ok(CommandProgress::new(State::Failed, "BadDocument", message)),
         };
         let namespace = build::apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
@@ -51,13 +55,14 @@ impl Dispatcher<'_> {
             let present = kinds::get_if_served(&own, name).await?;
             if let Some(present) = &present {
                 if present.metadata.deletion_timestamp.is_some() {
-                    return Ok(Finding::new(
+                    return Ok(CommandProgress::new(
                         State::Running,
                         "StillDeleting",
                         "an application of this name is still being removed",
                     ));
                 }
-                if observed::command_of(present) == task.command.id && live::covers(&kinds::to_value(present)?, &wanted)
+                if observed::command_of(present) == task.command.id
+                    && drift::is_superset(&kinds::to_value(present)?, &wanted)
                 {
                     return self.progress(present).await;
                 }
@@ -69,11 +74,13 @@ impl Dispatcher<'_> {
                     if present.is_none() && !self.still_ordered(task).await? {
                         verbs::delete_exact(&as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
                     }
-                    return Ok(Finding::new(State::Running, "Applied", "the application is written").at("applied"));
+                    return Ok(
+                        CommandProgress::new(State::Running, "Applied", "the application is written").at("applied")
+                    );
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => {
-                    return Ok(Finding::new(
+                    return Ok(CommandProgress::new(
                         State::Running,
                         "KubeVelaMissing",
                         "this cluster has no Applications yet: KubeVela is not installed",
@@ -82,24 +89,24 @@ impl Dispatcher<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Finding::new(State::Running, "Contended", "others keep changing the object; trying again"))
+        Ok(CommandProgress::new(State::Running, "Contended", "others keep changing the object; trying again"))
     }
 
-    async fn progress(&self, present: &DynamicObject) -> Result<Finding, Trouble> {
+    async fn progress(&self, present: &DynamicObject) -> Result<CommandProgress, Trouble> {
         let findings = observe::findings(self.ctx, present).await?;
         let value = kinds::to_value(present)?;
         if let Some(status) = application::status(&value, &findings) {
-            self.ctx.board.put(status);
+            self.ctx.status_cache.put(status);
         }
         let finding = application::progress(&value, &findings);
         Ok(if finding.hop.is_none() { finding.at("applied") } else { finding })
     }
 
-    pub(super) async fn delete_application(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
+    pub(super) async fn delete_application(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
-            return Ok(Finding::new(State::Failed, "BadDocument", "the order is not about an application"));
+            return Ok(CommandProgress::new(State::Failed, "BadDocument", "the order is not about an application"));
         };
-        let gone = || Finding::new(State::Succeeded, "Gone", "nothing of the application is left").at("ready");
+        let gone = || CommandProgress::new(State::Succeeded, "Gone", "nothing of the application is left").at("ready");
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(tenant) = tenant::by_id(&tenants, tenant_id).await?.map(|tenant| tenant.name_any()) else {
             return Ok(gone());
@@ -125,24 +132,25 @@ impl Dispatcher<'_> {
             }
             let message = present.data.pointer("/status/conditions").and_then(deleting_message);
             let message = message.unwrap_or_else(|| "the application is being removed".to_owned());
-            return Ok(Finding::new(State::Running, "Deleting", message).at("applied"));
+            return Ok(CommandProgress::new(State::Running, "Deleting", message).at("applied"));
         }
         let selector = format!("{NAME_LABEL}={name},{NAMESPACE_LABEL}={namespace}");
         let trackers =
             kinds::list_if_served(&kinds::resource_trackers(&self.ctx.apiserver.client()), &selector).await?;
         if !trackers.is_empty() {
-            return Ok(Finding::new(
+            return Ok(CommandProgress::new(
                 State::Running,
                 "TrackersRemain",
                 "KubeVela still removes what the application made",
             )
             .at("applied"));
         }
-        let left = leftovers::sweep(&deployer, &namespace, &format!("{NAME_LABEL}={name}")).await?;
+        let left = orphans::delete_orphans(&deployer, &namespace, &format!("{NAME_LABEL}={name}")).await?;
         if left.is_empty() {
             return Ok(gone());
         }
-        Ok(Finding::new(State::Running, "LeftoversRemain", format!("waiting for {}", left.join(", "))).at("applied"))
+        Ok(CommandProgress::new(State::Running, "LeftoversRemain", format!("waiting for {}", left.join(", ")))
+            .at("applied"))
     }
 }
 

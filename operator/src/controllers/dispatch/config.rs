@@ -6,7 +6,7 @@ use kube::{Api, api::ObjectMeta};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition};
 use kubenova_operator_core::{
     observed,
-    outcome::{Finding, State},
+    outcome::{CommandProgress, State},
 };
 use kubenova_runtime::failpoint;
 use serde::Deserialize;
@@ -17,11 +17,11 @@ struct Document {
 }
 
 impl Dispatcher<'_> {
-    pub(super) async fn apply_config(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
+    pub(super) async fn apply_config(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
         let document: Document = match serde_json::from_str(&task.command.document) {
             Ok(document) => document,
             Err(error) => {
-                return Ok(Finding::new(
+                return Ok(CommandProgress::new(
                     State::Failed,
                     "BadDocument",
                     format!("the document is no NovaClusterConfig: {error}"),
@@ -50,24 +50,27 @@ impl Dispatcher<'_> {
             match verbs::apply(&api, &wanted).await {
                 Ok(_) => {
                     failpoint::passing("dispatch.applied");
-                    return Ok(
-                        Finding::new(State::Running, "Applied", "the cluster's configuration is written").at("applied")
-                    );
+                    return Ok(CommandProgress::new(
+                        State::Running,
+                        "Applied",
+                        "the cluster's configuration is written",
+                    )
+                    .at("applied"));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Finding::new(State::Running, "Contended", "others keep changing the object; trying again"))
+        Ok(CommandProgress::new(State::Running, "Contended", "others keep changing the object; trying again"))
     }
 }
 
-fn progress(live: &NovaClusterConfig) -> Finding {
+fn progress(live: &NovaClusterConfig) -> CommandProgress {
     let status = live.status.clone().unwrap_or_default();
     for component in [condition::CAPSULE_READY, condition::CAPSULE_PROXY_READY, condition::KUBEVELA_READY] {
         let found = status.conditions.iter().find(|condition| condition.type_ == component);
         let Some(found) = found.filter(|condition| condition.observed_generation == live.metadata.generation) else {
-            return Finding::new(
+            return CommandProgress::new(
                 State::Running,
                 "Applied",
                 format!("{component} is not known yet for this configuration"),
@@ -75,9 +78,13 @@ fn progress(live: &NovaClusterConfig) -> Finding {
             .at("applied");
         };
         if found.status != "True" {
-            return Finding::new(State::Running, found.reason.clone(), format!("{component}: {}", found.message))
-                .at("applied");
+            return CommandProgress::new(
+                State::Running,
+                found.reason.clone(),
+                format!("{component}: {}", found.message),
+            )
+            .at("applied");
         }
     }
-    Finding::new(State::Succeeded, "Ready", "every component is as configured").at("ready")
+    CommandProgress::new(State::Succeeded, "Ready", "every component is as configured").at("ready")
 }

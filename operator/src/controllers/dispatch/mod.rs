@@ -18,8 +18,8 @@ use jiff::{SignedDuration, Timestamp};
 use kube::{Api, Client, ResourceExt as _};
 use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels, tenant::NovaTenant};
 use kubenova_operator_core::{
-    order,
-    outcome::{self, Finding, State},
+    command,
+    outcome::{self, CommandProgress, State},
 };
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{
@@ -54,7 +54,7 @@ pub async fn run(ctx: Context) {
         vec![name]
     });
     let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "")
-        .map(|_| vec![order::record_name(&ObjectKey::ClusterConfig)]);
+        .map(|_| vec![command::record_name(&ObjectKey::ClusterConfig)]);
     let tenants = watch::changes(Api::<NovaTenant>::all(client.clone()), "").map(|tenant| {
         let prefix = format!("application.{}.", tenant.spec.tenant_id);
         let names = names.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ pub async fn run(ctx: Context) {
     });
     let applications = watch::changes(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
-        vec![order::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
+        vec![command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
     });
     let calls = stream::select(stream::select(records, configs), stream::select(tenants, applications));
     let dispatcher = Dispatcher {
@@ -72,7 +72,7 @@ pub async fn run(ctx: Context) {
         deployers: Deployers::new(&ctx.apiserver),
     };
     ctx.gates.set("dispatch", None);
-    work::run(calls, &ctx.shutdown, |name| dispatcher.pass(name)).await;
+    work::run(calls, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
 }
 
 struct Dispatcher<'a> {
@@ -120,7 +120,7 @@ enum Trouble {
 }
 
 impl Dispatcher<'_> {
-    async fn pass(&self, name: String) -> Option<Duration> {
+    async fn reconcile(&self, name: String) -> Option<Duration> {
         let record = match verbs::get(&self.records, &name).await {
             Ok(record) => record?,
             Err(error) => {
@@ -143,10 +143,10 @@ impl Dispatcher<'_> {
         }
     }
 
-    async fn finding(&self, record: &NovaCommand) -> Finding {
+    async fn finding(&self, record: &NovaCommand) -> CommandProgress {
         let spec = &record.spec;
         let (Some(kind), Some(key)) = (CommandKind::parse(&spec.kind), ObjectKey::parse(&spec.key)) else {
-            return Finding::new(
+            return CommandProgress::new(
                 State::Failed,
                 "UnknownKind",
                 "this Operator does not know this order; an older one is running than stored it",
@@ -154,7 +154,9 @@ impl Dispatcher<'_> {
         };
         let command: Command = match message::from_json(spec.body.as_bytes()) {
             Ok(command) => command,
-            Err(error) => return Finding::new(State::Failed, "BadOrder", kubenova_runtime::telemetry::chain(&error)),
+            Err(error) => {
+                return CommandProgress::new(State::Failed, "BadOrder", kubenova_runtime::telemetry::chain(&error));
+            }
         };
         let task = Task { key: &key, command: &command };
         let found = match kind {
@@ -168,7 +170,7 @@ impl Dispatcher<'_> {
     }
 
     /// An order that is not Ready in time has failed; it is carried out all the same.
-    fn overdue(&self, record: &NovaCommand, finding: Finding) -> Finding {
+    fn overdue(&self, record: &NovaCommand, finding: CommandProgress) -> CommandProgress {
         let limit = SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds));
         let overdue =
             record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
@@ -176,11 +178,11 @@ impl Dispatcher<'_> {
             return finding;
         }
         let message = format!("not ready after {} s; last: {}: {}", limit.as_secs(), finding.reason, finding.message);
-        Finding::new(State::Failed, "ProgressDeadlineExceeded", message)
+        CommandProgress::new(State::Failed, "ProgressDeadlineExceeded", message)
     }
 
     /// Status first, outcome second.
-    async fn note(&self, name: &str, seen: &NovaCommand, finding: &Finding) -> Result<(), apiserver::Error> {
+    async fn note(&self, name: &str, seen: &NovaCommand, finding: &CommandProgress) -> Result<(), apiserver::Error> {
         let mut changed = false;
         let written = status::update(&self.records, name, |record| {
             changed = false;
@@ -214,19 +216,19 @@ impl Dispatcher<'_> {
     /// True when the record still holds this order. Asked after a create: what was created for an order that a delete
     /// has replaced meanwhile is undone.
     async fn still_ordered(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
-        let record = verbs::get(&self.records, &order::record_name(task.key)).await?;
+        let record = verbs::get(&self.records, &command::record_name(task.key)).await?;
         Ok(record.is_some_and(|record| record.spec.command_id == task.command.id))
     }
 }
 
 /// What a failed call means for an order: refused for good by admission, or to be tried again.
-fn finding_of(trouble: &Trouble) -> Finding {
+fn finding_of(trouble: &Trouble) -> CommandProgress {
     match trouble {
         Trouble::Apiserver(error) if is_refused(error) => {
-            Finding::new(State::Failed, "Denied", format!("the cluster refused it: {}", error.reason()))
+            CommandProgress::new(State::Failed, "Denied", format!("the cluster refused it: {}", error.reason()))
         }
-        Trouble::Apiserver(error) => Finding::new(State::Running, "Retrying", apiserver::error::chain(error)),
-        Trouble::Client(error) => Finding::new(State::Running, "Retrying", apiserver::error::chain(error)),
+        Trouble::Apiserver(error) => CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error)),
+        Trouble::Client(error) => CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error)),
     }
 }
 

@@ -9,7 +9,7 @@ use kubenova_crds::{
 };
 use kubenova_operator_core::{
     observed,
-    outcome::{Finding, State},
+    outcome::{CommandProgress, State},
     tenant::FINALIZER,
 };
 use kubenova_runtime::failpoint;
@@ -35,7 +35,7 @@ pub(super) fn is_ready(tenant: &NovaTenant) -> bool {
 }
 
 impl Dispatcher<'_> {
-    pub(super) async fn apply_tenant(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
+    pub(super) async fn apply_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
         let ObjectKey::Tenant { tenant_id } = task.key else {
             return Ok(bad_document("the order is not about a tenant"));
         };
@@ -48,7 +48,7 @@ impl Dispatcher<'_> {
             let live = verbs::get(&api, &name).await?;
             if let Some(live) = &live {
                 if live.metadata.deletion_timestamp.is_some() {
-                    return Ok(Finding::new(
+                    return Ok(CommandProgress::new(
                         State::Running,
                         "StillDeleting",
                         "a tenant of this name is still being removed",
@@ -59,7 +59,7 @@ impl Dispatcher<'_> {
                         "tenant \"{name}\" is another one here (id {}); choose another name",
                         live.spec.tenant_id
                     );
-                    return Ok(Finding::new(State::Failed, "NameTaken", message));
+                    return Ok(CommandProgress::new(State::Failed, "NameTaken", message));
                 }
                 let finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
                 if observed::command_of(live) == task.command.id && live.spec == spec && finalized {
@@ -74,22 +74,22 @@ impl Dispatcher<'_> {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, None).await?;
                     }
-                    return Ok(Finding::new(State::Running, "Applied", "the tenant is written").at("applied"));
+                    return Ok(CommandProgress::new(State::Running, "Applied", "the tenant is written").at("applied"));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Finding::new(State::Running, "Contended", "others keep changing the object; trying again"))
+        Ok(CommandProgress::new(State::Running, "Contended", "others keep changing the object; trying again"))
     }
 
-    pub(super) async fn delete_tenant(&self, task: &Task<'_>) -> Result<Finding, Trouble> {
+    pub(super) async fn delete_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
         let ObjectKey::Tenant { tenant_id } = task.key else {
             return Ok(bad_document("the order is not about a tenant"));
         };
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(live) = by_id(&api, tenant_id).await? else {
-            return Ok(Finding::new(State::Succeeded, "Gone", "the tenant is not on this cluster").at("ready"));
+            return Ok(CommandProgress::new(State::Succeeded, "Gone", "the tenant is not on this cluster").at("ready"));
         };
         if live.metadata.deletion_timestamp.is_none() {
             let uid = live.uid().unwrap_or_default();
@@ -104,12 +104,12 @@ impl Dispatcher<'_> {
         let (reason, message) = blocker.map_or(("Deleting", "the tenant is being removed"), |found| {
             (found.reason.as_str(), found.message.as_str())
         });
-        Ok(Finding::new(State::Running, reason, message).at("applied"))
+        Ok(CommandProgress::new(State::Running, reason, message).at("applied"))
     }
 }
 
-fn bad_document(message: &str) -> Finding {
-    Finding::new(State::Failed, "BadDocument", message)
+fn bad_document(message: &str) -> CommandProgress {
+    CommandProgress::new(State::Failed, "BadDocument", message)
 }
 
 fn read(document: &str, tenant_id: &str) -> Result<(String, TenantSpec), String> {
@@ -142,17 +142,17 @@ fn wanted(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTenan
     tenant
 }
 
-fn progress(live: &NovaTenant) -> Finding {
+fn progress(live: &NovaTenant) -> CommandProgress {
     if is_ready(live) {
-        return Finding::new(State::Succeeded, "Ready", "the tenant is ready").at("ready");
+        return CommandProgress::new(State::Succeeded, "Ready", "the tenant is ready").at("ready");
     }
     let status = live.status.clone().unwrap_or_default();
     let waiting = status.conditions.iter().find(|found| found.type_ != condition::READY && found.status != "True");
     match waiting {
         Some(found) => {
-            Finding::new(State::Running, found.reason.clone(), format!("{}: {}", found.type_, found.message))
+            CommandProgress::new(State::Running, found.reason.clone(), format!("{}: {}", found.type_, found.message))
         }
-        None => Finding::new(State::Running, "Applied", "the tenant is written"),
+        None => CommandProgress::new(State::Running, "Applied", "the tenant is written"),
     }
     .at("applied")
 }

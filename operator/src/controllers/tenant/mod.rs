@@ -16,13 +16,13 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Resource as _, ResourceExt as _};
 use kubenova_crds::{
     cluster_config::{NAME as CONFIG, NovaClusterConfig},
-    conditions::{self, Truth},
+    conditions::{self, ConditionStatus},
     labels,
     tenant::{NovaTenant, TenantNamespace, condition},
 };
 use kubenova_operator_core::{
     components::object::Key,
-    live,
+    drift,
     tenant::{self, Capsule, FINALIZER, Wanted, build},
 };
 use kubenova_runtime::{clock, failpoint};
@@ -49,12 +49,12 @@ pub async fn run(ctx: Context) {
     ctx.gates.set("tenants", None);
     work::run(calls, &ctx.shutdown, |name| {
         let (ctx, deployers) = (&ctx, &deployers);
-        async move { pass(ctx, deployers, &name).await }
+        async move { reconcile(ctx, deployers, &name).await }
     })
     .await;
 }
 
-async fn pass(ctx: &Context, deployers: &Deployers, name: &str) -> Option<Duration> {
+async fn reconcile(ctx: &Context, deployers: &Deployers, name: &str) -> Option<Duration> {
     let api: Api<NovaTenant> = Api::all(ctx.apiserver.client());
     let tenant = match verbs::get(&api, name).await {
         Ok(tenant) => tenant?,
@@ -64,9 +64,9 @@ async fn pass(ctx: &Context, deployers: &Deployers, name: &str) -> Option<Durati
         }
     };
     if tenant.metadata.deletion_timestamp.is_some() {
-        return removal::pass(ctx, deployers, &api, &tenant).await;
+        return removal::reconcile(ctx, deployers, &api, &tenant).await;
     }
-    let found = reconcile(ctx, &api, &tenant).await;
+    let found = apply(ctx, &api, &tenant).await;
     let next = match &found {
         Ok(report) if report.is_ready() => SETTLED,
         Ok(_) => UNDER_WAY,
@@ -85,7 +85,7 @@ async fn pass(ctx: &Context, deployers: &Deployers, name: &str) -> Option<Durati
 /// Conditions of a pass, in order; the first that does not hold ends it.
 #[derive(Debug, Default)]
 struct Report {
-    lines: Vec<(&'static str, Truth, &'static str, String)>,
+    lines: Vec<(&'static str, ConditionStatus, &'static str, String)>,
     capsule: Capsule,
 }
 
@@ -94,11 +94,11 @@ const STEPS: [&str; 4] =
 
 impl Report {
     fn holds(&mut self, condition: &'static str, message: &str) {
-        self.lines.push((condition, Truth::True, "Applied", message.to_owned()));
+        self.lines.push((condition, ConditionStatus::True, "Applied", message.to_owned()));
     }
 
     fn ends(mut self, condition: &'static str, reason: &'static str, message: String) -> Self {
-        self.lines.push((condition, Truth::False, reason, message));
+        self.lines.push((condition, ConditionStatus::False, reason, message));
         self
     }
 
@@ -107,11 +107,11 @@ impl Report {
     }
 
     fn is_ready(&self) -> bool {
-        self.lines.len() == STEPS.len() && self.lines.iter().all(|(_, truth, _, _)| *truth == Truth::True)
+        self.lines.len() == STEPS.len() && self.lines.iter().all(|(_, truth, _, _)| *truth == ConditionStatus::True)
     }
 }
 
-async fn reconcile(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Result<Report, apiserver::Error> {
+async fn apply(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Result<Report, apiserver::Error> {
     let wanted = match tenant::validate(tenant) {
         Ok(wanted) => wanted,
         Err(invalid) => return Ok(Report::stopped(condition::CAPSULE_TENANT_READY, "Invalid", invalid.to_string())),
@@ -214,7 +214,7 @@ async fn ensure(ctx: &Context, wanted: &Value, force: bool) -> Result<(), apiser
     let client = ctx.apiserver.client();
     if let (Some(key), false) = (Key::of(wanted), force)
         && let Some(live) = dynamic::get(&client, &key).await?
-        && live::covers(&kinds::to_value(&live)?, wanted)
+        && drift::is_superset(&kinds::to_value(&live)?, wanted)
     {
         return Ok(());
     }
@@ -237,14 +237,15 @@ async fn write(
         for step in STEPS {
             let line = report.lines.iter().find(|(condition, ..)| *condition == step);
             let (truth, reason, message) = line.map_or(
-                (Truth::Unknown, "NotReached", "waits for what comes before it"),
+                (ConditionStatus::Unknown, "NotReached", "waits for what comes before it"),
                 |(_, truth, reason, message)| (*truth, *reason, message.as_str()),
             );
             changed |= conditions::set(&mut status.conditions, step, truth, reason, message, generation, now);
         }
-        let (truth, reason, message) = match report.lines.iter().find(|(_, truth, ..)| *truth != Truth::True) {
-            Some((step, _, reason, message)) => (Truth::False, *reason, format!("{step}: {message}")),
-            None => (Truth::True, "Ready", "the tenant is ready".to_owned()),
+        let (truth, reason, message) = match report.lines.iter().find(|(_, truth, ..)| *truth != ConditionStatus::True)
+        {
+            Some((step, _, reason, message)) => (ConditionStatus::False, *reason, format!("{step}: {message}")),
+            None => (ConditionStatus::True, "Ready", "the tenant is ready".to_owned()),
         };
         let before =
             status.conditions.iter().find(|found| found.type_ == condition::READY).map(|found| found.reason.clone());
@@ -280,9 +281,9 @@ async fn write(
     .await?;
     if let Some((truth, reason, message)) = news {
         tracing::info!(tenant.name = tenant.name_any(), reason, message, "a tenant's condition changed");
-        if truth == Truth::False && reason != "CapsuleNotReady" && reason != "NotListed" {
+        if truth == ConditionStatus::False && reason != "CapsuleNotReady" && reason != "NotListed" {
             event::publish(&ctx.apiserver, event::Kind::Warning, reason, &message, tenant.object_ref(&())).await;
-        } else if truth == Truth::True {
+        } else if truth == ConditionStatus::True {
             event::publish(&ctx.apiserver, event::Kind::Normal, reason, &message, tenant.object_ref(&())).await;
         }
     }

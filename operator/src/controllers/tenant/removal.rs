@@ -7,13 +7,13 @@ use crate::{
     context::Context,
     controllers::{
         dispatch::Deployers,
-        leftovers::{self, NAME_LABEL},
+        orphans::{self, NAME_LABEL},
     },
 };
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use kubenova_crds::{
-    conditions::{self, Truth},
+    conditions::{self, ConditionStatus},
     labels,
     tenant::{NovaTenant, condition},
 };
@@ -25,7 +25,7 @@ use kubenova_runtime::{clock, failpoint};
 use std::time::Duration;
 
 /// One pass over a tenant that is being deleted.
-pub(super) async fn pass(
+pub(super) async fn reconcile(
     ctx: &Context,
     deployers: &Deployers,
     api: &Api<NovaTenant>,
@@ -82,12 +82,19 @@ async fn note(api: &Api<NovaTenant>, tenant: &NovaTenant, reason: &str, message:
     status::update(api, &tenant.name_any(), |live| {
         let status = live.status.get_or_insert_default();
         let now = clock::now();
-        let deleting =
-            conditions::set(&mut status.conditions, condition::DELETING, Truth::True, reason, message, generation, now);
+        let deleting = conditions::set(
+            &mut status.conditions,
+            condition::DELETING,
+            ConditionStatus::True,
+            reason,
+            message,
+            generation,
+            now,
+        );
         let ready = conditions::set(
             &mut status.conditions,
             condition::READY,
-            Truth::False,
+            ConditionStatus::False,
             "Deleting",
             message,
             generation,
@@ -157,7 +164,7 @@ async fn look_inside(
     let selector = format!("app.oam.dev/namespace={namespace}");
     remains.trackers = names(kinds::list_if_served(&kinds::resource_trackers(client), &selector).await?);
     if remains.applications.is_empty() && remains.trackers.is_empty() {
-        remains.leftovers = leftovers::sweep(deployer, &namespace, NAME_LABEL).await?;
+        remains.orphans = orphans::delete_orphans(deployer, &namespace, NAME_LABEL).await?;
     }
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let balancer =

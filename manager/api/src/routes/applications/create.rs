@@ -2,9 +2,9 @@
 
 use super::{ApplicationParams, accepted, choose_clusters, document};
 use crate::{
-    ask::{Ask, Params},
     body::DocumentBody,
     error::ApiError,
+    request_context::{Params, RequestContext},
     routes::tenants,
     state::AppState,
 };
@@ -27,36 +27,34 @@ use kubenova_store::applications;
     responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
 pub async fn create(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path(named): Path<String>,
     Params(params): Params<ApplicationParams>,
     DocumentBody(body): DocumentBody,
 ) -> Result<Response, ApiError> {
-    let mut writer = ask.write(&state).await?;
-    let tenant = tenants::hold(writer.connection(), &ask, &named).await?;
-    let wish = document::read(body, params.named(), &tenant)?;
-    let clusters = choose_clusters(writer.connection(), &tenant, wish.clusters.as_deref()).await?;
+    let mut tx = ctx.write(&state).await?;
+    let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
+    let request = document::read(body, params.named(), &tenant)?;
+    let clusters = choose_clusters(tx.connection(), &tenant, request.clusters.as_deref()).await?;
     let application = Application {
         id: ApplicationId(random::uuid_v7()),
         tenant_id: tenant.id,
-        name: wish.accepted.name,
-        form: wish.form,
-        labels: wish.accepted.labels,
-        annotations: wish.accepted.annotations,
-        spec: wish.spec,
+        name: request.accepted.name,
+        form: request.form,
+        labels: request.accepted.labels,
+        annotations: request.accepted.annotations,
+        spec: request.spec,
         generation: 1,
-        created_at: ask.now,
-        updated_at: ask.now,
-        created_by: ask.caller.subject.clone(),
+        created_at: ctx.now,
+        updated_at: ctx.now,
+        created_by: ctx.caller.subject.clone(),
     };
-    applications::insert(writer.connection(), &application, &clusters).await?;
+    applications::insert(tx.connection(), &application, &clusters).await?;
     let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
-    let announced = writer.announce(&clusters, &change).await?;
-    writer
-        .audit(ask.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
-        .await?;
+    let enqueued = tx.enqueue_commands(&clusters, &change).await?;
+    tx.audit(ctx.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
 
-    accepted(writer, params.dry_run, &tenant, &application, &announced).await
+    accepted(tx, params.dry_run, &tenant, &application, &enqueued).await
 }
 
 /// Create an application (the same as `POST /api/v1/tenants/{tenant}/apps`).
@@ -66,12 +64,12 @@ pub async fn create(
     responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
 pub async fn create_at_root(
     state: State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     named: Path<String>,
     params: Params<ApplicationParams>,
     body: DocumentBody,
 ) -> Result<Response, ApiError> {
-    create(state, ask, named, params, body).await
+    create(state, ctx, named, params, body).await
 }
 
 /// Create an application (the same as `POST /api/v1/tenants/{tenant}/apps`).
@@ -81,10 +79,10 @@ pub async fn create_at_root(
     responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
 pub async fn create_of_user(
     state: State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     named: Path<String>,
     params: Params<ApplicationParams>,
     body: DocumentBody,
 ) -> Result<Response, ApiError> {
-    create(state, ask, named, params, body).await
+    create(state, ctx, named, params, body).await
 }

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 /// What a body asks for, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct ApplicationRequest {
     /// Name, labels, annotations.
     pub accepted: Accepted,
     /// How it was asked for.
@@ -34,11 +34,11 @@ const TEXT_MAX: usize = 1024;
 ///
 /// # Errors
 /// When it is neither form, or breaks a rule of its form.
-pub fn read(document: Value, named: Option<Vec<String>>, tenant: &Tenant) -> Result<Wish, Refusal> {
+pub fn read(document: Value, named: Option<Vec<String>>, tenant: &Tenant) -> Result<ApplicationRequest, Refusal> {
     let Value::Object(object) = &document else {
         return Err(Refusal::new(Reason::BodyMalformed, "the body is not an object"));
     };
-    let mut wish = if object.contains_key("application") {
+    let mut request = if object.contains_key("application") {
         let ApplicationRaw { application, clusters } = body::shape(document)?;
         raw(application, clusters, tenant)?
     } else if object.contains_key("apiVersion") || object.contains_key("kind") || object.contains_key("spec") {
@@ -46,21 +46,21 @@ pub fn read(document: Value, named: Option<Vec<String>>, tenant: &Tenant) -> Res
     } else {
         typed(body::shape(document)?, tenant)?
     };
-    match (&wish.clusters, named) {
+    match (&request.clusters, named) {
         (Some(_), Some(_)) => {
             return Err(Refusal::at(Reason::FieldInvalid, "/clusters", "clusters stands in the body and in the query"));
         }
-        (None, Some(named)) => wish.clusters = Some(named),
+        (None, Some(named)) => request.clusters = Some(named),
         _ => {}
     }
-    if wish.spec.len() > DOCUMENT_BYTES_MAX {
-        let detail = format!("the application has {} bytes, the most is {DOCUMENT_BYTES_MAX}", wish.spec.len());
+    if request.spec.len() > DOCUMENT_BYTES_MAX {
+        let detail = format!("the application has {} bytes, the most is {DOCUMENT_BYTES_MAX}", request.spec.len());
         return Err(Refusal::new(Reason::BodyTooLarge, detail));
     }
-    Ok(wish)
+    Ok(request)
 }
 
-fn raw(application: Value, clusters: Option<Vec<String>>, tenant: &Tenant) -> Result<Wish, Refusal> {
+fn raw(application: Value, clusters: Option<Vec<String>>, tenant: &Tenant) -> Result<ApplicationRequest, Refusal> {
     let invalid = |pointer: &str, detail: String| Refusal::at(Reason::ApplicationInvalid, pointer, detail);
     let Value::Object(mut object) = application else {
         return Err(invalid("/application", "the Application is not an object".to_owned()));
@@ -82,7 +82,12 @@ fn raw(application: Value, clusters: Option<Vec<String>>, tenant: &Tenant) -> Re
         return Err(invalid(&format!("/{field}"), format!("an Application has no field {field:?}")));
     }
     check_spec(&spec)?;
-    Ok(Wish { accepted: metadata.accept(&tenant.name)?, form: Form::Raw, spec: spec.to_string(), clusters })
+    Ok(ApplicationRequest {
+        accepted: metadata.accept(&tenant.name)?,
+        form: Form::Raw,
+        spec: spec.to_string(),
+        clusters,
+    })
 }
 
 fn metadata(value: Value) -> Result<Metadata, Refusal> {
@@ -124,14 +129,14 @@ fn check_spec(spec: &Value) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn typed(form: ApplicationForm, tenant: &Tenant) -> Result<Wish, Refusal> {
+fn typed(form: ApplicationForm, tenant: &Tenant) -> Result<ApplicationRequest, Refusal> {
     check_form(&form)?;
     let metadata = Metadata { name: form.name.clone(), ..Metadata::default() };
     let accepted =
         metadata.accept(&tenant.name).map_err(|refusal| Refusal { field: Some("/name".to_owned()), ..refusal })?;
     let spec = spec(&form, tenant.pod_security).to_string();
     let typed = serde_json::to_string(&form).expect("the typed form is plain data");
-    Ok(Wish { accepted, form: Form::Typed(typed), spec, clusters: form.clusters })
+    Ok(ApplicationRequest { accepted, form: Form::Typed(typed), spec, clusters: form.clusters })
 }
 
 fn check_form(form: &ApplicationForm) -> Result<(), Refusal> {
@@ -212,7 +217,7 @@ mod tests {
         }
     }
 
-    fn ask(document: Value) -> Result<Wish, Refusal> {
+    fn ask(document: Value) -> Result<ApplicationRequest, Refusal> {
         read(document, None, &tenant(PodSecurity::Baseline))
     }
 
@@ -227,8 +232,8 @@ mod tests {
 
     #[test]
     fn the_typed_form_becomes_one_webservice() {
-        let wish = ask(json!({ "name": "shop", "image": "nginx:1", "replicas": 3, "port": 80 })).unwrap();
-        let spec: Value = serde_json::from_str(&wish.spec).unwrap();
+        let request = ask(json!({ "name": "shop", "image": "nginx:1", "replicas": 3, "port": 80 })).unwrap();
+        let spec: Value = serde_json::from_str(&request.spec).unwrap();
         let component = &spec["components"][0];
         assert_eq!(
             component["properties"],
@@ -239,9 +244,10 @@ mod tests {
 
     #[test]
     fn restricted_tenants_get_the_two_traits() {
-        let wish = read(json!({ "name": "shop", "image": "nginx" }), None, &tenant(PodSecurity::Restricted)).unwrap();
+        let request =
+            read(json!({ "name": "shop", "image": "nginx" }), None, &tenant(PodSecurity::Restricted)).unwrap();
         for part in ["\"securitycontext\"", "\"podsecuritycontext\"", "RuntimeDefault", "10001"] {
-            assert!(wish.spec.contains(part), "{part}");
+            assert!(request.spec.contains(part), "{part}");
         }
     }
 
@@ -264,9 +270,9 @@ mod tests {
     #[test]
     fn a_raw_application_is_taken_as_it_is_without_its_status() {
         for document in [application(), json!({ "application": application() })] {
-            let wish = ask(document).unwrap();
-            assert_eq!(wish.form, Form::Raw);
-            assert_eq!(serde_json::from_str::<Value>(&wish.spec).unwrap(), application()["spec"]);
+            let request = ask(document).unwrap();
+            assert_eq!(request.form, Form::Raw);
+            assert_eq!(serde_json::from_str::<Value>(&request.spec).unwrap(), application()["spec"]);
         }
     }
 

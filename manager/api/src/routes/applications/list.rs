@@ -1,12 +1,12 @@
 //! `GET /tenants/{tenant}/apps`.
 
 use crate::{
-    ask::{Ask, Params},
     cursor,
     error::ApiError,
+    request_context::{Params, RequestContext},
     routes::{clusters::list::ListParams, tenants},
-    show,
     state::AppState,
+    views,
 };
 use axum::{
     Json,
@@ -24,12 +24,12 @@ const LIST: &str = "applications";
     responses((status = 200, description = "One page", body = List<Application>)))]
 pub async fn list(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path(named): Path<String>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Application>>, ApiError> {
     let mut connection = state.store.read().await?;
-    let tenant = tenants::find(&mut connection, &ask, &named).await?;
+    let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let filter = tenant.id.to_string();
     let page = cursor::page(LIST, &filter, params.cursor.as_deref(), params.limit)?;
     let mut applications = applications::list(&mut connection, tenant.id, &page).await?;
@@ -38,6 +38,6 @@ pub async fn list(
     let targets = applications::targets(&mut connection, &ids).await?;
     let next_cursor =
         applications.last().filter(|_| more).map(|last| cursor::after(LIST, &filter, &last.id.to_string()));
-    let items = applications.iter().map(|application| show::application(&tenant, application, &targets)).collect();
+    let items = applications.iter().map(|application| views::application(&tenant, application, &targets)).collect();
     Ok(Json(List { items, next_cursor }))
 }

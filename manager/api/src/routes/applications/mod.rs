@@ -9,9 +9,9 @@ pub mod replace;
 pub mod status;
 
 use crate::{
-    answer::{self, Reply},
     error::ApiError,
-    show,
+    response::{self, MutationResponse},
+    views,
 };
 use axum::response::Response;
 use kubenova_api_types::applications::ApplicationAccepted;
@@ -21,7 +21,7 @@ use kubenova_core::{
     refusal::{Reason, Refusal},
     tenant::{Placement, Tenant},
 };
-use kubenova_store::{applications, outbox::Announced, placements, pool::Connection, writer::Writer};
+use kubenova_store::{applications, outbox::EnqueuedCommand, placements, pool::Connection, write_tx::WriteTx};
 
 /// Query of a change of an application.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -44,24 +44,24 @@ impl ApplicationParams {
     }
 }
 
-/// The answer to a new or changed wish, committed with it.
+/// The answer to a new or changed request, committed with it.
 async fn accepted(
-    mut writer: Writer,
+    mut tx: WriteTx,
     dry_run: bool,
     tenant: &Tenant,
     application: &Application,
-    announced: &[Announced],
+    enqueued: &[EnqueuedCommand],
 ) -> Result<Response, ApiError> {
-    let targets = applications::targets(writer.connection(), &[application.id]).await?;
+    let targets = applications::targets(tx.connection(), &[application.id]).await?;
     let body = ApplicationAccepted {
-        application: show::application(tenant, application, &targets),
-        commands: show::announced(announced),
+        application: views::application(tenant, application, &targets),
+        commands: views::enqueued(enqueued),
     };
-    Reply::accepted()
+    MutationResponse::accepted()
         .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
-        .etag(answer::etag(&application.id, application.generation))
-        .operations(announced)
-        .commit(writer, dry_run, &body, &body)
+        .etag(response::etag(&application.id, application.generation))
+        .operations(enqueued)
+        .commit(tx, dry_run, &body, &body)
         .await
 }
 

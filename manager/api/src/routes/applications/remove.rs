@@ -1,13 +1,13 @@
-//! `DELETE /tenants/{tenant}/apps/{application}`: an explicit wish that it be gone, on every cluster it is on.
+//! `DELETE /tenants/{tenant}/apps/{application}`: an explicit request that it be gone, on every cluster it is on.
 
 use super::found;
 use crate::{
-    answer::{self, Reply},
-    ask::{Ask, ChangeParams, Params},
     error::ApiError,
+    request_context::{ChangeParams, Params, RequestContext},
+    response::{self, MutationResponse},
     routes::tenants,
-    show,
     state::AppState,
+    views,
 };
 use axum::{
     extract::{Path, State},
@@ -23,26 +23,24 @@ use kubenova_store::applications;
     responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
 pub async fn remove(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path((named, name)): Path<(String, String)>,
     Params(params): Params<ChangeParams>,
 ) -> Result<Response, ApiError> {
-    let mut writer = ask.write(&state).await?;
-    let tenant = tenants::hold(writer.connection(), &ask, &named).await?;
-    let application = found(applications::find_to_change(writer.connection(), tenant.id, &name).await?, &name)?;
-    ask.matches(&answer::etag(&application.id, application.generation))?;
-    let targets = applications::targets(writer.connection(), &[application.id]).await?;
+    let mut tx = ctx.write(&state).await?;
+    let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
+    let application = found(applications::find_to_change(tx.connection(), tenant.id, &name).await?, &name)?;
+    ctx.matches(&response::etag(&application.id, application.generation))?;
+    let targets = applications::targets(tx.connection(), &[application.id]).await?;
     let clusters: Vec<ClusterId> = targets.iter().map(|target| target.cluster_id.clone()).collect();
     let change = Change::ApplicationDeleted { tenant: tenant.name.clone(), application: application.clone() };
-    let announced = writer.announce(&clusters, &change).await?;
-    applications::remove(writer.connection(), application.id).await?;
-    writer
-        .audit(ask.action, "delete", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
-        .await?;
+    let enqueued = tx.enqueue_commands(&clusters, &change).await?;
+    applications::remove(tx.connection(), application.id).await?;
+    tx.audit(ctx.action, "delete", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
 
     let body = ApplicationAccepted {
-        application: show::application(&tenant, &application, &targets),
-        commands: show::announced(&announced),
+        application: views::application(&tenant, &application, &targets),
+        commands: views::enqueued(&enqueued),
     };
-    Reply::accepted().operations(&announced).commit(writer, params.dry_run, &body, &body).await
+    MutationResponse::accepted().operations(&enqueued).commit(tx, params.dry_run, &body, &body).await
 }

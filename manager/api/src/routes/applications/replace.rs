@@ -1,11 +1,11 @@
-//! `PUT /tenants/{tenant}/apps/{application}`: the wish as a whole, new. Clusters no longer named are told to remove it.
+//! `PUT /tenants/{tenant}/apps/{application}`: the request as a whole, new. Clusters no longer named are told to remove it.
 
 use super::{ApplicationParams, accepted, choose_clusters, document, found};
 use crate::{
-    answer,
-    ask::{Ask, Params},
     body::DocumentBody,
     error::ApiError,
+    request_context::{Params, RequestContext},
+    response,
     routes::tenants,
     state::AppState,
 };
@@ -29,47 +29,46 @@ use kubenova_store::applications;
     responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
 pub async fn replace(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path((named, name)): Path<(String, String)>,
     Params(params): Params<ApplicationParams>,
     DocumentBody(body): DocumentBody,
 ) -> Result<Response, ApiError> {
-    let mut writer = ask.write(&state).await?;
-    let tenant = tenants::hold(writer.connection(), &ask, &named).await?;
-    let wish = document::read(body, params.named(), &tenant)?;
-    let before = found(applications::find_to_change(writer.connection(), tenant.id, &name).await?, &name)?;
-    ask.matches(&answer::etag(&before.id, before.generation))?;
-    if wish.accepted.name != before.name {
+    let mut tx = ctx.write(&state).await?;
+    let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
+    let request = document::read(body, params.named(), &tenant)?;
+    let before = found(applications::find_to_change(tx.connection(), tenant.id, &name).await?, &name)?;
+    ctx.matches(&response::etag(&before.id, before.generation))?;
+    if request.accepted.name != before.name {
         let detail =
-            format!("the body names \"{}\", the path \"{}\"; a name cannot change", wish.accepted.name, before.name);
+            format!("the body names \"{}\", the path \"{}\"; a name cannot change", request.accepted.name, before.name);
         return Err(Refusal::at(Reason::FieldInvalid, "/name", detail).into());
     }
-    let were = ids(applications::targets(writer.connection(), &[before.id]).await?);
-    let clusters = match &wish.clusters {
+    let were = ids(applications::targets(tx.connection(), &[before.id]).await?);
+    let clusters = match &request.clusters {
         None => were.clone(),
-        Some(named) => choose_clusters(writer.connection(), &tenant, Some(named)).await?,
+        Some(named) => choose_clusters(tx.connection(), &tenant, Some(named)).await?,
     };
     let left: Vec<ClusterId> = were.into_iter().filter(|cluster| !clusters.contains(cluster)).collect();
     let application = Application {
-        form: wish.form,
-        labels: wish.accepted.labels,
-        annotations: wish.accepted.annotations,
-        spec: wish.spec,
+        form: request.form,
+        labels: request.accepted.labels,
+        annotations: request.accepted.annotations,
+        spec: request.spec,
         generation: before.generation + 1,
-        updated_at: ask.now,
+        updated_at: ctx.now,
         ..before
     };
-    applications::update(writer.connection(), &application, &clusters).await?;
-    applications::unplace(writer.connection(), application.id, &left).await?;
+    applications::update(tx.connection(), &application, &clusters).await?;
+    applications::unplace(tx.connection(), application.id, &left).await?;
     let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
     let gone = Change::ApplicationDeleted { tenant: tenant.name.clone(), application: application.clone() };
-    let mut announced = writer.announce(&clusters, &change).await?;
-    announced.extend(writer.announce(&left, &gone).await?);
-    writer
-        .audit(ask.action, "replace", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
+    let mut enqueued = tx.enqueue_commands(&clusters, &change).await?;
+    enqueued.extend(tx.enqueue_commands(&left, &gone).await?);
+    tx.audit(ctx.action, "replace", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
         .await?;
 
-    accepted(writer, params.dry_run, &tenant, &application, &announced).await
+    accepted(tx, params.dry_run, &tenant, &application, &enqueued).await
 }
 
 fn ids(targets: Vec<applications::Target>) -> Vec<ClusterId> {

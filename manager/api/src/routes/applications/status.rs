@@ -1,7 +1,10 @@
 //! `GET /tenants/{tenant}/apps/{application}/status`: how an application does, cluster by cluster.
 
 use super::found;
-use crate::{ask::Ask, error::ApiError, heard::Heard, routes::tenants, show, state::AppState};
+use crate::{
+    error::ApiError, observations::ClusterObservations, request_context::RequestContext, routes::tenants,
+    state::AppState, views,
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -23,17 +26,17 @@ use kubenova_store::{applications, commands, wire};
     responses((status = 200, description = "Its status", body = ApplicationStatus)))]
 pub async fn status(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path((named, name)): Path<(String, String)>,
 ) -> Result<Json<ApplicationStatus>, ApiError> {
     let mut connection = state.store.read().await?;
-    let tenant = tenants::find(&mut connection, &ask, &named).await?;
+    let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let application = found(applications::find(&mut connection, tenant.id, &name).await?, &name)?;
     let targets = applications::targets(&mut connection, &[application.id]).await?;
     let ids: Vec<ClusterId> = targets.iter().map(|target| target.cluster_id.clone()).collect();
     let key = wire::application_key(&application).to_string();
     let newest = commands::newest(&mut connection, &ids, std::slice::from_ref(&key)).await?;
-    let heard = Heard::read(&mut connection, &state, ask.now, &ids, std::slice::from_ref(&key)).await?;
+    let heard = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, std::slice::from_ref(&key)).await?;
     let clusters: Vec<ApplicationClusterStatus> = targets
         .into_iter()
         .map(|target| {
@@ -43,7 +46,7 @@ pub async fn status(
                 cluster_id: target.cluster_id.to_string(),
                 cluster_name: target.cluster_name,
                 ready: command.is_some_and(|command| ready(&application, command, observed.as_ref())),
-                command: command.map(|command| show::command(command, ask.now)),
+                command: command.map(|command| views::command(command, ctx.now)),
                 observed,
             }
         })
@@ -57,23 +60,23 @@ pub async fn status(
     responses((status = 200, description = "Its status", body = ApplicationStatus)))]
 pub async fn status_at_root(
     state: State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     names: Path<(String, String)>,
 ) -> Result<Json<ApplicationStatus>, ApiError> {
-    status(state, ask, names).await
+    status(state, ctx, names).await
 }
 
-/// The wished version is Ready: the cluster says so of this revision or a later one; where it said nothing yet, its last
+/// The requested version is Ready: the cluster says so of this revision or a later one; where it said nothing yet, its last
 /// word about the command counts.
 fn ready(application: &Application, command: &Command, observed: Option<&Observed>) -> bool {
-    let wished = command.generation == application.generation;
+    let requested = command.generation == application.generation;
     match observed {
         Some(observed) => {
-            wished
+            requested
                 && observed.ready
                 && observed.revision.parse().is_ok_and(|revision: i64| revision >= command.revision)
         }
-        None => wished && command.state == CommandState::Succeeded,
+        None => requested && command.state == CommandState::Succeeded,
     }
 }
 

@@ -2,12 +2,12 @@
 
 use super::enroll;
 use crate::{
-    answer::{self, Reply},
-    ask::{Ask, ChangeParams, Params},
     body::JsonBody,
     error::ApiError,
-    show,
+    request_context::{ChangeParams, Params, RequestContext},
+    response::{self, MutationResponse},
     state::AppState,
+    views,
 };
 use axum::{extract::State, response::Response};
 use kubenova_api_types::clusters::{ClusterCreate, ClusterCreated, ComponentChange, ComponentsChange};
@@ -26,33 +26,33 @@ use kubenova_store::{clusters, enrollments};
     request_body = ClusterCreate, responses((status = 201, description = "Created", body = ClusterCreated)))]
 pub async fn create(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Params(params): Params<ChangeParams>,
     JsonBody(body): JsonBody<ClusterCreate>,
 ) -> Result<Response, ApiError> {
-    let mut cluster = wished(&state, &ask, body)?;
-    let ticket = enroll::ticket(&state, &ask, &cluster.id);
+    let mut cluster = requested(&state, &ctx, body)?;
+    let ticket = enroll::ticket(&state, &ctx, &cluster.id);
 
-    let mut writer = ask.write(&state).await?;
-    clusters::insert(writer.connection(), &cluster).await?;
-    enrollments::create(writer.connection(), &ticket.kept).await?;
+    let mut tx = ctx.write(&state).await?;
+    clusters::insert(tx.connection(), &cluster).await?;
+    enrollments::create(tx.connection(), &ticket.kept).await?;
     let change = Change::ClusterConfig { components: cluster.components.clone(), generation: cluster.generation };
-    let announced = writer.announce(std::slice::from_ref(&cluster.id), &change).await?;
-    writer.audit(ask.action, "create", &format!("cluster/{}", cluster.id), None).await?;
+    let enqueued = tx.enqueue_commands(std::slice::from_ref(&cluster.id), &change).await?;
+    tx.audit(ctx.action, "create", &format!("cluster/{}", cluster.id), None).await?;
 
-    cluster.revision = announced.iter().map(|one| one.revision).max().unwrap_or_default();
+    cluster.revision = enqueued.iter().map(|one| one.revision).max().unwrap_or_default();
     let shown = ClusterCreated {
-        cluster: show::cluster(&cluster),
+        cluster: views::cluster(&cluster),
         enrollment: ticket.shown,
-        commands: show::announced(&announced),
+        commands: views::enqueued(&enqueued),
     };
     let mut kept = shown.clone();
     kept.enrollment.token = None;
-    Reply::created()
+    MutationResponse::created()
         .location(format!("/api/v1/clusters/{}", cluster.id))
-        .etag(answer::etag(&cluster.id, cluster.generation))
-        .operations(&announced)
-        .commit(writer, params.dry_run, &shown, &kept)
+        .etag(response::etag(&cluster.id, cluster.generation))
+        .operations(&enqueued)
+        .commit(tx, params.dry_run, &shown, &kept)
         .await
 }
 
@@ -61,14 +61,14 @@ pub async fn create(
     request_body = ClusterCreate, responses((status = 201, description = "Created", body = ClusterCreated)))]
 pub async fn create_at_root(
     state: State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     params: Params<ChangeParams>,
     body: JsonBody<ClusterCreate>,
 ) -> Result<Response, ApiError> {
-    create(state, ask, params, body).await
+    create(state, ctx, params, body).await
 }
 
-fn wished(state: &AppState, ask: &Ask, body: ClusterCreate) -> Result<Cluster, Refusal> {
+fn requested(state: &AppState, ctx: &RequestContext, body: ClusterCreate) -> Result<Cluster, Refusal> {
     let name = ClusterName::parse(&body.name)?;
     cluster::check_descriptions(&body.datacenter, &body.labels)?;
     Ok(Cluster {
@@ -84,9 +84,9 @@ fn wished(state: &AppState, ask: &Ask, body: ClusterCreate) -> Result<Cluster, R
         incarnation: 0,
         state: ClusterState::PendingBootstrap,
         enrolled_at: None,
-        created_at: ask.now,
-        updated_at: ask.now,
-        created_by: ask.caller.subject.clone(),
+        created_at: ctx.now,
+        updated_at: ctx.now,
+        created_by: ctx.caller.subject.clone(),
     })
 }
 

@@ -2,9 +2,9 @@
 
 use super::found;
 use crate::{
-    answer::Reply,
-    ask::{Ask, ChangeParams, Params},
     error::ApiError,
+    request_context::{ChangeParams, Params, RequestContext},
+    response::MutationResponse,
     state::AppState,
     token,
 };
@@ -31,25 +31,25 @@ use kubenova_store::{
     responses((status = 201, description = "Created", body = Enrollment)))]
 pub async fn enroll(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path(named): Path<String>,
     Params(params): Params<ChangeParams>,
 ) -> Result<Response, ApiError> {
     let named = ClusterRef::parse(&named);
-    let mut writer = ask.write(&state).await?;
-    let cluster = found(clusters::find(writer.connection(), &named).await?, &named)?;
+    let mut tx = ctx.write(&state).await?;
+    let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
     if !cluster.state.takes_changes() {
         let detail = format!("cluster \"{named}\" is {}", cluster.state.as_str());
         return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
     }
-    let ticket = ticket(&state, &ask, &cluster.id);
-    enrollments::create(writer.connection(), &ticket.kept).await?;
-    writer.audit(ask.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
+    let ticket = ticket(&state, &ctx, &cluster.id);
+    enrollments::create(tx.connection(), &ticket.kept).await?;
+    tx.audit(ctx.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
 
     let kept = Enrollment { token: None, ..ticket.shown.clone() };
-    Reply::created()
+    MutationResponse::created()
         .location(format!("/api/v1/clusters/{}", cluster.id))
-        .commit(writer, params.dry_run, &ticket.shown, &kept)
+        .commit(tx, params.dry_run, &ticket.shown, &kept)
         .await
 }
 
@@ -59,17 +59,17 @@ pub(super) struct Ticket {
     pub(super) shown: Enrollment,
 }
 
-pub(super) fn ticket(state: &AppState, ask: &Ask, cluster: &ClusterId) -> Ticket {
+pub(super) fn ticket(state: &AppState, ctx: &RequestContext, cluster: &ClusterId) -> Ticket {
     let settings = &state.settings.enrollment;
     let id = random::uuid_v7();
     let secret = BASE64URL_NOPAD.encode(&random::bytes::<32>());
-    let expires_at = ask.now.checked_add(settings.token_ttl).unwrap_or(ask.now);
+    let expires_at = ctx.now.checked_add(settings.token_ttl).unwrap_or(ctx.now);
     let kept = NewEnrollment {
         id,
         cluster_id: cluster.clone(),
         secret_sha256: token::sha256(&secret),
-        created_at: ask.now,
-        created_by: ask.caller.subject.clone(),
+        created_at: ctx.now,
+        created_by: ctx.caller.subject.clone(),
         expires_at,
     };
     let token = EnrollmentToken {

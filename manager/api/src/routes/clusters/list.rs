@@ -1,12 +1,12 @@
 //! `GET /clusters`.
 
 use crate::{
-    ask::{Ask, Params},
     cursor,
     error::ApiError,
-    heard::Heard,
-    show,
+    observations::ClusterObservations,
+    request_context::{Params, RequestContext},
     state::AppState,
+    views,
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{clusters::Cluster, list::List};
@@ -31,7 +31,7 @@ pub struct ListParams {
     responses((status = 200, description = "One page", body = List<Cluster>)))]
 pub async fn list(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Cluster>>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
@@ -41,9 +41,9 @@ pub async fn list(
     let last = clusters.last().filter(|_| more);
     let next_cursor = last.map(|cluster| cursor::after(LIST, "", cluster.id.as_str()));
     let ids: Vec<ClusterId> = clusters.iter().map(|cluster| cluster.id.clone()).collect();
-    let heard = Heard::read(&mut connection, &state, ask.now, &ids, &[]).await?;
+    let heard = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, &[]).await?;
     let one = |cluster| {
-        let mut body = show::cluster(cluster);
+        let mut body = views::cluster(cluster);
         body.connection = heard.connection(&cluster.id).as_str().to_owned();
         body.session = heard.session(&cluster.id);
         body

@@ -1,13 +1,13 @@
 //! `GET /commands/{command}`.
 
-use crate::{ask::Ask, error::ApiError, show, state::AppState};
+use crate::{error::ApiError, request_context::RequestContext, state::AppState, views};
 use axum::{
     Json,
     extract::{Path, State},
 };
 use kubenova_api_types::commands::Command;
 use kubenova_core::{
-    access::Reach,
+    access::Scope,
     command::{self, CommandId},
     refusal::{Reason, Refusal},
 };
@@ -19,7 +19,7 @@ use kubenova_store::commands;
     responses((status = 200, description = "The command", body = Command)))]
 pub async fn get(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path(named): Path<String>,
 ) -> Result<Json<Command>, ApiError> {
     let mut connection = state.store.read().await?;
@@ -28,16 +28,16 @@ pub async fn get(
         None => None,
     };
     let command = command
-        .filter(|command| visible(ask.reach, command))
+        .filter(|command| visible(ctx.scope, command))
         .ok_or_else(|| Refusal::new(Reason::CommandNotFound, format!("there is no command {named:?}")))?;
-    Ok(Json(show::command(&command, ask.now)))
+    Ok(Json(views::command(&command, ctx.now)))
 }
 
 /// A cluster's own commands belong to no tenant: only who reaches everything sees them.
-fn visible(reach: Reach, command: &command::Command) -> bool {
-    match (reach, command.tenant_id) {
-        (Reach::All, _) => true,
-        (Reach::Tenant(_), Some(tenant)) => reach.sees(tenant),
-        (Reach::Tenant(_), None) => false,
+fn visible(scope: Scope, command: &command::Command) -> bool {
+    match (scope, command.tenant_id) {
+        (Scope::All, _) => true,
+        (Scope::Tenant(_), Some(tenant)) => scope.sees(tenant),
+        (Scope::Tenant(_), None) => false,
     }
 }

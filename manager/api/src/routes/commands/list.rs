@@ -1,12 +1,12 @@
 //! `GET /commands`.
 
 use crate::{
-    ask::{Ask, Params},
     cursor,
     error::ApiError,
+    request_context::{Params, RequestContext},
     routes::{clusters::found, tenants},
-    show,
     state::AppState,
+    views,
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{commands::Command, list::List};
@@ -43,38 +43,42 @@ pub struct CommandParams {
     responses((status = 200, description = "One page", body = List<Command>)))]
 pub async fn list(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Params(params): Params<CommandParams>,
 ) -> Result<Json<List<Command>>, ApiError> {
     let mut connection = state.store.read().await?;
-    let filter = filter(&mut connection, &ask, &params).await?;
+    let filter = filter(&mut connection, &ctx, &params).await?;
     let text = format!("{:?}", (&filter.cluster, filter.tenant, &filter.application, filter.state)).replace('\n', " ");
     let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
     let mut commands = commands::list(&mut connection, &filter, &page).await?;
     let more = page.cut(&mut commands);
     let next_cursor =
         commands.last().filter(|_| more).map(|command| cursor::after(LIST, &text, &command.id.to_string()));
-    Ok(Json(List { items: commands.iter().map(|command| show::command(command, ask.now)).collect(), next_cursor }))
+    Ok(Json(List { items: commands.iter().map(|command| views::command(command, ctx.now)).collect(), next_cursor }))
 }
 
-async fn filter(connection: &mut Connection, ask: &Ask, params: &CommandParams) -> Result<CommandFilter, ApiError> {
+async fn filter(
+    connection: &mut Connection,
+    ctx: &RequestContext,
+    params: &CommandParams,
+) -> Result<CommandFilter, ApiError> {
     let state = params.state.as_deref().map(|text| {
         CommandState::parse(text)
             .ok_or_else(|| Refusal::new(Reason::QueryInvalid, format!("{text:?} is no state of a command")))
     });
     let mut filter = CommandFilter {
-        tenant: ask.reach.tenant(),
+        tenant: ctx.scope.tenant(),
         application: params.application.clone(),
         state: state.transpose()?,
         cluster: None,
     };
     if let Some(named) = &params.tenant {
-        filter.tenant = Some(tenants::find(connection, ask, named).await?.id);
+        filter.tenant = Some(tenants::find(connection, ctx, named).await?.id);
     }
     if let Some(named) = params.cluster.as_deref().map(ClusterRef::parse) {
         let cluster = found(clusters::find(connection, &named).await?, &named);
         // For who is limited to a tenant, other clusters do not exist.
-        let placed = match ask.reach.tenant() {
+        let placed = match ctx.scope.tenant() {
             Some(tenant) => Some(placements::of_tenants(connection, &[tenant]).await?),
             None => None,
         };

@@ -1,16 +1,16 @@
 //! `GET /me`.
 
-use crate::ask::Ask;
+use crate::request_context::RequestContext;
 use axum::Json;
 use kubenova_api_types::meta::Me;
 
 /// Read who one is to this Manager.
 #[utoipa::path(get, path = "/api/v1/me", tag = "meta", operation_id = "getMe",
     responses((status = 200, description = "The caller", body = Me)))]
-pub async fn get(ask: Ask) -> Json<Me> {
+pub async fn get(ctx: RequestContext) -> Json<Me> {
     Json(Me {
-        subject: ask.caller.subject,
-        role: ask.caller.role.as_str().to_owned(),
-        tenant_id: ask.caller.tenant.map(|tenant| tenant.to_string()),
+        subject: ctx.caller.subject,
+        role: ctx.caller.role.as_str().to_owned(),
+        tenant_id: ctx.caller.tenant.map(|tenant| tenant.to_string()),
     })
 }

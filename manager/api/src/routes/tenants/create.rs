@@ -2,12 +2,12 @@
 
 use super::clusters_to_change;
 use crate::{
-    answer::{self, Reply},
-    ask::{Ask, ChangeParams, Params},
     body::JsonBody,
     error::ApiError,
-    show,
+    request_context::{ChangeParams, Params, RequestContext},
+    response::{self, MutationResponse},
     state::AppState,
+    views,
 };
 use axum::{extract::State, response::Response};
 use kubenova_api_types::tenants::{QuotaChange, TenantAccepted, TenantCreate};
@@ -30,35 +30,35 @@ const CLUSTERS_MAX: usize = 100;
               (status = 202, description = "Accepted; clusters will hear of it", body = TenantAccepted)))]
 pub async fn create(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Params(params): Params<ChangeParams>,
     JsonBody(body): JsonBody<TenantCreate>,
 ) -> Result<Response, ApiError> {
-    let tenant = wished(&ask, &body)?;
+    let tenant = requested(&ctx, &body)?;
     if body.clusters.len() > CLUSTERS_MAX {
         return Err(Refusal::at(Reason::FieldInvalid, "/clusters", format!("more than {CLUSTERS_MAX} clusters")).into());
     }
 
-    let mut writer = ask.write(&state).await?;
-    let clusters = clusters_to_change(writer.connection(), &body.clusters, "/clusters").await?;
+    let mut tx = ctx.write(&state).await?;
+    let clusters = clusters_to_change(tx.connection(), &body.clusters, "/clusters").await?;
     let ids: Vec<ClusterId> = clusters.into_iter().map(|cluster| cluster.id).collect();
-    tenants::insert(writer.connection(), &tenant).await?;
-    placements::insert(writer.connection(), tenant.id, &ids, &tenant.created_by, ask.now).await?;
-    let announced = writer.announce(&ids, &Change::Tenant(tenant.clone())).await?;
-    writer.audit(ask.action, "create", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
+    tenants::insert(tx.connection(), &tenant).await?;
+    placements::insert(tx.connection(), tenant.id, &ids, &tenant.created_by, ctx.now).await?;
+    let enqueued = tx.enqueue_commands(&ids, &Change::Tenant(tenant.clone())).await?;
+    tx.audit(ctx.action, "create", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
 
-    let placed = placements::of_tenants(writer.connection(), &[tenant.id]).await?;
-    let body = TenantAccepted { tenant: show::tenant(&tenant, &placed), commands: show::announced(&announced) };
-    let reply = if announced.is_empty() { Reply::created() } else { Reply::accepted() };
+    let placed = placements::of_tenants(tx.connection(), &[tenant.id]).await?;
+    let body = TenantAccepted { tenant: views::tenant(&tenant, &placed), commands: views::enqueued(&enqueued) };
+    let reply = if enqueued.is_empty() { MutationResponse::created() } else { MutationResponse::accepted() };
     reply
         .location(format!("/api/v1/tenants/{}", tenant.id))
-        .etag(answer::etag(&tenant.id, tenant.generation))
-        .operations(&announced)
-        .commit(writer, params.dry_run, &body, &body)
+        .etag(response::etag(&tenant.id, tenant.generation))
+        .operations(&enqueued)
+        .commit(tx, params.dry_run, &body, &body)
         .await
 }
 
-fn wished(ask: &Ask, body: &TenantCreate) -> Result<Tenant, Refusal> {
+fn requested(ctx: &RequestContext, body: &TenantCreate) -> Result<Tenant, Refusal> {
     let pod_security = body.pod_security.as_deref().map(|text| {
         PodSecurity::parse(text).ok_or_else(|| {
             Refusal::at(Reason::FieldInvalid, "/podSecurity", format!("{text:?} is neither baseline nor restricted"))
@@ -70,9 +70,9 @@ fn wished(ask: &Ask, body: &TenantCreate) -> Result<Tenant, Refusal> {
         quota: quota(body.quota.clone().unwrap_or_default()),
         pod_security: pod_security.transpose()?.unwrap_or_default(),
         generation: 1,
-        created_at: ask.now,
-        updated_at: ask.now,
-        created_by: ask.caller.subject.clone(),
+        created_at: ctx.now,
+        updated_at: ctx.now,
+        created_by: ctx.caller.subject.clone(),
     };
     tenant.quota.check()?;
     Ok(tenant)

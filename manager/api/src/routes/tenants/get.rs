@@ -1,6 +1,6 @@
 //! `GET /tenants/{tenant}`.
 
-use crate::{answer, ask::Ask, error::ApiError, routes::tenants, show, state::AppState};
+use crate::{error::ApiError, request_context::RequestContext, response, routes::tenants, state::AppState, views};
 use axum::{
     extract::{Path, State},
     response::Response,
@@ -12,9 +12,13 @@ use kubenova_store::placements;
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}", tag = "tenants", operation_id = "getTenant",
     params(("tenant" = String, Path, description = "Id or name")),
     responses((status = 200, description = "The tenant", body = Tenant)))]
-pub async fn get(State(state): State<AppState>, ask: Ask, Path(named): Path<String>) -> Result<Response, ApiError> {
+pub async fn get(
+    State(state): State<AppState>,
+    ctx: RequestContext,
+    Path(named): Path<String>,
+) -> Result<Response, ApiError> {
     let mut connection = state.store.read().await?;
-    let tenant = tenants::find(&mut connection, &ask, &named).await?;
+    let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;
-    Ok(answer::with_etag(&answer::etag(&tenant.id, tenant.generation), show::tenant(&tenant, &placed)))
+    Ok(response::with_etag(&response::etag(&tenant.id, tenant.generation), views::tenant(&tenant, &placed)))
 }

@@ -1,12 +1,12 @@
 //! `GET /tenants`.
 
 use crate::{
-    ask::{Ask, Params},
     cursor,
     error::ApiError,
+    request_context::{Params, RequestContext},
     routes::clusters::list::ListParams,
-    show,
     state::AppState,
+    views,
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{list::List, tenants::Tenant};
@@ -20,15 +20,15 @@ const LIST: &str = "tenants";
     responses((status = 200, description = "One page", body = List<Tenant>)))]
 pub async fn list(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Tenant>>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
     let mut connection = state.store.read().await?;
-    let mut tenants = tenants::list(&mut connection, &page, ask.reach.tenant()).await?;
+    let mut tenants = tenants::list(&mut connection, &page, ctx.scope.tenant()).await?;
     let more = page.cut(&mut tenants);
     let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.id).collect();
     let placed = placements::of_tenants(&mut connection, &ids).await?;
     let next_cursor = tenants.last().filter(|_| more).map(|tenant| cursor::after(LIST, "", &tenant.id.to_string()));
-    Ok(Json(List { items: tenants.iter().map(|tenant| show::tenant(tenant, &placed)).collect(), next_cursor }))
+    Ok(Json(List { items: tenants.iter().map(|tenant| views::tenant(tenant, &placed)).collect(), next_cursor }))
 }

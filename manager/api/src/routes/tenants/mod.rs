@@ -6,7 +6,7 @@ pub mod list;
 pub mod place;
 pub mod placements;
 
-use crate::{ask::Ask, error::ApiError};
+use crate::{error::ApiError, request_context::RequestContext};
 use kubenova_core::{
     cluster::{Cluster, ClusterRef},
     refusal::{Reason, Refusal},
@@ -15,13 +15,13 @@ use kubenova_core::{
 use kubenova_store::{clusters, pool::Connection, tenants};
 
 /// The tenant when it exists for this caller.
-pub(crate) async fn find(connection: &mut Connection, ask: &Ask, named: &str) -> Result<Tenant, ApiError> {
-    Ok(ask.own(tenants::find(connection, &TenantRef::parse(named)).await?, named)?)
+pub(crate) async fn find(connection: &mut Connection, ctx: &RequestContext, named: &str) -> Result<Tenant, ApiError> {
+    Ok(ctx.own(tenants::find(connection, &TenantRef::parse(named)).await?, named)?)
 }
 
 /// The same, held until the transaction ends.
-pub(crate) async fn hold(connection: &mut Connection, ask: &Ask, named: &str) -> Result<Tenant, ApiError> {
-    Ok(ask.own(tenants::hold(connection, &TenantRef::parse(named)).await?, named)?)
+pub(crate) async fn hold(connection: &mut Connection, ctx: &RequestContext, named: &str) -> Result<Tenant, ApiError> {
+    Ok(ctx.own(tenants::hold(connection, &TenantRef::parse(named)).await?, named)?)
 }
 
 /// The clusters with these ids or names, each once; all of them must exist and take changes.

@@ -2,12 +2,12 @@
 
 use super::{clusters_to_change, hold};
 use crate::{
-    answer::Reply,
-    ask::{Ask, ChangeParams, Params},
     body::JsonBody,
     error::ApiError,
-    show,
+    request_context::{ChangeParams, Params, RequestContext},
+    response::MutationResponse,
     state::AppState,
+    views,
 };
 use axum::{
     extract::{Path, State},
@@ -23,24 +23,24 @@ use kubenova_store::placements;
     responses((status = 202, description = "Accepted; the cluster will hear of it", body = TenantAccepted)))]
 pub async fn place(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path(named): Path<String>,
     Params(params): Params<ChangeParams>,
     JsonBody(body): JsonBody<PlacementCreate>,
 ) -> Result<Response, ApiError> {
-    let mut writer = ask.write(&state).await?;
-    let tenant = hold(writer.connection(), &ask, &named).await?;
-    let clusters = clusters_to_change(writer.connection(), &[body.cluster], "/cluster").await?;
+    let mut tx = ctx.write(&state).await?;
+    let tenant = hold(tx.connection(), &ctx, &named).await?;
+    let clusters = clusters_to_change(tx.connection(), &[body.cluster], "/cluster").await?;
     let ids: Vec<ClusterId> = clusters.into_iter().map(|cluster| cluster.id).collect();
-    placements::insert(writer.connection(), tenant.id, &ids, &ask.caller.subject, ask.now).await?;
-    let announced = writer.announce(&ids, &Change::Tenant(tenant.clone())).await?;
-    writer.audit(ask.action, "place", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
+    placements::insert(tx.connection(), tenant.id, &ids, &ctx.caller.subject, ctx.now).await?;
+    let enqueued = tx.enqueue_commands(&ids, &Change::Tenant(tenant.clone())).await?;
+    tx.audit(ctx.action, "place", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
 
-    let placed = placements::of_tenants(writer.connection(), &[tenant.id]).await?;
-    let body = TenantAccepted { tenant: show::tenant(&tenant, &placed), commands: show::announced(&announced) };
-    Reply::accepted()
+    let placed = placements::of_tenants(tx.connection(), &[tenant.id]).await?;
+    let body = TenantAccepted { tenant: views::tenant(&tenant, &placed), commands: views::enqueued(&enqueued) };
+    MutationResponse::accepted()
         .location(format!("/api/v1/tenants/{}/placements", tenant.id))
-        .operations(&announced)
-        .commit(writer, params.dry_run, &body, &body)
+        .operations(&enqueued)
+        .commit(tx, params.dry_run, &body, &body)
         .await
 }

@@ -1,6 +1,9 @@
 //! `GET /tenants/{tenant}/placements`: where a tenant is, and what is heard of it from there.
 
-use crate::{ask::Ask, error::ApiError, heard::Heard, routes::tenants, show, state::AppState};
+use crate::{
+    error::ApiError, observations::ClusterObservations, request_context::RequestContext, routes::tenants,
+    state::AppState, views,
+};
 use axum::{
     Json,
     extract::{Path, State},
@@ -15,17 +18,17 @@ use kubenova_store::{placements, wire};
     responses((status = 200, description = "All placements", body = List<Placement>)))]
 pub async fn list(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Path(named): Path<String>,
 ) -> Result<Json<List<Placement>>, ApiError> {
     let mut connection = state.store.read().await?;
-    let tenant = tenants::find(&mut connection, &ask, &named).await?;
+    let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;
     let key = wire::tenant_key(tenant.id).to_string();
     let ids: Vec<ClusterId> = placed.iter().map(|placement| placement.cluster_id.clone()).collect();
-    let heard = Heard::read(&mut connection, &state, ask.now, &ids, std::slice::from_ref(&key)).await?;
+    let heard = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, std::slice::from_ref(&key)).await?;
     let one = |placement| {
-        let mut body = show::placement(placement);
+        let mut body = views::placement(placement);
         body.observed = heard.object(&placement.cluster_id, &key);
         body
     };

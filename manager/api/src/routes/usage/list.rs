@@ -1,9 +1,9 @@
 //! `GET /usage`.
 
 use crate::{
-    ask::{Ask, Params},
     cursor,
     error::ApiError,
+    request_context::{Params, RequestContext},
     routes::{clusters::found, tenants},
     state::AppState,
 };
@@ -48,11 +48,11 @@ pub struct UsageParams {
     responses((status = 200, description = "One page and the sums", body = UsageList)))]
 pub async fn list(
     State(state): State<AppState>,
-    ask: Ask,
+    ctx: RequestContext,
     Params(params): Params<UsageParams>,
 ) -> Result<Json<UsageList>, ApiError> {
     let mut connection = state.store.read().await?;
-    let filter = filter(&mut connection, &ask, &params).await?;
+    let filter = filter(&mut connection, &ctx, &params).await?;
     let text = format!("{filter:?}").replace('\n', " ");
     let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
     if page.after.as_deref().is_some_and(|after| !ledger::is_key(after)) {
@@ -73,20 +73,20 @@ pub async fn list(
     }))
 }
 
-async fn filter(connection: &mut Connection, ask: &Ask, params: &UsageParams) -> Result<Filter, ApiError> {
+async fn filter(connection: &mut Connection, ctx: &RequestContext, params: &UsageParams) -> Result<Filter, ApiError> {
     let mut filter = Filter {
-        tenant: ask.reach.tenant(),
+        tenant: ctx.scope.tenant(),
         cluster: None,
         from: time("from", params.from.as_deref())?,
         to: time("to", params.to.as_deref())?,
     };
     if let Some(named) = &params.tenant {
-        filter.tenant = Some(tenants::find(connection, ask, named).await?.id);
+        filter.tenant = Some(tenants::find(connection, ctx, named).await?.id);
     }
     if let Some(named) = params.cluster.as_deref().map(ClusterRef::parse) {
         let cluster = found(clusters::find(connection, &named).await?, &named)?;
         // Whoever sees one tenant only learns of clusters on which it is, or was.
-        if let Some(own) = ask.reach.tenant() {
+        if let Some(own) = ctx.scope.tenant() {
             let known = placements::ever_on(connection, &cluster.id, &[own]).await?;
             found((!known.is_empty()).then(|| cluster.clone()), &named)?;
         }

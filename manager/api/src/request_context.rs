@@ -7,14 +7,14 @@ use axum::{
 };
 use jiff::Timestamp;
 use kubenova_core::{
-    access::{Action, Caller, Reach},
+    access::{Action, Caller, Scope},
     refusal::{Reason, Refusal},
     tenant::Tenant,
 };
 use kubenova_runtime::{clock, random};
 use kubenova_store::{
     idempotency::Claim,
-    writer::{WriteContext, Writer},
+    write_tx::{WriteContext, WriteTx},
 };
 use serde::de::DeserializeOwned;
 
@@ -22,26 +22,26 @@ use serde::de::DeserializeOwned;
 #[derive(Debug, Clone)]
 pub struct RequestId(pub String);
 
-/// Who asks and how far they may go; put on the request by [`crate::identify`], which refused everybody else.
+/// Who asks and how far they may go; put on the request by [`crate::authenticate`], which refused everybody else.
 #[derive(Debug, Clone)]
-pub struct Permitted {
+pub struct Authorized {
     /// Who.
     pub caller: Caller,
     /// What this route is.
     pub action: Action,
     /// How far.
-    pub reach: Reach,
+    pub scope: Scope,
 }
 
 /// One request of an authenticated route.
 #[derive(Debug, Clone)]
-pub struct Ask {
+pub struct RequestContext {
     /// Who asks.
     pub caller: Caller,
     /// What this route is.
     pub action: Action,
     /// How far the caller may go.
-    pub reach: Reach,
+    pub scope: Scope,
     /// When it came.
     pub now: Timestamp,
     request_id: String,
@@ -49,19 +49,19 @@ pub struct Ask {
     if_match: Option<String>,
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Ask {
+impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let permitted = parts.extensions.get::<Permitted>().cloned();
-        let Permitted { caller, action, reach } =
-            permitted.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "this path needs a token"))?;
+        let authorized = parts.extensions.get::<Authorized>().cloned();
+        let Authorized { caller, action, scope } =
+            authorized.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "this path needs a token"))?;
         let if_match = parts.headers.get(header::IF_MATCH).map(|value| value.to_str().map(str::to_owned)).transpose();
         let if_match = if_match.map_err(|_| Refusal::new(Reason::HeaderInvalid, "If-Match is an ETag in ASCII"))?;
         Ok(Self {
             caller,
             action,
-            reach,
+            scope,
             now: now(),
             request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
             claim: parts.extensions.get::<Claim>().cloned(),
@@ -76,12 +76,12 @@ fn now() -> Timestamp {
     Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
 }
 
-impl Ask {
+impl RequestContext {
     /// Opens the transaction of this request.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn write(&self, state: &AppState) -> Result<Writer, ApiError> {
+    pub async fn write(&self, state: &AppState) -> Result<WriteTx, ApiError> {
         let context = WriteContext {
             caller: self.caller.clone(),
             request_id: self.request_id.clone(),
@@ -98,7 +98,7 @@ impl Ask {
     /// With [`Reason::TenantNotFound`].
     pub fn own(&self, tenant: Option<Tenant>, named: &str) -> Result<Tenant, Refusal> {
         tenant
-            .filter(|tenant| self.reach.sees(tenant.id))
+            .filter(|tenant| self.scope.sees(tenant.id))
             .ok_or_else(|| Refusal::new(Reason::TenantNotFound, format!("there is no tenant {named:?}")))
     }
 

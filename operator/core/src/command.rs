@@ -12,7 +12,7 @@ use kubenova_schema::{
 
 /// An order that is signed and meant for this cluster.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Order {
+pub struct VerifiedCommand {
     /// The decoded body.
     pub command: Command,
     /// Its kind.
@@ -72,7 +72,7 @@ pub fn verify(body: &[u8], header: Option<&str>, keys: &AcceptedKeys) -> Result<
 ///
 /// # Errors
 /// When it is for another cluster, of an unknown kind, about another object than its kind allows, or unreadable inside.
-pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<Order, Rejected> {
+pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedCommand, Rejected> {
     let refused = |command: Command, reason, message: String| Rejected {
         command: Box::new(command),
         unsupported: false,
@@ -122,8 +122,8 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<Order, Rejec
             "the order has no id, or a revision or epoch out of range".to_owned(),
         ));
     }
-    let sha256 = signature::order_sha256(&command.kind, &command.key, &command.document);
-    Ok(Order { command, kind, key, sha256 })
+    let sha256 = signature::command_sha256(&command.kind, &command.key, &command.document);
+    Ok(VerifiedCommand { command, kind, key, sha256 })
 }
 
 /// Name of the inbox record of an object.

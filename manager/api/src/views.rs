@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use kubenova_api_types::{applications, clusters, commands, tenants};
 use kubenova_core::{
     application::{Application, Form},
-    cluster::{Cluster, Component, Components, Connection},
+    cluster::{Cluster, Component, Components, Connectivity},
     command::Command,
     tenant::{Placement, Tenant},
 };
 use kubenova_runtime::clock;
-use kubenova_store::{applications::Target, enrollments::EnrollmentState, outbox::Announced};
+use kubenova_store::{applications::Target, enrollments::EnrollmentState, outbox::EnqueuedCommand};
 
 /// A cluster.
 #[must_use]
@@ -29,7 +29,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         created_at: cluster.created_at,
         updated_at: cluster.updated_at,
         created_by: cluster.created_by.clone(),
-        connection: Connection::Unknown.as_str().to_owned(),
+        connection: Connectivity::Unknown.as_str().to_owned(),
         session: None,
         observed: None,
         enrollments: Vec::new(),
@@ -142,10 +142,10 @@ pub fn application(tenant: &Tenant, application: &Application, targets: &[Target
     }
 }
 
-/// What was announced.
+/// What was enqueued.
 #[must_use]
-pub fn announced(commands: &[Announced]) -> Vec<commands::CommandRef> {
-    let one = |command: &Announced| commands::CommandRef {
+pub fn enqueued(commands: &[EnqueuedCommand]) -> Vec<commands::CommandRef> {
+    let one = |command: &EnqueuedCommand| commands::CommandRef {
         id: command.command_id.to_string(),
         cluster_id: command.cluster_id.to_string(),
         revision: command.revision.to_string(),

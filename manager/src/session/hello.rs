@@ -4,14 +4,14 @@ use jiff::Timestamp;
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::telemetry;
 use kubenova_schema::{message, subjects, v1::Hello};
-use kubenova_store::sessions::{Greeting, Known};
+use kubenova_store::sessions::{ClusterRecord, HelloRequest};
 use uuid::Uuid;
 
 /// A hello that could be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     /// What is kept of it.
-    pub(super) greeting: Greeting,
+    pub(super) hello: HelloRequest,
     /// UID of the kube-system namespace.
     pub(super) cluster_uid: String,
     /// Command id of the highest revision stored there.
@@ -40,7 +40,7 @@ pub(super) fn read(subject: &str, payload: &[u8], now: Timestamp) -> Result<Aske
     let number = |value: u64| i64::try_from(value).map_err(|_| malformed(format!("{value} is too large")));
     let their_clock: Timestamp = hello.at.parse().map_err(|_| malformed(format!("\"{}\" is no time", hello.at)))?;
     Ok(Asked {
-        greeting: Greeting {
+        hello: HelloRequest {
             cluster_id,
             incarnation: hello.incarnation,
             boot_id: hello.boot_id,
@@ -57,7 +57,7 @@ pub(super) fn read(subject: &str, payload: &[u8], now: Timestamp) -> Result<Aske
 }
 
 /// The epoch of the session, or why there is none.
-pub(super) fn judge(asked: &Asked, known: Option<&Known>, agrees: bool) -> Result<i64, Refused> {
+pub(super) fn judge(asked: &Asked, known: Option<&ClusterRecord>, agrees: bool) -> Result<i64, Refused> {
     let refused = |reason, message: &str| Err(Refused { reason, message: message.to_owned() });
     let Some(known) = known else {
         return refused(
@@ -96,8 +96,8 @@ mod tests {
             .unwrap()
     }
 
-    fn known() -> Known {
-        Known { epoch: 1, kubernetes_uid: Some("uid".to_owned()), state: "enrolled".to_owned() }
+    fn known() -> ClusterRecord {
+        ClusterRecord { epoch: 1, kubernetes_uid: Some("uid".to_owned()), state: "enrolled".to_owned() }
     }
 
     #[test]
@@ -109,15 +109,19 @@ mod tests {
 
     #[test]
     fn each_reason_to_refuse_has_its_name() {
-        let reason = |known: Option<&Known>, agrees| judge(&asked(), known, agrees).map_err(|refused| refused.reason);
+        let reason =
+            |known: Option<&ClusterRecord>, agrees| judge(&asked(), known, agrees).map_err(|refused| refused.reason);
         assert_eq!(reason(Some(&known()), true), Ok(1));
         assert_eq!(reason(None, true), Err("ClusterUnknown"));
         assert_eq!(reason(Some(&known()), false), Err("Diverged"));
-        assert_eq!(reason(Some(&Known { state: "quarantined".to_owned(), ..known() }), true), Err("ClusterNotTrusted"));
         assert_eq!(
-            reason(Some(&Known { kubernetes_uid: Some("other".to_owned()), ..known() }), true),
+            reason(Some(&ClusterRecord { state: "quarantined".to_owned(), ..known() }), true),
+            Err("ClusterNotTrusted")
+        );
+        assert_eq!(
+            reason(Some(&ClusterRecord { kubernetes_uid: Some("other".to_owned()), ..known() }), true),
             Err("ClusterUidMismatch")
         );
-        assert_eq!(reason(Some(&Known { epoch: 0, ..known() }), true), Err("Diverged"));
+        assert_eq!(reason(Some(&ClusterRecord { epoch: 0, ..known() }), true), Err("Diverged"));
     }
 }

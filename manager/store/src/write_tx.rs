@@ -3,8 +3,8 @@
 use crate::{
     audit,
     error::{StoreError, failed},
-    idempotency::{self, Answer, Claim},
-    outbox::{self, Announced, Stamp},
+    idempotency::{self, Claim, ResponseRecord},
+    outbox::{self, EnqueuedCommand, Stamp},
 };
 use jiff::Timestamp;
 use kubenova_core::{
@@ -33,12 +33,12 @@ pub struct WriteContext {
 
 /// An open transaction of one request. Dropped without a commit, nothing happened.
 #[derive(Debug)]
-pub struct Writer {
+pub struct WriteTx {
     transaction: Transaction<'static, Postgres>,
     context: WriteContext,
 }
 
-impl Writer {
+impl WriteTx {
     pub(crate) const fn new(transaction: Transaction<'static, Postgres>, context: WriteContext) -> Self {
         Self { transaction, context }
     }
@@ -58,9 +58,13 @@ impl Writer {
     ///
     /// # Errors
     /// When Postgres says no.
-    pub async fn announce(&mut self, clusters: &[ClusterId], change: &Change) -> Result<Vec<Announced>, StoreError> {
+    pub async fn enqueue_commands(
+        &mut self,
+        clusters: &[ClusterId],
+        change: &Change,
+    ) -> Result<Vec<EnqueuedCommand>, StoreError> {
         let stamp = Stamp { by: &self.context.caller.subject, now: self.context.now, new_id: self.context.new_id };
-        outbox::announce(&mut self.transaction, stamp, clusters, change).await
+        outbox::enqueue_commands(&mut self.transaction, stamp, clusters, change).await
     }
 
     /// Leaves the audit row of what was accepted.
@@ -91,7 +95,7 @@ impl Writer {
     ///
     /// # Errors
     /// When Postgres says no, or a request with the same key committed first.
-    pub async fn commit(mut self, answer: &Answer) -> Result<(), StoreError> {
+    pub async fn commit(mut self, answer: &ResponseRecord) -> Result<(), StoreError> {
         if let Some(claim) = &self.context.claim {
             let subject = &self.context.caller.subject;
             idempotency::keep(&mut self.transaction, subject, claim, answer, self.context.now).await?;

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
-use kubenova_store::{idempotency::Answer, outbox::Announced, writer::Writer};
+use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand, write_tx::WriteTx};
 use serde::Serialize;
 
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
@@ -18,12 +18,12 @@ pub fn etag(id: &impl std::fmt::Display, generation: i64) -> String {
 
 /// An answer to a change.
 #[derive(Debug, Clone)]
-pub struct Reply {
+pub struct MutationResponse {
     status: StatusCode,
     headers: Vec<(String, String)>,
 }
 
-impl Reply {
+impl MutationResponse {
     /// 201: it exists now.
     #[must_use]
     pub const fn created() -> Self {
@@ -52,9 +52,10 @@ impl Reply {
 
     /// Where each of the commands is.
     #[must_use]
-    pub fn operations(mut self, commands: &[Announced]) -> Self {
-        let path =
-            |command: &Announced| (OPERATION_LOCATION.to_string(), format!("/api/v1/commands/{}", command.command_id));
+    pub fn operations(mut self, commands: &[EnqueuedCommand]) -> Self {
+        let path = |command: &EnqueuedCommand| {
+            (OPERATION_LOCATION.to_string(), format!("/api/v1/commands/{}", command.command_id))
+        };
         self.headers.extend(commands.iter().map(path));
         if !commands.is_empty() {
             self.headers.push((header::RETRY_AFTER.to_string(), "1".to_owned()));
@@ -68,21 +69,21 @@ impl Reply {
     /// When the change could not be committed; nothing happened then.
     pub async fn commit<T: Serialize>(
         self,
-        writer: Writer,
+        tx: WriteTx,
         dry_run: bool,
         body: &T,
         kept: &T,
     ) -> Result<Response, ApiError> {
         let text = |body: &T| serde_json::to_string(body).expect("answers are plain data");
         if dry_run {
-            // The writer is dropped here: nothing of it happened.
-            drop(writer);
+            // The tx is dropped here: nothing of it happened.
+            drop(tx);
             return Ok(self.imagined(text(kept)));
         }
         let mut headers = self.headers;
         headers.push((header::CONTENT_TYPE.to_string(), "application/json".to_owned()));
-        let answer = Answer { status: self.status.as_u16(), headers, body: text(kept) };
-        writer.commit(&answer).await?;
+        let answer = ResponseRecord { status: self.status.as_u16(), headers, body: text(kept) };
+        tx.commit(&answer).await?;
         let mut response = (self.status, text(body)).into_response();
         response.headers_mut().remove(header::CONTENT_TYPE);
         for (name, value) in &answer.headers {

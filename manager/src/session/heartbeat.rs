@@ -1,4 +1,4 @@
-//! The pulse: that a cluster is there, and how far it is.
+//! The heartbeat: that a cluster is there, and how far it is.
 //!
 //! Only the newest heartbeat of a cluster waits to be noted, so one that floods us delays nobody but itself: what it sends
 //! between two rounds is one row's update. Before it: `operator/src/session`. After it: `relay`, which sends to whoever
@@ -69,26 +69,28 @@ async fn rounds(store: &Store, waiting: &Waiting, shutdown: &Shutdown) {
 }
 
 async fn note(store: &Store, cluster: &ClusterId, payload: &[u8]) {
-    let pulse: Heartbeat = match message::from_json(payload) {
-        Ok(pulse) => pulse,
+    let heartbeat: Heartbeat = match message::from_json(payload) {
+        Ok(heartbeat) => heartbeat,
         Err(error) => {
             tracing::debug!(cluster.id = %cluster, error = %telemetry::chain(&error), "a heartbeat could not be read");
             return;
         }
     };
-    if pulse.cluster_id != cluster.as_str() {
+    if heartbeat.cluster_id != cluster.as_str() {
         return;
     }
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let noted = async {
         let mut connection = store.read().await?;
-        let nodes = i32::try_from(pulse.nodes).unwrap_or(i32::MAX);
-        let (session, revision) = (number(pulse.session), number(pulse.highest_revision));
+        let nodes = i32::try_from(heartbeat.nodes).unwrap_or(i32::MAX);
+        let (session, revision) = (number(heartbeat.session), number(heartbeat.highest_revision));
         sessions::heard(&mut connection, cluster, session, nodes, revision, clock::now()).await
     };
     match noted.await {
         Ok(true) => {}
-        Ok(false) => tracing::debug!(cluster.id = %cluster, session = pulse.session, "a heartbeat of another session"),
+        Ok(false) => {
+            tracing::debug!(cluster.id = %cluster, session = heartbeat.session, "a heartbeat of another session");
+        }
         Err(error) => {
             tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat");
         }

@@ -25,7 +25,7 @@ pub const NAME_LABEL: &str = "app.oam.dev/name";
 ///
 /// # Errors
 /// When a call fails otherwise.
-pub async fn sweep(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, Error> {
+pub async fn delete_orphans(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for (group, version, kind) in KINDS {
         let api = kinds::namespaced(deployer, group, version, kind, namespace);

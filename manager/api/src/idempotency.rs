@@ -1,12 +1,12 @@
 //! `Idempotency-Key`: a repeated request is answered with the first one's answer and changes nothing.
 //!
-//! The answer is committed with the change itself ([`kubenova_store::writer`]), so a crash between the two is impossible.
+//! The answer is committed with the change itself ([`kubenova_store::write_tx`]), so a crash between the two is impossible.
 //! Refusals are not kept: they changed nothing, and asking again may succeed.
 
 use crate::{
-    ask::Permitted,
     body,
     error::{ApiError, refused},
+    request_context::Authorized,
     state::AppState,
     token,
 };
@@ -19,7 +19,7 @@ use axum::{
 };
 use kubenova_core::refusal::{Reason, Refusal};
 use kubenova_runtime::clock;
-use kubenova_store::idempotency::{self, Answer, Claim};
+use kubenova_store::idempotency::{self, Claim, ResponseRecord};
 
 /// Longest key; a UUID has 36.
 const KEY_LENGTH_MAX: usize = 255;
@@ -27,8 +27,8 @@ const KEY_LENGTH_MAX: usize = 255;
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
-/// The layer below [`crate::identify`]: reads the body within its limit, and answers repetitions.
-pub async fn repeat(State(state): State<AppState>, request: Request, next: Next) -> Response {
+/// The layer below [`crate::authenticate`]: reads the body within its limit, and answers repetitions.
+pub async fn replay_repeated(State(state): State<AppState>, request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return next.run(request).await;
     }
@@ -41,12 +41,12 @@ pub async fn repeat(State(state): State<AppState>, request: Request, next: Next)
         Ok(key) => key,
         Err(refusal) => return refused(refusal),
     };
-    if let (Some(key), Some(permitted)) = (key, parts.extensions.get::<Permitted>()) {
+    if let (Some(key), Some(authorized)) = (key, parts.extensions.get::<Authorized>()) {
         let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
         let head = format!("{} {target}\n", parts.method);
         let claim = Claim { key, request_sha256: token::sha256([head.as_bytes(), &bytes].concat()) };
-        match answered(&state, &permitted.caller.subject, &claim).await {
-            Ok(Some(answer)) => return replay(&answer),
+        match answered(&state, &authorized.caller.subject, &claim).await {
+            Ok(Some(answer)) => return replayed(&answer),
             Ok(None) => {}
             Err(error) => return error.into_response(),
         }
@@ -66,7 +66,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-async fn answered(state: &AppState, subject: &str, claim: &Claim) -> Result<Option<Answer>, ApiError> {
+async fn answered(state: &AppState, subject: &str, claim: &Claim) -> Result<Option<ResponseRecord>, ApiError> {
     let mut connection = state.store.read().await?;
     match idempotency::find(&mut connection, subject, &claim.key, clock::now()).await? {
         Some(kept) if kept.request_sha256 == claim.request_sha256 => Ok(Some(kept.answer)),
@@ -79,7 +79,7 @@ async fn answered(state: &AppState, subject: &str, claim: &Claim) -> Result<Opti
     }
 }
 
-fn replay(answer: &Answer) -> Response {
+fn replayed(answer: &ResponseRecord) -> Response {
     let mut response = Response::new(Body::from(answer.body.clone()));
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     for (name, value) in &answer.headers {

@@ -1,5 +1,5 @@
 -- Messages of clusters that can never be handled, once each however often they come. The newest of each cluster stay.
-create table poison (
+create table dead_letters (
     cluster_id     text not null,
     payload_sha256 text not null,
     subject        text not null,
@@ -8,7 +8,7 @@ create table poison (
     times          bigint not null default 1,
     first_seen_at  timestamptz not null,
     last_seen_at   timestamptz not null,
-    constraint poison_pkey primary key (cluster_id, payload_sha256)
+    constraint dead_letters_pkey primary key (cluster_id, payload_sha256)
 );
 
-create index poison_newest on poison (cluster_id, last_seen_at desc);
+create index dead_letters_newest on dead_letters (cluster_id, last_seen_at desc);

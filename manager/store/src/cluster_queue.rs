@@ -30,7 +30,7 @@ pub struct DueCommand {
 
 /// What the relay stamps on every command of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneState {
+pub struct QueueState {
     /// Current epoch.
     pub epoch: i64,
     /// UID of the kube-system namespace.
@@ -85,9 +85,9 @@ pub async fn lease(
     until: Timestamp,
 ) -> Result<bool, StoreError> {
     let taken = sqlx::query!(
-        "insert into lanes (cluster_id, owner, until) values ($1, $2, $4)
+        "insert into cluster_queues (cluster_id, owner, until) values ($1, $2, $4)
          on conflict (cluster_id) do update set owner = excluded.owner, until = excluded.until
-         where lanes.owner = excluded.owner or lanes.until < $3",
+         where cluster_queues.owner = excluded.owner or cluster_queues.until < $3",
         cluster.as_str(),
         owner,
         now.to_sqlx(),
@@ -108,7 +108,7 @@ pub async fn claim(
     connection: &mut PgConnection,
     cluster: &ClusterId,
     due: &Due,
-) -> Result<Option<LaneState>, StoreError> {
+) -> Result<Option<QueueState>, StoreError> {
     let head = sqlx::query!(
         r#"select c.epoch, c.kubernetes_uid,
                   coalesce((select min(k.revision) - 1 from commands k where k.cluster_id = c.id
@@ -156,7 +156,7 @@ pub async fn claim(
         })
         .collect();
     claimed.sort_by_key(|command| command.revision);
-    Ok(Some(LaneState { epoch: head.epoch, kubernetes_uid, floor: head.floor, due: claimed }))
+    Ok(Some(QueueState { epoch: head.epoch, kubernetes_uid, floor: head.floor, due: claimed }))
 }
 
 /// Where the broker stored a command.

@@ -12,7 +12,7 @@ pub const KEPT: i64 = 100;
 
 /// A message that nobody can handle.
 #[derive(Debug, Clone, Copy)]
-pub struct Poison<'a> {
+pub struct DeadLetter<'a> {
     /// Who sent it, as the subject says; empty when it names nobody.
     pub cluster: &'a str,
     /// SHA-256 of the payload in hex.
@@ -29,26 +29,30 @@ pub struct Poison<'a> {
 ///
 /// # Errors
 /// When Postgres does not answer.
-pub async fn keep(connection: &mut PgConnection, poison: Poison<'_>, now: Timestamp) -> Result<(), StoreError> {
+pub async fn keep(
+    connection: &mut PgConnection,
+    dead_letters: DeadLetter<'_>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into poison (cluster_id, payload_sha256, subject, reason, payload, first_seen_at, last_seen_at)
+        "insert into dead_letters (cluster_id, payload_sha256, subject, reason, payload, first_seen_at, last_seen_at)
          values ($1, $2, $3, $4, $5, $6, $6)
          on conflict (cluster_id, payload_sha256)
-         do update set times = poison.times + 1, last_seen_at = excluded.last_seen_at",
-        poison.cluster,
-        poison.payload_sha256,
-        poison.subject,
-        poison.reason,
-        poison.payload,
+         do update set times = dead_letters.times + 1, last_seen_at = excluded.last_seen_at",
+        dead_letters.cluster,
+        dead_letters.payload_sha256,
+        dead_letters.subject,
+        dead_letters.reason,
+        dead_letters.payload,
         now.to_sqlx(),
     )
     .execute(&mut *connection)
     .await
     .map_err(failed("keep a message that cannot be handled"))?;
     sqlx::query!(
-        "delete from poison where (cluster_id, payload_sha256) in
-         (select cluster_id, payload_sha256 from poison where cluster_id = $1 order by last_seen_at desc offset $2)",
-        poison.cluster,
+        "delete from dead_letters where (cluster_id, payload_sha256) in
+         (select cluster_id, payload_sha256 from dead_letters where cluster_id = $1 order by last_seen_at desc offset $2)",
+        dead_letters.cluster,
         KEPT,
     )
     .execute(connection)

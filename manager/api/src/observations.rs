@@ -1,26 +1,26 @@
-//! What is heard from clusters, as bodies: their pulse, and what they say of objects. Everything says as of when.
+//! What is heard from clusters, as bodies: their heartbeat, and what they say of objects. Everything says as of when.
 
 use crate::{error::ApiError, state::AppState};
 use jiff::Timestamp;
 use kubenova_api_types::clusters::{Condition, Observed, Session};
-use kubenova_core::cluster::{ClusterId, Connection};
+use kubenova_core::cluster::{ClusterId, Connectivity};
 use kubenova_store::{
     observed::{self, ObservedObject},
     pool,
-    sessions::{self, Session as Pulse},
+    sessions::{self, Session as Heartbeat},
 };
 use serde_json::Value;
 
 /// What is heard of some objects from some clusters.
 #[derive(Debug, Clone)]
-pub struct Heard {
-    pulses: Vec<Pulse>,
+pub struct ClusterObservations {
+    heartbeats: Vec<Heartbeat>,
     objects: Vec<(ClusterId, ObservedObject)>,
     listening_since: Timestamp,
     now: Timestamp,
 }
 
-impl Heard {
+impl ClusterObservations {
     /// Asks the store, once for all of them.
     ///
     /// # Errors
@@ -32,30 +32,30 @@ impl Heard {
         clusters: &[ClusterId],
         keys: &[String],
     ) -> Result<Self, ApiError> {
-        let pulses = sessions::of_clusters(connection, clusters).await?;
+        let heartbeats = sessions::of_clusters(connection, clusters).await?;
         let objects = if keys.is_empty() { Vec::new() } else { observed::find(connection, clusters, keys).await? };
-        Ok(Self { pulses, objects, listening_since: state.listening_since, now })
+        Ok(Self { heartbeats, objects, listening_since: state.listening_since, now })
     }
 
     /// Whether the cluster is heard.
     #[must_use]
-    pub fn connection(&self, cluster: &ClusterId) -> Connection {
-        let heard_at = self.pulse(cluster).map(|pulse| pulse.heard_at);
-        Connection::judge(heard_at, self.listening_since, self.now)
+    pub fn connection(&self, cluster: &ClusterId) -> Connectivity {
+        let heard_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.heard_at);
+        Connectivity::judge(heard_at, self.listening_since, self.now)
     }
 
     /// The cluster's session.
     #[must_use]
     pub fn session(&self, cluster: &ClusterId) -> Option<Session> {
-        self.pulse(cluster).map(|pulse| Session {
-            number: pulse.session.to_string(),
-            operator_version: pulse.operator_version.clone(),
-            kubernetes_version: pulse.kubernetes_version.clone(),
-            nodes: u32::try_from(pulse.nodes).unwrap_or_default(),
-            clock_offset_ms: pulse.clock_offset_ms.to_string(),
-            opened_at: pulse.opened_at,
-            heard_at: pulse.heard_at,
-            refused_reason: pulse.refused_reason.clone(),
+        self.heartbeat(cluster).map(|heartbeat| Session {
+            number: heartbeat.session.to_string(),
+            operator_version: heartbeat.operator_version.clone(),
+            kubernetes_version: heartbeat.kubernetes_version.clone(),
+            nodes: u32::try_from(heartbeat.nodes).unwrap_or_default(),
+            clock_offset_ms: heartbeat.clock_offset_ms.to_string(),
+            opened_at: heartbeat.opened_at,
+            heard_at: heartbeat.heard_at,
+            refused_reason: heartbeat.refused_reason.clone(),
         })
     }
 
@@ -77,8 +77,8 @@ impl Heard {
         })
     }
 
-    fn pulse(&self, cluster: &ClusterId) -> Option<&Pulse> {
-        self.pulses.iter().find(|pulse| pulse.cluster_id == *cluster)
+    fn heartbeat(&self, cluster: &ClusterId) -> Option<&Heartbeat> {
+        self.heartbeats.iter().find(|heartbeat| heartbeat.cluster_id == *cluster)
     }
 }
 

@@ -3,8 +3,8 @@
 //! A route that is not in [`TABLE`] is refused for everybody: forgetting a line here opens nothing.
 
 use crate::{
-    ask::Permitted,
     error::{ApiError, refused},
+    request_context::Authorized,
     state::AppState,
     token,
 };
@@ -60,7 +60,7 @@ pub fn action(method: &Method, path: &str) -> Option<Action> {
 }
 
 /// The layer of all routes that need a token.
-pub async fn identify(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
+pub async fn authenticate(State(state): State<AppState>, mut request: Request, next: Next) -> Response {
     let caller = match caller(&state, request.headers()).await {
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
@@ -75,8 +75,8 @@ pub async fn identify(State(state): State<AppState>, mut request: Request, next:
         return refused(Refusal::new(Reason::Forbidden, "this path is in no access table"));
     };
     match caller.may(action) {
-        Ok(reach) => {
-            request.extensions_mut().insert(Permitted { caller, action, reach });
+        Ok(scope) => {
+            request.extensions_mut().insert(Authorized { caller, action, scope });
             next.run(request).await
         }
         Err(refusal) => refused(refusal),

@@ -5,7 +5,7 @@ use crate::apiserver::{self, client::Apiserver, event, status, verbs};
 use kube::{Api, Resource as _};
 use kubenova_crds::{
     cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition},
-    conditions::{self, Truth},
+    conditions::{self, ConditionStatus},
 };
 use kubenova_runtime::clock;
 
@@ -22,7 +22,7 @@ const STEPS: [&str; 7] = [
 
 /// What stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
+pub struct JoinError {
     /// The condition that is False.
     pub condition: &'static str,
     /// Its reason.
@@ -31,7 +31,7 @@ pub struct Fault {
     pub message: String,
 }
 
-impl Fault {
+impl JoinError {
     /// A fault.
     #[must_use]
     pub fn new(condition: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
@@ -45,54 +45,54 @@ impl Fault {
     }
 }
 
-/// One line of the story.
+/// One line of the conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
+struct ConditionUpdate {
     condition: &'static str,
-    truth: Truth,
+    truth: ConditionStatus,
     reason: String,
     message: String,
 }
 
 /// What one attempt found, in order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Story {
-    lines: Vec<Line>,
+pub struct ConditionSet {
+    lines: Vec<ConditionUpdate>,
 }
 
-impl Story {
+impl ConditionSet {
     /// A step that went well.
     pub fn passed(&mut self, condition: &'static str, reason: &str, message: impl Into<String>) {
-        self.put(condition, Truth::True, reason, message.into());
+        self.put(condition, ConditionStatus::True, reason, message.into());
     }
 
     /// A step that did not hold but does not stop the join.
     pub fn warned(&mut self, condition: &'static str, reason: &str, message: impl Into<String>) {
-        self.put(condition, Truth::False, reason, message.into());
+        self.put(condition, ConditionStatus::False, reason, message.into());
     }
 
     /// The step that stopped the join; later ones become unknown.
-    pub fn stopped(&mut self, fault: &Fault) {
-        self.put(fault.condition, Truth::False, &fault.reason, fault.message.clone());
+    pub fn stopped(&mut self, fault: &JoinError) {
+        self.put(fault.condition, ConditionStatus::False, &fault.reason, fault.message.clone());
         for later in STEPS.iter().skip(fault.step() + 1).filter(|step| **step != condition::BUS_CONNECTED) {
-            self.put(later, Truth::Unknown, "NotReached", format!("waits for {}", fault.condition));
+            self.put(later, ConditionStatus::Unknown, "NotReached", format!("waits for {}", fault.condition));
         }
     }
 
-    fn put(&mut self, condition: &'static str, truth: Truth, reason: &str, message: String) {
+    fn put(&mut self, condition: &'static str, truth: ConditionStatus, reason: &str, message: String) {
         self.lines.retain(|line| line.condition != condition);
-        self.lines.push(Line { condition, truth, reason: reason.to_owned(), message });
+        self.lines.push(ConditionUpdate { condition, truth, reason: reason.to_owned(), message });
     }
 }
 
-/// The object that carries the story.
+/// The object that carries the conditions.
 #[derive(Debug, Clone)]
-pub struct Teller {
+pub struct StatusReporter {
     apiserver: Apiserver,
     api: Api<NovaClusterConfig>,
 }
 
-impl Teller {
+impl StatusReporter {
     /// For this cluster.
     #[must_use]
     pub fn new(apiserver: &Apiserver) -> Self {
@@ -113,7 +113,7 @@ impl Teller {
                     changed |= conditions::set(
                         conditions,
                         step,
-                        Truth::Unknown,
+                        ConditionStatus::Unknown,
                         "NotReached",
                         "not tried yet",
                         generation,
@@ -130,12 +130,12 @@ impl Teller {
     ///
     /// # Errors
     /// When a call fails.
-    pub async fn tell(&self, story: &Story) -> Result<(), apiserver::Error> {
-        let mut news: Vec<Line> = Vec::new();
+    pub async fn tell(&self, found: &ConditionSet) -> Result<(), apiserver::Error> {
+        let mut news: Vec<ConditionUpdate> = Vec::new();
         self.change(|_, conditions, generation| {
             news.clear();
             let mut changed = false;
-            for line in &story.lines {
+            for line in &found.lines {
                 let before = conditions
                     .iter()
                     .find(|condition| condition.type_ == line.condition)
@@ -158,7 +158,7 @@ impl Teller {
         .await?;
         for line in news {
             match line.truth {
-                Truth::False => {
+                ConditionStatus::False => {
                     tracing::warn!(
                         condition = line.condition,
                         reason = line.reason,
@@ -167,8 +167,10 @@ impl Teller {
                     );
                     self.event(event::Kind::Warning, &line.reason, &line.message).await;
                 }
-                Truth::True => tracing::info!(condition = line.condition, reason = line.reason, "the join went on"),
-                Truth::Unknown => {}
+                ConditionStatus::True => {
+                    tracing::info!(condition = line.condition, reason = line.reason, "the join went on")
+                }
+                ConditionStatus::Unknown => {}
             }
         }
         Ok(())
