@@ -1,0 +1,237 @@
+//! One PostgreSQL for the tests of one process: a store in a temporary folder, reached by a Unix socket in it.
+//!
+//! The server is the child of a shell that reads from a pipe which only this process can write to. When this process ends,
+//! however it ends, the shell reads the end of the pipe, stops the server and removes the folder. PostgreSQL refuses to
+//! run as root, so root starts it as user 1000 of a user namespace, as `tests/env` does.
+
+use anyhow::{Context as _, Result, bail, ensure};
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection,
+    migrate::Migrator,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::Read as _,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::{Duration, Instant},
+};
+use tokio::sync::oneshot;
+
+/// A cold machine under load needs a few seconds; a server that needs more will not come.
+const START_MAX: Duration = Duration::from_secs(60);
+/// Pause between two attempts to connect: short beside the start of the server.
+const LOOK: Duration = Duration::from_millis(20);
+/// The database that is copied for each test.
+const TEMPLATE: &str = "migrated";
+const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
+
+/// Runs the server until standard input ends, then stops it and removes the folder; ends by itself when the server does.
+/// SIGQUIT is PostgreSQL's immediate shutdown: it frees its shared memory and leaves the store as it is.
+const SUPERVISOR: &str = r#"
+folder=$1; shift
+exec 3<&0
+"$@" < /dev/null 3<&- &
+server=$!
+(cat <&3 > /dev/null; [ -d "$folder" ] && kill -QUIT "$server") &
+wait "$server"
+rm -rf "$folder"
+"#;
+
+/// What the server's thread is to do.
+pub(crate) enum Job {
+    Create { name: String, reply: oneshot::Sender<Result<()>> },
+    Drop { name: String },
+}
+
+/// The running server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    folder: PathBuf,
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Server {
+    /// Starts it in a thread of its own, because the runtime of the test that comes first ends with that test.
+    pub(crate) fn start() -> Result<Self> {
+        let (jobs, received) = mpsc::channel();
+        let (reply, started) = mpsc::channel();
+        std::thread::spawn(move || run(&reply, &received));
+        let folder = started.recv().context("the thread of the server ended")??;
+        Ok(Self { folder, jobs })
+    }
+
+    pub(crate) fn send(&self, job: Job) {
+        // The thread ends with the process only; whoever waits for a reply learns of a panic there.
+        drop(self.jobs.send(job));
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@localhost/{database}?host={}&sslmode=disable", self.folder.display())
+    }
+}
+
+fn run(reply: &mpsc::Sender<Result<PathBuf>>, jobs: &mpsc::Receiver<Job>) {
+    let started = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime");
+    let started = started.and_then(|runtime| {
+        let mut supervised = spawn()?;
+        let connection = runtime.block_on(prepare(&mut supervised))?;
+        Ok((runtime, supervised, connection))
+    });
+    match started {
+        Ok((runtime, supervised, mut connection)) => {
+            drop(reply.send(Ok(supervised.folder.clone())));
+            for job in jobs {
+                runtime.block_on(work(&mut connection, job));
+            }
+        }
+        Err(error) => drop(reply.send(Err(error))),
+    }
+}
+
+async fn work(connection: &mut PgConnection, job: Job) {
+    match job {
+        Job::Create { name, reply } => {
+            let created = execute(connection, format!("create database {name} template {TEMPLATE}")).await;
+            drop(reply.send(created));
+        }
+        Job::Drop { name } => {
+            if let Err(error) = execute(connection, format!("drop database {name} with (force)")).await {
+                eprintln!("could not drop database {name:?}: {error:#}");
+            }
+        }
+    }
+}
+
+async fn execute(connection: &mut PgConnection, sql: String) -> Result<()> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(connection).await.map(drop).context("PostgreSQL refused")
+}
+
+/// The server under its supervisor, whose standard input must stay open.
+struct Supervised {
+    supervisor: Child,
+    folder: PathBuf,
+    /// Opened before the supervisor can remove it.
+    log: File,
+}
+
+impl Supervised {
+    fn log(&mut self) -> String {
+        let mut text = String::new();
+        match self.log.read_to_string(&mut text) {
+            Ok(_) => text,
+            Err(error) => format!("(unreadable: {error})"),
+        }
+    }
+}
+
+/// Makes the store and starts the server. The folder is the supervisor's to remove from then on.
+fn spawn() -> Result<Supervised> {
+    let folder = tempfile::Builder::new().prefix("kubenova-pg-").tempdir().context("could not make a folder")?;
+    let data = folder.path().join("data");
+    let initdb = as_user(program("initdb")?);
+    let initdb = Command::new(&initdb[0])
+        .args(&initdb[1..])
+        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
+        .arg(&data)
+        .output()
+        .context("could not start initdb")?;
+    ensure!(initdb.status.success(), "initdb failed: {}", String::from_utf8_lossy(&initdb.stderr).trim());
+    let output = File::create(folder.path().join("log")).context("could not make the log")?;
+    let log = File::open(folder.path().join("log")).context("could not open the log")?;
+    let supervisor = Command::new("/bin/sh")
+        .args(["-c", SUPERVISOR, "supervisor"])
+        .arg(folder.path())
+        .args(as_user(program("postgres")?))
+        .arg("-D")
+        .arg(&data)
+        .arg("-k")
+        .arg(folder.path())
+        .args(settings())
+        .stdin(Stdio::piped())
+        .stdout(output.try_clone().context("could not share the log")?)
+        .stderr(output)
+        // A Ctrl-C in the terminal ends the tests; the supervisor must live to clean up after them.
+        .process_group(0)
+        .spawn()
+        .context("could not start /bin/sh")?;
+    Ok(Supervised { supervisor, folder: folder.keep(), log })
+}
+
+/// No port, and nothing that only matters when the machine crashes.
+fn settings() -> impl Iterator<Item = &'static str> {
+    [
+        "listen_addresses=",
+        "max_connections=200",
+        "timezone=UTC",
+        "fsync=off",
+        "full_page_writes=off",
+        "synchronous_commit=off",
+        "wal_level=minimal",
+        "max_wal_senders=0",
+        "autovacuum=off",
+        "jit=off",
+    ]
+    .into_iter()
+    .flat_map(|setting| ["-c", setting])
+}
+
+/// Waits for the server and migrates the template.
+async fn prepare(supervised: &mut Supervised) -> Result<PgConnection> {
+    let options = PgConnectOptions::new_without_pgpass()
+        .socket(&supervised.folder)
+        .username("postgres")
+        .ssl_mode(PgSslMode::Disable);
+    let mut connection = connect(supervised, &options.clone().database("postgres")).await?;
+    execute(&mut connection, format!("create database {TEMPLATE}")).await?;
+    let mut template = PgConnection::connect_with(&options.database(TEMPLATE)).await.context("no template")?;
+    let migrations = Migrator::new(Path::new(MIGRATIONS)).await.context("could not read the migrations")?;
+    migrations.run(&mut template).await.context("could not apply the migrations")?;
+    template.close().await.context("could not leave the template")?;
+    execute(&mut connection, format!("alter database {TEMPLATE} with allow_connections false")).await?;
+    Ok(connection)
+}
+
+async fn connect(supervised: &mut Supervised, options: &PgConnectOptions) -> Result<PgConnection> {
+    let started = Instant::now();
+    loop {
+        let error = match PgConnection::connect_with(options).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        if supervised.supervisor.try_wait().is_ok_and(|status| status.is_some()) {
+            bail!("the server ended while it started; its log: {}", supervised.log());
+        }
+        if started.elapsed() > START_MAX {
+            bail!("no answer within {START_MAX:?} ({error}); the server's log: {}", supervised.log());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The words of a command that runs a program as an ordinary user.
+fn as_user(program: PathBuf) -> Vec<OsString> {
+    let mut words = Vec::new();
+    if nix::unistd::geteuid().is_root() {
+        words.extend(["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"].map(OsString::from));
+    }
+    words.push(program.into());
+    words
+}
+
+/// A program of PostgreSQL 15, as Debian installs it.
+fn program(name: &str) -> Result<PathBuf> {
+    let folder = std::env::var_os("KUBENOVA_POSTGRES_BIN")
+        .map_or_else(|| PathBuf::from("/usr/lib/postgresql/15/bin"), PathBuf::from);
+    let path = folder.join(name);
+    ensure!(
+        path.is_file(),
+        "{} is missing: install postgresql-15, or name its bin folder in KUBENOVA_POSTGRES_BIN",
+        path.display()
+    );
+    Ok(path)
+}
