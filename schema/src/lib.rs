@@ -10,6 +10,7 @@ pub mod signature;
 pub mod streams;
 pub mod subjects;
 pub mod token;
+pub mod trace;
 pub mod window;
 
 pub mod enrollment;

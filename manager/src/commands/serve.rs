@@ -24,7 +24,7 @@ impl Serve {
         if !shutdown.finish(STOP_MAX).await {
             tracing::warn!("some parts did not stop in time");
         }
-        anyhow::ensure!(!shutdown.was_surprised(), "a part of the Manager ended by surprise; the log above names it");
+        anyhow::ensure!(!shutdown.part_failed(), "a part of the Manager ended unexpectedly; the log above names it");
         Ok(())
     }
 }

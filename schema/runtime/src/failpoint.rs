@@ -1,9 +1,9 @@
-//! Failpoints: named places where a debug build dies when told to, to prove that the rest of the system copes.
+//! Failpoints: named places where a debug build aborts on demand, to prove that the rest of the system recovers.
 //!
 //! `KUBENOVA_FAILPOINT=<name>` or `<name>:<n>` exits the process (as `kill -9` would) at the n-th passage, by default
-//! the first. Release builds contain nothing of it.
+//! the first. Release builds contain none of it.
 
-/// Dies here if the environment says so.
+/// Aborts here if the environment says so.
 pub fn passing(name: &'static str) {
     if cfg!(debug_assertions) {
         debug::passing(name);
@@ -29,7 +29,7 @@ mod debug {
             && wanted_name == name
             && PASSAGES.fetch_add(1, Ordering::SeqCst) + 1 == *nth
         {
-            tracing::warn!(failpoint = name, "dying at a failpoint");
+            tracing::warn!(failpoint = name, "aborting at a failpoint");
             std::process::abort();
         }
     }

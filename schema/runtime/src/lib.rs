@@ -1,12 +1,23 @@
-//! What both processes share in habit: clock, randomness, backoff, shutdown, logs, probes, failpoints.
+//! What both processes share: clock, randomness, shutdown, periodic work and retries, logs, metrics, probes,
+//! files, failpoints.
 //!
 //! The only place of the project that reads a clock or randomness; everything else is handed the value.
 
-pub mod backoff;
 pub mod clock;
-pub mod failpoint;
-pub mod probe;
 pub mod random;
+
 pub mod shutdown;
+pub mod signal;
+
+pub mod backoff;
+mod failures;
+pub mod periodic;
+pub mod retry;
+
+pub mod metrics;
+pub mod probe;
 pub mod telemetry;
+
+pub mod failpoint;
+pub mod file;
 pub mod tls;

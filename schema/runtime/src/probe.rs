@@ -1,6 +1,6 @@
-//! Health without a port: named gates, asked over a Unix socket by `probe ready` and `probe live`.
+//! Health without a port: named gates, read over a Unix socket by `probe ready` and `probe live`.
 //!
-//! Ready means every gate says so, by name; an answer lists those that do not.
+//! The process is ready when every gate is open; the answer lists the closed ones with what they wait for.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use tokio::{
 pub struct Gates(Arc<Mutex<BTreeMap<&'static str, Option<String>>>>);
 
 impl Gates {
-    /// Declares or changes a gate: `None` is open, a text says what it waits for.
+    /// Opens a gate (`None`), or closes it with what it waits for.
     pub fn set(&self, name: &'static str, waiting_for: Option<String>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, waiting_for);
     }
@@ -30,7 +30,7 @@ impl Gates {
     }
 }
 
-/// Answers probes on a Unix socket until dropped.
+/// Answers probes on a Unix socket until it is dropped.
 ///
 /// # Errors
 /// When the socket cannot be bound.
@@ -49,10 +49,10 @@ pub async fn serve(path: &Path, gates: Gates) -> std::io::Result<()> {
     }
 }
 
-/// Asks the socket: what the gates say, `ok` when all are open.
+/// Reads the gates from the socket: `ok` when all are open, else the closed ones, one a line.
 ///
 /// # Errors
-/// When nobody answers within two seconds.
+/// When no process answers within two seconds.
 pub async fn ask(path: &Path) -> std::io::Result<String> {
     let exchange = async {
         let mut stream = UnixStream::connect(path).await?;

@@ -21,8 +21,8 @@ pub fn uuid_v7() -> Uuid {
     Uuid::now_v7()
 }
 
-/// An id that nobody can derive, for `Nats-Msg-Id` of what clusters write: the broker's duplicate check is per stream,
-/// so a guessable id could be taken first by another cluster.
+/// An unguessable id, for `Nats-Msg-Id` of what clusters publish: the broker checks for duplicates per stream, so a
+/// guessable id could be used first by another cluster, and the message would be dropped.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the one maker of ids")]
 pub fn uuid_v4() -> Uuid {

@@ -1,5 +1,7 @@
-//! Soft stop, then hard stop. Every task is spawned with a name; one that ends by surprise ends the process.
+//! Soft stop, then hard stop. Every task is spawned with a name; one that ends before a stop was requested ends the
+//! process.
 
+use crate::signal::Signal;
 use futures::FutureExt as _;
 use std::{
     future::Future,
@@ -17,11 +19,11 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub struct Shutdown {
     token: CancellationToken,
     tracker: TaskTracker,
-    surprised: Arc<AtomicBool>,
+    failed: Arc<AtomicBool>,
 }
 
 impl Shutdown {
-    /// A process that has not been asked to stop.
+    /// For one process.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -38,35 +40,60 @@ impl Shutdown {
         self.token.cancel();
     }
 
-    /// Resolves once a stop was asked for.
+    /// Resolves once a stop was requested.
     pub async fn requested(&self) {
         self.token.cancelled().await;
     }
 
-    /// True once a stop was asked for.
+    /// Waits; false when a stop was requested before the time was over.
+    pub async fn sleep(&self, time: Duration) -> bool {
+        tokio::select! {
+            () = self.requested() => false,
+            () = tokio::time::sleep(time) => true,
+        }
+    }
+
+    /// Waits at least `least`, then until the signal, altogether at most `most`. False when a stop was requested.
+    pub(crate) async fn wait(&self, least: Duration, most: Duration, signal: &mut impl Signal) -> bool {
+        if !least.is_zero() && !self.sleep(least).await {
+            return false;
+        }
+        tokio::select! {
+            biased;
+            () = self.requested() => false,
+            () = signal.signaled() => true,
+            () = tokio::time::sleep(most.saturating_sub(least)) => true,
+        }
+    }
+
+    /// True once a stop was requested.
     #[must_use]
     pub fn is_requested(&self) -> bool {
         self.token.is_cancelled()
     }
 
-    /// Runs a part that lives as long as the process. When it ends before a stop was asked for, or panics, the process
-    /// stops: whoever started it starts it again, and nobody waits for a part that is not there.
+    /// Runs a part that lives as long as the process. When it ends before a stop was requested, or panics, the process
+    /// stops and is started again from outside: a process that lacks a part would look healthy and do half of its work.
     pub fn spawn(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) {
         let stop = self.clone();
         self.tracker.spawn(async move {
             let panicked = AssertUnwindSafe(part).catch_unwind().await.is_err();
             if panicked || !stop.is_requested() {
-                tracing::error!(part = name, panicked, "a part of the process ended by surprise; stopping");
-                stop.surprised.store(true, Ordering::SeqCst);
+                tracing::error!(
+                    part = name,
+                    panicked,
+                    "a part of the process ended unexpectedly; stopping the process"
+                );
+                stop.failed.store(true, Ordering::SeqCst);
                 stop.request();
             }
         });
     }
 
-    /// True when a part ended by surprise: the process should say so with its exit code.
+    /// True when a part ended unexpectedly: the process should say so with its exit code.
     #[must_use]
-    pub fn was_surprised(&self) -> bool {
-        self.surprised.load(Ordering::SeqCst)
+    pub fn part_failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 
     /// Waits for all parts, at most this long. False when some were still running.
@@ -101,17 +128,17 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_part_that_panics_or_returns_stops_the_process_and_a_stop_does_not_surprise() {
+    async fn a_part_that_panics_or_returns_stops_the_process_and_a_requested_stop_is_no_failure() {
         for part in [0, 1] {
             let stop = Shutdown::new();
             stop.spawn("a part", async move { assert_eq!(part, 0, "a part that panics") });
             stop.requested().await;
-            assert!(stop.finish(Duration::from_secs(5)).await && stop.was_surprised());
+            assert!(stop.finish(Duration::from_secs(5)).await && stop.part_failed());
         }
         let stop = Shutdown::new();
         let token = stop.token();
         stop.spawn("a part", async move { token.cancelled().await });
         stop.request();
-        assert!(stop.finish(Duration::from_secs(5)).await && !stop.was_surprised());
+        assert!(stop.finish(Duration::from_secs(5)).await && !stop.part_failed());
     }
 }
