@@ -1,11 +1,11 @@
-//! What every part of a joined Operator is handed.
+//! What the parts of a joined Operator share, in two halves: the cluster they work on, and the broker they answer to.
+//! A part is handed only the half it needs.
 
 use crate::{
     apiserver::client::Apiserver,
     join::identity::Identity,
-    metering::UsageHealth,
-    outbound::{outcomes::Outcomes, status::StatusCache},
-    session::Session,
+    outbound::{outcome_queue::OutcomeQueue, status_cache::StatusCache},
+    session::state::Session,
     settings::Settings,
 };
 use kubenova_bus::Connection;
@@ -13,35 +13,41 @@ use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
-/// Shared by all parts; cheap to clone.
+/// The cluster: its API server, and where results for the Manager are left. Holds no key.
 #[derive(Debug, Clone)]
-pub struct Context {
-    /// The cluster's API server.
+pub struct ClusterContext {
     pub apiserver: Apiserver,
-    /// The settings.
     pub settings: Arc<Settings>,
-    /// Who this cluster is: ids, keys, accepted command keys. Fixed for the life of the process.
-    pub identity: Arc<Identity>,
-    /// Changes with every start of the process.
-    pub boot_id: String,
-    /// Rises with every start of an Operator of this cluster.
-    pub lease_term: u64,
-    /// Version of the API server, as at start.
-    pub kubernetes_version: String,
-    /// The connection to the broker; `None` until the first one stands.
-    pub bus: watch::Receiver<Option<Connection>>,
-    /// The open session; `None` while there is none.
-    pub session: watch::Receiver<Option<Session>>,
-    /// Asks for a new hello: somebody found a stream or the durable gone.
-    pub hello_again: Arc<Notify>,
-    /// How metering is.
-    pub usage: watch::Receiver<UsageHealth>,
-    /// Takes what is to be said about commands.
-    pub outcomes: Outcomes,
-    /// Takes what is to be said about objects.
-    pub status_cache: StatusCache,
-    /// Asks parts to stop.
     pub shutdown: Shutdown,
     /// Readiness by name.
     pub gates: Gates,
+    /// Status of objects, for the next status report.
+    pub status: StatusCache,
+    /// Outcomes of commands, for publishing.
+    pub outcomes: OutcomeQueue,
+}
+
+/// The broker: who this cluster is there, the connection and the session.
+#[derive(Debug, Clone)]
+pub struct BrokerContext {
+    /// Ids, keys and accepted command keys; fixed for the life of the process.
+    pub identity: Arc<Identity>,
+    /// `None` until the first connection is established.
+    pub bus: watch::Receiver<Option<Connection>>,
+    /// `None` while no session is open.
+    pub session: watch::Receiver<Option<Session>>,
+    /// Requests a new hello: a stream or the durable consumer was found missing.
+    pub rehello: Arc<Notify>,
+}
+
+impl BrokerContext {
+    #[must_use]
+    pub fn cluster_id(&self) -> &str {
+        self.identity.cluster_id()
+    }
+
+    #[must_use]
+    pub fn connection(&self) -> Option<Connection> {
+        self.bus.borrow().clone()
+    }
 }

@@ -3,14 +3,18 @@
 
 use crate::{
     apiserver::client::Apiserver,
-    context::Context,
+    context::{BrokerContext, ClusterContext},
     controllers::{self, cluster_config},
     inbound, join,
     join::{conditions::StatusReporter, identity::Identity},
     lease::{self, LeaseConfig},
-    metering::{self, MeteringContext},
-    outbound::{self, outcomes::Outcomes, status::StatusCache},
-    session::{self, Senders, hello::HelloClient},
+    metering::{self, MeteringContext, ReceiptDelivery, UsageHealth},
+    outbound::{self, outcome_queue::OutcomeQueue, status_cache::StatusCache},
+    session::{
+        self, Senders,
+        hello::{HelloClient, Instance},
+        state::Session,
+    },
     settings::Settings,
 };
 use anyhow::Context as _;
@@ -78,136 +82,139 @@ async fn work(
     let Some(here) = join::prepare(apiserver, shutdown).await? else { return Ok(()) };
     let Some(identity) = join::run(apiserver, &settings, &here, shutdown).await else { return Ok(()) };
     gates.set("join", None);
-    let identity = Arc::new(identity);
-    let parts = Parts::new(settings, apiserver, identity, lease_term, here.kubernetes_version, gates, shutdown);
-    parts.spawn();
+    let instance =
+        Instance { boot_id: random::uuid_v4().to_string(), lease_term, kubernetes_version: here.kubernetes_version };
+    Parts::new(settings, apiserver.clone(), Arc::new(identity), instance, gates.clone(), shutdown.clone()).spawn();
     shutdown.requested().await;
     Ok(())
 }
 
-/// Everything that is shared, before anything runs.
+/// Everything that is shared, before any part runs.
 struct Parts {
-    ctx: Context,
+    cluster: ClusterContext,
+    broker: BrokerContext,
+    instance: Arc<Instance>,
     senders: Senders,
-    usage: watch::Sender<metering::UsageHealth>,
+    usage_sender: watch::Sender<UsageHealth>,
+    usage: watch::Receiver<UsageHealth>,
 }
 
 impl Parts {
     fn new(
         settings: Arc<Settings>,
-        apiserver: &Apiserver,
+        apiserver: Apiserver,
         identity: Arc<Identity>,
-        lease_term: u64,
-        kubernetes_version: String,
-        gates: &Gates,
-        shutdown: &Shutdown,
+        instance: Instance,
+        gates: Gates,
+        shutdown: Shutdown,
     ) -> Self {
         let (bus_sender, bus) = watch::channel(None);
         let (session_sender, session) = watch::channel(None);
         let (usage_sender, usage) = metering::health();
-        let hello_again = Arc::new(Notify::new());
-        let ctx = Context {
-            apiserver: apiserver.clone(),
-            settings,
-            boot_id: random::uuid_v4().to_string(),
-            lease_term,
-            kubernetes_version,
-            outcomes: Outcomes::new(identity.cluster_id(), bus.clone()),
-            identity,
-            bus,
-            session,
-            hello_again: Arc::clone(&hello_again),
-            usage,
-            status_cache: StatusCache::default(),
-            shutdown: shutdown.clone(),
-            gates: gates.clone(),
-        };
-        let senders = Senders { bus: bus_sender, session: session_sender, hello_again };
-        Self { ctx, senders, usage: usage_sender }
+        let rehello = Arc::new(Notify::new());
+        let outcomes = OutcomeQueue::new(identity.cluster_id());
+        let status = StatusCache::default();
+        let cluster = ClusterContext { apiserver, settings, shutdown, gates, status, outcomes };
+        let senders = Senders { bus: bus_sender, session: session_sender, rehello: Arc::clone(&rehello) };
+        let broker = BrokerContext { identity, bus, session, rehello };
+        Self { cluster, broker, instance: Arc::new(instance), senders, usage_sender, usage }
     }
 
+    /// Starts the parts in flow order.
     fn spawn(self) {
-        let Self { ctx, senders, usage } = self;
-        let shutdown = ctx.shutdown.clone();
+        let Self { cluster, broker, instance, senders, usage_sender, usage } = self;
+        let shutdown = cluster.shutdown.clone();
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
-        let asker = HelloClient {
-            apiserver: ctx.apiserver.clone(),
-            namespace: ctx.settings.state_namespace.clone(),
-            identity: Arc::clone(&ctx.identity),
-            boot_id: ctx.boot_id.clone(),
-            lease_term: ctx.lease_term,
-            kubernetes_version: ctx.kubernetes_version.clone(),
-        };
-        let reporter = StatusReporter::new(&ctx.apiserver);
-        let session = session::run(
-            Arc::clone(&ctx.settings),
-            Arc::clone(&ctx.identity),
-            reporter,
-            asker,
-            senders,
-            ctx.gates.clone(),
-            shutdown.clone(),
-        );
-        shutdown.spawn("session", session);
-        shutdown.spawn("inbound", inbound::run(ctx.clone(), receipt_sender));
-        shutdown.spawn("dispatch", controllers::dispatch::run(ctx.clone()));
-        shutdown.spawn(
-            "cluster config",
-            cluster_config::run(cluster_config::InstallContext {
-                apiserver: ctx.apiserver.clone(),
-                state_namespace: ctx.settings.state_namespace.clone(),
-                charts_dir: ctx.settings.charts_dir.clone(),
-                helm: ctx.settings.helm.clone(),
-                shutdown: shutdown.clone(),
-            }),
-        );
-        shutdown.spawn("tenants", controllers::tenant::run(ctx.clone()));
-        shutdown.spawn("applications", controllers::application::run(ctx.clone()));
-        shutdown.spawn("report", controllers::report::run(ctx.clone()));
-        shutdown.spawn("outcomes", outbound::outcomes::run(ctx.clone()));
-        shutdown.spawn("status", outbound::status::run(ctx.clone()));
-        shutdown.spawn("heartbeat", outbound::heartbeat::run(ctx.clone()));
-        spawn_metering(&ctx, receipts, usage);
+        shutdown.spawn("session", session_part(&cluster, &broker, &instance, senders));
+        shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), receipt_sender));
+        shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone()));
+        shutdown.spawn("cluster config", cluster_config::run(install_context(&cluster)));
+        shutdown.spawn("tenants", controllers::tenant::run(cluster.clone()));
+        shutdown.spawn("applications", controllers::application::run(cluster.clone()));
+        shutdown.spawn("report", controllers::report::run(cluster.clone(), usage.clone()));
+        shutdown.spawn("outcomes", outbound::outcomes::run(cluster.clone(), broker.clone()));
+        shutdown.spawn("status", outbound::status::run(cluster.clone(), broker.clone()));
+        shutdown.spawn("heartbeat", outbound::heartbeat::run(cluster.clone(), broker.clone(), instance, usage));
+        spawn_metering(&cluster, &broker, receipts, usage_sender);
+    }
+}
+
+fn session_part(
+    cluster: &ClusterContext,
+    broker: &BrokerContext,
+    instance: &Arc<Instance>,
+    senders: Senders,
+) -> impl Future<Output = ()> + Send + use<> {
+    let hello = HelloClient {
+        apiserver: cluster.apiserver.clone(),
+        namespace: cluster.settings.state_namespace.clone(),
+        identity: Arc::clone(&broker.identity),
+        instance: Arc::clone(instance),
+    };
+    session::run(
+        Arc::clone(&cluster.settings),
+        Arc::clone(&broker.identity),
+        StatusReporter::new(&cluster.apiserver),
+        hello,
+        senders,
+        cluster.gates.clone(),
+        cluster.shutdown.clone(),
+    )
+}
+
+fn install_context(cluster: &ClusterContext) -> cluster_config::InstallContext {
+    cluster_config::InstallContext {
+        apiserver: cluster.apiserver.clone(),
+        state_namespace: cluster.settings.state_namespace.clone(),
+        charts_dir: cluster.settings.charts_dir.clone(),
+        helm: cluster.settings.helm.clone(),
+        shutdown: cluster.shutdown.clone(),
     }
 }
 
 fn spawn_metering(
-    ctx: &Context,
-    receipts: mpsc::Receiver<metering::ReceiptDelivery>,
-    health: watch::Sender<metering::UsageHealth>,
+    cluster: &ClusterContext,
+    broker: &BrokerContext,
+    receipts: mpsc::Receiver<ReceiptDelivery>,
+    health: watch::Sender<UsageHealth>,
 ) {
     let (offset_sender, clock_offset_ms) = watch::channel(0);
-    let mut session = ctx.session.clone();
-    let shutdown = ctx.shutdown.clone();
-    ctx.shutdown.spawn("clock offset", async move {
-        loop {
-            tokio::select! {
-                () = shutdown.requested() => return,
-                changed = session.changed() => if changed.is_err() { shutdown.requested().await; return },
-            }
-            // While no session is open the last measurement stays the best one.
-            if let Some(open) = session.borrow_and_update().as_ref() {
-                offset_sender.send_replace(open.clock_offset_ms);
-            }
-        }
-    });
-    ctx.shutdown.spawn(
+    let shutdown = &cluster.shutdown;
+    shutdown.spawn("clock offset", follow_clock_offset(broker.session.clone(), offset_sender, shutdown.clone()));
+    shutdown.spawn(
         "metering",
         metering::run(MeteringContext {
-            client: ctx.apiserver.client(),
-            window_seconds: ctx.settings.usage.window_seconds,
-            state_namespace: ctx.settings.state_namespace.clone(),
-            cluster_id: ctx.identity.cluster_id().to_owned(),
-            incarnation: ctx.identity.answer.incarnation.clone(),
-            nkey_seed: ctx.identity.keys.nkey_seed.clone(),
-            bus: ctx.bus.clone(),
+            client: cluster.apiserver.client(),
+            window_seconds: cluster.settings.usage.window_seconds,
+            state_namespace: cluster.settings.state_namespace.clone(),
+            cluster_id: broker.cluster_id().to_owned(),
+            incarnation: broker.identity.answer.incarnation.clone(),
+            nkey_seed: broker.identity.keys.nkey_seed.clone(),
+            bus: broker.bus.clone(),
             receipts,
             clock_offset_ms,
-            shutdown: ctx.shutdown.clone(),
-            gates: ctx.gates.clone(),
+            shutdown: shutdown.clone(),
+            gates: cluster.gates.clone(),
             health,
         }),
     );
+}
+
+/// Hands the clock offset of each session to metering. While no session is open the last measurement is the best one.
+async fn follow_clock_offset(
+    mut session: watch::Receiver<Option<Session>>,
+    offset_ms: watch::Sender<i64>,
+    shutdown: Shutdown,
+) {
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return,
+            changed = session.changed() => if changed.is_err() { return shutdown.requested().await },
+        }
+        if let Some(open) = session.borrow_and_update().as_ref() {
+            offset_ms.send_replace(open.clock_offset_ms);
+        }
+    }
 }
 
 /// Probes are answered from the first moment on. Without a folder for the socket the Operator works all the same.

@@ -4,7 +4,7 @@
 use super::work;
 use crate::{
     apiserver::{self, status, verbs, watch},
-    context::Context,
+    context::ClusterContext,
     metering::UsageHealth,
 };
 use futures::{StreamExt as _, stream};
@@ -18,29 +18,30 @@ use kubenova_crds::{
 use kubenova_operator_core::observed;
 use kubenova_runtime::clock;
 use std::time::Duration;
+use tokio::sync::watch::Receiver;
 
 /// Time between looks when nothing calls for one.
 const INTERVAL: Duration = Duration::from_secs(120);
 
 /// Runs until the process stops.
-pub async fn run(ctx: Context) {
+pub async fn run(ctx: ClusterContext, usage: Receiver<UsageHealth>) {
     let client = ctx.apiserver.client();
     let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "").map(|_| vec!["config".to_owned()]);
     let tenants = watch::changes(Api::<NovaTenant>::all(client), "")
         .map(|tenant| vec![format!("tenant/{}/{}", tenant.spec.tenant_id, tenant.name_any())]);
-    let mut usage = ctx.usage.clone();
-    let usage = stream::unfold(&mut usage, |usage| async move {
+    let mut changes = usage.clone();
+    let changes = stream::unfold(&mut changes, |usage| async move {
         usage.changed().await.ok()?;
         Some((vec!["config".to_owned()], usage))
     });
-    let calls = stream::select(stream::select(configs, tenants), usage);
-    work::run(calls, &ctx.shutdown, |name| reconcile(&ctx, name)).await;
+    let calls = stream::select(stream::select(configs, tenants), changes);
+    work::run(calls, &ctx.shutdown, |name| reconcile(&ctx, &usage, name)).await;
 }
 
-async fn reconcile(ctx: &Context, name: String) -> Option<Duration> {
+async fn reconcile(ctx: &ClusterContext, usage: &Receiver<UsageHealth>, name: String) -> Option<Duration> {
     let seen = match name.strip_prefix("tenant/").and_then(|rest| rest.split_once('/')) {
         Some((id, name)) => tenant(ctx, id, name).await,
-        None => config(ctx).await,
+        None => config(ctx, usage).await,
     };
     match seen {
         Ok(()) => Some(INTERVAL),
@@ -51,18 +52,18 @@ async fn reconcile(ctx: &Context, name: String) -> Option<Duration> {
     }
 }
 
-async fn tenant(ctx: &Context, id: &str, name: &str) -> Result<(), apiserver::Error> {
+async fn tenant(ctx: &ClusterContext, id: &str, name: &str) -> Result<(), apiserver::Error> {
     let api: Api<NovaTenant> = Api::all(ctx.apiserver.client());
     match verbs::get(&api, name).await?.filter(|tenant| tenant.spec.tenant_id == id) {
-        Some(tenant) => ctx.status_cache.put(observed::tenant(&tenant)),
-        None => ctx.status_cache.remove(&observed::tenant_key(id)),
+        Some(tenant) => ctx.status.put(observed::tenant(&tenant)),
+        None => ctx.status.remove(&observed::tenant_key(id)),
     }
     Ok(())
 }
 
-async fn config(ctx: &Context) -> Result<(), apiserver::Error> {
+async fn config(ctx: &ClusterContext, usage: &Receiver<UsageHealth>) -> Result<(), apiserver::Error> {
     let api: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
-    let usage = ctx.usage.borrow().clone();
+    let usage = usage.borrow().clone();
     let written = status::update(&api, NAME, |config| {
         let generation = config.metadata.generation;
         let status = config.status.get_or_insert_default();
@@ -85,7 +86,7 @@ async fn config(ctx: &Context) -> Result<(), apiserver::Error> {
     })
     .await?;
     if let Some(status) = written.as_ref().and_then(observed::cluster_config) {
-        ctx.status_cache.put(status);
+        ctx.status.put(status);
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! The sovereign policy, read again for every order: a file from the site's ConfigMap, which the Operator cannot write.
+//! The sovereign policy, read again for every command: a file from the site's ConfigMap, which the Operator cannot write.
 //!
-//! A file that is there and cannot be read refuses everything: a site that meant to forbid must not be overheard.
+//! A file that exists and cannot be read refuses every command: the site may have meant to forbid it.
 
 use super::record::Records;
 use crate::{
     apiserver::{Error, verbs},
-    context::Context,
+    context::ClusterContext,
 };
 use kube::Api;
 use kubenova_crds::{
@@ -20,40 +20,53 @@ use kubenova_runtime::clock;
 use kubenova_schema::kinds::CommandKind;
 use std::{io::ErrorKind, path::Path};
 
-/// Judges an order that is not a replay.
+/// An unreadable policy is an operator's mistake that takes minutes to fix.
+const UNREADABLE_RETRY_SECONDS: u32 = 60;
+
+/// Judges a command that is not a replay.
 ///
 /// # Errors
 /// When what it is judged against cannot be read.
-pub async fn judge(ctx: &Context, records: &Records, order: &VerifiedCommand) -> Result<Result<(), Objection>, Error> {
-    let policy = match read(&ctx.settings.policy_file).await {
+pub async fn judge(
+    cluster: &ClusterContext,
+    records: &Records,
+    verified: &VerifiedCommand,
+) -> Result<Result<(), Objection>, Error> {
+    let policy = match read(&cluster.settings.policy_file).await {
         Ok(policy) => policy,
         Err(objection) => return Ok(Err(objection)),
     };
-    let situation = situation(ctx, records, order, &policy).await?;
-    Ok(policy::judge(&policy, order, &situation, clock::now()))
+    let situation = situation(cluster, records, verified, &policy).await?;
+    Ok(policy::judge(&policy, verified, &situation, clock::now()))
 }
 
 async fn read(file: &Path) -> Result<Policy, Objection> {
-    let unreadable = |message: String| Objection { reason: "PolicyUnreadable", message, retry_after_seconds: Some(60) };
+    let unreadable = |error: String| Objection {
+        reason: "PolicyUnreadable",
+        message: format!(
+            "the site's policy file {} is unusable: {error}; correct the ConfigMap kubenova-sovereign-policy",
+            file.display()
+        ),
+        retry_after_seconds: Some(UNREADABLE_RETRY_SECONDS),
+    };
     let text = match tokio::fs::read_to_string(file).await {
         Ok(text) => text,
-        // Outside a pod there is none, and nobody forbade anything.
+        // Outside a pod there is no such file, and nothing is forbidden.
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Policy::default()),
-        Err(error) => return Err(unreadable(format!("the site's policy file cannot be read: {error}"))),
+        Err(error) => return Err(unreadable(error.to_string())),
     };
-    serde_saphyr::from_str(&text)
-        .map_err(|error| unreadable(format!("the site's policy cannot be understood: {error}")))
+    serde_saphyr::from_str(&text).map_err(|error| unreadable(error.to_string()))
 }
 
-/// Reads only what this order is judged against.
+/// Reads only what this command is judged against.
 async fn situation(
-    ctx: &Context,
+    cluster: &ClusterContext,
     records: &Records,
-    order: &VerifiedCommand,
+    verified: &VerifiedCommand,
     policy: &Policy,
 ) -> Result<Situation, Error> {
     let mut situation = Situation::default();
-    if order.kind.is_delete() {
+    if verified.kind.is_delete() {
         for record in records.list().await? {
             let Some(kind) = CommandKind::parse(&record.spec.kind).filter(|kind| kind.is_delete()) else { continue };
             let Ok(at) = record.spec.stored_at.parse() else { continue };
@@ -63,13 +76,30 @@ async fn situation(
             }
         }
     }
-    if order.kind == CommandKind::DeleteTenant {
-        let tenants: Api<NovaTenant> = Api::all(ctx.apiserver.client());
+    if verified.kind == CommandKind::DeleteTenant {
+        let tenants: Api<NovaTenant> = Api::all(cluster.apiserver.client());
         situation.tenants = verbs::list(&tenants, "").await?.len();
     }
-    if order.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades {
-        let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
+    if verified.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades {
+        let configs: Api<NovaClusterConfig> = Api::all(cluster.apiserver.client());
         situation.components = verbs::get(&configs, NAME).await?.and_then(|config| config.spec.components);
     }
     Ok(situation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_missing_file_forbids_nothing_and_an_unusable_one_everything() {
+        let folder = std::env::temp_dir().join(format!("kubenova-policy-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("policy.yaml");
+        assert_eq!(read(&file).await.unwrap(), Policy::default());
+        std::fs::write(&file, "freez: true\n").unwrap();
+        let objection = read(&file).await.unwrap_err();
+        assert_eq!((objection.reason, objection.retry_after_seconds), ("PolicyUnreadable", Some(60)));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -1,52 +1,68 @@
-//! The pulse: every few seconds, in no stream. Its absence is what makes a cluster stale at the Manager.
+//! The heartbeat: sent every few seconds, stored in no stream. Its absence makes a cluster stale at the Manager.
 
-use crate::{apiserver::verbs, context::Context};
+use crate::{
+    apiserver::{client::Apiserver, verbs},
+    context::{BrokerContext, ClusterContext},
+    metering::UsageHealth,
+    session::hello::Instance,
+};
 use kube::Api;
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::listing;
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{message, subjects, v1::Heartbeat};
-use std::time::Duration;
-use tokio::time::Instant;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::watch, time::Instant};
 
-/// Time between two computations of the listing's hash.
+/// Hashing the listing reads every record, so it is done less often than heartbeats are sent.
 const LISTING_INTERVAL: Duration = Duration::from_secs(120);
 
-/// Beats until the process stops.
-pub async fn run(ctx: Context) {
+/// Sends heartbeats until the process stops.
+pub async fn run(
+    cluster: ClusterContext,
+    broker: BrokerContext,
+    instance: Arc<Instance>,
+    usage: watch::Receiver<UsageHealth>,
+) {
     let mut listing = Listing::default();
-    let mut beat = tokio::time::interval(ctx.settings.heartbeat());
-    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut interval = tokio::time::interval(cluster.settings.heartbeat());
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = ctx.shutdown.requested() => return,
-            _ = beat.tick() => {}
+            () = cluster.shutdown.requested() => return,
+            _ = interval.tick() => {}
         }
-        listing.refresh(&ctx).await;
-        let Some(connection) = ctx.bus.borrow().clone() else { continue };
-        let Some(session) = ctx.session.borrow().clone() else { continue };
-        failpoint::passing("outbound.heartbeat");
-        let heartbeat = Heartbeat {
-            cluster_id: ctx.identity.cluster_id().to_owned(),
-            boot_id: ctx.boot_id.clone(),
-            lease_term: ctx.lease_term,
-            epoch: session.epoch,
-            session: session.number,
-            at: clock::rfc3339_ms(clock::now()),
-            operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            highest_revision: listing.highest,
-            nodes: 0,
-            kubernetes_version: ctx.kubernetes_version.clone(),
-            unreceipted_windows: ctx.usage.borrow().unreceipted_windows,
-            listing_sha256: listing.sha256.clone(),
-        };
-        let subject = subjects::heartbeat(ctx.identity.cluster_id());
-        if let Err(error) = connection.client.publish(subject, message::to_json(&heartbeat).into()).await {
-            tracing::debug!(%error, "could not send a heartbeat");
-        }
+        listing.refresh(&cluster.apiserver, &cluster.settings.state_namespace).await;
+        let unreceipted_windows = usage.borrow().unreceipted_windows;
+        send(&broker, &instance, &listing, unreceipted_windows).await;
     }
 }
 
+async fn send(broker: &BrokerContext, instance: &Instance, listing: &Listing, unreceipted_windows: u32) {
+    let Some(connection) = broker.connection() else { return };
+    let Some(session) = broker.session.borrow().clone() else { return };
+    failpoint::passing("outbound.heartbeat");
+    let heartbeat = Heartbeat {
+        cluster_id: broker.cluster_id().to_owned(),
+        boot_id: instance.boot_id.clone(),
+        lease_term: instance.lease_term,
+        epoch: session.epoch,
+        session: session.number,
+        at: clock::rfc3339_ms(clock::now()),
+        operator_version: env!("CARGO_PKG_VERSION").to_owned(),
+        highest_revision: listing.highest,
+        nodes: 0,
+        kubernetes_version: instance.kubernetes_version.clone(),
+        unreceipted_windows,
+        listing_sha256: listing.sha256.clone(),
+    };
+    let subject = subjects::heartbeat(broker.cluster_id());
+    if let Err(error) = connection.client.publish(subject, message::to_json(&heartbeat).into()).await {
+        tracing::debug!(%error, "could not send a heartbeat");
+    }
+}
+
+/// Hash and highest revision of the inbox, as of the last time they were read.
 #[derive(Debug, Default)]
 struct Listing {
     sha256: String,
@@ -55,11 +71,11 @@ struct Listing {
 }
 
 impl Listing {
-    async fn refresh(&mut self, ctx: &Context) {
+    async fn refresh(&mut self, apiserver: &Apiserver, namespace: &str) {
         if self.at.is_some_and(|at| at.elapsed() < LISTING_INTERVAL) {
             return;
         }
-        let api: Api<NovaCommand> = Api::namespaced(ctx.apiserver.client(), &ctx.settings.state_namespace);
+        let api: Api<NovaCommand> = Api::namespaced(apiserver.client(), namespace);
         if let Ok(records) = verbs::list(&api, "").await {
             self.sha256 = listing::sha256(&records);
             self.highest = listing::highest(&records).map_or(0, |(revision, _)| revision);

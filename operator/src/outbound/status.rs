@@ -1,12 +1,16 @@
 //! Status of objects: a full snapshot opens each session, later reports carry what changed, newest wins.
 //!
-//! (epoch, session, counter) orders reports, so that a straggler changes nothing at the Manager. Before this file:
-//! controllers put what they see on the [`StatusCache`].
+//! (epoch, session, counter) orders reports, so that one that arrives late changes nothing at the Manager. Before this:
+//! controllers write the [`super::status_cache::StatusCache`].
 
-use super::outcomes::{ended, wait_for_session};
-use crate::{apiserver::verbs, context::Context, controllers::application::observe, session::Session};
+use crate::{
+    apiserver::{self, verbs},
+    context::{BrokerContext, ClusterContext},
+    controllers::application::observe,
+    session::state::{Session, session_ended, wait_for_session},
+};
 use kube::Api;
-use kubenova_bus::publish;
+use kubenova_bus::publish as bus;
 use kubenova_crds::{cluster_config::NovaClusterConfig, tenant::NovaTenant};
 use kubenova_operator_core::observed;
 use kubenova_runtime::{backoff, clock, failpoint, random, telemetry};
@@ -14,111 +18,35 @@ use kubenova_schema::{
     message, signature, subjects,
     v1::{ObjectStatus, StatusReport},
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-use tokio::sync::Notify;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Objects in one report: an object's status is below 16 KiB, a message must stay below 1 MiB.
 const OBJECTS_MAX: usize = 50;
-/// Changes that come within this time travel together.
+/// Changes that come within this time are sent in one report.
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// What the cluster's objects look like at present. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct StatusCache(Arc<Inner>);
-
-#[derive(Debug, Default)]
-struct Inner {
-    state: Mutex<State>,
-    wake: Notify,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    objects: BTreeMap<String, ObjectStatus>,
-    changed: BTreeSet<String>,
-}
-
-impl StatusCache {
-    /// Puts an object's status up; nothing happens when it says what it said before.
-    pub fn put(&self, status: ObjectStatus) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.objects.get(&status.key) == Some(&status) {
-            return;
-        }
-        state.changed.insert(status.key.clone());
-        state.objects.insert(status.key.clone(), status);
-        drop(state);
-        self.0.wake.notify_one();
-    }
-
-    /// Takes an object down that is gone from the cluster.
-    pub fn remove(&self, key: &str) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.objects.remove(key).is_some() {
-            state.changed.insert(key.to_owned());
-            drop(state);
-            self.0.wake.notify_one();
-        }
-    }
-
-    /// Everything, and forgets what changed.
-    fn snapshot(&self) -> Vec<ObjectStatus> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.changed.clear();
-        state.objects.values().cloned().collect()
-    }
-
-    fn keys(&self) -> BTreeSet<String> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).objects.keys().cloned().collect()
-    }
-
-    /// What changed since the last time, at most [`OBJECTS_MAX`].
-    fn changes(&self) -> Vec<ObjectStatus> {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let keys: Vec<String> = state.changed.iter().take(OBJECTS_MAX).cloned().collect();
-        for key in &keys {
-            state.changed.remove(key);
-        }
-        keys.into_iter()
-            .map(|key| match state.objects.get(&key) {
-                Some(status) => status.clone(),
-                None => ObjectStatus { key, absent: true, ..ObjectStatus::default() },
-            })
-            .collect()
-    }
-
-    fn changed_again(&self, objects: &[ObjectStatus]) {
-        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.changed.extend(objects.iter().map(|status| status.key.clone()));
-    }
-}
-
 /// Reports until the process stops.
-pub async fn run(ctx: Context) {
-    let mut session = ctx.session.clone();
+pub async fn run(cluster: ClusterContext, broker: BrokerContext) {
+    let mut session = broker.session.clone();
     loop {
-        let Some(open) = wait_for_session(&ctx, &mut session).await else { return };
+        let Some(open) = wait_for_session(&mut session, &cluster.shutdown).await else { return };
         tokio::select! {
-            () = ctx.shutdown.requested() => return,
-            () = serve(&ctx, &open) => {}
-            () = ended(&mut session, &open) => {}
+            () = cluster.shutdown.requested() => return,
+            () = serve(&cluster, &broker, &open) => {}
+            () = session_ended(&mut session, &open) => {}
         }
     }
 }
 
-async fn serve(ctx: &Context, session: &Session) {
-    let mut reports = Reports { ctx, session, counter: 0 };
-    refresh_until_done(ctx).await;
-    reports.send(true, ctx.status_cache.snapshot()).await;
+async fn serve(cluster: &ClusterContext, broker: &BrokerContext, session: &Session) {
+    let mut reports = Reports { cluster, broker, session, counter: 0 };
+    refresh_until_done(cluster).await;
+    reports.send(true, cluster.status.snapshot()).await;
     loop {
-        ctx.status_cache.0.wake.notified().await;
+        cluster.status.changed().await;
         tokio::time::sleep(SETTLE).await;
         loop {
-            let changes = ctx.status_cache.changes();
+            let changes = cluster.status.take_changes(OBJECTS_MAX);
             if changes.is_empty() {
                 break;
             }
@@ -128,16 +56,16 @@ async fn serve(ctx: &Context, session: &Session) {
 }
 
 struct Reports<'a> {
-    ctx: &'a Context,
+    cluster: &'a ClusterContext,
+    broker: &'a BrokerContext,
     session: &'a Session,
     counter: u64,
 }
 
 impl Reports<'_> {
-    /// Sends until the stream has it. A big snapshot is cut: its first part says what there is, the others follow as
-    /// changes.
+    /// Sends until the stream has it. A snapshot that is too big is sent as changes instead.
     async fn send(&mut self, snapshot: bool, mut objects: Vec<ObjectStatus>) {
-        // A snapshot says "this is everything"; only one that fits may say so.
+        // A snapshot says "this is everything"; only one that fits into a message may say so.
         let snapshot = snapshot && objects.len() <= OBJECTS_MAX;
         loop {
             let rest = objects.split_off(objects.len().min(OBJECTS_MAX));
@@ -152,7 +80,7 @@ impl Reports<'_> {
     async fn send_one(&mut self, snapshot: bool, objects: Vec<ObjectStatus>) {
         self.counter += 1;
         let report = StatusReport {
-            cluster_id: self.ctx.identity.cluster_id().to_owned(),
+            cluster_id: self.broker.cluster_id().to_owned(),
             epoch: self.session.epoch,
             session: self.session.number,
             counter: self.counter,
@@ -163,17 +91,17 @@ impl Reports<'_> {
         let body = message::to_json(&report);
         failpoint::passing("outbound.status");
         for wait in backoff::forever() {
-            let Some(connection) = self.ctx.bus.borrow().clone() else { return };
+            let Some(connection) = self.broker.connection() else { return };
             let id = random::uuid_v4().to_string();
-            let headers = publish::headers(&id, &[(signature::SCHEMA_HEADER, "kubenova.v1.StatusReport")]);
-            let subject = subjects::status(self.ctx.identity.cluster_id());
-            match publish::publish(&connection.jetstream, &subject, headers, body.clone()).await {
+            let headers = bus::headers(&id, &[(signature::SCHEMA_HEADER, "kubenova.v1.StatusReport")]);
+            let subject = subjects::status(self.broker.cluster_id());
+            match bus::publish(&connection.jetstream, &subject, headers, body.clone()).await {
                 Ok(_) => return,
                 Err(error) => {
                     tracing::debug!(error = %telemetry::chain(&error), "could not publish status; trying again");
-                    self.ctx.hello_again.notify_one();
+                    self.broker.rehello.notify_one();
                     if !snapshot {
-                        self.ctx.status_cache.changed_again(&report.objects);
+                        self.cluster.status.mark_changed(&report.objects);
                     }
                 }
             }
@@ -182,33 +110,33 @@ impl Reports<'_> {
     }
 }
 
-async fn refresh_until_done(ctx: &Context) {
+async fn refresh_until_done(cluster: &ClusterContext) {
     for wait in backoff::forever() {
-        match refresh(ctx).await {
+        match refresh(cluster).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not read the cluster's objects for a snapshot");
+                tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster's objects for a status snapshot; trying again");
             }
         }
         tokio::time::sleep(wait).await;
     }
 }
 
-/// Makes the status_cache say what the API server says.
-async fn refresh(ctx: &Context) -> Result<(), crate::apiserver::Error> {
-    let before = ctx.status_cache.keys();
+/// Brings the cache in line with the API server: what vanished while the Operator was down is reported absent.
+async fn refresh(cluster: &ClusterContext) -> Result<(), apiserver::Error> {
+    let before = cluster.status.keys();
     let mut now = Vec::new();
-    let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
+    let configs: Api<NovaClusterConfig> = Api::all(cluster.apiserver.client());
     now.extend(verbs::list(&configs, "").await?.iter().filter_map(observed::cluster_config));
-    let tenants: Api<NovaTenant> = Api::all(ctx.apiserver.client());
+    let tenants: Api<NovaTenant> = Api::all(cluster.apiserver.client());
     now.extend(verbs::list(&tenants, "").await?.iter().map(observed::tenant));
-    now.extend(observe::all(ctx).await?);
+    now.extend(observe::all(cluster).await?);
     let present: BTreeSet<String> = now.iter().map(|status| status.key.clone()).collect();
     for status in now {
-        ctx.status_cache.put(status);
+        cluster.status.put(status);
     }
     for gone in before.difference(&present) {
-        ctx.status_cache.remove(gone);
+        cluster.status.remove(gone);
     }
     Ok(())
 }

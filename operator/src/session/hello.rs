@@ -1,7 +1,7 @@
 //! The question that opens a session. It tells what the cluster holds, so that the Manager notices when its own
 //! database was restored to the past before it sends anything.
 
-use super::Session;
+use super::state::Session;
 use crate::{
     apiserver::{client::Apiserver, verbs},
     join::identity::Identity,
@@ -30,21 +30,25 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Asks.
+/// What tells this process from every other Operator of this cluster.
 #[derive(Debug, Clone)]
-pub struct HelloClient {
-    /// The cluster.
-    pub apiserver: Apiserver,
-    /// Namespace of the inbox.
-    pub namespace: String,
-    /// Who we are.
-    pub identity: Arc<Identity>,
+pub struct Instance {
     /// Changes with every start.
     pub boot_id: String,
     /// Rises with every start.
     pub lease_term: u64,
-    /// Version of the API server.
+    /// Version of the API server, as at start.
     pub kubernetes_version: String,
+}
+
+/// Sends hellos.
+#[derive(Debug, Clone)]
+pub struct HelloClient {
+    pub apiserver: Apiserver,
+    /// Namespace of the inbox.
+    pub namespace: String,
+    pub identity: Arc<Identity>,
+    pub instance: Arc<Instance>,
 }
 
 impl HelloClient {
@@ -102,12 +106,12 @@ impl HelloClient {
             epoch: epoch.unwrap_or_default().max(self.identity.answer.epoch),
             highest_revision: revision,
             highest_command_id: command_id,
-            boot_id: self.boot_id.clone(),
-            lease_term: self.lease_term,
+            boot_id: self.instance.boot_id.clone(),
+            lease_term: self.instance.lease_term,
             listing_sha256: listing::sha256(&records),
             status_sha256: String::new(),
             operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            kubernetes_version: self.kubernetes_version.clone(),
+            kubernetes_version: self.instance.kubernetes_version.clone(),
             at: clock::rfc3339_ms(clock::now()),
             versions: BTreeMap::new(),
         })

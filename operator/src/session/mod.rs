@@ -4,6 +4,7 @@
 //! session, `BusConnected` says why. Before this: `join`. After it: `inbound` and `outbound`.
 
 pub mod hello;
+pub mod state;
 
 use crate::{
     join::{
@@ -13,11 +14,11 @@ use crate::{
     settings::Settings,
 };
 use hello::{HelloClient, Refused};
-use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{BusError, Connection, Credentials};
 use kubenova_crds::cluster_config::condition;
-use kubenova_runtime::{backoff, clock, probe::Gates, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{backoff, probe::Gates, shutdown::Shutdown, telemetry};
 use kubenova_schema::subjects;
+use state::Session;
 use std::{
     io,
     path::{Path, PathBuf},
@@ -25,28 +26,6 @@ use std::{
     time::Duration,
 };
 use tokio::sync::{Notify, watch};
-
-/// An open session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Session {
-    /// The Manager's epoch.
-    pub epoch: u64,
-    /// Rises per cluster.
-    pub number: u64,
-    /// Our clock minus the Manager's, in milliseconds.
-    pub clock_offset_ms: i64,
-    /// The durable to pull from.
-    pub durable: String,
-}
-
-impl Session {
-    /// The Manager's time now, as well as we know it.
-    #[must_use]
-    pub fn manager_now(&self) -> Timestamp {
-        let now = clock::now();
-        now.checked_sub(SignedDuration::from_millis(self.clock_offset_ms)).unwrap_or(now)
-    }
-}
 
 /// Where the session's parts are told.
 #[derive(Debug)]
@@ -56,7 +35,7 @@ pub struct Senders {
     /// The session, while there is one.
     pub session: watch::Sender<Option<Session>>,
     /// Asks for a new hello.
-    pub hello_again: Arc<Notify>,
+    pub rehello: Arc<Notify>,
 }
 
 /// Two hellos are never closer than this: each purges what is on the wire.
@@ -85,7 +64,7 @@ pub async fn run(
         tokio::time::sleep(HELLO_INTERVAL_MIN).await;
         tokio::select! {
             () = shutdown.requested() => return,
-            () = senders.hello_again.notified() => tracing::info!("asking for a new session: a stream or the durable is gone"),
+            () = senders.rehello.notified() => tracing::info!("asking for a new session: a stream or the durable is gone"),
             changed = connects.changed() => {
                 if changed.is_err() {
                     return;

@@ -5,7 +5,7 @@ pub mod observe;
 use super::{orphans::NAME_LABEL, work};
 use crate::{
     apiserver::{self, kinds, verbs, watch},
-    context::Context,
+    context::ClusterContext,
 };
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -22,7 +22,7 @@ use std::{
 const INTERVAL: Duration = Duration::from_secs(60);
 
 /// Runs until the process stops.
-pub async fn run(ctx: Context) {
+pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     // Tenant ids by `<namespace>/<name>`: an object that is gone no longer tells.
     let known: Mutex<BTreeMap<String, String>> = Mutex::default();
@@ -45,7 +45,7 @@ pub async fn run(ctx: Context) {
     .await;
 }
 
-async fn reconcile(ctx: &Context, path: &str, tenant_id: String) -> Option<Duration> {
+async fn reconcile(ctx: &ClusterContext, path: &str, tenant_id: String) -> Option<Duration> {
     let (namespace, name) = path.split_once('/')?;
     match look(ctx, namespace, name, &tenant_id).await {
         Ok(true) => Some(INTERVAL),
@@ -57,15 +57,15 @@ async fn reconcile(ctx: &Context, path: &str, tenant_id: String) -> Option<Durat
     }
 }
 
-async fn look(ctx: &Context, namespace: &str, name: &str, tenant_id: &str) -> Result<bool, apiserver::Error> {
+async fn look(ctx: &ClusterContext, namespace: &str, name: &str, tenant_id: &str) -> Result<bool, apiserver::Error> {
     let api = kinds::namespaced(&ctx.apiserver.client(), "core.oam.dev", "v1beta1", "Application", namespace);
     let Some(live) = verbs::get(&api, name).await? else {
         let key = ObjectKey::Application { tenant_id: tenant_id.to_owned(), name: name.to_owned() };
-        ctx.status_cache.remove(&key.to_string());
+        ctx.status.remove(&key.to_string());
         return Ok(false);
     };
     if let Some(status) = observe::one(ctx, &live).await? {
-        ctx.status_cache.put(status);
+        ctx.status.put(status);
     }
     Ok(true)
 }

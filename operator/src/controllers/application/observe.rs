@@ -2,7 +2,7 @@
 
 use crate::{
     apiserver::{self, kinds, verbs},
-    context::Context,
+    context::ClusterContext,
     controllers::orphans::NAME_LABEL,
 };
 use k8s_openapi::api::apps::v1::Deployment;
@@ -15,7 +15,7 @@ use kubenova_schema::v1::ObjectStatus;
 ///
 /// # Errors
 /// When a call fails.
-pub async fn one(ctx: &Context, live: &DynamicObject) -> Result<Option<ObjectStatus>, apiserver::Error> {
+pub async fn one(ctx: &ClusterContext, live: &DynamicObject) -> Result<Option<ObjectStatus>, apiserver::Error> {
     let findings = findings(ctx, live).await?;
     Ok(application::status(&kinds::to_value(live)?, &findings))
 }
@@ -24,7 +24,7 @@ pub async fn one(ctx: &Context, live: &DynamicObject) -> Result<Option<ObjectSta
 ///
 /// # Errors
 /// When a call fails.
-pub async fn all(ctx: &Context) -> Result<Vec<ObjectStatus>, apiserver::Error> {
+pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::Error> {
     let mut statuses = Vec::new();
     for live in kinds::list_if_served(&kinds::applications(&ctx.apiserver.client()), labels::TENANT_ID).await? {
         statuses.extend(one(ctx, &live).await?);
@@ -36,7 +36,7 @@ pub async fn all(ctx: &Context) -> Result<Vec<ObjectStatus>, apiserver::Error> {
 ///
 /// # Errors
 /// When a call fails.
-pub async fn findings(ctx: &Context, live: &DynamicObject) -> Result<Findings, apiserver::Error> {
+pub async fn findings(ctx: &ClusterContext, live: &DynamicObject) -> Result<Findings, apiserver::Error> {
     let running = live.data.pointer("/status/status").is_some_and(|status| status == "running");
     if running {
         return Ok(Findings::default());

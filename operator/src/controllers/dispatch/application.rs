@@ -96,7 +96,7 @@ impl Dispatcher<'_> {
         let findings = observe::findings(self.ctx, present).await?;
         let value = kinds::to_value(present)?;
         if let Some(status) = application::status(&value, &findings) {
-            self.ctx.status_cache.put(status);
+            self.ctx.status.put(status);
         }
         let finding = application::progress(&value, &findings);
         Ok(if finding.hop.is_none() { finding.at("applied") } else { finding })

@@ -11,7 +11,7 @@ mod tenant;
 use super::work;
 use crate::{
     apiserver::{self, client::Apiserver, kinds, status, verbs, watch},
-    context::Context,
+    context::ClusterContext,
 };
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -43,7 +43,7 @@ const SETTLED: Duration = Duration::from_secs(300);
 const CONFLICTS_MAX: u32 = 8;
 
 /// Runs until the process stops.
-pub async fn run(ctx: Context) {
+pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
     // Names of records, so that a tenant's change wakes the orders that wait for it.
@@ -76,7 +76,7 @@ pub async fn run(ctx: Context) {
 }
 
 struct Dispatcher<'a> {
-    ctx: &'a Context,
+    ctx: &'a ClusterContext,
     records: Api<NovaCommand>,
     deployers: Deployers,
 }
@@ -208,7 +208,7 @@ impl Dispatcher<'_> {
                     "an order came to its end"
                 );
             }
-            self.ctx.outcomes.tell(&record);
+            self.ctx.outcomes.push(&record);
         }
         Ok(())
     }

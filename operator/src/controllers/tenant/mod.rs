@@ -9,7 +9,7 @@ mod removal;
 use super::{dispatch::Deployers, work};
 use crate::{
     apiserver::{self, dynamic, event, kinds, status, verbs, watch},
-    context::Context,
+    context::ClusterContext,
 };
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
@@ -37,7 +37,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// Runs until the process stops.
-pub async fn run(ctx: Context) {
+pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let tenants = watch::changes(Api::<NovaTenant>::all(client.clone()), "").map(|tenant| vec![tenant.name_any()]);
     let capsule =
@@ -54,7 +54,7 @@ pub async fn run(ctx: Context) {
     .await;
 }
 
-async fn reconcile(ctx: &Context, deployers: &Deployers, name: &str) -> Option<Duration> {
+async fn reconcile(ctx: &ClusterContext, deployers: &Deployers, name: &str) -> Option<Duration> {
     let api: Api<NovaTenant> = Api::all(ctx.apiserver.client());
     let tenant = match verbs::get(&api, name).await {
         Ok(tenant) => tenant?,
@@ -111,7 +111,7 @@ impl Report {
     }
 }
 
-async fn apply(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Result<Report, apiserver::Error> {
+async fn apply(ctx: &ClusterContext, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Result<Report, apiserver::Error> {
     let wanted = match tenant::validate(tenant) {
         Ok(wanted) => wanted,
         Err(invalid) => return Ok(Report::stopped(condition::CAPSULE_TENANT_READY, "Invalid", invalid.to_string())),
@@ -181,14 +181,18 @@ async fn apply(ctx: &Context, api: &Api<NovaTenant>, tenant: &NovaTenant) -> Res
 }
 
 /// ProxySettings are part of a tenant only where Capsule Proxy is.
-async fn has_proxy(ctx: &Context) -> Result<bool, apiserver::Error> {
+async fn has_proxy(ctx: &ClusterContext) -> Result<bool, apiserver::Error> {
     let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
     let components = verbs::get(&configs, CONFIG).await?.and_then(|config| config.spec.components);
     Ok(components.is_some_and(|components| components.capsule_proxy.enabled))
 }
 
 /// Words for an object of this name that is there and not this tenant's: it is never taken over.
-async fn belongs_to_other(ctx: &Context, object: &Value, wanted: &Wanted) -> Result<Option<String>, apiserver::Error> {
+async fn belongs_to_other(
+    ctx: &ClusterContext,
+    object: &Value,
+    wanted: &Wanted,
+) -> Result<Option<String>, apiserver::Error> {
     let Some(key) = Key::of(object) else { return Ok(None) };
     // A kind that is not served has no such object; applying ours says so in better words.
     let live = match dynamic::get(&ctx.apiserver.client(), &key).await {
@@ -202,7 +206,7 @@ async fn belongs_to_other(ctx: &Context, object: &Value, wanted: &Wanted) -> Res
     Ok(Some(format!("{} \"{}\" exists and does not belong to this tenant; rename or remove it", key.kind, key.name)))
 }
 
-async fn ensure_all(ctx: &Context, objects: &[Value], force: bool) -> Result<(), apiserver::Error> {
+async fn ensure_all(ctx: &ClusterContext, objects: &[Value], force: bool) -> Result<(), apiserver::Error> {
     for object in objects {
         ensure(ctx, object, force).await?;
     }
@@ -210,7 +214,7 @@ async fn ensure_all(ctx: &Context, objects: &[Value], force: bool) -> Result<(),
 }
 
 /// Applies an object unless the live one says all of it already.
-async fn ensure(ctx: &Context, wanted: &Value, force: bool) -> Result<(), apiserver::Error> {
+async fn ensure(ctx: &ClusterContext, wanted: &Value, force: bool) -> Result<(), apiserver::Error> {
     let client = ctx.apiserver.client();
     if let (Some(key), false) = (Key::of(wanted), force)
         && let Some(live) = dynamic::get(&client, &key).await?
@@ -222,7 +226,7 @@ async fn ensure(ctx: &Context, wanted: &Value, force: bool) -> Result<(), apiser
 }
 
 async fn write(
-    ctx: &Context,
+    ctx: &ClusterContext,
     api: &Api<NovaTenant>,
     tenant: &NovaTenant,
     report: &Report,

@@ -4,7 +4,7 @@
 use super::{RETRY, UNDER_WAY};
 use crate::{
     apiserver::{self, dynamic, kinds, status, verbs},
-    context::Context,
+    context::ClusterContext,
     controllers::{
         dispatch::Deployers,
         orphans::{self, NAME_LABEL},
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 /// One pass over a tenant that is being deleted.
 pub(super) async fn reconcile(
-    ctx: &Context,
+    ctx: &ClusterContext,
     deployers: &Deployers,
     api: &Api<NovaTenant>,
     tenant: &NovaTenant,
@@ -48,7 +48,7 @@ pub(super) async fn reconcile(
 }
 
 async fn step(
-    ctx: &Context,
+    ctx: &ClusterContext,
     deployers: &Deployers,
     api: &Api<NovaTenant>,
     tenant: &NovaTenant,
@@ -110,7 +110,7 @@ fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
 }
 
-async fn look(ctx: &Context, deployer: &Client, wanted: &Wanted) -> Result<Remains, apiserver::Error> {
+async fn look(ctx: &ClusterContext, deployer: &Client, wanted: &Wanted) -> Result<Remains, apiserver::Error> {
     let client = ctx.apiserver.client();
     let mut remains = Remains::default();
     let is_ours = |object: &DynamicObject| object.labels().get(labels::TENANT_ID) == Some(&wanted.tenant_id);
@@ -181,7 +181,7 @@ async fn look_inside(
 }
 
 async fn act(
-    ctx: &Context,
+    ctx: &ClusterContext,
     deployer: &Client,
     wanted: &Wanted,
     step: Step,

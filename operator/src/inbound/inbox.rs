@@ -1,0 +1,261 @@
+//! One command, from delivery to verdict.
+
+use super::{fence::FenceKeeper, policy, record::Records};
+use crate::{
+    apiserver::{self, event},
+    context::{BrokerContext, ClusterContext},
+    outbound::outcomes::{self, PublishError},
+    session::state::Session,
+};
+use jiff::Timestamp;
+use kube::Resource as _;
+use kubenova_bus::consume::{Delivery, Verdict};
+use kubenova_crds::{
+    cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig},
+    command::NovaCommand,
+};
+use kubenova_operator_core::{
+    command::{self, Recipient, Rejected, Unreadable, VerifiedCommand},
+    inbox::{Decision, Stale},
+    outcome::State,
+    policy::Objection,
+};
+use kubenova_runtime::{clock, failpoint, telemetry};
+use kubenova_schema::{
+    signature::{self, AcceptedKeys},
+    v1::{Command, Outcome},
+};
+use std::{sync::Arc, time::Duration};
+
+/// The API server or the broker is busy or away; both come back within seconds.
+const REDELIVER_AFTER: Duration = Duration::from_secs(1);
+/// A delete that arrived late may be sent again at once: it is signed again then.
+const LATE_RETRY_SECONDS: u32 = 1;
+/// Attempts to store against other writers of a record. Only the lease holder writes records, so a conflict is rare: a
+/// status write of its own in between.
+const STORE_ATTEMPTS: u32 = 5;
+
+pub(super) struct Inbox {
+    cluster: ClusterContext,
+    broker: BrokerContext,
+    keys: AcceptedKeys,
+    records: Records,
+    fence: Arc<FenceKeeper>,
+}
+
+/// What to answer about a command that is not stored.
+struct Answer {
+    state: State,
+    reason: &'static str,
+    message: String,
+    retry_after_seconds: u32,
+}
+
+/// Why a command has to be delivered again.
+#[derive(Debug, thiserror::Error)]
+enum NotNow {
+    #[error("could not use the inbox")]
+    Apiserver(#[from] apiserver::Error),
+    #[error("could not publish a verdict")]
+    Publish(#[from] PublishError),
+    #[error("could not store the record in {STORE_ATTEMPTS} attempts: another writer keeps changing it")]
+    Contended,
+}
+
+impl Inbox {
+    pub(super) fn new(
+        cluster: ClusterContext,
+        broker: BrokerContext,
+        records: Records,
+        fence: Arc<FenceKeeper>,
+    ) -> Self {
+        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence }
+    }
+
+    pub(super) const fn broker(&self) -> &BrokerContext {
+        &self.broker
+    }
+
+    pub(super) async fn take(&self, delivery: Delivery) -> Verdict {
+        let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
+            Ok(command) => command,
+            Err(error) => return self.unverified(&error).await,
+        };
+        failpoint::passing("inbound.verified");
+        let id = command.id.clone();
+        match self.handle(command, &delivery).await {
+            Ok(()) => Verdict::Done,
+            Err(error) => {
+                tracing::warn!(command.id = id, error = %telemetry::chain(&error), "could not store a command; it will be delivered again");
+                Verdict::Later(REDELIVER_AFTER)
+            }
+        }
+    }
+
+    /// A command that cannot be verified has no known author to answer: it is ended, with an event.
+    async fn unverified(&self, error: &Unreadable) -> Verdict {
+        let reason = telemetry::chain(error);
+        let message = format!(
+            "dropped a command that cannot be verified: {reason}; if this goes on, find out who else can write to the broker"
+        );
+        self.event("CommandUnverified", &message).await;
+        Verdict::Poison(reason)
+    }
+
+    async fn handle(&self, command: Command, delivery: &Delivery) -> Result<(), NotNow> {
+        let identity = &self.broker.identity;
+        let recipient = Recipient { cluster_id: identity.cluster_id(), cluster_uid: identity.cluster_uid() };
+        let verified = match command::accept(command, recipient) {
+            Ok(verified) => verified,
+            Err(rejected) => return self.answer(&rejected.command.clone(), Answer::rejected(rejected)).await,
+        };
+        for _ in 0..STORE_ATTEMPTS {
+            let held = self.records.get(&verified.key).await?;
+            match self.fence.decide(held.as_ref(), &verified) {
+                Decision::Replay => {
+                    if let Some(held) = &held {
+                        self.cluster.outcomes.push(held);
+                    }
+                    return Ok(());
+                }
+                Decision::Divergence => return self.diverged(&verified.command).await,
+                Decision::Superseded(stale) => return self.answer(&verified.command, Answer::stale(stale)).await,
+                Decision::Store => {}
+            }
+            if let Err(objection) = policy::judge(&self.cluster, &self.records, &verified).await? {
+                return self.answer(&verified.command, Answer::objection(objection)).await;
+            }
+            if self.is_late(&verified.command) {
+                return self.answer(&verified.command, Answer::late()).await;
+            }
+            self.fence.raise_epoch(&verified).await?;
+            match self.records.store(held, &verified, delivery).await {
+                Ok(record) => {
+                    self.stored(&verified, &record);
+                    return Ok(());
+                }
+                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_invalid() => {
+                    return self.answer(&verified.command, Answer::rejected_record(&error)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(NotNow::Contended)
+    }
+
+    fn stored(&self, verified: &VerifiedCommand, record: &NovaCommand) {
+        failpoint::passing("inbound.stored");
+        self.fence.raise_floor(verified);
+        let command = &verified.command;
+        tracing::info!(
+            command.id = command.id,
+            revision = command.revision,
+            key = command.key,
+            kind = command.kind,
+            "stored a command"
+        );
+        self.cluster.outcomes.push(record);
+    }
+
+    /// Judged once, before storing, by the Manager's clock as measured at the hello.
+    fn is_late(&self, command: &Command) -> bool {
+        let Ok(not_after) = command.not_after.parse::<Timestamp>() else { return false };
+        let now = self.broker.session.borrow().as_ref().map_or_else(clock::now, Session::manager_now);
+        now > not_after
+    }
+
+    async fn diverged(&self, command: &Command) -> Result<(), NotNow> {
+        tracing::error!(
+            command.id = command.id,
+            revision = command.revision,
+            key = command.key,
+            "refused a command: the cluster holds another command of the same revision"
+        );
+        let answer = Answer::diverged();
+        self.event(answer.reason, &answer.message).await;
+        self.answer(command, answer).await
+    }
+
+    /// Publishes a verdict about a command that is not stored. Done only when the stream has it.
+    async fn answer(&self, command: &Command, answer: Answer) -> Result<(), NotNow> {
+        let Answer { state, reason, message, retry_after_seconds } = answer;
+        tracing::info!(
+            command.id = command.id,
+            state = state.as_str(),
+            reason,
+            "answered a command without storing it"
+        );
+        let outcome = Outcome {
+            command_id: command.id.clone(),
+            cluster_id: self.broker.cluster_id().to_owned(),
+            epoch: command.epoch,
+            revision: command.revision,
+            key: command.key.clone(),
+            kind: command.kind.clone(),
+            state: state.as_str().to_owned(),
+            reason: reason.to_owned(),
+            message,
+            at: clock::rfc3339_ms(clock::now()),
+            hops: Vec::new(),
+            retry_after_seconds,
+        };
+        failpoint::passing("inbound.answer");
+        Ok(outcomes::publish(&self.broker, &outcome).await?)
+    }
+
+    async fn event(&self, reason: &str, message: &str) {
+        let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
+        event::publish(&self.cluster.apiserver, event::Kind::Warning, reason, message, about).await;
+    }
+}
+
+impl Answer {
+    fn rejected(rejected: Rejected) -> Self {
+        let state = if rejected.unsupported { State::Unsupported } else { State::Refused };
+        Self { state, reason: rejected.reason, message: rejected.message, retry_after_seconds: 0 }
+    }
+
+    fn stale(stale: Stale) -> Self {
+        Self {
+            state: State::Superseded,
+            reason: stale.reason(),
+            message: stale.message().to_owned(),
+            retry_after_seconds: 0,
+        }
+    }
+
+    fn objection(objection: Objection) -> Self {
+        let state = if objection.retry_after_seconds.is_some() { State::Deferred } else { State::Refused };
+        Self {
+            state,
+            reason: objection.reason,
+            message: objection.message,
+            retry_after_seconds: objection.retry_after_seconds.unwrap_or_default(),
+        }
+    }
+
+    fn late() -> Self {
+        Self {
+            state: State::Deferred,
+            reason: "Late",
+            message: "the command arrived after its deadline; the Manager sends it again".to_owned(),
+            retry_after_seconds: LATE_RETRY_SECONDS,
+        }
+    }
+
+    fn diverged() -> Self {
+        let message = "the cluster holds another command of the same revision: the Manager's database was restored or \
+                       copied; restore its newest state";
+        Self { state: State::Refused, reason: "Divergence", message: message.to_owned(), retry_after_seconds: 0 }
+    }
+
+    fn rejected_record(error: &apiserver::Error) -> Self {
+        Self {
+            state: State::Refused,
+            reason: "RecordRejected",
+            message: format!("the cluster's API server does not accept the command's record: {}", error.reason()),
+            retry_after_seconds: 0,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Receipts: signed lists of usage windows that the Manager has. Handed to metering, and acknowledged once the reports
+//! are marked.
+
+use crate::{join::identity::Identity, metering::ReceiptDelivery};
+use kubenova_bus::consume::{Delivery, Verdict};
+use kubenova_runtime::telemetry;
+use kubenova_schema::{
+    message,
+    signature::{self, AcceptedKeys, PayloadType},
+    v1::ReceiptList,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{mpsc, oneshot};
+
+/// Metering works through its few waiting lists within seconds.
+const REDELIVER_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) struct Receipts {
+    identity: Arc<Identity>,
+    keys: AcceptedKeys,
+    metering: mpsc::Sender<ReceiptDelivery>,
+}
+
+impl Receipts {
+    pub(super) fn new(identity: Arc<Identity>, metering: mpsc::Sender<ReceiptDelivery>) -> Self {
+        let keys = identity.command_keys();
+        Self { identity, keys, metering }
+    }
+
+    pub(super) fn take(&self, delivery: Delivery) -> Verdict {
+        let list = match self.read(&delivery) {
+            Ok(list) => list,
+            Err(reason) => return Verdict::Poison(reason),
+        };
+        let (marked, is_marked) = oneshot::channel();
+        if self.metering.try_send(ReceiptDelivery { list, marked }).is_err() {
+            return Verdict::Later(REDELIVER_AFTER);
+        }
+        // Only this message waits for metering, not the commands behind it.
+        let acknowledger = delivery.acknowledger;
+        tokio::spawn(async move {
+            let verdict = if is_marked.await.is_ok() { Verdict::Done } else { Verdict::Later(REDELIVER_AFTER) };
+            acknowledger.answer(&verdict).await;
+        });
+        Verdict::Held
+    }
+
+    fn read(&self, delivery: &Delivery) -> Result<ReceiptList, String> {
+        let signature = delivery.header(signature::HEADER);
+        self.keys
+            .verify(PayloadType::Receipt, &delivery.payload, signature)
+            .map_err(|error| telemetry::chain(&error))?;
+        let list: ReceiptList = message::from_json(&delivery.payload).map_err(|error| telemetry::chain(&error))?;
+        if list.cluster_id != self.identity.cluster_id() || list.cluster_uid != self.identity.cluster_uid() {
+            return Err("a receipt names another cluster".to_owned());
+        }
+        Ok(list)
+    }
+}
