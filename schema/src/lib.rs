@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock or knows a database or a Kubernetes client. The only subject strings of the
 //! project stand in [`subjects`]; the only stream settings in [`streams`].
 
+pub mod applications;
 pub mod kinds;
 pub mod message;
 pub mod meters;

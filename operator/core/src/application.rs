@@ -7,6 +7,7 @@
 use crate::outcome::{CommandProgress, State};
 use kubenova_crds::labels;
 use kubenova_schema::{
+    applications,
     kinds::ObjectKey,
     v1::{Condition, ObjectStatus},
 };
@@ -14,15 +15,6 @@ use serde_json::{Map, Value, json};
 
 /// API version of Applications.
 pub const API_VERSION: &str = "core.oam.dev/v1beta1";
-
-/// The ServiceAccount applications run as, in `<tenant>-owner`.
-pub const DEPLOYER: &str = "kubenova-deployer";
-
-/// User name of a tenant's deployer.
-#[must_use]
-pub fn deployer(tenant: &str) -> String {
-    format!("system:serviceaccount:{tenant}-owner:{DEPLOYER}")
-}
 
 /// Whose it is, and which order asked for it.
 #[derive(Debug, Clone, Copy)]
@@ -38,9 +30,6 @@ pub struct Origin<'a> {
     /// Id of its command.
     pub command_id: &'a str,
 }
-
-/// Prefixes that decide about rights and identity; a document's own are dropped.
-const RESERVED: [&str; 4] = ["kubenova.io/", "app.oam.dev/", "oam.dev/", "projectcapsule.dev/"];
 
 /// The Application to apply for a document.
 ///
@@ -61,7 +50,7 @@ pub fn build(document: &str, origin: Origin<'_>) -> Result<Value, String> {
         entries
             .into_iter()
             .flatten()
-            .filter(|(key, _)| !RESERVED.iter().any(|prefix| key.starts_with(prefix)))
+            .filter(|(key, _)| !applications::is_reserved(key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     };

@@ -1,10 +1,12 @@
 //! KubeVela: applications, each run with the rights of its tenant's deployer.
 //!
 //! The chart has no value for what matters most: resources outside the application's namespace, Applications inside
-//! Applications, and objects fetched from URLs are closed by arguments added here. Of its definitions only those on
-//! the list below are applied: others print tenants' secrets, reach any address, or start pods as somebody else.
+//! Applications, and objects fetched from URLs are closed by arguments added here. Of its definitions only those listed
+//! in `kubenova_schema::applications` are applied: others print tenants' secrets, reach any address, or start pods as
+//! somebody else.
 
 use super::{Component, Settings, certificate::Certificate, object::Key, patch};
+use kubenova_schema::applications;
 use serde_json::{Value, json};
 
 /// The version whose chart is in the Operator's image.
@@ -22,47 +24,14 @@ const ARGUMENTS: [(&str, &str); 3] = [
 ];
 const GATE: &str = "--feature-gates=DisableReferObjectsFromURL=true";
 
-/// Component definitions that are applied.
-pub const COMPONENTS: &[&str] = &["cron-task", "daemon", "k8s-objects", "statefulset", "task", "webservice", "worker"];
-/// Trait definitions that are applied.
-pub const TRAITS: &[&str] = &[
-    "affinity",
-    "annotations",
-    "command",
-    "container-image",
-    "container-ports",
-    "cpuscaler",
-    "env",
-    "expose",
-    "gateway",
-    "hostalias",
-    "hpa",
-    "init-container",
-    "k8s-update-strategy",
-    "labels",
-    "lifecycle",
-    "podsecuritycontext",
-    "resource",
-    "scaler",
-    "securitycontext",
-    "sidecar",
-    "startup-probe",
-    "storage",
-    "topologyspreadconstraints",
-];
-/// Policy definitions that are applied.
-pub const POLICIES: &[&str] = &["apply-once", "garbage-collect", "override", "topology"];
-/// Workflow step definitions that are applied.
-pub const STEPS: &[&str] = &["apply-component", "depends-on-app", "deploy", "step-group", "suspend"];
-
 /// True for a definition that may be applied.
 #[must_use]
 pub fn is_allowed(kind: &str, name: &str) -> bool {
     match kind {
-        "ComponentDefinition" => COMPONENTS.contains(&name),
-        "TraitDefinition" => TRAITS.contains(&name),
-        "PolicyDefinition" => POLICIES.contains(&name),
-        "WorkflowStepDefinition" => STEPS.contains(&name),
+        "ComponentDefinition" => applications::COMPONENT_TYPES.contains(&name),
+        "TraitDefinition" => applications::TRAIT_TYPES.contains(&name),
+        "PolicyDefinition" => applications::POLICY_TYPES.contains(&name),
+        "WorkflowStepDefinition" => applications::STEP_TYPES.contains(&name),
         _ => false,
     }
 }

@@ -5,8 +5,8 @@
 //! in `-owner`, where no pod runs.
 
 use super::Wanted;
-use crate::application::DEPLOYER;
 use kubenova_crds::{labels, tenant::PodSecurity};
+use kubenova_schema::applications::DEPLOYER;
 use serde_json::{Value, json};
 
 /// Roles of the Operator's chart.

@@ -98,7 +98,7 @@ impl Deployers {
         if let Some(client) = clients.get(tenant) {
             return Ok(client.clone());
         }
-        let client = self.apiserver.impersonating(&kubenova_operator_core::application::deployer(tenant))?;
+        let client = self.apiserver.impersonating(&kubenova_schema::applications::deployer(tenant))?;
         clients.insert(tenant.to_owned(), client.clone());
         Ok(client)
     }
