@@ -1,6 +1,10 @@
-//! Bodies: at most 1 MiB, JSON without duplicate keys, or YAML where a path reads it.
+//! Bodies: at most 1 MiB of UTF-8, one JSON value without duplicate keys, or one YAML document where a path reads it.
 
-use crate::error::ApiError;
+use crate::{
+    error::ApiError,
+    shape,
+    yaml::{self, scalar},
+};
 use axum::{
     body::Body,
     extract::{FromRequest, Request},
@@ -12,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::time::Duration;
 
-/// Longest body.
+/// Longest body: four times the longest application, which JSON may write with escapes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Longest a body may take to arrive.
+/// Longest a body may take to arrive: 50 KiB/s for the longest one.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn too_large() -> Refusal {
@@ -23,18 +27,21 @@ fn too_large() -> Refusal {
 
 /// Reads a body within its limits; one that announces itself as too large is not read at all.
 pub(crate) async fn read(headers: &HeaderMap, stream: Body) -> Result<Bytes, Refusal> {
-    let enqueued = headers
+    let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<u64>().ok());
-    if enqueued.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
+    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
     match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(stream, BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(cause)) if is_length_limit(&cause) => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(Reason::BodyMalformed, "the body broke off")),
-        Err(_) => Err(Refusal::new(Reason::Timeout, "the body took too long to arrive")),
+        Ok(Err(_)) => Err(Refusal::new(Reason::BodyMalformed, "the body ended before its announced length")),
+        Err(_) => Err(Refusal::new(
+            Reason::RequestTimeout,
+            format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+        )),
     }
 }
 
@@ -51,14 +58,24 @@ enum Language {
 }
 
 fn language(headers: &HeaderMap) -> Result<Language, Refusal> {
+    let unsupported = |detail: String| Err(Refusal::new(Reason::MediaTypeUnsupported, detail));
+    if let Some(coding) = headers.get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
+        return unsupported(format!("Content-Encoding is {coding:?}; send the body uncompressed"));
+    }
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(Language::Json) };
-    let text = value.to_str().unwrap_or_default();
-    let essence = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    match essence.as_str() {
+    let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default();
+    let charset = parts.filter_map(|parameter| parameter.strip_prefix("charset=")).next();
+    if let Some(charset) = charset.map(|name| name.trim_matches('"')).filter(|name| !matches!(*name, "utf-8" | "utf8"))
+    {
+        return unsupported(format!("the charset is {charset:?}; send UTF-8"));
+    }
+    match essence {
         "application/json" | "text/json" => Ok(Language::Json),
         "application/yaml" | "application/x-yaml" | "text/yaml" | "text/x-yaml" => Ok(Language::Yaml),
         json if json.starts_with("application/") && json.ends_with("+json") => Ok(Language::Json),
-        _ => Err(Refusal::new(Reason::MediaTypeUnsupported, format!("Content-Type is {essence:?}"))),
+        _ => unsupported(format!("Content-Type is {essence:?}")),
     }
 }
 
@@ -75,7 +92,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
             return Err(Refusal::new(Reason::MediaTypeUnsupported, "this path reads JSON only").into());
         }
         let bytes = read(&parts.headers, stream).await?;
-        Ok(Self(shape(json(&bytes)?)?))
+        Ok(Self(shape::read(&json(&bytes)?)?))
     }
 }
 
@@ -88,23 +105,67 @@ impl<S: Send + Sync> FromRequest<S> for DocumentBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, stream) = request.into_parts();
-        let language = language(&parts.headers)?;
+        // The kind of body is judged before it is read.
+        language(&parts.headers)?;
         let bytes = read(&parts.headers, stream).await?;
-        Ok(Self(match language {
-            Language::Json => json(&bytes)?,
-            Language::Yaml => yaml(&bytes)?,
-        }))
+        Ok(Self(parse(&parts.headers, &bytes)?))
     }
 }
 
-fn json(bytes: &[u8]) -> Result<Value, Refusal> {
-    let malformed =
-        |cause: serde_json::Error| Refusal::new(Reason::BodyMalformed, format!("the body is not JSON: {cause}"));
-    kubenova_schema::message::refuse_duplicate_keys(bytes).map_err(malformed)?;
-    without_nul(serde_json::from_slice(bytes).map_err(malformed)?)
+/// The value of a body, in the language its headers name.
+pub(crate) fn parse(headers: &HeaderMap, bytes: &[u8]) -> Result<Value, Refusal> {
+    match language(headers)? {
+        Language::Json => json(bytes),
+        Language::Yaml => yaml(bytes),
+    }
 }
 
-/// A NUL stands in no name or text that anybody means, and Postgres takes none.
+fn malformed(detail: impl Into<String>) -> Refusal {
+    Refusal::new(Reason::BodyMalformed, detail)
+}
+
+/// UTF-8 without the byte order mark that some editors put before it.
+fn text(bytes: &[u8]) -> Result<&str, Refusal> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|cause| malformed(format!("the body is not UTF-8 from byte {} on", cause.valid_up_to())))?;
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
+}
+
+fn json(bytes: &[u8]) -> Result<Value, Refusal> {
+    let text = text(bytes)?;
+    if text.trim().is_empty() {
+        return Err(malformed("the body is empty"));
+    }
+    let not_json = |cause: serde_json::Error| malformed(format!("the body is not JSON: {cause}"));
+    kubenova_schema::message::refuse_duplicate_keys(text.as_bytes()).map_err(not_json)?;
+    let mut value = serde_json::from_str(text).map_err(not_json)?;
+    write_whole_numbers_whole(&mut value);
+    without_nul(value)
+}
+
+fn yaml(bytes: &[u8]) -> Result<Value, Refusal> {
+    match yaml::read(text(bytes)?) {
+        Ok(Value::Null) => Err(malformed("the body is empty")),
+        Ok(value) => without_nul(value),
+        Err(cause) => Err(malformed(format!("the body is not YAML that can be read: {cause}"))),
+    }
+}
+
+/// `400.0` and `4e2` are written as 400, as Kubernetes' own tools write them: readers of integers take no fraction.
+fn write_whole_numbers_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            if let Some(whole) = number.as_f64().and_then(scalar::from_float) {
+                *number = whole;
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(write_whole_numbers_whole),
+        Value::Object(fields) => fields.values_mut().for_each(write_whole_numbers_whole),
+        _ => {}
+    }
+}
+
+/// No name or text needs a NUL, and Postgres takes none.
 fn without_nul(value: Value) -> Result<Value, Refusal> {
     fn has_nul(value: &Value) -> bool {
         match value {
@@ -115,76 +176,71 @@ fn without_nul(value: Value) -> Result<Value, Refusal> {
         }
     }
     if has_nul(&value) {
-        return Err(Refusal::new(Reason::BodyMalformed, "a text of the body holds a NUL character"));
+        return Err(malformed("a text of the body holds a NUL character"));
     }
     Ok(value)
-}
-
-/// What a hand-written document may need; the reader's own limits let one request work for seconds.
-const YAML_ALIASES_MAX: usize = 200;
-/// Scalars, lists and maps of a YAML document, aliases resolved.
-const YAML_NODES_MAX: usize = 50_000;
-
-/// Aliases, depth and size are bounded; duplicate keys are refused.
-fn yaml(bytes: &[u8]) -> Result<Value, Refusal> {
-    let budget = serde_saphyr::budget! {
-        max_aliases: YAML_ALIASES_MAX,
-        max_anchors: YAML_ALIASES_MAX,
-        max_nodes: YAML_NODES_MAX,
-    };
-    let options = serde_saphyr::options! { budget: budget };
-    let read = serde_saphyr::from_slice_with_options(bytes, options).map_err(|cause| {
-        let text = cause.to_string();
-        let first_line = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        Refusal::new(Reason::BodyMalformed, format!("the body is not YAML: {first_line}"))
-    });
-    without_nul(read?)
-}
-
-/// Reads a value as one shape; what does not fit is named.
-///
-/// # Errors
-/// With [`Reason::FieldInvalid`].
-pub fn shape<T: DeserializeOwned>(value: Value) -> Result<T, Refusal> {
-    if !value.is_object() {
-        return Err(Refusal::new(Reason::BodyMalformed, "the body is not an object"));
-    }
-    serde_json::from_value(value).map_err(|cause| Refusal::new(Reason::FieldInvalid, cause.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
-    #[test]
-    fn duplicate_keys_are_refused_in_both_languages() {
-        assert_eq!(json(br#"{"a":1,"a":2}"#).unwrap_err().reason, Reason::BodyMalformed);
-        assert_eq!(yaml(b"a: 1\na: 2\n").unwrap_err().reason, Reason::BodyMalformed);
-        assert_eq!(yaml(b"a: [1").unwrap_err().reason, Reason::BodyMalformed);
-        assert_eq!(yaml(b"a: {b: 1}").unwrap()["a"]["b"], 1);
-        for nul in [json(br#"{"a":["\u0000"]}"#), json(br#"{"\u0000":1}"#), yaml(br#"a: "\0""#)] {
-            assert_eq!(nul.unwrap_err().reason, Reason::BodyMalformed);
-        }
+    fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name, value.parse().unwrap())])
     }
 
     #[test]
-    fn yaml_bombs_are_refused() {
-        let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n");
-        for level in 1..9 {
-            let alias = format!("*a{},", level - 1).repeat(10);
-            bomb.push_str(&format!("a{level}: &a{level} [{}]\n", alias.trim_end_matches(',')));
+    fn duplicate_keys_and_nul_are_refused_in_both_languages() {
+        for refused in [
+            json(br#"{"a":1,"a":2}"#),
+            yaml(b"a: 1\na: 2\n"),
+            yaml(b"a: [1"),
+            json(br#"{"a":["\u0000"]}"#),
+            json(br#"{"\u0000":1}"#),
+            yaml(br#"a: "\0""#),
+            json(b""),
+            yaml(b"# nothing"),
+            json(b"\xff"),
+            yaml(b"a: \xff"),
+            json(format!("{}1{}", "[".repeat(5000), "]".repeat(5000)).as_bytes()),
+        ] {
+            assert_eq!(refused.unwrap_err().reason, Reason::BodyMalformed);
         }
-        assert!(yaml(bomb.as_bytes()).is_err());
-        let deep = format!("a: {}1{}", "[".repeat(5000), "]".repeat(5000));
-        assert!(yaml(deep.as_bytes()).is_err());
-        assert!(json(format!("{}1{}", "[".repeat(5000), "]".repeat(5000)).as_bytes()).is_err());
+        assert_eq!(yaml(b"a: {b: 1}").unwrap()["a"]["b"], 1);
+    }
+
+    #[test]
+    fn whole_numbers_have_no_fraction_in_both_languages() {
+        let expected = json!({ "mode": 256, "list": [400, -1], "part": 0.5 }).to_string();
+        let read = json(br#"{"mode":256.0,"list":[4e2,-1.0],"part":0.5}"#).unwrap();
+        assert_eq!(read.to_string(), expected);
+        let read = yaml(b"mode: 0400\nlist: [4e2, -1.0]\npart: 0.5\n").unwrap();
+        assert_eq!(read.to_string(), expected);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(json(b"\xef\xbb\xbf{\"a\":1}").unwrap(), json!({ "a": 1 }));
+        assert_eq!(yaml(b"\xef\xbb\xbfa: 1").unwrap(), json!({ "a": 1 }));
     }
 
     #[test]
     fn media_types() {
-        let of = |text: &str| language(&HeaderMap::from_iter([(header::CONTENT_TYPE, text.parse().unwrap())])).ok();
-        assert_eq!(of("application/json; charset=utf-8"), Some(Language::Json));
+        let of = |text: &str| language(&headers(header::CONTENT_TYPE, text)).ok();
+        for json in [
+            "application/json",
+            "application/json; charset=utf-8",
+            "Application/JSON;charset=\"UTF-8\"",
+            "application/merge-patch+json",
+        ] {
+            assert_eq!(of(json), Some(Language::Json), "{json}");
+        }
         assert_eq!(of("application/yaml"), Some(Language::Yaml));
-        assert_eq!(of("application/x-www-form-urlencoded"), None);
+        for other in ["application/x-www-form-urlencoded", "application/json; charset=utf-16", "text/plain", ""] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        assert_eq!(language(&HeaderMap::new()).ok(), Some(Language::Json));
+        assert!(language(&headers(header::CONTENT_ENCODING, "gzip")).unwrap_err().detail.contains("uncompressed"));
     }
 }

@@ -1,5 +1,8 @@
 //! `Idempotency-Key`: a repeated request is answered with the first one's answer and changes nothing.
 //!
+//! Two requests are the same when method, path, query parameters and the body's value are: the order of parameters and
+//! of the keys of JSON objects, white space, and how a number or text is written do not matter.
+//!
 //! The answer is committed with the change itself ([`kubenova_store::write_tx`]), so a crash between the two is impossible.
 //! Refusals are not kept: they changed nothing, and asking again may succeed.
 
@@ -13,7 +16,7 @@ use crate::{
 use axum::{
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri},
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
@@ -42,9 +45,8 @@ pub async fn replay_repeated(State(state): State<AppState>, request: Request, ne
         Err(refusal) => return refused(refusal),
     };
     if let (Some(key), Some(authorized)) = (key, parts.extensions.get::<Authorized>()) {
-        let target = parts.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        let head = format!("{} {target}\n", parts.method);
-        let claim = Claim { key, request_sha256: token::sha256([head.as_bytes(), &bytes].concat()) };
+        let request_sha256 = request_sha256(&parts.method, &parts.uri, &parts.headers, &bytes);
+        let claim = Claim { key, request_sha256 };
         match answered(&state, &authorized.caller.subject, &claim).await {
             Ok(Some(answer)) => return replayed(&answer),
             Ok(None) => {}
@@ -53,6 +55,30 @@ pub async fn replay_repeated(State(state): State<AppState>, request: Request, ne
         parts.extensions.insert(claim);
     }
     next.run(Request::from_parts(parts, Body::from(bytes))).await
+}
+
+/// The hash of a request's canonical form.
+fn request_sha256(method: &Method, uri: &Uri, headers: &HeaderMap, body: &[u8]) -> [u8; 32] {
+    let mut parameters: Vec<&str> = uri.query().unwrap_or_default().split('&').filter(|one| !one.is_empty()).collect();
+    // A parameter may stand several times; then its values keep their order.
+    parameters.sort_by_key(|parameter| parameter.split('=').next());
+    let head = format!("{method} {}?{}\n", uri.path(), parameters.join("&"));
+    token::sha256([head.as_bytes(), &canonical(headers, body)].concat())
+}
+
+/// JSON with sorted keys and one way to write each value (as RFC 8785 has it, without its rules for numbers that we
+/// never compare with other implementations). A body that does not parse stands for itself: it is going to be refused.
+fn canonical(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
+    if body.is_empty() {
+        return Vec::new();
+    }
+    match body::parse(headers, body) {
+        Ok(mut value) => {
+            value.sort_all_objects();
+            value.to_string().into_bytes()
+        }
+        Err(_) => body.to_vec(),
+    }
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
@@ -89,4 +115,49 @@ fn replayed(answer: &ResponseRecord) -> Response {
     }
     response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::header;
+
+    fn json(target: &str, body: &str) -> [u8; 32] {
+        let uri = target.parse().unwrap();
+        request_sha256(&Method::POST, &uri, &HeaderMap::new(), body.as_bytes())
+    }
+
+    #[test]
+    fn the_order_of_keys_and_parameters_does_not_matter() {
+        let first = json("/a?x=1&y=2", r#"{"name":"shop","quota":{"cpu":"1","pods":2}}"#);
+        assert_eq!(first, json("/a?y=2&x=1", r#"{ "quota": {"pods": 2.0, "cpu": "\u0031"}, "name": "shop" }"#));
+        let yaml = HeaderMap::from_iter([(header::CONTENT_TYPE, "application/yaml".parse().unwrap())]);
+        let uri = "/a?x=1&y=2".parse().unwrap();
+        let body = b"quota: {pods: 2, cpu: '1'}\nname: shop\n";
+        assert_eq!(first, request_sha256(&Method::POST, &uri, &yaml, body));
+    }
+
+    #[test]
+    fn everything_else_does() {
+        let first = json("/a?x=1&y=2", r#"{"a":[1,2],"b":"1"}"#);
+        for other in [
+            json("/b?x=1&y=2", r#"{"a":[1,2],"b":"1"}"#),
+            json("/a?x=1&y=3", r#"{"a":[1,2],"b":"1"}"#),
+            json("/a?x=1", r#"{"a":[1,2],"b":"1"}"#),
+            json("/a?x=1&y=2", r#"{"a":[2,1],"b":"1"}"#),
+            json("/a?x=1&y=2", r#"{"a":[1,2],"b":1}"#),
+            json("/a?x=1&y=2", r#"{"a":[1,2]}"#),
+            json("/a?x=1&y=2", ""),
+            request_sha256(&Method::PUT, &"/a?x=1&y=2".parse().unwrap(), &HeaderMap::new(), br#"{"a":[1,2],"b":"1"}"#),
+        ] {
+            assert_ne!(first, other);
+        }
+        assert_ne!(json("/a?x=1&x=2", ""), json("/a?x=2&x=1", ""), "values of one parameter keep their order");
+    }
+
+    #[test]
+    fn what_does_not_parse_is_compared_byte_by_byte() {
+        assert_ne!(json("/a", "{"), json("/a", "{ "));
+        assert_eq!(json("/a", "{"), json("/a", "{"));
+    }
 }

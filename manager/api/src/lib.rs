@@ -16,6 +16,8 @@ pub mod response;
 pub mod router;
 pub mod routes;
 pub mod serve;
+pub mod shape;
 pub mod state;
 pub mod token;
 pub mod views;
+mod yaml;

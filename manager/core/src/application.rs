@@ -2,9 +2,10 @@
 
 use crate::{
     cluster::ClusterId,
+    command::CommandState,
     label::{id_type, name_type},
     refusal::{Reason, Refusal},
-    tenant::{TenantId, TenantName},
+    tenant::TenantId,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ name_type! {
 /// revisions in etcd, whose limit is 1.5 MiB for all of them together).
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
-/// What the Manager wishes for one application.
+/// The desired state of one application.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Application {
     /// Its id.
@@ -32,7 +33,7 @@ pub struct Application {
     pub tenant_id: TenantId,
     /// Its name.
     pub name: ApplicationName,
-    /// How it was asked for.
+    /// How it was described.
     pub form: Form,
     /// The caller's labels.
     pub labels: BTreeMap<String, String>,
@@ -44,13 +45,24 @@ pub struct Application {
     pub generation: i64,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When the wish last changed.
+    /// When the desired state last changed.
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
 }
 
-/// How an application was asked for.
+impl Application {
+    /// True when the other one asks clusters for the same: labels, annotations, spec and how it was described.
+    #[must_use]
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        self.form.is_same(&other.form)
+            && self.labels == other.labels
+            && self.annotations == other.annotations
+            && self.spec == other.spec
+    }
+}
+
+/// How an application was described.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Form {
     /// By the typed form; holds it as exact JSON, so that a read returns what the create accepted.
@@ -59,87 +71,49 @@ pub enum Form {
     Raw,
 }
 
-/// The metadata of an Application as its caller wrote it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Metadata {
-    /// `metadata.name`.
-    pub name: String,
-    /// `metadata.namespace`; empty when absent.
-    pub namespace: String,
-    /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
-    /// `metadata.annotations`.
-    pub annotations: BTreeMap<String, String>,
-    /// Names of other fields in `metadata`.
-    pub others: Vec<String>,
-}
-
-/// Prefixes of labels and annotations that decide about rights and identity: ours, and KubeVela's own (its
-/// `app.oam.dev/username` says with whose rights an application runs).
-const RESERVED_PREFIXES: [&str; 4] = ["kubenova.io/", "app.oam.dev/", "oam.dev/", "projectcapsule.dev/"];
-
-/// What `kubectl get -o yaml` adds; dropped, so that people can send back what they got.
-const DROPPED_FIELDS: [&str; 6] =
-    ["uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "selfLink"];
-const DROPPED_ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
-
-impl Metadata {
-    /// Checks the metadata for a tenant; what is left of it is the caller's to decide.
-    ///
-    /// # Errors
-    /// When it names another namespace, a reserved label or annotation, or a field that is not the caller's.
-    pub fn accept(mut self, tenant: &TenantName) -> Result<Accepted, Refusal> {
-        let name = ApplicationName::parse(&self.name)
-            .map_err(|refusal| Refusal { field: Some("/metadata/name".into()), ..refusal })?;
-        let namespace = tenant.apps_namespace();
-        if !self.namespace.is_empty() && self.namespace != namespace {
-            let detail = format!(
-                "the application names namespace {:?}; applications of this tenant run in {namespace:?}",
-                self.namespace
-            );
-            return Err(Refusal::at(Reason::ApplicationNamespace, "/metadata/namespace", detail));
+impl Form {
+    /// Compares the values, not the text: the database keeps another text of the same JSON.
+    fn is_same(&self, other: &Self) -> bool {
+        let value = |text: &str| serde_json::from_str::<serde_json::Value>(text).ok();
+        match (self, other) {
+            (Self::Raw, Self::Raw) => true,
+            (Self::Typed(one), Self::Typed(another)) => value(one) == value(another),
+            _ => false,
         }
-        self.annotations.remove(DROPPED_ANNOTATION);
-        refuse_reserved("labels", &self.labels)?;
-        refuse_reserved("annotations", &self.annotations)?;
-        if let Some(field) = self.others.iter().find(|field| !DROPPED_FIELDS.contains(&field.as_str())) {
-            let detail = format!("metadata.{field} is not yours to set; leave it out");
-            return Err(Refusal::at(Reason::ApplicationInvalid, format!("/metadata/{field}"), detail));
-        }
-        Ok(Accepted { name, labels: self.labels, annotations: self.annotations })
     }
 }
 
-/// What a caller may decide in an Application's metadata.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Accepted {
-    /// The name.
-    pub name: ApplicationName,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-    /// Annotations.
-    pub annotations: BTreeMap<String, String>,
+/// What a delete has to do about one cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// Nothing of the application was ever sent there: it is gone at once.
+    Forget,
+    /// A delete command is on its way, or was carried out a moment ago.
+    Wait,
+    /// The cluster needs a delete command: it has none yet, or the last one ended without success.
+    Command,
 }
 
-fn refuse_reserved(what: &str, entries: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    let reserved = |key: &&String| {
-        let domain = key.split('/').next().unwrap_or_default();
-        RESERVED_PREFIXES.iter().any(|prefix| {
-            let reserved = prefix.trim_end_matches('/');
-            key.contains('/') && (domain == reserved || domain.ends_with(&format!(".{reserved}")))
-        })
-    };
-    match entries.keys().find(reserved) {
-        Some(key) => {
-            let pointer = format!("/metadata/{what}/{}", key.replace('~', "~0").replace('/', "~1"));
-            Err(Refusal::at(
-                Reason::ApplicationInvalid,
-                pointer,
-                format!("{key:?} in metadata.{what} is reserved; leave it out"),
-            ))
+impl Removal {
+    /// Decides from whether anything about the application was ever sent to the cluster, and where the delete command is
+    /// that an earlier delete left there.
+    #[must_use]
+    pub fn decide(ever_sent: bool, delete_command: Option<CommandState>) -> Self {
+        match delete_command {
+            Some(state) if !state.is_terminal() || state == CommandState::Succeeded => Self::Wait,
+            Some(_) => Self::Command,
+            None if ever_sent => Self::Command,
+            None => Self::Forget,
         }
-        None => Ok(()),
     }
+}
+
+/// True when a cluster needs a command about a desired state that has not changed: it got none, or the newest one ended
+/// without success, so that the same request is how a caller tries again.
+#[must_use]
+pub fn needs_command_again(newest: Option<CommandState>) -> bool {
+    newest
+        .is_none_or(|state| state.is_terminal() && !matches!(state, CommandState::Succeeded | CommandState::Superseded))
 }
 
 /// The clusters an application runs on: those named, else the tenant's only one.
@@ -180,14 +154,6 @@ mod tests {
         ClusterId::from_uuid(Uuid::from_u128(number))
     }
 
-    fn acme() -> TenantName {
-        TenantName::parse("acme").unwrap()
-    }
-
-    fn metadata() -> Metadata {
-        Metadata { name: "shop".into(), ..Metadata::default() }
-    }
-
     #[test]
     fn one_placement_needs_no_name_and_several_do() {
         let (a, b) = (cluster(1), cluster(2));
@@ -201,26 +167,56 @@ mod tests {
     }
 
     #[test]
-    fn metadata_of_another_namespace_is_refused() {
-        assert!(metadata().accept(&acme()).is_ok());
-        assert!(Metadata { namespace: "acme-apps".into(), ..metadata() }.accept(&acme()).is_ok());
-        for namespace in ["acme-owner", "other-apps", "kube-system", "default"] {
-            let refusal = Metadata { namespace: namespace.into(), ..metadata() }.accept(&acme()).unwrap_err();
-            assert_eq!(refusal.reason, Reason::ApplicationNamespace, "{namespace}");
+    fn only_a_cluster_that_was_never_sent_anything_forgets_at_once() {
+        assert_eq!(Removal::decide(false, None), Removal::Forget);
+        assert_eq!(Removal::decide(true, None), Removal::Command);
+        for state in CommandState::ALL {
+            let expected = match state {
+                CommandState::Queued
+                | CommandState::Sent
+                | CommandState::Acknowledged
+                | CommandState::Running
+                | CommandState::Succeeded => Removal::Wait,
+                _ => Removal::Command,
+            };
+            assert_eq!(Removal::decide(true, Some(state)), expected, "{state:?}");
+            assert_ne!(Removal::decide(false, Some(state)), Removal::Forget, "{state:?}");
         }
     }
 
     #[test]
-    fn reserved_annotations_and_foreign_fields_are_refused_and_noise_is_dropped() {
-        let with = |key: &str| BTreeMap::from([(key.to_owned(), "x".to_owned())]);
-        for key in ["app.oam.dev/username", "kubenova.io/tenant", "x.app.oam.dev/y", "oam.dev/z"] {
-            let refusal = Metadata { annotations: with(key), ..metadata() }.accept(&acme()).unwrap_err();
-            assert_eq!(refusal.reason, Reason::ApplicationInvalid, "{key}");
-            assert!(Metadata { labels: with(key), ..metadata() }.accept(&acme()).is_err(), "{key}");
+    fn an_unchanged_request_is_sent_again_only_where_it_ended_without_success() {
+        assert!(needs_command_again(None));
+        for state in CommandState::ALL {
+            let ended_badly = matches!(
+                state,
+                CommandState::Failed | CommandState::Refused | CommandState::Cancelled | CommandState::Expired
+            );
+            assert_eq!(needs_command_again(Some(state)), ended_badly, "{state:?}");
         }
-        assert!(Metadata { annotations: with("team"), ..metadata() }.accept(&acme()).is_ok());
-        assert!(Metadata { others: vec!["ownerReferences".into()], ..metadata() }.accept(&acme()).is_err());
-        let noisy = Metadata { others: vec!["uid".into()], annotations: with(DROPPED_ANNOTATION), ..metadata() };
-        assert!(noisy.accept(&acme()).unwrap().annotations.is_empty());
+    }
+
+    #[test]
+    fn requests_are_compared_by_value() {
+        let typed = |text: &str| Application {
+            id: ApplicationId(Uuid::nil()),
+            tenant_id: TenantId(Uuid::nil()),
+            name: ApplicationName::parse("shop").unwrap(),
+            form: Form::Typed(text.to_owned()),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            spec: "{}".into(),
+            generation: 1,
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+            created_by: "ann".into(),
+        };
+        let first = typed(r#"{"name":"shop","image":"x"}"#);
+        assert!(first.is_same_request(&Application { generation: 7, ..typed(r#"{ "image": "x", "name": "shop" }"#) }));
+        assert!(!first.is_same_request(&typed(r#"{"name":"shop","image":"y"}"#)));
+        assert!(!first.is_same_request(&Application { form: Form::Raw, ..first.clone() }));
+        assert!(!first.is_same_request(&Application { spec: "{\"a\":1}".into(), ..first.clone() }));
+        let labels = BTreeMap::from([("team".to_owned(), "web".to_owned())]);
+        assert!(!first.is_same_request(&Application { labels, ..first.clone() }));
     }
 }

@@ -1,4 +1,4 @@
-//! What clusters must hear of a change. Decided here, written into the outbox by the store in the same transaction.
+//! What clusters are told about a change. Decided here, written into the outbox by the store in the same transaction.
 
 use crate::{
     application::Application,
@@ -6,7 +6,7 @@ use crate::{
     tenant::{Tenant, TenantId, TenantName},
 };
 
-/// One change, the same for every cluster it is announced to.
+/// One change, the same for every cluster that gets a command about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The cluster's configuration is now this.
@@ -18,7 +18,7 @@ pub enum Change {
     },
     /// The tenant should be on the cluster, like this.
     Tenant(Tenant),
-    /// The tenant should leave the cluster. Only ever because a person asked.
+    /// The tenant should leave the cluster. Only ever after an explicit delete.
     TenantDeleted {
         /// Its id.
         id: TenantId,
@@ -34,7 +34,7 @@ pub enum Change {
         /// The application.
         application: Application,
     },
-    /// The application should leave the cluster. Only ever because a person asked.
+    /// The application should leave the cluster. Only ever after an explicit delete.
     ApplicationDeleted {
         /// The tenant's name.
         tenant: TenantName,

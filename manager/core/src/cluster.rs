@@ -2,6 +2,8 @@
 
 use crate::{
     label::name_type,
+    metadata,
+    pointer::Pointer,
     refusal::{Reason, Refusal},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -297,15 +299,7 @@ pub fn check_descriptions(datacenter: &str, labels: &BTreeMap<String, String>) -
             format!("{} labels, the most is {LABELS_MAX}", labels.len()),
         ));
     }
-    let too_long = |text: &str, most: usize| text.len() > most || text.chars().any(char::is_control);
-    match labels.iter().find(|(key, value)| key.is_empty() || too_long(key, 128) || too_long(value, 256)) {
-        Some((key, _)) => Err(Refusal::at(
-            Reason::FieldInvalid,
-            "/labels",
-            format!("label {key:?}: keys have 1 to 128 bytes, values at most 256, no control characters"),
-        )),
-        None => Ok(()),
-    }
+    metadata::check_labels(labels, &Pointer::default().field("labels"), Reason::FieldInvalid)
 }
 
 #[cfg(test)]

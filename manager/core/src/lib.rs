@@ -5,10 +5,14 @@
 
 pub mod access;
 pub mod application;
+pub mod application_document;
+pub mod application_form;
 pub mod change;
 pub mod cluster;
 pub mod command;
 pub mod label;
+pub mod metadata;
 pub mod page;
+pub mod pointer;
 pub mod refusal;
 pub mod tenant;

@@ -64,6 +64,8 @@ reasons! {
     CommandNotFound = "COMMAND_NOT_FOUND", 404, "No such command", "list commands with GET /api/v1/commands";
     /// The path exists, the verb does not.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "No such verb here", "see the verbs of this path in the Allow header";
+    /// The request's body did not arrive in time.
+    RequestTimeout = "REQUEST_TIMEOUT", 408, "Request body too slow", "send the whole body without pausing, then try again";
     /// The name belongs to another object.
     NameTaken = "NAME_TAKEN", 409, "Name is taken", "choose another name, or use the object that has it";
     /// The tenant is on that cluster already.
@@ -72,6 +74,8 @@ reasons! {
     IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Still being worked on", "repeat the request after a second; it will be answered with the first one's answer";
     /// The cluster's trust was taken back or never given.
     ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster takes no changes", "see the cluster's state with GET /api/v1/clusters/{cluster}";
+    /// The application is being deleted.
+    ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
     /// The object changed since it was read.
     EtagMismatch = "ETAG_MISMATCH", 412, "Object changed meanwhile", "read it again and repeat the change with the new ETag";
     /// The body is above the limit.

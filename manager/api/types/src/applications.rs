@@ -13,51 +13,132 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApplicationForm {
-    /// 1 to 50 lower-case letters, digits and dashes; unique in the tenant.
-    #[schema(example = "shop", max_length = 50)]
+    /// Name, unique in the tenant: lower-case letters, digits and dashes, beginning with a letter, not ending with a dash.
+    #[schema(example = "shop", min_length = 1, max_length = 50, pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$")]
     pub name: String,
     /// Container image.
-    #[schema(example = "nginx:1.29")]
+    #[schema(example = "nginx:1.29", min_length = 1, max_length = 1024, pattern = "^[!-~]+$")]
     pub image: String,
     /// How many pods; 1 when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1000)]
     pub replicas: Option<u32>,
     /// Port to expose inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 65535)]
     pub port: Option<u16>,
-    /// CPU request of each pod.
+    /// CPU request of each pod, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "100m")]
+    #[schema(example = "100m", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
     pub cpu: Option<String>,
-    /// Memory request of each pod.
+    /// Memory request of each pod, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "128Mi")]
+    #[schema(example = "128Mi", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
     pub memory: Option<String>,
     /// Command in place of the image's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
-    /// Environment variables. Never secrets: they are kept as they are.
+    /// Environment variables; names are visible ASCII without `=`. Do not put secrets here: the values are stored and
+    /// shown as they are.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub env: BTreeMap<String, String>,
     /// User id the container runs as; used where the tenant's pods are `restricted`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1)]
     pub run_as_user: Option<u32>,
-    /// Clusters by id or name; needed when the tenant is on several.
+    /// Clusters by id or name; required when the tenant is on several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
 }
 
-/// A KubeVela Application as it is, with the clusters it should run on. A bare Application as body, with `?clusters=`,
-/// means the same.
+/// A KubeVela Application with the clusters it should run on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApplicationRaw {
-    /// `core.oam.dev/v1beta1` Application.
-    #[schema(value_type = Object)]
+    /// The Application.
+    #[schema(value_type = KubeVelaApplication)]
     pub application: serde_json::Value,
-    /// Clusters by id or name; needed when the tenant is on several.
+    /// Clusters by id or name; required when the tenant is on several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clusters: Option<Vec<String>>,
+}
+
+/// A KubeVela Application as `kubectl` reads and prints it. What the API server, KubeVela and KubeNova write into one
+/// (`status`, `metadata.uid`, their labels, annotations and finalizer with their own values) is accepted and ignored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KubeVelaApplication {
+    /// `core.oam.dev/v1beta1`.
+    #[schema(pattern = "^core[.]oam[.]dev/v1beta1$", example = "core.oam.dev/v1beta1")]
+    pub api_version: String,
+    /// `Application`.
+    #[schema(pattern = "^Application$", example = "Application")]
+    pub kind: String,
+    /// Name, labels and annotations.
+    pub metadata: KubeVelaMetadata,
+    /// Components, policies and workflow.
+    pub spec: KubeVelaSpec,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub status: Option<serde_json::Value>,
+}
+
+/// Metadata of a KubeVela Application.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KubeVelaMetadata {
+    /// Name, unique in the tenant.
+    #[schema(example = "shop", min_length = 1, max_length = 50, pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$")]
+    pub name: String,
+    /// `<tenant>-apps`, or nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Labels as Kubernetes allows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<BTreeMap<String, String>>,
+    /// Annotations as Kubernetes allows them, 252 KiB in all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
+}
+
+/// Spec of a KubeVela Application; fields that are not listed are passed on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct KubeVelaSpec {
+    /// What runs.
+    #[schema(min_items = 1)]
+    pub components: Vec<KubeVelaComponent>,
+}
+
+/// A component; fields that are not listed are passed on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct KubeVelaComponent {
+    /// Its name in the application.
+    #[schema(example = "web", min_length = 1)]
+    pub name: String,
+    /// Its definition: `cron-task`, `daemon`, `k8s-objects`, `statefulset`, `task`, `webservice` or `worker`.
+    #[serde(rename = "type")]
+    #[schema(example = "webservice", min_length = 1)]
+    pub kind: String,
+    /// Parameters of the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub properties: Option<serde_json::Value>,
+    /// What is added to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traits: Option<Vec<KubeVelaTrait>>,
+}
+
+/// A trait of a component; fields that are not listed are passed on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct KubeVelaTrait {
+    /// Its definition, for example `scaler`.
+    #[serde(rename = "type")]
+    #[schema(example = "scaler", min_length = 1)]
+    pub kind: String,
+    /// Parameters of the definition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub properties: Option<serde_json::Value>,
 }
 
 /// What a body may be.
@@ -68,6 +149,8 @@ pub enum ApplicationBody {
     Form(Box<ApplicationForm>),
     /// A KubeVela Application with its clusters.
     Raw(ApplicationRaw),
+    /// A KubeVela Application; its clusters stand in the query parameter `clusters`.
+    Bare(Box<KubeVelaApplication>),
 }
 
 /// An application.
@@ -78,9 +161,9 @@ pub struct Application {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whose it is.
+    /// Id of the tenant it belongs to.
     pub tenant_id: String,
-    /// That tenant's name.
+    /// Name of that tenant.
     pub tenant_name: String,
     /// `typed` or `raw`.
     pub form: String,
@@ -93,7 +176,7 @@ pub struct Application {
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
     /// `spec` of the KubeVela Application.
-    #[schema(value_type = Object)]
+    #[schema(value_type = KubeVelaSpec)]
     pub spec: serde_json::Value,
     /// Where it should run.
     pub clusters: Vec<ApplicationCluster>,
@@ -101,19 +184,19 @@ pub struct Application {
     pub generation: String,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When the wish last changed.
+    /// When the desired state last changed.
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
 }
 
-/// A cluster an application should run on.
+/// A cluster of an application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ApplicationCluster {
-    /// Its id.
+    /// The cluster's id.
     pub cluster_id: String,
-    /// Its name.
+    /// The cluster's name.
     pub cluster_name: String,
 }
 
@@ -124,7 +207,7 @@ pub struct ApplicationAccepted {
     /// The application.
     #[serde(flatten)]
     pub application: Application,
-    /// What clusters were asked.
+    /// The commands that clusters are sent because of this request; empty when it changed nothing.
     pub commands: Vec<CommandRef>,
 }
 
@@ -136,11 +219,11 @@ pub struct ApplicationStatus {
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Whose it is.
+    /// Id of the tenant it belongs to.
     pub tenant_id: String,
-    /// Version that is wished.
+    /// Version of the desired state.
     pub generation: String,
-    /// True when this version is Ready on every cluster.
+    /// True when this version is Ready on every cluster it should run on; never while it is being deleted.
     pub ready: bool,
     /// Cluster by cluster.
     pub clusters: Vec<ApplicationClusterStatus>,
@@ -152,14 +235,14 @@ pub struct ApplicationStatus {
 pub struct ApplicationClusterStatus {
     /// The cluster's id.
     pub cluster_id: String,
-    /// Its name.
+    /// The cluster's name.
     pub cluster_name: String,
-    /// True when the wished version is Ready there.
+    /// True when the desired version is Ready there.
     pub ready: bool,
     /// The newest command about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,
-    /// What is heard of it from there.
+    /// What the cluster last reported about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
 }

@@ -39,10 +39,10 @@ pub async fn create(
     let application = Application {
         id: ApplicationId(random::uuid_v7()),
         tenant_id: tenant.id,
-        name: request.accepted.name,
+        name: request.name,
         form: request.form,
-        labels: request.accepted.labels,
-        annotations: request.accepted.annotations,
+        labels: request.labels,
+        annotations: request.annotations,
         spec: request.spec,
         generation: 1,
         created_at: ctx.now,

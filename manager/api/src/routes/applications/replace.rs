@@ -39,10 +39,9 @@ pub async fn replace(
     let request = document::read(body, params.named(), &tenant)?;
     let before = found(applications::find_to_change(tx.connection(), tenant.id, &name).await?, &name)?;
     ctx.matches(&response::etag(&before.id, before.generation))?;
-    if request.accepted.name != before.name {
-        let detail =
-            format!("the body names \"{}\", the path \"{}\"; a name cannot change", request.accepted.name, before.name);
-        return Err(Refusal::at(Reason::FieldInvalid, "/name", detail).into());
+    if request.name != before.name {
+        let detail = format!("the body names \"{}\", the path \"{}\"; a name cannot change", request.name, before.name);
+        return Err(Refusal::at(Reason::FieldInvalid, request.name_pointer, detail).into());
     }
     let were = ids(applications::targets(tx.connection(), &[before.id]).await?);
     let clusters = match &request.clusters {
@@ -52,8 +51,8 @@ pub async fn replace(
     let left: Vec<ClusterId> = were.into_iter().filter(|cluster| !clusters.contains(cluster)).collect();
     let application = Application {
         form: request.form,
-        labels: request.accepted.labels,
-        annotations: request.accepted.annotations,
+        labels: request.labels,
+        annotations: request.annotations,
         spec: request.spec,
         generation: before.generation + 1,
         updated_at: ctx.now,
