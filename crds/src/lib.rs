@@ -4,6 +4,9 @@
 //! The YAML in the Operator's chart is generated from here by `cargo dev gen`. No controller installs these: they come
 //! with the chart.
 
+// Others read these types without their code: every public item says what it means.
+#![warn(missing_docs)]
+
 pub mod cluster_config;
 pub mod command;
 pub mod conditions;

@@ -3,6 +3,9 @@
 //! Nothing here does I/O, reads a clock or knows a database or a Kubernetes client. The only subject strings of the
 //! project stand in [`subjects`]; the only stream settings in [`streams`].
 
+// Others read these types without their code: every public item says what it means.
+#![warn(missing_docs)]
+
 pub mod applications;
 pub mod kinds;
 pub mod message;

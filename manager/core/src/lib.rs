@@ -3,6 +3,9 @@
 //! No I/O, no serde, no clock and no randomness: values come in as arguments, decisions go out as values. The API parses
 //! into these types and trusts them from there on; the store writes them.
 
+// Others read these types without their code: every public item says what it means.
+#![warn(missing_docs)]
+
 pub mod access;
 pub mod application;
 pub mod application_document;
