@@ -1,12 +1,13 @@
 //! What the Operator decides, without a client, a clock or randomness.
 //!
-//! In the order of the flow: an order is verified ([`order`]), allowed ([`policy`]), fenced ([`inbox`]) and reported on
-//! ([`outcome`]); what should exist is computed ([`components`], [`tenant`], [`application`]); what was used is added
-//! up ([`metering`]).
+//! In the order of the flow: a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]) and its
+//! progress is reported ([`outcome`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
+//! compared with what does ([`drift`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
 
 pub mod application;
 pub mod command;
 pub mod components;
+pub mod conditions;
 pub mod drift;
 pub mod inbox;
 pub mod listing;
