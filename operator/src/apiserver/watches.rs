@@ -86,7 +86,7 @@ pub async fn list(client: &Client, source: Source, exactly: Option<u64>) -> Resu
             Err(error) => return Err(Error::new(Verb::List, source.as_str(), "", error)),
         };
         listing.position = listing.position.or(page.version);
-        listing.sightings.extend(page.sightings);
+        listing.observations.extend(page.observations);
         match page.next {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(Listed::Objects(listing)),
@@ -113,7 +113,8 @@ pub async fn versions(client: &Client, source: Source) -> Result<Option<Vec<(Str
     let mut versions = Vec::new();
     loop {
         let Some(page) = versions_page(client, source, &params).await? else { return Ok(None) };
-        versions.extend(page.sightings.into_iter().map(|sighting| (sighting.uid, sighting.resource_version)));
+        versions
+            .extend(page.observations.into_iter().map(|observation| (observation.uid, observation.resource_version)));
         match page.next {
             Some(token) => params = params.continue_token(&token),
             None => return Ok(Some(versions)),
@@ -179,7 +180,7 @@ fn told<K: HasMetadata + Send + 'static>(
         .filter_map(move |event| {
             let heard = match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    sight(&object).map(|sighting| Ok(change(Change::Put(sighting))))
+                    sight(&object).map(|observation| Ok(change(Change::Put(observation))))
                 }
                 Ok(WatchEvent::Deleted(object)) => Some(Ok(change(Change::Removed {
                     uid: object.metadata().uid.clone().unwrap_or_default(),
@@ -206,7 +207,7 @@ fn change(change: Change) -> Heard {
 
 fn pod(pod: &Pod) -> Option<Observation> {
     match counted::pod(pod) {
-        Ok(sighting) => Some(sighting),
+        Ok(observation) => Some(observation),
         Err(error) => {
             tracing::error!(%error, "a pod's requests cannot be read, so it is not metered; report this");
             None
@@ -235,7 +236,7 @@ where
 }
 
 struct Page {
-    sightings: Vec<Observation>,
+    observations: Vec<Observation>,
     version: Option<u64>,
     next: Option<String>,
 }
@@ -246,7 +247,7 @@ fn page<K: Clone>(
 ) -> kube::Result<Page> {
     let list = listed?;
     Ok(Page {
-        sightings: list.items.iter().filter_map(sight).collect(),
+        observations: list.items.iter().filter_map(sight).collect(),
         version: list.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()),
         next: list.metadata.continue_.filter(|token| !token.is_empty()),
     })

@@ -127,7 +127,7 @@ impl Follower {
                 Some(Ok(Heard::Gone)) => return End::Gone,
                 Some(Ok(Heard::Change(change))) => {
                     *reached = (*reached).max(match &*change {
-                        Change::Put(sighting) => sighting.resource_version,
+                        Change::Put(observation) => observation.resource_version,
                         Change::Removed { resource_version, .. } | Change::Bookmark(resource_version) => {
                             *resource_version
                         }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 const VERSION: u8 = 1;
 
-/// Bytes that are no checkpoint of a version known here.
+/// Bytes that are not a checkpoint of a version this release reads.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("checkpoint cannot be read at byte {at}: it is damaged or of a newer operator")]
 pub struct CheckpointError {

@@ -27,30 +27,30 @@ pub fn pod(pod: &Pod) -> Result<Observation, QuantityError> {
             .with(Meter::CpuRequests, requests.cpu_millicores)
             .with(Meter::MemoryRequests, requests.memory_bytes)
     };
-    let mut sighting = sighting(&pod.metadata, levels);
-    sighting.until_ms = counted_until_ms(&pod.metadata);
-    Ok(sighting)
+    let mut observation = observation(&pod.metadata, levels);
+    observation.until_ms = counted_until_ms(&pod.metadata);
+    Ok(observation)
 }
 
 /// A KubeVela Application as the meters see it.
 #[must_use]
 pub fn application(metadata: &ObjectMeta) -> Observation {
-    sighting(metadata, Levels::only(Meter::Applications, 1))
+    observation(metadata, Levels::only(Meter::Applications, 1))
 }
 
-/// A namespace as the meters see it: it also says whose pods and Applications are in it.
+/// A namespace as the meters see it; its label assigns the pods and Applications in it to a tenant.
 #[must_use]
 pub fn namespace(metadata: &ObjectMeta) -> Observation {
     let label =
         |name: &str| metadata.labels.as_ref().and_then(|labels| labels.get(name)).filter(|text| !text.is_empty());
-    let mut sighting = sighting(metadata, Levels::only(Meter::Namespaces, 1));
-    sighting.namespace = metadata.name.clone().unwrap_or_default();
-    sighting.tenant = label(labels::TENANT_ID)
+    let mut observation = observation(metadata, Levels::only(Meter::Namespaces, 1));
+    observation.namespace = metadata.name.clone().unwrap_or_default();
+    observation.tenant = label(labels::TENANT_ID)
         .map(|id| TenantRef { id: id.clone(), name: label(labels::TENANT).cloned().unwrap_or_default() });
-    sighting
+    observation
 }
 
-fn sighting(metadata: &ObjectMeta, levels: Levels) -> Observation {
+fn observation(metadata: &ObjectMeta, levels: Levels) -> Observation {
     Observation {
         uid: metadata.uid.clone().unwrap_or_default(),
         namespace: metadata.namespace.clone().unwrap_or_default(),

@@ -1,7 +1,7 @@
-//! The meter itself: takes what the watches say with the time it was heard, keeps levels, windows, gaps and positions.
+//! The meter itself: takes watch events with the time they were received, keeps levels, windows, gaps and positions.
 //!
 //! A step starts at creation, clipped to the oldest open window; every other step is at the time its event was
-//! received. After a restart what happened meanwhile is dated at the checkpoint and the stretch is a gap. The engine
+//! received. After a restart what happened meanwhile is dated at the checkpoint and the time between is a gap. The engine
 //! reads no clock and does no I/O: the same calls give the same bytes.
 
 use super::{
@@ -23,10 +23,10 @@ pub struct Listing {
     /// The list's version.
     pub position: Option<u64>,
     /// Its objects.
-    pub sightings: Vec<Observation>,
+    pub observations: Vec<Observation>,
 }
 
-/// What a watch says.
+/// A watch event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// An object is there, new or changed.
@@ -38,7 +38,7 @@ pub enum Change {
         /// Version of its deletion.
         resource_version: u64,
     },
-    /// Everything up to a version has been said.
+    /// Every change up to a version has been sent.
     Bookmark(u64),
 }
 
@@ -64,11 +64,11 @@ pub enum Beginning {
 pub struct Engine {
     /// Windows and levels.
     pub windows: OpenWindows,
-    /// Stretches not observed, oldest first; at most the last one is still open.
+    /// Gaps in what was observed, oldest first; at most the last one is still open.
     pub gaps: Vec<Gap>,
     /// By source: everything up to this version is taken in.
     pub positions: [Option<u64>; SOURCES],
-    /// The latest time anything was heard.
+    /// The latest time of any event.
     pub now_ms: i64,
     /// Steps taken since the first start.
     pub sequence: u64,
@@ -143,8 +143,8 @@ impl Engine {
         let when = When { floor_ms: anchor_ms, dated_ms: anchor_ms, received_ms };
         for (source, listing) in Source::ALL.into_iter().zip(listings) {
             self.positions[source as usize] = listing.position;
-            for sighting in listing.sightings {
-                for step in self.observed.put(source, sighting, when) {
+            for observation in listing.observations {
+                for step in self.observed.put(source, observation, when) {
                     let sum = net.entry((step.tenant_id, step.at_ms)).or_default();
                     *sum = sum.plus(step.change);
                 }
@@ -166,11 +166,11 @@ impl Engine {
         self.advance(now_ms);
     }
 
-    /// Takes in what a watch says.
+    /// Takes in a watch event.
     pub fn observe(&mut self, source: Source, change: Change, received_ms: i64) {
         self.advance(received_ms);
         let version = match &change {
-            Change::Put(sighting) => sighting.resource_version,
+            Change::Put(observation) => observation.resource_version,
             Change::Removed { resource_version, .. } | Change::Bookmark(resource_version) => *resource_version,
         };
         let caught_up = self.catch_up.filter(|(_, targets)| version <= targets[source as usize]);
@@ -180,7 +180,7 @@ impl Engine {
             received_ms,
         };
         let steps = match change {
-            Change::Put(sighting) => self.observed.put(source, sighting, when),
+            Change::Put(observation) => self.observed.put(source, observation, when),
             Change::Removed { uid, .. } => self.observed.remove(&uid, when),
             Change::Bookmark(_) => Vec::new(),
         };
@@ -192,7 +192,7 @@ impl Engine {
         }
     }
 
-    /// A source was listed again because its history was gone, or its kind came or went.
+    /// A source was listed again because its history was gone, or its kind was installed or removed.
     pub fn relisted(
         &mut self,
         source: Source,
@@ -213,7 +213,7 @@ impl Engine {
             }
         }
         let when = When { floor_ms: self.windows.start_ms(), dated_ms, received_ms };
-        let steps = self.observed.replace(source, listing.sightings, when);
+        let steps = self.observed.replace(source, listing.observations, when);
         self.take_all(steps, received_ms);
         if was_there && is_there {
             self.bound_by_ceilings(ceilings, received_ms);
@@ -230,7 +230,7 @@ impl Engine {
         }
     }
 
-    /// Time passes: windows open, graces end.
+    /// Moves the clock on: windows open, grace periods end.
     pub fn advance(&mut self, now_ms: i64) {
         self.now_ms = self.now_ms.max(now_ms);
         self.windows.roll(self.now_ms);
@@ -239,13 +239,13 @@ impl Engine {
         }
     }
 
-    /// True while a stretch is not observed.
+    /// True while a gap is open.
     #[must_use]
     pub fn has_open_gap(&self) -> bool {
         self.gaps.last().is_some_and(|gap| gap.end_ms.is_none())
     }
 
-    /// True when everything a source said up to a version is taken in. No version: the kind is not installed.
+    /// True when every event of a source up to a version is taken in. No version: the kind is not installed.
     #[must_use]
     pub fn has_passed(&self, source: Source, target: Option<u64>) -> bool {
         match (self.positions[source as usize], target) {
@@ -319,7 +319,7 @@ impl Engine {
         self.taken.push(step);
     }
 
-    /// Quotas bound what an unobserved stretch may hide, but only when every tenant known here has one.
+    /// Quotas bound what a gap may hide, but only when every observed tenant has one.
     fn bound_by_ceilings(&mut self, ceilings: Option<&Ceilings>, to_ms: i64) {
         let Some(gap) = self.gaps.last_mut().filter(|gap| gap.end_ms.is_none()) else { return };
         let known = self.windows.tenants.keys().chain(self.observed.tenants().map(|tenant| &tenant.id));
@@ -343,284 +343,4 @@ impl Engine {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::metering::observed::TenantRef;
-    use proptest::prelude::*;
-
-    fn namespace(uid: &str, name: &str, tenant: Option<&str>, created_ms: i64, version: u64) -> Observation {
-        Observation {
-            uid: uid.into(),
-            namespace: name.into(),
-            resource_version: version,
-            created_ms,
-            until_ms: None,
-            tenant: tenant.map(|id| TenantRef { id: id.into(), name: id.into() }),
-            levels: Levels::only(Meter::Namespaces, 1),
-        }
-    }
-
-    fn pod(uid: &str, namespace: &str, cpu: i128, created_ms: i64, version: u64) -> Observation {
-        Observation {
-            uid: uid.into(),
-            namespace: namespace.into(),
-            resource_version: version,
-            created_ms,
-            until_ms: None,
-            tenant: None,
-            levels: Levels::only(Meter::CpuRequests, cpu).with(Meter::Pods, 1),
-        }
-    }
-
-    fn started(now_ms: i64) -> Engine {
-        let mut engine = Engine::fresh(now_ms, 10);
-        let listing = |sightings| Listing { position: Some(1), sightings };
-        let namespaces = listing(vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
-        engine.begin([namespaces, listing(vec![]), Listing::default()], Beginning::First, None, now_ms);
-        engine
-    }
-
-    fn sum(engine: &Engine, index: usize, meter: Meter) -> i128 {
-        engine.windows.open[index].sums.get("t").copied().unwrap_or_default().get(meter)
-    }
-
-    #[test]
-    fn a_pod_counts_from_creation_to_the_event_of_its_end() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 500, 12_000, 2)), 12_345);
-        engine.observe(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 3 }, 15_500);
-        assert_eq!(sum(&engine, 0, Meter::CpuRequests), 500 * 3_500);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 3_500);
-        assert_eq!(sum(&engine, 0, Meter::Namespaces), 10_000);
-    }
-
-    #[test]
-    fn a_pod_heard_before_its_namespace_counts_from_its_creation() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "late-apps", 1, 12_000, 2)), 12_100);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 0);
-        engine.observe(Source::Namespaces, Change::Put(namespace("m", "late-apps", Some("t"), 11_000, 3)), 12_200);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 8_000);
-        assert_eq!(sum(&engine, 0, Meter::Namespaces), 10_000 + 9_000);
-    }
-
-    #[test]
-    fn a_label_given_later_counts_from_then() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Namespaces, Change::Put(namespace("m", "x", None, 11_000, 2)), 11_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "x", 1, 11_000, 3)), 11_000);
-        engine.observe(Source::Namespaces, Change::Put(namespace("m", "x", Some("t"), 11_000, 4)), 15_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 5_000);
-        engine.observe(Source::Namespaces, Change::Put(namespace("m", "x", Some("other"), 11_000, 5)), 16_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 1_000);
-        assert_eq!(engine.windows.open[0].sums["other"].get(Meter::Pods), 4_000);
-    }
-
-    #[test]
-    fn a_late_event_counts_in_the_window_that_is_over_but_open() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 19_000, 2)), 20_300);
-        assert_eq!((sum(&engine, 0, Meter::Pods), sum(&engine, 1, Meter::Pods)), (1_000, 10_000));
-        assert_eq!(engine.due().map(|window| window.start), Some(10));
-        engine.forget(engine.due().unwrap(), "h");
-        assert_eq!(engine.due(), None);
-        engine.observe(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 19_000, 3)), 20_400);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 20_000, "clipped to the oldest open window");
-    }
-
-    #[test]
-    fn a_pod_past_its_grace_stops_counting_by_itself() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 10_000, 2)), 10_000);
-        let mut going = pod("p", "acme-apps", 1, 10_000, 3);
-        going.until_ms = Some(14_000);
-        engine.observe(Source::Pods, Change::Put(going), 11_000);
-        engine.advance(18_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 4_000);
-        engine.observe(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 4 }, 19_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 4_000);
-    }
-
-    #[test]
-    fn the_first_start_states_what_it_did_not_see() {
-        let mut engine = started(14_000);
-        let gap = engine.gaps[0].within(engine.windows.open[0].window).unwrap();
-        assert_eq!((gap.reason.as_str(), gap.start_ms, gap.end_ms), ("FirstStart", 10_000, 14_000));
-        assert!(gap.bound.is_empty());
-        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 1_000, 2)), 15_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 10_000, "it existed before the window");
-    }
-
-    fn restart(
-        engine: &Engine,
-        listings: [Listing; SOURCES],
-        how: Beginning,
-        ceilings: Option<&Ceilings>,
-        now_ms: i64,
-    ) -> Engine {
-        let bytes = crate::metering::checkpoint::to_bytes(engine);
-        let mut restored = crate::metering::checkpoint::from_bytes(&bytes).unwrap();
-        restored.begin(listings, how, ceilings, now_ms);
-        restored
-    }
-
-    fn at(position: u64, sightings: Vec<Observation>) -> Listing {
-        Listing { position: Some(position), sightings }
-    }
-
-    #[test]
-    fn a_restart_with_history_dates_what_happened_at_the_checkpoint_and_says_so() {
-        let mut engine = started(10_000);
-        let first = pod("p", "acme-apps", 1, 11_000, 2);
-        engine.observe(Source::Pods, Change::Put(first.clone()), 11_000);
-        engine.advance(13_000);
-        let namespaces = at(1, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
-        let exact = Beginning::Exact { targets: [9, 9, 0] };
-        let mut engine = restart(&engine, [namespaces, at(2, vec![first]), Listing::default()], exact, None, 17_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 9_000, "nothing changed yet");
-        engine.observe(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 15_000, 5)), 17_000);
-        engine.observe(Source::Pods, Change::Removed { uid: "p".into(), resource_version: 6 }, 17_000);
-        engine.all_current(17_500);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 2_000 + 5_000);
-        let gap = engine.gaps.last().unwrap().within(engine.windows.open[0].window).unwrap();
-        assert_eq!((gap.reason.as_str(), gap.start_ms, gap.end_ms), ("OperatorRestarted", 13_000, 17_500));
-        assert_eq!(gap.bound["podCountMs"], "4000");
-        engine.observe(Source::Pods, Change::Removed { uid: "q".into(), resource_version: 10 }, 18_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 2_000 + 3_000, "live again");
-    }
-
-    #[test]
-    fn a_restart_without_history_ends_what_vanished_at_the_checkpoint_bounded_by_quota() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 100, 11_000, 2)), 11_000);
-        engine.advance(13_000);
-        let namespaces = at(90, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
-        let pods = at(90, vec![pod("q", "acme-apps", 100, 16_000, 80)]);
-        let ceilings =
-            Ceilings::from([("t".to_owned(), Levels::only(Meter::CpuRequests, 1_000).with(Meter::Pods, 50))]);
-        let engine = restart(&engine, [namespaces, pods, Listing::default()], Beginning::Lost, Some(&ceilings), 18_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 2_000 + 4_000);
-        let gap = engine.gaps.last().unwrap().within(engine.windows.open[0].window).unwrap();
-        assert_eq!((gap.reason.as_str(), gap.start_ms, gap.end_ms), ("HistoryLost", 13_000, 18_000));
-        assert_eq!(gap.bound["cpuRequestMillicoreMs"], ((1_000 + 100) * 5_000).to_string());
-        assert!(!gap.bound.contains_key("namespaceCountMs"));
-    }
-
-    #[test]
-    fn a_tenant_without_a_quota_leaves_the_gap_without_a_bound() {
-        let engine = started(10_000);
-        let namespaces = at(90, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
-        let engine = restart(
-            &engine,
-            [namespaces, at(90, vec![]), Listing::default()],
-            Beginning::Lost,
-            Some(&Ceilings::new()),
-            12_000,
-        );
-        assert!(engine.gaps.last().unwrap().within(engine.windows.open[0].window).unwrap().bound.is_empty());
-    }
-
-    #[test]
-    fn a_restart_over_window_edges_goes_on_with_the_levels() {
-        let mut engine = started(10_000);
-        let first = pod("p", "acme-apps", 1, 11_000, 2);
-        engine.observe(Source::Pods, Change::Put(first.clone()), 11_000);
-        let namespaces = at(1, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
-        let exact = Beginning::Exact { targets: [9, 9, 0] };
-        let engine = restart(&engine, [namespaces, at(2, vec![first]), Listing::default()], exact, None, 35_000);
-        let sums: Vec<i128> = (0..3).map(|index| sum(&engine, index, Meter::Pods)).collect();
-        assert_eq!(sums, [9_000, 10_000, 10_000]);
-    }
-
-    #[test]
-    fn a_kind_that_comes_and_goes_is_no_gap() {
-        let mut engine = started(10_000);
-        let app = |uid: &str| Observation {
-            levels: Levels::only(Meter::Applications, 1),
-            ..pod(uid, "acme-apps", 0, 12_000, 5)
-        };
-        engine.relisted(Source::Applications, at(5, vec![app("a")]), 11_000, None, 13_000);
-        assert_eq!(sum(&engine, 0, Meter::Applications), 8_000);
-        engine.relisted(Source::Applications, Listing::default(), 11_000, None, 15_000);
-        assert_eq!(sum(&engine, 0, Meter::Applications), 3_000);
-        assert!(!engine.has_open_gap());
-        assert!(engine.has_passed(Source::Applications, None));
-    }
-
-    #[test]
-    fn a_watch_that_lost_its_history_dates_what_vanished_at_its_last_moment() {
-        let mut engine = started(10_000);
-        engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 11_000, 2)), 11_000);
-        engine.relisted(Source::Pods, at(50, vec![]), 13_000, None, 16_000);
-        assert_eq!(sum(&engine, 0, Meter::Pods), 2_000);
-        assert!(engine.has_open_gap());
-        engine.all_current(16_100);
-        let gap = engine.gaps.last().unwrap();
-        assert_eq!((gap.reason, gap.start_ms, gap.end_ms), (GapReason::HistoryLost, 13_000, Some(16_100)));
-    }
-
-    /// One pod's life: created, resized, gone, in milliseconds after the start.
-    type Life = (u16, u16, i128, u16, i128, u16);
-
-    fn events(lives: &[Life]) -> Vec<(i64, usize, u8)> {
-        let mut events = Vec::new();
-        for (index, (slot, create, _, resize, _, end)) in lives.iter().enumerate() {
-            let created = i64::from(*slot) * 1000 + i64::from(*create % 700);
-            let resized = created + 1 + i64::from(*resize);
-            events.push((created, index, 0));
-            events.push((resized, index, 1));
-            events.push((resized + 1 + i64::from(*end), index, 2));
-        }
-        events.sort_unstable();
-        events
-    }
-
-    proptest! {
-        /// D1, D3: the sealed sums are the brute-force integral of what was observed, however events of different
-        /// pods interleave and wherever a restart with history falls while nothing happens.
-        #[test]
-        fn sums_are_the_integral_of_what_was_observed(
-            lives in prop::collection::vec((0_u16..30, 0_u16..700, 1_i128..50, 0_u16..9000, 1_i128..50, 0_u16..9000), 1..8),
-            restart_at in 0_usize..24,
-        ) {
-            let mut engine = started(0);
-            let mut model: Vec<(i64, i128)> = Vec::new();
-            let mut alive: BTreeMap<usize, (Observation, i128)> = BTreeMap::new();
-            let mut version = 10;
-            for (count, (at_ms, index, what)) in events(&lives).into_iter().enumerate() {
-                version += 1;
-                let (slot, _, cpu, _, resized, _) = lives[index];
-                let uid = format!("p{index}");
-                let created_ms = i64::from(slot) * 1000;
-                if what == 2 {
-                    let (_, level) = alive.remove(&index).unwrap();
-                    model.push((at_ms, -level));
-                    engine.observe(Source::Pods, Change::Removed { uid, resource_version: version }, at_ms);
-                } else {
-                    let level = if what == 0 { cpu } else { resized };
-                    let sighting = pod(&uid, "acme-apps", level, created_ms, version);
-                    let before = alive.insert(index, (sighting.clone(), level)).map_or(0, |(_, level)| level);
-                    model.push((if what == 0 { created_ms } else { at_ms }, level - before));
-                    engine.observe(Source::Pods, Change::Put(sighting), at_ms);
-                }
-                if count == restart_at {
-                    let namespaces = at(1, vec![namespace("n", "acme-apps", Some("t"), 0, 1)]);
-                    let pods = at(version, alive.values().map(|(sighting, _)| sighting.clone()).collect());
-                    let exact = Beginning::Exact { targets: [version, version, 0] };
-                    let now_ms = engine.now_ms;
-                    engine = restart(&engine, [namespaces, pods, Listing::default()], exact, None, now_ms);
-                    engine.all_current(now_ms);
-                }
-            }
-            for open in &engine.windows.open {
-                let (start, end) = (open.window.start_ms(), open.window.end_ms());
-                let expected: i128 = model
-                    .iter()
-                    .map(|(at_ms, change)| change * i128::from((end - (*at_ms).max(start)).max(0)))
-                    .sum();
-                let sum = open.sums.get("t").copied().unwrap_or_default().get(Meter::CpuRequests);
-                prop_assert_eq!(sum, expected, "window {}", open.window);
-            }
-        }
-    }
-}
+mod tests;

@@ -1,19 +1,20 @@
-//! Stretches that could not be observed, each with a reason and, where one can be known, an upper bound of what it hides.
+//! Gaps: times that could not be observed, each with a reason and, where one can be computed, an upper bound of what was
+//! missed.
 //!
 //! A step that is learned late happened somewhere between the last moment everything was current and the moment it was
-//! learned, so it is wrong by at most `|change| × that stretch`. When the API server's history is gone, objects may have
-//! come and gone unseen: then the tenant's quota bounds the stretch, and a meter without one carries no bound.
+//! learned, so it is wrong by at most `|change| × that gap`. When the API server's history is gone, objects may have
+//! come and gone unseen: then the tenant's quota bounds the gap, and a meter without one carries no bound.
 
 use super::{Levels, step_function::overlap_ms, window::OpenWindow};
 use kubenova_schema::{meters::Meter, v1::UsageGap, window::Window};
 use std::collections::BTreeMap;
 
-/// Why a stretch was not observed.
+/// Why there is a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum GapReason {
     /// The Operator ran for the first time, or found no checkpoint.
     FirstStart,
-    /// The Operator was not running; the API server's history told what happened.
+    /// The Operator was not running; the API server's history shows what happened.
     OperatorRestarted,
     /// The Operator was not running and the history is gone.
     HistoryLost,
@@ -25,7 +26,7 @@ impl GapReason {
     /// Every reason; the position is its number in a checkpoint.
     pub const ALL: [Self; 4] = [Self::FirstStart, Self::OperatorRestarted, Self::HistoryLost, Self::WatchInterrupted];
 
-    /// The word in manifests.
+    /// As written in manifests.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -37,7 +38,7 @@ impl GapReason {
     }
 }
 
-/// One stretch.
+/// One gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gap {
     /// Why.
@@ -48,12 +49,12 @@ pub struct Gap {
     pub end_ms: Option<i64>,
     /// By window start: at most this much is wrong there.
     pub bounds: BTreeMap<i64, Levels>,
-    /// Bit per meter (by position) for which no bound can be known.
+    /// Bit per meter (by position) for which no bound can be computed.
     pub unbounded: u32,
 }
 
 impl Gap {
-    /// A stretch that begins.
+    /// A gap that begins.
     #[must_use]
     pub const fn begin(reason: GapReason, start_ms: i64) -> Self {
         Self { reason, start_ms, end_ms: None, bounds: BTreeMap::new(), unbounded: 0 }
@@ -64,7 +65,7 @@ impl Gap {
         self.hides(change.magnitude(), received_ms, open);
     }
 
-    /// So much may have been missed at any moment of the stretch up to `to_ms`.
+    /// So much may have been missed at any moment of the gap up to `to_ms`.
     pub fn hides(&mut self, level: Levels, to_ms: i64, open: &[OpenWindow]) {
         for open in open {
             let ms = overlap_ms((self.start_ms, to_ms), (open.window.start_ms(), open.window.end_ms()));
@@ -75,7 +76,7 @@ impl Gap {
         }
     }
 
-    /// No bound can be known for a meter.
+    /// No bound can be computed for a meter.
     pub const fn unbound(&mut self, meter: Meter) {
         self.unbounded |= 1 << meter as u32;
     }

@@ -9,10 +9,10 @@ use super::{
 };
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Where sightings come from: one watch each.
+/// Where observations come from: one watch each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Source {
-    /// Namespaces; first, because they say whose the others are.
+    /// Namespaces; first, because they assign the others to tenants.
     Namespaces,
     /// Pods.
     Pods,
@@ -102,40 +102,40 @@ pub struct Observed {
 
 impl Observed {
     /// Takes an object in, new or changed.
-    pub fn put(&mut self, source: Source, sighting: Observation, when: When) -> Vec<Step> {
+    pub fn put(&mut self, source: Source, observation: Observation, when: When) -> Vec<Step> {
         let mut steps = Vec::new();
-        if sighting.uid.is_empty() {
+        if observation.uid.is_empty() {
             return steps;
         }
         if source == Source::Namespaces {
-            self.assign(&sighting, when, &mut steps);
+            self.assign(&observation, when, &mut steps);
         }
-        let over = sighting.until_ms.is_some_and(|until| until <= when.dated_ms);
-        let levels = if over { Levels::ZERO } else { sighting.levels };
-        let known = self.objects.get(&sighting.uid);
+        let over = observation.until_ms.is_some_and(|until| until <= when.dated_ms);
+        let levels = if over { Levels::ZERO } else { observation.levels };
+        let known = self.objects.get(&observation.uid);
         let (at_ms, before, cause) = match known {
             Some(known) => (when.dated_ms.max(known.since_ms), known.levels, Cause::Changed),
-            None => (when.creation(sighting.created_ms), Levels::ZERO, Cause::Created),
+            None => (when.creation(observation.created_ms), Levels::ZERO, Cause::Created),
         };
         if let Some(until) = known.and_then(|known| known.until_ms) {
-            self.expiries.remove(&(until, sighting.uid.clone()));
+            self.expiries.remove(&(until, observation.uid.clone()));
         }
-        if let Some(until) = sighting.until_ms.filter(|_| !levels.is_zero()) {
-            self.expiries.insert((until, sighting.uid.clone()));
+        if let Some(until) = observation.until_ms.filter(|_| !levels.is_zero()) {
+            self.expiries.insert((until, observation.uid.clone()));
         }
         let changed = levels != before;
         let since_ms = known.filter(|_| !changed).map_or(at_ms, |known| known.since_ms);
-        self.step(&sighting.namespace, at_ms, levels.minus(before), cause, &mut steps);
+        self.step(&observation.namespace, at_ms, levels.minus(before), cause, &mut steps);
         let tracked = Tracked {
             source,
-            namespace: sighting.namespace,
-            resource_version: sighting.resource_version,
-            created_ms: sighting.created_ms,
-            until_ms: sighting.until_ms,
+            namespace: observation.namespace,
+            resource_version: observation.resource_version,
+            created_ms: observation.created_ms,
+            until_ms: observation.until_ms,
             levels,
             since_ms,
         };
-        self.objects.insert(sighting.uid, tracked);
+        self.objects.insert(observation.uid, tracked);
         steps
     }
 
@@ -156,8 +156,8 @@ impl Observed {
     }
 
     /// A source was listed again: what is not in the list is gone.
-    pub fn replace(&mut self, source: Source, sightings: Vec<Observation>, when: When) -> Vec<Step> {
-        let listed: HashSet<&str> = sightings.iter().map(|sighting| sighting.uid.as_str()).collect();
+    pub fn replace(&mut self, source: Source, observations: Vec<Observation>, when: When) -> Vec<Step> {
+        let listed: HashSet<&str> = observations.iter().map(|observation| observation.uid.as_str()).collect();
         let gone: Vec<String> = self
             .objects
             .iter()
@@ -165,8 +165,8 @@ impl Observed {
             .map(|(uid, _)| uid.clone())
             .collect();
         let mut steps: Vec<Step> = gone.iter().flat_map(|uid| self.remove(uid, when)).collect();
-        for sighting in sightings {
-            steps.extend(self.put(source, sighting, when));
+        for observation in observations {
+            steps.extend(self.put(source, observation, when));
         }
         steps
     }
@@ -209,7 +209,7 @@ impl Observed {
         }
     }
 
-    /// A namespace says whose it is.
+    /// A namespace assigns its objects to a tenant.
     fn assign(&mut self, namespace: &Observation, when: When, steps: &mut Vec<Step>) {
         let before = self.namespaces.get(&namespace.namespace);
         let same = match (before, &namespace.tenant) {

@@ -15,7 +15,7 @@ pub struct Step {
     pub at_ms: i64,
     /// By how much.
     pub change: Levels,
-    /// Why, for tests and people: a closed set of words.
+    /// Why, for tests and for reading: a closed set.
     pub cause: Cause,
 }
 
@@ -37,7 +37,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// The word.
+    /// As written in recorded steps.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
