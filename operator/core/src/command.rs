@@ -1,7 +1,7 @@
-//! From bytes to an order: verified first, decoded once, meant for this cluster, of a form this release knows.
+//! From bytes to a command: verified first, decoded once, meant for this cluster, of a form this release knows.
 //!
-//! Nothing here trusts a header but the signature. What cannot be verified has no author, so nobody is answered; what
-//! is verified and unacceptable is answered with its reason. After this file: `policy.rs`, then `inbox.rs`.
+//! Nothing here trusts a header but the signature. A body that cannot be verified has no author and gets no answer; a
+//! command that is verified and unacceptable is answered with its reason. After this file: `policy.rs`, then `inbox.rs`.
 
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
@@ -10,7 +10,7 @@ use kubenova_schema::{
     v1::Command,
 };
 
-/// An order that is signed and meant for this cluster.
+/// A command that is signed and meant for this cluster.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedCommand {
     /// The decoded body.
@@ -23,7 +23,7 @@ pub struct VerifiedCommand {
     pub sha256: String,
 }
 
-/// Whom orders must be for.
+/// The cluster that commands must name.
 #[derive(Debug, Clone, Copy)]
 pub struct Recipient<'a> {
     /// This cluster's id.
@@ -32,27 +32,27 @@ pub struct Recipient<'a> {
     pub cluster_uid: &'a str,
 }
 
-/// A body that nobody may act on.
+/// A body that must not be acted on.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// Not signed by a key we accept.
-    #[error("could not verify an order's signature")]
+    #[error("could not verify a command's signature")]
     Signature(#[from] signature::SignatureError),
     /// Signed, yet no command.
-    #[error("could not read a signed order")]
+    #[error("could not read a signed command")]
     Body(#[from] message::MessageError),
 }
 
-/// A verified order that is not carried out.
+/// A verified command that is not carried out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rejected {
     /// The command it answers.
     pub command: Box<Command>,
     /// True for what this release does not know, false for what it will not do.
     pub unsupported: bool,
-    /// One word for programs.
+    /// CamelCase, for programs.
     pub reason: &'static str,
-    /// A sentence for people.
+    /// What happened and what to do about it.
     pub message: String,
 }
 
@@ -68,7 +68,7 @@ pub fn verify(body: &[u8], header: Option<&str>, keys: &AcceptedKeys) -> Result<
     Ok(message::from_json::<Command>(body)?)
 }
 
-/// Judges a verified command by its own fields.
+/// Checks a verified command by its own fields.
 ///
 /// # Errors
 /// When it is for another cluster, of an unknown kind, about another object than its kind allows, or unreadable inside.
@@ -86,17 +86,17 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
         message,
     };
     if command.cluster_id != recipient.cluster_id {
-        return Err(refused(command, "OtherCluster", "the order names another cluster".to_owned()));
+        return Err(refused(command, "OtherCluster", "the command names another cluster".to_owned()));
     }
     if command.cluster_uid != recipient.cluster_uid {
         return Err(refused(
             command,
             "OtherClusterUid",
-            "the order was signed for a cluster with another kube-system UID; enroll this cluster again".to_owned(),
+            "the command was signed for a cluster with another kube-system UID; enroll this cluster again".to_owned(),
         ));
     }
     let Some(kind) = CommandKind::parse(&command.kind) else {
-        let message = format!("this Operator does not know orders of kind \"{}\"; upgrade it", command.kind);
+        let message = format!("this Operator does not know commands of kind \"{}\"; upgrade it", command.kind);
         return Err(unsupported(command, "UnknownKind", message));
     };
     if let Some(ability) = command.requires.iter().find(|ability| !ABILITIES.contains(&ability.as_str())) {
@@ -105,7 +105,7 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
     }
     let key = ObjectKey::parse(&command.key).filter(|key| fits(kind, key) && is_object_name(&record_name(key)));
     let Some(key) = key else {
-        let message = format!("\"{}\" is no object that \"{}\" can be about", command.key, command.kind);
+        let message = format!("a command \"{}\" cannot have the key \"{}\"", command.kind, command.key);
         return Err(refused(command, "BadKey", message));
     };
     if let Err(error) = message::refuse_duplicate_keys(command.document.as_bytes()) {
@@ -118,8 +118,8 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
     {
         return Err(refused(
             command,
-            "BadOrder",
-            "the order has no id, or a revision or epoch out of range".to_owned(),
+            "BadCommand",
+            "the command has no id, or a revision or epoch out of range".to_owned(),
         ));
     }
     let sha256 = signature::command_sha256(&command.kind, &command.key, &command.document);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn each_unacceptable_order_has_its_own_reason() {
+    fn each_unacceptable_command_has_its_own_reason() {
         let reason = |change: fn(&mut Command)| {
             let mut command = command();
             change(&mut command);
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(reason(|command| command.key = "application/x/y".into()), "BadKey");
         assert_eq!(reason(|command| command.key = "tenant/UPPER".into()), "BadKey");
         assert_eq!(reason(|command| command.document = r#"{"a":1,"a":2}"#.into()), "BadDocument");
-        assert_eq!(reason(|command| command.revision = 0), "BadOrder");
+        assert_eq!(reason(|command| command.revision = 0), "BadCommand");
         assert_eq!(accept(command(), HERE).unwrap().key.to_string(), "tenant/0198-aa");
     }
 }

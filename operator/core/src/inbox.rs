@@ -1,13 +1,13 @@
-//! The fence: whether an order may replace what the cluster holds about its object. Decided without clock or client.
+//! The fence: whether a command may replace what the cluster holds about its object. Decided without clock or client.
 //!
 //! (epoch, revision) of an object never goes down, whatever arrives late, twice or out of order. Before this file in
-//! the flow: `order.rs` (the order is signed and meant for us). After it: the inbox record is stored, or a verdict is
-//! published.
+//! the flow: `command.rs` (the command is signed and meant for us). After it: the inbox record is stored, or an outcome
+//! is published.
 
-/// What the inbox record says about the newest order it holds.
+/// What the inbox record says about the newest command it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// Epoch of that order.
+    /// Epoch of that command.
     pub epoch: u64,
     /// Its revision.
     pub revision: u64,
@@ -17,12 +17,12 @@ pub struct Held {
     pub command_sha256: String,
 }
 
-/// The highest verified epoch, and the floor below which every order is terminal in Postgres. Cluster-wide.
+/// The highest verified epoch, and the floor below which every command is terminal in Postgres. Cluster-wide.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fence {
-    /// Orders of a lower epoch are stale.
+    /// Commands of a lower epoch are stale.
     pub epoch: u64,
-    /// Orders at or below it are settled.
+    /// Commands at or below it are settled.
     pub floor: u64,
 }
 
@@ -34,19 +34,19 @@ impl Fence {
     }
 }
 
-/// Why an order is not stored.
+/// Why a command is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stale {
     /// The cluster knows a higher epoch.
     Epoch,
     /// Postgres had settled it when the floor was signed.
     Floor,
-    /// The cluster holds a newer order about the same object.
+    /// The cluster holds a newer command about the same object.
     Revision,
 }
 
 impl Stale {
-    /// One word for programs.
+    /// CamelCase, for programs.
     #[must_use]
     pub const fn reason(self) -> &'static str {
         match self {
@@ -56,18 +56,18 @@ impl Stale {
         }
     }
 
-    /// A sentence for people.
+    /// A plain sentence.
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
-            Self::Epoch => "the cluster knows a later epoch of the Manager; this order is of an earlier one",
-            Self::Floor => "this order was settled before; nothing is to be done",
-            Self::Revision => "the cluster holds a newer order about the same object",
+            Self::Epoch => "the cluster knows a later epoch of the Manager; this command is of an earlier one",
+            Self::Floor => "this command was settled before; there is nothing to do",
+            Self::Revision => "the cluster holds a newer command about the same object",
         }
     }
 }
 
-/// What to do with an order.
+/// What to do with a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// The stored bytes stay; report the stored outcome again.
@@ -104,64 +104,64 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn order(epoch: u64, revision: u64, id: u8) -> Held {
+    fn held(epoch: u64, revision: u64, id: u8) -> Held {
         Held { epoch, revision, command_id: format!("id-{id}"), command_sha256: format!("sha-{id}") }
     }
 
     #[test]
-    fn the_same_order_is_a_replay_even_below_the_floor_and_of_an_older_epoch() {
+    fn the_same_command_is_a_replay_even_below_the_floor_and_of_an_older_epoch() {
         let fence = Fence { epoch: 9, floor: 100 };
-        assert_eq!(decide(Some(&order(1, 5, 1)), &order(1, 5, 1), fence), Decision::Replay);
-        assert_eq!(decide(Some(&order(1, 5, 1)), &order(2, 5, 1), fence), Decision::Replay);
+        assert_eq!(decide(Some(&held(1, 5, 1)), &held(1, 5, 1), fence), Decision::Replay);
+        assert_eq!(decide(Some(&held(1, 5, 1)), &held(2, 5, 1), fence), Decision::Replay);
     }
 
     #[test]
     fn the_same_revision_with_another_id_or_content_is_a_divergence() {
         let fence = Fence::default();
-        let mut other = order(1, 5, 1);
+        let mut other = held(1, 5, 1);
         other.command_sha256 = "changed".to_owned();
-        assert_eq!(decide(Some(&order(1, 5, 1)), &other, fence), Decision::Divergence);
-        assert_eq!(decide(Some(&order(1, 5, 1)), &order(7, 5, 2), fence), Decision::Divergence);
+        assert_eq!(decide(Some(&held(1, 5, 1)), &other, fence), Decision::Divergence);
+        assert_eq!(decide(Some(&held(1, 5, 1)), &held(7, 5, 2), fence), Decision::Divergence);
     }
 
     #[test]
-    fn each_side_of_the_fence_has_its_own_word() {
+    fn each_side_of_the_fence_has_its_own_reason() {
         let fence = Fence { epoch: 2, floor: 10 };
-        assert_eq!(decide(None, &order(1, 99, 1), fence), Decision::Superseded(Stale::Epoch));
-        assert_eq!(decide(None, &order(2, 10, 1), fence), Decision::Superseded(Stale::Floor));
-        assert_eq!(decide(Some(&order(2, 20, 1)), &order(2, 15, 2), fence), Decision::Superseded(Stale::Revision));
-        assert_eq!(decide(Some(&order(2, 20, 1)), &order(2, 21, 2), fence), Decision::Store);
-        assert_eq!(decide(None, &order(2, 11, 1), fence), Decision::Store);
+        assert_eq!(decide(None, &held(1, 99, 1), fence), Decision::Superseded(Stale::Epoch));
+        assert_eq!(decide(None, &held(2, 10, 1), fence), Decision::Superseded(Stale::Floor));
+        assert_eq!(decide(Some(&held(2, 20, 1)), &held(2, 15, 2), fence), Decision::Superseded(Stale::Revision));
+        assert_eq!(decide(Some(&held(2, 20, 1)), &held(2, 21, 2), fence), Decision::Store);
+        assert_eq!(decide(None, &held(2, 11, 1), fence), Decision::Store);
     }
 
     proptest! {
         /// Whatever arrives in whatever order and however often, what is held never goes down, and at the end it is
-        /// the highest order that was ever admissible.
+        /// the highest command that was ever admissible.
         #[test]
         fn epoch_and_revision_of_an_object_never_go_down(
             arrivals in proptest::collection::vec((1_u64..4, 1_u64..30), 1..80),
             floors in proptest::collection::vec(0_u64..5, 80),
         ) {
-            let mut held: Option<Held> = None;
+            let mut present: Option<Held> = None;
             let mut fence = Fence::default();
             for ((epoch, revision), floor) in arrivals.iter().zip(floors) {
-                // As the Manager makes them: one order per revision, revisions rise with epochs.
+                // As the Manager makes them: one command per revision, revisions rise with epochs.
                 let revision = epoch * 100 + revision;
-                let incoming = order(*epoch, revision, u8::try_from(revision % 251).unwrap());
-                let before = held.clone();
-                let decision = decide(held.as_ref(), &incoming, fence);
+                let incoming = held(*epoch, revision, u8::try_from(revision % 251).unwrap());
+                let before = present.clone();
+                let decision = decide(present.as_ref(), &incoming, fence);
                 if decision == Decision::Store {
                     fence = fence.raised(incoming.epoch, floor.min(revision - 1));
-                    held = Some(incoming.clone());
+                    present = Some(incoming.clone());
                 }
-                if let (Some(before), Some(after)) = (&before, &held) {
+                if let (Some(before), Some(after)) = (&before, &present) {
                     prop_assert!((after.epoch, after.revision) >= (before.epoch, before.revision));
                 }
-                let again = decide(held.as_ref(), &incoming, fence);
-                prop_assert!(again != Decision::Store, "an order just judged is never stored again");
+                let again = decide(present.as_ref(), &incoming, fence);
+                prop_assert!(again != Decision::Store, "a command just decided on is never stored again");
             }
             let highest = arrivals.iter().map(|(epoch, revision)| epoch * 100 + revision).max().unwrap();
-            prop_assert_eq!(held.unwrap().revision, highest);
+            prop_assert_eq!(present.unwrap().revision, highest);
         }
     }
 }

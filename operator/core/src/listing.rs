@@ -1,5 +1,5 @@
-//! The listing: key, revision and hash of every document whose last order is *apply*. One hash over it, in hello and in
-//! heartbeats, tells whether both sides agree. No live object is hashed; drift is the controllers' job.
+//! The listing: key, revision and hash of every document whose last command is *apply*. One hash over it, in hello and in
+//! heartbeats, says whether both sides agree. No live object is hashed; drift is the controllers' job.
 
 use kubenova_crds::command::NovaCommand;
 use kubenova_schema::{kinds::CommandKind, message, signature::sha256_hex, v1::Command};
@@ -21,7 +21,7 @@ fn line(record: &NovaCommand) -> Option<String> {
     Some(format!("{} {} {}\n", spec.key, spec.revision, sha256_hex(command.document.as_bytes())))
 }
 
-/// The record with the highest revision: its revision and command id, told in hello.
+/// The record with the highest revision: its revision and command id, sent in hello.
 #[must_use]
 pub fn highest<'a>(records: impl IntoIterator<Item = &'a NovaCommand>) -> Option<(u64, String)> {
     let top = records.into_iter().max_by_key(|record| record.spec.revision)?;

@@ -1,4 +1,4 @@
-//! How far an order got: states, and the rule that the first terminal one wins.
+//! The progress of a command: states, and the rule that the first terminal one wins.
 //!
 //! The record's status is written before an outcome is published, so that a crash in between only repeats it.
 
@@ -16,7 +16,7 @@ pub enum State {
     Succeeded,
     /// Refused for good by the cluster, or out of time.
     Failed,
-    /// Not stored: the site or the fence's divergence check said no.
+    /// Not stored: the site's policy or the fence's divergence check refused it.
     Refused,
     /// Not stored: something newer holds.
     Superseded,
@@ -43,33 +43,32 @@ impl State {
     }
 }
 
-/// True for states that end an order.
+/// True for states that end a command.
 #[must_use]
 pub fn is_terminal(state: &str) -> bool {
     matches!(state, "succeeded" | "failed" | "refused" | "superseded" | "unsupported")
 }
 
-/// What a pass over a record found.
+/// What one reconcile of a command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandProgress {
     /// The state.
     pub state: State,
-    /// One word for programs.
+    /// CamelCase, for programs.
     pub reason: String,
-    /// A sentence for people.
+    /// What happened or is waited for, and what to do about it.
     pub message: String,
-    /// A station that was reached in this pass.
+    /// A hop that was reached in this reconcile.
     pub hop: Option<&'static str>,
 }
 
 impl CommandProgress {
-    /// A finding.
     #[must_use]
     pub fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { state, reason: reason.into(), message: message.into(), hop: None }
     }
 
-    /// With a station that was reached.
+    /// With a hop that was reached.
     #[must_use]
     pub fn at(mut self, hop: &'static str) -> Self {
         self.hop = Some(hop);
@@ -77,23 +76,23 @@ impl CommandProgress {
     }
 }
 
-/// The status after a finding, or none when nothing changes: the same again, or the order has already ended.
+/// The record's status after a reconcile, or none when nothing changes: the same again, or the command has already ended.
 #[must_use]
 pub fn advance(
     spec: &CommandSpec,
     present: Option<&CommandStatus>,
-    finding: &CommandProgress,
+    progress: &CommandProgress,
     at: &str,
 ) -> Option<CommandStatus> {
     let present = present.filter(|status| status.command_id == spec.command_id);
     if present.is_some_and(|status| is_terminal(&status.state)) {
         return None;
     }
-    let state = finding.state.as_str();
+    let state = progress.state.as_str();
     let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at)], |status| status.hops.clone());
-    let new_hop = finding.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));
+    let new_hop = progress.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));
     let same = present.is_some_and(|status| {
-        status.state == state && status.reason == finding.reason && status.message == finding.message
+        status.state == state && status.reason == progress.reason && status.message == progress.message
     });
     if same && new_hop.is_none() {
         return None;
@@ -104,8 +103,8 @@ pub fn advance(
     Some(CommandStatus {
         command_id: spec.command_id.clone(),
         state: state.to_owned(),
-        reason: finding.reason.clone(),
-        message: finding.message.clone(),
+        reason: progress.reason.clone(),
+        message: progress.message.clone(),
         at: at.to_owned(),
         hops,
     })
@@ -115,7 +114,7 @@ fn hop(name: &str, at: &str) -> CommandHop {
     CommandHop { name: name.to_owned(), at: at.to_owned() }
 }
 
-/// What a record says to the Manager. A record without a status of its own order is acknowledged: it is stored.
+/// What a record reports to the Manager. A record without a status of its own command is acknowledged: it is stored.
 #[must_use]
 pub fn of_record(cluster_id: &str, record: &NovaCommand) -> Outcome {
     let spec = &record.spec;
@@ -132,7 +131,7 @@ pub fn of_record(cluster_id: &str, record: &NovaCommand) -> Outcome {
         None => Outcome {
             state: State::Acknowledged.as_str().to_owned(),
             reason: "Stored".to_owned(),
-            message: "the order is stored in the cluster".to_owned(),
+            message: "the command is stored in the cluster".to_owned(),
             at: spec.stored_at.clone(),
             hops: vec![Hop { name: "stored".to_owned(), at: spec.stored_at.clone() }],
             ..outcome
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_an_older_order_counts_for_nothing() {
+    fn a_status_of_an_older_command_is_ignored() {
         let old = CommandStatus { command_id: "older".into(), state: "succeeded".into(), ..CommandStatus::default() };
         let next =
             advance(&spec(), Some(&old), &CommandProgress::new(State::Running, "Applied", "").at("applied"), "t1")
@@ -176,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn the_same_finding_twice_writes_nothing() {
-        let finding = CommandProgress::new(State::Running, "Applied", "waits").at("applied");
-        let first = advance(&spec(), None, &finding, "t1").unwrap();
-        assert_eq!(advance(&spec(), Some(&first), &finding, "t2"), None);
+    fn the_same_progress_twice_writes_nothing() {
+        let progress = CommandProgress::new(State::Running, "Applied", "waits").at("applied");
+        let first = advance(&spec(), None, &progress, "t1").unwrap();
+        assert_eq!(advance(&spec(), Some(&first), &progress, "t2"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
-//! What the site allows: a file from chart values that no command can write, and the brake on deletions.
+//! What the site allows: a file from chart values that no command can write, and the limit on deletions.
 //!
-//! Pure: who calls hands in what was deleted lately. A refusal is reported with its reason, never swallowed.
+//! Pure: the caller passes in what was deleted lately. A refusal is reported with its reason, never swallowed.
 
 use crate::command::VerifiedCommand;
 use jiff::{SignedDuration, Timestamp};
@@ -28,12 +28,12 @@ impl Default for Policy {
     }
 }
 
-/// What the policy is judged against.
+/// What the policy is checked against.
 #[derive(Debug, Clone, Default)]
 pub struct Situation {
-    /// When orders to delete anything were stored, of those still known.
+    /// When commands to delete anything were stored, of those still known.
     pub deletes: Vec<Timestamp>,
-    /// When orders to delete tenants were stored, of those still known.
+    /// When commands to delete tenants were stored, of those still known.
     pub tenant_deletes: Vec<Timestamp>,
     /// Tenants in the cluster.
     pub tenants: usize,
@@ -41,27 +41,32 @@ pub struct Situation {
     pub components: Option<Components>,
 }
 
-/// Why the site does not let an order in.
+/// Why the site does not accept a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Objection {
-    /// One word for programs.
+    /// CamelCase, for programs.
     pub reason: &'static str,
-    /// A sentence for people.
+    /// What happened and what to do about it.
     pub message: String,
-    /// With a number: not refused for ever, send again after so many seconds.
+    /// Set when the command is not refused for good: send it again after this time.
     pub retry_after_seconds: Option<u32>,
 }
 
 /// Tenants that may be deleted within [`BRAKE_SPAN`] however few there are.
 const BRAKE_MINIMUM: usize = 5;
-/// The stretch the brake looks at.
+/// The time the brake looks back.
 const BRAKE_SPAN: SignedDuration = SignedDuration::from_mins(10);
 
-/// Judges an order that is not a replay.
+/// Checks a command that is not a replay.
 ///
 /// # Errors
 /// When the site does not allow it, or not now.
-pub fn judge(policy: &Policy, order: &VerifiedCommand, situation: &Situation, now: Timestamp) -> Result<(), Objection> {
+pub fn judge(
+    policy: &Policy,
+    command: &VerifiedCommand,
+    situation: &Situation,
+    now: Timestamp,
+) -> Result<(), Objection> {
     let refused = |reason, message: String| Err(Objection { reason, message, retry_after_seconds: None });
     if policy.freeze {
         return refused(
@@ -69,29 +74,35 @@ pub fn judge(policy: &Policy, order: &VerifiedCommand, situation: &Situation, no
             "the site has frozen this cluster (sovereignPolicy.freeze); ask its administrator".to_owned(),
         );
     }
-    let kind = order.kind.as_str();
+    let kind = command.kind.as_str();
     if !policy.allowed_command_kinds.is_empty() && !policy.allowed_command_kinds.iter().any(|allowed| allowed == kind) {
         let message =
             format!("the site does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator");
         return refused("KindNotAllowed", message);
     }
-    if order.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades && changes_versions(order, situation)
+    if command.kind == CommandKind::ApplyClusterConfig
+        && !policy.component_upgrades
+        && changes_versions(command, situation)
     {
         let message = "the site does not accept other component versions (sovereignPolicy.componentUpgrades); ask its administrator";
         return refused("ComponentUpgradesForbidden", message.to_owned());
     }
-    if order.kind.is_delete() {
+    if command.kind.is_delete() {
         let hour = since(&situation.deletes, now, SignedDuration::from_hours(1));
         if hour >= usize::try_from(policy.deletes_per_hour).unwrap_or(usize::MAX) {
-            let message =
-                format!("{hour} deletes were accepted within the hour; the site allows {}", policy.deletes_per_hour);
+            let message = format!(
+                "{hour} deletes were accepted within the hour and the site allows {} (sovereignPolicy.deletesPerHour); this one is tried again",
+                policy.deletes_per_hour
+            );
             return Err(Objection { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
         }
     }
-    if order.kind == CommandKind::DeleteTenant {
+    if command.kind == CommandKind::DeleteTenant {
         let lately = since(&situation.tenant_deletes, now, BRAKE_SPAN);
         if lately >= BRAKE_MINIMUM.max((situation.tenants + lately).div_ceil(10)) {
-            let message = format!("{lately} tenants were deleted within ten minutes; look whether this is meant");
+            let message = format!(
+                "{lately} tenants were deleted within ten minutes, as many as are deleted at once; check that this is intended, this one is tried again"
+            );
             return Err(Objection { reason: "DeleteBrake", message, retry_after_seconds: Some(600) });
         }
     }
@@ -102,21 +113,21 @@ fn since(times: &[Timestamp], now: Timestamp, span: SignedDuration) -> usize {
     times.iter().filter(|at| now.duration_since(**at) < span).count()
 }
 
-fn changes_versions(order: &VerifiedCommand, situation: &Situation) -> bool {
+fn changes_versions(command: &VerifiedCommand, situation: &Situation) -> bool {
     #[derive(Deserialize)]
     struct Document {
         #[serde(default)]
         spec: ClusterConfigSpec,
     }
     let Some(present) = &situation.components else { return false };
-    let Ok(document) = serde_json::from_str::<Document>(&order.command.document) else { return false };
-    let Some(wanted) = document.spec.components else { return false };
+    let Ok(document) = serde_json::from_str::<Document>(&command.command.document) else { return false };
+    let Some(desired) = document.spec.components else { return false };
     let pairs = [
-        (&present.capsule, &wanted.capsule),
-        (&present.capsule_proxy, &wanted.capsule_proxy),
-        (&present.kubevela, &wanted.kubevela),
+        (&present.capsule, &desired.capsule),
+        (&present.capsule_proxy, &desired.capsule_proxy),
+        (&present.kubevela, &desired.kubevela),
     ];
-    pairs.iter().any(|(present, wanted)| present.enabled && present.version != wanted.version)
+    pairs.iter().any(|(present, desired)| present.enabled && present.version != desired.version)
 }
 
 #[cfg(test)]
@@ -124,7 +135,7 @@ mod tests {
     use super::*;
     use kubenova_schema::{kinds::ObjectKey, v1::Command};
 
-    fn order(kind: CommandKind, document: &str) -> VerifiedCommand {
+    fn command(kind: CommandKind, document: &str) -> VerifiedCommand {
         VerifiedCommand {
             command: Command { document: document.to_owned(), ..Command::default() },
             kind,
@@ -133,25 +144,30 @@ mod tests {
         }
     }
 
-    fn reason(policy: &Policy, order: &VerifiedCommand, situation: &Situation) -> Option<&'static str> {
-        judge(policy, order, situation, Timestamp::from_second(10_000).unwrap()).err().map(|objection| objection.reason)
+    fn reason(policy: &Policy, command: &VerifiedCommand, situation: &Situation) -> Option<&'static str> {
+        judge(policy, command, situation, Timestamp::from_second(10_000).unwrap())
+            .err()
+            .map(|objection| objection.reason)
     }
 
     #[test]
     fn the_default_policy_lets_everything_in() {
         for kind in CommandKind::ALL {
-            assert_eq!(reason(&Policy::default(), &order(kind, "{}"), &Situation::default()), None);
+            assert_eq!(reason(&Policy::default(), &command(kind, "{}"), &Situation::default()), None);
         }
     }
 
     #[test]
     fn freeze_and_kinds_are_refused_for_good() {
         let frozen = Policy { freeze: true, ..Policy::default() };
-        assert_eq!(reason(&frozen, &order(CommandKind::ApplyTenant, "{}"), &Situation::default()), Some("SiteFrozen"));
-        let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
-        assert_eq!(reason(&some, &order(CommandKind::ApplyTenant, "{}"), &Situation::default()), None);
         assert_eq!(
-            reason(&some, &order(CommandKind::DeleteTenant, "{}"), &Situation::default()),
+            reason(&frozen, &command(CommandKind::ApplyTenant, "{}"), &Situation::default()),
+            Some("SiteFrozen")
+        );
+        let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
+        assert_eq!(reason(&some, &command(CommandKind::ApplyTenant, "{}"), &Situation::default()), None);
+        assert_eq!(
+            reason(&some, &command(CommandKind::DeleteTenant, "{}"), &Situation::default()),
             Some("KindNotAllowed")
         );
     }
@@ -161,12 +177,12 @@ mod tests {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let policy = Policy { deletes_per_hour: 2, ..Policy::default() };
         let two = Situation { deletes: vec![at(9_000), at(9_999)], tenants: 100, ..Situation::default() };
-        assert_eq!(reason(&policy, &order(CommandKind::DeleteApplication, "{}"), &two), Some("DeletesPerHour"));
+        assert_eq!(reason(&policy, &command(CommandKind::DeleteApplication, "{}"), &two), Some("DeletesPerHour"));
         let old = Situation { deletes: vec![at(1_000), at(9_999)], tenants: 100, ..Situation::default() };
-        assert_eq!(reason(&policy, &order(CommandKind::DeleteApplication, "{}"), &old), None);
+        assert_eq!(reason(&policy, &command(CommandKind::DeleteApplication, "{}"), &old), None);
         let many = Situation { tenant_deletes: vec![at(9_900); 5], tenants: 5, ..Situation::default() };
-        assert_eq!(reason(&Policy::default(), &order(CommandKind::DeleteTenant, "{}"), &many), Some("DeleteBrake"));
-        assert_eq!(reason(&Policy::default(), &order(CommandKind::DeleteApplication, "{}"), &many), None);
+        assert_eq!(reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &many), Some("DeleteBrake"));
+        assert_eq!(reason(&Policy::default(), &command(CommandKind::DeleteApplication, "{}"), &many), None);
     }
 
     #[test]
@@ -178,9 +194,9 @@ mod tests {
         let situation = Situation { components: Some(present), ..Situation::default() };
         let same = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.14.0"}}}}"#;
         let other = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.15.0"}}}}"#;
-        assert_eq!(reason(&policy, &order(CommandKind::ApplyClusterConfig, same), &situation), None);
+        assert_eq!(reason(&policy, &command(CommandKind::ApplyClusterConfig, same), &situation), None);
         assert_eq!(
-            reason(&policy, &order(CommandKind::ApplyClusterConfig, other), &situation),
+            reason(&policy, &command(CommandKind::ApplyClusterConfig, other), &situation),
             Some("ComponentUpgradesForbidden")
         );
     }

@@ -1,4 +1,4 @@
-//! Capsule: the walls of tenants.
+//! Capsule: the isolation of tenants.
 //!
 //! The Operator is its administrator; the roles it may bind are ours; the hooks that would freeze every pod of the
 //! cluster when Capsule is away are off (quotas are native ones); its client limits are lifted, because its webhooks
@@ -37,7 +37,7 @@ pub fn values(settings: &Settings) -> Value {
                 "clientConnectionBurst": CLIENT_BURST,
                 "leaderElection": {"enabled": settings.replicas > 1},
                 "administrators": [{"kind": "ServiceAccount", "name": settings.operator_user}],
-                // Users come by TenantOwner; the group of the default would let its members make namespaces.
+                // Users come by TenantOwner; the default's group would let its members create namespaces.
                 "users": [],
                 "allowServiceAccountPromotion": false,
                 "protectedNamespaceRegex": "^(kube-.*|default|kubenova-system|capsule-system|vela-system)$",
@@ -72,7 +72,7 @@ mod tests {
     use crate::components::tests::settings;
 
     #[test]
-    fn the_operator_is_administrator_and_nobody_is_user() {
+    fn the_operator_is_administrator_and_no_group_is_a_user() {
         let values = values(&settings(Component::Capsule));
         let options = &values["manager"]["options"];
         assert_eq!(options["administrators"][0]["name"], "system:serviceaccount:kubenova-system:kubenova-operator");

@@ -39,7 +39,7 @@ pub fn certificates(public_host: Option<&str>) -> Vec<Certificate> {
     vec![certificate]
 }
 
-/// Stamps the set of CRDs, and the gate if the chart did not pass it on.
+/// Stamps the set of CRDs, and the gate if the chart did not add it.
 pub fn patch(settings: &Settings, object: &mut Value) {
     if object["kind"] == "Deployment" {
         patch::add_argument(object, GATE);
@@ -47,8 +47,8 @@ pub fn patch(settings: &Settings, object: &mut Value) {
     }
 }
 
-/// A digest of the names of the CRDs in a cluster, whatever their order. FNV-1a: nobody attacks it, and it must be the
-/// same in every build.
+/// A digest of the names of the CRDs in a cluster, whatever their order. FNV-1a: it needs no resistance to attacks, and it must
+/// be the same in every build.
 #[must_use]
 pub fn crd_set<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut names: Vec<&str> = names.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Which serving certificates a component needs, and when one is due again. The keys are made by the controller.
+//! Which serving certificates a component needs, and when one is to be replaced. The controller creates the keys.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -50,12 +50,12 @@ pub struct Stored {
     pub under_present_authority: bool,
 }
 
-/// True when the stored certificate must be made again: it has less than a third of its life left, lacks a name, or an
+/// True when the stored certificate must be replaced: it has less than a third of its life left, lacks a name, or an
 /// older authority signed it.
 #[must_use]
-pub fn is_due(stored: &Stored, wanted: &[String], now: Timestamp) -> bool {
+pub fn is_due(stored: &Stored, dns_names: &[String], now: Timestamp) -> bool {
     !stored.under_present_authority
-        || wanted.iter().any(|name| !stored.dns_names.contains(name))
+        || dns_names.iter().any(|name| !stored.dns_names.contains(name))
         || past_two_thirds(stored.not_before, stored.not_after, now)
 }
 
@@ -85,13 +85,13 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_made_again_in_its_last_third() {
-        let wanted = ["a.b.svc".to_owned()];
-        assert!(!is_due(&stored(), &wanted, at(101)));
-        assert!(!is_due(&stored(), &wanted, at(159)));
-        assert!(is_due(&stored(), &wanted, at(161)));
-        assert!(is_due(&stored(), &wanted, at(500)));
-        assert!(is_due(&stored(), &wanted, at(99)), "a clock that went back must not keep a certificate of the future");
+    fn a_certificate_is_replaced_in_its_last_third() {
+        let names = ["a.b.svc".to_owned()];
+        assert!(!is_due(&stored(), &names, at(101)));
+        assert!(!is_due(&stored(), &names, at(159)));
+        assert!(is_due(&stored(), &names, at(161)));
+        assert!(is_due(&stored(), &names, at(500)));
+        assert!(is_due(&stored(), &names, at(99)), "a clock that went back must not keep a certificate of the future");
     }
 
     #[test]

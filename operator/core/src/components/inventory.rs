@@ -29,7 +29,7 @@ pub fn union(old: &[String], new: &[String]) -> Vec<String> {
     all
 }
 
-/// What the old inventory has, the new one lacks, and may be removed. Lines nobody can read are left alone.
+/// What the old inventory has, the new one lacks, and may be removed. Lines that cannot be parsed are left alone.
 #[must_use]
 pub fn orphans(old: &[String], new: &[String]) -> Vec<Key> {
     let new: Vec<Key> = new.iter().filter_map(|line| line.parse().ok()).collect();
@@ -49,7 +49,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_newer_chart_lacks_is_left_over() {
+    fn what_a_newer_chart_lacks_is_an_orphan() {
         let old = inventory(&["/v1/ConfigMap/n/a", "/v1/ConfigMap/n/b", "apps/v1/Deployment/n/d"]);
         let new = inventory(&["/v1/ConfigMap/n/a", "apps/v1/Deployment/n/d"]);
         let left: Vec<String> = orphans(&old, &new).iter().map(ToString::to_string).collect();
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_version_of_a_kind_is_not_a_leftover() {
+    fn a_new_version_of_a_kind_is_not_an_orphan() {
         let old = inventory(&["policy/v1beta1/PodDisruptionBudget/n/p"]);
         let new = inventory(&["policy/v1/PodDisruptionBudget/n/p"]);
         assert!(orphans(&old, &new).is_empty());

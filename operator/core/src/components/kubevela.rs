@@ -3,7 +3,7 @@
 //! The chart has no value for what matters most: resources outside the application's namespace, Applications inside
 //! Applications, and objects fetched from URLs are closed by arguments added here. Of its definitions only those listed
 //! in `kubenova_schema::applications` are applied: others print tenants' secrets, reach any address, or start pods as
-//! somebody else.
+//! another account.
 
 use super::{Component, Settings, certificate::Certificate, object::Key, patch};
 use kubenova_schema::applications;
@@ -16,7 +16,7 @@ const REVISIONS: u32 = 10;
 const SECRET: &str = "kubevela-vela-core-admission";
 
 /// Arguments the chart has no value for. Unknown flags are accepted silently by vela-core, so a name that changes with
-/// a version is found only by the attacks in the scenarios.
+/// a version is noticed only by the attacks in the scenarios.
 const ARGUMENTS: [(&str, &str); 3] = [
     ("--allow-cross-namespace-resource", "false"),
     ("--ref-objects-available-scope", "namespace"),
@@ -55,7 +55,7 @@ pub fn values(settings: &Settings) -> Value {
         "applicationRevisionLimit": REVISIONS,
         "optimize": {"markWithProb": 1.0},
         "featureGates": {
-            // Revisions stay readable, for rollback and for people.
+            // Revisions stay readable, for rollback and for kubectl.
             "zstdApplicationRevision": false,
             "gzipApplicationRevision": false,
             "zstdResourceTracker": false,
@@ -69,7 +69,7 @@ pub fn values(settings: &Settings) -> Value {
             "enableExternalPackageWatchForDefaultCompiler": false,
         },
         "core": {"metrics": {"enabled": false}},
-        // The chart waits 30 s before it asks; the process answers after two.
+        // The chart waits 30 s before the first probe; the process answers after two.
         "readinessProbe": {"initialDelaySeconds": 1, "periodSeconds": 2},
         "podSecurityContext": {
             "runAsNonRoot": true,

@@ -1,9 +1,9 @@
-//! What Capsule, Capsule Proxy and KubeVela should look like here, decided without a client.
+//! What Capsule, Capsule Proxy and KubeVela must look like in a cluster, decided without a client.
 //!
 //! The NovaClusterConfig controller renders a component's chart with [`Plan::values`], hands the text to
-//! [`render::prepare`], and applies what comes back by [`waves`]. Everything the charts have no value for, and
+//! [`render::prepare`], and applies the result by [`waves`]. Everything the charts have no value for, and
 //! everything the Operator must not apply (namespaces, roles), is settled in this folder. Each required setting is here
-//! because a tenant could otherwise leave its walls; `docs` call the list "required settings".
+//! because a tenant could otherwise escape its isolation; `docs` call the list "required settings".
 
 pub mod capsule;
 pub mod capsule_proxy;
@@ -24,7 +24,7 @@ use serde_json::Value;
 /// last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Component {
-    /// Tenants' walls.
+    /// Tenants' isolation.
     Capsule,
     /// Applications.
     KubeVela,
@@ -46,7 +46,7 @@ impl Component {
         }
     }
 
-    /// The name people read.
+    /// The name in messages.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Component {
         }
     }
 
-    /// Its Deployment: what is waited for, and what tells an install of others from ours.
+    /// Its Deployment: what is waited for, and what distinguishes an install of others from ours.
     #[must_use]
     pub const fn deployment(self) -> &'static str {
         match self {

@@ -69,7 +69,7 @@ pub fn inject_ca_bundle(configuration: &mut Value, ca_bundle_pem: &str) {
     }
 }
 
-/// Removes empty values from the metadata: a template that renders `annotations:` with nothing below says nothing, and
+/// Removes empty values from the metadata: a template that renders `annotations:` with nothing below sets nothing, and
 /// server-side apply would have to own it.
 pub fn clean_metadata(object: &mut Value) {
     if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {

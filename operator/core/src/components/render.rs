@@ -62,7 +62,7 @@ fn is_wanted(plan: &Plan, object: &Value) -> bool {
     let is_own_secret = key.kind == "Secret" && plan.own_secrets.contains(&key.name);
     let is_definition = key.group == "core.oam.dev" && key.kind.ends_with("Definition");
     let is_refused = is_definition && !kubevela::is_allowed(&key.kind, &key.name);
-    // A list of addon registries on the internet: nothing here asks it.
+    // A list of addon registries on the internet: nothing here reads it.
     let is_registry = key.kind == "ConfigMap" && key.name == "vela-addon-registry";
     !is_hook && !is_own_secret && !is_refused && !is_registry && !NOT_OURS.contains(&key.kind.as_str())
 }

@@ -73,7 +73,7 @@ pub fn is_established(crd: &Value) -> bool {
         .any(|condition| condition["type"] == "Established" && condition["status"] == "True")
 }
 
-/// Whether a Deployment runs what was last asked for.
+/// Whether a Deployment runs its present generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Availability {
     /// Every replica of the last generation is available.
@@ -82,11 +82,11 @@ pub enum Availability {
     Waiting(String),
 }
 
-/// Judges a Deployment by its status.
+/// Reads a Deployment's status.
 #[must_use]
 pub fn availability(deployment: &Value) -> Availability {
     let number = |pointer: &str| deployment.pointer(pointer).and_then(Value::as_i64);
-    let wanted = number("/spec/replicas").unwrap_or(1);
+    let desired = number("/spec/replicas").unwrap_or(1);
     let count = |field: &str| number(&format!("/status/{field}")).unwrap_or(0);
     if number("/status/observedGeneration").unwrap_or(0) < number("/metadata/generation").unwrap_or(0) {
         return Availability::Waiting("the Deployment controller has not seen the change yet".to_owned());
@@ -97,13 +97,13 @@ pub fn availability(deployment: &Value) -> Availability {
         failed || (condition["type"] == "Progressing" && condition["status"] == "False")
     });
     let (updated, available) = (count("updatedReplicas"), count("availableReplicas"));
-    if updated >= wanted && available >= wanted && count("replicas") <= wanted {
+    if updated >= desired && available >= desired && count("replicas") <= desired {
         return Availability::Available;
     }
     let reason = failure.and_then(|condition| condition["message"].as_str());
     Availability::Waiting(match reason {
-        Some(reason) => format!("{available} of {wanted} replicas are available: {reason}"),
-        None => format!("{available} of {wanted} replicas are available"),
+        Some(reason) => format!("{available} of {desired} replicas are available: {reason}"),
+        None => format!("{available} of {desired} replicas are available"),
     })
 }
 
