@@ -1,4 +1,4 @@
-//! Whether the roles in the cluster were written for the version that is wanted.
+//! Whether the roles in the cluster were written for the desired version.
 //!
 //! Roles come with the Operator's chart and are applied by the site's administrator; the Operator writes none. It reads
 //! the label `kubenova.io/for` of one ClusterRole per component and says what to do when it does not match.
@@ -7,11 +7,11 @@ use super::Component;
 
 /// The label's value on roles written for this version of the component.
 #[must_use]
-pub fn wanted(component: Component, version: &str) -> String {
+pub fn label_value(component: Component, version: &str) -> String {
     format!("{}-{version}", component.name())
 }
 
-/// The ClusterRole that is looked at.
+/// The ClusterRole whose label is read.
 #[must_use]
 pub fn cluster_role(component: Component) -> String {
     format!("kubenova:component:{}", component.name())
@@ -19,7 +19,7 @@ pub fn cluster_role(component: Component) -> String {
 
 /// What the label says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RolesFit {
     /// The roles fit.
     Fits,
     /// The roles are for another version, or absent.
@@ -29,19 +29,19 @@ pub enum Verdict {
     },
 }
 
-impl Verdict {
+impl RolesFit {
     /// The reason in the component's condition.
     pub const REASON: &'static str = "RBACUpgradeNeeded";
 
-    /// The sentence with the remedy.
+    /// The condition's message, with the remedy.
     #[must_use]
     pub fn message(component: Component, version: &str, found: Option<&str>) -> String {
         let state = found.map_or_else(
             || "are missing".to_owned(),
-            |found| format!("were written for {found}, not for {}", wanted(component, version)),
+            |found| format!("were written for {found}, not for {}", label_value(component, version)),
         );
         format!(
-            "the roles of {} {state}; an administrator of this cluster applies the fitting ones with: helm upgrade \
+            "the roles of {} {state}; an administrator of this cluster applies the ones that fit with: helm upgrade \
              kubenova-operator <chart of the release that brings {} {version}> --namespace kubenova-system --reuse-values",
             component.title(),
             component.title(),
@@ -49,14 +49,14 @@ impl Verdict {
     }
 }
 
-/// Judges the label of the component's ClusterRole: `None` when there is no such role. An adopted install may bring
+/// Checks the label of the component's ClusterRole: `None` when there is no such role. An adopted install may bring
 /// roles of its own, so there an absent role is no fault.
 #[must_use]
-pub fn judge(component: Component, version: &str, label: Option<&str>, adopted: bool) -> Verdict {
+pub fn check(component: Component, version: &str, label: Option<&str>, adopted: bool) -> RolesFit {
     match label {
-        Some(label) if label == wanted(component, version) => Verdict::Fits,
-        None if adopted => Verdict::Fits,
-        other => Verdict::UpgradeNeeded { found: other.map(str::to_owned) },
+        Some(label) if label == label_value(component, version) => RolesFit::Fits,
+        None if adopted => RolesFit::Fits,
+        other => RolesFit::UpgradeNeeded { found: other.map(str::to_owned) },
     }
 }
 
@@ -66,28 +66,28 @@ mod tests {
 
     #[test]
     fn roles_for_another_version_are_named_with_the_remedy() {
-        assert_eq!(judge(Component::Capsule, "0.14.0", Some("capsule-0.14.0"), false), Verdict::Fits);
-        let Verdict::UpgradeNeeded { found } = judge(Component::Capsule, "0.15.0", Some("capsule-0.14.0"), false)
+        assert_eq!(check(Component::Capsule, "0.14.0", Some("capsule-0.14.0"), false), RolesFit::Fits);
+        let RolesFit::UpgradeNeeded { found } = check(Component::Capsule, "0.15.0", Some("capsule-0.14.0"), false)
         else {
             panic!("0.14.0 does not fit 0.15.0");
         };
-        let message = Verdict::message(Component::Capsule, "0.15.0", found.as_deref());
+        let message = RolesFit::message(Component::Capsule, "0.15.0", found.as_deref());
         assert!(message.contains("capsule-0.14.0") && message.contains("helm upgrade"), "{message}");
     }
 
     #[test]
     fn absent_roles_are_a_fault_unless_the_install_is_adopted() {
-        assert_eq!(judge(Component::KubeVela, "1.10.9", None, false), Verdict::UpgradeNeeded { found: None });
-        assert_eq!(judge(Component::KubeVela, "1.10.9", None, true), Verdict::Fits);
-        let wrong = judge(Component::KubeVela, "1.10.9", Some("kubevela-1.9.0"), true);
-        assert!(matches!(wrong, Verdict::UpgradeNeeded { .. }));
+        assert_eq!(check(Component::KubeVela, "1.10.9", None, false), RolesFit::UpgradeNeeded { found: None });
+        assert_eq!(check(Component::KubeVela, "1.10.9", None, true), RolesFit::Fits);
+        let wrong = check(Component::KubeVela, "1.10.9", Some("kubevela-1.9.0"), true);
+        assert!(matches!(wrong, RolesFit::UpgradeNeeded { .. }));
     }
 
     #[test]
     fn the_chart_ships_roles_for_the_versions_this_operator_installs() {
         let helpers = include_str!("../../../../deploy/helm/operator/templates/_helpers.tpl");
         for component in Component::ALL {
-            let label = wanted(component, component.default_version());
+            let label = label_value(component, component.default_version());
             assert!(helpers.contains(&format!("-}}}}{label}{{{{-")), "the chart has no roles for {label}");
         }
     }

@@ -2,7 +2,7 @@
 //! Capsule Proxy, all renewed in the last third of their life. No cert-manager is needed.
 //!
 //! When the authority itself is renewed, its bundle holds the old and the new certificate, so that what still serves
-//! under the old one keeps being trusted until it is replaced in the same pass.
+//! under the old one keeps being trusted until it is replaced in the same reconcile.
 
 use crate::apiserver::{self, verbs};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -34,18 +34,18 @@ pub enum AuthorityError {
     /// The API server refused.
     #[error(transparent)]
     Apiserver(#[from] apiserver::Error),
-    /// Key or certificate could not be made.
-    #[error("could not make a certificate")]
+    /// Key or certificate could not be created.
+    #[error("could not create a certificate")]
     Make(#[from] rcgen::Error),
     /// The stored one is unreadable.
-    #[error("could not read Secret {namespace}/{name}: {words}; delete it and the Operator makes another")]
+    #[error("could not read Secret {namespace}/{name}: {problem}; delete it and the Operator creates another")]
     Unreadable {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
         /// What is wrong.
-        words: &'static str,
+        problem: &'static str,
     },
 }
 
@@ -63,23 +63,23 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    /// The stored authority, made if absent, renewed if due.
+    /// The stored authority, created if absent, renewed if due.
     ///
     /// # Errors
-    /// When it can be neither read nor made.
+    /// When it can be neither read nor created.
     pub async fn ensure(client: &Client, namespace: &str) -> Result<Self, AuthorityError> {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let unreadable =
-            |words| AuthorityError::Unreadable { namespace: namespace.to_owned(), name: SECRET.to_owned(), words };
+            |problem| AuthorityError::Unreadable { namespace: namespace.to_owned(), name: SECRET.to_owned(), problem };
         let Some(stored) = verbs::get(&secrets, SECRET).await? else {
             let made = Self::make("")?;
             let secret = made.secret(namespace);
             return Ok(match verbs::create_if_absent(&secrets, &secret).await? {
                 Some(_) => made,
-                // Another Operator was quicker; its authority is the one.
+                // Another Operator was quicker; its authority counts.
                 None => match verbs::get(&secrets, SECRET).await? {
                     Some(stored) => Self::from_secret(&stored).ok_or_else(|| unreadable("a field is missing"))?,
-                    None => return Err(unreadable("it vanished while it was being made")),
+                    None => return Err(unreadable("it was deleted while it was being created")),
                 },
             });
         };
@@ -111,26 +111,26 @@ impl Authority {
         &self,
         client: &Client,
         component: Component,
-        wanted: &Certificate,
+        desired: &Certificate,
     ) -> Result<(), AuthorityError> {
-        let secrets: Api<Secret> = Api::namespaced(client.clone(), &wanted.namespace);
-        let stored = verbs::get(&secrets, &wanted.secret).await?;
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &desired.namespace);
+        let stored = verbs::get(&secrets, &desired.secret).await?;
         let field = |name: &str| stored.as_ref().and_then(|secret| text(secret, name));
-        let present = match (field(CERTIFICATE), field(KEY), field(&wanted.authority_key)) {
+        let present = match (field(CERTIFICATE), field(KEY), field(&desired.authority_key)) {
             (Some(certificate), Some(_), Some(bundle)) if bundle == self.bundle => {
                 read(&certificate, &self.certificate)
             }
             _ => None,
         };
-        if present.is_some_and(|stored| !certificate::is_due(&stored, &wanted.dns_names, clock::now())) {
+        if present.is_some_and(|stored| !certificate::is_due(&stored, &desired.dns_names, clock::now())) {
             return Ok(());
         }
-        let (certificate, key) = self.sign(&wanted.dns_names)?;
-        let data = [(CERTIFICATE, certificate), (KEY, key), (wanted.authority_key.as_str(), self.bundle.clone())];
-        let mut secret = secret(&wanted.namespace, &wanted.secret, data);
+        let (certificate, key) = self.sign(&desired.dns_names)?;
+        let data = [(CERTIFICATE, certificate), (KEY, key), (desired.authority_key.as_str(), self.bundle.clone())];
+        let mut secret = secret(&desired.namespace, &desired.secret, data);
         secret.metadata.labels = Some(BTreeMap::from([(COMPONENT_LABEL.to_owned(), component.name().to_owned())]));
         verbs::apply(&secrets, &secret).await?;
-        tracing::info!(secret = wanted.secret, component = component.name(), "a serving certificate was made");
+        tracing::info!(secret = desired.secret, component = component.name(), "a serving certificate was issued");
         Ok(())
     }
 
@@ -233,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signed_certificate_is_known_as_its_authoritys() {
+    fn a_signed_certificate_verifies_under_its_authority_alone() {
         let authority = Authority::make("").unwrap();
         let names = ["hook.ns.svc".to_owned(), "hook.ns".to_owned()];
         let (certificate, _key) = authority.sign(&names).unwrap();
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_renewed_authority_still_vouches_for_the_old_one() {
+    fn the_bundle_of_a_renewed_authority_holds_the_old_one() {
         let old = Authority::make("").unwrap();
         let new = Authority::make(&old.certificate).unwrap();
         assert!(new.bundle().contains(&old.certificate) && new.bundle().starts_with(&new.certificate));

@@ -1,5 +1,5 @@
 //! Rendering a chart with helm, as a child process: arguments as an array, values by file, a limit on time, killed when
-//! the pass is given up. Helm is given no way to reach the cluster.
+//! the reconcile is dropped. Helm is given no way to reach the cluster.
 
 use kubenova_operator_core::components::{Component, Plan};
 use kubenova_runtime::random;
@@ -14,19 +14,21 @@ use tokio::process::Command;
 
 /// Helm renders these charts in 0.2 s; a minute is a machine in trouble.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Of helm's error message. Template errors name file and line at their start, and a condition must stay readable.
+const HELM_MESSAGE_CHARS_MAX: usize = 600;
 
 /// Why a chart could not be rendered.
 #[derive(Debug, thiserror::Error)]
 pub enum ChartError {
     /// This Operator does not carry that version.
     #[error(
-        "this Operator carries no chart of {component} {version}; ask for version {carried} or install the Operator \
+        "this Operator carries no chart of {component} {version}; set version {carried} or install the Operator \
          release that carries {version}"
     )]
     VersionNotCarried {
         /// The component.
         component: Component,
-        /// The version asked for.
+        /// The configured version.
         version: String,
         /// The version it carries.
         carried: &'static str,
@@ -66,13 +68,13 @@ pub enum ChartError {
         #[source]
         source: io::Error,
     },
-    /// Helm said no.
-    #[error("helm could not render the chart of {component}: {words}")]
+    /// Helm refused.
+    #[error("helm could not render the chart of {component}: {message}")]
     Refused {
         /// The component.
         component: Component,
-        /// Its last words.
-        words: String,
+        /// Its error message.
+        message: String,
     },
     /// Helm did not finish.
     #[error("helm did not render the chart of {component} within {limit:?}")]
@@ -153,14 +155,14 @@ pub async fn render(helm: &Path, folder: &Path, plan: &Plan, kube_version: &str)
         .map_err(|_| ChartError::TimedOut { component, limit: LIMIT })?
         .map_err(|source| ChartError::Start { path: helm.to_owned(), source })?;
     if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        let words = words.trim().trim_start_matches("Error: ").chars().take(600).collect();
-        return Err(ChartError::Refused { component, words });
+        let message = String::from_utf8_lossy(&output.stderr);
+        let message = message.trim().trim_start_matches("Error: ").chars().take(HELM_MESSAGE_CHARS_MAX).collect();
+        return Err(ChartError::Refused { component, message });
     }
     String::from_utf8(output.stdout).map_err(|error| io(io::Error::other(error)))
 }
 
-/// A dependency that is not vendored stops helm; none of them is wanted here.
+/// A dependency that is not vendored stops helm; none of them is needed here.
 fn drop_dependencies(component: Component, chart: &Path) -> Result<(), ChartError> {
     let io = |source| ChartError::Io { component, source };
     let file = chart.join("Chart.yaml");
@@ -194,7 +196,7 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A folder that goes with its value.
+/// A temporary folder, deleted on drop.
 struct Scratch {
     path: PathBuf,
 }

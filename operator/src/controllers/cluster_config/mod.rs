@@ -1,20 +1,24 @@
-//! NovaClusterConfig: makes the cluster have the components it should, and says so in conditions.
+//! NovaClusterConfig: installs the components it configures and writes their conditions.
 //!
-//! Dereference (the object, roles, other people's installs) → validate → render and build (operator/core decides) →
-//! apply by waves → status. A pass starts from nothing and repairs what drifted; with nothing to do it writes nothing.
-//! It removes only what an older chart had and a newer one lacks; switching a component off removes nothing.
-//! Before it: `inbound` wrote the spec. After it: `outbound` reports the conditions.
+//! Dereference and validate ([`preflight`]: roles, other installs) → build ([`install`]: render; `operator/core`
+//! decides) → apply by waves ([`apply`]) → status ([`report`]). A reconcile starts from nothing and repairs drift; with
+//! nothing to do it writes nothing. It deletes only what an older chart had and a newer one lacks; switching a component
+//! off deletes nothing. Before it: `dispatch` wrote the spec. After it: `outbound` reports the conditions.
 
+mod apply;
 pub mod authority;
 pub mod chart;
+mod desired;
 mod install;
+mod outcome;
+mod preflight;
 mod report;
 
 use crate::apiserver::{self, client::Apiserver, error::chain, verbs, watch};
+pub use apply::ApplyCache;
 use authority::Authority;
+use desired::DesiredComponent;
 use futures::{StreamExt as _, future};
-pub use install::ApplyCache;
-use install::{Outcome, Wanted};
 use k8s_openapi::{
     api::apps::v1::Deployment, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
@@ -24,13 +28,14 @@ use kubenova_crds::cluster_config::{
 };
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
 use kubenova_runtime::shutdown::Shutdown;
+use outcome::Outcome;
 use std::{path::PathBuf, pin::pin, time::Duration};
 
-/// Time between passes when nothing calls for one: drift that no watch sees is repaired within it.
+/// Time between reconciles when no watch asks for one: drift that no watch shows is repaired within it.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Time to the next pass while something is not as it should be.
+/// Time to the next reconcile while something is not as configured.
 const RETRY: Duration = Duration::from_secs(15);
-/// Changes that come together make one pass.
+/// Changes that come together make one reconcile.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// What the controller needs.
@@ -48,12 +53,12 @@ pub struct InstallContext {
     pub shutdown: Shutdown,
 }
 
-/// What one pass came to.
+/// What one reconcile came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pass {
-    /// All that is wanted is there.
+pub enum Reconciled {
+    /// Everything is as configured.
     Settled,
-    /// Something is missing; look again soon.
+    /// Something is not yet; reconcile again soon.
     Unsettled,
 }
 
@@ -61,7 +66,7 @@ pub enum Pass {
 pub async fn run(ctx: InstallContext) {
     let client = ctx.apiserver.client();
     let mut last_generation = None;
-    // Its own status writes come back as changes too; only a new spec calls for a pass.
+    // Its own status writes come back as changes too; only a new spec asks for a reconcile.
     let specs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "").filter_map(move |config| {
         let generation = config.metadata.generation;
         let is_new = last_generation != generation;
@@ -70,19 +75,19 @@ pub async fn run(ctx: InstallContext) {
     });
     let mut specs = pin!(specs);
     let mut deployments = pin!(watch::changes(Api::<Deployment>::all(client), COMPONENT_LABEL).map(|_| ()));
-    let memory = ApplyCache::default();
+    let cache = ApplyCache::default();
     loop {
         let finished = tokio::select! {
-            finished = reconcile(&ctx, &memory) => finished,
-            // A pass may wait long for a Deployment that the new spec no longer wants; it can be left at any line.
+            finished = reconcile(&ctx, &cache) => finished,
+            // A reconcile may wait long for a Deployment that the new spec no longer has; it can be dropped at any line.
             _ = specs.next() => continue,
             () = ctx.shutdown.requested() => return,
         };
         let pause = match finished {
-            Ok(Pass::Settled) => INTERVAL,
-            Ok(Pass::Unsettled) => RETRY,
+            Ok(Reconciled::Settled) => INTERVAL,
+            Ok(Reconciled::Unsettled) => RETRY,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "could not look after the cluster's components; trying again");
+                tracing::warn!(error = chain(&error), "could not reconcile the cluster's components; trying again");
                 RETRY
             }
         };
@@ -96,25 +101,25 @@ pub async fn run(ctx: InstallContext) {
 }
 
 /// Waits until no change has come for a moment, but not for ever: a Deployment may never come to rest.
-async fn drain(calls: &mut (impl futures::Stream<Item = ()> + Unpin)) {
-    let rest = async { while let Ok(Some(())) = tokio::time::timeout(SETTLE, calls.next()).await {} };
+async fn drain(triggers: &mut (impl futures::Stream<Item = ()> + Unpin)) {
+    let rest = async { while let Ok(Some(())) = tokio::time::timeout(SETTLE, triggers.next()).await {} };
     let _restless = tokio::time::timeout(4 * SETTLE, rest).await;
 }
 
-/// One pass over all components.
+/// One reconcile of all components.
 ///
 /// # Errors
 /// When the object itself cannot be read or its status cannot be written; a component's own failure is a condition.
-pub async fn reconcile(ctx: &InstallContext, memory: &ApplyCache) -> Result<Pass, apiserver::Error> {
+pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Reconciled, apiserver::Error> {
     let configs: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
     let Some(config) = verbs::get(&configs, NAME).await? else {
         let empty = NovaClusterConfig::new(NAME, ClusterConfigSpec::default());
         verbs::create_if_absent(&configs, &empty).await?;
-        return Ok(Pass::Unsettled);
+        return Ok(Reconciled::Unsettled);
     };
     let Some(components) = &config.spec.components else {
-        report::awaiting(&configs).await?;
-        return Ok(Pass::Settled);
+        report::write_awaiting(&configs).await?;
+        return Ok(Reconciled::Settled);
     };
     let authority = match Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await {
         Ok(authority) => authority,
@@ -122,38 +127,38 @@ pub async fn reconcile(ctx: &InstallContext, memory: &ApplyCache) -> Result<Pass
             let outcome = Outcome::failed("CertificateAuthorityFailed", chain(&error));
             for component in Component::ALL {
                 let outcome = if spec_of(components, component).enabled { &outcome } else { &Outcome::Disabled };
-                report::outcome(&configs, component, outcome).await?;
+                report::write_outcome(&configs, component, outcome).await?;
             }
-            return Ok(Pass::Unsettled);
+            return Ok(Reconciled::Unsettled);
         }
     };
-    let scene = InstallPass { ctx, memory, configs: &configs, config: &config, components, authority: &authority };
+    let installer = Installer { ctx, cache, configs: &configs, config: &config, components, authority: &authority };
     // Capsule and KubeVela do not wait for each other; the proxy starts when all kinds are there.
     let (capsule, kubevela) =
-        future::join(scene.settle(Component::Capsule, ""), scene.settle(Component::KubeVela, "")).await;
+        future::join(installer.settle(Component::Capsule, ""), installer.settle(Component::KubeVela, "")).await;
     let crd_set = if components.capsule_proxy.enabled { crd_set(ctx).await? } else { String::new() };
-    let proxy = scene.settle(Component::CapsuleProxy, &crd_set).await;
+    let proxy = installer.settle(Component::CapsuleProxy, &crd_set).await;
     let settled = [capsule?, kubevela?, proxy?].into_iter().all(|settled| settled);
-    Ok(if settled { Pass::Settled } else { Pass::Unsettled })
+    Ok(if settled { Reconciled::Settled } else { Reconciled::Unsettled })
 }
 
-/// What one pass works with.
-struct InstallPass<'a> {
+/// What one reconcile works with.
+struct Installer<'a> {
     ctx: &'a InstallContext,
-    memory: &'a ApplyCache,
+    cache: &'a ApplyCache,
     configs: &'a Api<NovaClusterConfig>,
     config: &'a NovaClusterConfig,
     components: &'a Components,
     authority: &'a Authority,
 }
 
-impl InstallPass<'_> {
+impl Installer<'_> {
     /// Installs one component and writes its condition. True when nothing is missing.
     async fn settle(&self, component: Component, crd_set: &str) -> Result<bool, apiserver::Error> {
         let spec = spec_of(self.components, component);
         let outcome = if spec.enabled {
             let version = if spec.version.is_empty() { component.default_version() } else { &spec.version };
-            let wanted = Wanted {
+            let desired = DesiredComponent {
                 component,
                 version: version.trim_start_matches('v').to_owned(),
                 adopt: spec.adopt,
@@ -162,11 +167,11 @@ impl InstallPass<'_> {
                 crd_set: crd_set.to_owned(),
                 inventory: report::inventory(self.config, component),
             };
-            install::install(self.ctx, self.memory, self.configs, self.authority, &wanted).await
+            install::install(self.ctx, self.cache, self.configs, self.authority, &desired).await
         } else {
             Outcome::Disabled
         };
-        report::outcome(self.configs, component, &outcome).await?;
+        report::write_outcome(self.configs, component, &outcome).await?;
         Ok(matches!(outcome, Outcome::Disabled | Outcome::Ready { .. }))
     }
 }

@@ -1,13 +1,16 @@
-//! What a pass came to, in the status of NovaClusterConfig: one condition a component, versions, inventories.
+//! The status of NovaClusterConfig: one condition a component, versions, inventories.
 
-use super::install::Outcome;
+use super::outcome::Outcome;
 use crate::apiserver::{self, status};
 use kube::Api;
 use kubenova_crds::{
     cluster_config::{ClusterConfigStatus, ComponentStatus, NAME, NovaClusterConfig},
-    conditions::{self, ConditionStatus},
+    conditions,
 };
-use kubenova_operator_core::components::Component;
+use kubenova_operator_core::{
+    components::Component,
+    conditions::{ConditionSet, MergedConditions},
+};
 use kubenova_runtime::clock;
 
 /// The recorded inventory of a component.
@@ -17,7 +20,7 @@ pub(super) fn inventory(config: &NovaClusterConfig, component: Component) -> Vec
 }
 
 /// Records what is about to be applied, before it is.
-pub(super) async fn intent(
+pub(super) async fn write_intent(
     configs: &Api<NovaClusterConfig>,
     component: Component,
     version: &str,
@@ -34,16 +37,16 @@ pub(super) async fn intent(
 }
 
 /// Records the outcome of a component.
-pub(super) async fn outcome(
+pub(super) async fn write_outcome(
     configs: &Api<NovaClusterConfig>,
     component: Component,
     outcome: &Outcome,
 ) -> Result<(), apiserver::Error> {
-    let (truth, reason, message) = outcome.words(component);
-    let mut was = None;
+    let condition = outcome.condition(component);
+    let mut merged = MergedConditions::default();
     change(configs, |status, generation| {
-        was = status.conditions.iter().find(|c| c.type_ == component.condition()).map(|c| c.reason.clone());
-        let mut changed = set(status, component, truth, reason, &message, generation);
+        merged = condition.merge_into(&mut status.conditions, generation, clock::now());
+        let mut changed = merged.changed;
         if let Outcome::Ready { version, inventory } = outcome {
             let entry = entry(status, component);
             changed |= entry.version != *version || entry.inventory != *inventory;
@@ -53,21 +56,28 @@ pub(super) async fn outcome(
         changed
     })
     .await?;
-    if was.as_deref() != Some(reason) {
-        tracing::info!(component = component.name(), reason, message, "a component's condition changed");
+    for update in &merged.transitions {
+        tracing::info!(
+            component = component.name(),
+            condition = update.condition,
+            status = update.status.as_str(),
+            reason = update.reason,
+            message = update.message,
+            "a component's condition changed"
+        );
     }
     Ok(())
 }
 
-/// Says that nothing was asked for yet.
-pub(super) async fn awaiting(configs: &Api<NovaClusterConfig>) -> Result<(), apiserver::Error> {
-    let message = "no command has said which components this cluster should have; the Manager sends one after it joins";
+/// Records that no command has configured the components yet.
+pub(super) async fn write_awaiting(configs: &Api<NovaClusterConfig>) -> Result<(), apiserver::Error> {
+    let message = "no command has configured the components of this cluster yet; the Manager sends one after it joins";
+    let mut conditions = ConditionSet::new();
+    for component in Component::ALL {
+        conditions.set_unknown(component.condition(), "AwaitingCommand", message);
+    }
     change(configs, |status, generation| {
-        let mut changed = false;
-        for component in Component::ALL {
-            changed |= set(status, component, ConditionStatus::Unknown, "AwaitingCommand", message, generation);
-        }
-        changed
+        conditions.merge_into(&mut status.conditions, generation, clock::now()).changed
     })
     .await
 }
@@ -89,17 +99,6 @@ async fn change(
     })
     .await
     .map(|_| ())
-}
-
-fn set(
-    status: &mut ClusterConfigStatus,
-    component: Component,
-    truth: ConditionStatus,
-    reason: &str,
-    message: &str,
-    generation: Option<i64>,
-) -> bool {
-    conditions::set(&mut status.conditions, component.condition(), truth, reason, message, generation, clock::now())
 }
 
 fn ready_count(status: &ClusterConfigStatus) -> String {
@@ -124,8 +123,10 @@ mod tests {
     fn ready_components_are_counted() {
         let mut status = ClusterConfigStatus::default();
         assert_eq!(ready_count(&status), "0/3");
-        set(&mut status, Component::Capsule, ConditionStatus::True, "Available", "x", None);
-        set(&mut status, Component::KubeVela, ConditionStatus::False, "NotAvailable", "x", None);
+        let mut set = ConditionSet::new();
+        set.set_true(Component::Capsule.condition(), "Available", "x");
+        set.set_false(Component::KubeVela.condition(), "NotAvailable", "x");
+        let _merged = set.merge_into(&mut status.conditions, None, clock::now());
         assert_eq!(ready_count(&status), "1/3");
     }
 

@@ -1,0 +1,195 @@
+//! Applying a component's objects in waves, waiting between them, and pruning what a newer chart no longer has.
+
+use super::{
+    authority::Authority,
+    outcome::{Outcome, refused},
+};
+use crate::apiserver::{dynamic, error::chain, verbs};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use kube::{Client, ResourceExt as _, core::DynamicObject};
+use kubenova_operator_core::components::{
+    Component, Plan, inventory,
+    object::Key,
+    render::{COMPONENT_LABEL, VERSION_LABEL},
+    waves::{self, Availability, Wave},
+};
+use serde_json::Value;
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// Objects of one wave applied at the same time. More only queues in the API server.
+const AT_ONCE: usize = 4;
+/// How long one reconcile waits for CRDs to be served; they take a fraction of a second.
+const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
+/// How long one reconcile waits for a Deployment; pulling an image may take longer, then the next one goes on.
+const AVAILABLE_WITHIN: Duration = Duration::from_secs(90);
+/// Pause between two reads of what is waited for.
+const POLL: Duration = Duration::from_millis(500);
+/// Attempts at an object while the endpoint of a webhook that just started spreads: ten seconds.
+const ATTEMPTS: u32 = 20;
+
+/// What this process applied, and the resourceVersion that left: an object that still has it need not be applied again. Applying an unchanged CRD costs the API server 0.3 s, all of them together seven.
+#[derive(Debug, Default)]
+pub struct ApplyCache(Mutex<HashMap<Key, (u64, String)>>);
+
+impl ApplyCache {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (u64, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recall(&self, key: &Key, body: u64) -> Option<String> {
+        self.lock().get(key).filter(|(applied, _)| *applied == body).map(|(_, version)| version.clone())
+    }
+
+    fn remember(&self, key: Key, body: u64, resource_version: String) {
+        self.lock().insert(key, (body, resource_version));
+    }
+}
+
+fn body_of(object: &Value) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.to_string().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Applies everything, wave by wave.
+pub(super) async fn apply(
+    client: &Client,
+    cache: &ApplyCache,
+    authority: &Authority,
+    plan: &Plan,
+    objects: Vec<Value>,
+) -> Result<(), Outcome> {
+    for (wave, objects) in waves::sort(objects) {
+        if wave == Wave::Certificates {
+            for certificate in &plan.certificates {
+                let served = authority.serve(client, plan.component, certificate).await;
+                served.map_err(|error| Outcome::failed("CertificateFailed", chain(&error)))?;
+            }
+        }
+        // Boxed and collected first: a closure that lends inside the stream would keep this future from being Send.
+        let applying: Vec<_> = objects.iter().map(|object| apply_one(client, cache, wave, object).boxed()).collect();
+        stream::iter(applying).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        for object in &objects {
+            let Some(key) = Key::of(object) else { continue };
+            match wave {
+                Wave::Definitions => established(client, &key).await?,
+                Wave::Workloads => available(client, &key).await?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Applies one object. Objects that go through a webhook are tried for a while: its endpoint spreads after the
+/// Deployment is available, and KubeVela refuses a definition once while it makes another for it.
+async fn apply_one(client: &Client, cache: &ApplyCache, wave: Wave, object: &Value) -> Result<(), Outcome> {
+    let Some(key) = Key::of(object) else { return Ok(()) };
+    let body = body_of(object);
+    if let Some(left) = cache.recall(&key, body) {
+        let present = dynamic::resource_version(client, &key).await.map_err(|error| refused(&error))?;
+        if present.as_ref() == Some(&left) {
+            return Ok(());
+        }
+    }
+    let attempts = if wave >= Wave::Webhooks || wave == Wave::Configuration { ATTEMPTS } else { 1 };
+    let mut attempt = 1;
+    loop {
+        match dynamic::apply(client, object).await {
+            Ok(applied) => {
+                cache.remember(key, body, applied.resource_version().unwrap_or_default());
+                return Ok(());
+            }
+            Err(error) if error.is_forbidden() || attempt >= attempts => return Err(refused(&error)),
+            Err(_) => attempt += 1,
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn established(client: &Client, key: &Key) -> Result<(), Outcome> {
+    let poll = async {
+        loop {
+            let crd = read(client, key).await?;
+            if crd.as_ref().is_some_and(waves::is_established) {
+                return Ok(());
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let late =
+        || Outcome::failed("NotEstablished", format!("the API server does not serve {} yet; trying again", key.name));
+    tokio::time::timeout(ESTABLISHED_WITHIN, poll).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn available(client: &Client, key: &Key) -> Result<(), Outcome> {
+    let mut last = String::from("its status was not read");
+    let poll = async {
+        loop {
+            match read(client, key).await?.as_ref().map(waves::availability) {
+                Some(Availability::Available) => return Ok(()),
+                Some(Availability::Waiting(why)) => last = why,
+                None => "it is gone".clone_into(&mut last),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let finished = tokio::time::timeout(AVAILABLE_WITHIN, poll).await;
+    finished.unwrap_or_else(|_| {
+        let message = format!(
+            "Deployment {}/{} is not available: {last}; see: kubectl -n {} describe deployment {}",
+            key.namespace, key.name, key.namespace, key.name,
+        );
+        Err(Outcome::failed("NotAvailable", message))
+    })
+}
+
+async fn read(client: &Client, key: &Key) -> Result<Option<Value>, Outcome> {
+    let object = dynamic::get(client, key).await.map_err(|error| refused(&error))?;
+    Ok(object.and_then(|object| serde_json::to_value(object).ok()))
+}
+
+/// Deletes what the older inventory has and the newer lacks, if it is still ours.
+pub(super) async fn prune(
+    client: &Client,
+    component: Component,
+    old: &[String],
+    new: &[String],
+) -> Result<(), Outcome> {
+    for key in inventory::orphans(old, new) {
+        let Some(object) = dynamic::get(client, &key).await.map_err(|error| refused(&error))? else { continue };
+        if !is_labelled(&object, component) {
+            continue;
+        }
+        let (uid, version) = (object.uid().unwrap_or_default(), object.resource_version());
+        let api = dynamic::api(client, &key);
+        verbs::delete_exact(&api, &key.name, &uid, version.as_deref()).await.map_err(|error| refused(&error))?;
+        let last_version = object.labels().get(VERSION_LABEL).map_or("", String::as_str);
+        tracing::info!(object = %key, last_version, "deleted an object that the component's chart no longer has");
+    }
+    Ok(())
+}
+
+fn is_labelled(object: &DynamicObject, component: Component) -> bool {
+    object.labels().get(COMPONENT_LABEL).is_some_and(|label| label == component.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_object_is_recalled_only_with_the_same_body() {
+        let cache = ApplyCache::default();
+        let key: Key = "/v1/ConfigMap/n/a".parse().unwrap();
+        cache.remember(key.clone(), body_of(&json!({"a": 1})), "7".to_owned());
+        assert_eq!(cache.recall(&key, body_of(&json!({"a": 1}))), Some("7".to_owned()));
+        assert_eq!(cache.recall(&key, body_of(&json!({"a": 2}))), None);
+    }
+}
