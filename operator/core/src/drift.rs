@@ -1,22 +1,132 @@
-//! Whether a live object already says everything that is wanted of it, so that a pass with nothing to do writes nothing.
+//! Whether a live object still is what was applied, decided without comparing values.
+//!
+//! The API server stores another form than the one it is given (`1.0` as `1`, empty strings left out, labels rewritten
+//! by webhooks), so a comparison of values finds differences that no apply can remove. Two facts are compared instead:
+//! the digest of what was applied last, written as an annotation with the apply itself, and the managed fields, which
+//! lose a field of ours when another client changes it.
+//!
+//! A client that takes a field back after each repair is left alone for growing pauses: two controllers that fight over
+//! a field would otherwise write for ever.
 
-use serde_json::Value;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kubenova_crds::FIELD_MANAGER;
+use kubenova_schema::signature::sha256_hex;
+use serde_json::{Map, Value};
 
-/// True when every value that is wanted is there; what else is there does not matter. Lists must be of the same length,
-/// element by element: server defaults add fields to elements, never elements.
-#[must_use]
-pub fn is_superset(live: &Value, wanted: &Value) -> bool {
-    match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| match live.get(key) {
-            Some(live) => is_superset(live, wanted),
-            // The API server leaves out what is empty.
-            None => is_empty(wanted),
-        }),
-        (Value::Array(live), Value::Array(wanted)) => {
-            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| is_superset(live, wanted))
-        }
-        (live, wanted) => live == wanted,
+/// Annotation with the SHA-256 of what the Operator applied last, see [`stamp`].
+pub const APPLIED_SHA256: &str = "kubenova.io/applied-sha256";
+
+/// Pause after the first repair that did not last. Long enough for a person's second edit to be a new one.
+const CONTESTED_PAUSE_MIN: SignedDuration = SignedDuration::from_secs(10);
+/// Longest pause between two repairs of an object that others keep changing.
+const CONTESTED_PAUSE_MAX: SignedDuration = SignedDuration::from_hours(1);
+
+/// Writes the digest of a desired object into its annotations. The last thing to do before it is applied.
+pub fn stamp(desired: &mut Value) {
+    let digest = digest(desired);
+    if let Some(object) = desired.as_object_mut()
+        && let Some(metadata) = object.entry("metadata").or_insert_with(|| Value::Object(Map::new())).as_object_mut()
+        && let Some(annotations) =
+            metadata.entry("annotations").or_insert_with(|| Value::Object(Map::new())).as_object_mut()
+    {
+        annotations.insert(APPLIED_SHA256.to_owned(), digest.into());
     }
+}
+
+fn digest(desired: &Value) -> String {
+    sha256_hex(desired.to_string().as_bytes())
+}
+
+/// How a live object differs from the desired one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// It was applied from exactly this, and every field is still ours.
+    None,
+    /// It was applied from something else.
+    Outdated,
+    /// Other clients have changed these fields since, or removed them.
+    Drifted { fields: Vec<String> },
+}
+
+/// Compares a live object with a stamped desired one.
+#[must_use]
+pub fn compare(live: &ObjectMeta, desired: &Value) -> Difference {
+    let applied = live.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED_SHA256));
+    let wanted = desired.pointer("/metadata/annotations").and_then(|annotations| annotations.get(APPLIED_SHA256));
+    if wanted.is_none() || applied.map(String::as_str) != wanted.and_then(Value::as_str) {
+        return Difference::Outdated;
+    }
+    let owned: Vec<&Value> = live
+        .managed_fields
+        .iter()
+        .flatten()
+        .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply"))
+        .filter_map(|entry| entry.fields_v1.as_ref().map(|fields| &fields.0))
+        .collect();
+    let mut fields = Vec::new();
+    collect_not_owned(&body_of(desired), &owned, "", &mut fields);
+    if fields.is_empty() { Difference::None } else { Difference::Drifted { fields } }
+}
+
+/// What of an object has managed fields: everything but its identity.
+fn body_of(desired: &Value) -> Value {
+    let mut body = desired.clone();
+    if let Some(object) = body.as_object_mut() {
+        object.remove("apiVersion");
+        object.remove("kind");
+    }
+    if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata
+            .retain(|field, _| matches!(field.as_str(), "labels" | "annotations" | "finalizers" | "ownerReferences"));
+    }
+    body
+}
+
+/// Adds the paths of `desired` that none of the `owned` sets (FieldsV1) holds. Empty values do not count: whether the
+/// API server keeps them, and their ownership, differs between kinds.
+fn collect_not_owned(desired: &Value, owned: &[&Value], path: &str, fields: &mut Vec<String>) {
+    match desired {
+        Value::Object(map) => {
+            for (name, value) in map.iter().filter(|(_, value)| !is_empty(value)) {
+                let key = format!("f:{name}");
+                let nodes: Vec<&Value> = owned.iter().filter_map(|set| set.get(&key)).collect();
+                descend(value, &nodes, &format!("{path}.{name}"), fields);
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate().filter(|(_, item)| !is_empty(item)) {
+                let nodes: Vec<&Value> = owned.iter().filter_map(|set| list_entry(set, index, item)).collect();
+                descend(item, &nodes, &format!("{path}[{index}]"), fields);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn descend(value: &Value, nodes: &[&Value], path: &str, fields: &mut Vec<String>) {
+    // `{}` owns everything below it: a scalar, or a list or map that the schema treats as one value.
+    if nodes.iter().any(|node| node.as_object().is_some_and(Map::is_empty)) {
+        return;
+    }
+    if nodes.is_empty() || !(value.is_object() || value.is_array()) {
+        fields.push(path.trim_start_matches('.').to_owned());
+        return;
+    }
+    collect_not_owned(value, nodes, path, fields);
+}
+
+/// The entry of a list item in a set: by its key fields (`k:`), its value (`v:`) or its position (`i:`).
+fn list_entry<'a>(set: &'a Value, index: usize, item: &Value) -> Option<&'a Value> {
+    let matches = |entry: &str| match entry.split_once(':') {
+        // Key fields that the item leaves out were filled in by the API server.
+        Some(("k", keys)) => serde_json::from_str::<Map<String, Value>>(keys)
+            .is_ok_and(|keys| keys.iter().all(|(name, value)| item.get(name).is_none_or(|present| present == value))),
+        Some(("v", value)) => serde_json::from_str::<Value>(value).is_ok_and(|value| value == *item),
+        Some(("i", position)) => position.parse::<usize>().is_ok_and(|position| position == index),
+        _ => false,
+    };
+    set.as_object()?.iter().find(|(entry, _)| matches(entry)).map(|(_, node)| node)
 }
 
 fn is_empty(value: &Value) -> bool {
@@ -28,17 +138,238 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
+/// Repairs of one object's drift so far. Kept in memory: after a restart an object is repaired once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Repairs {
+    count: u32,
+    last: Timestamp,
+}
+
+impl Repairs {
+    fn pause(self) -> SignedDuration {
+        let doublings = self.count.saturating_sub(1).min(16);
+        CONTESTED_PAUSE_MIN.saturating_mul(2_i32.pow(doublings)).min(CONTESTED_PAUSE_MAX)
+    }
+
+    /// Long past: the next drift is a new one.
+    #[must_use]
+    pub fn is_forgotten(self, now: Timestamp) -> bool {
+        now.duration_since(self.last) >= self.pause().saturating_mul(2)
+    }
+}
+
+/// What to do about a live object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing: it is as desired.
+    Keep,
+    /// Apply it.
+    Apply,
+    /// Apply it, since others changed these fields.
+    Repair { fields: Vec<String>, repairs: Repairs },
+    /// Nothing for this long: others changed these fields again right after a repair.
+    LeaveContested { fields: Vec<String>, pause: SignedDuration },
+}
+
+/// Decides what to do about an object that may not be there.
+#[must_use]
+pub fn decide(live: Option<&ObjectMeta>, desired: &Value, repairs: Option<Repairs>, now: Timestamp) -> Action {
+    match live.map(|live| compare(live, desired)) {
+        None | Some(Difference::Outdated) => Action::Apply,
+        Some(Difference::None) => Action::Keep,
+        Some(Difference::Drifted { fields }) => {
+            let earlier = repairs.filter(|repairs| !repairs.is_forgotten(now));
+            match earlier {
+                Some(earlier) if now.duration_since(earlier.last) < earlier.pause() => {
+                    Action::LeaveContested { fields, pause: earlier.pause() - now.duration_since(earlier.last) }
+                }
+                earlier => {
+                    let count = earlier.map_or(0, |repairs| repairs.count).saturating_add(1);
+                    Action::Repair { fields, repairs: Repairs { count, last: now } }
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use proptest::prelude::*;
     use serde_json::json;
 
+    fn stamped(mut desired: Value) -> Value {
+        stamp(&mut desired);
+        desired
+    }
+
+    /// The live metadata after an apply of `desired` that left us these fields.
+    fn live(desired: &Value, owned: Value) -> ObjectMeta {
+        let applied = desired["metadata"]["annotations"][APPLIED_SHA256].as_str().unwrap();
+        ObjectMeta {
+            annotations: Some([(APPLIED_SHA256.to_owned(), applied.to_owned())].into()),
+            managed_fields: Some(vec![ManagedFieldsEntry {
+                manager: Some(FIELD_MANAGER.to_owned()),
+                operation: Some("Apply".to_owned()),
+                fields_v1: Some(FieldsV1(owned)),
+                ..ManagedFieldsEntry::default()
+            }]),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// Fields as the API server records them for a schema without lists keyed by a field: maps one by one, lists whole.
+    fn own_all(desired: &Value) -> Value {
+        match desired {
+            Value::Object(map) if !map.is_empty() => {
+                map.iter().map(|(name, value)| (format!("f:{name}"), own_all(value))).collect::<Map<_, _>>().into()
+            }
+            _ => json!({}),
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
     #[test]
-    fn what_the_server_adds_does_not_matter_and_what_differs_does() {
-        let live = json!({"a":1,"b":{"c":[{"x":1,"added":true}]},"added":0});
-        assert!(is_superset(&live, &json!({"a":1,"b":{"c":[{"x":1}]},"empty":[],"none":null})));
-        assert!(!is_superset(&live, &json!({"a":2})));
-        assert!(!is_superset(&live, &json!({"b":{"c":[]}})));
-        assert!(!is_superset(&live, &json!({"missing":"x"})));
+    fn an_application_is_in_place_whatever_form_it_is_stored_in() {
+        let spec = json!({
+            "components": [{"name": "web", "type": "webservice", "properties": {"replicas": 1.0, "cpu": 1e3, "big": 12_345_678_901_234_567_890_u64}, "externalRevision": ""}],
+            "workflow": {"steps": [{"name": "a", "type": "deploy", "if": "", "timeout": "", "meta": {"alias": ""}}]},
+        });
+        let metadata =
+            json!({"name": "shop", "namespace": "acme-apps", "labels": {"capsule.clastix.io/managed-by": "x"}});
+        let desired = stamped(
+            json!({"apiVersion": "core.oam.dev/v1beta1", "kind": "Application", "metadata": metadata, "spec": spec}),
+        );
+        let owned = json!({
+            "f:metadata": {"f:annotations": {"f:kubenova.io/applied-sha256": {}}, "f:labels": {"f:capsule.clastix.io/managed-by": {}}},
+            "f:spec": {"f:components": {}, "f:workflow": {"f:steps": {}}},
+        });
+        assert_eq!(compare(&live(&desired, owned), &desired), Difference::None);
+    }
+
+    #[test]
+    fn another_document_is_outdated_and_so_is_an_object_without_the_annotation() {
+        let desired = stamped(json!({"metadata": {"name": "a"}, "spec": {"replicas": 1}}));
+        let other = stamped(json!({"metadata": {"name": "a"}, "spec": {"replicas": 2}}));
+        assert_eq!(compare(&live(&desired, own_all(&desired)), &other), Difference::Outdated);
+        assert_eq!(compare(&ObjectMeta::default(), &desired), Difference::Outdated);
+    }
+
+    #[test]
+    fn a_field_that_another_client_changed_is_named() {
+        let desired = stamped(
+            json!({"metadata": {"name": "a", "labels": {"team": "x"}}, "spec": {"components": [{"name": "web"}], "policies": [1]}}),
+        );
+        let owned = json!({
+            "f:metadata": {"f:annotations": {"f:kubenova.io/applied-sha256": {}}, "f:labels": {"f:team": {}}},
+            "f:spec": {".": {}, "f:policies": {}},
+        });
+        let drifted = Difference::Drifted { fields: vec!["spec.components".to_owned()] };
+        assert_eq!(compare(&live(&desired, owned), &desired), drifted);
+    }
+
+    #[test]
+    fn list_items_are_found_by_key_value_and_position() {
+        let desired = stamped(json!({
+            "metadata": {"finalizers": ["kubenova.io/tenant"]},
+            "ports": [{"port": 80, "name": "web"}],
+            "rules": [{"verbs": "get"}],
+        }));
+        let owned = |port: &str, rule: &str| {
+            json!({
+                "f:metadata": {"f:annotations": {"f:kubenova.io/applied-sha256": {}}, "f:finalizers": {"v:\"kubenova.io/tenant\"": {}}},
+                "f:ports": {port: {".": {}, "f:port": {}, "f:name": {}}},
+                "f:rules": {rule: {"f:verbs": {}}},
+            })
+        };
+        let all = owned(r#"k:{"port":80,"protocol":"TCP"}"#, "i:0");
+        assert_eq!(compare(&live(&desired, all), &desired), Difference::None);
+        let other = owned(r#"k:{"port":81,"protocol":"TCP"}"#, "i:1");
+        let lost = Difference::Drifted { fields: vec!["ports[0]".to_owned(), "rules[0]".to_owned()] };
+        assert_eq!(compare(&live(&desired, other), &desired), lost);
+    }
+
+    #[test]
+    fn empty_values_are_not_missed() {
+        let desired =
+            stamped(json!({"metadata": {}, "spec": {"podSelector": {}, "none": null, "list": [], "kept": 1}}));
+        let owned = json!({"f:metadata": {"f:annotations": {}}, "f:spec": {"f:kept": {}}});
+        assert_eq!(compare(&live(&desired, owned), &desired), Difference::None);
+    }
+
+    #[test]
+    fn drift_is_repaired_at_once_and_a_fight_is_left_for_growing_pauses() {
+        let desired = stamped(json!({"metadata": {}, "spec": {"a": 1}}));
+        let taken = live(&desired, json!({"f:metadata": {"f:annotations": {}}}));
+        let (mut repairs, mut repaired_at) = (None, Vec::new());
+        for second in 0..3600 {
+            match decide(Some(&taken), &desired, repairs, at(second)) {
+                Action::Repair { repairs: next, fields } => {
+                    assert_eq!(fields, ["spec"]);
+                    repairs = Some(next);
+                    repaired_at.push(second);
+                }
+                Action::LeaveContested { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(repaired_at, [0, 10, 30, 70, 150, 310, 630, 1270, 2550]);
+        assert!(matches!(
+            decide(Some(&taken), &desired, repairs, at(20_000)),
+            Action::Repair { repairs: Repairs { count: 1, .. }, .. }
+        ));
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[a-z]{0,4}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::btree_map("[a-z]{1,3}", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// Whatever is applied: with all its fields ours it is in place, without any of them it has drifted, unless it
+        /// says nothing.
+        #[test]
+        fn what_is_owned_whole_is_in_place_and_what_is_not_owned_has_drifted(spec in json_value()) {
+            let desired = stamped(json!({"metadata": {"name": "a"}, "spec": spec}));
+            prop_assert_eq!(compare(&live(&desired, own_all(&desired)), &desired), Difference::None);
+            let without_spec = json!({"f:metadata": {"f:annotations": {}}});
+            let found = compare(&live(&desired, without_spec), &desired);
+            prop_assert_eq!(found == Difference::None, is_empty(&desired["spec"]));
+        }
+
+        /// One apply, then nothing, whatever the stored values are: they are not looked at.
+        #[test]
+        fn an_apply_settles(spec in json_value()) {
+            let desired = stamped(json!({"metadata": {"name": "a"}, "spec": spec}));
+            prop_assert_eq!(decide(None, &desired, None, at(0)), Action::Apply);
+            let applied = live(&desired, own_all(&desired));
+            for second in 1..10 {
+                prop_assert_eq!(decide(Some(&applied), &desired, None, at(second)), Action::Keep);
+            }
+        }
+
+        /// Stamping is stable: a document built again has the same digest, another one another.
+        #[test]
+        fn the_digest_follows_the_content(spec in json_value(), other in json_value()) {
+            let object = |spec: &Value| stamped(json!({"metadata": {"name": "a"}, "spec": spec}));
+            prop_assert_eq!(object(&spec), object(&spec));
+            prop_assert_eq!(object(&spec) == object(&other), spec.to_string() == other.to_string());
+        }
     }
 }

@@ -1,9 +1,10 @@
-//! Controllers: each makes one kind true.
+//! Controllers: each reconciles one kind.
 //!
-//! [`dispatch`] turns inbox records into objects; the others make the cluster look like those objects, and [`report`]
-//! says how they are. You get a name, not a reason: every pass starts from the beginning.
+//! [`dispatch`] turns inbox records into objects; the others make the cluster match those objects; [`report`] reports
+//! their status. A reconcile gets a key, not a reason: it starts from the beginning each time.
 
 pub mod application;
+pub mod apply;
 pub mod cluster_config;
 pub mod dispatch;
 pub mod orphans;

@@ -1,10 +1,10 @@
-//! What an Application may leave behind (a `garbage-collect` policy can tell KubeVela to): found by its label, removed
-//! as the tenant's deployer.
+//! Orphans: objects that a deleted Application left behind, which a `garbage-collect` policy can tell KubeVela to do.
+//! Found by KubeVela's label, deleted as the tenant's deployer.
 
 use crate::apiserver::{Error, kinds, verbs};
 use kube::{Client, ResourceExt as _};
 
-/// Kinds the deployer may make: group, version, kind.
+/// Kinds the deployer may create: group, version, kind.
 const KINDS: [(&str, &str, &str); 9] = [
     ("apps", "v1", "Deployment"),
     ("apps", "v1", "StatefulSet"),
@@ -17,14 +17,14 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("", "v1", "ConfigMap"),
 ];
 
-/// Label KubeVela puts on what it makes; the value is the Application's name.
+/// Label KubeVela puts on what it creates; the value is the Application's name.
 pub const NAME_LABEL: &str = "app.oam.dev/name";
 
-/// Deletes what carries the label and returns what was still there, `<Kind>/<name>`. A missing right reads as nothing
-/// there: who may not list them could not have made them either.
+/// Deletes what matches the selector and returns what was still there, `<Kind>/<name>`. A kind that the deployer may not
+/// list counts as absent: it could not have created one either.
 ///
 /// # Errors
-/// When a call fails otherwise.
+/// When a call fails for another reason.
 pub async fn delete_orphans(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for (group, version, kind) in KINDS {

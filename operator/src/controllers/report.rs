@@ -1,7 +1,7 @@
-//! Says how our own kinds are: their status onto the status_cache, and the last two conditions of the cluster's configuration
+//! Reports our own kinds: their status into the status cache, and the last two conditions of the cluster's configuration
 //! (`UsageReporting` and `Ready`), which sum up the others.
 
-use super::work;
+use super::work::{self, Next};
 use crate::{
     apiserver::{self, status, verbs, watch},
     context::ClusterContext,
@@ -12,72 +12,77 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Api, ResourceExt as _};
 use kubenova_crds::{
     cluster_config::{NAME, NovaClusterConfig, condition},
-    conditions::{self, ConditionStatus},
+    conditions::ConditionStatus,
     tenant::NovaTenant,
 };
-use kubenova_operator_core::observed;
+use kubenova_operator_core::{conditions::ConditionSet, observed};
 use kubenova_runtime::clock;
 use std::time::Duration;
 use tokio::sync::watch::Receiver;
 
-/// Time between looks when nothing calls for one.
+/// Time between reports when no watch asks for one.
 const INTERVAL: Duration = Duration::from_secs(120);
+
+/// An object that is reported.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Reported {
+    ClusterConfig,
+    /// The id is part of the key: when another tenant takes the name, the first one is reported as gone.
+    Tenant {
+        id: String,
+        name: String,
+    },
+}
 
 /// Runs until the process stops.
 pub async fn run(ctx: ClusterContext, usage: Receiver<UsageHealth>) {
     let client = ctx.apiserver.client();
-    let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "").map(|_| vec!["config".to_owned()]);
+    let configs =
+        watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "").map(|_| vec![Reported::ClusterConfig]);
     let tenants = watch::changes(Api::<NovaTenant>::all(client), "")
-        .map(|tenant| vec![format!("tenant/{}/{}", tenant.spec.tenant_id, tenant.name_any())]);
+        .map(|tenant| vec![Reported::Tenant { id: tenant.spec.tenant_id.clone(), name: tenant.name_any() }]);
     let mut changes = usage.clone();
     let changes = stream::unfold(&mut changes, |usage| async move {
         usage.changed().await.ok()?;
-        Some((vec!["config".to_owned()], usage))
+        Some((vec![Reported::ClusterConfig], usage))
     });
-    let calls = stream::select(stream::select(configs, tenants), changes);
-    work::run(calls, &ctx.shutdown, |name| reconcile(&ctx, &usage, name)).await;
+    let triggers = stream::select(stream::select(configs, tenants), changes);
+    work::run(triggers, &ctx.shutdown, |object| reconcile(&ctx, &usage, object)).await;
 }
 
-async fn reconcile(ctx: &ClusterContext, usage: &Receiver<UsageHealth>, name: String) -> Option<Duration> {
-    let seen = match name.strip_prefix("tenant/").and_then(|rest| rest.split_once('/')) {
-        Some((id, name)) => tenant(ctx, id, name).await,
-        None => config(ctx, usage).await,
+async fn reconcile(ctx: &ClusterContext, usage: &Receiver<UsageHealth>, object: Reported) -> Next {
+    let reported = match &object {
+        Reported::ClusterConfig => report_cluster_config(ctx, usage).await,
+        Reported::Tenant { id, name } => report_tenant(ctx, id, name).await,
     };
-    match seen {
-        Ok(()) => Some(INTERVAL),
+    match reported {
+        Ok(next) => next,
         Err(error) => {
-            tracing::debug!(name, error = %apiserver::error::chain(&error), "could not report on an object; trying again");
-            Some(Duration::from_secs(2))
+            let cause = apiserver::error::chain(&error);
+            tracing::debug!(?object, error = cause, "could not report an object's status; trying again");
+            Next::retry(cause)
         }
     }
 }
 
-async fn tenant(ctx: &ClusterContext, id: &str, name: &str) -> Result<(), apiserver::Error> {
+async fn report_tenant(ctx: &ClusterContext, id: &str, name: &str) -> Result<Next, apiserver::Error> {
     let api: Api<NovaTenant> = Api::all(ctx.apiserver.client());
-    match verbs::get(&api, name).await?.filter(|tenant| tenant.spec.tenant_id == id) {
-        Some(tenant) => ctx.status.put(observed::tenant(&tenant)),
-        None => ctx.status.remove(&observed::tenant_key(id)),
-    }
-    Ok(())
+    let Some(tenant) = verbs::get(&api, name).await?.filter(|tenant| tenant.spec.tenant_id == id) else {
+        ctx.status.remove(&observed::tenant_key(id));
+        return Ok(Next::OnChange);
+    };
+    ctx.status.put(observed::tenant(&tenant));
+    Ok(Next::After(INTERVAL))
 }
 
-async fn config(ctx: &ClusterContext, usage: &Receiver<UsageHealth>) -> Result<(), apiserver::Error> {
+async fn report_cluster_config(ctx: &ClusterContext, usage: &Receiver<UsageHealth>) -> Result<Next, apiserver::Error> {
     let api: Api<NovaClusterConfig> = Api::all(ctx.apiserver.client());
     let usage = usage.borrow().clone();
     let written = status::update(&api, NAME, |config| {
-        let generation = config.metadata.generation;
+        let (generation, now) = (config.metadata.generation, clock::now());
         let status = config.status.get_or_insert_default();
-        let mut changed = set_usage(&mut status.conditions, &usage, generation);
-        let (truth, reason, message) = sum_up(&status.conditions);
-        changed |= conditions::set(
-            &mut status.conditions,
-            condition::READY,
-            truth,
-            &reason,
-            &message,
-            generation,
-            clock::now(),
-        );
+        let mut changed = usage_condition(&usage).merge_into(&mut status.conditions, generation, now).changed;
+        changed |= ready_condition(&status.conditions).merge_into(&mut status.conditions, generation, now).changed;
         if status.observed_generation != generation {
             status.observed_generation = generation;
             changed = true;
@@ -88,74 +93,62 @@ async fn config(ctx: &ClusterContext, usage: &Receiver<UsageHealth>) -> Result<(
     if let Some(status) = written.as_ref().and_then(observed::cluster_config) {
         ctx.status.put(status);
     }
-    Ok(())
+    Ok(Next::After(INTERVAL))
 }
 
-fn set_usage(conditions: &mut Vec<Condition>, usage: &UsageHealth, generation: Option<i64>) -> bool {
-    let truth = match (usage.reporting, usage.reason) {
+fn usage_condition(usage: &UsageHealth) -> ConditionSet {
+    let status = match (usage.reporting, usage.reason) {
         (true, _) => ConditionStatus::True,
         (false, "Starting") => ConditionStatus::Unknown,
         (false, _) => ConditionStatus::False,
     };
-    conditions::set(
-        conditions,
-        condition::USAGE_REPORTING,
-        truth,
-        usage.reason,
-        &usage.message,
-        generation,
-        clock::now(),
-    )
+    let mut set = ConditionSet::new();
+    set.set(condition::USAGE_REPORTING, status, usage.reason, &usage.message);
+    set
 }
 
-/// Ready, and if not, the first condition in order that says why.
-fn sum_up(conditions: &[Condition]) -> (ConditionStatus, String, String) {
+/// `Ready`: what the first condition that is not True says, in the order of the join.
+fn ready_condition(conditions: &[Condition]) -> ConditionSet {
+    let mut set = ConditionSet::new();
     for step in condition::JOIN_ORDER {
         let Some(found) = conditions.iter().find(|condition| condition.type_ == step) else {
-            return (ConditionStatus::Unknown, "NotReached".to_owned(), format!("{step} is not known yet"));
+            set.set_unknown(condition::READY, "NotReached", format!("waiting for condition {step}"));
+            return set;
         };
         if found.status != "True" {
-            let truth = if found.status == "False" { ConditionStatus::False } else { ConditionStatus::Unknown };
-            return (truth, found.reason.clone(), format!("{step}: {}", found.message));
+            let status = if found.status == "False" { ConditionStatus::False } else { ConditionStatus::Unknown };
+            set.set(condition::READY, status, &found.reason, format!("{step}: {}", found.message));
+            return set;
         }
     }
-    (
-        ConditionStatus::True,
-        "Ready".to_owned(),
-        "the cluster has joined, its components run, and usage is measured".to_owned(),
-    )
+    let message = "the cluster has joined, its components are available, and usage is reported";
+    set.set_true(condition::READY, "Ready", message);
+    set
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubenova_operator_core::conditions::ConditionUpdate;
+
+    fn ready(conditions: &[Condition]) -> ConditionUpdate {
+        ready_condition(conditions).get(condition::READY).unwrap().clone()
+    }
 
     #[test]
     fn the_first_condition_that_does_not_hold_is_the_reason() {
         let mut conditions = Vec::new();
+        let mut set = ConditionSet::new();
         for step in condition::JOIN_ORDER {
-            conditions::set(&mut conditions, step, ConditionStatus::True, "Ok", "", None, clock::now());
+            set.set_true(step, "Ok", "");
         }
-        assert_eq!(sum_up(&conditions).0, ConditionStatus::True);
-        conditions::set(
-            &mut conditions,
-            condition::KUBEVELA_READY,
-            ConditionStatus::False,
-            "Broken",
-            "no pods",
-            None,
-            clock::now(),
-        );
-        conditions::set(
-            &mut conditions,
-            condition::CAPSULE_READY,
-            ConditionStatus::Unknown,
-            "Installing",
-            "",
-            None,
-            clock::now(),
-        );
-        assert_eq!(sum_up(&conditions).1, "Installing");
-        assert_eq!(sum_up(&[]).0, ConditionStatus::Unknown);
+        let _all = set.merge_into(&mut conditions, None, clock::now());
+        assert_eq!(ready(&conditions).status, ConditionStatus::True);
+        let mut set = ConditionSet::new();
+        set.set_false(condition::KUBEVELA_READY, "Broken", "no pods");
+        set.set_unknown(condition::CAPSULE_READY, "Installing", "");
+        let _two = set.merge_into(&mut conditions, None, clock::now());
+        assert_eq!(ready(&conditions).reason, "Installing");
+        assert_eq!(ready(&[]).status, ConditionStatus::Unknown);
     }
 }

@@ -1,8 +1,13 @@
-//! A queue of names to look at: each at most once at a time, again when something changed meanwhile, again after the
-//! time its last pass asked for. You get the name, not the reason.
+//! The work queue of a controller: keys of objects to reconcile, the longest due first.
+//!
+//! A key is reconciled by one task at a time, once more when it changed meanwhile, and again after the time its last
+//! reconcile asked for. A reconcile gets the key, not the reason.
+//!
+//! `kube::runtime::scheduler` was tried for this and does not fit: under load it hands out its held messages in hash
+//! order and its expired ones last in, first out, so a key can wait for ever. This queue is ordered by time.
 
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
-use kubenova_runtime::shutdown::Shutdown;
+use kubenova_runtime::{random, shutdown::Shutdown};
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
@@ -11,52 +16,163 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Passes that run at once: a slow object must not hold up the others, and the API server must not be flooded.
+/// Reconciles that run at once: a slow object must not hold up the others, and the API server must not be flooded.
 const CONCURRENCY: usize = 16;
+/// First pause before something is tried again. Most waits (a webhook's answer, a namespace) end within it.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+/// Longest pause. A change that no watch shows is then noticed within a minute, and a thousand stuck objects cost the
+/// API server 17 reconciles a second at most.
+const RETRY_MAX: Duration = Duration::from_secs(60);
 
-/// Runs passes until a stop is asked for. A pass says after which time its object should be looked at again.
-pub async fn run<S, P, F>(calls: S, shutdown: &Shutdown, reconcile: P)
+/// What a reconcile asks for next. A watch event always makes it sooner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// All is as desired: look again after this time for drift that no watch shows.
+    After(Duration),
+    /// Not as desired yet, or a call failed: try again, with pauses that double while this stays the same.
+    Retry { waiting_for: String },
+    /// Nothing can come of another attempt before the object changes, or it is gone.
+    OnChange,
+}
+
+impl Next {
+    pub fn retry(waiting_for: impl Into<String>) -> Self {
+        Self::Retry { waiting_for: waiting_for.into() }
+    }
+}
+
+/// Reconciles keys until the process stops.
+pub async fn run<K, S, P, F>(triggers: S, shutdown: &Shutdown, reconcile: P)
 where
-    S: Stream<Item = Vec<String>>,
-    P: Fn(String) -> F,
-    F: Future<Output = Option<Duration>>,
+    K: Ord + Clone,
+    S: Stream<Item = Vec<K>>,
+    P: Fn(K) -> F,
+    F: Future<Output = Next>,
 {
-    let mut calls = pin!(calls.fuse());
-    let mut due: BTreeMap<String, Instant> = BTreeMap::new();
-    let mut busy: BTreeSet<String> = BTreeSet::new();
-    let mut passes = FuturesUnordered::new();
+    let mut triggers = pin!(triggers.fuse());
+    let mut queue = Queue::<K>::new();
+    let mut running = FuturesUnordered::new();
     loop {
-        let now = Instant::now();
-        while busy.len() < CONCURRENCY {
-            let ready =
-                due.iter().find(|(name, at)| **at <= now && !busy.contains(*name)).map(|(name, _)| name.clone());
-            let Some(name) = ready else { break };
-            due.remove(&name);
-            busy.insert(name.clone());
-            let running = reconcile(name.clone());
-            passes.push(async move { (name, running.await) });
+        while running.len() < CONCURRENCY
+            && let Some(key) = queue.start_due(Instant::now())
+        {
+            let reconciled = reconcile(key.clone());
+            running.push(async move { (key, reconciled.await) });
         }
-        let next = due.iter().filter(|(name, _)| !busy.contains(*name)).map(|(_, at)| *at).min();
-        let full = busy.len() >= CONCURRENCY;
+        let next_due = if running.len() < CONCURRENCY { queue.next_due() } else { None };
         tokio::select! {
             () = shutdown.requested() => return,
-            Some(names) = calls.next() => for name in names {
-                due.insert(name, Instant::now());
+            Some(keys) = triggers.next() => for key in keys {
+                queue.trigger(key, Instant::now());
             },
-            Some((name, after)) = passes.next(), if !passes.is_empty() => {
-                busy.remove(&name);
-                if let Some(after) = after {
-                    due.entry(name).or_insert_with(|| Instant::now() + after);
-                }
+            Some((key, next)) = running.next(), if !running.is_empty() => {
+                queue.finish(key, next, Instant::now(), jitter());
             }
-            () = sleep_until(next), if next.is_some() && !full => {}
+            () = tokio::time::sleep_until(next_due.unwrap_or_else(Instant::now)), if next_due.is_some() => {}
         }
     }
 }
 
-async fn sleep_until(at: Option<Instant>) {
-    if let Some(at) = at {
-        tokio::time::sleep_until(at).await;
+/// A random share below 1.
+fn jitter() -> f64 {
+    f64::from(u16::from_le_bytes(random::bytes())) / f64::from(u32::from(u16::MAX) + 1)
+}
+
+/// What is due when, what runs, and how often what waits was tried. No clock, no tasks.
+struct Queue<K> {
+    /// In the order in which keys are started: by time, then by arrival. Holds no key that runs.
+    due: BTreeSet<(Instant, u64, K)>,
+    /// Where each key stands in `due`.
+    scheduled: BTreeMap<K, (Instant, u64)>,
+    running: BTreeSet<K>,
+    /// Keys that run and changed meanwhile.
+    again: BTreeSet<K>,
+    retries: BTreeMap<K, Retries>,
+    arrivals: u64,
+}
+
+struct Retries {
+    waiting_for: String,
+    count: u32,
+}
+
+impl<K: Ord + Clone> Queue<K> {
+    const fn new() -> Self {
+        Self {
+            due: BTreeSet::new(),
+            scheduled: BTreeMap::new(),
+            running: BTreeSet::new(),
+            again: BTreeSet::new(),
+            retries: BTreeMap::new(),
+            arrivals: 0,
+        }
+    }
+
+    /// Something about the key changed.
+    fn trigger(&mut self, key: K, now: Instant) {
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else {
+            self.schedule(key, now);
+        }
+    }
+
+    /// The earlier time wins; a key that is due already keeps its place.
+    fn schedule(&mut self, key: K, at: Instant) {
+        if let Some((present, arrival)) = self.scheduled.get(&key).copied() {
+            if present <= at {
+                return;
+            }
+            self.due.remove(&(present, arrival, key.clone()));
+        }
+        self.arrivals += 1;
+        self.scheduled.insert(key.clone(), (at, self.arrivals));
+        self.due.insert((at, self.arrivals, key));
+    }
+
+    /// Takes the key that has been due for the longest time.
+    fn start_due(&mut self, now: Instant) -> Option<K> {
+        if self.next_due()? > now {
+            return None;
+        }
+        let (_, _, key) = self.due.pop_first()?;
+        self.scheduled.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, ..)| *at)
+    }
+
+    fn finish(&mut self, key: K, next: Next, now: Instant, jitter: f64) {
+        self.running.remove(&key);
+        let pause = match next {
+            Next::After(pause) => {
+                self.retries.remove(&key);
+                Some(pause)
+            }
+            Next::Retry { waiting_for } => Some(self.retry(&key, waiting_for)),
+            Next::OnChange => {
+                self.retries.remove(&key);
+                None
+            }
+        };
+        if self.again.remove(&key) {
+            self.schedule(key, now);
+        } else if let Some(pause) = pause {
+            // Up to a quarter sooner, so that objects that failed together do not come back together.
+            self.schedule(key, now + pause.mul_f64(1.0 - jitter / 4.0));
+        }
+    }
+
+    fn retry(&mut self, key: &K, waiting_for: String) -> Duration {
+        let count = match self.retries.get(key) {
+            Some(retries) if retries.waiting_for == waiting_for => retries.count.saturating_add(1),
+            _ => 0,
+        };
+        self.retries.insert(key.clone(), Retries { waiting_for, count });
+        RETRY_MIN.saturating_mul(2_u32.saturating_pow(count)).min(RETRY_MAX)
     }
 }
 
@@ -65,24 +181,95 @@ mod tests {
     use super::*;
     use std::sync::Mutex;
 
+    fn start_all(queue: &mut Queue<u32>, now: Instant) -> Vec<u32> {
+        std::iter::from_fn(|| queue.start_due(now)).collect()
+    }
+
+    #[test]
+    fn keys_start_in_the_order_in_which_they_became_due() {
+        let (mut queue, now) = (Queue::new(), Instant::now());
+        for key in [9, 3, 5] {
+            queue.trigger(key, now);
+        }
+        queue.trigger(9, now + Duration::from_secs(1));
+        assert_eq!(start_all(&mut queue, now), [9, 3, 5]);
+    }
+
+    /// More keys are always due than can run, and each is due again as soon as it ran.
+    #[test]
+    fn the_last_key_is_not_starved_by_keys_that_are_always_due() {
+        let (mut queue, start) = (Queue::new(), Instant::now());
+        for key in 0..1000 {
+            queue.trigger(key, start);
+        }
+        let mut runs = BTreeMap::new();
+        for round in 0..200_u64 {
+            let now = start + Duration::from_millis(round);
+            let batch: Vec<u32> = (0..CONCURRENCY).filter_map(|_| queue.start_due(now)).collect();
+            for key in batch {
+                *runs.entry(key).or_insert(0) += 1;
+                queue.finish(key, Next::After(Duration::ZERO), now, 0.0);
+            }
+        }
+        assert_eq!(runs.len(), 1000, "every key ran");
+        assert!(runs.values().all(|count| (3..=4).contains(count)), "all equally often: {runs:?}");
+    }
+
+    #[test]
+    fn pauses_double_while_the_reason_stays_the_same_and_start_over_with_another() {
+        let (mut queue, now) = (Queue::new(), Instant::now());
+        let mut pause = |reason: &str| {
+            queue.trigger(1, now);
+            assert_eq!(queue.start_due(now), Some(1));
+            queue.finish(1, Next::retry(reason), now, 0.0);
+            queue.next_due().unwrap() - now
+        };
+        let pauses: Vec<u64> = (0..8).map(|_| pause("Capsule").as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause("namespaces").as_secs(), 1);
+    }
+
+    #[test]
+    fn what_can_only_change_by_a_change_is_not_looked_at_again() {
+        let (mut queue, now) = (Queue::new(), Instant::now());
+        queue.trigger(1, now);
+        assert_eq!(start_all(&mut queue, now), [1]);
+        queue.finish(1, Next::OnChange, now, 0.0);
+        assert_eq!(queue.next_due(), None);
+        queue.trigger(1, now);
+        assert_eq!(queue.next_due(), Some(now));
+    }
+
+    #[test]
+    fn a_change_while_running_makes_one_more_run_at_once_and_never_two_together() {
+        let (mut queue, now) = (Queue::new(), Instant::now());
+        queue.trigger(1, now);
+        assert_eq!(start_all(&mut queue, now), [1]);
+        queue.trigger(1, now);
+        queue.trigger(1, now);
+        assert_eq!(start_all(&mut queue, now), [0_u32; 0]);
+        queue.finish(1, Next::After(Duration::from_secs(300)), now, 0.5);
+        assert_eq!(start_all(&mut queue, now), [1]);
+        queue.finish(1, Next::After(Duration::from_secs(300)), now, 0.5);
+        assert_eq!(queue.next_due(), Some(now + Duration::from_secs(300).mul_f64(0.875)));
+    }
+
     #[tokio::test]
-    async fn a_name_called_twice_while_busy_runs_once_more_and_never_twice_at_once() {
+    async fn every_trigger_is_reconciled_until_a_stop_is_requested() {
         let shutdown = Shutdown::new();
         let log = Mutex::new(Vec::new());
-        let calls =
-            futures::stream::iter([vec!["a".to_owned()], vec!["a".to_owned()], vec!["a".to_owned(), "b".to_owned()]]);
-        let work = run(calls, &shutdown, |name| {
-            let log = &log;
-            async move {
-                log.lock().unwrap().push(format!("+{name}"));
-                tokio::time::sleep(Duration::from_millis(30)).await;
-                log.lock().unwrap().push(format!("-{name}"));
-                None
+        let triggers = futures::stream::iter([vec!["a"], vec!["b", "c"]]).chain(futures::stream::pending());
+        run(triggers, &shutdown, |key| {
+            let mut log = log.lock().unwrap();
+            log.push(key);
+            if log.len() == 3 {
+                shutdown.request();
             }
-        });
-        let _stopped = tokio::time::timeout(Duration::from_millis(400), work).await;
-        let log = log.into_inner().unwrap();
-        let of_a: Vec<&String> = log.iter().filter(|line| line.ends_with('a')).collect();
-        assert_eq!(of_a, ["+a", "-a", "+a", "-a"]);
+            std::future::ready(Next::OnChange)
+        })
+        .await;
+        let mut log = log.into_inner().unwrap();
+        log.sort_unstable();
+        assert_eq!(log, ["a", "b", "c"]);
     }
 }

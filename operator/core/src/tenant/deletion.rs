@@ -1,5 +1,5 @@
-//! Taking a tenant down, in the order of the design: uncordon, Applications, what they left, LoadBalancers and claims,
-//! the Tenant, its TenantOwners. The first thing that is still there decides what is done next and what people read.
+//! Deleting a tenant, in the order of the design: uncordon, Applications, their orphans, LoadBalancers and claims, the
+//! Tenant, its TenantOwners. The first thing that is still there decides what is done next and what the condition says.
 
 /// What is still there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub struct Remains {
     pub terminating: bool,
     /// It refuses deletion.
     pub prevent_deletion: bool,
-    /// Its Ready condition's words, when it is not ready.
+    /// The message of its Ready condition when it is not ready.
     pub message: String,
     /// Applications.
     pub applications: Vec<String>,
@@ -33,23 +33,23 @@ pub struct Remains {
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// Let things be deleted again.
+    /// Nothing in a cordoned Tenant can be deleted.
     Uncordon,
     /// As the deployer.
     DeleteApplications,
-    /// KubeVela still works on it.
+    /// KubeVela deletes what Applications created.
     AwaitTrackers,
     /// As the deployer.
-    DeleteLeftovers,
-    /// As the deployer; money runs until they are gone.
+    DeleteOrphans,
+    /// As the deployer. They cost money until they are gone.
     DeleteOutside,
-    /// Then the Tenant may go.
+    /// Lift the Tenant's protection against deletion.
     AllowDeletion,
-    /// Capsule takes the namespaces with it.
+    /// Capsule deletes the namespaces with it.
     DeleteTenant,
-    /// Capsule still works on it.
+    /// Capsule deletes the namespaces.
     AwaitTenant,
-    /// Last, they outlive the Tenant.
+    /// Last, since they outlive the Tenant.
     DeleteOwners,
     /// Nothing is left.
     Done,
@@ -75,7 +75,7 @@ const fn next_inside(remains: &Remains) -> Step {
     } else if !remains.trackers.is_empty() {
         Step::AwaitTrackers
     } else if !remains.orphans.is_empty() {
-        Step::DeleteLeftovers
+        Step::DeleteOrphans
     } else if !remains.balancers.is_empty() || !remains.claims.is_empty() {
         Step::DeleteOutside
     } else if remains.prevent_deletion {
@@ -95,15 +95,15 @@ pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
         format!("{what}: {}{more}", shown.join(", "))
     };
     match step {
-        Step::Uncordon => ("Uncordoning", "the tenant was cordoned; nothing in it could be deleted".to_owned()),
-        Step::DeleteApplications => {
-            ("ApplicationsRemain", list("waiting for applications to go", &remains.applications))
+        Step::Uncordon => {
+            ("Uncordoning", "uncordoning the Capsule Tenant, since nothing in a cordoned one can be deleted".to_owned())
         }
+        Step::DeleteApplications => ("ApplicationsRemain", list("deleting applications", &remains.applications)),
         Step::AwaitTrackers => {
-            ("TrackersRemain", list("KubeVela still removes what applications made", &remains.trackers))
+            ("TrackersRemain", list("waiting for KubeVela to delete what applications created", &remains.trackers))
         }
-        Step::DeleteLeftovers => {
-            ("LeftoversRemain", list("waiting for what applications left behind", &remains.orphans))
+        Step::DeleteOrphans => {
+            ("OrphansRemain", list("deleting objects that applications left behind", &remains.orphans))
         }
         Step::DeleteOutside => {
             let both: Vec<String> = remains
@@ -112,16 +112,16 @@ pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
                 .map(|name| format!("Service/{name}"))
                 .chain(remains.claims.iter().map(|name| format!("PersistentVolumeClaim/{name}")))
                 .collect();
-            ("OutsideResourcesRemain", list("waiting for load balancers and volumes", &both))
+            ("OutsideResourcesRemain", list("deleting load balancers and volumes", &both))
         }
-        Step::AllowDeletion | Step::DeleteTenant => {
-            ("RemovingTenant", "the Capsule Tenant is being removed".to_owned())
-        }
+        Step::AllowDeletion | Step::DeleteTenant => ("RemovingTenant", "deleting the Capsule Tenant".to_owned()),
         Step::AwaitTenant if remains.message.is_empty() => {
-            ("NamespacesRemain", list("Capsule removes the namespaces", &remains.namespaces))
+            ("NamespacesRemain", list("waiting for Capsule to delete the namespaces", &remains.namespaces))
         }
-        Step::AwaitTenant => ("NamespacesRemain", format!("Capsule removes the namespaces: {}", remains.message)),
-        Step::DeleteOwners => ("OwnersRemain", list("waiting for TenantOwners to go", &remains.owners)),
+        Step::AwaitTenant => {
+            ("NamespacesRemain", format!("waiting for Capsule to delete the namespaces: {}", remains.message))
+        }
+        Step::DeleteOwners => ("OwnersRemain", list("deleting TenantOwners", &remains.owners)),
         Step::Done => ("Gone", "nothing of the tenant is left".to_owned()),
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_order_is_that_of_the_design() {
+    fn a_tenant_is_deleted_in_the_order_of_the_design() {
         let one = || vec!["x".to_owned()];
         let mut remains = Remains {
             tenant: true,
@@ -155,7 +155,7 @@ mod tests {
                 Step::Uncordon => remains.cordoned = false,
                 Step::DeleteApplications => remains.applications.clear(),
                 Step::AwaitTrackers => remains.trackers.clear(),
-                Step::DeleteLeftovers => remains.orphans.clear(),
+                Step::DeleteOrphans => remains.orphans.clear(),
                 Step::DeleteOutside => {
                     remains.balancers.clear();
                     remains.claims.clear();
@@ -176,7 +176,7 @@ mod tests {
                 Step::Uncordon,
                 Step::DeleteApplications,
                 Step::AwaitTrackers,
-                Step::DeleteLeftovers,
+                Step::DeleteOrphans,
                 Step::DeleteOutside,
                 Step::AllowDeletion,
                 Step::DeleteTenant,

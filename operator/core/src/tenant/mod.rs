@@ -1,117 +1,99 @@
-//! Tenants: what a NovaTenant becomes in the cluster, and how far it got. No client here.
+//! Tenants: which objects a NovaTenant stands for, how far they are, and in which order they are deleted. No client.
 
 pub mod build;
+pub mod capsule;
 pub mod deletion;
+pub mod limits;
+pub mod report;
 
 use kube::ResourceExt as _;
 use kubenova_crds::tenant::NovaTenant;
-use serde_json::Value;
 
-/// Finalizer of NovaTenants: walls are taken down in order, never by chance.
+/// Finalizer of NovaTenants: a tenant's objects are deleted in a fixed order.
 pub const FINALIZER: &str = "kubenova.io/tenant";
 
 /// Longest tenant name: `<name>-owner` and `<name>-apps` are namespaces, whose names end at 63.
 pub const NAME_MAX: usize = 57;
 
-/// A NovaTenant that can be built from.
+/// A NovaTenant that objects can be built from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Wanted {
-    /// Its name.
+pub struct DesiredTenant {
     pub name: String,
     /// The Manager's id.
     pub tenant_id: String,
-    /// The spec.
     pub spec: kubenova_crds::tenant::TenantSpec,
 }
 
-/// Why nothing can be built.
+/// Why nothing can be built until the NovaTenant changes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    /// The name makes no namespaces.
-    #[error("tenant name \"{0}\" is longer than {NAME_MAX} characters; its namespaces could not be named after it")]
+pub enum InvalidTenant {
+    #[error(
+        "tenant name \"{0}\" is longer than {NAME_MAX} characters, so namespaces cannot be named after it; delete this \
+         tenant and create it with a shorter name"
+    )]
     Name(String),
-    /// No id.
-    #[error("spec.tenantId is empty; tenants are created through the Manager")]
+    #[error("spec.tenantId is empty; delete this object and create the tenant through the Manager")]
     NoId,
 }
 
-/// Validates.
+/// Validates a NovaTenant.
 ///
 /// # Errors
-/// When nothing can be built: wait for a change.
-pub fn validate(tenant: &NovaTenant) -> Result<Wanted, Invalid> {
+/// When nothing can be built from it: wait for a change.
+pub fn validate(tenant: &NovaTenant) -> Result<DesiredTenant, InvalidTenant> {
     let name = tenant.name_any();
     if name.len() > NAME_MAX {
-        return Err(Invalid::Name(name));
+        return Err(InvalidTenant::Name(name));
     }
     if tenant.spec.tenant_id.is_empty() {
-        return Err(Invalid::NoId);
+        return Err(InvalidTenant::NoId);
     }
-    Ok(Wanted { name, tenant_id: tenant.spec.tenant_id.clone(), spec: tenant.spec.clone() })
+    Ok(DesiredTenant { name, tenant_id: tenant.spec.tenant_id.clone(), spec: tenant.spec.clone() })
 }
 
-/// What Capsule says about the Tenant.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Capsule {
-    /// Ready at the present generation.
-    pub ready: bool,
-    /// Its words when it is not.
-    pub message: String,
-    /// Active, Cordoned or Terminating.
-    pub state: String,
-    /// Namespaces it lists, with their UIDs.
-    pub spaces: Vec<(String, String)>,
-}
-
-/// Reads a Capsule Tenant.
+/// Namespace of identities; no pod runs there.
 #[must_use]
-pub fn capsule(live: &Value) -> Capsule {
-    let status = &live["status"];
-    let ready = status["conditions"].as_array().into_iter().flatten().find(|condition| condition["type"] == "Ready");
-    let observed = status["observedGeneration"].as_i64();
-    // Not every release of Capsule writes observedGeneration; where it does it must be the present one.
-    let current = observed.is_none() || observed == live["metadata"]["generation"].as_i64();
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    Capsule {
-        ready: current && ready.is_some_and(|condition| condition["status"] == "True"),
-        // Only what is not well has something to say: a Tenant that is going still reads "reconciled".
-        message: ready
-            .filter(|condition| condition["status"] != "True")
-            .map(|condition| text(&condition["message"]))
-            .unwrap_or_default(),
-        state: text(&status["state"]),
-        spaces: status["spaces"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|space| (text(&space["name"]), text(&space["uid"])))
-            .collect(),
-    }
+pub fn owner_namespace(tenant: &str) -> String {
+    format!("{tenant}-owner")
+}
+
+/// Namespace of applications.
+#[must_use]
+pub fn apps_namespace(tenant: &str) -> String {
+    format!("{tenant}-apps")
+}
+
+/// The ServiceAccounts that kubeconfigs are made for: name and namespace.
+#[must_use]
+pub fn service_accounts(tenant: &str) -> [(&'static str, String); 2] {
+    [("owner", owner_namespace(tenant)), ("readonly", apps_namespace(tenant))]
+}
+
+/// Names of the tenant's TenantOwners, in the order of [`service_accounts`].
+#[must_use]
+pub fn tenant_owner_names(tenant: &str) -> [String; 2] {
+    [format!("{tenant}-owner"), format!("{tenant}-readonly")]
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use kubenova_crds::tenant::TenantSpec;
-    use serde_json::json;
+
+    pub(crate) fn tenant() -> DesiredTenant {
+        DesiredTenant {
+            name: "acme".into(),
+            tenant_id: "id-1".into(),
+            spec: TenantSpec { tenant_id: "id-1".into(), ..TenantSpec::default() },
+        }
+    }
 
     #[test]
     fn a_tenant_needs_an_id_and_a_name_that_fits() {
         let tenant =
             |name: &str, id: &str| NovaTenant::new(name, TenantSpec { tenant_id: id.into(), ..TenantSpec::default() });
         assert!(validate(&tenant("acme", "id")).is_ok());
-        assert_eq!(validate(&tenant("acme", "")), Err(Invalid::NoId));
-        assert!(matches!(validate(&tenant(&"a".repeat(58), "id")), Err(Invalid::Name(_))));
-    }
-
-    #[test]
-    fn capsule_is_ready_only_at_the_present_generation() {
-        let live = |observed: i64| {
-            json!({"metadata":{"generation":2},"status":{"observedGeneration":observed,"state":"Active",
-            "conditions":[{"type":"Ready","status":"True"}],"spaces":[{"name":"acme-apps","uid":"u"}]}})
-        };
-        assert!(capsule(&live(2)).ready);
-        assert!(!capsule(&live(1)).ready);
-        assert_eq!(capsule(&live(2)).spaces, [("acme-apps".to_owned(), "u".to_owned())]);
+        assert_eq!(validate(&tenant("acme", "")), Err(InvalidTenant::NoId));
+        assert!(matches!(validate(&tenant(&"a".repeat(58), "id")), Err(InvalidTenant::Name(_))));
     }
 }

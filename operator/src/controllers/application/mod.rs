@@ -1,8 +1,11 @@
-//! Applications: their status back onto the status_cache. KubeVela makes them true; nothing is written here.
+//! Applications: their status into the status cache. KubeVela reconciles them; nothing is written here.
 
 pub mod observe;
 
-use super::{orphans::NAME_LABEL, work};
+use super::{
+    orphans::NAME_LABEL,
+    work::{self, Next},
+};
 use crate::{
     apiserver::{self, kinds, verbs, watch},
     context::ClusterContext,
@@ -18,49 +21,78 @@ use std::{
     time::Duration,
 };
 
-/// Time between looks when nothing calls for one.
+/// Time between reports when no watch asks for one.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct ApplicationKey {
+    namespace: String,
+    name: String,
+}
+
+/// Tenant ids of applications: one that is deleted can no longer be asked for its label.
+#[derive(Debug, Default)]
+struct TenantIds(Mutex<BTreeMap<ApplicationKey, String>>);
+
+impl TenantIds {
+    fn remember(&self, key: ApplicationKey, tenant_id: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, tenant_id);
+    }
+
+    fn get(&self, key: &ApplicationKey) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn forget(&self, key: &ApplicationKey) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+    }
+}
 
 /// Runs until the process stops.
 pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
-    // Tenant ids by `<namespace>/<name>`: an object that is gone no longer tells.
-    let known: Mutex<BTreeMap<String, String>> = Mutex::default();
+    let tenant_ids = TenantIds::default();
     let applications = watch::changes(kinds::applications(&client), labels::TENANT_ID).map(|application| {
-        let name = format!("{}/{}", application.namespace().unwrap_or_default(), application.name_any());
-        let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
-        known.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), tenant_id);
-        vec![name]
+        let key =
+            ApplicationKey { namespace: application.namespace().unwrap_or_default(), name: application.name_any() };
+        tenant_ids.remember(key.clone(), application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default());
+        vec![key]
     });
     let deployments = watch::changes(Api::<Deployment>::all(client.clone()), NAME_LABEL).map(|deployment| {
-        let application = deployment.labels().get(NAME_LABEL).cloned().unwrap_or_default();
-        vec![format!("{}/{application}", deployment.namespace().unwrap_or_default())]
+        let name = deployment.labels().get(NAME_LABEL).cloned().unwrap_or_default();
+        vec![ApplicationKey { namespace: deployment.namespace().unwrap_or_default(), name }]
     });
-    let calls = stream::select(applications, deployments);
-    work::run(calls, &ctx.shutdown, |name| {
-        let tenant_id = known.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-        let ctx = &ctx;
-        async move { reconcile(ctx, &name, tenant_id?).await }
-    })
-    .await;
+    let triggers = stream::select(applications, deployments);
+    work::run(triggers, &ctx.shutdown, |key| reconcile(&ctx, &tenant_ids, key)).await;
 }
 
-async fn reconcile(ctx: &ClusterContext, path: &str, tenant_id: String) -> Option<Duration> {
-    let (namespace, name) = path.split_once('/')?;
-    match look(ctx, namespace, name, &tenant_id).await {
-        Ok(true) => Some(INTERVAL),
-        Ok(false) => None,
+async fn reconcile(ctx: &ClusterContext, tenant_ids: &TenantIds, key: ApplicationKey) -> Next {
+    // A Deployment with KubeVela's label that no application of ours made.
+    let Some(tenant_id) = tenant_ids.get(&key) else { return Next::OnChange };
+    match report(ctx, &key, &tenant_id).await {
+        Ok(true) => Next::After(INTERVAL),
+        Ok(false) => {
+            tenant_ids.forget(&key);
+            Next::OnChange
+        }
         Err(error) => {
-            tracing::debug!(application = path, error = %apiserver::error::chain(&error), "could not look at an application; trying again");
-            Some(Duration::from_secs(2))
+            let cause = apiserver::error::chain(&error);
+            tracing::debug!(
+                application = format!("{}/{}", key.namespace, key.name),
+                error = cause,
+                "could not report an application's status; trying again"
+            );
+            Next::retry(cause)
         }
     }
 }
 
-async fn look(ctx: &ClusterContext, namespace: &str, name: &str, tenant_id: &str) -> Result<bool, apiserver::Error> {
-    let api = kinds::namespaced(&ctx.apiserver.client(), "core.oam.dev", "v1beta1", "Application", namespace);
-    let Some(live) = verbs::get(&api, name).await? else {
-        let key = ObjectKey::Application { tenant_id: tenant_id.to_owned(), name: name.to_owned() };
+/// False when it is gone.
+async fn report(ctx: &ClusterContext, key: &ApplicationKey, tenant_id: &str) -> Result<bool, apiserver::Error> {
+    let client = ctx.apiserver.client();
+    let api = kinds::namespaced(&client, "core.oam.dev", "v1beta1", "Application", &key.namespace);
+    let Some(live) = verbs::get(&api, &key.name).await? else {
+        let key = ObjectKey::Application { tenant_id: tenant_id.to_owned(), name: key.name.clone() };
         ctx.status.remove(&key.to_string());
         return Ok(false);
     };

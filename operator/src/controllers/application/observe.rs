@@ -1,4 +1,4 @@
-//! Looks at an Application and at what KubeVela does not tell about it.
+//! Reads an Application, and what KubeVela does not report about it.
 
 use crate::{
     apiserver::{self, kinds, verbs},
@@ -8,22 +8,22 @@ use crate::{
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt as _, core::DynamicObject};
 use kubenova_crds::labels;
-use kubenova_operator_core::application::{self, Findings};
+use kubenova_operator_core::application::status::{self, Findings};
 use kubenova_schema::v1::ObjectStatus;
 
-/// Status of one.
+/// Status of one application.
 ///
 /// # Errors
-/// When a call fails.
+/// When its Deployments cannot be read.
 pub async fn one(ctx: &ClusterContext, live: &DynamicObject) -> Result<Option<ObjectStatus>, apiserver::Error> {
     let findings = findings(ctx, live).await?;
-    Ok(application::status(&kinds::to_value(live)?, &findings))
+    Ok(status::status(&kinds::to_value(live)?, &findings))
 }
 
-/// Status of every tenant's.
+/// Status of every application of every tenant.
 ///
 /// # Errors
-/// When a call fails.
+/// When they or their Deployments cannot be listed.
 pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::Error> {
     let mut statuses = Vec::new();
     for live in kinds::list_if_served(&kinds::applications(&ctx.apiserver.client()), labels::TENANT_ID).await? {
@@ -35,7 +35,7 @@ pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::E
 /// Why its Deployments have no pods, when they have none.
 ///
 /// # Errors
-/// When a call fails.
+/// When they cannot be listed.
 pub async fn findings(ctx: &ClusterContext, live: &DynamicObject) -> Result<Findings, apiserver::Error> {
     let running = live.data.pointer("/status/status").is_some_and(|status| status == "running");
     if running {

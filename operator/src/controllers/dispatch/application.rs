@@ -1,21 +1,22 @@
 //! `apply-application` and `delete-application`: every write impersonates the tenant's deployer, since KubeVela runs an
 //! application with the rights of its last writer.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, Trouble, tenant};
+use super::{CONFLICTS_MAX, DispatchError, Dispatcher, Task, tenant};
 use crate::{
     apiserver::{self, kinds, verbs},
     controllers::{
         application::observe,
+        apply::Decision,
         orphans::{self, NAME_LABEL},
     },
 };
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use kubenova_crds::tenant::NovaTenant;
 use kubenova_operator_core::{
-    application::{self, Origin},
-    drift, observed,
+    application::{self, Origin, status},
+    drift,
     outcome::{CommandProgress, State},
-    tenant::build,
+    tenant::apps_namespace,
 };
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
@@ -29,9 +30,13 @@ fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
 }
 
 impl Dispatcher<'_> {
-    pub(super) async fn apply_application(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
+    pub(super) async fn apply_application(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
-            return Ok(CommandProgress::new(State::Failed, "BadDocument", "the order is not about an application"));
+            return Ok(CommandProgress::new(
+                State::Failed,
+                "BadDocument",
+                "the command's key does not name an application",
+            ));
         };
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let tenant = tenant::by_id(&tenants, tenant_id).await?;
@@ -39,43 +44,64 @@ impl Dispatcher<'_> {
             return Ok(CommandProgress::new(
                 State::Running,
                 "WaitingForTenant",
-                "its tenant is not ready on this cluster yet",
+                "waiting until the tenant is ready on this cluster",
             ));
         };
         let origin =
             Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
-        let wanted = match application::build(&task.command.document, origin) {
-            Ok(wanted) => wanted,
+        let mut desired = match application::build(&task.command.document, origin) {
+            Ok(desired) => desired,
             Err(message) => return Ok(CommandProgress::new(State::Failed, "BadDocument", message)),
         };
-        let namespace = build::apps_namespace(&tenant);
+        drift::stamp(&mut desired);
+        let namespace = apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let as_deployer = applications(&self.deployers.of(&tenant)?, &namespace);
+        self.apply_object(task, name, &own, &as_deployer, &desired).await
+    }
+
+    /// Applies the desired Application, as the deployer, unless the live one is it already.
+    async fn apply_object(
+        &self,
+        task: &Task<'_>,
+        name: &str,
+        own: &Api<DynamicObject>,
+        as_deployer: &Api<DynamicObject>,
+        desired: &Value,
+    ) -> Result<CommandProgress, DispatchError> {
         for _ in 0..CONFLICTS_MAX {
-            let present = kinds::get_if_served(&own, name).await?;
+            let present = kinds::get_if_served(own, name).await?;
+            let mut repair = None;
             if let Some(present) = &present {
                 if present.metadata.deletion_timestamp.is_some() {
                     return Ok(CommandProgress::new(
                         State::Running,
                         "StillDeleting",
-                        "an application of this name is still being removed",
+                        "waiting until an earlier application of this name is deleted",
                     ));
                 }
-                if observed::command_of(present) == task.command.id
-                    && drift::is_superset(&kinds::to_value(present)?, &wanted)
-                {
-                    return self.progress(present).await;
+                match self.drift.decide(Some(&present.metadata), desired) {
+                    Decision::Keep => return self.application_progress(present).await,
+                    Decision::LeaveFor(pause) => {
+                        // Set once a task; a later round of this loop can only say the same.
+                        let _set = task.look_again.set(pause);
+                        return self.application_progress(present).await;
+                    }
+                    Decision::Apply => {}
+                    Decision::Repair(found) => repair = Some(found),
                 }
             }
-            let object = at_present(&wanted, present.as_ref())?;
-            match verbs::apply(&as_deployer, &object).await {
+            match verbs::apply(as_deployer, &at_present(desired, present.as_ref())?).await {
                 Ok(written) => {
                     failpoint::passing("dispatch.applied");
-                    if present.is_none() && !self.still_ordered(task).await? {
-                        verbs::delete_exact(&as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
+                    if let Some(repair) = repair {
+                        self.drift.remember(repair);
+                    }
+                    if present.is_none() && !self.is_still_desired(task).await? {
+                        verbs::delete_exact(as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
                     }
                     return Ok(
-                        CommandProgress::new(State::Running, "Applied", "the application is written").at("applied")
+                        CommandProgress::new(State::Running, "Applied", "the application is applied").at("applied")
                     );
                 }
                 Err(error) if error.is_conflict() => {}
@@ -83,35 +109,40 @@ impl Dispatcher<'_> {
                     return Ok(CommandProgress::new(
                         State::Running,
                         "KubeVelaMissing",
-                        "this cluster has no Applications yet: KubeVela is not installed",
+                        "waiting for KubeVela: it is not installed on this cluster yet; see: kubectl describe \
+                         novaclusterconfig default",
                     ));
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(CommandProgress::new(State::Running, "Contended", "others keep changing the object; trying again"))
+        Ok(CommandProgress::new(State::Running, "Contended", "other clients keep changing the object; trying again"))
     }
 
-    async fn progress(&self, present: &DynamicObject) -> Result<CommandProgress, Trouble> {
+    async fn application_progress(&self, present: &DynamicObject) -> Result<CommandProgress, DispatchError> {
         let findings = observe::findings(self.ctx, present).await?;
         let value = kinds::to_value(present)?;
-        if let Some(status) = application::status(&value, &findings) {
+        if let Some(status) = status::status(&value, &findings) {
             self.ctx.status.put(status);
         }
-        let finding = application::progress(&value, &findings);
-        Ok(if finding.hop.is_none() { finding.at("applied") } else { finding })
+        let progress = status::progress(&value, &findings);
+        Ok(if progress.hop.is_none() { progress.at("applied") } else { progress })
     }
 
-    pub(super) async fn delete_application(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
+    pub(super) async fn delete_application(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
-            return Ok(CommandProgress::new(State::Failed, "BadDocument", "the order is not about an application"));
+            return Ok(CommandProgress::new(
+                State::Failed,
+                "BadDocument",
+                "the command's key does not name an application",
+            ));
         };
         let gone = || CommandProgress::new(State::Succeeded, "Gone", "nothing of the application is left").at("ready");
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(tenant) = tenant::by_id(&tenants, tenant_id).await?.map(|tenant| tenant.name_any()) else {
             return Ok(gone());
         };
-        let namespace = build::apps_namespace(&tenant);
+        let namespace = apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = self.deployers.of(&tenant)?;
         if let Some(present) = kinds::get_if_served(&own, name).await? {
@@ -131,7 +162,7 @@ impl Dispatcher<'_> {
                 }
             }
             let message = present.data.pointer("/status/conditions").and_then(deleting_message);
-            let message = message.unwrap_or_else(|| "the application is being removed".to_owned());
+            let message = message.unwrap_or_else(|| "deleting the application".to_owned());
             return Ok(CommandProgress::new(State::Running, "Deleting", message).at("applied"));
         }
         let selector = format!("{NAME_LABEL}={name},{NAMESPACE_LABEL}={namespace}");
@@ -141,15 +172,15 @@ impl Dispatcher<'_> {
             return Ok(CommandProgress::new(
                 State::Running,
                 "TrackersRemain",
-                "KubeVela still removes what the application made",
+                "waiting for KubeVela to delete what the application created",
             )
             .at("applied"));
         }
-        let left = orphans::delete_orphans(&deployer, &namespace, &format!("{NAME_LABEL}={name}")).await?;
-        if left.is_empty() {
+        let orphans = orphans::delete_orphans(&deployer, &namespace, &format!("{NAME_LABEL}={name}")).await?;
+        if orphans.is_empty() {
             return Ok(gone());
         }
-        Ok(CommandProgress::new(State::Running, "LeftoversRemain", format!("waiting for {}", left.join(", ")))
+        Ok(CommandProgress::new(State::Running, "OrphansRemain", format!("deleting orphans: {}", orphans.join(", ")))
             .at("applied"))
     }
 }
@@ -160,8 +191,8 @@ fn deleting_message(conditions: &Value) -> Option<String> {
 }
 
 /// With `uid` and `resourceVersion` of what was seen, the apply touches exactly that.
-fn at_present(wanted: &Value, present: Option<&DynamicObject>) -> Result<DynamicObject, apiserver::Error> {
-    let mut object: DynamicObject = serde_json::from_value(wanted.clone())
+fn at_present(desired: &Value, present: Option<&DynamicObject>) -> Result<DynamicObject, apiserver::Error> {
+    let mut object: DynamicObject = serde_json::from_value(desired.clone())
         .map_err(|error| apiserver::error::Error::unreadable("Application", kube::Error::SerdeError(error)))?;
     if let Some(present) = present {
         object.metadata.uid = present.metadata.uid.clone();

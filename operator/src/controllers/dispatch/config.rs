@@ -1,6 +1,6 @@
 //! `apply-cluster-config`: the document becomes the spec of `NovaClusterConfig/default`.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, Trouble, annotations};
+use super::{CONFLICTS_MAX, DispatchError, Dispatcher, Task, annotations};
 use crate::apiserver::verbs;
 use kube::{Api, api::ObjectMeta};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition};
@@ -17,43 +17,43 @@ struct Document {
 }
 
 impl Dispatcher<'_> {
-    pub(super) async fn apply_config(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
+    pub(super) async fn apply_config(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let document: Document = match serde_json::from_str(&task.command.document) {
             Ok(document) => document,
             Err(error) => {
                 return Ok(CommandProgress::new(
                     State::Failed,
                     "BadDocument",
-                    format!("the document is no NovaClusterConfig: {error}"),
+                    format!("the document is not a NovaClusterConfig: {error}"),
                 ));
             }
         };
         let api: Api<NovaClusterConfig> = Api::all(self.ctx.apiserver.client());
-        let mut wanted = NovaClusterConfig::new(NAME, document.spec);
+        let mut desired = NovaClusterConfig::new(NAME, document.spec);
         for _ in 0..CONFLICTS_MAX {
             let live = verbs::get(&api, NAME).await?;
             if let Some(live) =
-                live.as_ref().filter(|live| observed::command_of(*live) == task.command.id && live.spec == wanted.spec)
+                live.as_ref().filter(|live| observed::command_of(*live) == task.command.id && live.spec == desired.spec)
             {
                 return Ok(progress(live));
             }
             let (uid, resource_version) =
                 live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
             let name = Some(NAME.to_owned());
-            wanted.metadata = ObjectMeta {
+            desired.metadata = ObjectMeta {
                 name,
                 annotations: Some(annotations(task.command)),
                 uid,
                 resource_version,
                 ..ObjectMeta::default()
             };
-            match verbs::apply(&api, &wanted).await {
+            match verbs::apply(&api, &desired).await {
                 Ok(_) => {
                     failpoint::passing("dispatch.applied");
                     return Ok(CommandProgress::new(
                         State::Running,
                         "Applied",
-                        "the cluster's configuration is written",
+                        "the cluster's configuration is applied",
                     )
                     .at("applied"));
                 }
@@ -61,7 +61,7 @@ impl Dispatcher<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(CommandProgress::new(State::Running, "Contended", "others keep changing the object; trying again"))
+        Ok(CommandProgress::new(State::Running, "Contended", "other clients keep changing the object; trying again"))
     }
 }
 
@@ -73,7 +73,7 @@ fn progress(live: &NovaClusterConfig) -> CommandProgress {
             return CommandProgress::new(
                 State::Running,
                 "Applied",
-                format!("{component} is not known yet for this configuration"),
+                format!("waiting for condition {component} of this configuration"),
             )
             .at("applied");
         };

@@ -1,14 +1,17 @@
-//! From inbox records to objects: what was ordered becomes what should exist, and how far that got becomes the record's
-//! status and an outcome.
+//! From inbox records to objects: a command's document becomes the object it describes, and the progress becomes the
+//! record's status and an outcome.
 //!
-//! A document stays wanted after its outcome: drift of what it wrote is repaired for ever, while the first terminal
-//! state stays. Before this: `inbound`. After it: the controllers of the kinds, and `outbound`.
+//! A document stays desired after its outcome: drift of what it wrote is repaired for as long as the record stands, while
+//! the first terminal state stays. Before this: `inbound`. After it: the controllers of the kinds, and `outbound`.
 
 mod application;
 mod config;
 mod tenant;
 
-use super::work;
+use super::{
+    apply::DriftGuard,
+    work::{self, Next},
+};
 use crate::{
     apiserver::{self, client::Apiserver, kinds, status, verbs, watch},
     context::ClusterContext,
@@ -29,15 +32,11 @@ use kubenova_schema::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
-/// Time to the next look at an order that is under way. Watches make it sooner.
-const UNDER_WAY: Duration = Duration::from_secs(2);
-/// Time to the next look after a failed call.
-const RETRY: Duration = Duration::from_secs(3);
-/// Time to the next look at a settled order: drift that no watch sees is repaired within it.
+/// Time to the next reconcile of a settled command: drift that no watch shows is repaired within it.
 const SETTLED: Duration = Duration::from_secs(300);
 /// Attempts against controllers that write the same object's status meanwhile.
 const CONFLICTS_MAX: u32 = 8;
@@ -46,7 +45,7 @@ const CONFLICTS_MAX: u32 = 8;
 pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
-    // Names of records, so that a tenant's change wakes the orders that wait for it.
+    // Names of records, so that a tenant's change triggers the commands that wait for it.
     let names: Mutex<BTreeSet<String>> = Mutex::default();
     let records = watch::changes(Api::<NovaCommand>::namespaced(client.clone(), namespace), "").map(|record| {
         let name = record.name_any();
@@ -65,20 +64,22 @@ pub async fn run(ctx: ClusterContext) {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
         vec![command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
     });
-    let calls = stream::select(stream::select(records, configs), stream::select(tenants, applications));
+    let triggers = stream::select(stream::select(records, configs), stream::select(tenants, applications));
     let dispatcher = Dispatcher {
         ctx: &ctx,
         records: Api::namespaced(client, namespace),
         deployers: Deployers::new(&ctx.apiserver),
+        drift: DriftGuard::default(),
     };
     ctx.gates.set("dispatch", None);
-    work::run(calls, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
+    work::run(triggers, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
 }
 
 struct Dispatcher<'a> {
     ctx: &'a ClusterContext,
     records: Api<NovaCommand>,
     deployers: Deployers,
+    drift: DriftGuard,
 }
 
 /// Clients that act as tenants' deployers, made once each.
@@ -104,15 +105,17 @@ impl Deployers {
     }
 }
 
-/// An order as it is carried out.
+/// A command as it is carried out.
 struct Task<'a> {
     key: &'a ObjectKey,
     command: &'a Command,
+    /// When to reconcile a settled command again, if sooner than usual.
+    look_again: OnceLock<Duration>,
 }
 
-/// Why a pass came to nothing; it is tried again.
+/// A call that failed; the command is tried again.
 #[derive(Debug, thiserror::Error)]
-enum Trouble {
+enum DispatchError {
     #[error(transparent)]
     Apiserver(#[from] apiserver::Error),
     #[error(transparent)]
@@ -120,69 +123,77 @@ enum Trouble {
 }
 
 impl Dispatcher<'_> {
-    async fn reconcile(&self, name: String) -> Option<Duration> {
+    async fn reconcile(&self, name: String) -> Next {
         let record = match verbs::get(&self.records, &name).await {
-            Ok(record) => record?,
+            Ok(Some(record)) => record,
+            Ok(None) => return Next::OnChange,
             Err(error) => {
-                tracing::debug!(record = name, error = %apiserver::error::chain(&error), "could not read an inbox record; trying again");
-                return Some(RETRY);
+                let cause = apiserver::error::chain(&error);
+                tracing::debug!(record = name, error = cause, "could not read an inbox record; trying again");
+                return Next::retry(cause);
             }
         };
-        let finding = self.finding(&record).await;
-        let next = match finding.state {
-            State::Running => UNDER_WAY,
-            _ => SETTLED,
+        let (progress, look_again) = self.progress(&record).await;
+        let next = match progress.state {
+            State::Running => Next::retry(format!("{}: {}", progress.reason, progress.message)),
+            _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
         };
-        let finding = self.overdue(&record, finding);
-        match self.note(&name, &record, &finding).await {
-            Ok(()) => Some(next),
+        let progress = self.fail_if_overdue(&record, progress);
+        match self.write_status(&name, &record, &progress).await {
+            Ok(()) => next,
             Err(error) => {
-                tracing::warn!(record = name, error = %apiserver::error::chain(&error), "could not note how far an order got; trying again");
-                Some(RETRY)
+                let cause = apiserver::error::chain(&error);
+                tracing::warn!(record = name, error = cause, "could not write a command's progress; trying again");
+                Next::retry(cause)
             }
         }
     }
 
-    async fn finding(&self, record: &NovaCommand) -> CommandProgress {
+    /// How far the record's command is, and when to look again if sooner than usual.
+    async fn progress(&self, record: &NovaCommand) -> (CommandProgress, Option<Duration>) {
         let spec = &record.spec;
         let (Some(kind), Some(key)) = (CommandKind::parse(&spec.kind), ObjectKey::parse(&spec.key)) else {
-            return CommandProgress::new(
-                State::Failed,
-                "UnknownKind",
-                "this Operator does not know this order; an older one is running than stored it",
-            );
+            let message = "this release of the Operator does not know this command, which a newer release stored; \
+                           upgrade the Operator again";
+            return (CommandProgress::new(State::Failed, "UnknownKind", message), None);
         };
         let command: Command = match message::from_json(spec.body.as_bytes()) {
             Ok(command) => command,
             Err(error) => {
-                return CommandProgress::new(State::Failed, "BadOrder", kubenova_runtime::telemetry::chain(&error));
+                let cause = kubenova_runtime::telemetry::chain(&error);
+                return (CommandProgress::new(State::Failed, "BadCommand", cause), None);
             }
         };
-        let task = Task { key: &key, command: &command };
-        let found = match kind {
+        let task = Task { key: &key, command: &command, look_again: OnceLock::new() };
+        let progress = match kind {
             CommandKind::ApplyClusterConfig => self.apply_config(&task).await,
             CommandKind::ApplyTenant => self.apply_tenant(&task).await,
             CommandKind::DeleteTenant => self.delete_tenant(&task).await,
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
         };
-        found.unwrap_or_else(|trouble| finding_of(&trouble))
+        (progress.unwrap_or_else(|error| progress_of(&error)), task.look_again.get().copied())
     }
 
-    /// An order that is not Ready in time has failed; it is carried out all the same.
-    fn overdue(&self, record: &NovaCommand, finding: CommandProgress) -> CommandProgress {
+    /// A command that has not succeeded in time has failed; it is carried out all the same.
+    fn fail_if_overdue(&self, record: &NovaCommand, progress: CommandProgress) -> CommandProgress {
         let limit = SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds));
         let overdue =
             record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
-        if finding.state != State::Running || !overdue {
-            return finding;
+        if progress.state != State::Running || !overdue {
+            return progress;
         }
-        let message = format!("not ready after {} s; last: {}: {}", limit.as_secs(), finding.reason, finding.message);
+        let message = format!("not ready after {} s; last: {}: {}", limit.as_secs(), progress.reason, progress.message);
         CommandProgress::new(State::Failed, "ProgressDeadlineExceeded", message)
     }
 
     /// Status first, outcome second.
-    async fn note(&self, name: &str, seen: &NovaCommand, finding: &CommandProgress) -> Result<(), apiserver::Error> {
+    async fn write_status(
+        &self,
+        name: &str,
+        seen: &NovaCommand,
+        progress: &CommandProgress,
+    ) -> Result<(), apiserver::Error> {
         let mut changed = false;
         let written = status::update(&self.records, name, |record| {
             changed = false;
@@ -190,7 +201,7 @@ impl Dispatcher<'_> {
                 return false;
             }
             let at = clock::rfc3339_ms(clock::now());
-            if let Some(next) = outcome::advance(&record.spec, record.status.as_ref(), finding, &at) {
+            if let Some(next) = outcome::advance(&record.spec, record.status.as_ref(), progress, &at) {
                 record.status = Some(next);
                 changed = true;
             }
@@ -199,13 +210,13 @@ impl Dispatcher<'_> {
         .await?;
         if let Some(record) = written.filter(|_| changed) {
             failpoint::passing("dispatch.noted");
-            if finding.state != State::Running {
+            if progress.state != State::Running {
                 tracing::info!(
                     command.id = record.spec.command_id,
                     key = record.spec.key,
-                    state = finding.state.as_str(),
-                    reason = finding.reason,
-                    "an order came to its end"
+                    state = progress.state.as_str(),
+                    reason = progress.reason,
+                    "a command reached its final state"
                 );
             }
             self.ctx.outcomes.push(&record);
@@ -213,39 +224,43 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// True when the record still holds this order. Asked after a create: what was created for an order that a delete
-    /// has replaced meanwhile is undone.
-    async fn still_ordered(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
+    /// True when the record still holds this command. Checked after a create: an object created for a command that a
+    /// delete has replaced meanwhile is deleted again.
+    async fn is_still_desired(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
         let record = verbs::get(&self.records, &command::record_name(task.key)).await?;
         Ok(record.is_some_and(|record| record.spec.command_id == task.command.id))
     }
 }
 
-/// What a failed call means for an order: refused for good by admission, or to be tried again.
-fn finding_of(trouble: &Trouble) -> CommandProgress {
-    match trouble {
-        Trouble::Apiserver(error) if is_refused(error) => {
-            CommandProgress::new(State::Failed, "Denied", format!("the cluster refused it: {}", error.reason()))
+/// What a failed call means for a command: refused for good by admission, or to be tried again.
+fn progress_of(error: &DispatchError) -> CommandProgress {
+    match error {
+        DispatchError::Apiserver(error) if is_refused(error) => {
+            CommandProgress::new(State::Failed, "Denied", format!("the cluster refused the object: {}", error.reason()))
         }
-        Trouble::Apiserver(error) => CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error)),
-        Trouble::Client(error) => CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error)),
+        DispatchError::Apiserver(error) => {
+            CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error))
+        }
+        DispatchError::Client(error) => {
+            CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error))
+        }
     }
 }
 
 /// Admission and validation refuse for good; a missing right may only not be bound yet.
 fn is_refused(error: &apiserver::Error) -> bool {
-    let words = error.reason();
+    let message = error.reason();
     // A field that the kind does not have; the API server answers it with one code or another.
-    if words.contains("failed to create typed patch object") {
+    if message.contains("failed to create typed patch object") {
         return true;
     }
     let by_admission = ["admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "denied the request"]
         .iter()
-        .any(|mark| words.contains(mark));
+        .any(|mark| message.contains(mark));
     error.is_invalid() || (error.is_forbidden() && by_admission)
 }
 
-/// What makes a live object ours: which order wrote it.
+/// Which command wrote an object.
 fn annotations(command: &Command) -> BTreeMap<String, String> {
     [(labels::REVISION.to_owned(), command.revision.to_string()), (labels::COMMAND_ID.to_owned(), command.id.clone())]
         .into()

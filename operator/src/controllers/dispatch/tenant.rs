@@ -1,6 +1,6 @@
 //! `apply-tenant` and `delete-tenant`: the document becomes a NovaTenant, or the NovaTenant goes.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, Trouble, annotations};
+use super::{CONFLICTS_MAX, DispatchError, Dispatcher, Task, annotations};
 use crate::apiserver::{self, verbs};
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
@@ -17,14 +17,12 @@ use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
 
 /// The tenant with this id.
-///
-/// # Errors
-/// When the call fails.
 pub(super) async fn by_id(api: &Api<NovaTenant>, id: &str) -> Result<Option<NovaTenant>, apiserver::Error> {
-    Ok(verbs::list(api, "").await?.into_iter().find(|tenant| tenant.spec.tenant_id == id))
+    let labeled = verbs::list(api, &format!("{}={id}", labels::TENANT_ID)).await?;
+    Ok(labeled.into_iter().find(|tenant| tenant.spec.tenant_id == id))
 }
 
-/// Its walls stand as its present generation wants them.
+/// Everything its present generation asks for is in place.
 pub(super) fn is_ready(tenant: &NovaTenant) -> bool {
     let status = tenant.status.as_ref();
     tenant.metadata.deletion_timestamp.is_none()
@@ -35,9 +33,9 @@ pub(super) fn is_ready(tenant: &NovaTenant) -> bool {
 }
 
 impl Dispatcher<'_> {
-    pub(super) async fn apply_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
+    pub(super) async fn apply_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Tenant { tenant_id } = task.key else {
-            return Ok(bad_document("the order is not about a tenant"));
+            return Ok(bad_document("the command's key does not name a tenant"));
         };
         let (name, spec) = match read(&task.command.document, tenant_id) {
             Ok(read) => read,
@@ -51,12 +49,12 @@ impl Dispatcher<'_> {
                     return Ok(CommandProgress::new(
                         State::Running,
                         "StillDeleting",
-                        "a tenant of this name is still being removed",
+                        "waiting until an earlier tenant of this name is deleted",
                     ));
                 }
                 if live.spec.tenant_id != *tenant_id {
                     let message = format!(
-                        "tenant \"{name}\" is another one here (id {}); choose another name",
+                        "a tenant \"{name}\" with another id ({}) exists on this cluster; delete it or choose another name",
                         live.spec.tenant_id
                     );
                     return Ok(CommandProgress::new(State::Failed, "NameTaken", message));
@@ -67,25 +65,25 @@ impl Dispatcher<'_> {
                 }
             }
             let created = live.is_none();
-            match verbs::apply(&api, &wanted(&name, &spec, task, live)).await {
+            match verbs::apply(&api, &desired(&name, &spec, task, live)).await {
                 Ok(written) => {
                     failpoint::passing("dispatch.applied");
-                    if created && !self.still_ordered(task).await? {
+                    if created && !self.is_still_desired(task).await? {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, None).await?;
                     }
-                    return Ok(CommandProgress::new(State::Running, "Applied", "the tenant is written").at("applied"));
+                    return Ok(CommandProgress::new(State::Running, "Applied", "the tenant is applied").at("applied"));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(CommandProgress::new(State::Running, "Contended", "others keep changing the object; trying again"))
+        Ok(CommandProgress::new(State::Running, "Contended", "other clients keep changing the object; trying again"))
     }
 
-    pub(super) async fn delete_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, Trouble> {
+    pub(super) async fn delete_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Tenant { tenant_id } = task.key else {
-            return Ok(bad_document("the order is not about a tenant"));
+            return Ok(bad_document("the command's key does not name a tenant"));
         };
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(live) = by_id(&api, tenant_id).await? else {
@@ -101,9 +99,8 @@ impl Dispatcher<'_> {
         }
         let blocker =
             live.status.iter().flat_map(|status| &status.conditions).find(|found| found.type_ == condition::DELETING);
-        let (reason, message) = blocker.map_or(("Deleting", "the tenant is being removed"), |found| {
-            (found.reason.as_str(), found.message.as_str())
-        });
+        let (reason, message) = blocker
+            .map_or(("Deleting", "deleting the tenant"), |found| (found.reason.as_str(), found.message.as_str()));
         Ok(CommandProgress::new(State::Running, reason, message).at("applied"))
     }
 }
@@ -114,19 +111,19 @@ fn bad_document(message: &str) -> CommandProgress {
 
 fn read(document: &str, tenant_id: &str) -> Result<(String, TenantSpec), String> {
     let document: Value =
-        serde_json::from_str(document).map_err(|error| format!("the document is no JSON: {error}"))?;
+        serde_json::from_str(document).map_err(|error| format!("the document is not JSON: {error}"))?;
     let name = document.pointer("/metadata/name").and_then(Value::as_str).filter(|name| !name.is_empty());
-    let name = name.ok_or("the document names no tenant")?.to_owned();
+    let name = name.ok_or("the document has no metadata.name")?.to_owned();
     let mut spec = document.get("spec").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    // The key says whose order this is.
+    // The command's key is verified, the document's own id is not.
     spec["tenantId"] = tenant_id.into();
-    let spec = serde_json::from_value(spec).map_err(|error| format!("the document is no NovaTenant: {error}"))?;
+    let spec = serde_json::from_value(spec).map_err(|error| format!("the document is not a NovaTenant: {error}"))?;
     Ok((name, spec))
 }
 
-/// Applied rather than created when it is absent, so that one field manager owns all of it and later orders can remove
-/// fields; the Operator is the only writer.
-fn wanted(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTenant>) -> NovaTenant {
+/// Applied rather than created when it is absent, so that one field manager owns all of it and later commands can
+/// remove fields; the Operator is the only writer.
+fn desired(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTenant>) -> NovaTenant {
     let (uid, resource_version) =
         live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
     let mut tenant = NovaTenant::new(name, spec.clone());
@@ -152,7 +149,7 @@ fn progress(live: &NovaTenant) -> CommandProgress {
         Some(found) => {
             CommandProgress::new(State::Running, found.reason.clone(), format!("{}: {}", found.type_, found.message))
         }
-        None => CommandProgress::new(State::Running, "Applied", "the tenant is written"),
+        None => CommandProgress::new(State::Running, "Applied", "the tenant is applied"),
     }
     .at("applied")
 }

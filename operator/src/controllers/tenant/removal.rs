@@ -1,149 +1,179 @@
-//! Taking a tenant down. Looks at what is left, does the one next thing, says what it waits for; the finalizer goes
-//! last. Only an explicit deletion of the NovaTenant ever gets here.
+//! Deleting a tenant: looks at what is left, does the one next thing, says what it waits for; the finalizer goes last.
+//! Only an explicit deletion of the NovaTenant gets here.
 
-use super::{RETRY, UNDER_WAY};
+use super::{TenantController, failed};
 use crate::{
     apiserver::{self, dynamic, kinds, status, verbs},
-    context::ClusterContext,
     controllers::{
-        dispatch::Deployers,
         orphans::{self, NAME_LABEL},
+        work::Next,
     },
 };
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use kubenova_crds::{
-    conditions::{self, ConditionStatus},
     labels,
     tenant::{NovaTenant, condition},
 };
-use kubenova_operator_core::tenant::{
-    FINALIZER, Wanted, build, capsule,
-    deletion::{self, Remains, Step},
+use kubenova_operator_core::{
+    components::object::Key,
+    conditions::ConditionSet,
+    tenant::{
+        DesiredTenant, FINALIZER, apps_namespace, build,
+        capsule::CapsuleStatus,
+        deletion::{self, Remains, Step},
+        owner_namespace, tenant_owner_names,
+    },
 };
 use kubenova_runtime::{clock, failpoint};
-use std::time::Duration;
 
-/// One pass over a tenant that is being deleted.
-pub(super) async fn reconcile(
-    ctx: &ClusterContext,
-    deployers: &Deployers,
-    api: &Api<NovaTenant>,
-    tenant: &NovaTenant,
-) -> Option<Duration> {
-    match step(ctx, deployers, api, tenant).await {
-        Ok(Step::Done) => None,
-        Ok(_) => Some(UNDER_WAY),
-        Err(error) => {
-            let words = apiserver::error::chain(&error);
-            tracing::warn!(
-                tenant.name = tenant.name_any(),
-                error = words,
-                "could not take a tenant down yet; trying again"
-            );
-            let _noted = note(api, tenant, "ApiserverError", &words).await;
-            Some(RETRY)
+impl TenantController<'_> {
+    /// One reconcile of a tenant that is being deleted.
+    pub(super) async fn remove(&self, tenant: &NovaTenant) -> Next {
+        let removal = Removal { controller: self, tenant };
+        match removal.step().await {
+            Ok(None) => Next::OnChange,
+            Ok(Some(waiting_for)) => Next::retry(waiting_for),
+            Err(error) => {
+                // The condition is a help to people; when it cannot be written either, the log has both.
+                if let Err(error) = removal.write_status("ApiserverError", &apiserver::error::chain(&error)).await {
+                    tracing::debug!(
+                        tenant.name = tenant.name_any(),
+                        error = apiserver::error::chain(&error),
+                        "could not write a tenant's status"
+                    );
+                }
+                failed(&tenant.name_any(), "could not delete a tenant's objects yet; trying again", &error)
+            }
         }
     }
 }
 
-async fn step(
-    ctx: &ClusterContext,
-    deployers: &Deployers,
-    api: &Api<NovaTenant>,
-    tenant: &NovaTenant,
-) -> Result<Step, apiserver::Error> {
-    let wanted =
-        Wanted { name: tenant.name_any(), tenant_id: tenant.spec.tenant_id.clone(), spec: tenant.spec.clone() };
-    let deployer = deployers
-        .of(&wanted.name)
-        .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
-    let remains = look(ctx, &deployer, &wanted).await?;
-    let step = deletion::next(&remains);
-    failpoint::passing("tenant.removal-step");
-    act(ctx, &deployer, &wanted, step, &remains).await?;
-    let (reason, message) = deletion::words(step, &remains);
-    if step == Step::Done {
-        let mut tenant = tenant.clone();
+struct Removal<'a> {
+    controller: &'a TenantController<'a>,
+    tenant: &'a NovaTenant,
+}
+
+impl Removal<'_> {
+    /// What it waits for; none when nothing is left.
+    async fn step(&self) -> Result<Option<String>, apiserver::Error> {
+        let desired = DesiredTenant {
+            name: self.tenant.name_any(),
+            tenant_id: self.tenant.spec.tenant_id.clone(),
+            spec: self.tenant.spec.clone(),
+        };
+        let client = self.controller.ctx.apiserver.client();
+        let deployer = self
+            .controller
+            .deployers
+            .of(&desired.name)
+            .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
+        let remains = look(&client, &deployer, &desired).await?;
+        let step = deletion::next(&remains);
+        failpoint::passing("tenant.removal-step");
+        self.act(&deployer, &desired, step, &remains).await?;
+        let (reason, message) = deletion::words(step, &remains);
+        if step != Step::Done {
+            self.write_status(reason, &message).await?;
+            return Ok(Some(message));
+        }
+        let mut tenant = self.tenant.clone();
         tenant.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
-        match verbs::replace(api, &tenant).await {
+        match verbs::replace(&self.controller.tenants, &tenant).await {
             Err(error) if error.is_not_found() => {}
             replaced => drop(replaced?),
         }
-        tracing::info!(tenant.name = wanted.name, "a tenant is gone");
-    } else {
-        note(api, tenant, reason, &message).await?;
+        tracing::info!(tenant.name = desired.name, "a tenant is deleted");
+        Ok(None)
     }
-    Ok(step)
-}
 
-async fn note(api: &Api<NovaTenant>, tenant: &NovaTenant, reason: &str, message: &str) -> Result<(), apiserver::Error> {
-    let generation = tenant.metadata.generation;
-    status::update(api, &tenant.name_any(), |live| {
-        let status = live.status.get_or_insert_default();
-        let now = clock::now();
-        let deleting = conditions::set(
-            &mut status.conditions,
-            condition::DELETING,
-            ConditionStatus::True,
-            reason,
-            message,
-            generation,
-            now,
-        );
-        let ready = conditions::set(
-            &mut status.conditions,
-            condition::READY,
-            ConditionStatus::False,
-            "Deleting",
-            message,
-            generation,
-            now,
-        );
-        deleting || ready
-    })
-    .await
-    .map(drop)
+    async fn write_status(&self, reason: &str, message: &str) -> Result<(), apiserver::Error> {
+        let mut conditions = ConditionSet::new();
+        conditions.set_true(condition::DELETING, reason, message);
+        conditions.set_false(condition::READY, "Deleting", message);
+        let generation = self.tenant.metadata.generation;
+        status::update(&self.controller.tenants, &self.tenant.name_any(), |live| {
+            let status = live.status.get_or_insert_default();
+            conditions.merge_into(&mut status.conditions, generation, clock::now()).changed
+        })
+        .await
+        .map(drop)
+    }
+
+    async fn act(
+        &self,
+        deployer: &Client,
+        desired: &DesiredTenant,
+        step: Step,
+        remains: &Remains,
+    ) -> Result<(), apiserver::Error> {
+        let client = self.controller.ctx.apiserver.client();
+        let namespace = apps_namespace(&desired.name);
+        match step {
+            Step::Uncordon | Step::AllowDeletion => {
+                let mut tenant = build::capsule_tenant(desired, &self.controller.ctx.settings.operator_user);
+                tenant["spec"]["preventDeletion"] = (step == Step::Uncordon).into();
+                dynamic::apply(&client, &tenant).await?;
+            }
+            Step::DeleteApplications => {
+                delete_all(&applications(deployer, &namespace), &remains.applications).await?;
+            }
+            Step::DeleteOutside => {
+                delete_all(&kinds::namespaced(deployer, "", "v1", "Service", &namespace), &remains.balancers).await?;
+                let claims = kinds::namespaced(deployer, "", "v1", "PersistentVolumeClaim", &namespace);
+                delete_all(&claims, &remains.claims).await?;
+            }
+            Step::DeleteTenant => {
+                delete_all(&kinds::capsule_tenants(&client), std::slice::from_ref(&desired.name)).await?;
+            }
+            Step::DeleteOwners => {
+                for name in &remains.owners {
+                    delete_all(&dynamic::api(&client, &owner_key(name)), std::slice::from_ref(name)).await?;
+                }
+            }
+            Step::AwaitTrackers | Step::DeleteOrphans | Step::AwaitTenant | Step::Done => {}
+        }
+        Ok(())
+    }
 }
 
 fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
 }
 
-async fn look(ctx: &ClusterContext, deployer: &Client, wanted: &Wanted) -> Result<Remains, apiserver::Error> {
-    let client = ctx.apiserver.client();
+async fn look(client: &Client, deployer: &Client, desired: &DesiredTenant) -> Result<Remains, apiserver::Error> {
     let mut remains = Remains::default();
-    let is_ours = |object: &DynamicObject| object.labels().get(labels::TENANT_ID) == Some(&wanted.tenant_id);
-    let capsule_tenant = verbs::get(&kinds::capsule_tenants(&client), &wanted.name).await?.filter(is_ours);
+    let is_ours = |object: &DynamicObject| object.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id);
+    let capsule_tenant = verbs::get(&kinds::capsule_tenants(client), &desired.name).await?.filter(is_ours);
     if let Some(live) = &capsule_tenant {
         let value = kinds::to_value(live)?;
         remains.tenant = true;
         remains.terminating = live.metadata.deletion_timestamp.is_some();
         remains.cordoned = value["spec"]["cordoned"] == true;
         remains.prevent_deletion = value["spec"]["preventDeletion"] == true;
-        let words = capsule(&value);
-        remains.message = if words.ready { String::new() } else { words.message };
+        let capsule = CapsuleStatus::of(&value);
+        remains.message = if capsule.ready { String::new() } else { capsule.message };
     }
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in [build::owner_namespace(&wanted.name), build::apps_namespace(&wanted.name)] {
+    for name in [owner_namespace(&desired.name), apps_namespace(&desired.name)] {
         let live = verbs::get(&namespaces, &name).await?;
-        if live.is_some_and(|live| live.labels().get(labels::TENANT_ID) == Some(&wanted.tenant_id)) {
+        if live.is_some_and(|live| live.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id)) {
             remains.namespaces.push(name);
         }
     }
-    for name in build::tenant_owner_names(&wanted.name) {
-        if dynamic::get(&client, &owner_key(&name)).await?.is_some_and(|live| is_ours(&live)) {
+    for name in tenant_owner_names(&desired.name) {
+        if dynamic::get(client, &owner_key(&name)).await?.is_some_and(|live| is_ours(&live)) {
             remains.owners.push(name);
         }
     }
     if remains.tenant && !remains.terminating {
-        look_inside(&client, deployer, wanted, &mut remains).await?;
+        look_inside(client, deployer, desired, &mut remains).await?;
     }
     Ok(remains)
 }
 
-fn owner_key(name: &str) -> kubenova_operator_core::components::object::Key {
-    kubenova_operator_core::components::object::Key {
+fn owner_key(name: &str) -> Key {
+    Key {
         group: "capsule.clastix.io".to_owned(),
         version: "v1beta2".to_owned(),
         kind: "TenantOwner".to_owned(),
@@ -155,10 +185,10 @@ fn owner_key(name: &str) -> kubenova_operator_core::components::object::Key {
 async fn look_inside(
     client: &Client,
     deployer: &Client,
-    wanted: &Wanted,
+    desired: &DesiredTenant,
     remains: &mut Remains,
 ) -> Result<(), apiserver::Error> {
-    let namespace = build::apps_namespace(&wanted.name);
+    let namespace = apps_namespace(&desired.name);
     let names = |objects: Vec<DynamicObject>| objects.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
     remains.applications = names(kinds::list_if_served(&applications(client, &namespace), "").await?);
     let selector = format!("app.oam.dev/namespace={namespace}");
@@ -177,38 +207,6 @@ async fn look_inside(
         .collect();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
     remains.claims = verbs::list(&claims, "").await?.iter().map(ResourceExt::name_any).collect();
-    Ok(())
-}
-
-async fn act(
-    ctx: &ClusterContext,
-    deployer: &Client,
-    wanted: &Wanted,
-    step: Step,
-    remains: &Remains,
-) -> Result<(), apiserver::Error> {
-    let client = ctx.apiserver.client();
-    let namespace = build::apps_namespace(&wanted.name);
-    match step {
-        Step::Uncordon | Step::AllowDeletion => {
-            let mut tenant = build::capsule_tenant(wanted, &ctx.settings.operator_user);
-            tenant["spec"]["preventDeletion"] = (step == Step::Uncordon).into();
-            dynamic::apply(&client, &tenant).await?;
-        }
-        Step::DeleteApplications => delete_all(&applications(deployer, &namespace), &remains.applications).await?,
-        Step::DeleteOutside => {
-            delete_all(&kinds::namespaced(deployer, "", "v1", "Service", &namespace), &remains.balancers).await?;
-            delete_all(&kinds::namespaced(deployer, "", "v1", "PersistentVolumeClaim", &namespace), &remains.claims)
-                .await?;
-        }
-        Step::DeleteTenant => delete_all(&kinds::capsule_tenants(&client), std::slice::from_ref(&wanted.name)).await?,
-        Step::DeleteOwners => {
-            for name in &remains.owners {
-                delete_all(&dynamic::api(&client, &owner_key(name)), std::slice::from_ref(name)).await?;
-            }
-        }
-        Step::AwaitTrackers | Step::DeleteLeftovers | Step::AwaitTenant | Step::Done => {}
-    }
     Ok(())
 }
 

@@ -1,0 +1,149 @@
+//! The objects of a tenant, applied in order: Capsule Tenant, namespaces, wait until Capsule lists both, identities,
+//! limits. The first step that cannot be completed ends the reconcile with its condition.
+
+use super::TenantController;
+use crate::apiserver::{self, dynamic, kinds, verbs};
+use kube::{Api, ResourceExt as _};
+use kubenova_crds::{
+    cluster_config::{NAME as CONFIG, NovaClusterConfig},
+    labels,
+    tenant::condition,
+};
+use kubenova_operator_core::{
+    components::object::Key,
+    tenant::{
+        DesiredTenant, apps_namespace, build,
+        capsule::CapsuleStatus,
+        limits, owner_namespace,
+        report::{CAPSULE_NOT_READY, NAMESPACE_NOT_LISTED, Stopped, TenantReport},
+    },
+};
+use kubenova_runtime::failpoint;
+use serde_json::Value;
+
+impl TenantController<'_> {
+    pub(super) async fn apply(&self, tenant: &DesiredTenant) -> TenantReport {
+        let mut report = TenantReport::default();
+        report.stopped = self.apply_steps(tenant, &mut report).await.err();
+        report
+    }
+
+    async fn apply_steps(&self, tenant: &DesiredTenant, report: &mut TenantReport) -> Result<(), Stopped> {
+        self.apply_capsule_tenant(tenant).await?;
+        failpoint::passing("tenant.capsule-applied");
+        self.apply_namespaces(tenant).await?;
+        failpoint::passing("tenant.namespaces-applied");
+        report.capsule = self.read_capsule_tenant(tenant).await?;
+        if !report.capsule.ready {
+            let message = match report.capsule.message.as_str() {
+                "" => "waiting for Capsule to reconcile the Tenant".to_owned(),
+                words => format!("waiting for Capsule: {words}"),
+            };
+            return Err(Stopped::new(condition::CAPSULE_TENANT_READY, CAPSULE_NOT_READY, message));
+        }
+        report.reached.push((condition::CAPSULE_TENANT_READY, "the Capsule Tenant is ready"));
+        all_listed(tenant, &report.capsule)?;
+        report.reached.push((condition::NAMESPACES_READY, "both namespaces belong to the tenant"));
+        let identities = build::identities(tenant, self.has_proxy().await?);
+        self.ensure_all(&identities, condition::RBAC_READY).await?;
+        report.reached.push((condition::RBAC_READY, "ServiceAccounts and their roles are in place"));
+        failpoint::passing("tenant.identities-applied");
+        self.ensure_all(&limits::limits(tenant), condition::QUOTA_APPLIED).await?;
+        report.reached.push((condition::QUOTA_APPLIED, "quota, limits and network policies are in place"));
+        Ok(())
+    }
+
+    async fn apply_capsule_tenant(&self, tenant: &DesiredTenant) -> Result<(), Stopped> {
+        let object = build::capsule_tenant(tenant, &self.ctx.settings.operator_user);
+        self.refuse_foreign(&object, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
+        match self.drift.ensure(&self.ctx.apiserver.client(), &object).await {
+            Err(error) if error.is_not_found() => Err(Stopped::new(
+                condition::CAPSULE_TENANT_READY,
+                "CapsuleMissing",
+                "Capsule is not installed yet; the Operator installs it when the cluster's configuration enables it, see: \
+                 kubectl describe novaclusterconfig default",
+            )),
+            applied => applied.map_err(|error| apply_failed(condition::CAPSULE_TENANT_READY, &error)),
+        }
+    }
+
+    async fn apply_namespaces(&self, tenant: &DesiredTenant) -> Result<(), Stopped> {
+        for namespace in &build::namespaces(tenant) {
+            self.refuse_foreign(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
+            self.ensure(namespace, condition::NAMESPACES_READY).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_capsule_tenant(&self, tenant: &DesiredTenant) -> Result<CapsuleStatus, Stopped> {
+        let tenants = kinds::capsule_tenants(&self.ctx.apiserver.client());
+        let read = async {
+            let live = verbs::get(&tenants, &tenant.name).await?;
+            live.as_ref().map(kinds::to_value).transpose()
+        };
+        let live = read.await.map_err(|error| read_failed(condition::CAPSULE_TENANT_READY, &error))?;
+        Ok(live.as_ref().map(CapsuleStatus::of).unwrap_or_default())
+    }
+
+    /// ProxySettings are part of a tenant only where Capsule Proxy is.
+    async fn has_proxy(&self) -> Result<bool, Stopped> {
+        let configs: Api<NovaClusterConfig> = Api::all(self.ctx.apiserver.client());
+        let config = verbs::get(&configs, CONFIG).await.map_err(|error| read_failed(condition::RBAC_READY, &error))?;
+        let components = config.and_then(|config| config.spec.components);
+        Ok(components.is_some_and(|components| components.capsule_proxy.enabled))
+    }
+
+    /// An object of this name that is not this tenant's is never taken over.
+    async fn refuse_foreign(
+        &self,
+        object: &Value,
+        tenant: &DesiredTenant,
+        condition: &'static str,
+        reason: &'static str,
+    ) -> Result<(), Stopped> {
+        let Some(key) = Key::of(object) else { return Ok(()) };
+        let live = match dynamic::get(&self.ctx.apiserver.client(), &key).await {
+            // A kind that is not served has no such object; the apply that follows names the cause.
+            Err(error) if error.is_not_found() => None,
+            read => read.map_err(|error| read_failed(condition, &error))?,
+        };
+        if live.is_none_or(|live| live.labels().get(labels::TENANT_ID) == Some(&tenant.tenant_id)) {
+            return Ok(());
+        }
+        let message = format!(
+            "{} \"{}\" exists and does not belong to this tenant; delete it, or delete this tenant and create it with \
+             another name",
+            key.kind, key.name
+        );
+        Err(Stopped::new(condition, reason, message))
+    }
+
+    async fn ensure_all(&self, objects: &[Value], condition: &'static str) -> Result<(), Stopped> {
+        for object in objects {
+            self.ensure(object, condition).await?;
+        }
+        Ok(())
+    }
+
+    async fn ensure(&self, object: &Value, condition: &'static str) -> Result<(), Stopped> {
+        let ensured = self.drift.ensure(&self.ctx.apiserver.client(), object).await;
+        ensured.map_err(|error| apply_failed(condition, &error))
+    }
+}
+
+fn all_listed(tenant: &DesiredTenant, capsule: &CapsuleStatus) -> Result<(), Stopped> {
+    let missing = [owner_namespace(&tenant.name), apps_namespace(&tenant.name)]
+        .into_iter()
+        .find(|name| !capsule.namespaces.iter().any(|(listed, _)| listed == name));
+    let Some(missing) = missing else { return Ok(()) };
+    let message = format!("waiting for Capsule to list namespace \"{missing}\"");
+    Err(Stopped::new(condition::NAMESPACES_READY, NAMESPACE_NOT_LISTED, message))
+}
+
+fn apply_failed(condition: &'static str, error: &apiserver::Error) -> Stopped {
+    Stopped::new(condition, "ApplyFailed", format!("{}; trying again", apiserver::error::chain(error)))
+}
+
+fn read_failed(condition: &'static str, error: &apiserver::Error) -> Stopped {
+    Stopped::new(condition, "ApiserverError", format!("{}; trying again", apiserver::error::chain(error)))
+}
