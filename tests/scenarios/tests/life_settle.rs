@@ -1,0 +1,158 @@
+//! Applications settle whatever form the cluster stores them in: one patch, then `succeeded`, and no patch when they are
+//! reconciled again. The API server's own audit log is the witness.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use kubenova_env::audit::AuditEvent;
+use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::Site;
+use kubenova_scenarios::story;
+use serde_json::{Value, json};
+
+const COMPONENTS_MAX: Duration = Duration::from_secs(240);
+const COMMAND_MAX: Duration = Duration::from_secs(120);
+/// Reconciles of every application after it settled.
+const ROUNDS: usize = 3;
+const OPERATOR_USER: &str = "system:serviceaccount:kubenova-system:kubenova-operator";
+
+/// A KubeVela Application of one web component.
+fn application(name: &str) -> Value {
+    json!({
+        "apiVersion": "core.oam.dev/v1beta1",
+        "kind": "Application",
+        "metadata": { "name": name },
+        "spec": { "components": [{
+            "name": name,
+            "type": "webservice",
+            "properties": { "image": "shop/web:1", "cpu": "100m", "memory": "64Mi" },
+        }] },
+    })
+}
+
+/// Inputs that the API server or KubeVela's webhook stores in another form than they are given.
+fn inputs() -> Vec<(&'static str, Value)> {
+    let with = |name: &'static str, pointer: &str, key: &str, value: Value| {
+        let mut application = application(name);
+        if let Some(parent) = application.pointer_mut(pointer) {
+            parent[key] = value;
+        }
+        (name, application)
+    };
+    let component = "/spec/components/0";
+    let properties = "/spec/components/0/properties";
+    let step = |extra: Value| {
+        let mut step = json!({ "name": "deploy", "type": "apply-component" });
+        if let (Some(step), Some(extra)) = (step.as_object_mut(), extra.as_object()) {
+            step.extend(extra.clone());
+        }
+        step
+    };
+    let workflow = |name: &'static str, extra: Value| {
+        let mut step = step(extra);
+        step["properties"] = json!({ "component": name });
+        with(name, "/spec", "workflow", json!({ "steps": [step] }))
+    };
+    vec![
+        with("float", component, "traits", json!([{ "type": "scaler", "properties": { "replicas": 1.0 } }])),
+        with("exponent", properties, "unused", json!(1e3)),
+        with("big", properties, "unused", json!(12_345_678_901_234_567_890_u64)),
+        with("revision", component, "externalRevision", json!("")),
+        workflow("condition", json!({ "if": "", "timeout": "" })),
+        workflow("alias", json!({ "meta": { "alias": "" } })),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let site = Site::join(&platform, "alpha", 1).await?;
+    site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
+    story::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+
+    // A label that Capsule's webhook rewrites never gets that far.
+    let mut labeled = application("label");
+    labeled["metadata"]["labels"] = json!({ "capsule.clastix.io/managed-by": "someone" });
+    let body = json!({ "application": labeled, "clusters": ["alpha"] });
+    platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(422)?;
+
+    let mut accepted = Vec::new();
+    for (_, application) in inputs() {
+        let body = json!({ "application": application, "clusters": ["alpha"] });
+        accepted.push(platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?);
+    }
+    for answer in &accepted {
+        story::wait_commands(&platform, &answer["commands"], "succeeded", COMMAND_MAX).await?;
+    }
+    let once: BTreeMap<String, usize> = inputs().into_iter().map(|(name, _)| (name.to_owned(), 1)).collect();
+    assert_eq!(application_patches(&site)?, once, "one patch each until they succeeded");
+    let tenant_patches = tenant_object_patches(&site)?;
+
+    // A change of the NovaTenant makes the Operator reconcile the tenant and every application of it.
+    for round in 0..ROUNDS {
+        let before = application_reads(&site)?;
+        let annotation = format!("example.com/round={round}");
+        site.cluster.kubectl_ok(&["annotate", "novatenant", "acme", &annotation, "--overwrite"])?;
+        poll::until(format!("every application to be reconciled in round {round}"), COMMAND_MAX, || async {
+            let now = application_reads(&site)?;
+            let all = once.keys().all(|name| now.get(name) > before.get(name));
+            Ok(Step::when(all, (), format!("reads by the Operator: {now:?}, before {before:?}")))
+        })
+        .await?;
+    }
+    assert_eq!(application_patches(&site)?, once, "no patch when they are reconciled again");
+    assert_eq!(tenant_object_patches(&site)?, tenant_patches, "no patch of the tenant's objects either");
+    Ok(())
+}
+
+fn about_application(event: &AuditEvent) -> Option<String> {
+    let object = event.object_ref.as_ref()?;
+    let is_application = object.resource == "applications" && object.api_group == "core.oam.dev";
+    (is_application && object.subresource.is_empty() && object.namespace == "acme-apps").then(|| object.name.clone())
+}
+
+fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for name in names {
+        *counts.entry(name).or_default() += 1;
+    }
+    counts
+}
+
+/// Patches by the Operator, which acts as the tenant's deployer, by application.
+fn application_patches(site: &Site) -> Result<BTreeMap<String, usize>> {
+    let events = site.cluster.audit()?;
+    let patches = events.iter().filter(|event| event.verb == "patch" && event.user.username == OPERATOR_USER);
+    Ok(count(patches.filter_map(about_application)))
+}
+
+/// Reads by the Operator, by application: a reconcile begins with one.
+fn application_reads(site: &Site) -> Result<BTreeMap<String, usize>> {
+    let events = site.cluster.audit()?;
+    let reads = events.iter().filter(|event| event.verb == "get" && event.user.username == OPERATOR_USER);
+    Ok(count(reads.filter_map(about_application)))
+}
+
+/// Patches by the Operator of objects that a tenant is made of, by resource and name.
+fn tenant_object_patches(site: &Site) -> Result<BTreeMap<String, usize>> {
+    let kinds = [
+        "tenants",
+        "tenantowners",
+        "namespaces",
+        "serviceaccounts",
+        "resourcequotas",
+        "limitranges",
+        "networkpolicies",
+    ];
+    let events = site.cluster.audit()?;
+    let patches = events.iter().filter(|event| event.verb == "patch" && event.user.username == OPERATOR_USER);
+    Ok(count(patches.filter_map(|event| {
+        let object = event.object_ref.as_ref()?;
+        let is_tenants = kinds.contains(&object.resource.as_str())
+            && (object.namespace.starts_with("acme-") || object.name.starts_with("acme"));
+        is_tenants.then(|| format!("{}/{}/{}", object.resource, object.namespace, object.name))
+    })))
+}
