@@ -53,8 +53,8 @@ pub enum Difference {
 #[must_use]
 pub fn compare(live: &ObjectMeta, desired: &Value) -> Difference {
     let applied = live.annotations.as_ref().and_then(|annotations| annotations.get(APPLIED_SHA256));
-    let wanted = desired.pointer("/metadata/annotations").and_then(|annotations| annotations.get(APPLIED_SHA256));
-    if wanted.is_none() || applied.map(String::as_str) != wanted.and_then(Value::as_str) {
+    let expected = desired.pointer("/metadata/annotations").and_then(|annotations| annotations.get(APPLIED_SHA256));
+    if expected.is_none() || applied.map(String::as_str) != expected.and_then(Value::as_str) {
         return Difference::Outdated;
     }
     let owned: Vec<&Value> = live

@@ -98,3 +98,31 @@ impl DriftGuard {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_repair_that_was_made_is_remembered_and_one_that_failed_is_not() {
+        let mut desired = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "n"}, "data": {"x": "1"},
+        });
+        drift::stamp(&mut desired);
+        // Applied from this, but no field is ours any more.
+        let applied = desired["metadata"]["annotations"][drift::APPLIED_SHA256].as_str().unwrap().to_owned();
+        let live = ObjectMeta {
+            annotations: Some([(drift::APPLIED_SHA256.to_owned(), applied)].into()),
+            ..ObjectMeta::default()
+        };
+        let guard = DriftGuard::default();
+        assert!(matches!(guard.decide(Some(&live), &desired), Decision::Repair(_)));
+        let Decision::Repair(repair) = guard.decide(Some(&live), &desired) else {
+            panic!("an apply that failed must be tried again");
+        };
+        guard.remember(repair);
+        assert!(matches!(guard.decide(Some(&live), &desired), Decision::LeaveFor(_)));
+        assert!(matches!(guard.decide(None, &desired), Decision::Apply), "a deleted object is created at once");
+    }
+}

@@ -10,11 +10,13 @@ use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use kubenova_runtime::{random, shutdown::Shutdown};
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     future::Future,
     pin::pin,
     time::Duration,
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// Reconciles that run at once: a slow object must not hold up the others, and the API server must not be flooded.
 const CONCURRENCY: usize = 16;
@@ -41,10 +43,10 @@ impl Next {
     }
 }
 
-/// Reconciles keys until the process stops.
-pub async fn run<K, S, P, F>(triggers: S, shutdown: &Shutdown, reconcile: P)
+/// Reconciles keys until the process stops, each reconcile in a span of its own.
+pub async fn run<K, S, P, F>(controller: &'static str, triggers: S, shutdown: &Shutdown, reconcile: P)
 where
-    K: Ord + Clone,
+    K: Ord + Clone + Debug,
     S: Stream<Item = Vec<K>>,
     P: Fn(K) -> F,
     F: Future<Output = Next>,
@@ -56,7 +58,8 @@ where
         while running.len() < CONCURRENCY
             && let Some(key) = queue.start_due(Instant::now())
         {
-            let reconciled = reconcile(key.clone());
+            let span = tracing::info_span!("reconcile", controller, object = ?key);
+            let reconciled = reconcile(key.clone()).instrument(span);
             running.push(async move { (key, reconciled.await) });
         }
         let next_due = if running.len() < CONCURRENCY { queue.next_due() } else { None };
@@ -259,7 +262,7 @@ mod tests {
         let shutdown = Shutdown::new();
         let log = Mutex::new(Vec::new());
         let triggers = futures::stream::iter([vec!["a"], vec!["b", "c"]]).chain(futures::stream::pending());
-        run(triggers, &shutdown, |key| {
+        run("test", triggers, &shutdown, |key| {
             let mut log = log.lock().unwrap();
             log.push(key);
             if log.len() == 3 {

@@ -58,15 +58,15 @@ fn pod_level(
     infeasible: bool,
     resource: &str,
 ) -> Result<Option<Quantity>, QuantityError> {
-    let wanted = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    let Some(wanted) = amount(wanted, resource)? else { return Ok(None) };
+    let requested = spec.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let Some(requested) = amount(requested, resource)? else { return Ok(None) };
     let in_use = status.and_then(|status| status.resources.as_ref()).and_then(|resources| resources.requests.as_ref());
     let allocated = status.and_then(|status| status.allocated_resources.as_ref());
     let actual = amount(in_use, resource)?.max(amount(allocated, resource)?);
     Ok(Some(match actual {
         Some(actual) if infeasible => actual,
-        Some(actual) => actual.max(wanted),
-        None => wanted,
+        Some(actual) => actual.max(requested),
+        None => requested,
     }))
 }
 
@@ -126,7 +126,7 @@ fn of_container(
     basis: Basis,
     resource: &str,
 ) -> Result<Quantity, QuantityError> {
-    let wanted = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+    let requested = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
     let status = statuses.iter().find(|status| status.name == container.name);
     let actual = match basis {
         Basis::Spec => None,
@@ -135,7 +135,7 @@ fn of_container(
             status.and_then(|status| status.resources.as_ref()).and_then(|resources| resources.requests.as_ref())
         }
     };
-    Ok(amount(actual.or(wanted), resource)?.unwrap_or_default())
+    Ok(amount(actual.or(requested), resource)?.unwrap_or_default())
 }
 
 fn amount(list: Option<&BTreeMap<String, Text>>, resource: &str) -> Result<Option<Quantity>, QuantityError> {

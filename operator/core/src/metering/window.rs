@@ -71,10 +71,10 @@ impl OpenWindows {
     /// in between are left out: a missing manifest is a gap, never zero.
     pub fn roll(&mut self, now_ms: i64) {
         let Some(mut newest) = self.newest() else { return };
-        let wanted = Window::containing(now_ms, self.seconds);
+        let expected = Window::containing(now_ms, self.seconds);
         let length = i64::from(self.seconds);
-        if (wanted.start - newest.start) / length > OPEN_WINDOWS_MAX {
-            newest.start = wanted.start - OPEN_WINDOWS_MAX * length;
+        if (expected.start - newest.start) / length > OPEN_WINDOWS_MAX {
+            newest.start = expected.start - OPEN_WINDOWS_MAX * length;
         }
         while newest.end_ms() <= now_ms {
             newest = newest.next();

@@ -63,7 +63,7 @@ pub async fn run(ctx: ClusterContext) {
         vec![ApplicationKey { namespace: deployment.namespace().unwrap_or_default(), name }]
     });
     let triggers = stream::select(applications, deployments);
-    work::run(triggers, &ctx.shutdown, |key| reconcile(&ctx, &tenant_ids, key)).await;
+    work::run("applications", triggers, &ctx.shutdown, |key| reconcile(&ctx, &tenant_ids, key)).await;
 }
 
 async fn reconcile(ctx: &ClusterContext, tenant_ids: &TenantIds, key: ApplicationKey) -> Next {

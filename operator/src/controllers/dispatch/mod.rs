@@ -72,7 +72,7 @@ pub async fn run(ctx: ClusterContext) {
         drift: DriftGuard::default(),
     };
     ctx.gates.set("dispatch", None);
-    work::run(triggers, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
+    work::run("dispatch", triggers, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
 }
 
 struct Dispatcher<'a> {

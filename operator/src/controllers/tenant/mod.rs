@@ -49,7 +49,7 @@ pub async fn run(ctx: ClusterContext) {
         drift: DriftGuard::default(),
     };
     ctx.gates.set("tenants", None);
-    work::run(triggers, &ctx.shutdown, |name| controller.reconcile(name)).await;
+    work::run("tenants", triggers, &ctx.shutdown, |name| controller.reconcile(name)).await;
 }
 
 struct TenantController<'a> {

@@ -35,7 +35,7 @@ impl TenantController<'_> {
             Ok(None) => Next::OnChange,
             Ok(Some(waiting_for)) => Next::retry(waiting_for),
             Err(error) => {
-                // The condition is a help to people; when it cannot be written either, the log has both.
+                // When the condition cannot be written either, the log still has both.
                 if let Err(error) = removal.write_status("ApiserverError", &apiserver::error::chain(&error)).await {
                     tracing::debug!(
                         tenant.name = tenant.name_any(),
