@@ -9,29 +9,29 @@ fn derived_files_are_fresh() {
     }
 }
 
-/// The compiler sees a query without its file; nobody but this test sees a file without its query.
+/// The compiler sees a query without its file; only this test sees a file without its query.
 #[test]
 fn no_file_of_a_query_that_is_gone() {
     let root = kubenova_gen::repository_root();
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     let sources = root.join("manager/store/src");
-    let mut asked = String::new();
+    let mut source = String::new();
     let mut folders = vec![sources];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             if entry.path().is_dir() {
                 folders.push(entry.path());
             } else {
-                asked.push_str(&words(&std::fs::read_to_string(entry.path()).unwrap().replace("\\\"", "\"")));
+                source.push_str(&words(&std::fs::read_to_string(entry.path()).unwrap().replace("\\\"", "\"")));
             }
         }
     }
-    let mut kept = 0;
+    let mut count = 0;
     for entry in std::fs::read_dir(root.join(".sqlx")).unwrap().flatten() {
         let file: serde_json::Value = serde_json::from_slice(&std::fs::read(entry.path()).unwrap()).unwrap();
         let query = words(file["query"].as_str().unwrap());
-        assert!(asked.contains(&query), "{:?}: nobody asks {query:?}; run `cargo dev gen`", entry.file_name());
-        kept += 1;
+        assert!(source.contains(&query), "{:?}: no source has {query:?}; run `cargo dev gen`", entry.file_name());
+        count += 1;
     }
-    assert!(kept > 0, "there are queries");
+    assert!(count > 0, "there are queries");
 }

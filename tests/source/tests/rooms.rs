@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 /// Every Rust source below these folders as (path from the root, text).
 fn sources(folders: &[&str]) -> Vec<(String, String)> {
-    let root = kubenova_gen::repository_root();
+    let root = kubenova_source::repository_root();
     let mut found = Vec::new();
     for folder in folders {
         walk(&root, &root.join(folder), &mut found);
