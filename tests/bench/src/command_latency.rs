@@ -15,36 +15,35 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Api, Client, ResourceExt as _};
 use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::rest::Rest;
 use kubenova_scenarios::site::{Site, text};
-use kubenova_scenarios::{broker, story};
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::raw_chain::{Measured, RawChain};
 use crate::statistics::{Poisson, Sample, row};
 
-/// The annotation that counts an Application's orders.
+/// The annotation that counts an Application's requests.
 const NUMBER: &str = "bench.example.com/number";
-const READY_MAX: Duration = Duration::from_secs(240);
-const ORDER_MAX: Duration = Duration::from_secs(120);
 /// Pause between two looks over REST; it adds half of itself to t3.
 const LOOK: Duration = Duration::from_millis(4);
 
 /// What to measure with.
 #[derive(Debug, Args)]
 pub(crate) struct Settings {
-    /// Orders a second, on average (Poisson).
+    /// Requests a second, on average (Poisson).
     #[arg(long, default_value_t = 20.0)]
     rate: f64,
-    /// How long orders are given at that rate.
+    /// How long requests are made at that rate.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
-    /// Applications that the orders go round; with the raw chain's they must fit into a tenant's quota of pods.
+    /// Applications that the requests take turns with; with the raw chain's they must fit into a tenant's quota of pods.
     #[arg(long, default_value_t = 20)]
     applications: u64,
-    /// Orders of each serial measurement.
+    /// Requests of each serial measurement.
     #[arg(long, default_value_t = 100)]
     serial: u64,
     /// Seed of the Poisson process.
@@ -52,7 +51,7 @@ pub(crate) struct Settings {
     seed: u64,
 }
 
-/// An Application whose annotation says which order it is.
+/// An Application whose annotation says which request it is of.
 pub(crate) fn application(name: &str, number: u64) -> Value {
     json!({
         "apiVersion": "core.oam.dev/v1beta1", "kind": "Application",
@@ -67,10 +66,10 @@ pub(crate) fn resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("core.oam.dev", "v1beta1", "Application"))
 }
 
-/// By Application: numbers of orders, rising, with the moment each was first seen.
+/// By Application: numbers of requests, rising, with the moment each was first seen.
 type Times = HashMap<String, Vec<(u64, Instant)>>;
 
-/// When each order was first seen in the cluster, by a watch of its own.
+/// When each request was first seen in the cluster, by a watch of its own.
 #[derive(Clone)]
 pub(crate) struct Seen {
     times: Arc<Mutex<Times>>,
@@ -103,11 +102,11 @@ impl Seen {
 
     fn find(&self, name: &str, number: u64) -> Option<Instant> {
         let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-        // An order that was overtaken by the next one is seen when that is.
+        // A request that was overtaken by the next one is seen when that is.
         times.get(name)?.iter().find(|(seen, _)| *seen >= number).map(|(_, at)| *at)
     }
 
-    /// When the order was seen; waits for it.
+    /// When the request was seen; waits for it.
     pub(crate) async fn wait(&self, name: &str, number: u64) -> Result<Instant> {
         let mut changed = self.changed.clone();
         let found = async {
@@ -119,20 +118,20 @@ impl Seen {
                 changed.changed().await.context("the watch ended")?;
             }
         };
-        tokio::time::timeout(ORDER_MAX, found)
+        tokio::time::timeout(COMMAND_MAX, found)
             .await
-            .with_context(|| format!("order {number} of {name} was never seen"))?
+            .with_context(|| format!("request {number} of {name} was never seen in the cluster"))?
     }
 }
 
-/// One order through the product.
+/// One request through the product.
 struct Timing {
     answered: Duration,
     seen: Duration,
     visible: Duration,
 }
 
-async fn order(rest: &Rest, seen: &Seen, name: &str, number: u64) -> Result<Timing> {
+async fn request(rest: &Rest, seen: &Seen, name: &str, number: u64) -> Result<Timing> {
     let path = format!("/api/v1/tenants/acme/apps/{name}");
     let began = Instant::now();
     let accepted = rest.put(&path, &application(name, number)).await?.expect(202)?;
@@ -144,7 +143,7 @@ async fn order(rest: &Rest, seen: &Seen, name: &str, number: u64) -> Result<Timi
         if hops.iter().any(|hop| hop["name"] == "applied" || hop["name"] == "ready") || body["state"] == "superseded" {
             break began.elapsed();
         }
-        ensure!(began.elapsed() < ORDER_MAX, "order {number} of {name} was not applied: {body}");
+        ensure!(began.elapsed() < COMMAND_MAX, "request {number} of {name} was not applied: {body}");
         tokio::time::sleep(LOOK).await;
     };
     let seen = seen.wait(name, number).await?.saturating_duration_since(began);
@@ -183,15 +182,15 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     }
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let site = Site::join(&platform, "alpha", 1).await?;
-    site.wait_condition("Ready", "True", READY_MAX).await?;
-    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
+    site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
     let seen = Seen::watch(site.cluster.kube_client());
     for index in 0..settings.applications {
         let body = application(&name(index), 0);
         platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
     }
-    story::wait_all_succeeded(&platform, &site, READY_MAX).await?;
+    steps::wait_all_succeeded(&platform, &site, COMPONENTS_MAX).await?;
     let keyring = broker::keyring(&platform)?;
     let connection = broker::connect(&platform, &keyring).await?;
     let mut raw = RawChain::open(&platform.postgres, connection, &site).await?;
@@ -202,7 +201,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let mut equal = raw.run(&seen, settings.serial, true).await?;
     let mut serial = Product::default();
     for number in 1..=settings.serial {
-        serial.note(&order(&platform.rest, &seen, &name(number % settings.applications), number).await?);
+        serial.note(&request(&platform.rest, &seen, &name(number % settings.applications), number).await?);
     }
     let (poisson, took) = at_rate(settings, &platform.rest, &seen).await?;
     bare.add(&raw.run(&seen, settings.serial, false).await?);
@@ -213,10 +212,10 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     println!("{}", row("raw chain, bare: whole", &bare.whole, None));
     println!("{}", row("raw chain, equal writes: in the cluster", &equal.seen, None));
     println!("{}", row("raw chain, equal writes: whole", &equal.whole, None));
-    println!("\none order after another, ratios to the raw chain with equal writes (goal: p50 1.5, p99 2.5)");
+    println!("\none request after another, ratios to the raw chain with equal writes (goal: p50 1.5, p99 2.5)");
     serial.print(&equal);
     println!(
-        "\nPoisson, {} orders a second asked, {:.1} done, seed {}",
+        "\nPoisson, {} requests a second wanted, {:.1} done, seed {}",
         settings.rate,
         f64::from(u32::try_from(poisson.seen.len())?) / took.as_secs_f64(),
         settings.seed
@@ -225,7 +224,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Orders at a rate, each in a task of its own, round the applications.
+/// Requests at a rate, each in a task of its own, round the applications.
 async fn at_rate(settings: &Settings, rest: &Rest, seen: &Seen) -> Result<(Product, Duration)> {
     let mut pauses = Poisson::new(settings.seed, settings.rate);
     let began = Instant::now();
@@ -237,7 +236,7 @@ async fn at_rate(settings: &Settings, rest: &Rest, seen: &Seen) -> Result<(Produ
         tokio::time::sleep_until(next.into()).await;
         let (rest, seen) = (rest.clone(), seen.clone());
         let (name, number) = (name(count % settings.applications), settings.serial + 1 + count / settings.applications);
-        tasks.spawn(async move { order(&rest, &seen, &name, number).await });
+        tasks.spawn(async move { request(&rest, &seen, &name, number).await });
         count += 1;
         next += pauses.pause();
     }
@@ -250,7 +249,7 @@ async fn at_rate(settings: &Settings, rest: &Rest, seen: &Seen) -> Result<(Produ
 
 /// Waits until KubeVela has nothing to do.
 async fn settle(site: &Site) -> Result<()> {
-    poll::until("every Application to run", READY_MAX, || async {
+    poll::until("every Application to run", COMPONENTS_MAX, || async {
         let printed = site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "-A", "-o", "json"])?;
         let list: Value = serde_json::from_str(&printed)?;
         let waiting: Vec<&Value> = list["items"]

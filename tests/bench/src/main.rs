@@ -1,6 +1,6 @@
 //! `cargo dev bench <name>`: one measurement a file, each with its raw stage in the same run on the same servers.
 //!
-//! Ratios, not times, are what is compared with the goals of the design (§10); times are printed for people.
+//! Ratios, not times, are what is compared with the goals of the design (§10); times are printed beside them.
 
 #![expect(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
 

@@ -1,7 +1,7 @@
 //! The raw chain: what one client does with the same servers when it needs no product.
 //!
 //! Two forms. *Bare*: Postgres commit → JetStream publish → consume → server-side apply → publish → consume → commit.
-//! *Equal*: with as many durable writes as KubeNova makes for one order (the claim of the outbox row, the inbox record and
+//! *Equal*: with as many durable writes as KubeNova makes for one request (the claim of the outbox row, the inbox record and
 //! its status), which is what the design compares with.
 
 use std::time::{Duration, Instant};
@@ -28,10 +28,10 @@ use crate::statistics::Sample;
 
 const NAMESPACE: &str = "acme-apps";
 const STREAM: &str = "BENCH";
-const ORDERS: &str = "bench.order";
+const COMMANDS: &str = "bench.command";
 const OUTCOMES: &str = "bench.outcome";
 
-/// As many as the product's orders go round: one that changes many times a second leaves KubeVela no time to run it.
+/// As many as the product's requests take turns with: one that changes many times a second leaves KubeVela no time to run it.
 const APPLICATIONS: u64 = 20;
 
 fn name(index: u64) -> String {
@@ -42,7 +42,7 @@ fn name(index: u64) -> String {
 pub(crate) struct RawChain {
     database: PgConnection,
     connection: Connection,
-    orders: PullConsumer,
+    commands: PullConsumer,
     outcomes: PullConsumer,
     applications: Api<DynamicObject>,
     records: Api<ConfigMap>,
@@ -64,16 +64,16 @@ impl Measured {
 }
 
 impl RawChain {
-    /// Writes Applications as the tenant's deployer does, because nobody else may.
+    /// Writes Applications as the tenant's deployer does, as no other user may.
     pub(crate) async fn open(postgres: &Postgres, connection: Connection, site: &Site) -> Result<Self> {
         let mut database = PgConnection::connect(&postgres.database("bench")?).await?;
-        sqlx::query("create table wishes (id uuid primary key, body jsonb not null)").execute(&mut database).await?;
+        sqlx::query("create table desired (id uuid primary key, body jsonb not null)").execute(&mut database).await?;
         sqlx::query("create table outbox (id uuid primary key, state text not null, body jsonb not null)")
             .execute(&mut database)
             .await?;
         let config = stream::Config {
             name: STREAM.to_owned(),
-            subjects: vec![ORDERS.to_owned(), OUTCOMES.to_owned()],
+            subjects: vec![COMMANDS.to_owned(), OUTCOMES.to_owned()],
             ..stream::Config::default()
         };
         let stream = connection.jetstream.create_stream(config).await?;
@@ -82,7 +82,7 @@ impl RawChain {
             filter_subject: subject.to_owned(),
             ..pull::Config::default()
         };
-        let orders = stream.create_consumer(durable(ORDERS)).await?;
+        let commands = stream.create_consumer(durable(COMMANDS)).await?;
         let outcomes = stream.create_consumer(durable(OUTCOMES)).await?;
         let kubeconfig = Kubeconfig::read_from(site.cluster.kubeconfig())?;
         let mut deployer = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -91,7 +91,7 @@ impl RawChain {
             Some(["system:serviceaccounts", "system:serviceaccounts:acme-owner"].map(str::to_owned).to_vec());
         let applications = Api::namespaced_with(Client::try_from(deployer)?, NAMESPACE, &resource());
         let records = Api::namespaced(site.cluster.kube_client(), "default");
-        Ok(Self { database, connection, orders, outcomes, applications, records, done: 0 })
+        Ok(Self { database, connection, commands, outcomes, applications, records, done: 0 })
     }
 
     /// Makes the Applications that the chain goes round.
@@ -121,7 +121,7 @@ impl RawChain {
             if equal {
                 self.commit_state(id, "sent").await?;
             }
-            self.carry(ORDERS, &body).await?;
+            self.carry(COMMANDS, &body).await?;
             if equal {
                 self.record(name, &json!({ "data": { "document": body.to_string() } })).await?;
             }
@@ -140,10 +140,10 @@ impl RawChain {
 
     async fn commit_wish(&mut self, id: uuid::Uuid, body: &Value) -> Result<()> {
         let mut transaction = self.database.begin().await?;
-        for sql in ["insert into wishes values ($1, $2)", "insert into outbox values ($1, 'queued', $2)"] {
+        for sql in ["insert into desired values ($1, $2)", "insert into outbox values ($1, 'queued', $2)"] {
             sqlx::query(sql).bind(id).bind(body).execute(&mut *transaction).await?;
         }
-        transaction.commit().await.context("could not commit a wish")
+        transaction.commit().await.context("could not commit the desired state")
     }
 
     async fn commit_state(&mut self, id: uuid::Uuid, state: &str) -> Result<()> {
@@ -159,7 +159,7 @@ impl RawChain {
     async fn carry(&self, subject: &str, body: &Value) -> Result<()> {
         let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
         publish::publish(&self.connection.jetstream, subject, headers, body.to_string()).await?;
-        let consumer = if subject == ORDERS { &self.orders } else { &self.outcomes };
+        let consumer = if subject == COMMANDS { &self.commands } else { &self.outcomes };
         let mut batch = consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await?;
         let message = batch.next().await.context("nothing was delivered")?.map_err(anyhow::Error::msg)?;
         message.ack().await.map_err(anyhow::Error::msg)

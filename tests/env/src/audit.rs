@@ -1,7 +1,7 @@
 //! What the API server was asked, by whom, and what it answered: its audit log, read back.
 //!
-//! Guarantees: every finished request of anybody but the control plane itself is in it, and the beginning and end of
-//! every pod, whoever asked for it.
+//! Guarantees: every finished request but the control plane's own is in it, and the beginning and end of
+//! every pod, whoever requested it.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ pub struct AuditEvent {
     pub uri: String,
     /// Who called.
     pub user: AuditUser,
-    /// Whom the caller acted as, if anybody else.
+    /// Whom the caller impersonated.
     pub impersonated_user: Option<AuditUser>,
     /// From where.
     #[serde(default, rename = "sourceIPs")]

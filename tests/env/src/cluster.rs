@@ -233,7 +233,7 @@ impl Cluster {
         Ok(spec.command())
     }
 
-    /// Every finished request of anybody but the control plane.
+    /// Every finished request, except the control plane's own.
     pub fn audit(&self) -> Result<Vec<AuditEvent>> {
         audit::read(self.apiserver.audit_log())
     }

@@ -1,6 +1,6 @@
 //! Forwarders: a listener here, a connection made inside another network namespace.
 //!
-//! Guarantees: what people and the harness send to a cluster's API server is connected *inside*
+//! Guarantees: what a user and the harness send to a cluster's API server is connected *inside*
 //! that cluster, so it never crosses the uplink: a cut does not reach it and a capture does not
 //! see it. Listeners bound outside the sandbox are inherited, so a person's `kubectl`, `curl` and
 //! `nats` reach servers that no route leads to.

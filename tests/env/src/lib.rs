@@ -15,7 +15,6 @@ pub mod apiserver;
 pub mod apply;
 pub mod audit;
 pub mod cluster;
-pub mod components_by_hand;
 mod control_plane;
 mod etcd;
 pub mod forward;

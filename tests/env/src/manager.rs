@@ -83,8 +83,8 @@ impl ManagerProcess {
             let running = process.check();
             async move {
                 running?;
-                let heard = TcpStream::connect_timeout(&address, Duration::from_secs(1));
-                Ok(Step::from_attempt(heard.map(drop).context("no connection")))
+                let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+                Ok(Step::from_attempt(connected.map(drop).context("no connection")))
             }
         })
         .await

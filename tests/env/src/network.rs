@@ -83,7 +83,7 @@ impl Drop for Netns {
 /// How to cut a cluster from the Manager.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
-    /// Nothing passes and nobody is told: the switch lost its port.
+    /// Nothing passes, without an error on either side: the switch lost its port.
     Silent,
     /// What the cluster sends is lost in silence; the rest arrives.
     SilentOutbound,

@@ -55,7 +55,7 @@ impl RunFolder {
     }
 }
 
-/// One folder a user: what root made, nobody else could write to.
+/// One folder a user: no other user can write to what root made.
 fn runs_folder() -> PathBuf {
     let default = || OsString::from(format!("{RUNS_DEFAULT}-{}", nix::unistd::getuid()));
     std::env::var_os("KUBENOVA_RUNS").unwrap_or_else(default).into()
@@ -66,7 +66,7 @@ fn lock(folder: &Path) -> Result<Flock<File>> {
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| errno.into())
 }
 
-/// Removes folders in `runs` that nobody holds and that are older than `keep`. What cannot be
+/// Removes folders in `runs` that no process holds and that are older than `keep`. What cannot be
 /// removed is left: another user's run is none of our business.
 fn clean(runs: &Path, keep: Duration) {
     let Ok(entries) = fs::read_dir(runs) else {

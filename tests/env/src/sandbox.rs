@@ -9,7 +9,7 @@
 //!    `unshare`, waits, removes the folder on success;
 //! 2. *init* (PID 1 inside): sets up addresses and mounts, starts the program, reaps orphans, and
 //!    ends everything when the outer process is gone;
-//! 3. the *program*: a test executable, `kubenova-up`, the demo. It calls [`Sandbox::require`].
+//! 3. the *program*: a test executable, `kubenova-clusters`, the demo. It calls [`Sandbox::require`].
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -171,7 +171,7 @@ pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<Ex
         .context("could not start unshare; install util-linux")?;
     drop((lifeline_inside, listeners));
     if let Some(mut input) = child.stdin.take() {
-        // Ends with either side; there is nobody to tell.
+        // Ends with either side, which needs no report.
         std::thread::spawn(move || drop(std::io::copy(&mut std::io::stdin(), &mut input)));
     }
     relay_signals(signals, lifeline);
@@ -270,7 +270,7 @@ fn forbidden_by() -> String {
 
 /// PID 1 of the sandbox.
 fn init() -> Result<ExitCode> {
-    // The outer process blocked signals to relay them; the program must hear them.
+    // The outer process blocked signals to relay them; the program must receive them.
     SigSet::empty().thread_set_mask().context("could not unblock signals")?;
     let run = Sandbox::require()?;
     let lifeline: i32 = std::env::var(LIFELINE)
@@ -294,7 +294,7 @@ fn init() -> Result<ExitCode> {
     reap_until(child)
 }
 
-/// Passes signals on to the program; ends the sandbox when nobody is left at the other end.
+/// Passes signals on to the program; ends the sandbox when the other end is closed.
 fn watch_lifeline(mut lifeline: fs::File, program: Pid) {
     std::thread::spawn(move || {
         let mut byte = [0];

@@ -29,24 +29,24 @@ impl Servers {
     }
 
     /// Waits until every server is built: `cargo dev` starts programs while it still builds, and
-    /// names two files, one that tells how far it is and one that appears at the end. `tell` hears
-    /// each new line.
-    pub async fn wait_until_built(mut tell: impl FnMut(&str)) -> Result<Self> {
+    /// names two files: the progress, and one that appears at the end. `show` is called with each
+    /// new line of progress.
+    pub async fn wait_until_built(mut show: impl FnMut(&str)) -> Result<Self> {
         let named = |name| std::env::var_os(name).map(PathBuf::from);
         let Some(ready) = named("KUBENOVA_SERVERS_READY") else {
             return Self::find();
         };
         let progress = named("KUBENOVA_SERVERS_PROGRESS");
-        let mut told = String::new();
+        let mut shown = String::new();
         loop {
             if let Ok(outcome) = std::fs::read_to_string(&ready) {
                 ensure!(outcome.trim() == "ok", "the servers were not built: {}", outcome.trim());
                 return Self::find();
             }
             let line = progress.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
-            if line.trim() != told {
-                told = line.trim().to_owned();
-                tell(&told);
+            if line.trim() != shown {
+                shown = line.trim().to_owned();
+                show(&shown);
             }
             tokio::time::sleep(LOOK).await;
         }

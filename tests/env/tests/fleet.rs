@@ -10,19 +10,21 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use kubenova_env::cluster::{Cluster, ClusterOptions};
-use kubenova_env::components_by_hand;
 use kubenova_env::hub::{self, Hub};
 use kubenova_env::network::Cut;
 use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
 use kubenova_env::postgres::Postgres;
 use kubenova_env::sandbox::Sandbox;
+use kubenova_env::servers::Servers;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 const SOON: Duration = Duration::from_secs(90);
-const CAPSULE: &str = "app.kubernetes.io/name=capsule";
-const VELA: &str = "app.kubernetes.io/name=vela-core";
+/// The label of the pod that listens.
+const LISTENER: &str = "app=listener";
+/// The ports on which it listens.
+const LISTENER_PORTS: [u16; 2] = [4222, 8222];
 
 /// A program of ours that does not know of any sandbox around this test.
 fn program(path: &str, runs: &Path) -> Command {
@@ -36,7 +38,7 @@ fn program(path: &str, runs: &Path) -> Command {
     command
 }
 
-/// A shell in the Operator's place: dynamic as that is, and it does what the story tells it.
+/// A shell in the Operator's place: dynamic as that is, and it does what the test's pod says.
 fn stand_in(folder: &Path) -> Result<PathBuf> {
     let folder = folder.join("bin");
     fs::create_dir(&folder).context("could not make a folder for the stand-in")?;
@@ -44,10 +46,10 @@ fn stand_in(folder: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Tells the story here when this is the sandbox, else runs the test `name` of this file inside one.
-fn in_sandbox(name: &str, story: impl Future<Output = Result<()>>) -> Result<()> {
+/// Runs the scenario here when this is the sandbox, else runs the test `name` of this file inside one.
+fn in_sandbox(name: &str, scenario: impl Future<Output = Result<()>>) -> Result<()> {
     if Sandbox::require().is_ok() {
-        return tokio::runtime::Runtime::new().context("no runtime")?.block_on(story);
+        return tokio::runtime::Runtime::new().context("no runtime")?.block_on(scenario);
     }
     inside(name)
 }
@@ -57,6 +59,8 @@ fn inside(name: &str) -> Result<()> {
     let runs = tempfile::tempdir().context("no folder for the run")?;
     let status = program(env!("CARGO_BIN_EXE_kubenova-sandbox"), runs.path())
         .env("KUBENOVA_BIN_DIR", stand_in(runs.path())?)
+        // The pod runner plays this image with any static program; a NATS server listens without further files.
+        .env("KUBENOVA_CAPSULE_PROXY_BIN", Servers::find()?.binary("nats-server")?)
         .args(["--with-parent", "--"])
         .arg(std::env::current_exe().context("our own program")?)
         .args(["--exact", name, "--nocapture"])
@@ -73,16 +77,13 @@ fn inside(name: &str) -> Result<()> {
 
 #[test]
 fn a_cluster_runs_system_pods_and_can_be_hurt() {
-    in_sandbox("a_cluster_runs_system_pods_and_can_be_hurt", Box::pin(story_of_a_cluster())).unwrap();
+    in_sandbox("a_cluster_runs_system_pods_and_can_be_hurt", Box::pin(run_a_cluster())).unwrap();
 }
 
-async fn story_of_a_cluster() -> Result<()> {
-    let mut cluster = Cluster::start(ClusterOptions::new("story", 7)).await?;
-    let installed = components_by_hand::install(&cluster).await?;
-    let ran = components_by_hand::run_application(&cluster).await?;
-    eprintln!("installed: {installed}; application: {ran}");
-
+async fn run_a_cluster() -> Result<()> {
+    let mut cluster = Cluster::start(ClusterOptions::new("fleet", 7)).await?;
     a_dynamic_program_finds_what_its_pod_names(&cluster).await?;
+    a_listener_runs(&cluster).await?;
     sockets_are_listed(&cluster)?;
     a_changed_secret_reaches_the_pod(&cluster).await?;
     a_killed_container_comes_back(&cluster).await?;
@@ -90,7 +91,7 @@ async fn story_of_a_cluster() -> Result<()> {
     cuts_stop_what_they_say(&cluster).await?;
     the_api_server_may_be_killed(&mut cluster).await?;
     a_deleted_pod_ends_first(&cluster).await?;
-    writes_of_people_are_audited(&cluster)?;
+    impersonated_writes_are_audited(&cluster)?;
     cluster.check()
 }
 
@@ -190,26 +191,55 @@ async fn a_dynamic_program_finds_what_its_pod_names(cluster: &Cluster) -> Result
     Ok(())
 }
 
+/// A Deployment whose program listens, with a Secret in a volume: what Capsule and KubeVela use of the pod runner.
+const LISTENER_OBJECTS: &str = r#"
+apiVersion: v1
+kind: Secret
+metadata: {name: certificates, namespace: kubenova-system}
+stringData: {key: first}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: listener, namespace: kubenova-system}
+spec:
+  selector: {matchLabels: {app: listener}}
+  template:
+    metadata: {labels: {app: listener}}
+    spec:
+      terminationGracePeriodSeconds: 5
+      containers:
+      - name: listener
+        image: projectcapsule/capsule-proxy:1
+        args: [--addr, 0.0.0.0, --port, "4222", --http_port, "8222"]
+        readinessProbe: {httpGet: {path: /healthz, port: 8222}}
+        volumeMounts:
+        - {name: certificates, mountPath: /certificates, readOnly: true}
+      volumes:
+      - {name: certificates, secret: {secretName: certificates}}
+"#;
+
+/// The Deployment's own question: how many replicas are ready.
+const LISTENER_READY: [&str; 6] =
+    ["-n", "kubenova-system", "get", "deploy/listener", "-o", "jsonpath={.status.readyReplicas}"];
+
+async fn a_listener_runs(cluster: &Cluster) -> Result<()> {
+    cluster.applier().apply_yaml(LISTENER_OBJECTS).await?;
+    wait_for(cluster, &LISTENER_READY, "1").await
+}
+
 fn sockets_are_listed(cluster: &Cluster) -> Result<()> {
     let ports: Vec<u16> =
-        only(cluster, CAPSULE)?.listening_sockets().iter().map(|socket| socket.address.port()).collect();
-    ensure!(ports.contains(&9443) && ports.contains(&10080), "Capsule listens on {ports:?}");
+        only(cluster, LISTENER)?.listening_sockets().iter().map(|socket| socket.address.port()).collect();
+    ensure!(LISTENER_PORTS.iter().all(|port| ports.contains(port)), "the listener listens on {ports:?}");
     Ok(())
 }
 
 async fn a_changed_secret_reaches_the_pod(cluster: &Cluster) -> Result<()> {
-    let pid = *only(cluster, CAPSULE)?.pids().first().context("Capsule runs")?;
-    cluster.kubectl_ok(&[
-        "-n",
-        "capsule-system",
-        "patch",
-        "secret",
-        "capsule-tls",
-        "-p",
-        r#"{"stringData":{"more":"yes"}}"#,
-    ])?;
-    let file = format!("/proc/{pid}/root/tmp/k8s-webhook-server/serving-certs/more");
-    poll::until("the new key in Capsule's volume", SOON, || {
+    let pid = *only(cluster, LISTENER)?.pids().first().context("the listener runs")?;
+    let more = r#"{"stringData":{"more":"yes"}}"#;
+    cluster.kubectl_ok(&["-n", "kubenova-system", "patch", "secret", "certificates", "-p", more])?;
+    let file = format!("/proc/{pid}/root/certificates/more");
+    poll::until("the new key in the listener's volume", SOON, || {
         let found = fs::read_to_string(&file).with_context(|| file.clone());
         async { Ok(Step::from_attempt(found.map(drop))) }
     })
@@ -217,11 +247,11 @@ async fn a_changed_secret_reaches_the_pod(cluster: &Cluster) -> Result<()> {
 }
 
 async fn a_killed_container_comes_back(cluster: &Cluster) -> Result<()> {
-    let before = only(cluster, VELA)?.pids();
-    cluster.pods().set_variable("oamdev/vela-core", "KUBENOVA_TEST", Some("given"));
-    ensure!(cluster.pods().kill9(VELA) == 1, "one container was to be killed");
-    let pid = poll::until("another vela-core", SOON, || async {
-        let pids = only(cluster, VELA)?.pids();
+    let before = only(cluster, LISTENER)?.pids();
+    cluster.pods().set_variable("projectcapsule/capsule-proxy", "KUBENOVA_TEST", Some("given"));
+    ensure!(cluster.pods().kill9(LISTENER) == 1, "one container was to be killed");
+    let pid = poll::until("another listener", SOON, || async {
+        let pids = only(cluster, LISTENER)?.pids();
         Ok(match pids.first() {
             Some(pid) if !before.contains(pid) => Step::Done(*pid),
             _ => Step::Waiting(format!("{pids:?} before and now")),
@@ -230,11 +260,11 @@ async fn a_killed_container_comes_back(cluster: &Cluster) -> Result<()> {
     .await?;
     let environment = fs::read(format!("/proc/{pid}/environ"))?;
     ensure!(String::from_utf8_lossy(&environment).contains("KUBENOVA_TEST=given"), "the variable is missing");
-    // At least once: a program that comes back on a busy machine may fall over its own start and be restarted again.
+    // At least once: a program that comes back on a busy machine may fail at its own start and be restarted again.
     let question =
         "jsonpath={.items[0].status.containerStatuses[0].restartCount} {.items[0].status.containerStatuses[0].ready}";
     poll::until("the restart to be counted and the container ready", SOON, || async {
-        let printed = cluster.kubectl_ok(&["-n", "vela-system", "get", "pods", "-o", question])?;
+        let printed = cluster.kubectl_ok(&["-n", "kubenova-system", "get", "pods", "-l", LISTENER, "-o", question])?;
         let (count, ready) = printed.trim().split_once(' ').context("two words")?;
         Ok(Step::when(count.parse::<u32>()? >= 1 && ready == "true", (), printed.clone()))
     })
@@ -260,11 +290,11 @@ async fn a_job_counts_as_done(cluster: &Cluster) -> Result<()> {
     cluster
         .applier()
         .apply_yaml(
-            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: hook, namespace: capsule-system}\nspec: {template: \
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: hook, namespace: kubenova-system}\nspec: {template: \
              {spec: {restartPolicy: Never, containers: [{name: c, image: 'clastix/kubectl:1'}]}}}",
         )
         .await?;
-    wait_for(cluster, &["-n", "capsule-system", "get", "job", "hook", "-o", "jsonpath={.status.succeeded}"], "1").await
+    wait_for(cluster, &["-n", "kubenova-system", "get", "job", "hook", "-o", "jsonpath={.status.succeeded}"], "1").await
 }
 
 fn knock(address: SocketAddr) -> bool {
@@ -292,51 +322,52 @@ async fn cuts_stop_what_they_say(cluster: &Cluster) -> Result<()> {
         })
         .await?;
     }
-    let ready = ["-n", "capsule-system", "get", "deploy", "-o", "jsonpath={.items[0].status.readyReplicas}"];
-    wait_for(cluster, &ready, "1").await
+    wait_for(cluster, &LISTENER_READY, "1").await
 }
 
 async fn the_api_server_may_be_killed(cluster: &mut Cluster) -> Result<()> {
-    let before = only(cluster, CAPSULE)?.pids();
+    let before = only(cluster, LISTENER)?.pids();
     cluster.crash().await?;
-    let after = only(cluster, CAPSULE)?.pids();
-    ensure!(before == after, "Capsule was restarted: {before:?} {after:?}");
+    let after = only(cluster, LISTENER)?.pids();
+    ensure!(before == after, "the listener was restarted: {before:?} {after:?}");
     wait_for(cluster, &["get", "nodes", "-o", "jsonpath={.items[*].metadata.name}"], "node-0").await
 }
 
 async fn a_deleted_pod_ends_first(cluster: &Cluster) -> Result<()> {
-    let pod = only(cluster, CAPSULE)?;
-    let pid = *pod.pids().first().context("Capsule runs")?;
-    cluster.kubectl_ok(&["-n", "capsule-system", "delete", "pod", &pod.name(), "--wait=true", "--timeout=60s"])?;
+    let pod = only(cluster, LISTENER)?;
+    let pid = *pod.pids().first().context("the listener runs")?;
+    cluster.kubectl_ok(&["-n", "kubenova-system", "delete", "pod", &pod.name(), "--wait=true", "--timeout=60s"])?;
     ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "the object went before its process");
     // First the new pod: until the Deployment's controller has looked, its status still counts the old one.
-    poll::until("another pod of Capsule", SOON, || async {
-        Ok(Step::from_attempt(only(cluster, CAPSULE).and_then(|now| {
+    poll::until("another pod of the listener", SOON, || async {
+        Ok(Step::from_attempt(only(cluster, LISTENER).and_then(|now| {
             ensure!(now.uid() != pod.uid(), "the runner still has the old one");
             Ok(())
         })))
     })
     .await?;
-    let ready = ["-n", "capsule-system", "get", "deploy", "-o", "jsonpath={.items[0].status.readyReplicas}"];
-    wait_for(cluster, &ready, "1").await
+    wait_for(cluster, &LISTENER_READY, "1").await
 }
 
-fn writes_of_people_are_audited(cluster: &Cluster) -> Result<()> {
+fn impersonated_writes_are_audited(cluster: &Cluster) -> Result<()> {
+    let user = "kubenova-test:impersonated";
+    let write =
+        ["annotate", "namespace", "kubenova-system", "fleet=seen", "--as", user, "--as-group", "system:masters"];
+    cluster.kubectl_ok(&write)?;
     let events = cluster.audit()?;
-    let deployer = "system:serviceaccount:acme-owner:kubenova-deployer";
-    let wrote = events.iter().any(|event| {
-        event.is_write() && event.impersonated_user.as_ref().is_some_and(|user| user.username == deployer)
-    });
-    ensure!(wrote, "the deployer's write is not among {} audit events", events.len());
+    let wrote = events
+        .iter()
+        .any(|event| event.is_write() && event.impersonated_user.as_ref().is_some_and(|it| it.username == user));
+    ensure!(wrote, "the impersonated write is not among {} audit events", events.len());
     Ok(())
 }
 
 #[test]
 fn the_hub_survives_kills() {
-    in_sandbox("the_hub_survives_kills", Box::pin(story_of_the_hub())).unwrap();
+    in_sandbox("the_hub_survives_kills", Box::pin(run_the_hub())).unwrap();
 }
 
-async fn story_of_the_hub() -> Result<()> {
+async fn run_the_hub() -> Result<()> {
     let sandbox = Sandbox::require()?;
     let mut postgres = Postgres::start(&sandbox).await?;
     let url = postgres.database("one")?;
@@ -370,11 +401,10 @@ impl Up {
     fn start() -> Result<Self> {
         let runs = tempfile::tempdir().context("no folder for the run")?;
         let log = fs::File::create(runs.path().join("up.log")).context("no log")?;
-        let outer = program(env!("CARGO_BIN_EXE_kubenova-up"), runs.path())
-            .arg("--bare")
+        let outer = program(env!("CARGO_BIN_EXE_kubenova-clusters"), runs.path())
             .stdout(log)
             .spawn()
-            .context("could not start kubenova-up")?;
+            .context("could not start kubenova-clusters")?;
         let up = Self { outer, runs };
         poll::until_blocking("a bare cluster", SOON, || {
             let said = fs::read_to_string(up.runs.path().join("up.log"))?;
@@ -385,7 +415,7 @@ impl Up {
     }
 
     fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(i32::try_from(self.outer.id())?), signal).context("could not signal kubenova-up")
+        kill(Pid::from_raw(i32::try_from(self.outer.id())?), signal).context("could not signal kubenova-clusters")
     }
 
     /// Every living process that was started for this run.
@@ -407,7 +437,7 @@ impl Up {
     }
 
     fn expect_nothing_left(&mut self) -> Result<ExitStatus> {
-        let status = self.outer.wait().context("could not wait for kubenova-up")?;
+        let status = self.outer.wait().context("could not wait for kubenova-clusters")?;
         poll::until_blocking("all processes of the run to end", Duration::from_secs(10), || {
             let left = self.processes();
             Ok(Step::when(left.is_empty(), (), format!("{left:?}")))

@@ -1,7 +1,7 @@
 //! An independent reading of usage: the API server's own audit log, integrated over a ledger row's window.
 //!
 //! A pod counts from its `creationTimestamp` to the answer that removed it. The Operator dates a creation the same way
-//! and a removal when it hears of it; so a window that holds only creations is equal to the unit, and elsewhere the
+//! and a removal when its watch reports it; so a window that holds only creations is equal to the unit, and elsewhere the
 //! difference is at most the sum of those delays, measured from the steps that the Operator recorded.
 
 use anyhow::{Context as _, Result, ensure};
@@ -130,16 +130,16 @@ struct Delay {
 fn delays(site: &Site, tenant_id: &str, lives: &[Life]) -> Result<Vec<Delay>> {
     let mut removed: Vec<i64> = lives.iter().filter_map(|life| life.removed_ms).collect();
     removed.sort_unstable();
-    let mut heard = Vec::new();
+    let mut observed = Vec::new();
     for line in site.steps()?.lines() {
         let step: Value = serde_json::from_str(line).context("a step is JSON")?;
         if step["meter"] == "podCountMs" && step["tenant"] == tenant_id && text(&step, "/delta")?.starts_with('-') {
-            heard.push(step["at_ms"].as_i64().context("a step has a time")?);
+            observed.push(step["at_ms"].as_i64().context("a step has a time")?);
         }
     }
-    heard.sort_unstable();
-    ensure!(removed.len() == heard.len(), "{} removals in the audit log, {} steps", removed.len(), heard.len());
-    Ok(removed.into_iter().zip(heard).map(|(a, b)| Delay { from_ms: a.min(b), to_ms: a.max(b) }).collect())
+    observed.sort_unstable();
+    ensure!(removed.len() == observed.len(), "{} removals in the audit log, {} steps", removed.len(), observed.len());
+    Ok(removed.into_iter().zip(observed).map(|(a, b)| Delay { from_ms: a.min(b), to_ms: a.max(b) }).collect())
 }
 
 /// Count·ms within a window.

@@ -10,4 +10,4 @@ pub mod platform;
 pub mod rest;
 pub mod seed;
 pub mod site;
-pub mod story;
+pub mod steps;

@@ -1,4 +1,4 @@
-//! The real `nats` CLI with the read-only context that `kubenova-manager nats config` writes for people.
+//! The real `nats` CLI with the read-only context that `kubenova-manager nats config` writes for administrators.
 
 use std::path::PathBuf;
 use std::process::Command;

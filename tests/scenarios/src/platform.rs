@@ -1,7 +1,7 @@
 //! The hub of one run: PostgreSQL, NATS and the Manager, made the way the README says.
 //!
 //! Guarantees: every key and configuration comes from the product's own commands (`init`, `nats config`), nothing is
-//! prepared by hand; metering windows and lifetimes are short, because tests and people wait for them.
+//! prepared by hand; metering windows and lifetimes are short, because tests and users of the demo wait for them.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -114,7 +114,7 @@ impl Platform {
         self.hub.restart().await
     }
 
-    /// The `nats` CLI with the read-only context for people.
+    /// The `nats` CLI with the read-only context for administrators.
     pub fn nats(&self) -> Result<NatsCli> {
         Ok(NatsCli {
             program: Servers::find()?.binary("nats")?,
@@ -132,7 +132,7 @@ impl Platform {
     }
 }
 
-/// The Manager's settings. Written out, so that a reader sees all that a person must decide.
+/// The Manager's settings, written out: all that an administrator must decide.
 fn configuration(folder: &Path, database_url: &str, options: &PlatformOptions) -> Result<String> {
     let kek = folder.join("kek");
     let text = json!({

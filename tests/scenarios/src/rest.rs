@@ -1,7 +1,7 @@
-//! The Manager's REST API as a person with curl sees it: JSON in, JSON out, status and headers kept.
+//! The Manager's REST API as curl sees it: JSON in, JSON out, status and headers kept.
 //!
 //! Guarantees: trusts only the Manager's own CA; a failed expectation prints method, path, status and the whole body.
-//! Must not: know the Manager's types. Scenarios read what a stranger would read.
+//! Must not: know the Manager's types. Scenarios read what any client would read.
 
 use std::path::Path;
 use std::time::Duration;
@@ -29,14 +29,14 @@ pub struct Answer {
     pub headers: reqwest::header::HeaderMap,
     /// The body; `Null` when it is empty, a string when it is no JSON.
     pub body: Value,
-    asked: String,
+    request: String,
 }
 
 impl Answer {
     /// The body, if the status is this one.
     pub fn expect(self, status: u16) -> Result<Value> {
         if self.status != status {
-            bail!("{}: expected {status}, got {}: {}", self.asked, self.status, self.body);
+            bail!("{}: expected {status}, got {}: {}", self.request, self.status, self.body);
         }
         Ok(self.body)
     }
@@ -124,6 +124,6 @@ impl Rest {
         let text = response.text().await.with_context(|| format!("{asked}: the answer broke off"))?;
         let body =
             if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap_or(Value::String(text)) };
-        Ok(Answer { status, headers, body, asked })
+        Ok(Answer { status, headers, body, request: asked })
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers that a seed decides, so that a run can be told again.
+//! Numbers that a seed decides, so that a run can be repeated.
 
 /// SplitMix64 (Steele, Lea and Flood 2014): every 64-bit number once in a period.
 #[derive(Debug, Clone)]

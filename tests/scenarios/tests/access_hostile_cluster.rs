@@ -1,5 +1,5 @@
 //! A cluster whose keys were stolen, or whose owner cheats: it reports for others, twice, and nonsense. It harms no other
-//! cluster, nothing is billed twice, and what cannot be counted is kept for people.
+//! cluster, nothing is billed twice, and what cannot be counted becomes a dead letter.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use data_encoding::BASE32_NOPAD;
 use kubenova_bus::{Connection, publish};
 use kubenova_env::poll::{self, Step};
 use kubenova_runtime::{clock, random};
+use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::text;
-use kubenova_scenarios::{broker, story};
+use kubenova_scenarios::steps;
 use kubenova_schema::meters::Meter;
 use kubenova_schema::signature::{PayloadType, SigningKey, sha256_hex};
 use kubenova_schema::subjects;
@@ -30,7 +31,7 @@ struct Thief {
 }
 
 impl Thief {
-    /// A key that was enrolled for the cluster, and the broker. (The broker's own walls are `access_list`'s matter.)
+    /// A key that was enrolled for the cluster, and the broker. (`access_list` tests what the broker itself refuses.)
     async fn of(platform: &Platform, cluster: &str) -> Result<Self> {
         let key = SigningKey::from_seed(&[4; 32]).map_err(|error| anyhow::anyhow!("{error}"))?;
         // An nkey's text: its kind, the public key, a checksum.
@@ -99,8 +100,8 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     platform.create_cluster("alpha").await?;
     let beta = text(&platform.create_cluster("beta").await?, "/id")?;
-    let acme = text(&story::create_tenant(&platform, "acme", &["alpha"]).await?, "/id")?;
-    let globex = text(&story::create_tenant(&platform, "globex", &["beta"]).await?, "/id")?;
+    let acme = text(&steps::create_tenant(&platform, "acme", &["alpha"]).await?, "/id")?;
+    let globex = text(&steps::create_tenant(&platform, "globex", &["beta"]).await?, "/id")?;
     let thief = Thief::of(&platform, &beta).await?;
     let past = Window::containing(clock::now().as_millisecond() - 100_000, 20);
     let past_twenty = past.to_string();
@@ -126,7 +127,7 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     .await?;
     kept(&platform, "not over yet", 1).await?;
 
-    // What nobody can count: each ends, none comes again for ever.
+    // What can never be counted: each message ends as a dead letter, none is redelivered for ever.
     thief.report(&ten(-1), vec![record(&globex, "globex", i128::MAX)]).await?;
     thief.report(&ten(-2), vec![record(&globex, "glo\0bex", 1)]).await?;
     thief.report("w9223372036854775000-1", Vec::new()).await?;

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::rest::{Answer, Rest};
-use kubenova_scenarios::story;
+use kubenova_scenarios::steps;
 use serde_json::json;
 
 /// Problem of this status and reason, with words for a person.
@@ -24,7 +24,7 @@ fn commands(platform: &Platform) -> Result<String> {
     platform.postgres.query("kubenova", "select count(*) from commands")
 }
 
-/// A tenant owner's view, with a token made as a person would.
+/// A tenant owner's view, with a token made as an administrator would.
 fn owner_of(platform: &Platform, tenant: &str) -> Result<Rest> {
     let file = platform.sandbox.folder("tokens")?.join(tenant);
     let out = file.to_str().context("the token file's name is not text")?;
@@ -49,18 +49,18 @@ async fn access_bad_input_gets_a_problem_and_reaches_no_outbox() -> Result<()> {
     let rest = &platform.rest;
     platform.create_cluster("alpha").await?;
     platform.create_cluster("beta").await?;
-    story::create_tenant(&platform, "acme", &["alpha", "beta"]).await?;
-    story::create_tenant(&platform, "globex", &["alpha"]).await?;
-    // One key, many at once: one is accepted, the others are answered with it or told to repeat.
+    steps::create_tenant(&platform, "acme", &["alpha", "beta"]).await?;
+    steps::create_tenant(&platform, "globex", &["alpha"]).await?;
+    // One key, many at once: one is accepted, the others get the same answer or one that says to repeat.
     let body = serde_json::to_vec(&json!({ "name": "once" }))?;
-    let asked =
+    let requests =
         (0..12).map(|_| {
             let (rest, body) = (rest.clone(), body.clone());
             async move {
                 rest.post_raw("/api/v1/clusters", "application/json", body, &[("idempotency-key", "k-once")]).await
             }
         });
-    for answer in futures::future::join_all(asked).await {
+    for answer in futures::future::join_all(requests).await {
         let answer = answer?;
         if answer.status != 201 {
             problem(&answer, 409, "IDEMPOTENCY_KEY_IN_USE");
@@ -68,8 +68,8 @@ async fn access_bad_input_gets_a_problem_and_reaches_no_outbox() -> Result<()> {
     }
     let before = commands(&platform)?;
 
-    let app = story::web_application("shop", 1, &["alpha"]);
-    problem(&rest.post("/api/v1/tenants/nobody/apps", &app).await?, 404, "TENANT_NOT_FOUND");
+    let app = steps::web_application("shop", 1, &["alpha"]);
+    problem(&rest.post("/api/v1/tenants/unknown/apps", &app).await?, 404, "TENANT_NOT_FOUND");
     let quotes = json!({ "apiVersion": "core.oam.dev/v1beta1", "kind": "Application",
         "metadata": { "name": "quotes", "annotations": { "a": "\"".repeat(300_000) } },
         "spec": { "components": [{ "name": "web", "type": "webservice", "properties": { "image": "shop/web:1" } }] } });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
-use kubenova_scenarios::story;
+use kubenova_scenarios::steps;
 
 const JOIN_MAX: Duration = Duration::from_secs(90);
 
@@ -19,13 +19,14 @@ async fn life_join_one_cluster_with_one_token() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A person may order everything before the cluster exists: it waits in Postgres, visibly, and happens once it joins.
+/// Everything may be requested before the cluster exists: the commands wait in Postgres, visibly, and are carried out once
+/// it joins.
 #[tokio::test(flavor = "multi_thread")]
-async fn life_join_finds_what_was_ordered_before() -> anyhow::Result<()> {
+async fn life_join_carries_out_what_was_requested_before() -> anyhow::Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let created = platform.create_cluster("alpha").await?;
-    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
-    let shop = story::web_application("shop", 2, &["alpha"]);
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    let shop = steps::web_application("shop", 2, &["alpha"]);
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
     let first = text(&tenant, "/commands/0/id")?;
     let queued = platform.rest.get(&format!("/api/v1/commands/{first}")).await?.expect(200)?;
@@ -34,8 +35,8 @@ async fn life_join_finds_what_was_ordered_before() -> anyhow::Result<()> {
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
     let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
     site.install_operator(&text(&created, "/enrollment/token")?)?;
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
-    story::wait_commands(&platform, &accepted["commands"], "succeeded", Duration::from_secs(120)).await?;
-    assert_eq!(story::ready_pods(&site, "acme", "shop")?, 2);
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", Duration::from_secs(120)).await?;
+    assert_eq!(steps::ready_pods(&site, "acme", "shop")?, 2);
     Ok(())
 }

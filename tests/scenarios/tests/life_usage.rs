@@ -2,7 +2,6 @@
 //! steps that the Operator recorded, to the unit.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE64;
@@ -10,11 +9,9 @@ use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::integral;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
-use kubenova_scenarios::story;
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::Value;
 
-const COMPONENTS_MAX: Duration = Duration::from_secs(240);
-const ORDER_MAX: Duration = Duration::from_secs(120);
 /// Meters by their names in messages and their columns in the ledger.
 const METERS: [(&str, &str); 5] = [
     ("cpuRequestMillicoreMs", "cpu_request_millicore_ms"),
@@ -76,7 +73,7 @@ fn sum_of_steps(platform: &Platform, steps: &str) -> Result<Sums> {
     let mut sums = Sums::new();
     for line in steps.lines() {
         let step: Value = serde_json::from_str(line).context("a step is JSON")?;
-        ensure!(step["cause"] != "restored", "the Operator restarted: this story has no restart");
+        ensure!(step["cause"] != "restored", "the Operator restarted, which this scenario must not do");
         let meter = text(&step, "/meter")?;
         let (meter, _) = METERS.into_iter().find(|(name, _)| *name == meter).context("a known meter")?;
         let (delta, at) = (text(&step, "/delta")?.parse::<i128>()?, step["at_ms"].as_i64().context("a time")?);
@@ -91,11 +88,11 @@ async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let site = Site::join(&platform, "alpha", 1).await?;
     site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
-    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
-    let shop = story::web_application("shop", 3, &["alpha"]);
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+    let shop = steps::web_application("shop", 3, &["alpha"]);
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
-    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
 
     // Pods that come and go within windows.
     for _ in 0..2 {
@@ -108,8 +105,8 @@ async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
             "app.oam.dev/name=shop",
             "--wait=false",
         ])?;
-        poll::until("three new pods", ORDER_MAX, || async {
-            let pods = story::ready_pods(&site, "acme", "shop")?;
+        poll::until("three new pods", COMMAND_MAX, || async {
+            let pods = steps::ready_pods(&site, "acme", "shop")?;
             Ok(Step::when(pods == 3, (), format!("{pods} pods")))
         })
         .await?;
@@ -117,14 +114,14 @@ async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
     // A whole window after the last step, so that the newest row holds none.
     let rested = platform.postgres.query("kubenova", "select now()")?;
     let later = format!("select count(*) from ledger where pod_count_ms > 0 and window_start > '{}'", rested.trim());
-    poll::until("a window without steps in the ledger", ORDER_MAX, || async {
+    poll::until("a window without steps in the ledger", COMMAND_MAX, || async {
         let rows = platform.postgres.query("kubenova", &later)?;
         Ok(Step::when(rows.trim().parse::<u64>()? >= 1, (), rows))
     })
     .await?;
 
     // Every row against the API server's own audit log.
-    poll::until("a row of the rested windows over REST", ORDER_MAX, || async {
+    poll::until("a row of the rested windows over REST", COMMAND_MAX, || async {
         let newest = integral::compare_newest(&platform, &text(&tenant, "/id")?, &site).await?;
         Ok(Step::when(newest.removals == 0 && newest.ledger > 0, (), newest.to_string()))
     })
@@ -144,17 +141,12 @@ async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
     // The Operator stops, so that ledger and stream come to rest; then all three are read.
     let debug = site.operator()?.debug();
     site.cluster.kubectl_ok(&["scale", "deployment", "kubenova-operator", "-n", "kubenova-system", "--replicas=0"])?;
-    poll::until("the Operator to be gone", ORDER_MAX, || async {
+    poll::until("the Operator to be gone", COMMAND_MAX, || async {
         let left = site.cluster.kubectl_ok(&["get", "pods", "-n", "kubenova-system", "-o", "name"])?;
         Ok(Step::when(left.trim().is_empty(), (), left))
     })
     .await?;
-    poll::until("every ledger row to be an event", ORDER_MAX, || async {
-        let waiting =
-            platform.postgres.query("kubenova", "select count(*) from billing_outbox where published_at is null")?;
-        Ok(Step::when(waiting.trim() == "0", (), format!("{} wait", waiting.trim())))
-    })
-    .await?;
+    steps::wait_billed(&platform).await?;
     let events = billed(&platform)?;
     let rows = platform.postgres.query("kubenova", "select count(*) from ledger")?;
     assert_eq!(events.len().to_string(), rows.trim(), "one event a ledger row");

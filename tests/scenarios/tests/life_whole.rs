@@ -1,17 +1,11 @@
 //! The main job: two sovereign clusters, a tenant on both, applications, status back, usage in the ledger and on the bus.
-//! Everything is ordered over REST and read independently: kubectl, the `nats` CLI, SQL.
-
-use std::time::Duration;
+//! Everything is requested over REST and read independently: kubectl, the `nats` CLI, SQL.
 
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{HUB_PORT, MANAGER_PORT, Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
-use kubenova_scenarios::story;
-
-/// Installing Capsule and KubeVela on a busy machine.
-const COMPONENTS_MAX: Duration = Duration::from_secs(240);
-const ORDER_MAX: Duration = Duration::from_secs(120);
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn life_whole_turn_of_the_ring() -> Result<()> {
@@ -22,43 +16,43 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     alpha.install_operator(&alpha_token)?;
     beta.install_operator(&beta_token)?;
 
-    // The Operator, and nobody else, installs the components.
+    // Only the Operator installs the components.
     for site in [&alpha, &beta] {
         site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
-        story::wait_all_succeeded(&platform, site, ORDER_MAX).await?;
+        steps::wait_all_succeeded(&platform, site, COMMAND_MAX).await?;
     }
 
-    let tenant = story::create_tenant(&platform, "acme", &["alpha", "beta"]).await?;
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha", "beta"]).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
 
     // With several placements an application names its clusters.
-    let mut unplaced = story::web_application("nowhere", 1, &[]);
+    let mut unplaced = steps::web_application("nowhere", 1, &[]);
     unplaced.as_object_mut().context("an object")?.remove("clusters");
     let refused = platform.rest.post("/api/v1/tenants/acme/apps", &unplaced).await?.expect(422)?;
     assert_eq!(refused["reason"], "PLACEMENT_REQUIRED", "{refused}");
 
-    let shop = story::web_application("shop", 3, &["alpha", "beta"]);
+    let shop = steps::web_application("shop", 3, &["alpha", "beta"]);
     let accepted = platform.rest.post("/users/acme/apps", &shop).await?.expect(202)?;
     // A live tap of what the Manager says; billing events come every window, so it ends even if it was late for this.
     let nats = platform.nats()?;
     let tap = std::thread::spawn(move || nats.run(&["sub", "kn.v1.>", "--count", "1"]));
-    let only_alpha = story::web_application("cron", 2, &["alpha"]);
+    let only_alpha = steps::web_application("cron", 2, &["alpha"]);
     let accepted_alpha = platform.rest.post("/api/v1/tenants/acme/apps", &only_alpha).await?.expect(202)?;
-    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
-    story::wait_commands(&platform, &accepted_alpha["commands"], "succeeded", ORDER_MAX).await?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    steps::wait_commands(&platform, &accepted_alpha["commands"], "succeeded", COMMAND_MAX).await?;
 
     // Independent reading: kubectl in each cluster.
-    assert_eq!(story::ready_pods(&alpha, "acme", "shop")?, 3);
-    assert_eq!(story::ready_pods(&beta, "acme", "shop")?, 3);
-    assert_eq!(story::ready_pods(&alpha, "acme", "cron")?, 2);
-    assert_eq!(story::ready_pods(&beta, "acme", "cron")?, 0);
+    assert_eq!(steps::ready_pods(&alpha, "acme", "shop")?, 3);
+    assert_eq!(steps::ready_pods(&beta, "acme", "shop")?, 3);
+    assert_eq!(steps::ready_pods(&alpha, "acme", "cron")?, 2);
+    assert_eq!(steps::ready_pods(&beta, "acme", "cron")?, 0);
     let absent = beta.cluster.kubectl(&["get", "applications.core.oam.dev", "cron", "-n", "acme-apps"])?;
     assert!(!absent.status.success(), "what is placed on alpha only is not on beta");
 
     status_comes_back(&platform).await?;
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
-    walls_hold(&alpha)?;
+    isolation_holds(&alpha)?;
     let tapped = tap.join().map_err(|_| anyhow::anyhow!("the tap panicked"))??;
     assert!(tapped.contains("kn.v1.") && tapped.contains("Kn-Schema"), "{tapped}");
 
@@ -89,7 +83,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
 }
 
 async fn status_comes_back(platform: &Platform) -> Result<()> {
-    poll::until("status of shop on both clusters over REST", ORDER_MAX, || async {
+    poll::until("status of shop on both clusters over REST", COMMAND_MAX, || async {
         let body = platform.rest.get("/api/v1/tenants/acme/apps/shop/status").await?.expect(200)?;
         let clusters = body["clusters"].as_array().cloned().unwrap_or_default();
         let all = clusters.len() == 2
@@ -103,7 +97,7 @@ async fn status_comes_back(platform: &Platform) -> Result<()> {
 async fn usage_is_in_the_ledger_and_on_the_bus(platform: &Platform, tenant_id: &str, sites: [&Site; 2]) -> Result<()> {
     for site in sites {
         let path = format!("/api/v1/usage?tenant={tenant_id}&cluster={}", site.id);
-        poll::until(format!("usage with pods of {} over REST", site.name), ORDER_MAX, || async {
+        poll::until(format!("usage with pods of {} over REST", site.name), COMMAND_MAX, || async {
             let body = platform.rest.get(&path).await?.expect(200)?;
             let pods = body.pointer("/totals/podCountMs").and_then(serde_json::Value::as_str).unwrap_or("0").to_owned();
             Ok(Step::when(pods.parse::<i128>().unwrap_or_default() > 0, (), body.to_string()))
@@ -113,7 +107,7 @@ async fn usage_is_in_the_ledger_and_on_the_bus(platform: &Platform, tenant_id: &
     let rows = platform.postgres.query("kubenova", "select count(*) from ledger where pod_count_ms > 0")?;
     assert!(rows.trim().parse::<u64>().unwrap_or_default() >= 2, "ledger rows with pods: {rows}");
     let nats = platform.nats()?;
-    poll::until("one billing event a ledger row", ORDER_MAX, || async {
+    poll::until("one billing event a ledger row", COMMAND_MAX, || async {
         let subjects = nats.run(&["stream", "subjects", "KN_BILL", "--json"])?;
         let count: u64 = serde_json::from_str::<std::collections::BTreeMap<String, u64>>(&subjects)
             .unwrap_or_default()
@@ -129,7 +123,7 @@ async fn usage_is_in_the_ledger_and_on_the_bus(platform: &Platform, tenant_id: &
     .await
 }
 
-/// What people see with the read-only context.
+/// What an administrator sees with the read-only context.
 fn the_wire_is_readable(platform: &Platform, site: &Site) -> Result<()> {
     let nats = platform.nats()?;
     let streams = nats.run(&["stream", "ls", "--names"])?;
@@ -146,22 +140,22 @@ fn the_wire_is_readable(platform: &Platform, site: &Site) -> Result<()> {
     Ok(())
 }
 
-/// What nobody may bring into a tenant's namespace, not even the site's administrator by mistake.
-fn walls_hold(site: &Site) -> Result<()> {
+/// What must not come into a tenant's namespace, not even from the site's administrator by mistake.
+fn isolation_holds(site: &Site) -> Result<()> {
     let pod = |spec: &str| {
         let pod = format!("--overrides={{\"spec\":{spec}}}");
         site.cluster.kubectl(&["run", "x", "-n", "acme-apps", "--image=x", "--dry-run=server", &pod])
     };
     let nothing = r#"{"containers":[{"name":"x","image":"x","resources":{"requests":{"cpu":"0","memory":"0"}}}]}"#;
     let node_port = ["create", "service", "nodeport", "x", "--tcp=80", "-n", "acme-apps", "--dry-run=server"];
-    for (attempt, wall) in [
+    for (attempt, refusal) in [
         (pod(r#"{"priorityClassName":"system-node-critical"}"#)?, "may not use a system priority class"),
         (pod(r#"{"serviceAccountName":"readonly"}"#)?, "may not run as a KubeNova ServiceAccount"),
         (pod(nothing)?, "minimum cpu usage per Container is 1m"),
         (site.cluster.kubectl(&node_port)?, "NodePort Services are not allowed"),
     ] {
         let said = String::from_utf8_lossy(&attempt.stderr).into_owned();
-        assert!(!attempt.status.success() && said.contains(wall), "expected {wall:?}, got {said:?}");
+        assert!(!attempt.status.success() && said.contains(refusal), "expected {refusal:?}, got {said:?}");
     }
     Ok(())
 }

@@ -1,27 +1,22 @@
-//! What comes again: nothing happens twice.
-
-use std::time::Duration;
+//! Commands that are delivered again change nothing.
 
 use anyhow::Result;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
-use kubenova_scenarios::story;
-
-const COMPONENTS_MAX: Duration = Duration::from_secs(240);
-const ORDER_MAX: Duration = Duration::from_secs(120);
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let site = Site::join(&platform, "alpha", 1).await?;
     site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
-    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
-    let shop = story::web_application("shop", 1, &["alpha"]);
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    let shop = steps::web_application("shop", 1, &["alpha"]);
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
-    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
-    story::wait_all_succeeded(&platform, &site, ORDER_MAX).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    steps::wait_all_succeeded(&platform, &site, COMMAND_MAX).await?;
 
     // Every command again, as the relay itself would send it after a lost acknowledgement.
     let before = site.versions()?;
@@ -38,7 +33,7 @@ async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
         "kubenova",
         "update commands set state = 'sent', finished_at = null, running_at = null, acknowledged_at = null, next_send_at = null",
     )?;
-    poll::until("every command to be sent and answered again", ORDER_MAX, || async {
+    poll::until("every command to be sent and answered again", COMMAND_MAX, || async {
         let now = sent(&platform)?;
         let again = now.iter().zip(&counts).all(|((_, now), (_, before))| now > before);
         let open = platform.postgres.query("kubenova", "select count(*) from commands where state <> 'succeeded'")?;
@@ -47,15 +42,15 @@ async fn skew_redelivery_of_every_command_changes_nothing() -> Result<()> {
     .await?;
     assert_eq!(site.versions()?, before, "left: after redelivery; right: before");
 
-    // One that the broker can never carry fails by itself and holds up nobody. REST lets none through (`access_input`).
+    // One that the broker can never carry fails by itself and delays no other command. REST lets none through (`access_input`).
     platform.postgres.query(
         "kubenova",
         "update commands set state = 'queued', finished_at = null, next_send_at = null, document = repeat('x', 1200000)
          where id = (select id from commands order by revision desc limit 1)",
     )?;
-    let cart = story::web_application("cart", 1, &["alpha"]);
+    let cart = steps::web_application("cart", 1, &["alpha"]);
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &cart).await?.expect(202)?;
-    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
     let ended = platform
         .postgres
         .query("kubenova", "select state || ' ' || reason from commands where length(document) > 1000000")?;

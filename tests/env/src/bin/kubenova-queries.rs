@@ -1,7 +1,7 @@
 //! Rewrites `.sqlx`, what the compiler needs to check queries without a database: `cargo dev gen`.
 //!
 //! Starts PostgreSQL in a sandbox, applies the migrations in order, and lets the compiler ask it. The folder is replaced
-//! as a whole and only when everything compiled, so that no query stays that nobody asks any more.
+//! as a whole and only when everything compiled, so that no query stays that the source no longer has.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -157,7 +157,7 @@ impl Drop for PodRunner {
     }
 }
 
-/// A pod's task, and the way to tell it about changes.
+/// A pod's task, and the channel on which it gets changes.
 struct Running {
     object: watch::Sender<Pod>,
     task: JoinHandle<()>,

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: its volumes are there before its containers start; every change of a container
 //! reaches the API server; when the pod is deleted its processes end first, then the object goes
-//! (nobody else removes it). Dropping the task kills the processes and takes the link away.
+//! (no garbage collector removes it). Dropping the task kills the processes and takes the link away.
 
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -177,7 +177,7 @@ pub(crate) async fn run(shared: Arc<Shared>, mut object: watch::Receiver<Pod>) {
 async fn serve(shared: &Arc<Shared>, pod: &Pod, object: &mut watch::Receiver<Pod>) -> Result<()> {
     let spec = pod.spec.as_ref().context("a pod without spec")?;
     let mut images = Vec::new();
-    // An init container of an image that nobody plays counts as done, as a Job's does.
+    // An init container of an image that no program here plays counts as done, as a Job's does.
     let mut init = Vec::new();
     for container in spec.init_containers.iter().flatten() {
         if let Some(image) = shared.images.find(container.image.as_deref().unwrap_or_default())? {
@@ -264,7 +264,7 @@ async fn prepare(
 ) -> Start {
     let address = link.address().to_string();
     let server = shared.network.address().to_string();
-    let mut told = String::new();
+    let mut reported = String::new();
     loop {
         let attempt = async {
             volumes.sync(&shared.client, pod, &address).await?;
@@ -287,9 +287,9 @@ async fn prepare(
             }
             Err(error) => {
                 let message = format!("{error:#}");
-                if message != told {
+                if message != reported {
                     report(shared, pod, &status::pending(pod, "ContainerCreating", &message)).await;
-                    told = message;
+                    reported = message;
                 }
                 wait_for_sources(shared).await;
             }
@@ -350,7 +350,7 @@ fn restart_policy(pod: &Pod) -> Restart {
     }
 }
 
-/// Runs the containers and tells the API server about them until the pod is deleted.
+/// Runs the containers and reports them to the API server until the pod is deleted.
 async fn supervise(
     shared: &Arc<Shared>,
     pod: &Pod,

@@ -1,7 +1,7 @@
-//! What the runner tells the API server about a pod.
+//! What the runner reports to the API server about a pod.
 //!
 //! Guarantees: a strategic merge patch of the pod's status (a JSON merge would replace conditions
-//! of others), with what controllers read (podIP, Ready) and what people read (phase, restarts,
+//! of others), with what controllers read (podIP, Ready) and what kubectl shows (phase, restarts,
 //! reasons).
 
 use jiff::Timestamp;
@@ -35,7 +35,7 @@ pub(crate) fn patch(pod: &Pod, address: &str, started: Timestamp, now: Timestamp
     }})
 }
 
-/// The status patch of a pod that ran to its end in no time: a Job of an image nobody here plays.
+/// The status patch of a pod that ran to its end in no time: a Job of an image that no program here plays.
 pub(crate) fn succeeded(now: Timestamp) -> Value {
     json!({"status": {
         "phase": "Succeeded",

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: what happens is told to the pod in order; dropping the supervisor kills the
 //! container. Comes after [`super::container`] (which becomes the program), before
-//! [`super::status`] (which tells people).
+//! [`super::status`] (which reports it).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -75,7 +75,7 @@ pub(crate) struct State {
     pub(crate) restarts: i32,
     /// How it ended last, if it ever did.
     pub(crate) last: Option<Ended>,
-    /// Why it is not ready, for people.
+    /// Why it is not ready, as the status shows it.
     pub(crate) message: Option<String>,
 }
 
@@ -102,7 +102,7 @@ impl State {
     }
 }
 
-/// Runs a container until it may not be started again; then returns with the last state told.
+/// Runs a container until it may not be started again; then returns with the last state reported.
 pub(crate) async fn run(start: Arc<Start>, network: Arc<ClusterNetwork>, state: watch::Sender<State>) {
     let mut back_off = BACK_OFF_FIRST;
     loop {
@@ -183,7 +183,7 @@ async fn watch_health(
             if Instant::now() > deadline {
                 return format!("startup probe failed for {allowed:?}: {error:#}");
             }
-            state.send_if_modified(|state| tell(state, false, format!("startup probe failed: {error:#}")));
+            state.send_if_modified(|state| report(state, false, format!("startup probe failed: {error:#}")));
             tokio::time::sleep(probes::EAGER).await;
         }
         if container.readiness_probe.is_none() {
@@ -222,7 +222,7 @@ async fn watch_readiness(
             Err(error) => {
                 failures += 1;
                 if !is_ready || failures >= probes::failure_threshold(probe) {
-                    state.send_if_modified(|state| tell(state, false, format!("readiness probe failed: {error:#}")));
+                    state.send_if_modified(|state| report(state, false, format!("readiness probe failed: {error:#}")));
                 }
                 if is_ready { probes::period(probe) } else { probes::EAGER }
             }
@@ -253,7 +253,7 @@ async fn watch_liveness(container: &Container, network: &ClusterNetwork, inside:
 }
 
 /// Sets readiness and message; true when either changed.
-fn tell(state: &mut State, ready: bool, message: String) -> bool {
+fn report(state: &mut State, ready: bool, message: String) -> bool {
     let message = Some(message);
     let changed = state.ready != ready || state.message != message;
     (state.ready, state.message) = (ready, message);

@@ -1,11 +1,12 @@
-//! `cargo dev demo`: the whole product on this machine, told as the ring, with real servers.
+//! `cargo dev demo` and `cargo dev up`: the whole product on this machine, on real servers.
 //!
-//! Manager and hub are up and usable while the cluster servers are still being built. Then two sovereign clusters join,
-//! get their components, a tenant, an application; status and usage come back. `--once` ends with 0 only if all of it
-//! was seen; otherwise it stays until Ctrl-C and takes keys (then Enter): `p` cuts cluster beta off, `h` heals it, `u`
-//! shows the last ledger row beside an independent integral.
+//! Manager and hub are up and usable while the cluster servers are still being built. Then the clusters join and get
+//! Capsule and KubeVela from their Operators; `--empty` (`cargo dev up`) stops there. The demo goes on: a tenant, an
+//! application, their status and usage. `--once` ends with 0 only if all of it was seen; otherwise the program stays until
+//! Ctrl-C and takes keys (then Enter): `p` cuts the last cluster off, `h` connects it again, `u` compares its last ledger
+//! row with an independent integral.
 
-#![expect(clippy::print_stdout, reason = "the demo talks to a person")]
+#![expect(clippy::print_stdout, reason = "what the demo shows is its output")]
 
 use std::ffi::OsStr;
 use std::io::BufRead as _;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
-use kubenova_env::forward::{Forward, ForwardRequest};
+use kubenova_env::forward::{Forward, ForwardRequest, Inherited};
 use kubenova_env::network::Cut;
 use kubenova_env::poll::{self, Step};
 use kubenova_env::sandbox::{self, HUB_ADDRESS, Options, Sandbox};
@@ -23,24 +24,36 @@ use kubenova_env::servers::Servers;
 use kubenova_scenarios::integral;
 use kubenova_scenarios::platform::{MANAGER_PORT, Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
-use kubenova_scenarios::story;
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-const COMPONENTS_MAX: Duration = Duration::from_secs(300);
-const ORDER_MAX: Duration = Duration::from_secs(180);
-/// Clusters of the demo.
-const NAMES: [&str; 2] = ["alpha", "beta"];
+/// Names of the clusters; as many as asked for are used.
+const NAMES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
+/// Tenant of the demo. Not the one of the front page's examples, which must work beside it.
+const TENANT: &str = "demo";
 
 /// The whole product on this machine.
 #[derive(Debug, Clone, Parser)]
 struct Arguments {
-    /// Run through the story, then stop and clean up.
+    /// End when everything was seen to work.
     #[arg(long)]
     once: bool,
+    /// Only clusters with Capsule and KubeVela: no tenant, no application.
+    #[arg(long)]
+    empty: bool,
+    /// How many clusters; each takes about 600 MiB of memory.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
+    clusters: u8,
     /// Copy what the run wrote beside the logs before it is removed.
     #[arg(long)]
     keep: bool,
+}
+
+impl Arguments {
+    fn names(&self) -> &'static [&'static str] {
+        &NAMES[..usize::from(self.clusters)]
+    }
 }
 
 fn main() -> Result<ExitCode> {
@@ -49,14 +62,14 @@ fn main() -> Result<ExitCode> {
     }
     let arguments = Arguments::parse();
     if Sandbox::require().is_err() {
-        return go_inside();
+        return go_inside(&arguments);
     }
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     runtime.block_on(Box::pin(until_stopped(arguments)))
 }
 
-fn go_inside() -> Result<ExitCode> {
-    let names = ["manager", "nats"].into_iter().chain(NAMES);
+fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
+    let names = ["manager", "nats"].into_iter().chain(arguments.names().iter().copied());
     let forwards = names.map(|name| ForwardRequest { name: name.to_owned(), port: 0 }).collect();
     sandbox::enter_ourselves(&Options { forwards, with_parent: true, typed: true })
 }
@@ -65,20 +78,20 @@ async fn until_stopped(arguments: Arguments) -> Result<ExitCode> {
     let mut interrupted = signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?;
     let mut terminated = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
     tokio::select! {
-        outcome = Box::pin(tell(&arguments)) => outcome,
+        outcome = Box::pin(run(&arguments)) => outcome,
         _ = interrupted.recv() => Ok(ExitCode::SUCCESS),
         _ = terminated.recv() => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// The story's clock and the milestone that is being worked for.
-struct Teller {
+/// When the run began, and which milestone it works for.
+struct Progress {
     began: Instant,
     milestone: &'static str,
 }
 
-impl Teller {
-    fn reach(&mut self, milestone: &'static str) {
+impl Progress {
+    fn begin(&mut self, milestone: &'static str) {
         self.milestone = milestone;
     }
 
@@ -94,17 +107,17 @@ struct Fleet {
     forwards: Vec<Forward>,
 }
 
-async fn tell(arguments: &Arguments) -> Result<ExitCode> {
-    let mut teller = Teller { began: Instant::now(), milestone: "the hub" };
+async fn run(arguments: &Arguments) -> Result<ExitCode> {
+    let mut progress = Progress { began: Instant::now(), milestone: "the hub" };
     let mut fleet = Fleet::default();
-    let outcome = Box::pin(story_of(arguments, &mut teller, &mut fleet)).await;
+    let outcome = Box::pin(walk_through(arguments, &mut progress, &mut fleet)).await;
     if arguments.keep {
         keep()?;
     }
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
         Err(error) => {
-            println!("\nthe demo did not reach: {}", teller.milestone);
+            println!("\nfailed before: {}", progress.milestone);
             println!("  {error:#}");
             for site in &fleet.sites {
                 if let Some(first) = first_false(site) {
@@ -112,7 +125,7 @@ async fn tell(arguments: &Arguments) -> Result<ExitCode> {
                 }
             }
             println!("  logs: {}", Sandbox::require()?.run().display());
-            println!("  again: cargo dev demo --once");
+            println!("  try again: cargo dev {} --once", if arguments.empty { "up" } else { "demo" });
             Ok(ExitCode::FAILURE)
         }
     }
@@ -124,77 +137,96 @@ fn first_false(site: &Site) -> Option<String> {
     Some(format!("{kind}={status} ({reason}): {message}"))
 }
 
-async fn story_of(arguments: &Arguments, teller: &mut Teller, fleet: &mut Fleet) -> Result<()> {
+async fn walk_through(arguments: &Arguments, progress: &mut Progress, fleet: &mut Fleet) -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let mut inherited = platform.sandbox.inherited()?;
     let manager = inherited.forward("manager", None, format!("{HUB_ADDRESS}:{MANAGER_PORT}").parse()?)?;
     let nats = inherited.forward("nats", None, platform.hub.address())?;
-    teller.say(&format!("Postgres, hub and Manager are up: https://{}", manager.address()));
+    progress.say(&format!("Postgres, hub and Manager are up: https://{}", manager.address()));
     println!("          token: {}   CA: {}", platform.token_file.display(), platform.ca_file.display());
 
-    teller.reach("the cluster servers");
-    Servers::wait_until_built(|progress| println!("          building: {progress}")).await?;
-    for (name, index) in NAMES.into_iter().zip(1_u8..) {
-        teller.reach("joining");
-        let site = Site::join(&platform, name, index).await?;
+    progress.begin("the cluster servers");
+    Servers::wait_until_built(|line| println!("          building: {line}")).await?;
+    join(arguments, &platform, &mut inherited, progress, fleet).await?;
+    let tenant_id = if arguments.empty { None } else { Some(run_workload(&platform, fleet, progress).await?) };
+    if arguments.once {
+        println!("\nall of it was seen; without --once it stays up and prints commands to copy");
+        return Ok(());
+    }
+    describe(&platform, fleet, &manager, &nats)?;
+    let last = fleet.sites.last().context("at least one cluster")?;
+    println!("\nkeys, then Enter:  p cut cluster {0} off   h connect it again   Ctrl-C ends", last.name);
+    if tenant_id.is_some() {
+        println!("                   u compare its usage with an independent integral");
+    }
+    take_keys(&platform, tenant_id.as_deref(), last).await
+}
+
+/// Starts the clusters, installs the Operator with one token each, and waits for Capsule and KubeVela.
+async fn join(
+    arguments: &Arguments,
+    platform: &Platform,
+    inherited: &mut Inherited,
+    progress: &mut Progress,
+    fleet: &mut Fleet,
+) -> Result<()> {
+    for (name, index) in arguments.names().iter().zip(1_u8..) {
+        progress.begin("joining");
+        let site = Site::join(platform, name, index).await?;
         let forward = inherited.forward(name, Some(site.cluster.network().netns()), site.cluster.api_address())?;
-        site.cluster.write_kubeconfig(&kubeconfig(&platform, name), forward.address())?;
-        teller.say(&format!("cluster {name} is up; its Operator was installed with one token"));
+        site.cluster.write_kubeconfig(&kubeconfig(platform, name), forward.address())?;
+        progress.say(&format!("cluster {name} is up; its Operator was installed with one token"));
         fleet.sites.push(site);
         fleet.forwards.push(forward);
     }
     for site in &fleet.sites {
-        site.wait_condition("BusConnected", "True", ORDER_MAX).await?;
-        teller.say(&format!("cluster {} dialed out and joined (BusConnected)", site.name));
+        site.wait_condition("BusConnected", "True", COMMAND_MAX).await?;
+        progress.say(&format!("cluster {} connected to the hub and joined (BusConnected)", site.name));
     }
-    teller.reach("Capsule and KubeVela, installed by the Operator");
+    progress.begin("Capsule and KubeVela, installed by the Operator");
     for site in &fleet.sites {
         site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
-        teller.say(&format!("cluster {}: Capsule and KubeVela are ready", site.name));
+        progress.say(&format!("cluster {}: Capsule and KubeVela are ready", site.name));
     }
+    Ok(())
+}
 
-    teller.reach("tenant acme on both clusters");
-    let tenant = story::create_tenant(&platform, "acme", &NAMES).await?;
-    teller.say("POST /api/v1/tenants answered 202: the wish and its outbox rows are committed");
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", ORDER_MAX).await?;
-    teller.say("tenant acme is Ready on both clusters");
+/// A tenant and an application on every cluster, until their usage is in the ledger; returns the tenant's id.
+async fn run_workload(platform: &Platform, fleet: &Fleet, progress: &mut Progress) -> Result<String> {
+    let clusters: Vec<&str> = fleet.sites.iter().map(|site| site.name.as_str()).collect();
+    progress.begin("the tenant on every cluster");
+    let tenant = steps::create_tenant(platform, TENANT, &clusters).await?;
+    progress.say("POST /api/v1/tenants answered 202: the desired state and the commands are committed to Postgres");
+    steps::wait_commands(platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+    progress.say(&format!("tenant {TENANT} is Ready on every cluster"));
 
-    teller.reach("application shop running on both clusters");
-    let shop = story::web_application("shop", 3, &NAMES);
-    let accepted = platform.rest.post("/users/acme/apps", &shop).await?.expect(202)?;
-    story::wait_commands(&platform, &accepted["commands"], "succeeded", ORDER_MAX).await?;
+    progress.begin("application shop running on every cluster");
+    let shop = steps::web_application("shop", 3, &clusters);
+    let accepted = platform.rest.post(&format!("/users/{TENANT}/apps"), &shop).await?.expect(202)?;
+    steps::wait_commands(platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
     for site in &fleet.sites {
-        let pods = story::ready_pods(site, "acme", "shop")?;
+        let pods = steps::ready_pods(site, TENANT, "shop")?;
         if pods != 3 {
             bail!("{pods} of 3 pods of shop are ready in cluster {}", site.name);
         }
     }
-    teller.say("application running on both clusters: 3 pods each, read by kubectl");
+    progress.say("application shop is running on every cluster: 3 pods each, read by kubectl");
 
-    teller.reach("usage in the ledger");
+    progress.begin("usage in the ledger");
     let tenant_id = text(&tenant, "/id")?;
     for site in &fleet.sites {
-        wait_usage(&platform, &tenant_id, site).await?;
-        teller.say(&format!("cluster {}: a sealed usage window is in the ledger", site.name));
+        wait_usage(platform, &tenant_id, site).await?;
+        progress.say(&format!("cluster {}: a sealed usage window is in the ledger", site.name));
     }
-    teller.reach("billing events on the bus");
-    wait_billing(&platform).await?;
-    teller.say("one CloudEvent a ledger row is on KN_BILL");
-
-    if arguments.once {
-        println!("\nall of it was seen; without --once it stays up and prints ready commands");
-        return Ok(());
-    }
-    describe(&platform, &manager, &nats)?;
-    println!(
-        "\nkeys, then Enter:  p cut cluster beta off   h heal it   u usage beside an independent integral   Ctrl-C ends"
-    );
-    take_keys(&platform, &tenant_id, &fleet.sites).await
+    progress.begin("billing events on the bus");
+    wait_billing(platform).await?;
+    progress.say("one CloudEvent a ledger row is in stream KN_BILL");
+    Ok(tenant_id)
 }
 
 async fn wait_usage(platform: &Platform, tenant_id: &str, site: &Site) -> Result<()> {
     let path = format!("/api/v1/usage?tenant={tenant_id}&cluster={}", site.id);
-    poll::until(format!("usage of {}", site.name), ORDER_MAX, || async {
+    poll::until(format!("usage of {}", site.name), COMMAND_MAX, || async {
         let body = platform.rest.get(&path).await?.expect(200)?;
         let pods = body.pointer("/totals/podCountMs").and_then(serde_json::Value::as_str).unwrap_or("0").to_owned();
         Ok(Step::when(pods != "0", (), body.to_string()))
@@ -204,7 +236,7 @@ async fn wait_usage(platform: &Platform, tenant_id: &str, site: &Site) -> Result
 
 async fn wait_billing(platform: &Platform) -> Result<()> {
     let nats = platform.nats()?;
-    poll::until("billing events", ORDER_MAX, || async {
+    poll::until("billing events", COMMAND_MAX, || async {
         let seen = nats.run(&["stream", "subjects", "KN_BILL", "--json"])?;
         Ok(Step::when(seen.contains(".usage"), (), seen))
     })
@@ -215,8 +247,8 @@ fn kubeconfig(platform: &Platform, name: &str) -> PathBuf {
     platform.sandbox.run().join(format!("{name}.kubeconfig"))
 }
 
-/// Ready commands with full paths.
-fn describe(platform: &Platform, manager: &Forward, nats: &Forward) -> Result<()> {
+/// Commands to copy, with full paths.
+fn describe(platform: &Platform, fleet: &Fleet, manager: &Forward, nats: &Forward) -> Result<()> {
     let servers = Servers::find()?;
     let (kubectl, nats_cli) = (servers.binary("kubectl")?, servers.binary("nats")?);
     let (token, ca) = (platform.token_file.display(), platform.ca_file.display());
@@ -225,15 +257,19 @@ fn describe(platform: &Platform, manager: &Forward, nats: &Forward) -> Result<()
         "REST         curl --cacert {ca} -H \"Authorization: Bearer $(cat {token})\" https://{}/api/v1/clusters",
         manager.address()
     );
-    for name in NAMES {
+    for site in &fleet.sites {
         println!(
             "kubectl      {} --kubeconfig {} get pods -A",
             kubectl.display(),
-            kubeconfig(platform, name).display()
+            kubeconfig(platform, &site.name).display()
         );
     }
-    let inbox = kubeconfig(platform, NAMES[0]);
-    println!("inbox        {} --kubeconfig {} get novacommands -n kubenova-system", kubectl.display(), inbox.display());
+    let commands = kubeconfig(platform, NAMES[0]);
+    println!(
+        "commands     {} --kubeconfig {} get novacommands -n kubenova-system",
+        kubectl.display(),
+        commands.display()
+    );
     let home = platform.nats()?.config_home;
     println!(
         "nats         XDG_CONFIG_HOME={} {} --context kubenova-ops --server tls://{} stream ls",
@@ -241,10 +277,13 @@ fn describe(platform: &Platform, manager: &Forward, nats: &Forward) -> Result<()
         nats_cli.display(),
         nats.address()
     );
+    println!("             KN_CMD holds commands, KN_STS status, KN_USE usage windows, KN_BILL billing events");
+    let ids: Vec<String> = fleet.sites.iter().map(|site| format!("{} = {}", site.name, site.id)).collect();
+    println!("             subjects name clusters by id: {}", ids.join(", "));
     Ok(())
 }
 
-async fn take_keys(platform: &Platform, tenant_id: &str, sites: &[Site]) -> Result<()> {
+async fn take_keys(platform: &Platform, tenant_id: Option<&str>, site: &Site) -> Result<()> {
     let (sender, mut keys) = mpsc::channel::<String>(8);
     std::thread::spawn(move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
@@ -253,30 +292,31 @@ async fn take_keys(platform: &Platform, tenant_id: &str, sites: &[Site]) -> Resu
             }
         }
     });
-    let beta = sites.iter().find(|site| site.name == "beta").context("cluster beta")?;
     loop {
         let Some(key) = keys.recv().await else {
-            // Nobody types: stay until a signal.
+            // Standard input has ended: stay until a signal.
             std::future::pending::<()>().await;
             return Ok(());
         };
-        match key.trim() {
-            "p" => {
-                beta.cluster.cut(Cut::Silent)?;
+        match (key.trim(), tenant_id) {
+            ("p", _) => {
+                site.cluster.cut(Cut::Silent)?;
                 println!(
-                    "cluster beta is cut off; after 45 s of silence the Manager calls it stale, and what is ordered for it waits"
+                    "cluster {} is cut off; after 45 s without a heartbeat the Manager calls it stale, and commands for it \
+                     wait in Postgres",
+                    site.name
                 );
             }
-            "h" => {
-                beta.cluster.heal()?;
-                println!("cluster beta is connected again");
+            ("h", _) => {
+                site.cluster.heal()?;
+                println!("cluster {} is connected again", site.name);
             }
-            "u" => match integral::compare_newest(platform, tenant_id, beta).await {
-                Ok(comparison) => println!("cluster beta, {comparison}"),
+            ("u", Some(tenant_id)) => match integral::compare_newest(platform, tenant_id, site).await {
+                Ok(comparison) => println!("cluster {}, {comparison}", site.name),
                 Err(error) => println!("could not compare: {error:#}"),
             },
-            "" => {}
-            other => println!("no key \"{other}\": p, h or u"),
+            ("", _) => {}
+            (other, _) => println!("there is no key \"{other}\""),
         }
     }
 }

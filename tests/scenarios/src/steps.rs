@@ -1,15 +1,21 @@
-//! Steps that several stories share: order something over REST, wait until it is so, and say what was seen when not.
+//! Steps that several scenarios share: request something over REST, wait until it is so, and say what was seen when not.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use kubenova_env::poll::{self, Step};
 use serde_json::{Value, json};
 
 use crate::platform::Platform;
 use crate::site::{Site, text};
 
-/// Orders a tenant on clusters; returns the answer.
+/// For the Operator to install Capsule and KubeVela: about 40 s on two idle cores; a machine that compiles beside it
+/// takes several times that.
+pub const COMPONENTS_MAX: Duration = Duration::from_secs(300);
+/// For a command to end, or a usage window to be in the ledger: seconds, and again several times that.
+pub const COMMAND_MAX: Duration = Duration::from_secs(180);
+
+/// Requests a tenant on clusters; returns the answer.
 pub async fn create_tenant(platform: &Platform, name: &str, clusters: &[&str]) -> Result<Value> {
     platform.rest.post("/api/v1/tenants", &json!({ "name": name, "clusters": clusters })).await?.expect(202)
 }
@@ -62,6 +68,27 @@ pub async fn wait_all_succeeded(platform: &Platform, site: &Site, within: Durati
         Ok(Step::when(done, (), seen.join("; ")))
     })
     .await
+}
+
+/// Fails while a command is not finished.
+pub fn expect_no_open_commands(platform: &Platform) -> Result<()> {
+    let open = platform.postgres.query("kubenova", "select count(*) from commands where finished_at is null")?;
+    ensure!(open.trim() == "0", "{} commands are still open", open.trim());
+    Ok(())
+}
+
+/// Waits until every ledger row went out as a billing event, then fails if a row has not exactly one event id.
+pub async fn wait_billed(platform: &Platform) -> Result<()> {
+    poll::until("every ledger row to be published as a billing event", COMMAND_MAX, || async {
+        let sql = "select count(*) from billing_outbox where published_at is null";
+        let waiting = platform.postgres.query("kubenova", sql)?;
+        Ok(Step::when(waiting.trim() == "0", (), format!("{} are not published yet", waiting.trim())))
+    })
+    .await?;
+    let sql = "select (select count(*) from ledger) - (select count(distinct event_id) from billing_outbox)";
+    let difference = platform.postgres.query("kubenova", sql)?;
+    ensure!(difference.trim() == "0", "{} ledger rows without exactly one event id", difference.trim());
+    Ok(())
 }
 
 /// Ready pods of an application in a cluster, read by kubectl.

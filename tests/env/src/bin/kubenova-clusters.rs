@@ -1,7 +1,6 @@
-//! Brings up clusters of real servers and stays until Ctrl-C: `cargo dev up`.
+//! Brings up bare clusters of real servers and stays until Ctrl-C: `cargo dev up --bare`.
 //!
-//! Each cluster gets an API server in which Capsule and KubeVela do their work (`--bare` leaves
-//! them out), and a kubeconfig for use outside. `--once` runs a tenant's application and ends.
+//! Each cluster gets a kubeconfig for use outside. Nothing of the product is installed; `cargo dev up` does that.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -11,7 +10,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use kubenova_env::cluster::{Cluster, ClusterOptions};
-use kubenova_env::components_by_hand;
 use kubenova_env::forward::{Forward, ForwardRequest, Inherited};
 use kubenova_env::sandbox::{self, Options, Sandbox};
 use kubenova_env::servers::Servers;
@@ -24,12 +22,6 @@ struct Arguments {
     /// How many clusters.
     #[arg(long, default_value_t = 1)]
     clusters: u8,
-    /// Only the cluster: no Capsule, no KubeVela, no application.
-    #[arg(long)]
-    bare: bool,
-    /// End when everything was shown to work.
-    #[arg(long)]
-    once: bool,
     /// The first cluster's port on 127.0.0.1; the others follow. 0 takes free ones.
     #[arg(long, default_value_t = 0)]
     port: u16,
@@ -44,12 +36,12 @@ fn main() -> Result<ExitCode> {
     }
     let arguments = Arguments::parse();
     if arguments.clusters == 0 {
-        bail!("at least one cluster");
+        bail!("--clusters must be at least 1");
     }
     if Sandbox::require().is_err() {
         return go_inside(&arguments);
     }
-    // The client reports every refused connection while the API server boots; the waits tell enough.
+    // The client reports every refused connection while the API server boots; the waits report enough.
     let quiet = || EnvFilter::new("warn,kube_client=off");
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet());
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).init();
@@ -85,14 +77,10 @@ async fn run(arguments: Arguments) -> Result<()> {
     let work = async {
         let clusters = bring_up(&arguments).await?;
         for up in &clusters {
-            describe(up, &arguments)?;
+            describe(up)?;
         }
-        if !arguments.once {
-            say("Ctrl-C ends everything.")?;
-            std::future::pending::<()>().await;
-        }
-        drop(clusters);
-        Ok(())
+        say("Ctrl-C ends everything.")?;
+        std::future::pending::<Result<()>>().await
     };
     tokio::select! {
         outcome = Box::pin(work) => outcome,
@@ -110,12 +98,6 @@ async fn bring_up(arguments: &Arguments) -> Result<Vec<Up>> {
         let began = Instant::now();
         let up = one(number, arguments, &sandbox, &mut inherited).await?;
         say(&format!("{} is up after {:.1} s", up.cluster.name(), began.elapsed().as_secs_f32()))?;
-        if !arguments.bare {
-            let installed = Box::pin(components_by_hand::install(&up.cluster)).await?;
-            say(&format!("Capsule and KubeVela: {installed}"))?;
-            let ran = Box::pin(components_by_hand::run_application(&up.cluster)).await?;
-            say(&format!("application: {ran}; {:.1} s since the start", began.elapsed().as_secs_f32()))?;
-        }
         all.push(up);
     }
     Ok(all)
@@ -132,7 +114,7 @@ async fn one(number: u8, arguments: &Arguments, sandbox: &Sandbox, inherited: &m
     Ok(Up { cluster, way_in, kubeconfig })
 }
 
-fn describe(up: &Up, arguments: &Arguments) -> Result<()> {
+fn describe(up: &Up) -> Result<()> {
     let kubectl = up.cluster.servers().binary("kubectl")?;
     say(&format!(
         "\n{} listens at {}; logs in {}",
@@ -142,20 +124,16 @@ fn describe(up: &Up, arguments: &Arguments) -> Result<()> {
     ))?;
     say(&format!("  export KUBECONFIG={}", up.kubeconfig.display()))?;
     say(&format!("  {} get pods -A", kubectl.display()))?;
-    if arguments.bare {
-        let helm = up.cluster.servers().binary("helm")?;
-        say(&format!(
-            "  {} install kubenova-operator deploy/helm/operator -n kubenova-system --create-namespace \
-             --set enrollment.token=kn1.…",
-            helm.display()
-        ))?;
-    } else {
-        say(&format!("  {} get tenants,applications -A", kubectl.display()))?;
-    }
+    let helm = up.cluster.servers().binary("helm")?;
+    say(&format!(
+        "  {} install kubenova-operator deploy/helm/operator -n kubenova-system --create-namespace \
+         --set enrollment.token=kn1.…",
+        helm.display()
+    ))?;
     Ok(())
 }
 
-/// One line for people.
+/// Prints one line.
 fn say(line: &str) -> Result<()> {
     writeln!(std::io::stdout(), "{line}").context("could not write to standard output")
 }
