@@ -1,7 +1,5 @@
-//! `cargo dev check`: the part of `cargo dev test` that needs no servers.
-//!
-//! A test needs servers when its package uses the test environment (`kubenova-env`); the tests
-//! of all other packages run here.
+//! `cargo dev check`: the part of `cargo dev test` that needs no server but PostgreSQL: formatting, lints, and the tests
+//! of every package that starts no cluster.
 
 use std::process::ExitCode;
 
@@ -19,11 +17,11 @@ pub(crate) fn command(places: &Places) -> Result<ExitCode> {
     steps.extend(test_steps(places));
     let plan = Plan { steps };
     announce("check", &plan);
-    preflight::require(places, &Need { build_rust: true, ..Need::default() })?;
+    preflight::require(places, &Need { build_rust: true, postgres: true, ..Need::default() })?;
     let logs = places.new_logs("check")?;
     let mut run = Run::new(places, &logs, plan);
     if run.code() {
-        run.tests(&Surroundings::default(), |executable| !executable.needs_servers());
+        run.tests(&Surroundings::default(), |executable| !executable.needs_servers(places));
     }
     Ok(run.close())
 }

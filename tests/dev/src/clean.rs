@@ -32,8 +32,8 @@ pub(crate) fn command(places: &Places, yes: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folders that this program makes, as far as they are there. A target folder that somebody
-/// put elsewhere is theirs.
+/// The folders that this program makes, as far as they are there. A target folder outside
+/// the cache is the user's own.
 fn known(places: &Places) -> Vec<PathBuf> {
     let mut folders = vec![places.sets(), places.servers(), places.helpers(), places.logs()];
     if places.target.starts_with(&places.cache) && places.target != places.cache {
@@ -45,7 +45,7 @@ fn known(places: &Places) -> Vec<PathBuf> {
 
 fn confirmed() -> Result<bool> {
     if !std::io::stdin().is_terminal() {
-        bail!("nobody is there to ask; type `cargo dev clean --yes`");
+        bail!("standard input is no terminal to confirm on; type `cargo dev clean --yes`");
     }
     print("remove all of it? type `yes`:");
     std::io::stdout().flush().context("could not ask")?;

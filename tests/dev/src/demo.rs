@@ -1,5 +1,4 @@
-//! `cargo dev demo`, `up`, `down`, `bench` and `campaign`: builds what they need, then hands over
-//! to a driver in the foreground.
+//! `cargo dev demo`, `up` and `bench`: builds what they need, then hands over to a driver in the foreground.
 //!
 //! The demo starts as soon as the broker and our own binaries are there. The cluster servers are
 //! built meanwhile; `KUBENOVA_SERVERS_READY` names a file that appears when they all are, holding
@@ -14,7 +13,7 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 
-use crate::command::DemoOptions;
+use crate::command::Drive;
 use crate::executables::{cargo, clear_cargo_variables, run_cargo};
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
@@ -28,26 +27,20 @@ use crate::tool::Tool;
 /// The tool without which the Manager cannot start.
 const BROKER: &str = "nats-server";
 
-/// `cargo dev demo`, `up` and `down`.
-pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode> {
-    if options.verb == "down" {
-        print(
-            "nothing to stop: `demo` and `up` run in the foreground, and everything they started ends with them (Ctrl-C)",
-        );
-        return Ok(ExitCode::SUCCESS);
-    }
+/// `cargo dev demo` and `up`.
+pub(crate) fn command(places: &Places, drive: &Drive) -> Result<ExitCode> {
     let fleet = Fleet::load(places)?;
     let (first, later): (Vec<Tool>, Vec<Tool>) = fleet.missing().into_iter().partition(|tool| tool.name == BROKER);
     let before = before(places, &first);
-    if options.plan_only {
-        print(overview(options.verb, places, &before, &later));
+    if drive.plan_only {
+        print(overview(drive.verb, places, &before, &later));
         return Ok(ExitCode::SUCCESS);
     }
-    say(&overview(options.verb, places, &before, &later));
+    say(&overview(drive.verb, places, &before, &later));
     let building = !(first.is_empty() && later.is_empty());
-    preflight::require(places, &Need { build_servers: building, run_servers: true, build_rust: true })?;
+    preflight::require(places, &Need { build_servers: building, postgres: true, clusters: true, build_rust: true })?;
     fleet.lay_out()?;
-    let logs = places.new_logs(options.verb)?;
+    let logs = places.new_logs(drive.verb)?;
 
     let mut progress = Progress::new(before, Display::for_person());
     for tool in &first {
@@ -60,8 +53,8 @@ pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode
         background.rust_is_built();
         environment.push(("KUBENOVA_SERVERS_READY", background.ready.clone()));
         environment.push(("KUBENOVA_SERVERS_PROGRESS", background.progress.clone()));
-        let mut driver = driver(places, options.verb)?;
-        driver.envs(environment).args(&options.args);
+        let mut driver = driver(places, drive.program)?;
+        driver.envs(environment).args(&drive.args);
         let status = Running::start_typed(&mut driver)?.wait()?;
         Ok(process::exit_code(status))
     })();
@@ -69,19 +62,18 @@ pub(crate) fn command(places: &Places, options: &DemoOptions) -> Result<ExitCode
     result
 }
 
-/// `cargo dev bench` and `cargo dev campaign`.
+/// `cargo dev bench`.
 pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
-    ensure!(
-        !args.is_empty(),
-        "say which benchmark, since its release build takes minutes: `cargo dev bench command-latency` (tests/bench/src)"
-    );
     let fleet = Fleet::load(places)?;
     let missing = fleet.missing();
     let mut steps = servers::steps(&missing);
     steps.push(Step::new(test::step::BUILD, "cargo build --release --workspace", 420));
     let plan = Plan { steps };
     test::announce("bench", &plan);
-    preflight::require(places, &Need { build_servers: !missing.is_empty(), run_servers: true, build_rust: true })?;
+    preflight::require(
+        places,
+        &Need { build_servers: !missing.is_empty(), postgres: true, clusters: true, build_rust: true },
+    )?;
     fleet.lay_out()?;
     let logs = places.new_logs("bench")?;
     let mut progress = Progress::new(plan, Display::for_person());
@@ -130,9 +122,9 @@ fn environment(places: &Places, fleet: &Fleet, logs: &Path, profile: &str) -> Ve
     ]
 }
 
-/// The driver of a verb: `kubenova-demo` or `kubenova-up`.
-fn driver(places: &Places, verb: &str) -> Result<Command> {
-    let path = places.target.join(format!("debug/kubenova-{verb}"));
+/// The driver: a binary of tests/scenarios or tests/env.
+fn driver(places: &Places, program: &str) -> Result<Command> {
+    let path = places.target.join("debug").join(program);
     ensure!(path.is_file(), "{} was not built; it is a binary of tests/env or tests/scenarios", path.display());
     let mut command = Command::new(path);
     clear_cargo_variables(&mut command);

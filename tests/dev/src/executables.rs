@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::jobs::{self, Job};
 use crate::places::Places;
-use crate::process::{self, Heard};
+use crate::process::{self, Output};
 use crate::progress::Live;
 
 /// A test program.
@@ -28,13 +28,15 @@ pub(crate) struct Executable {
 }
 
 impl Executable {
-    /// Whether it needs real servers: its package uses the test environment.
-    pub(crate) fn needs_servers(&self) -> bool {
+    /// Whether it starts clusters: it is below `tests` and uses the test environment. The product's own packages use of
+    /// that environment PostgreSQL only.
+    pub(crate) fn needs_servers(&self, places: &Places) -> bool {
         let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml"));
-        manifest.is_ok_and(|text| text.contains("kubenova-env"))
+        self.folder.starts_with(places.repository.join("tests"))
+            && manifest.is_ok_and(|text| text.contains("kubenova-env"))
     }
 
-    /// Whether it holds scenarios, which are slow and are told as they go.
+    /// Whether it holds scenarios, which are slow and are shown as they run.
     pub(crate) fn is_scenario(&self, places: &Places) -> bool {
         self.folder == places.repository.join("tests/scenarios")
     }
@@ -65,20 +67,20 @@ pub(crate) fn clear_cargo_variables(command: &mut Command) {
     }
 }
 
-/// Runs a cargo command to its end. When it fails, its complaints are shown and the log is named.
+/// Runs a cargo command to its end. When it fails, its warnings and errors are shown and the log is named.
 pub(crate) fn run_cargo(command: &mut Command, log: &Path, live: &mut Live<'_>) -> Result<Vec<String>> {
     let mut messages = Vec::new();
     let mut complaints = Vec::new();
     let mut file = create(log)?;
-    let status = process::watch(command, &mut file, &mut |heard| match heard {
-        Heard::Line(line) if line.starts_with('{') => messages.push(line.to_owned()),
-        Heard::Line(line) => {
+    let status = process::watch(command, &mut file, &mut |output| match output {
+        Output::Line(line) if line.starts_with('{') => messages.push(line.to_owned()),
+        Output::Line(line) => {
             live.doing(line);
             if !is_progress(line) {
                 complaints.push(line.to_owned());
             }
         }
-        Heard::Nothing => live.tick(),
+        Output::Nothing => live.tick(),
     })?;
     if process::stopping() {
         bail!("stopped");
@@ -113,7 +115,7 @@ fn from_message(message: &str) -> Option<Executable> {
     })
 }
 
-/// Lines in which cargo tells how far it is.
+/// Lines in which cargo reports its progress.
 fn is_progress(line: &str) -> bool {
     const VERBS: [&str; 9] =
         ["Compiling", "Checking", "Downloading", "Downloaded", "Blocking", "Fresh", "Finished", "Updating", "Locking"];
@@ -263,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_told_from_complaints() {
+    fn progress_is_distinguished_from_errors() {
         assert!(is_progress("   Compiling kube v5.0.0"));
         assert!(!is_progress("error[E0308]: mismatched types"));
     }

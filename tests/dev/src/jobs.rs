@@ -1,36 +1,37 @@
 //! Test programs beside each other: workers run them, one place prints, so that lines of two never mix.
 //!
-//! Guarantees: every job has a log of its own; what a failed one said is shown in full; a signal ends all of them.
+//! Guarantees: every job has a log of its own; the output of a failed one is shown in full; a signal ends all of them.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
 use crate::executables::{Count, create};
-use crate::process::{self, Heard};
+use crate::plan;
+use crate::process::{self, Output};
 use crate::progress::Live;
 
-/// How often the live line is redrawn while nobody says anything.
+/// How often the live line is redrawn while no job prints anything.
 const TICK: Duration = Duration::from_millis(200);
 
 /// One test program, or one scenario of it.
 #[derive(Debug)]
 pub(crate) struct Job {
-    /// For people.
+    /// Its name in the output.
     pub(crate) title: String,
     /// The program.
     pub(crate) command: Command,
-    /// Where all that it says is kept.
+    /// Where all its output is kept.
     pub(crate) log: PathBuf,
 }
 
-/// What a worker tells the one who prints.
-enum Told {
+/// What a worker reports to the printing thread.
+enum Event {
     Begun(String),
     Line(String, String),
     Ended(Result<Outcome>),
@@ -41,6 +42,7 @@ struct Outcome {
     title: String,
     log: PathBuf,
     status: ExitStatus,
+    took: Duration,
     said: Vec<String>,
 }
 
@@ -49,7 +51,7 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
     let workers = at_once.min(jobs.len()).max(1);
     let aloud = aloud && workers == 1;
     let jobs = Mutex::new(VecDeque::from(jobs));
-    let (sender, told) = channel();
+    let (sender, events) = channel();
     std::thread::scope(|scope| {
         for _ in 0..workers {
             let (jobs, sender) = (&jobs, sender.clone());
@@ -58,16 +60,16 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
         drop(sender);
         let mut count = Count::default();
         loop {
-            match told.recv_timeout(TICK) {
-                Ok(Told::Begun(title)) if aloud => live.print(&format!("running {title}")),
-                Ok(Told::Begun(title)) => live.doing(&title),
-                Ok(Told::Line(title, line)) => {
+            match events.recv_timeout(TICK) {
+                Ok(Event::Begun(title)) if aloud => live.print(&format!("running {title}")),
+                Ok(Event::Begun(title)) => live.doing(&title),
+                Ok(Event::Line(title, line)) => {
                     if aloud {
                         live.print(&line);
                     }
                     live.doing(&format!("{title}: {line}"));
                 }
-                Ok(Told::Ended(outcome)) => count.add(show(&outcome?, aloud, live)),
+                Ok(Event::Ended(outcome)) => count.add(show(&outcome?, aloud, live)),
                 Err(RecvTimeoutError::Timeout) => live.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -79,29 +81,35 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
     })
 }
 
-fn work(jobs: &Mutex<VecDeque<Job>>, sender: &Sender<Told>) {
-    // Nobody listens any more only when the one who prints has failed.
-    let tell = |told| drop(sender.send(told));
+fn work(jobs: &Mutex<VecDeque<Job>>, sender: &Sender<Event>) {
+    // The receiver is gone only when the printing thread has failed.
+    let send = |event| drop(sender.send(event));
     while !process::stopping() {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some(mut job) = next else { return };
-        tell(Told::Begun(job.title.clone()));
-        let mut said = Vec::new();
+        send(Event::Begun(job.title.clone()));
+        let (mut said, began) = (Vec::new(), Instant::now());
         let ended = create(&job.log).and_then(|mut file| {
-            process::watch(&mut job.command, &mut file, &mut |heard| {
-                if let Heard::Line(line) = heard {
+            process::watch(&mut job.command, &mut file, &mut |output| {
+                if let Output::Line(line) = output {
                     said.push(line.to_owned());
-                    tell(Told::Line(job.title.clone(), line.to_owned()));
+                    send(Event::Line(job.title.clone(), line.to_owned()));
                 }
             })
         });
-        tell(Told::Ended(ended.map(|status| Outcome { title: job.title, log: job.log, status, said })));
+        send(Event::Ended(ended.map(|status| Outcome {
+            title: job.title,
+            log: job.log,
+            status,
+            took: began.elapsed(),
+            said,
+        })));
     }
 }
 
-/// Shows how a job ended; what it said is shown when it failed, and was not shown already.
+/// Shows how a job ended and how long it took; its output is shown when it failed, and was not shown already.
 fn show(outcome: &Outcome, aloud: bool, live: &mut Live<'_>) -> Count {
-    let Outcome { title, log, status, said } = outcome;
+    let Outcome { title, log, status, took, said } = outcome;
     let results: Vec<_> = said.iter().filter(|line| Count::from_line(line).is_some()).collect();
     let mut count = Count::default();
     results.iter().filter_map(|line| Count::from_line(line)).for_each(|found| count.add(found));
@@ -113,7 +121,7 @@ fn show(outcome: &Outcome, aloud: bool, live: &mut Live<'_>) -> Count {
         said.iter().filter(|_| !aloud).for_each(|line| live.print(line));
         live.print(&format!("failed: {title}; see {}", log.display()));
     } else if !aloud && count != Count::default() {
-        live.print(&format!("     Running {title}"));
+        live.print(&format!("{title}, {}", plan::exactly(*took)));
         results.iter().for_each(|line| live.print(line));
     }
     count

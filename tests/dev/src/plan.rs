@@ -14,8 +14,8 @@ pub(crate) struct Step {
     pub(crate) detail: String,
     /// How long it took where it was measured.
     pub(crate) estimate: Duration,
-    /// Whether it is the processor's work, so that its time tells how fast the machine is.
-    pub(crate) telling: bool,
+    /// Whether it is the processor's work, so that its time shows how fast the machine is.
+    pub(crate) calibrates: bool,
 }
 
 impl Step {
@@ -25,13 +25,13 @@ impl Step {
             name: name.into(),
             detail: detail.into(),
             estimate: Duration::from_secs(estimate_seconds),
-            telling: true,
+            calibrates: true,
         }
     }
 
     /// A step that waits for the network, whose time says nothing about the processor.
     pub(crate) fn network(name: &str, detail: &str, estimate_seconds: u64) -> Self {
-        Self { telling: false, ..Self::new(name, detail, estimate_seconds) }
+        Self { calibrates: false, ..Self::new(name, detail, estimate_seconds) }
     }
 }
 
@@ -69,11 +69,11 @@ pub(crate) struct Timing {
     /// What it took; `None` while it has not ended.
     pub(crate) measured: Option<Duration>,
     /// As in [`Step`].
-    pub(crate) telling: bool,
+    pub(crate) calibrates: bool,
 }
 
 /// Steps shorter than this say nothing about the speed of the machine.
-const TELLING: Duration = Duration::from_secs(5);
+const CALIBRATES_MIN: Duration = Duration::from_secs(5);
 /// The machine is never taken to be more than this many times slower or faster than the measured one.
 const SCALE_MAX: f64 = 6.0;
 
@@ -82,8 +82,8 @@ pub(crate) fn scale(timings: &[Timing]) -> f64 {
     let (mut measured, mut estimated) = (0.0, 0.0);
     for timing in timings {
         if let Some(took) = timing.measured
-            && timing.telling
-            && timing.estimate >= TELLING
+            && timing.calibrates
+            && timing.estimate >= CALIBRATES_MIN
         {
             measured += took.as_secs_f64();
             estimated += timing.estimate.as_secs_f64();
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     fn timing(estimate: u64, measured: Option<u64>) -> Timing {
-        Timing { estimate: Duration::from_secs(estimate), measured: measured.map(Duration::from_secs), telling: true }
+        Timing { estimate: Duration::from_secs(estimate), measured: measured.map(Duration::from_secs), calibrates: true }
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_network_does_not_scale_the_processor() {
-        let download = Timing { telling: false, ..timing(60, Some(1)) };
+        let download = Timing { calibrates: false, ..timing(60, Some(1)) };
         assert!((scale(&[download]) - 1.0).abs() < f64::EPSILON);
     }
 

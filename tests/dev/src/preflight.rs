@@ -19,8 +19,10 @@ use crate::progress::say;
 pub(crate) struct Need {
     /// Servers will be built.
     pub(crate) build_servers: bool,
-    /// Servers will be run: databases, network namespaces.
-    pub(crate) run_servers: bool,
+    /// PostgreSQL will be run.
+    pub(crate) postgres: bool,
+    /// Clusters will be run, each in a network namespace of its own.
+    pub(crate) clusters: bool,
     /// The workspace will be built.
     pub(crate) build_rust: bool,
 }
@@ -44,8 +46,9 @@ struct Package {
     why: &'static str,
 }
 
-const RUN_PACKAGES: &[Package] = &[
-    Package { name: "postgresql-15", programs: &[POSTGRES], why: "the Manager's database" },
+const POSTGRES_PACKAGES: &[Package] =
+    &[Package { name: "postgresql-15", programs: &[POSTGRES], why: "the Manager's database" }];
+const CLUSTER_PACKAGES: &[Package] = &[
     Package { name: "iproute2", programs: &["ip", "tc"], why: "the network between clusters" },
     Package { name: "util-linux", programs: &["unshare", "nsenter"], why: "a namespace for each cluster" },
 ];
@@ -60,8 +63,11 @@ pub(crate) fn require(places: &Places, need: &Need) -> Result<()> {
     if need.build_rust {
         install(places, RUST_PACKAGES, &mut problems)?;
     }
-    if need.run_servers {
-        install(places, RUN_PACKAGES, &mut problems)?;
+    if need.postgres {
+        install(places, POSTGRES_PACKAGES, &mut problems)?;
+    }
+    if need.clusters {
+        install(places, CLUSTER_PACKAGES, &mut problems)?;
         problems.extend(namespaces());
     }
     if need.build_servers {
@@ -168,7 +174,7 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     if program.starts_with('/') {
         return Some(PathBuf::from(program)).filter(|path| path.exists());
     }
-    // An ordinary user's PATH lacks the folders of ip and tc; the test environment adds them too.
+    // An unprivileged user's PATH lacks the folders of ip and tc; the test environment adds them too.
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
@@ -199,7 +205,7 @@ fn namespaces() -> Option<String> {
         reasons.join(", ")
     };
     Some(format!(
-        "user namespaces are not to be had ({because}); `unshare --user --map-root-user --net true` must work"
+        "user namespaces cannot be created ({because}); `unshare --user --map-root-user --net true` must work"
     ))
 }
 

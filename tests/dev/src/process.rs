@@ -103,7 +103,7 @@ impl Running {
             std::thread::Builder::new()
                 .name("keys".into())
                 .spawn(move || {
-                    // Ends with either side; there is nobody to tell.
+                    // Ends with either side, which needs no report.
                     let _ = std::io::copy(&mut std::io::stdin(), &mut keys);
                 })
                 .context("could not start the thread that passes keys on")?;
@@ -145,17 +145,21 @@ impl Drop for Running {
     }
 }
 
-/// What a command that is being watched has to tell.
+/// What happens while a command is watched.
 #[derive(Debug)]
-pub(crate) enum Heard<'a> {
+pub(crate) enum Output<'a> {
     /// A line it printed, without the line end.
     Line(&'a str),
     /// Nothing, for a while.
     Nothing,
 }
 
-/// Runs `command` to its end, copying both outputs to `log` and telling `hear` of each line.
-pub(crate) fn watch(command: &mut Command, log: &mut File, hear: &mut dyn FnMut(Heard<'_>)) -> Result<ExitStatus> {
+/// Runs `command` to its end, copying both outputs to `log` and passing each line to `on_output`.
+pub(crate) fn watch(
+    command: &mut Command,
+    log: &mut File,
+    on_output: &mut dyn FnMut(Output<'_>),
+) -> Result<ExitStatus> {
     let (reader, writer) = std::io::pipe().context("could not open a pipe")?;
     command.stdout(writer.try_clone().context("could not copy a pipe")?).stderr(writer);
     let started = Running::start(command);
@@ -179,9 +183,9 @@ pub(crate) fn watch(command: &mut Command, log: &mut File, hear: &mut dyn FnMut(
         match lines.recv_timeout(TICK) {
             Ok(line) => {
                 writeln!(log, "{line}").context("could not write to a log")?;
-                hear(Heard::Line(&line));
+                on_output(Output::Line(&line));
             }
-            Err(RecvTimeoutError::Timeout) => hear(Heard::Nothing),
+            Err(RecvTimeoutError::Timeout) => on_output(Output::Nothing),
             Err(RecvTimeoutError::Disconnected) => break,
         }
         if ended.is_none() {
@@ -224,10 +228,10 @@ mod tests {
 
     fn watched(script: &str) -> (ExitStatus, Vec<String>, String) {
         let mut log = tempfile::tempfile().unwrap();
-        let mut heard = Vec::new();
+        let mut lines = Vec::new();
         let status = watch(Command::new("sh").args(["-c", script]), &mut log, &mut |event| {
-            if let Heard::Line(line) = event {
-                heard.push(line.to_owned());
+            if let Output::Line(line) = event {
+                lines.push(line.to_owned());
             }
         })
         .unwrap();
@@ -235,14 +239,14 @@ mod tests {
         log.rewind().unwrap();
         let mut text = String::new();
         log.read_to_string(&mut text).unwrap();
-        (status, heard, text)
+        (status, lines, text)
     }
 
     #[test]
-    fn both_outputs_are_heard_and_logged() {
-        let (status, heard, log) = watched("echo one; echo two >&2; exit 3");
+    fn both_outputs_are_passed_on_and_logged() {
+        let (status, lines, log) = watched("echo one; echo two >&2; exit 3");
         assert_eq!(status.code(), Some(3));
-        assert_eq!(heard, ["one", "two"]);
+        assert_eq!(lines, ["one", "two"]);
         assert_eq!(log, "one\ntwo\n");
         assert_eq!(ending(status), "exit status 3");
     }
@@ -250,9 +254,9 @@ mod tests {
     #[test]
     fn a_server_left_behind_does_not_hold_us() {
         let begun = Instant::now();
-        let (status, heard, _) = watched("sleep 20 & echo done");
+        let (status, lines, _) = watched("sleep 20 & echo done");
         assert!(status.success());
-        assert_eq!(heard, ["done"]);
+        assert_eq!(lines, ["done"]);
         assert!(begun.elapsed() < Duration::from_secs(10));
     }
 

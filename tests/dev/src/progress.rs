@@ -1,5 +1,5 @@
-//! What a person sees while steps run: one live line on a terminal, a line at the start and the
-//! end of each step elsewhere, or one line in a file for another program to show.
+//! What is shown while steps run: one live line on a terminal; elsewhere plain lines at the start and the end of each
+//! step, and every minute between; or one line in a file for another program to show.
 //!
 //! It also keeps the time of each step, for the time left and for the closing summary.
 
@@ -8,16 +8,17 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
+use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::plan::{self, Plan, Timing};
 
-/// Says a line to the person, on stderr.
+/// Prints a line about the work, on stderr.
 pub(crate) fn say(line: &str) {
     // A closed stderr is no reason to stop working.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// Prints what was asked for, on stdout.
+/// Prints what the command was called for, on stdout.
 pub(crate) fn print(text: impl AsRef<str>) {
     let text = text.as_ref();
     let end = if text.ends_with('\n') { "" } else { "\n" };
@@ -30,7 +31,7 @@ pub(crate) fn print(text: impl AsRef<str>) {
 pub(crate) enum Display {
     /// One line that is redrawn, for a terminal.
     Live,
-    /// Lines at the start and the end of steps, for a log.
+    /// Lines at the start and the end of steps and every minute between, for a log.
     Lines,
     /// The present state as the only line of a file, for another program.
     File(PathBuf),
@@ -68,7 +69,7 @@ impl Progress {
         let timings = plan
             .steps
             .iter()
-            .map(|step| Timing { estimate: step.estimate, measured: None, telling: step.telling })
+            .map(|step| Timing { estimate: step.estimate, measured: None, calibrates: step.calibrates })
             .collect();
         let ends = vec![None; plan.steps.len()];
         Self { plan, timings, ends, display, begun: Instant::now() }
@@ -78,12 +79,25 @@ impl Progress {
     pub(crate) fn step<T>(&mut self, name: &str, work: impl FnOnce(&mut Live<'_>) -> Result<T>) -> Result<T> {
         let index = self.index(name)?;
         let begun = Instant::now();
-        let mut live = Live { progress: self, index, begun, said: String::new(), drawn: None };
+        let bar = self.bar();
+        let mut live = Live { progress: self, index, begun, doing: String::new(), shown: begun, bar };
         live.begin();
         let result = work(&mut live);
+        live.bar.finish_and_clear();
         let end = if result.is_ok() { End::Done } else { End::Failed };
         self.end(index, begun.elapsed(), end);
         result
+    }
+
+    /// The live line, which redraws itself; on other displays one that draws nothing.
+    fn bar(&self) -> ProgressBar {
+        if !matches!(self.display, Display::Live) {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{spinner} {prefix}  {elapsed}, {wide_msg}");
+        let bar = ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        bar.enable_steady_tick(REDRAW);
+        bar
     }
 
     /// Says that the named step is not needed, and why.
@@ -132,16 +146,8 @@ impl Progress {
         let (count, name) = (self.count(index), &self.plan.steps[index].name);
         match (&self.display, &end) {
             (Display::File(_), _) => {}
-            (Display::Live, End::Done) => {
-                say(&format!("{CLEAR}{count} {name}: {}", plan::exactly(took)));
-            }
-            (Display::Live, End::Failed) => {
-                say(&format!("{CLEAR}{count} {name}: failed after {}", plan::exactly(took)));
-            }
-            (Display::Lines, End::Done) => {
-                say(&format!("{count} {name}: done in {}", plan::exactly(took)));
-            }
-            (Display::Lines, End::Failed) => say(&format!("{count} {name}: failed after {}", plan::exactly(took))),
+            (_, End::Done) => say(&format!("{count} {name}: done in {}", plan::exactly(took))),
+            (_, End::Failed) => say(&format!("{count} {name}: failed after {}", plan::exactly(took))),
             (_, End::Skipped(why)) => say(&format!("{count} {name}: skipped, {why}")),
         }
         self.ends[index] = Some(end);
@@ -152,19 +158,19 @@ impl Progress {
     }
 }
 
-const CLEAR: &str = "\r\x1b[2K";
-/// The live line is redrawn no more often than this.
+/// How often the live line is redrawn.
 const REDRAW: Duration = Duration::from_millis(150);
-/// Used when the terminal's width is not known: no terminal is narrower, and a line that wraps cannot be redrawn.
-const WIDTH: usize = 80;
+/// How often a long step says that it still runs, where lines stay.
+const STILL_RUNNING: Duration = Duration::from_secs(60);
 
 /// The step that is running now.
 pub(crate) struct Live<'a> {
     progress: &'a mut Progress,
     index: usize,
     begun: Instant,
-    said: String,
-    drawn: Option<Instant>,
+    doing: String,
+    shown: Instant,
+    bar: ProgressBar,
 }
 
 impl Live<'_> {
@@ -172,78 +178,59 @@ impl Live<'_> {
     pub(crate) fn doing(&mut self, what: &str) {
         let what = what.trim();
         if !what.is_empty() {
-            self.said.clear();
-            self.said.push_str(what);
+            self.doing.clear();
+            self.doing.extend(what.chars().filter(|it| !it.is_control()));
         }
         self.tick();
     }
 
-    /// Lets the clock move on.
+    /// Brings the display up to date.
     pub(crate) fn tick(&mut self) {
-        if self.drawn.is_none_or(|drawn| drawn.elapsed() > REDRAW) {
-            self.draw();
+        let pause = if matches!(self.progress.display, Display::Lines) { STILL_RUNNING } else { REDRAW };
+        if self.shown.elapsed() > pause {
+            self.show();
         }
     }
 
     /// Prints a line that stays, to stdout, above the live line.
     pub(crate) fn print(&mut self, line: &str) {
-        self.erase();
-        print(line);
+        self.bar.suspend(|| print(line));
     }
 
-    /// Says a line that stays, to stderr, above the live line.
+    /// Prints a line that stays, to stderr, above the live line.
     pub(crate) fn say(&mut self, line: &str) {
-        self.erase();
-        say(line);
-    }
-
-    fn erase(&mut self) {
-        if matches!(self.progress.display, Display::Live) {
-            let _ = write!(std::io::stderr(), "{CLEAR}");
-            self.drawn = None;
-        }
+        self.bar.suspend(|| say(line));
     }
 
     fn begin(&mut self) {
-        if matches!(self.progress.display, Display::Lines) {
-            let step = &self.progress.plan.steps[self.index];
-            let estimate = step.estimate.mul_f64(plan::scale(&self.progress.timings));
-            say(&format!(
-                "{} {}: {} ({})",
-                self.progress.count(self.index),
-                step.name,
-                step.detail,
-                plan::about(estimate)
-            ));
+        if !matches!(self.progress.display, Display::Lines) {
+            return self.show();
         }
-        self.draw();
+        let step = &self.progress.plan.steps[self.index];
+        let estimate = step.estimate.mul_f64(plan::scale(&self.progress.timings));
+        let count = self.progress.count(self.index);
+        say(&format!("{count} {}: {} ({})", step.name, step.detail, plan::about(estimate)));
     }
 
-    fn draw(&mut self) {
-        self.drawn = Some(Instant::now());
-        let left = plan::time_left(&self.progress.timings, self.begun.elapsed());
-        let count = self.progress.count(self.index);
-        let name = &self.progress.plan.steps[self.index].name;
-        let elapsed = plan::clock(self.begun.elapsed());
+    fn show(&mut self) {
+        self.shown = Instant::now();
+        let elapsed = self.begun.elapsed();
+        let left = plan::about(plan::time_left(&self.progress.timings, elapsed));
+        let step = format!("{} {}", self.progress.count(self.index), self.progress.plan.steps[self.index].name);
         match &self.progress.display {
-            Display::Lines => {}
+            Display::Lines => say(&format!("{step}: {} so far, {left} left  {}", plan::clock(elapsed), self.doing)),
             Display::Live => {
-                let line = format!("{count} {name}  {elapsed}, {} left  {}", plan::about(left), self.said);
-                let line: String = line.chars().filter(|c| !c.is_control()).take(width().saturating_sub(1)).collect();
-                let _ = write!(std::io::stderr(), "{CLEAR}{line}");
+                self.bar.set_prefix(step);
+                self.bar.set_message(format!("{left} left  {}", self.doing));
             }
             Display::File(path) => {
-                let line = format!("{count} {name}, about {} left\n", plan::about(left));
                 let new = path.with_extension("new");
-                // Whoever shows it shows the older line until the next redraw.
-                let _ = std::fs::write(&new, line).and_then(|()| std::fs::rename(&new, path));
+                // Until the next one succeeds, whoever shows the file shows the older line.
+                let _ = std::fs::write(&new, format!("{step}, about {left} left\n"))
+                    .and_then(|()| std::fs::rename(&new, path));
             }
         }
     }
-}
-
-fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(WIDTH)
 }
 
 #[cfg(test)]
@@ -257,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_tells_how_each_step_ended() {
+    fn the_summary_shows_how_each_step_ended() {
         let folder = tempfile::tempdir().unwrap();
         let mut progress = quiet(folder.path());
         progress.skip("one", "nothing to do").unwrap();
@@ -275,6 +262,17 @@ mod tests {
         progress.step("one", |_| Ok(())).unwrap();
         let line = std::fs::read_to_string(folder.path().join("progress")).unwrap();
         assert_eq!(line, "[1/2] one, about 20 s left\n");
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_display() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut progress = quiet(folder.path());
+        let doing = progress.step("one", |live| {
+            live.doing("linking\u{1b}[2K kube");
+            Ok(live.doing.clone())
+        });
+        assert_eq!(doing.unwrap(), "linking[2K kube");
     }
 
     #[test]

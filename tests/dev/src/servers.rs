@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
 use crate::preflight::{self, Need};
-use crate::process::{self, Heard};
+use crate::process::{self, Output};
 use crate::progress::{Display, Live, Progress, print, say};
 use crate::tool::{self, Chart, Tool};
 
@@ -293,12 +293,12 @@ fn compile(tool: &Tool, bin: &Path, log: &Path, live: &mut Live<'_>) -> Result<(
 fn run(command: &mut Command, log: &Path, doing: &mut dyn FnMut(&str)) -> Result<()> {
     let mut file = File::create(log).with_context(|| format!("could not create {}", log.display()))?;
     let mut last = String::new();
-    let status = process::watch(command, &mut file, &mut |heard| match heard {
-        Heard::Line(line) => {
+    let status = process::watch(command, &mut file, &mut |output| match output {
+        Output::Line(line) => {
             line.clone_into(&mut last);
             doing(line);
         }
-        Heard::Nothing => doing(""),
+        Output::Nothing => doing(""),
     })?;
     if status.success() {
         return Ok(());

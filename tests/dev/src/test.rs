@@ -1,7 +1,7 @@
 //! `cargo dev test`: what CI runs, and the same for a filter.
 //!
-//! Everything that can be judged is judged, so one run tells all that is wrong; only what a
-//! failed step was needed for is left out. Each test program's `test result:` line is printed,
+//! Every step that can run does, so one run shows all that is wrong; only what a failed step was
+//! needed for is left out. Each test program's `test result:` line is printed,
 //! and the last line counts them all.
 
 use std::path::Path;
@@ -45,10 +45,13 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     let mut steps = code_steps(places);
     steps.extend(servers::steps(&missing));
     steps.extend(test_steps(places));
-    steps.push(Step::new(step::SCENARIOS, "stories on real clusters", 300));
+    steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters", 300));
     let plan = Plan { steps };
     announce("test", &plan);
-    preflight::require(places, &Need { build_servers: !missing.is_empty(), run_servers: true, build_rust: true })?;
+    preflight::require(
+        places,
+        &Need { build_servers: !missing.is_empty(), postgres: true, clusters: true, build_rust: true },
+    )?;
     fleet.lay_out()?;
 
     let logs = places.new_logs("test")?;
@@ -73,7 +76,7 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
     let logs = places.new_logs("test")?;
     let plan = Plan { steps: vec![build_step(places), test_build_step(places)] };
     announce("test", &plan);
-    preflight::require(places, &Need { build_rust: true, ..Need::default() })?;
+    preflight::require(places, &Need { build_rust: true, postgres: true, ..Need::default() })?;
     let mut progress = Progress::new(plan, Display::for_person());
     progress.step(step::BUILD, |live| build(places, &logs, live))?;
     let executables =
@@ -96,10 +99,13 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
     let mut steps = Vec::new();
     let mut missing = Vec::new();
     let mut with = Surroundings::default();
-    let fleet = if chosen.iter().any(Executable::needs_servers) {
+    let fleet = if chosen.iter().any(|it| it.needs_servers(places)) {
         let fleet = Fleet::load(places)?;
         missing = fleet.missing();
-        preflight::require(places, &Need { build_servers: !missing.is_empty(), run_servers: true, build_rust: false })?;
+        preflight::require(
+            places,
+            &Need { build_servers: !missing.is_empty(), postgres: true, clusters: true, build_rust: false },
+        )?;
         fleet.lay_out()?;
         steps.extend(servers::steps(&missing));
         with = surroundings(places, &fleet);
@@ -133,7 +139,7 @@ pub(crate) fn announce(command: &str, plan: &Plan) {
 pub(crate) fn code_steps(places: &Places) -> Vec<Step> {
     vec![
         Step::new(step::FORMAT, "cargo fmt --check", 2),
-        Step::new(step::LINT, "cargo clippy, warnings are errors", if is_cold(places) { 180 } else { 20 }),
+        Step::new(step::LINT, "cargo clippy, warnings are errors", if is_built(places, "rmeta") { 30 } else { 120 }),
         build_step(places),
         Step::new(step::POLICY, "licences, bans and sources of dependencies", 5),
     ]
@@ -149,16 +155,21 @@ pub(crate) fn test_steps(places: &Places) -> Vec<Step> {
 }
 
 fn build_step(places: &Places) -> Step {
-    Step::new(step::BUILD, "cargo build --workspace", if is_cold(places) { 240 } else { 20 })
+    Step::new(step::BUILD, "cargo build --workspace", if is_built(places, "rlib") { 30 } else { 300 })
 }
 
 fn test_build_step(places: &Places) -> Step {
-    Step::new(step::TEST_BUILD, "build every test program", if is_cold(places) { 150 } else { 20 })
+    Step::new(step::TEST_BUILD, "build every test program", if is_built(places, "rlib") { 40 } else { 180 })
 }
 
-/// Whether dependencies have still to be compiled.
-fn is_cold(places: &Places) -> bool {
-    !places.target.join("debug/.fingerprint").is_dir()
+/// Whether the dependencies were compiled before, to run (`rlib`) or only for lints (`rmeta`): whether the largest of them
+/// was. A folder of cargo's alone says nothing, since `cargo dev` itself may have been built into it.
+fn is_built(places: &Places, extension: &str) -> bool {
+    let folder = std::fs::read_dir(places.target.join("debug/deps")).into_iter().flatten().flatten();
+    folder.map(|entry| entry.path()).any(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libk8s_openapi-") && path.extension().is_some_and(|it| it == extension)
+    })
 }
 
 /// Builds the workspace: the binaries that demo and scenarios start.
@@ -175,8 +186,7 @@ fn surroundings(places: &Places, fleet: &Fleet) -> Surroundings {
 
 /// A scenario waits about as much as it works, so two of them fill two cores.
 fn scenarios_at_once(options: &TestOptions) -> usize {
-    let variable = || std::env::var("KUBENOVA_TEST_THREADS").ok()?.parse().ok().filter(|threads| *threads > 0);
-    options.threads.or_else(variable).unwrap_or(2)
+    options.threads.map_or(2, std::num::NonZeroUsize::get)
 }
 
 /// A run: what it has counted and what has failed so far.

@@ -1,17 +1,18 @@
 //! One pinned tool: what its folder under `tests/servers` says, and the name its build gets.
 //!
 //! The name holds a hash of every file of the folder and of the Go version, so a build is never
-//! taken for another one. Reading a tool runs nothing.
+//! taken for another one. Reading a tool starts no program.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
-use toml::{Table, Value};
 
 /// A Go package and the name of the binary that comes out of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Binary {
     /// The package's import path.
     pub(crate) package: String,
@@ -20,7 +21,8 @@ pub(crate) struct Binary {
 }
 
 /// A folder of a Go module that holds a chart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Chart {
     /// The module's path.
     pub(crate) module: String,
@@ -30,8 +32,9 @@ pub(crate) struct Chart {
     pub(crate) name: String,
 }
 
-/// What `tool.toml` says.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What `tool.toml` says. Unknown keys are errors, so that a misspelled one is not ignored.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Recipe {
     /// What the tool is for.
     pub(crate) summary: String,
@@ -40,10 +43,13 @@ pub(crate) struct Recipe {
     /// A cold build on two cores, measured.
     pub(crate) estimate_seconds: u64,
     /// Linker flags beside `-s -w`.
+    #[serde(default)]
     pub(crate) ldflags: String,
     /// At least one.
+    #[serde(default, rename = "binary")]
     pub(crate) binaries: Vec<Binary>,
     /// Mostly none.
+    #[serde(default, rename = "chart")]
     pub(crate) charts: Vec<Chart>,
 }
 
@@ -91,31 +97,16 @@ fn read(folder: &Path, go_version: &str) -> Result<Tool> {
     Ok(Tool { name, folder: folder.to_path_buf(), recipe, hash })
 }
 
-/// Parses a `tool.toml`. Unknown keys are errors, so that a misspelt one is not ignored.
+/// Parses a `tool.toml`; `tests/servers/README.md` lists the keys.
 pub(crate) fn parse(text: &str) -> Result<Recipe> {
-    let mut table: Table = text.parse()?;
-    let recipe = Recipe {
-        summary: text_of(&mut table, "summary")?,
-        order: number_of(&mut table, "order")?,
-        estimate_seconds: number_of(&mut table, "estimate_seconds")?,
-        ldflags: if table.contains_key("ldflags") {
-            text_of(&mut table, "ldflags")?.replace('\n', " ")
-        } else {
-            String::new()
-        },
-        binaries: tables_of(&mut table, "binary", |entry| {
-            Ok(Binary { package: text_of(entry, "package")?, name: file_name_of(entry)? })
-        })?,
-        charts: tables_of(&mut table, "chart", |entry| {
-            Ok(Chart {
-                module: text_of(entry, "module")?,
-                folder: text_of(entry, "folder")?,
-                name: file_name_of(entry)?,
-            })
-        })?,
-    };
-    nothing_left(&table)?;
+    let mut recipe: Recipe = toml::from_str(text).context("see tests/servers/README.md for the keys")?;
+    recipe.ldflags = recipe.ldflags.trim().replace('\n', " ");
     ensure!(!recipe.binaries.is_empty(), "there is no [[binary]]");
+    let names = recipe.binaries.iter().map(|it| &it.name).chain(recipe.charts.iter().map(|it| &it.name));
+    for name in names {
+        let plain = !name.is_empty() && !name.contains('/') && !name.starts_with('.');
+        ensure!(plain, "\"{name}\" must be a plain file name");
+    }
     if recipe.binaries.len() > 1 {
         // One `go build` for all of them names each after its package.
         for Binary { package, name } in &recipe.binaries {
@@ -124,52 +115,6 @@ pub(crate) fn parse(text: &str) -> Result<Recipe> {
         }
     }
     Ok(recipe)
-}
-
-fn text_of(table: &mut Table, key: &str) -> Result<String> {
-    match table.remove(key) {
-        Some(Value::String(text)) if !text.trim().is_empty() => Ok(text.trim().to_owned()),
-        Some(_) => bail!("`{key}` must be a text that is not empty"),
-        None => bail!("`{key}` is missing"),
-    }
-}
-
-fn file_name_of(table: &mut Table) -> Result<String> {
-    let name = text_of(table, "name")?;
-    ensure!(!name.contains('/') && !name.starts_with('.'), "\"{name}\" must be a plain file name");
-    Ok(name)
-}
-
-fn number_of(table: &mut Table, key: &str) -> Result<u64> {
-    match table.remove(key) {
-        Some(Value::Integer(number)) => u64::try_from(number).with_context(|| format!("`{key}` must not be negative")),
-        Some(_) => bail!("`{key}` must be a whole number"),
-        None => bail!("`{key}` is missing"),
-    }
-}
-
-fn tables_of<T>(table: &mut Table, key: &str, read: impl Fn(&mut Table) -> Result<T>) -> Result<Vec<T>> {
-    let entries = match table.remove(key) {
-        None => Vec::new(),
-        Some(Value::Array(entries)) => entries,
-        Some(_) => bail!("write [[{key}]], with two brackets"),
-    };
-    entries
-        .into_iter()
-        .map(|entry| {
-            let Value::Table(mut entry) = entry else { bail!("each [[{key}]] must be a table") };
-            let value = read(&mut entry).with_context(|| format!("in [[{key}]]"))?;
-            nothing_left(&entry).with_context(|| format!("in [[{key}]]"))?;
-            Ok(value)
-        })
-        .collect()
-}
-
-fn nothing_left(table: &Table) -> Result<()> {
-    match table.keys().next() {
-        Some(key) => bail!("`{key}` is not known; tests/servers/README.md lists the keys"),
-        None => Ok(()),
-    }
 }
 
 /// Twelve hexadecimal digits over the Go version and each file's name and content.
@@ -216,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_tools_of_this_repository_are_well_formed() {
-        // Asked while it runs: in a shared target folder this may have been compiled in another checkout.
+        // Read while it runs: in a shared target folder this may have been compiled in another checkout.
         let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo and cargo dev set it");
         let folder = Path::new(&package).join("../servers");
         let tools = read_all(&folder, "go1").unwrap();
@@ -250,11 +195,12 @@ mod tests {
     #[test]
     fn mistakes_are_named() {
         let refused = |text: &str| format!("{:#}", parse(text).unwrap_err());
-        assert!(refused(&ETCD.replace("summary", "sumary")).contains("`summary` is missing"));
-        assert!(refused(&format!("colour = 1\n{ETCD}")).contains("`colour` is not known"));
-        assert!(refused(&ETCD.replace("46", "'46'")).contains("whole number"));
+        assert!(refused(&ETCD.replace("summary", "sumary")).contains("unknown field `sumary`"));
+        assert!(refused(&ETCD.replace("summary = 'a store'\n", "")).contains("missing field `summary`"));
+        assert!(refused(&ETCD.replace("46", "'46'")).contains("estimate_seconds"));
+        assert!(refused(&ETCD.replace("46", "-46")).contains("estimate_seconds"));
         assert!(refused(&ETCD.replace("'etcd'", "'../etcd'")).contains("plain file name"));
-        assert!(refused(&ETCD.replace("[[binary]]", "[binary]")).contains("two brackets"));
+        assert!(refused(&ETCD.replace("[[binary]]", "[binary]")).contains("expected a sequence"));
         assert!(refused("summary = 'x'\norder = 1\nestimate_seconds = 1").contains("no [[binary]]"));
         assert!(refused(&format!("{ETCD}[[binary]]\npackage = 'a/c'\nname = 'd'")).contains("last element"));
     }
