@@ -3,13 +3,12 @@
 //! Guarantees: it can be killed, its store deleted, and it comes back with the same configuration.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::poll::{self, Step};
 use crate::process::{Process, ProcessSpec};
 use crate::sandbox::{HUB_ADDRESS, Sandbox};
 use crate::servers::Servers;
@@ -91,15 +90,6 @@ impl Hub {
     }
 
     async fn wait(&mut self) -> Result<()> {
-        let (process, address) = (&mut self.process, self.address);
-        poll::until("the broker to listen", BOOT_MAX, || {
-            let running = process.check();
-            async move {
-                running?;
-                let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
-                Ok(Step::from_attempt(connected.map(drop).context("no connection")))
-            }
-        })
-        .await
+        self.process.wait_listening("the broker", self.address, BOOT_MAX).await
     }
 }

@@ -3,13 +3,12 @@
 //! The configuration's text is the caller's; nothing here knows a key of it.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::poll::{self, Step};
 use crate::process::{Process, ProcessSpec};
 use crate::sandbox::Sandbox;
 use crate::servers::own_binary;
@@ -79,15 +78,7 @@ impl ManagerProcess {
     /// Waits until something listens at `address` while `serve` runs.
     pub async fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
         let process = self.process.as_mut().context("the Manager was not started: call serve first")?;
-        poll::until(format!("the Manager to listen at {address}"), BOOT_MAX, || {
-            let running = process.check();
-            async move {
-                running?;
-                let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
-                Ok(Step::from_attempt(connected.map(drop).context("no connection")))
-            }
-        })
-        .await
+        process.wait_listening("the Manager", address, BOOT_MAX).await
     }
 
     /// Kills it (SIGKILL).

@@ -6,6 +6,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -169,6 +170,19 @@ impl Process {
                 tail(&self.log_path(), TAIL_LINES)
             )),
         }
+    }
+
+    /// Waits until something listens at `address` while this process runs.
+    pub async fn wait_listening(&mut self, name: &str, address: SocketAddr, within: Duration) -> Result<()> {
+        poll::until(format!("{name} to listen at {address}"), within, || {
+            let running = self.check();
+            async move {
+                running?;
+                let connected = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+                Ok(Step::from_attempt(connected.map(drop).context("no connection")))
+            }
+        })
+        .await
     }
 
     /// Sends a signal to the process itself.

@@ -2,18 +2,15 @@
 //! reconciled again. The API server's own audit log is the witness.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use anyhow::Result;
 use kubenova_env::audit::AuditEvent;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
-use kubenova_scenarios::story;
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
-const COMPONENTS_MAX: Duration = Duration::from_secs(240);
-const COMMAND_MAX: Duration = Duration::from_secs(120);
 /// Reconciles of every application after it settled.
 const ROUNDS: usize = 3;
 const OPERATOR_USER: &str = "system:serviceaccount:kubenova-system:kubenova-operator";
@@ -70,8 +67,8 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let site = Site::join(&platform, "alpha", 1).await?;
     site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
-    let tenant = story::create_tenant(&platform, "acme", &["alpha"]).await?;
-    story::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
 
     // A label that Capsule's webhook rewrites never gets that far.
     let mut labeled = application("label");
@@ -85,7 +82,7 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
         accepted.push(platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?);
     }
     for answer in &accepted {
-        story::wait_commands(&platform, &answer["commands"], "succeeded", COMMAND_MAX).await?;
+        steps::wait_commands(&platform, &answer["commands"], "succeeded", COMMAND_MAX).await?;
     }
     let once: BTreeMap<String, usize> = inputs().into_iter().map(|(name, _)| (name.to_owned(), 1)).collect();
     assert_eq!(application_patches(&site)?, once, "one patch each until they succeeded");
