@@ -143,7 +143,11 @@ mod tests {
     use super::*;
 
     fn timing(estimate: u64, measured: Option<u64>) -> Timing {
-        Timing { estimate: Duration::from_secs(estimate), measured: measured.map(Duration::from_secs), calibrates: true }
+        Timing {
+            estimate: Duration::from_secs(estimate),
+            measured: measured.map(Duration::from_secs),
+            calibrates: true,
+        }
     }
 
     #[test]
