@@ -63,8 +63,24 @@ pub struct CommandProgress {
 }
 
 impl CommandProgress {
+    /// Under way, or waiting for something.
     #[must_use]
-    pub fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn running(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(State::Running, reason, message)
+    }
+
+    #[must_use]
+    pub fn succeeded(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(State::Succeeded, reason, message)
+    }
+
+    /// Failed for good.
+    #[must_use]
+    pub fn failed(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(State::Failed, reason, message)
+    }
+
+    fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { state, reason: reason.into(), message: message.into(), hop: None }
     }
 
@@ -157,26 +173,21 @@ mod tests {
 
     #[test]
     fn the_first_terminal_state_wins() {
-        let failed = advance(&spec(), None, &CommandProgress::new(State::Failed, "Denied", "no"), "t1").unwrap();
-        assert_eq!(
-            advance(&spec(), Some(&failed), &CommandProgress::new(State::Succeeded, "Ready", "yes"), "t2"),
-            None
-        );
+        let failed = advance(&spec(), None, &CommandProgress::failed("Denied", "no"), "t1").unwrap();
+        assert_eq!(advance(&spec(), Some(&failed), &CommandProgress::succeeded("Ready", "yes"), "t2"), None);
     }
 
     #[test]
     fn a_status_of_an_older_command_is_ignored() {
         let old = CommandStatus { command_id: "older".into(), state: "succeeded".into(), ..CommandStatus::default() };
-        let next =
-            advance(&spec(), Some(&old), &CommandProgress::new(State::Running, "Applied", "").at("applied"), "t1")
-                .unwrap();
+        let next = advance(&spec(), Some(&old), &CommandProgress::running("Applied", "").at("applied"), "t1").unwrap();
         assert_eq!(next.state, "running");
         assert_eq!(next.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["stored", "applied"]);
     }
 
     #[test]
     fn the_same_progress_twice_writes_nothing() {
-        let progress = CommandProgress::new(State::Running, "Applied", "waits").at("applied");
+        let progress = CommandProgress::running("Applied", "waits").at("applied");
         let first = advance(&spec(), None, &progress, "t1").unwrap();
         assert_eq!(advance(&spec(), Some(&first), &progress, "t2"), None);
     }

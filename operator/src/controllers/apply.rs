@@ -2,7 +2,7 @@
 //! the memory of repairs is here.
 
 use crate::apiserver::{self, dynamic};
-use kube::{Client, api::ObjectMeta};
+use kube::{Client, api::ObjectMeta, core::DynamicObject};
 use kubenova_operator_core::{
     components::object::Key,
     drift::{self, Action, Repairs},
@@ -80,13 +80,26 @@ impl DriftGuard {
     /// # Errors
     /// When a call fails: not found when the kind is not served.
     pub async fn ensure(&self, client: &Client, desired: &Value) -> Result<(), apiserver::Error> {
-        let mut desired = desired.clone();
-        drift::stamp(&mut desired);
-        let live = match Key::of(&desired) {
+        let live = match Key::of(desired) {
             Some(key) => dynamic::get(client, &key).await?,
             None => None,
         };
-        let repair = match self.decide(live.as_ref().map(|live| &live.metadata), &desired) {
+        self.ensure_over(client, live.as_ref(), desired).await
+    }
+
+    /// Like [`Self::ensure`] with the live object that was read already.
+    ///
+    /// # Errors
+    /// When the apply fails: not found when the kind is not served.
+    pub async fn ensure_over(
+        &self,
+        client: &Client,
+        live: Option<&DynamicObject>,
+        desired: &Value,
+    ) -> Result<(), apiserver::Error> {
+        let mut desired = desired.clone();
+        drift::stamp(&mut desired);
+        let repair = match self.decide(live.map(|live| &live.metadata), &desired) {
             Decision::Keep | Decision::LeaveFor(_) => return Ok(()),
             Decision::Apply => None,
             Decision::Repair(repair) => Some(repair),

@@ -6,6 +6,7 @@
 pub mod application;
 pub mod apply;
 pub mod cluster_config;
+mod deployers;
 pub mod dispatch;
 pub mod orphans;
 pub mod report;

@@ -11,8 +11,9 @@ use kubenova_scenarios::site::Site;
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
-/// Reconciles of every application after it settled.
-const ROUNDS: usize = 3;
+/// Reconciles of every application after it settled. A command is reconciled by one task at a time, so the beginning of
+/// one is the end of the one before.
+const ROUNDS: usize = 4;
 const OPERATOR_USER: &str = "system:serviceaccount:kubenova-system:kubenova-operator";
 
 /// A KubeVela Application of one web component.
@@ -90,13 +91,13 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
 
     // A change of the NovaTenant makes the Operator reconcile the tenant and every application of it.
     for round in 0..ROUNDS {
-        let before = application_reads(&site)?;
+        let before = record_reads(&site)?;
         let annotation = format!("example.com/round={round}");
         site.cluster.kubectl_ok(&["annotate", "novatenant", "acme", &annotation, "--overwrite"])?;
         poll::until(format!("every application to be reconciled in round {round}"), COMMAND_MAX, || async {
-            let now = application_reads(&site)?;
+            let now = record_reads(&site)?;
             let all = once.keys().all(|name| now.get(name) > before.get(name));
-            Ok(Step::when(all, (), format!("reads by the Operator: {now:?}, before {before:?}")))
+            Ok(Step::when(all, (), format!("reads of records: {now:?}, before {before:?}")))
         })
         .await?;
     }
@@ -119,18 +120,26 @@ fn count(names: impl Iterator<Item = String>) -> BTreeMap<String, usize> {
     counts
 }
 
+fn is_patch_by_operator(event: &&AuditEvent) -> bool {
+    event.verb == "patch" && event.user.username == OPERATOR_USER && event.code() < 300
+}
+
 /// Patches by the Operator, which acts as the tenant's deployer, by application.
 fn application_patches(site: &Site) -> Result<BTreeMap<String, usize>> {
     let events = site.cluster.audit()?;
-    let patches = events.iter().filter(|event| event.verb == "patch" && event.user.username == OPERATOR_USER);
+    let patches = events.iter().filter(is_patch_by_operator);
     Ok(count(patches.filter_map(about_application)))
 }
 
-/// Reads by the Operator, by application: a reconcile begins with one.
-fn application_reads(site: &Site) -> Result<BTreeMap<String, usize>> {
+/// Reads of the inbox records by the Operator, by application: a reconcile of a command begins with one.
+fn record_reads(site: &Site) -> Result<BTreeMap<String, usize>> {
     let events = site.cluster.audit()?;
     let reads = events.iter().filter(|event| event.verb == "get" && event.user.username == OPERATOR_USER);
-    Ok(count(reads.filter_map(about_application)))
+    Ok(count(reads.filter_map(|event| {
+        let object = event.object_ref.as_ref().filter(|object| object.resource == "novacommands")?;
+        let (_, name) = object.name.strip_prefix("application.")?.split_once('.')?;
+        Some(name.to_owned())
+    })))
 }
 
 /// Patches by the Operator of objects that a tenant is made of, by resource and name.
@@ -145,7 +154,7 @@ fn tenant_object_patches(site: &Site) -> Result<BTreeMap<String, usize>> {
         "networkpolicies",
     ];
     let events = site.cluster.audit()?;
-    let patches = events.iter().filter(|event| event.verb == "patch" && event.user.username == OPERATOR_USER);
+    let patches = events.iter().filter(is_patch_by_operator);
     Ok(count(patches.filter_map(|event| {
         let object = event.object_ref.as_ref()?;
         let is_tenants = kinds.contains(&object.resource.as_str())

@@ -3,7 +3,7 @@
 //! Healthy means `status.status == "running"` at the present generation. KubeVela does not show why a Deployment has no
 //! pods; its `ReplicaFailure` is added here.
 
-use crate::outcome::{CommandProgress, State};
+use crate::outcome::CommandProgress;
 use kubenova_crds::labels;
 use kubenova_schema::{
     kinds::ObjectKey,
@@ -26,17 +26,17 @@ pub fn progress(live: &Value, findings: &Findings) -> CommandProgress {
     let current = is_current(live);
     match phase {
         "running" if current => {
-            CommandProgress::new(State::Succeeded, "Running", "the application runs and is healthy").at("ready")
+            CommandProgress::succeeded("Running", "the application runs and is healthy").at("ready")
         }
         "workflowFailed" | "workflowTerminated" if current => {
             let message = last_error(live, findings).unwrap_or_else(|| "the workflow failed".to_owned());
-            CommandProgress::new(State::Failed, "WorkflowFailed", message)
+            CommandProgress::failed("WorkflowFailed", message)
         }
         _ => {
             let reason = if phase.is_empty() || !current { "Applied".to_owned() } else { upper_first(phase) };
             let message = last_error(live, findings)
                 .unwrap_or_else(|| "waiting for the application to become healthy".to_owned());
-            CommandProgress::new(State::Running, reason, message)
+            CommandProgress::running(reason, message)
         }
     }
 }
@@ -247,6 +247,7 @@ fn upper_first(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::outcome::State;
     use serde_json::json;
 
     #[test]

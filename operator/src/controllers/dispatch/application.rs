@@ -1,7 +1,7 @@
 //! `apply-application` and `delete-application`: every write impersonates the tenant's deployer, since KubeVela runs an
 //! application with the rights of its last writer.
 
-use super::{CONFLICTS_MAX, DispatchError, Dispatcher, Task, tenant};
+use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError, tenant};
 use crate::{
     apiserver::{self, kinds, verbs},
     controllers::{
@@ -15,7 +15,7 @@ use kubenova_crds::tenant::NovaTenant;
 use kubenova_operator_core::{
     application::{self, Origin, status},
     drift,
-    outcome::{CommandProgress, State},
+    outcome::CommandProgress,
     tenant::apps_namespace,
 };
 use kubenova_runtime::failpoint;
@@ -32,17 +32,12 @@ fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
 impl Dispatcher<'_> {
     pub(super) async fn apply_application(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
-            return Ok(CommandProgress::new(
-                State::Failed,
-                "BadDocument",
-                "the command's key does not name an application",
-            ));
+            return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let tenant = tenant::by_id(&tenants, tenant_id).await?;
         let Some(tenant) = tenant.filter(tenant::is_ready).map(|tenant| tenant.name_any()) else {
-            return Ok(CommandProgress::new(
-                State::Running,
+            return Ok(CommandProgress::running(
                 "WaitingForTenant",
                 "waiting until the tenant is ready on this cluster",
             ));
@@ -51,7 +46,7 @@ impl Dispatcher<'_> {
             Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
         let mut desired = match application::build(&task.command.document, origin) {
             Ok(desired) => desired,
-            Err(message) => return Ok(CommandProgress::new(State::Failed, "BadDocument", message)),
+            Err(message) => return Ok(CommandProgress::failed("BadDocument", message)),
         };
         drift::stamp(&mut desired);
         let namespace = apps_namespace(&tenant);
@@ -74,8 +69,7 @@ impl Dispatcher<'_> {
             let mut repair = None;
             if let Some(present) = &present {
                 if present.metadata.deletion_timestamp.is_some() {
-                    return Ok(CommandProgress::new(
-                        State::Running,
+                    return Ok(CommandProgress::running(
                         "StillDeleting",
                         "waiting until an earlier application of this name is deleted",
                     ));
@@ -100,14 +94,11 @@ impl Dispatcher<'_> {
                     if present.is_none() && !self.is_still_desired(task).await? {
                         verbs::delete_exact(as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
                     }
-                    return Ok(
-                        CommandProgress::new(State::Running, "Applied", "the application is applied").at("applied")
-                    );
+                    return Ok(CommandProgress::running("Applied", "the application is applied").at("applied"));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => {
-                    return Ok(CommandProgress::new(
-                        State::Running,
+                    return Ok(CommandProgress::running(
                         "KubeVelaMissing",
                         "waiting for KubeVela: it is not installed on this cluster yet; see: kubectl describe \
                          novaclusterconfig default",
@@ -116,7 +107,7 @@ impl Dispatcher<'_> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(CommandProgress::new(State::Running, "Contended", "other clients keep changing the object; trying again"))
+        Ok(CommandProgress::running("Contended", "other clients keep changing the object; trying again"))
     }
 
     async fn application_progress(&self, present: &DynamicObject) -> Result<CommandProgress, DispatchError> {
@@ -131,13 +122,9 @@ impl Dispatcher<'_> {
 
     pub(super) async fn delete_application(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
-            return Ok(CommandProgress::new(
-                State::Failed,
-                "BadDocument",
-                "the command's key does not name an application",
-            ));
+            return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
-        let gone = || CommandProgress::new(State::Succeeded, "Gone", "nothing of the application is left").at("ready");
+        let gone = || CommandProgress::succeeded("Gone", "nothing of the application is left").at("ready");
         let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(tenant) = tenant::by_id(&tenants, tenant_id).await?.map(|tenant| tenant.name_any()) else {
             return Ok(gone());
@@ -163,14 +150,13 @@ impl Dispatcher<'_> {
             }
             let message = present.data.pointer("/status/conditions").and_then(deleting_message);
             let message = message.unwrap_or_else(|| "deleting the application".to_owned());
-            return Ok(CommandProgress::new(State::Running, "Deleting", message).at("applied"));
+            return Ok(CommandProgress::running("Deleting", message).at("applied"));
         }
         let selector = format!("{NAME_LABEL}={name},{NAMESPACE_LABEL}={namespace}");
         let trackers =
             kinds::list_if_served(&kinds::resource_trackers(&self.ctx.apiserver.client()), &selector).await?;
         if !trackers.is_empty() {
-            return Ok(CommandProgress::new(
-                State::Running,
+            return Ok(CommandProgress::running(
                 "TrackersRemain",
                 "waiting for KubeVela to delete what the application created",
             )
@@ -180,8 +166,7 @@ impl Dispatcher<'_> {
         if orphans.is_empty() {
             return Ok(gone());
         }
-        Ok(CommandProgress::new(State::Running, "OrphansRemain", format!("deleting orphans: {}", orphans.join(", ")))
-            .at("applied"))
+        Ok(CommandProgress::running("OrphansRemain", format!("deleting orphans: {}", orphans.join(", "))).at("applied"))
     }
 }
 

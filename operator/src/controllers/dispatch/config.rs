@@ -1,13 +1,10 @@
 //! `apply-cluster-config`: the document becomes the spec of `NovaClusterConfig/default`.
 
-use super::{CONFLICTS_MAX, DispatchError, Dispatcher, Task, annotations};
+use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError};
 use crate::apiserver::verbs;
 use kube::{Api, api::ObjectMeta};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition};
-use kubenova_operator_core::{
-    observed,
-    outcome::{CommandProgress, State},
-};
+use kubenova_operator_core::{observed, outcome::CommandProgress};
 use kubenova_runtime::failpoint;
 use serde::Deserialize;
 
@@ -21,8 +18,7 @@ impl Dispatcher<'_> {
         let document: Document = match serde_json::from_str(&task.command.document) {
             Ok(document) => document,
             Err(error) => {
-                return Ok(CommandProgress::new(
-                    State::Failed,
+                return Ok(CommandProgress::failed(
                     "BadDocument",
                     format!("the document is not a NovaClusterConfig: {error}"),
                 ));
@@ -50,18 +46,15 @@ impl Dispatcher<'_> {
             match verbs::apply(&api, &desired).await {
                 Ok(_) => {
                     failpoint::passing("dispatch.applied");
-                    return Ok(CommandProgress::new(
-                        State::Running,
-                        "Applied",
-                        "the cluster's configuration is applied",
-                    )
-                    .at("applied"));
+                    return Ok(
+                        CommandProgress::running("Applied", "the cluster's configuration is applied").at("applied")
+                    );
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(CommandProgress::new(State::Running, "Contended", "other clients keep changing the object; trying again"))
+        Ok(CommandProgress::running("Contended", "other clients keep changing the object; trying again"))
     }
 }
 
@@ -70,21 +63,16 @@ fn progress(live: &NovaClusterConfig) -> CommandProgress {
     for component in [condition::CAPSULE_READY, condition::CAPSULE_PROXY_READY, condition::KUBEVELA_READY] {
         let found = status.conditions.iter().find(|condition| condition.type_ == component);
         let Some(found) = found.filter(|condition| condition.observed_generation == live.metadata.generation) else {
-            return CommandProgress::new(
-                State::Running,
+            return CommandProgress::running(
                 "Applied",
                 format!("waiting for condition {component} of this configuration"),
             )
             .at("applied");
         };
         if found.status != "True" {
-            return CommandProgress::new(
-                State::Running,
-                found.reason.clone(),
-                format!("{component}: {}", found.message),
-            )
-            .at("applied");
+            return CommandProgress::running(found.reason.clone(), format!("{component}: {}", found.message))
+                .at("applied");
         }
     }
-    CommandProgress::new(State::Succeeded, "Ready", "every component is as configured").at("ready")
+    CommandProgress::succeeded("Ready", "every component is as configured").at("ready")
 }

@@ -6,19 +6,21 @@
 
 mod application;
 mod config;
+mod error;
 mod tenant;
 
 use super::{
     apply::DriftGuard,
+    deployers::Deployers,
     work::{self, Next},
 };
 use crate::{
-    apiserver::{self, client::Apiserver, kinds, status, verbs, watch},
+    apiserver::{self, kinds, status, verbs, watch},
     context::ClusterContext,
 };
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, ResourceExt as _};
 use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels, tenant::NovaTenant};
 use kubenova_operator_core::{
     command,
@@ -82,44 +84,12 @@ struct Dispatcher<'a> {
     drift: DriftGuard,
 }
 
-/// Clients that act as tenants' deployers, made once each.
-pub(super) struct Deployers {
-    apiserver: Apiserver,
-    clients: Mutex<BTreeMap<String, Client>>,
-}
-
-impl Deployers {
-    pub(super) fn new(apiserver: &Apiserver) -> Self {
-        Self { apiserver: apiserver.clone(), clients: Mutex::default() }
-    }
-
-    /// The client of a tenant's deployer.
-    pub(super) fn of(&self, tenant: &str) -> Result<Client, apiserver::client::ConnectError> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(tenant) {
-            return Ok(client.clone());
-        }
-        let client = self.apiserver.impersonating(&kubenova_schema::applications::deployer(tenant))?;
-        clients.insert(tenant.to_owned(), client.clone());
-        Ok(client)
-    }
-}
-
 /// A command as it is carried out.
 struct Task<'a> {
     key: &'a ObjectKey,
     command: &'a Command,
     /// When to reconcile a settled command again, if sooner than usual.
     look_again: OnceLock<Duration>,
-}
-
-/// A call that failed; the command is tried again.
-#[derive(Debug, thiserror::Error)]
-enum DispatchError {
-    #[error(transparent)]
-    Apiserver(#[from] apiserver::Error),
-    #[error(transparent)]
-    Client(#[from] apiserver::client::ConnectError),
 }
 
 impl Dispatcher<'_> {
@@ -155,13 +125,13 @@ impl Dispatcher<'_> {
         let (Some(kind), Some(key)) = (CommandKind::parse(&spec.kind), ObjectKey::parse(&spec.key)) else {
             let message = "this release of the Operator does not know this command, which a newer release stored; \
                            upgrade the Operator again";
-            return (CommandProgress::new(State::Failed, "UnknownKind", message), None);
+            return (CommandProgress::failed("UnknownKind", message), None);
         };
         let command: Command = match message::from_json(spec.body.as_bytes()) {
             Ok(command) => command,
             Err(error) => {
                 let cause = kubenova_runtime::telemetry::chain(&error);
-                return (CommandProgress::new(State::Failed, "BadCommand", cause), None);
+                return (CommandProgress::failed("BadCommand", cause), None);
             }
         };
         let task = Task { key: &key, command: &command, look_again: OnceLock::new() };
@@ -172,7 +142,7 @@ impl Dispatcher<'_> {
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
         };
-        (progress.unwrap_or_else(|error| progress_of(&error)), task.look_again.get().copied())
+        (progress.unwrap_or_else(|error| error.progress()), task.look_again.get().copied())
     }
 
     /// A command that has not succeeded in time has failed; it is carried out all the same.
@@ -184,7 +154,7 @@ impl Dispatcher<'_> {
             return progress;
         }
         let message = format!("not ready after {} s; last: {}: {}", limit.as_secs(), progress.reason, progress.message);
-        CommandProgress::new(State::Failed, "ProgressDeadlineExceeded", message)
+        CommandProgress::failed("ProgressDeadlineExceeded", message)
     }
 
     /// Status first, outcome second.
@@ -230,34 +200,6 @@ impl Dispatcher<'_> {
         let record = verbs::get(&self.records, &command::record_name(task.key)).await?;
         Ok(record.is_some_and(|record| record.spec.command_id == task.command.id))
     }
-}
-
-/// What a failed call means for a command: refused for good by admission, or to be tried again.
-fn progress_of(error: &DispatchError) -> CommandProgress {
-    match error {
-        DispatchError::Apiserver(error) if is_refused(error) => {
-            CommandProgress::new(State::Failed, "Denied", format!("the cluster refused the object: {}", error.reason()))
-        }
-        DispatchError::Apiserver(error) => {
-            CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error))
-        }
-        DispatchError::Client(error) => {
-            CommandProgress::new(State::Running, "Retrying", apiserver::error::chain(error))
-        }
-    }
-}
-
-/// Admission and validation refuse for good; a missing right may only not be bound yet.
-fn is_refused(error: &apiserver::Error) -> bool {
-    let message = error.reason();
-    // A field that the kind does not have; the API server answers it with one code or another.
-    if message.contains("failed to create typed patch object") {
-        return true;
-    }
-    let by_admission = ["admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "denied the request"]
-        .iter()
-        .any(|mark| message.contains(mark));
-    error.is_invalid() || (error.is_forbidden() && by_admission)
 }
 
 /// Which command wrote an object.

@@ -1,17 +1,13 @@
 //! `apply-tenant` and `delete-tenant`: the document becomes a NovaTenant, or the NovaTenant goes.
 
-use super::{CONFLICTS_MAX, DispatchError, Dispatcher, Task, annotations};
+use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError};
 use crate::apiserver::{self, verbs};
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
     conditions, labels,
     tenant::{NovaTenant, TenantSpec, condition},
 };
-use kubenova_operator_core::{
-    observed,
-    outcome::{CommandProgress, State},
-    tenant::FINALIZER,
-};
+use kubenova_operator_core::{observed, outcome::CommandProgress, tenant::FINALIZER};
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
@@ -46,8 +42,7 @@ impl Dispatcher<'_> {
             let live = verbs::get(&api, &name).await?;
             if let Some(live) = &live {
                 if live.metadata.deletion_timestamp.is_some() {
-                    return Ok(CommandProgress::new(
-                        State::Running,
+                    return Ok(CommandProgress::running(
                         "StillDeleting",
                         "waiting until an earlier tenant of this name is deleted",
                     ));
@@ -57,7 +52,7 @@ impl Dispatcher<'_> {
                         "a tenant \"{name}\" with another id ({}) exists on this cluster; delete it or choose another name",
                         live.spec.tenant_id
                     );
-                    return Ok(CommandProgress::new(State::Failed, "NameTaken", message));
+                    return Ok(CommandProgress::failed("NameTaken", message));
                 }
                 let finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
                 if observed::command_of(live) == task.command.id && live.spec == spec && finalized {
@@ -72,13 +67,13 @@ impl Dispatcher<'_> {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, None).await?;
                     }
-                    return Ok(CommandProgress::new(State::Running, "Applied", "the tenant is applied").at("applied"));
+                    return Ok(CommandProgress::running("Applied", "the tenant is applied").at("applied"));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(CommandProgress::new(State::Running, "Contended", "other clients keep changing the object; trying again"))
+        Ok(CommandProgress::running("Contended", "other clients keep changing the object; trying again"))
     }
 
     pub(super) async fn delete_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
@@ -87,7 +82,7 @@ impl Dispatcher<'_> {
         };
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         let Some(live) = by_id(&api, tenant_id).await? else {
-            return Ok(CommandProgress::new(State::Succeeded, "Gone", "the tenant is not on this cluster").at("ready"));
+            return Ok(CommandProgress::succeeded("Gone", "the tenant is not on this cluster").at("ready"));
         };
         if live.metadata.deletion_timestamp.is_none() {
             let uid = live.uid().unwrap_or_default();
@@ -101,12 +96,12 @@ impl Dispatcher<'_> {
             live.status.iter().flat_map(|status| &status.conditions).find(|found| found.type_ == condition::DELETING);
         let (reason, message) = blocker
             .map_or(("Deleting", "deleting the tenant"), |found| (found.reason.as_str(), found.message.as_str()));
-        Ok(CommandProgress::new(State::Running, reason, message).at("applied"))
+        Ok(CommandProgress::running(reason, message).at("applied"))
     }
 }
 
 fn bad_document(message: &str) -> CommandProgress {
-    CommandProgress::new(State::Failed, "BadDocument", message)
+    CommandProgress::failed("BadDocument", message)
 }
 
 fn read(document: &str, tenant_id: &str) -> Result<(String, TenantSpec), String> {
@@ -141,15 +136,13 @@ fn desired(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTena
 
 fn progress(live: &NovaTenant) -> CommandProgress {
     if is_ready(live) {
-        return CommandProgress::new(State::Succeeded, "Ready", "the tenant is ready").at("ready");
+        return CommandProgress::succeeded("Ready", "the tenant is ready").at("ready");
     }
     let status = live.status.clone().unwrap_or_default();
     let waiting = status.conditions.iter().find(|found| found.type_ != condition::READY && found.status != "True");
     match waiting {
-        Some(found) => {
-            CommandProgress::new(State::Running, found.reason.clone(), format!("{}: {}", found.type_, found.message))
-        }
-        None => CommandProgress::new(State::Running, "Applied", "the tenant is applied"),
+        Some(found) => CommandProgress::running(found.reason.clone(), format!("{}: {}", found.type_, found.message)),
+        None => CommandProgress::running("Applied", "the tenant is applied"),
     }
     .at("applied")
 }

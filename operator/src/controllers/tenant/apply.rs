@@ -3,7 +3,7 @@
 
 use super::TenantController;
 use crate::apiserver::{self, dynamic, kinds, verbs};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, ResourceExt as _, core::DynamicObject};
 use kubenova_crds::{
     cluster_config::{NAME as CONFIG, NovaClusterConfig},
     labels,
@@ -55,8 +55,8 @@ impl TenantController<'_> {
 
     async fn apply_capsule_tenant(&self, tenant: &DesiredTenant) -> Result<(), Stopped> {
         let object = build::capsule_tenant(tenant, &self.ctx.settings.operator_user);
-        self.refuse_foreign(&object, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
-        match self.drift.ensure(&self.ctx.apiserver.client(), &object).await {
+        let live = self.read_own(&object, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
+        match self.drift.ensure_over(&self.ctx.apiserver.client(), live.as_ref(), &object).await {
             Err(error) if error.is_not_found() => Err(Stopped::new(
                 condition::CAPSULE_TENANT_READY,
                 "CapsuleMissing",
@@ -69,8 +69,9 @@ impl TenantController<'_> {
 
     async fn apply_namespaces(&self, tenant: &DesiredTenant) -> Result<(), Stopped> {
         for namespace in &build::namespaces(tenant) {
-            self.refuse_foreign(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
-            self.ensure(namespace, condition::NAMESPACES_READY).await?;
+            let live = self.read_own(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
+            let ensured = self.drift.ensure_over(&self.ctx.apiserver.client(), live.as_ref(), namespace).await;
+            ensured.map_err(|error| apply_failed(condition::NAMESPACES_READY, &error))?;
         }
         Ok(())
     }
@@ -93,22 +94,22 @@ impl TenantController<'_> {
         Ok(components.is_some_and(|components| components.capsule_proxy.enabled))
     }
 
-    /// An object of this name that is not this tenant's is never taken over.
-    async fn refuse_foreign(
+    /// Reads the live object. One of this name that is not this tenant's is never taken over.
+    async fn read_own(
         &self,
         object: &Value,
         tenant: &DesiredTenant,
         condition: &'static str,
         reason: &'static str,
-    ) -> Result<(), Stopped> {
-        let Some(key) = Key::of(object) else { return Ok(()) };
+    ) -> Result<Option<DynamicObject>, Stopped> {
+        let Some(key) = Key::of(object) else { return Ok(None) };
         let live = match dynamic::get(&self.ctx.apiserver.client(), &key).await {
             // A kind that is not served has no such object; the apply that follows names the cause.
             Err(error) if error.is_not_found() => None,
             read => read.map_err(|error| read_failed(condition, &error))?,
         };
-        if live.is_none_or(|live| live.labels().get(labels::TENANT_ID) == Some(&tenant.tenant_id)) {
-            return Ok(());
+        if live.as_ref().is_none_or(|live| live.labels().get(labels::TENANT_ID) == Some(&tenant.tenant_id)) {
+            return Ok(live);
         }
         let message = format!(
             "{} \"{}\" exists and does not belong to this tenant; delete it, or delete this tenant and create it with \

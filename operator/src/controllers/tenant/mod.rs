@@ -9,7 +9,7 @@ mod removal;
 
 use super::{
     apply::DriftGuard,
-    dispatch::Deployers,
+    deployers::Deployers,
     work::{self, Next},
 };
 use crate::{
