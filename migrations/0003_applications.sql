@@ -16,6 +16,8 @@ create table applications (
     created_at  timestamptz not null,
     updated_at  timestamptz not null,
     created_by  text not null,
+    -- When its delete was accepted; the row stays until every cluster reported that nothing of it is left.
+    deleting_since timestamptz,
     constraint applications_name_key unique (tenant_id, name)
 );
 
@@ -25,6 +27,10 @@ create table application_clusters (
     -- Generation of the application that was last announced to this cluster.
     generation     bigint not null,
     created_at     timestamptz not null,
+    -- The delete command whose success ends this row; null while the application should run here.
+    delete_command uuid,
     constraint application_clusters_pkey primary key (application_id, cluster_id)
 );
 create index application_clusters_by_cluster on application_clusters (cluster_id, application_id);
+-- Outcomes of delete commands.
+create index application_clusters_by_delete on application_clusters (delete_command) where delete_command is not null;

@@ -30,6 +30,12 @@ impl MutationResponse {
         Self { status: StatusCode::CREATED, headers: Vec::new() }
     }
 
+    /// 200: nothing is left to do.
+    #[must_use]
+    pub const fn done() -> Self {
+        Self { status: StatusCode::OK, headers: Vec::new() }
+    }
+
     /// 202: clusters will hear of it.
     #[must_use]
     pub const fn accepted() -> Self {

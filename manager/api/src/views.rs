@@ -1,15 +1,14 @@
 //! Core values as bodies.
 
 use jiff::Timestamp;
-use kubenova_api_types::{applications, clusters, commands, tenants};
+use kubenova_api_types::{clusters, commands, tenants};
 use kubenova_core::{
-    application::{Application, Form},
     cluster::{Cluster, Component, Components, Connectivity},
     command::Command,
     tenant::{Placement, Tenant},
 };
 use kubenova_runtime::clock;
-use kubenova_store::{applications::Target, enrollments::EnrollmentState, outbox::EnqueuedCommand};
+use kubenova_store::{enrollments::EnrollmentState, outbox::EnqueuedCommand};
 
 /// A cluster.
 #[must_use]
@@ -111,37 +110,6 @@ pub fn placement(placement: &Placement) -> tenants::Placement {
     }
 }
 
-/// An application with its clusters.
-#[must_use]
-pub fn application(tenant: &Tenant, application: &Application, targets: &[Target]) -> applications::Application {
-    let typed = match &application.form {
-        Form::Typed(json) => serde_json::from_str(json).ok(),
-        Form::Raw => None,
-    };
-    let here = targets.iter().filter(|target| target.application_id == application.id);
-    applications::Application {
-        id: application.id.to_string(),
-        name: application.name.to_string(),
-        tenant_id: tenant.id.to_string(),
-        tenant_name: tenant.name.to_string(),
-        form: if typed.is_some() { "typed" } else { "raw" }.to_owned(),
-        typed,
-        labels: application.labels.clone(),
-        annotations: application.annotations.clone(),
-        spec: serde_json::from_str(&application.spec).unwrap_or_default(),
-        clusters: here
-            .map(|target| applications::ApplicationCluster {
-                cluster_id: target.cluster_id.to_string(),
-                cluster_name: target.cluster_name.clone(),
-            })
-            .collect(),
-        generation: application.generation.to_string(),
-        created_at: application.created_at,
-        updated_at: application.updated_at,
-        created_by: application.created_by.clone(),
-    }
-}
-
 /// What was enqueued.
 #[must_use]
 pub fn enqueued(commands: &[EnqueuedCommand]) -> Vec<commands::CommandRef> {
@@ -173,6 +141,7 @@ pub fn command(command: &Command, now: Timestamp) -> commands::Command {
         reason: command.reason.clone(),
         message: command.message.clone(),
         waiting_for: command.waits_for(now),
+        next_attempt_at: command.next_send_at.filter(|_| open),
         overdue: open && command.not_after.is_some_and(|deadline| deadline < now),
         attempts: u32::try_from(command.send_count).unwrap_or_default(),
         created_by: command.created_by.clone(),

@@ -49,6 +49,8 @@ pub struct Application {
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
+    /// When its delete was accepted. It stays until every cluster has reported that nothing of it is left.
+    pub deleting_since: Option<Timestamp>,
 }
 
 impl Application {
@@ -210,6 +212,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
             created_by: "ann".into(),
+            deleting_since: None,
         };
         let first = typed(r#"{"name":"shop","image":"x"}"#);
         assert!(first.is_same_request(&Application { generation: 7, ..typed(r#"{ "image": "x", "name": "shop" }"#) }));

@@ -59,6 +59,8 @@ pub struct Command {
     pub hops: Vec<Hop>,
     /// How often it was sent.
     pub send_count: i32,
+    /// When it is sent again at the latest, while it is sent and the cluster has not taken it.
+    pub next_send_at: Option<Timestamp>,
     /// When its cluster was last heard of; none when it never joined.
     pub cluster_heard_at: Option<Timestamp>,
     /// Why the cluster's last hello was refused; empty when it was not.
@@ -269,6 +271,7 @@ mod tests {
             finished_at: None,
             hops: Vec::new(),
             send_count: 0,
+            next_send_at: None,
             cluster_heard_at: heard,
             cluster_refused: refused.to_owned(),
         };

@@ -34,6 +34,7 @@ struct Row {
     finished_at: Option<Timestamp>,
     hops: serde_json::Value,
     send_count: i32,
+    next_send_at: Option<Timestamp>,
     heard_at: Option<Timestamp>,
     refused_reason: Option<String>,
 }
@@ -66,6 +67,7 @@ impl TryFrom<Row> for Command {
             running_at: row.running_at.map(Timestamp::to_jiff),
             finished_at: row.finished_at.map(Timestamp::to_jiff),
             send_count: row.send_count,
+            next_send_at: row.next_send_at.map(Timestamp::to_jiff),
             cluster_heard_at: row.heard_at.map(Timestamp::to_jiff),
             cluster_refused: row.refused_reason.unwrap_or_default(),
         })
@@ -86,7 +88,7 @@ pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option
         Row,
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
-                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count,
+                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
                 s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id where k.id = $1"#,
         id.0,
@@ -110,7 +112,7 @@ pub async fn list(
         Row,
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
-                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count,
+                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
                 s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where ($1::text is null or k.cluster_id = $1) and ($2::uuid is null or k.tenant_id = $2)
@@ -145,7 +147,7 @@ pub async fn newest(
         r#"select distinct on (k.cluster_id, k.object_key)
                 k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
-                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count,
+                k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
                 s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where k.cluster_id = any($1) and k.object_key = any($2)

@@ -2,7 +2,10 @@
 //!
 //! Before it: `manager/src/ingest/outcomes.rs`. After it: REST shows the row with its hops.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::{
+    applications,
+    error::{StoreError, failed, inconsistent},
+};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
@@ -89,6 +92,9 @@ pub async fn record(
     .map_err(failed("record an outcome"))?;
     if !matches!(next, CommandState::Refused | CommandState::Superseded) {
         supersede_lower(connection, &reported.cluster_id, &row.object_key, row.revision, now).await?;
+    }
+    if next == CommandState::Succeeded {
+        applications::delete_succeeded(connection, reported.command_id).await?;
     }
     Ok(Recorded::Moved)
 }

@@ -71,7 +71,7 @@ async fn access_bad_input_gets_a_problem_and_reaches_no_outbox() -> Result<()> {
     let app = steps::web_application("shop", 1, &["alpha"]);
     problem(&rest.post("/api/v1/tenants/unknown/apps", &app).await?, 404, "TENANT_NOT_FOUND");
     let quotes = json!({ "apiVersion": "core.oam.dev/v1beta1", "kind": "Application",
-        "metadata": { "name": "quotes", "annotations": { "a": "\"".repeat(300_000) } },
+        "metadata": { "name": "quotes", "annotations": { "a": "\"".repeat(200_000) } },
         "spec": { "components": [{ "name": "web", "type": "webservice", "properties": { "image": "shop/web:1" } }] } });
     problem(&rest.post("/api/v1/tenants/acme/apps?clusters=alpha", &quotes).await?, 413, "BODY_TOO_LARGE");
     problem(&rest.post("/api/v1/tenants", &json!({ "name": "a\0b" })).await?, 400, "BODY_MALFORMED");

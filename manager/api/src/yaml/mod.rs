@@ -80,7 +80,7 @@ impl<'t> Reader<'t> {
     fn stream(mut self) -> Result<Value, YamlError> {
         let mut document = Value::Null;
         loop {
-            let (event, span) = self.next()?;
+            let (event, _) = self.next()?;
             match event {
                 Event::StreamEnd => return Ok(document),
                 Event::DocumentStart(..) => {

@@ -178,7 +178,13 @@ pub struct Application {
     /// `spec` of the KubeVela Application.
     #[schema(value_type = KubeVelaSpec)]
     pub spec: serde_json::Value,
-    /// Where it should run.
+    /// `active`; `deleting` from the moment a delete was accepted until every cluster reported that nothing of it is
+    /// left; `deleted` only in the answer to a delete that had nothing to wait for.
+    pub state: ApplicationState,
+    /// When its delete was accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleting_since: Option<Timestamp>,
+    /// Where it should run, and where it still has to be removed.
     pub clusters: Vec<ApplicationCluster>,
     /// Version of this resource.
     pub generation: String,
@@ -190,6 +196,18 @@ pub struct Application {
     pub created_by: String,
 }
 
+/// Whether an application is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ApplicationState {
+    /// It should run.
+    Active,
+    /// It should be removed, and clusters have not all reported that it is.
+    Deleting,
+    /// It is gone.
+    Deleted,
+}
+
 /// A cluster of an application.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -198,6 +216,33 @@ pub struct ApplicationCluster {
     pub cluster_id: String,
     /// The cluster's name.
     pub cluster_name: String,
+    /// `deleting` when the application has to be removed from this cluster.
+    pub state: ApplicationState,
+    /// The removal, while the state is `deleting`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Removal>,
+}
+
+/// How far the removal of an application from a cluster is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Removal {
+    /// The delete command; see `/api/v1/commands/{id}`.
+    pub command_id: String,
+    /// State of that command. After `failed`, `refused` or `expired` a further DELETE of the application tries again.
+    pub state: String,
+    /// One CamelCase word why it is there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// A sentence why it is there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What it waits for; absent when it makes progress.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiting_for: String,
+    /// When the command is sent again at the latest, once it was sent and the cluster has not carried it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<Timestamp>,
 }
 
 /// Answer to a change of an application.
@@ -223,6 +268,8 @@ pub struct ApplicationStatus {
     pub tenant_id: String,
     /// Version of the desired state.
     pub generation: String,
+    /// `active` or `deleting`.
+    pub state: ApplicationState,
     /// True when this version is Ready on every cluster it should run on; never while it is being deleted.
     pub ready: bool,
     /// Cluster by cluster.
@@ -237,6 +284,8 @@ pub struct ApplicationClusterStatus {
     pub cluster_id: String,
     /// The cluster's name.
     pub cluster_name: String,
+    /// `deleting` when the application has to be removed from this cluster.
+    pub state: ApplicationState,
     /// True when the desired version is Ready there.
     pub ready: bool,
     /// The newest command about it.

@@ -48,6 +48,9 @@ pub struct Command {
     /// What it waits for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waiting_for: String,
+    /// When it is sent again at the latest, while it was sent and the cluster has not carried it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_attempt_at: Option<Timestamp>,
     /// True once its deadline passed and the cluster has not said how it ended.
     pub overdue: bool,
     /// How often it was sent.

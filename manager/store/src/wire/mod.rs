@@ -210,6 +210,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
             created_by: "ann".into(),
+            deleting_since: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! `POST /tenants/{tenant}/apps`, also `/users/{tenant}/apps`: a new application on the tenant's clusters.
 
-use super::{ApplicationParams, accepted, choose_clusters, document};
+use super::{ApplicationParams, accepted, choose_clusters, document, not_deleting};
 use crate::{
     body::DocumentBody,
     error::ApiError,
@@ -24,7 +24,7 @@ use kubenova_store::applications;
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/apps", tag = "applications", operation_id = "createApplication",
     params(("tenant" = String, Path, description = "Id or name"), ApplicationParams),
     request_body(content((ApplicationBody = "application/json"), (ApplicationBody = "application/yaml"))),
-    responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
+    responses((status = 202, description = "Stored; the clusters are sent commands", body = ApplicationAccepted)))]
 pub async fn create(
     State(state): State<AppState>,
     ctx: RequestContext,
@@ -35,6 +35,10 @@ pub async fn create(
     let mut tx = ctx.write(&state).await?;
     let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
     let request = document::read(body, params.named(), &tenant)?;
+    // Found before the unique name is, to say why it is not free yet.
+    if let Some(present) = applications::find(tx.connection(), tenant.id, request.name.as_str()).await? {
+        not_deleting(&present)?;
+    }
     let clusters = choose_clusters(tx.connection(), &tenant, request.clusters.as_deref()).await?;
     let application = Application {
         id: ApplicationId(random::uuid_v7()),
@@ -48,20 +52,21 @@ pub async fn create(
         created_at: ctx.now,
         updated_at: ctx.now,
         created_by: ctx.caller.subject.clone(),
+        deleting_since: None,
     };
     applications::insert(tx.connection(), &application, &clusters).await?;
     let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
     let enqueued = tx.enqueue_commands(&clusters, &change).await?;
     tx.audit(ctx.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
 
-    accepted(tx, params.dry_run, &tenant, &application, &enqueued).await
+    accepted(tx, params.dry_run, &tenant, &application, &enqueued, ctx.now).await
 }
 
 /// Create an application (the same as `POST /api/v1/tenants/{tenant}/apps`).
 #[utoipa::path(post, path = "/users/{tenant}/apps", tag = "applications", operation_id = "createApplicationAtRoot",
     params(("tenant" = String, Path, description = "Id or name"), ApplicationParams),
     request_body(content((ApplicationBody = "application/json"), (ApplicationBody = "application/yaml"))),
-    responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
+    responses((status = 202, description = "Stored; the clusters are sent commands", body = ApplicationAccepted)))]
 pub async fn create_at_root(
     state: State<AppState>,
     ctx: RequestContext,
@@ -76,7 +81,7 @@ pub async fn create_at_root(
 #[utoipa::path(post, path = "/api/v1/users/{tenant}/apps", tag = "applications", operation_id = "createApplicationOfUser",
     params(("tenant" = String, Path, description = "Id or name"), ApplicationParams),
     request_body(content((ApplicationBody = "application/json"), (ApplicationBody = "application/yaml"))),
-    responses((status = 202, description = "Accepted; the clusters will hear of it", body = ApplicationAccepted)))]
+    responses((status = 202, description = "Stored; the clusters are sent commands", body = ApplicationAccepted)))]
 pub async fn create_of_user(
     state: State<AppState>,
     ctx: RequestContext,
@@ -85,4 +90,159 @@ pub async fn create_of_user(
     body: DocumentBody,
 ) -> Result<Response, ApiError> {
     create(state, ctx, named, params, body).await
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::routes::applications::testing::{APPS, SHOP, World, application, form};
+    use axum::{body::Body, http::Method};
+    use kubenova_core::access::Role;
+    use serde_json::{Value, json};
+
+    const YAML: (&str, &str) = ("content-type", "application/yaml");
+
+    #[tokio::test]
+    async fn an_application_is_stored_and_one_command_a_cluster_enqueued() {
+        let world = World::new().await;
+        let body = json!({ "name": "shop", "image": "nginx:1", "clusters": ["east", "west"] });
+        let created = world.post(APPS, body).await.is(202);
+        assert_eq!(created.commands().len(), 2);
+        assert_eq!(created.body["state"], "active");
+        assert_eq!(created.header("etag"), format!("\"{}.1\"", created.body["id"].as_str().unwrap()));
+        assert!(created.header("location").ends_with("/apps/shop"));
+        assert_eq!(created.headers.get_all("operation-location").iter().count(), 2);
+        let read = world.get(SHOP).await.is(200);
+        assert_eq!(read.body["typed"]["image"], "nginx:1");
+        assert_eq!(read.header("etag"), created.header("etag"));
+        assert_eq!(world.post(APPS, form("west")).await.refusal(), (409, "NAME_TAKEN", "/name"));
+    }
+
+    #[tokio::test]
+    async fn the_other_two_paths_do_the_same() {
+        let world = World::new().await;
+        for (path, name) in [("/users/acme/apps", "one"), ("/api/v1/users/acme/apps", "two")] {
+            world.post(path, json!({ "name": name, "image": "x", "clusters": ["west"] })).await.is(202);
+            world.get(&format!("{APPS}/{name}")).await.is(200);
+        }
+    }
+
+    #[tokio::test]
+    async fn yaml_means_what_kubectl_makes_of_it() {
+        let world = World::new().await;
+        let yaml = "apiVersion: core.oam.dev/v1beta1\nkind: Application\nmetadata: {name: shop}\nspec:\n  components:\n\
+                    \x20 - name: web\n    type: webservice\n    properties:\n      image: nginx\n      defaultMode: 0400\n\
+                    \x20     other: 0o400\n      env: [{name: A, value: \"007\"}]\n";
+        let path = format!("{APPS}?clusters=west");
+        world.call(&world.admin, Method::POST, &path, &[YAML], yaml).await.is(202);
+        let spec = world.get(SHOP).await.body["spec"].clone();
+        let properties = &spec["components"][0]["properties"];
+        assert_eq!(properties["defaultMode"].to_string(), "256");
+        assert_eq!(properties["other"].to_string(), "256");
+        assert_eq!(properties["env"][0]["value"], "007");
+    }
+
+    #[tokio::test]
+    async fn bodies_that_cannot_be_read_are_refused() {
+        let world = World::new().await;
+        let send = |headers: &'static [(&'static str, &'static str)], body: &'static str| {
+            world.call(&world.admin, Method::POST, APPS, headers, body)
+        };
+        assert_eq!(send(&[], "{").await.refusal(), (400, "BODY_MALFORMED", ""));
+        assert_eq!(send(&[], "[]").await.refusal(), (400, "BODY_MALFORMED", ""));
+        assert_eq!(send(&[YAML], "a: 1\n---\nb: 2\n").await.refusal(), (400, "BODY_MALFORMED", ""));
+        assert_eq!(send(&[YAML], "a:\n\tb: 1\n").await.refusal(), (400, "BODY_MALFORMED", ""));
+        assert_eq!(send(&[("content-type", "text/plain")], "x").await.refusal(), (415, "MEDIA_TYPE_UNSUPPORTED", ""));
+        let utf16 = [("content-type", "application/json; charset=utf-16")];
+        let refused = world.call(&world.admin, Method::POST, APPS, &utf16, "{}").await;
+        assert_eq!(refused.refusal(), (415, "MEDIA_TYPE_UNSUPPORTED", ""));
+        let large = json!({ "name": "shop", "image": "x", "env": { "A": "x".repeat(2_000_000) } });
+        assert_eq!(world.post(APPS, large).await.refusal(), (413, "BODY_TOO_LARGE", ""));
+    }
+
+    #[tokio::test]
+    async fn each_refusal_names_its_field() {
+        let world = World::new().await;
+        let with = |pointer: &str, value: Value| {
+            let mut application = application();
+            *application.pointer_mut(pointer).unwrap() = value;
+            json!({ "application": application, "clusters": ["west"] })
+        };
+        for (body, expected) in [
+            (json!({ "name": "Shop", "image": "x" }), (422, "NAME_INVALID", "/name")),
+            (json!({ "name": "shop" }), (422, "FIELD_INVALID", "/image")),
+            (json!({ "name": "shop", "image": "x", "port": 0 }), (422, "FIELD_INVALID", "/port")),
+            (json!({ "name": "shop", "image": "x", "port": "80" }), (422, "FIELD_INVALID", "/port")),
+            (json!({ "name": "shop", "image": "x", "env": ["A"] }), (422, "FIELD_INVALID", "/env")),
+            (json!({ "name": "shop", "image": "x", "colour": 1 }), (422, "FIELD_INVALID", "/colour")),
+            (
+                with("/metadata", json!({ "name": "shop", "labels": { "a b": "x" } })),
+                (422, "APPLICATION_INVALID", "/application/metadata/labels/a b"),
+            ),
+            (
+                with("/metadata", json!({ "name": "shop", "namespace": "other-apps" })),
+                (422, "APPLICATION_NAMESPACE", "/application/metadata/namespace"),
+            ),
+            (
+                with("/spec/components/0/type", json!("webservce")),
+                (422, "APPLICATION_INVALID", "/application/spec/components/0/type"),
+            ),
+            (json!({ "name": "shop", "image": "x" }), (422, "PLACEMENT_REQUIRED", "/clusters")),
+            (form("nowhere"), (422, "NOT_PLACED", "/clusters")),
+        ] {
+            assert_eq!(world.post(APPS, body.clone()).await.refusal(), expected, "{body}");
+        }
+        let query = world.post(&format!("{APPS}?dryrun=true"), form("west")).await;
+        assert_eq!(query.status, 400, "{}", query.body);
+        assert_eq!(world.get(APPS).await.body["items"], json!([]));
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_changes_nothing() {
+        let world = World::new().await;
+        let answer = world.post(&format!("{APPS}?dryRun=true"), form("west")).await.is(200);
+        assert_eq!(answer.body["name"], "shop");
+        world.get(SHOP).await.is(404);
+    }
+
+    #[tokio::test]
+    async fn a_repeated_key_is_answered_again_whatever_the_order_of_its_json() {
+        let world = World::new().await;
+        let key = [("idempotency-key", "k1")];
+        let send = |path: &'static str, body: &'static str| world.call(&world.admin, Method::POST, path, &key, body);
+        let path = "/api/v1/tenants/acme/apps?dryRun=false&clusters=west";
+        let first = send(path, r#"{"name":"shop","image":"nginx","env":{"A":"1","B":"2"}}"#).await.is(202);
+        let again = send(
+            "/api/v1/tenants/acme/apps?clusters=west&dryRun=false",
+            r#"{ "env": {"B": "2", "A": "1"}, "image": "nginx", "name": "shop" }"#,
+        )
+        .await
+        .is(202);
+        assert_eq!(again.body, first.body);
+        assert_eq!(again.header("idempotency-replayed"), "true");
+        let other = send(path, r#"{"name":"shop","image":"nginx:2"}"#).await;
+        assert_eq!(other.refusal(), (422, "IDEMPOTENCY_KEY_REUSED", ""));
+    }
+
+    #[tokio::test]
+    async fn who_may_create() {
+        let world = World::new().await;
+        for (role, status) in [
+            (Role::Ops, 202),
+            (Role::TenantOwner, 202),
+            (Role::ProjectDev, 202),
+            (Role::ReadOnly, 403),
+            (Role::Billing, 403),
+        ] {
+            let token = world.token(role, (role != Role::Ops).then_some(world.acme)).await;
+            let body = json!({ "name": format!("app-{status}-{}", role.as_str().to_lowercase().replace('_', "-")), "image": "x", "clusters": ["west"] });
+            let own = world.call(&token, Method::POST, APPS, &[], body.to_string()).await;
+            assert_eq!(own.status, status, "{role:?}: {}", own.body);
+        }
+        let owner = world.token(Role::TenantOwner, Some(world.acme)).await;
+        let foreign =
+            world.call(&owner, Method::POST, "/api/v1/tenants/other/apps", &[], form("west").to_string()).await;
+        assert_eq!(foreign.refusal(), (404, "TENANT_NOT_FOUND", ""));
+        let nobody = world.call("knt_x", Method::POST, APPS, &[], Body::empty()).await;
+        assert_eq!(nobody.refusal(), (401, "UNAUTHENTICATED", ""));
+    }
 }

@@ -4,9 +4,13 @@ pub mod create;
 pub mod document;
 pub mod get;
 pub mod list;
+mod removal;
 pub mod remove;
 pub mod replace;
 pub mod status;
+#[cfg(test)]
+mod testing;
+mod view;
 
 use crate::{
     error::ApiError,
@@ -14,6 +18,7 @@ use crate::{
     views,
 };
 use axum::response::Response;
+use jiff::Timestamp;
 use kubenova_api_types::applications::ApplicationAccepted;
 use kubenova_core::{
     application::{self, Application},
@@ -21,7 +26,8 @@ use kubenova_core::{
     refusal::{Reason, Refusal},
     tenant::{Placement, Tenant},
 };
-use kubenova_store::{applications, outbox::EnqueuedCommand, placements, pool::Connection, write_tx::WriteTx};
+use kubenova_store::{outbox::EnqueuedCommand, placements, pool::Connection, write_tx::WriteTx};
+use view::Surroundings;
 
 /// Query of a change of an application.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::IntoParams)]
@@ -51,13 +57,15 @@ async fn accepted(
     tenant: &Tenant,
     application: &Application,
     enqueued: &[EnqueuedCommand],
+    now: Timestamp,
 ) -> Result<Response, ApiError> {
-    let targets = applications::targets(tx.connection(), &[application.id]).await?;
+    let surroundings = Surroundings::read(tx.connection(), std::slice::from_ref(application)).await?;
     let body = ApplicationAccepted {
-        application: views::application(tenant, application, &targets),
+        application: surroundings.view(tenant, application, now),
         commands: views::enqueued(enqueued),
     };
-    MutationResponse::accepted()
+    let response = if enqueued.is_empty() { MutationResponse::done() } else { MutationResponse::accepted() };
+    response
         .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
         .etag(response::etag(&application.id, application.generation))
         .operations(enqueued)
@@ -69,6 +77,15 @@ async fn accepted(
 pub(crate) fn found(application: Option<Application>, named: &str) -> Result<Application, Refusal> {
     application
         .ok_or_else(|| Refusal::new(Reason::ApplicationNotFound, format!("the tenant has no application {named:?}")))
+}
+
+/// Refuses a change of an application whose delete was accepted.
+pub(crate) fn not_deleting(application: &Application) -> Result<(), Refusal> {
+    if application.deleting_since.is_none() {
+        return Ok(());
+    }
+    let detail = format!("the application {:?} is being deleted from its clusters", application.name.as_str());
+    Err(Refusal::new(Reason::ApplicationDeleting, detail))
 }
 
 /// The clusters that a request names, or the tenant's only one. Names are looked up among the tenant's placements alone,

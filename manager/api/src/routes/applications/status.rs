@@ -1,6 +1,6 @@
 //! `GET /tenants/{tenant}/apps/{application}/status`: how an application does, cluster by cluster.
 
-use super::found;
+use super::{found, view};
 use crate::{
     error::ApiError, observations::ClusterObservations, request_context::RequestContext, routes::tenants,
     state::AppState, views,
@@ -10,7 +10,7 @@ use axum::{
     extract::{Path, State},
 };
 use kubenova_api_types::{
-    applications::{ApplicationClusterStatus, ApplicationStatus},
+    applications::{ApplicationClusterStatus, ApplicationState, ApplicationStatus},
     clusters::Observed,
 };
 use kubenova_core::{
@@ -45,7 +45,9 @@ pub async fn status(
             ApplicationClusterStatus {
                 cluster_id: target.cluster_id.to_string(),
                 cluster_name: target.cluster_name,
-                ready: command.is_some_and(|command| ready(&application, command, observed.as_ref())),
+                state: view::state(target.delete_command.is_some()),
+                ready: target.delete_command.is_none()
+                    && command.is_some_and(|command| ready(&application, command, observed.as_ref())),
                 command: command.map(|command| views::command(command, ctx.now)),
                 observed,
             }
@@ -81,12 +83,63 @@ fn ready(application: &Application, command: &Command, observed: Option<&Observe
 }
 
 fn answer(application: &Application, clusters: Vec<ApplicationClusterStatus>) -> ApplicationStatus {
+    let deleting = application.deleting_since.is_some();
+    let wanted = clusters.iter().filter(|cluster| cluster.state == ApplicationState::Active);
     ApplicationStatus {
         id: application.id.to_string(),
         name: application.name.to_string(),
         tenant_id: application.tenant_id.to_string(),
         generation: application.generation.to_string(),
-        ready: !clusters.is_empty() && clusters.iter().all(|cluster| cluster.ready),
+        state: view::state(deleting),
+        ready: !deleting && wanted.clone().next().is_some() && wanted.clone().all(|cluster| cluster.ready),
         clusters,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::routes::applications::testing::{APPS, SHOP, World, form};
+    use axum::{body::Body, http::Method};
+    use kubenova_core::{access::Role, command::CommandState};
+
+    #[tokio::test]
+    async fn an_application_is_ready_once_its_clusters_say_so() {
+        let world = World::new().await;
+        let command = world.post(APPS, form("west")).await.is(202).commands()[0];
+        let path = format!("{SHOP}/status");
+        let before = world.get(&path).await.is(200).body;
+        assert_eq!((&before["ready"], &before["clusters"][0]["command"]["state"]), (&false.into(), &"queued".into()));
+        world.relay(&world.west).await;
+        world.report(&world.west, command, CommandState::Succeeded, "Running").await;
+        for path in [path.as_str(), "/users/acme/apps/shop/status"] {
+            let after = world.get(path).await.is(200).body;
+            assert_eq!((&after["ready"], &after["clusters"][0]["ready"]), (&true.into(), &true.into()));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_application_that_is_being_deleted_is_never_ready() {
+        let world = World::new().await;
+        let command = world.post(APPS, form("west")).await.is(202).commands()[0];
+        world.relay(&world.west).await;
+        world.report(&world.west, command, CommandState::Succeeded, "Running").await;
+        world.delete(SHOP).await.is(202);
+        let status = world.get(&format!("{SHOP}/status")).await.is(200).body;
+        assert_eq!((&status["state"], &status["ready"]), (&"deleting".into(), &false.into()));
+        let cluster = &status["clusters"][0];
+        assert_eq!((&cluster["state"], &cluster["ready"]), (&"deleting".into(), &false.into()));
+        assert_eq!(cluster["command"]["kind"], "delete-application");
+    }
+
+    #[tokio::test]
+    async fn who_may_read_it() {
+        let world = World::new().await;
+        world.post(APPS, form("west")).await.is(202);
+        let path = format!("{SHOP}/status");
+        for (role, status) in [(Role::ProjectDev, 200), (Role::ReadOnly, 200), (Role::Billing, 403)] {
+            let token = world.token(role, Some(world.acme)).await;
+            world.call(&token, Method::GET, &path, &[], Body::empty()).await.is(status);
+        }
+        assert_eq!(world.get(&format!("{APPS}/none/status")).await.refusal(), (404, "APPLICATION_NOT_FOUND", ""));
     }
 }
