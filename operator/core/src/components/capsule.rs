@@ -4,11 +4,11 @@
 //! cluster when Capsule is away are off (quotas are native ones); its client limits are lifted, because its webhooks
 //! read the settings again each time and 20 requests a second make every write of a tenant take up to 850 ms.
 
-use super::{Component, Settings, certificate::Certificate};
+use super::{
+    certificate::Certificate,
+    component::{Component, Settings},
+};
 use serde_json::{Value, json};
-
-/// The version whose chart is in the Operator's image.
-pub const VERSION: &str = "0.14.0";
 
 /// Seconds a caller waits for a hook. The one hook that ignores failures still delays every write of a tenant by this
 /// much while Capsule is away.

@@ -3,11 +3,13 @@
 //! Without the gate `ProxyClusterScoped` every tenant sees every node. It learns the namespaced kinds it filters once,
 //! at its start, so its pods carry a digest of the cluster's set of CRDs and are replaced when the set changes.
 
-use super::{Component, Settings, certificate::Certificate, patch};
+use super::{
+    certificate::Certificate,
+    component::{Component, Settings},
+    patch,
+};
 use serde_json::{Value, json};
 
-/// The version whose chart is in the Operator's image.
-pub const VERSION: &str = "0.14.0";
 /// Annotation on its pods.
 pub const CRD_SET: &str = "kubenova.io/crd-set";
 /// The gate that hides cluster-scoped kinds.

@@ -5,12 +5,15 @@
 //! in `kubenova_schema::applications` are applied: others print tenants' secrets, reach any address, or start pods as
 //! another account.
 
-use super::{Component, Settings, certificate::Certificate, object::Key, patch};
+use super::{
+    certificate::Certificate,
+    component::{Component, Settings},
+    object::Key,
+    patch,
+};
 use kubenova_schema::applications;
 use serde_json::{Value, json};
 
-/// The version whose chart is in the Operator's image.
-pub const VERSION: &str = "1.10.9";
 /// Revisions kept of an application. Rolling back needs several; the chart keeps two.
 const REVISIONS: u32 = 10;
 const SECRET: &str = "kubevela-vela-core-admission";

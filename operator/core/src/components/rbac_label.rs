@@ -3,7 +3,7 @@
 //! Roles come with the Operator's chart and are applied by the site's administrator; the Operator writes none. It reads
 //! the label `kubenova.io/for` of one ClusterRole per component and says what to do when it does not match.
 
-use super::Component;
+use super::component::Component;
 
 /// The label's value on roles written for this version of the component.
 #[must_use]

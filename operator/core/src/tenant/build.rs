@@ -10,7 +10,7 @@ use super::{
         self, NamespaceOptions, Permissions, ProxySettingSpec, ProxySubject, RoleBinding, Rule, TenantOwnerSpec,
         TenantSpec,
     },
-    owner_namespace, service_accounts, tenant_owner_names,
+    owner_namespace, service_accounts, tenant_owner_names, to_value,
 };
 use k8s_openapi::{
     api::{
@@ -21,7 +21,6 @@ use k8s_openapi::{
 };
 use kubenova_crds::{labels, tenant::PodSecurity};
 use kubenova_schema::applications::DEPLOYER;
-use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -33,10 +32,6 @@ const ROLE_OPERATOR: &str = "kubenova:operator-in-tenant";
 
 /// `-owner` and `-apps`.
 const NAMESPACES: u32 = 2;
-
-pub(super) fn to_value(object: &impl Serialize) -> Value {
-    serde_json::to_value(object).expect("objects of Kubernetes have text keys and no other map")
-}
 
 pub(super) fn metadata(tenant: &DesiredTenant, name: &str, namespace: Option<&str>) -> ObjectMeta {
     let labels = [

@@ -82,19 +82,19 @@ pub struct ProxySubject {
 /// A Tenant as an object.
 #[must_use]
 pub fn tenant(metadata: ObjectMeta, spec: TenantSpec) -> Value {
-    super::build::to_value(&Object { api_version: V1BETA2, kind: "Tenant", metadata, spec })
+    super::to_value(&Object { api_version: V1BETA2, kind: "Tenant", metadata, spec })
 }
 
 /// A TenantOwner as an object.
 #[must_use]
 pub fn tenant_owner(metadata: ObjectMeta, spec: TenantOwnerSpec) -> Value {
-    super::build::to_value(&Object { api_version: V1BETA2, kind: "TenantOwner", metadata, spec })
+    super::to_value(&Object { api_version: V1BETA2, kind: "TenantOwner", metadata, spec })
 }
 
 /// A ProxySetting as an object.
 #[must_use]
 pub fn proxy_setting(metadata: ObjectMeta, spec: ProxySettingSpec) -> Value {
-    super::build::to_value(&Object { api_version: "capsule.clastix.io/v1beta1", kind: "ProxySetting", metadata, spec })
+    super::to_value(&Object { api_version: "capsule.clastix.io/v1beta1", kind: "ProxySetting", metadata, spec })
 }
 
 /// What Capsule says about a Tenant.

@@ -1,6 +1,6 @@
 //! Quota, container limits and network policies of a tenant's namespaces.
 
-use super::{DesiredTenant, apps_namespace, build, owner_namespace};
+use super::{DesiredTenant, apps_namespace, build, owner_namespace, to_value};
 use k8s_openapi::{
     api::{
         core::v1::{LimitRange, LimitRangeItem, LimitRangeSpec, ResourceQuota, ResourceQuotaSpec},
@@ -47,7 +47,7 @@ pub fn limits(tenant: &DesiredTenant) -> Vec<Value> {
 }
 
 fn resource_quota(tenant: &DesiredTenant, namespace: &str, hard: &[(&str, &str)]) -> Value {
-    build::to_value(&ResourceQuota {
+    to_value(&ResourceQuota {
         metadata: build::metadata(tenant, NAME, Some(namespace)),
         spec: Some(ResourceQuotaSpec { hard: Some(quantities(hard)), ..ResourceQuotaSpec::default() }),
         ..ResourceQuota::default()
@@ -61,7 +61,7 @@ fn limit_range(tenant: &DesiredTenant, namespace: &str) -> Value {
         default_request: Some(quantities(&DEFAULT_REQUESTS)),
         ..LimitRangeItem::default()
     };
-    build::to_value(&LimitRange {
+    to_value(&LimitRange {
         metadata: build::metadata(tenant, NAME, Some(namespace)),
         spec: Some(LimitRangeSpec { limits: vec![item] }),
     })
@@ -112,7 +112,7 @@ fn every_pod() -> NetworkPolicySpec {
 }
 
 fn network_policy(tenant: &DesiredTenant, namespace: &str, name: &str, spec: NetworkPolicySpec) -> Value {
-    build::to_value(&NetworkPolicy { metadata: build::metadata(tenant, name, Some(namespace)), spec: Some(spec) })
+    to_value(&NetworkPolicy { metadata: build::metadata(tenant, name, Some(namespace)), spec: Some(spec) })
 }
 
 fn quantities(entries: &[(&str, &str)]) -> BTreeMap<String, Quantity> {

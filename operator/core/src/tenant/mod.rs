@@ -8,6 +8,8 @@ pub mod report;
 
 use kube::ResourceExt as _;
 use kubenova_crds::tenant::NovaTenant;
+use serde::Serialize;
+use serde_json::Value;
 
 /// Finalizer of NovaTenants: a tenant's objects are deleted in a fixed order.
 pub const FINALIZER: &str = "kubenova.io/tenant";
@@ -73,6 +75,10 @@ pub fn service_accounts(tenant: &str) -> [(&'static str, String); 2] {
 #[must_use]
 pub fn tenant_owner_names(tenant: &str) -> [String; 2] {
     [format!("{tenant}-owner"), format!("{tenant}-readonly")]
+}
+
+fn to_value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).expect("objects of Kubernetes have text keys and no other map")
 }
 
 #[cfg(test)]

@@ -73,10 +73,11 @@ impl TenantReport {
         }
         match &self.stopped {
             Some(stopped) => {
-                set.set_false(condition::READY, stopped.reason, format!("{}: {}", stopped.condition, stopped.message))
+                let message = format!("{}: {}", stopped.condition, stopped.message);
+                set.set_false(condition::READY, stopped.reason, message);
             }
             None if self.is_ready() => set.set_true(condition::READY, "Ready", "the tenant is ready"),
-            None => set.set_unknown(condition::READY, "NotReached", "not reconciled to its end yet"),
+            None => set.set_unknown(condition::READY, "NotReached", "the reconcile has not reached its end yet"),
         }
         set
     }

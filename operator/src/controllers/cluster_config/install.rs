@@ -1,10 +1,10 @@
 //! One component: preflight, render, record what will be applied, apply, prune.
 
 use super::{
-    InstallContext,
     apply::{self, ApplyCache},
     authority::Authority,
     chart,
+    context::InstallContext,
     desired::DesiredComponent,
     outcome::{Outcome, refused},
     preflight, report,

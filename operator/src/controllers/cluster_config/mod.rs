@@ -8,15 +8,17 @@
 mod apply;
 pub mod authority;
 pub mod chart;
+mod context;
 mod desired;
 mod install;
 mod outcome;
 mod preflight;
 mod report;
 
-use crate::apiserver::{self, client::Apiserver, error::chain, verbs, watch};
+use crate::apiserver::{self, error::chain, verbs, watch};
 pub use apply::ApplyCache;
 use authority::Authority;
+pub use context::InstallContext;
 use desired::DesiredComponent;
 use futures::{StreamExt as _, future};
 use k8s_openapi::{
@@ -27,9 +29,8 @@ use kubenova_crds::cluster_config::{
     ClusterConfigSpec, Component as ComponentSpec, Components, NAME, NovaClusterConfig,
 };
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
-use kubenova_runtime::shutdown::Shutdown;
 use outcome::Outcome;
-use std::{path::PathBuf, pin::pin, time::Duration};
+use std::{pin::pin, time::Duration};
 
 /// Time between reconciles when no watch asks for one: drift that no watch shows is repaired within it.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -37,21 +38,6 @@ const INTERVAL: Duration = Duration::from_secs(300);
 const RETRY: Duration = Duration::from_secs(15);
 /// Changes that come together make one reconcile.
 const SETTLE: Duration = Duration::from_millis(500);
-
-/// What the controller needs.
-#[derive(Debug, Clone)]
-pub struct InstallContext {
-    /// The cluster.
-    pub apiserver: Apiserver,
-    /// Namespace of the Operator and of its authority's key.
-    pub state_namespace: String,
-    /// Folder with one chart a component.
-    pub charts_dir: PathBuf,
-    /// The helm program.
-    pub helm: PathBuf,
-    /// Ends the controller.
-    pub shutdown: Shutdown,
-}
 
 /// What one reconcile came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
