@@ -1,6 +1,6 @@
-//! Who calls, and may they do this at all? Decided before a handler runs and before anything is looked up.
+//! Finds the caller of a request and checks its role, before a handler runs and before any object is looked up.
 //!
-//! A route that is not in [`TABLE`] is refused for everybody: forgetting a line here opens nothing.
+//! A route that is missing in [`TABLE`] is refused to every caller: forgetting a line here opens nothing.
 
 use crate::{
     error::{ApiError, refused},
@@ -14,6 +14,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse as _, Response},
 };
+use axum_extra::headers::{Authorization, HeaderMapExt as _, authorization::Bearer};
 use kubenova_core::{
     access::{Action, Caller},
     refusal::{Reason, Refusal},
@@ -21,7 +22,7 @@ use kubenova_core::{
 use kubenova_runtime::clock;
 use kubenova_store::access;
 
-/// Every route that needs a token, with what it does.
+/// Every route that needs a token, and the action that the caller's role must allow.
 pub const TABLE: &[(&str, &str, Action)] = &[
     ("POST", "/clusters", Action::WriteClusters),
     ("POST", "/users/{tenant}/apps", Action::WriteApplications),
@@ -48,7 +49,7 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/usage", Action::ReadUsage),
 ];
 
-/// What a route does, by the table.
+/// The action of a route.
 #[must_use]
 pub fn action(method: &Method, path: &str) -> Option<Action> {
     // HEAD is answered by the handler of GET.
@@ -67,12 +68,12 @@ pub async fn authenticate(State(state): State<AppState>, mut request: Request, n
     };
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let Some(action) = action(request.method(), path) else {
-        // A verb that the path does not know reaches its own answer (405); it has no handler.
+        // A method that the path does not have: axum answers 405, no handler runs.
         if TABLE.iter().any(|(_, its_path, _)| *its_path == path) {
             return next.run(request).await;
         }
-        tracing::error!(path, "a route is missing in the access table; it is refused for everybody");
-        return refused(Refusal::new(Reason::Forbidden, "this path is in no access table"));
+        tracing::error!(path, "a route is missing in the access table; every request to it is refused");
+        return refused(Refusal::new(Reason::Forbidden, "this path is missing in the access table"));
     };
     match caller.may(action) {
         Ok(scope) => {
@@ -84,36 +85,41 @@ pub async fn authenticate(State(state): State<AppState>, mut request: Request, n
 }
 
 async fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiError> {
-    let refuse = |why: &str| Err(Refusal::new(Reason::Unauthenticated, why).into());
-    let Some(given) = headers.get(header::AUTHORIZATION) else {
-        return refuse("the request has no Authorization header");
-    };
-    let bearer = given
-        .to_str()
-        .ok()
-        .and_then(|text| text.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let Some((_, text)) = bearer else { return refuse("the Authorization header is no bearer token") };
-    let text = text.trim();
-    if !text.starts_with(token::PREFIX) {
-        return refuse("the token is not one of this Manager");
+    let token = bearer(headers)?;
+    if !token.starts_with(token::PREFIX) {
+        return Err(unauthenticated("the token is not one of this Manager; its tokens begin with knt_").into());
     }
     let mut connection = state.store.read().await?;
-    match access::caller(&mut connection, &token::sha256(text), clock::now()).await? {
-        Some(caller) => Ok(caller),
-        None => refuse("the token is unknown, expired or revoked"),
+    let caller = access::caller(&mut connection, &token::sha256(&token), clock::now()).await?;
+    caller.ok_or_else(|| unauthenticated("the token is unknown, expired or revoked").into())
+}
+
+fn unauthenticated(detail: &str) -> Refusal {
+    Refusal::new(Reason::Unauthenticated, detail)
+}
+
+/// The bearer token of a request. Of two tokens a proxy in between might have checked the other one.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<String, Refusal> {
+    match headers.get_all(header::AUTHORIZATION).iter().count() {
+        0 => return Err(unauthenticated("the request has no Authorization header")),
+        1 => {}
+        _ => return Err(Refusal::new(Reason::HeaderInvalid, "the request has more than one Authorization header")),
     }
+    let bearer = headers.typed_get::<Authorization<Bearer>>();
+    let bearer = bearer.ok_or_else(|| unauthenticated("the Authorization header is not a bearer token"))?;
+    Ok(bearer.token().trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::openapi;
+    use crate::{router::openapi, testing::TestApi};
+    use kubenova_core::access::Role;
     use std::collections::BTreeSet;
 
     #[test]
     fn the_access_table_and_the_document_name_the_same_routes() {
-        let document: serde_json::Value = serde_json::from_str(&openapi::openapi()).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&openapi()).unwrap();
         let mut documented = BTreeSet::new();
         for (path, item) in document["paths"].as_object().unwrap() {
             for (method, operation) in item.as_object().unwrap() {
@@ -134,6 +140,86 @@ mod tests {
         for (method, path, action) in TABLE {
             let writes = format!("{action:?}").starts_with("Write");
             assert_eq!(*method != "GET", writes, "{method} {path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_without_a_valid_token_is_refused_with_a_challenge() {
+        let api = TestApi::start().await;
+        let unauthenticated = [TestApi::anonymous(), TestApi::token("knt_unknown"), TestApi::token("other")];
+        for token in unauthenticated {
+            let answer = api.get("/api/v1/me").send(&token).await;
+            answer.refused(Reason::Unauthenticated);
+            assert_eq!(answer.header(header::WWW_AUTHENTICATE), "Bearer realm=\"kubenova\"");
+        }
+        let basic = api.get("/api/v1/me").header(header::AUTHORIZATION, "Basic YTpi");
+        basic.send(&TestApi::anonymous()).await.refused(Reason::Unauthenticated);
+    }
+
+    #[tokio::test]
+    async fn two_authorization_headers_are_refused() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let twice = api.get("/api/v1/me").header(header::AUTHORIZATION, "Bearer knt_other");
+        twice.send(&admin).await.refused(Reason::HeaderInvalid);
+    }
+
+    /// A path of the table with names that exist, or not.
+    fn filled(path: &str, tenant: &str) -> String {
+        let path = path.replace("{tenant}", tenant).replace("{cluster}", "dc1-a").replace("{application}", "shop");
+        path.replace("{command}", "0198c1d2-0000-7000-8000-000000000000")
+    }
+
+    #[tokio::test]
+    async fn every_route_is_open_to_exactly_the_roles_that_core_allows() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        let tenant = api.tenant(&admin, "acme", &["dc1-a"]).await;
+        for role in Role::ALL {
+            let possible: &[_] = match role {
+                Role::Admin | Role::Ops => &[None],
+                Role::TenantOwner | Role::ProjectDev => &[Some(tenant)],
+                Role::ReadOnly | Role::Billing => &[None, Some(tenant)],
+            };
+            for limited_to in possible.iter().copied() {
+                let token = api.caller(role, limited_to).await;
+                let caller = Caller { subject: String::new(), role, tenant: limited_to };
+                for (method, path, action) in TABLE {
+                    let request = api.request(method.parse().unwrap(), &filled(path, "acme"));
+                    // A body that no operation accepts, so that nothing is created on the way.
+                    let answer = request.json(&serde_json::json!({ "unknown": 1 })).send(&token).await;
+                    let forbidden = answer.status == axum::http::StatusCode::FORBIDDEN;
+                    assert_eq!(forbidden, caller.may(*action).is_err(), "{role:?} {limited_to:?} {method} {path}");
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn another_tenants_objects_do_not_exist() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        let mine = api.tenant(&admin, "mine", &["dc1-a"]).await;
+        let other = api.tenant(&admin, "other", &["dc1-a"]).await;
+        let owner = api.caller(Role::TenantOwner, Some(mine)).await;
+        for (method, path, _) in TABLE.iter().filter(|(_, path, _)| path.contains("{tenant}")) {
+            for named in ["other".to_owned(), other.to_string()] {
+                let request = api.request(method.parse().unwrap(), &filled(path, &named));
+                let answer =
+                    request.json(&serde_json::json!({ "name": "shop", "image": "nginx:1" })).send(&owner).await;
+                // Placing tenants is not for owners at all; that is decided before the tenant is looked up.
+                let expected = if path.ends_with("/placements") && *method == "POST" {
+                    Reason::Forbidden
+                } else {
+                    Reason::TenantNotFound
+                };
+                answer.refused(expected);
+            }
+        }
+        for path in ["/api/v1/commands?tenant=other", "/api/v1/usage?tenant=other"] {
+            api.get(path).send(&owner).await.refused(Reason::TenantNotFound);
         }
     }
 }

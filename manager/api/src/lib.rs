@@ -1,7 +1,7 @@
-//! The Manager's REST API: who calls, what they ask, what they are answered.
+//! The Manager's REST API: who calls, what they request, what they are answered.
 //!
 //! [`router`] is the table of contents; one endpoint a file under `routes/`. A handler reads: caller, transaction, load,
-//! core decides, save and announce, commit, answer. No SQL, no rule and no Kubernetes here.
+//! core decides, save the state and enqueue its commands, commit, answer. No SQL, no rule and no Kubernetes here.
 
 pub mod authenticate;
 pub mod body;
@@ -11,13 +11,17 @@ pub mod error;
 pub mod idempotency;
 pub mod observations;
 pub mod openapi;
+pub mod problem;
 pub mod request_context;
+pub mod request_id;
 pub mod response;
 pub mod router;
 pub mod routes;
 pub mod serve;
 pub mod shape;
 pub mod state;
+#[cfg(test)]
+mod testing;
 pub mod token;
 pub mod views;
 mod yaml;

@@ -1,6 +1,6 @@
-//! What is heard from clusters, as bodies: their heartbeat, and what they say of objects. Everything says as of when.
+//! The observed state of clusters and their objects as bodies: heartbeats, and reports of objects with their age.
 
-use crate::{error::ApiError, state::AppState};
+use crate::{error::ApiError, state::AppState, views};
 use jiff::Timestamp;
 use kubenova_api_types::clusters::{Condition, Observed, Session};
 use kubenova_core::cluster::{ClusterId, Connectivity};
@@ -11,7 +11,7 @@ use kubenova_store::{
 };
 use serde_json::Value;
 
-/// What is heard of some objects from some clusters.
+/// The observed state of some objects on some clusters.
 #[derive(Debug, Clone)]
 pub struct ClusterObservations {
     heartbeats: Vec<Heartbeat>,
@@ -21,10 +21,7 @@ pub struct ClusterObservations {
 }
 
 impl ClusterObservations {
-    /// Asks the store, once for all of them.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Reads all of them with one query each for heartbeats and objects.
     pub async fn read(
         connection: &mut pool::Connection,
         state: &AppState,
@@ -37,9 +34,9 @@ impl ClusterObservations {
         Ok(Self { heartbeats, objects, listening_since: state.listening_since, now })
     }
 
-    /// Whether the cluster is heard.
+    /// Whether the cluster's heartbeats arrive.
     #[must_use]
-    pub fn connection(&self, cluster: &ClusterId) -> Connectivity {
+    pub fn connectivity(&self, cluster: &ClusterId) -> Connectivity {
         let heard_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.heard_at);
         Connectivity::judge(heard_at, self.listening_since, self.now)
     }
@@ -51,7 +48,6 @@ impl ClusterObservations {
             number: heartbeat.session.to_string(),
             operator_version: heartbeat.operator_version.clone(),
             kubernetes_version: heartbeat.kubernetes_version.clone(),
-            nodes: u32::try_from(heartbeat.nodes).unwrap_or_default(),
             clock_offset_ms: heartbeat.clock_offset_ms.to_string(),
             opened_at: heartbeat.opened_at,
             heard_at: heartbeat.heard_at,
@@ -59,14 +55,15 @@ impl ClusterObservations {
         })
     }
 
-    /// What the cluster says of the object with this key.
+    /// What the cluster reported of the object with this key.
     #[must_use]
     pub fn object(&self, cluster: &ClusterId, key: &str) -> Option<Observed> {
         let (_, object) = self.objects.iter().find(|(its, object)| its == cluster && object.object_key == key)?;
         let conditions = conditions(&object.conditions);
         Some(Observed {
-            connection: self.connection(cluster).as_str().to_owned(),
-            as_of: object.as_of,
+            connection: views::connection(self.connectivity(cluster)),
+            as_of: self.as_of(cluster, object),
+            changed_at: object.as_of,
             ready: !object.absent
                 && conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
             revision: object.revision.to_string(),
@@ -75,6 +72,12 @@ impl ClusterObservations {
             details: Some(object.detail.clone())
                 .filter(|detail| detail.as_object().is_none_or(|fields| !fields.is_empty())),
         })
+    }
+
+    /// A cluster with an open session reports every change, so its last heartbeat confirms the last report.
+    fn as_of(&self, cluster: &ClusterId, object: &ObservedObject) -> Timestamp {
+        let open = self.heartbeat(cluster).filter(|heartbeat| heartbeat.refused_reason.is_empty());
+        open.map_or(object.as_of, |heartbeat| heartbeat.heard_at.max(object.as_of))
     }
 
     fn heartbeat(&self, cluster: &ClusterId) -> Option<&Heartbeat> {
@@ -92,4 +95,57 @@ fn conditions(value: &Value) -> Vec<Condition> {
         since: text(condition, "lastTransitionTime"),
     };
     value.as_array().into_iter().flatten().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_core::cluster::ClusterId;
+    use serde_json::json;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn observed(refused_reason: &str) -> Observed {
+        let cluster = ClusterId::parse("c00000000000000000000000001").unwrap();
+        let heartbeat = Heartbeat {
+            cluster_id: cluster.clone(),
+            session: 1,
+            operator_version: String::new(),
+            kubernetes_version: String::new(),
+            nodes: 0,
+            clock_offset_ms: 0,
+            opened_at: at(0),
+            heard_at: at(999),
+            refused_reason: refused_reason.to_owned(),
+        };
+        let object = ObservedObject {
+            object_key: "tenant/1".to_owned(),
+            revision: 3,
+            as_of: at(400),
+            absent: false,
+            conditions: json!([{ "type": "Ready", "status": "True" }]),
+            detail: json!({}),
+        };
+        let observations = ClusterObservations {
+            heartbeats: vec![heartbeat],
+            objects: vec![(cluster.clone(), object)],
+            listening_since: at(0),
+            now: at(1000),
+        };
+        observations.object(&cluster, "tenant/1").unwrap()
+    }
+
+    #[test]
+    fn a_heartbeat_confirms_the_last_report() {
+        let observed = observed("");
+        assert_eq!((observed.as_of, observed.changed_at), (at(999), at(400)));
+        assert!(observed.ready);
+    }
+
+    #[test]
+    fn a_refused_hello_confirms_nothing() {
+        assert_eq!(observed("StaleIncarnation").as_of, at(400));
+    }
 }

@@ -1,10 +1,11 @@
-//! One request as its handler sees it: who asks, since when, with which key, and what a query may say.
+//! One request as its handler sees it: the caller, the time, the idempotency key, `If-Match`, and the query.
 
-use crate::{error::ApiError, state::AppState};
+use crate::{error::ApiError, request_id, state::AppState};
 use axum::{
     extract::{FromRequestParts, Query},
-    http::{header, request::Parts},
+    http::request::Parts,
 };
+use axum_extra::headers::{ETag, HeaderMapExt as _, IfMatch};
 use jiff::Timestamp;
 use kubenova_core::{
     access::{Action, Caller, Scope},
@@ -18,35 +19,31 @@ use kubenova_store::{
 };
 use serde::de::DeserializeOwned;
 
-/// The request's id, in every answer, problem, log line and audit row.
-#[derive(Debug, Clone)]
-pub struct RequestId(pub String);
-
-/// Who asks and how far they may go; put on the request by [`crate::authenticate`], which refused everybody else.
+/// The caller and how far its role reaches; [`crate::authenticate`] puts it on every request that it lets through.
 #[derive(Debug, Clone)]
 pub struct Authorized {
-    /// Who.
+    /// The caller.
     pub caller: Caller,
-    /// What this route is.
+    /// What the route does.
     pub action: Action,
-    /// How far.
+    /// The objects that the caller may reach.
     pub scope: Scope,
 }
 
 /// One request of an authenticated route.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
-    /// What this route is.
+    /// What the route does.
     pub action: Action,
-    /// How far the caller may go.
+    /// The objects that the caller may reach.
     pub scope: Scope,
-    /// When it came.
+    /// When the request arrived.
     pub now: Timestamp,
     request_id: String,
     claim: Option<Claim>,
-    if_match: Option<String>,
+    if_match: Option<IfMatch>,
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
@@ -56,14 +53,15 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
         let authorized = parts.extensions.get::<Authorized>().cloned();
         let Authorized { caller, action, scope } =
             authorized.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "this path needs a token"))?;
-        let if_match = parts.headers.get(header::IF_MATCH).map(|value| value.to_str().map(str::to_owned)).transpose();
-        let if_match = if_match.map_err(|_| Refusal::new(Reason::HeaderInvalid, "If-Match is an ETag in ASCII"))?;
+        let if_match = parts.headers.typed_try_get::<IfMatch>().map_err(|_| {
+            Refusal::new(Reason::HeaderInvalid, "If-Match is not an ETag such as \"0198….3\" in its quotes, or *")
+        })?;
         Ok(Self {
             caller,
             action,
             scope,
             now: now(),
-            request_id: parts.extensions.get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default(),
+            request_id: request_id::of(&parts.extensions),
             claim: parts.extensions.get::<Claim>().cloned(),
             if_match,
         })
@@ -77,10 +75,7 @@ fn now() -> Timestamp {
 }
 
 impl RequestContext {
-    /// Opens the transaction of this request.
-    ///
-    /// # Errors
-    /// When the database does not answer.
+    /// Opens the transaction of this request; with an idempotency key it waits for an earlier one with the same key.
     pub async fn write(&self, state: &AppState) -> Result<WriteTx, ApiError> {
         let context = WriteContext {
             caller: self.caller.clone(),
@@ -92,30 +87,25 @@ impl RequestContext {
         Ok(state.store.write(context).await?)
     }
 
-    /// The tenant when it exists for this caller; another's does not.
-    ///
-    /// # Errors
-    /// With [`Reason::TenantNotFound`].
+    /// The tenant, or [`Reason::TenantNotFound`]: a tenant out of the caller's reach does not exist for it.
     pub fn own(&self, tenant: Option<Tenant>, named: &str) -> Result<Tenant, Refusal> {
         tenant
             .filter(|tenant| self.scope.sees(tenant.id))
             .ok_or_else(|| Refusal::new(Reason::TenantNotFound, format!("there is no tenant {named:?}")))
     }
 
-    /// Checks `If-Match` against what is.
-    ///
-    /// # Errors
-    /// With [`Reason::EtagMismatch`] when the caller changed something it has not seen.
+    /// Refuses with [`Reason::EtagMismatch`] when the caller changes a version of the object that it has not read.
     pub fn matches(&self, etag: &str) -> Result<(), Refusal> {
-        let Some(wanted) = &self.if_match else { return Ok(()) };
-        if wanted.split(',').map(str::trim).any(|one| one == "*" || one == etag) {
+        let Some(if_match) = &self.if_match else { return Ok(()) };
+        let current: ETag = etag.parse().expect("an id, a dot and a number in quotes are an ETag");
+        if if_match.precondition_passes(&current) {
             return Ok(());
         }
-        Err(Refusal::new(Reason::EtagMismatch, format!("If-Match is {wanted}, the object's ETag is {etag}")))
+        Err(Refusal::new(Reason::EtagMismatch, format!("the object's ETag is {etag}, not the one in If-Match")))
     }
 }
 
-/// The query, strictly: an unknown parameter is refused, for it is a typing error.
+/// The query. An unknown parameter is refused: it is a misspelled one that would otherwise have no effect.
 #[derive(Debug, Clone)]
 pub struct Params<T>(pub T);
 
@@ -133,12 +123,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// Query of every change.
+/// The query of every change.
 #[derive(Debug, Clone, Default, serde::Deserialize, utoipa::IntoParams)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ChangeParams {
-    /// Check and answer as if, but change nothing.
+    /// Check the request and answer what would happen, but change nothing.
     #[serde(default)]
     pub dry_run: bool,
 }

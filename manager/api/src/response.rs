@@ -1,19 +1,55 @@
-//! Answers to changes: committed with the change, repeated with it, and only imagined in a dry run.
+//! Answers to changes: committed together with the change, stored for repetitions, and without effect in a dry run.
 
 use crate::error::ApiError;
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
+use kubenova_api_types::{
+    applications::ApplicationAccepted,
+    clusters::{ClusterCreated, Enrollment},
+    tenants::TenantAccepted,
+};
 use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand, write_tx::WriteTx};
 use serde::Serialize;
 
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
 
-/// Version of a resource as a strong ETag.
+/// The version of an object as a strong ETag.
 #[must_use]
 pub fn etag(id: &impl std::fmt::Display, generation: i64) -> String {
     format!("\"{id}.{generation}\"")
+}
+
+/// The body of an answer to a change.
+pub trait MutationBody: Serialize + Clone {
+    /// The body in a dry run: without the commands that were only enqueued in a transaction that is rolled back.
+    #[must_use]
+    fn without_commands(self) -> Self;
+}
+
+impl MutationBody for ClusterCreated {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for TenantAccepted {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for ApplicationAccepted {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for Enrollment {
+    fn without_commands(self) -> Self {
+        self
+    }
 }
 
 /// An answer to a change.
@@ -24,7 +60,7 @@ pub struct MutationResponse {
 }
 
 impl MutationResponse {
-    /// 201: it exists now.
+    /// 201: the object exists and no cluster is concerned, or none has to act first.
     #[must_use]
     pub const fn created() -> Self {
         Self { status: StatusCode::CREATED, headers: Vec::new() }
@@ -36,27 +72,27 @@ impl MutationResponse {
         Self { status: StatusCode::OK, headers: Vec::new() }
     }
 
-    /// 202: clusters will hear of it.
+    /// 202: stored; the commands for the clusters are enqueued.
     #[must_use]
     pub const fn accepted() -> Self {
         Self { status: StatusCode::ACCEPTED, headers: Vec::new() }
     }
 
-    /// Where the resource is.
+    /// Path of the object.
     #[must_use]
     pub fn location(mut self, path: String) -> Self {
         self.headers.push((header::LOCATION.to_string(), path));
         self
     }
 
-    /// The resource's version.
+    /// Version of the object.
     #[must_use]
     pub fn etag(mut self, etag: String) -> Self {
         self.headers.push((header::ETAG.to_string(), etag));
         self
     }
 
-    /// Where each of the commands is.
+    /// Path of each command, and when to look at them.
     #[must_use]
     pub fn operations(mut self, commands: &[EnqueuedCommand]) -> Self {
         let path = |command: &EnqueuedCommand| {
@@ -69,11 +105,8 @@ impl MutationResponse {
         self
     }
 
-    /// Commits, then answers. `kept` is what a repetition is told: the body without what is shown once.
-    ///
-    /// # Errors
-    /// When the change could not be committed; nothing happened then.
-    pub async fn commit<T: Serialize>(
+    /// Commits, then answers. `kept` is the answer to a repetition: the body without what is shown only once.
+    pub async fn commit<T: MutationBody>(
         self,
         tx: WriteTx,
         dry_run: bool,
@@ -82,9 +115,9 @@ impl MutationResponse {
     ) -> Result<Response, ApiError> {
         let text = |body: &T| serde_json::to_string(body).expect("answers are plain data");
         if dry_run {
-            // The tx is dropped here: nothing of it happened.
+            // Dropping the transaction rolls it back.
             drop(tx);
-            return Ok(self.imagined(text(kept)));
+            return Ok(dry_run_answer(text(&kept.clone().without_commands())));
         }
         let mut headers = self.headers;
         headers.push((header::CONTENT_TYPE.to_string(), "application/json".to_owned()));
@@ -99,15 +132,14 @@ impl MutationResponse {
         }
         Ok(response)
     }
-
-    /// 200 instead of 201 or 202, and no place where anything could be found.
-    fn imagined(self, body: String) -> Response {
-        let json = [(header::CONTENT_TYPE, "application/json")];
-        (StatusCode::OK, json, body).into_response()
-    }
 }
 
-/// Answers a read with its version.
+/// 200 instead of 201 or 202, without the paths of objects that do not exist.
+fn dry_run_answer(body: String) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// The answer to a read of an object, with its version.
 #[must_use]
 pub fn with_etag<T: Serialize>(etag: &str, body: T) -> Response {
     let mut response = axum::Json(body).into_response();

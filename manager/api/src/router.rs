@@ -2,17 +2,25 @@
 
 use crate::{
     authenticate::authenticate,
-    error::{finish, panicked},
+    error::panicked,
     idempotency::replay_repeated,
-    openapi::Head,
+    openapi::{self, Head},
+    problem::write_problems,
+    request_id::{self, NewRequestId},
     routes::{applications, clusters, commands, meta, tenants, usage},
     state::AppState,
 };
 use axum::{
-    Router,
-    middleware::{from_fn, from_fn_with_state},
+    Extension, Router,
+    http::{HeaderValue, header},
+    middleware::{from_fn, from_fn_with_state, map_request},
 };
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::ServiceBuilder;
+use tower_http::{
+    catch_panic::CatchPanicLayer,
+    request_id::{PropagateRequestIdLayer, SetRequestIdLayer},
+    set_header::SetResponseHeaderLayer,
+};
 use utoipa::OpenApi as _;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -38,18 +46,22 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(usage::list::list))
 }
 
-/// Routes for everybody.
+/// Routes that need no token.
 fn open() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
         .routes(routes!(meta::front::get))
         .routes(routes!(meta::health::alive))
         .routes(routes!(meta::health::ready))
         .routes(routes!(meta::document::get))
+        .routes(routes!(meta::problem::get))
 }
 
-/// The document of all routes, before what they have in common is added.
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
-    OpenApiRouter::<AppState>::with_openapi(Head::openapi()).merge(open()).merge(guarded()).split_for_parts().1
+/// The OpenAPI document of all routes as text; needs no database.
+#[must_use]
+pub fn openapi() -> String {
+    let routes = OpenApiRouter::<AppState>::with_openapi(Head::openapi()).merge(open()).merge(guarded());
+    let document = openapi::complete(routes.split_for_parts().1);
+    document.to_pretty_json().expect("the document is plain data")
 }
 
 /// The whole API.
@@ -64,11 +76,24 @@ pub fn router_with(state: AppState, others: Router) -> Router {
         .0
         .route_layer(from_fn_with_state(state.clone(), replay_repeated))
         .route_layer(from_fn_with_state(state.clone(), authenticate));
+    let document = meta::document::Document(openapi().into());
+    // Outermost first.
+    let layers = ServiceBuilder::new()
+        .layer(map_request(async |request| request_id::drop_unusable(request)))
+        .layer(SetRequestIdLayer::new(request_id::HEADER, NewRequestId))
+        .layer(PropagateRequestIdLayer::new(request_id::HEADER))
+        .layer(SetResponseHeaderLayer::overriding(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")))
+        .layer(SetResponseHeaderLayer::overriding(
+            header::STRICT_TRANSPORT_SECURITY,
+            HeaderValue::from_static("max-age=31536000"),
+        ))
+        .layer(SetResponseHeaderLayer::if_not_present(header::CACHE_CONTROL, HeaderValue::from_static("no-store")))
+        .layer(from_fn(write_problems))
+        .layer(CatchPanicLayer::custom(panicked));
     Router::new()
         .merge(guarded)
-        .merge(open().split_for_parts().0)
+        .merge(open().split_for_parts().0.layer(Extension(document)))
         .with_state(state)
         .merge(others)
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(finish))
+        .layer(layers)
 }

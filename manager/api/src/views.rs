@@ -1,13 +1,13 @@
-//! Core values as bodies.
+//! Core values as bodies of answers.
 
 use jiff::Timestamp;
-use kubenova_api_types::{clusters, commands, tenants};
+use kubenova_api_types::{clusters, commands, meta, tenants};
 use kubenova_core::{
-    cluster::{Cluster, Component, Components, Connectivity},
-    command::Command,
-    tenant::{Placement, Tenant},
+    access::Role,
+    cluster::{Cluster, ClusterState, Component, Components, Connectivity},
+    command::{Command, CommandState},
+    tenant::{Placement, PodSecurity, Tenant},
 };
-use kubenova_runtime::clock;
 use kubenova_store::{enrollments::EnrollmentState, outbox::EnqueuedCommand};
 
 /// A cluster.
@@ -18,7 +18,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         name: cluster.name.to_string(),
         datacenter: cluster.datacenter.clone(),
         labels: cluster.labels.clone(),
-        state: cluster.state.as_str().to_owned(),
+        state: cluster_state(cluster.state),
         components: components(&cluster.components),
         generation: cluster.generation.to_string(),
         epoch: cluster.epoch.to_string(),
@@ -28,7 +28,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         created_at: cluster.created_at,
         updated_at: cluster.updated_at,
         created_by: cluster.created_by.clone(),
-        connection: Connectivity::Unknown.as_str().to_owned(),
+        connection: clusters::Connection::Unknown,
         session: None,
         observed: None,
         enrollments: Vec::new(),
@@ -53,19 +53,19 @@ fn component(component: &Component) -> clusters::Component {
     }
 }
 
-/// An enrollment token's story.
+/// An enrollment token with the attempts to use it.
 #[must_use]
 pub fn enrollment(token: &EnrollmentState, now: Timestamp) -> clusters::EnrollmentState {
     let state = match (token.used_at, token.revoked_at) {
-        (_, Some(_)) => "revoked",
-        (Some(_), None) => "used",
-        (None, None) if token.expires_at <= now => "expired",
-        (None, None) => "open",
+        (_, Some(_)) => clusters::EnrollmentTokenState::Revoked,
+        (Some(_), None) => clusters::EnrollmentTokenState::Used,
+        (None, None) if token.expires_at <= now => clusters::EnrollmentTokenState::Expired,
+        (None, None) => clusters::EnrollmentTokenState::Open,
     };
     let attempts = token.attempts.iter();
     clusters::EnrollmentState {
         id: token.id.to_string(),
-        state: state.to_owned(),
+        state,
         created_at: token.created_at,
         expires_at: token.expires_at,
         used_at: token.used_at,
@@ -90,7 +90,7 @@ pub fn tenant(tenant: &Tenant, placements: &[Placement]) -> tenants::Tenant {
             memory: tenant.quota.memory.clone(),
             pods: tenant.quota.pods,
         },
-        pod_security: tenant.pod_security.as_str().to_owned(),
+        pod_security: pod_security(tenant.pod_security),
         placements: placements.iter().filter(|placement| placement.tenant_id == tenant.id).map(placement).collect(),
         generation: tenant.generation.to_string(),
         created_at: tenant.created_at,
@@ -110,7 +110,7 @@ pub fn placement(placement: &Placement) -> tenants::Placement {
     }
 }
 
-/// What was enqueued.
+/// References to the commands that were enqueued.
 #[must_use]
 pub fn enqueued(commands: &[EnqueuedCommand]) -> Vec<commands::CommandRef> {
     let one = |command: &EnqueuedCommand| commands::CommandRef {
@@ -121,7 +121,7 @@ pub fn enqueued(commands: &[EnqueuedCommand]) -> Vec<commands::CommandRef> {
     commands.iter().map(one).collect()
 }
 
-/// A command with the stations it passed: ours first, then the cluster's own, then the end.
+/// A command with the hops that it passed.
 #[must_use]
 pub fn command(command: &Command, now: Timestamp) -> commands::Command {
     let open = !command.state.is_terminal();
@@ -137,7 +137,7 @@ pub fn command(command: &Command, now: Timestamp) -> commands::Command {
             application: command.application_name.clone(),
         },
         revision: command.revision.to_string(),
-        state: command.state.as_str().to_owned(),
+        state: command_state(command.state),
         reason: command.reason.clone(),
         message: command.message.clone(),
         waiting_for: command.waits_for(now),
@@ -152,20 +152,107 @@ pub fn command(command: &Command, now: Timestamp) -> commands::Command {
     }
 }
 
+/// The hops that the Manager recorded and those that the cluster reported, in the order of their times. The cluster's
+/// times are of its own clock, so hops less than the clock offset apart may change places.
 fn hops(command: &Command) -> Vec<commands::CommandHop> {
-    let ours = |name: &str, at: Option<Timestamp>| {
-        at.map(|at| commands::CommandHop { name: name.to_owned(), at: clock::rfc3339_ms(at), by: "manager".to_owned() })
-    };
-    let theirs = command.hops.iter().map(|hop| commands::CommandHop {
-        name: hop.name.clone(),
-        at: hop.at.clone(),
-        by: "cluster".to_owned(),
-    });
-    let before = [ours("queued", Some(command.queued_at)), ours("sent", command.sent_at)];
-    let after = [
-        ours("acknowledged", command.acknowledged_at),
-        ours("running", command.running_at),
-        ours("finished", command.finished_at),
-    ];
-    before.into_iter().flatten().chain(theirs).chain(after.into_iter().flatten()).collect()
+    let ours = [
+        ("queued", Some(command.queued_at)),
+        ("sent", command.sent_at),
+        ("acknowledged", command.acknowledged_at),
+        ("running", command.running_at),
+        ("finished", command.finished_at),
+    ]
+    .into_iter()
+    .filter_map(|(name, at)| Some((name, at?, commands::HopClock::Manager)));
+    let theirs = command.hops.iter();
+    // A cluster whose times cannot be read has reported nothing that could be put in order.
+    let theirs = theirs.filter_map(|hop| Some((hop.name.as_str(), hop.at.parse().ok()?, commands::HopClock::Cluster)));
+    let hop =
+        |(name, at, by): (&str, Timestamp, commands::HopClock)| commands::CommandHop { name: name.to_owned(), at, by };
+    let mut hops: Vec<_> = ours.chain(theirs).map(hop).collect();
+    hops.sort_by_key(|hop| hop.at);
+    hops
+}
+
+/// Whether a cluster's heartbeats arrive.
+#[must_use]
+pub const fn connection(connectivity: Connectivity) -> clusters::Connection {
+    match connectivity {
+        Connectivity::Unknown => clusters::Connection::Unknown,
+        Connectivity::Connected => clusters::Connection::Connected,
+        Connectivity::Stale => clusters::Connection::Stale,
+        Connectivity::Offline => clusters::Connection::Offline,
+    }
+}
+
+const fn cluster_state(state: ClusterState) -> clusters::ClusterState {
+    match state {
+        ClusterState::PendingBootstrap => clusters::ClusterState::PendingBootstrap,
+        ClusterState::Enrolled => clusters::ClusterState::Enrolled,
+        ClusterState::Quarantined => clusters::ClusterState::Quarantined,
+        ClusterState::Revoking => clusters::ClusterState::Revoking,
+        ClusterState::Revoked => clusters::ClusterState::Revoked,
+        ClusterState::Detached => clusters::ClusterState::Detached,
+    }
+}
+
+const fn command_state(state: CommandState) -> commands::CommandState {
+    match state {
+        CommandState::Queued => commands::CommandState::Queued,
+        CommandState::Sent => commands::CommandState::Sent,
+        CommandState::Acknowledged => commands::CommandState::Acknowledged,
+        CommandState::Running => commands::CommandState::Running,
+        CommandState::Succeeded => commands::CommandState::Succeeded,
+        CommandState::Failed => commands::CommandState::Failed,
+        CommandState::Refused => commands::CommandState::Refused,
+        CommandState::Cancelled => commands::CommandState::Cancelled,
+        CommandState::Superseded => commands::CommandState::Superseded,
+        CommandState::Expired => commands::CommandState::Expired,
+    }
+}
+
+/// The state that a query names.
+#[must_use]
+pub const fn to_command_state(state: commands::CommandState) -> CommandState {
+    match state {
+        commands::CommandState::Queued => CommandState::Queued,
+        commands::CommandState::Sent => CommandState::Sent,
+        commands::CommandState::Acknowledged => CommandState::Acknowledged,
+        commands::CommandState::Running => CommandState::Running,
+        commands::CommandState::Succeeded => CommandState::Succeeded,
+        commands::CommandState::Failed => CommandState::Failed,
+        commands::CommandState::Refused => CommandState::Refused,
+        commands::CommandState::Cancelled => CommandState::Cancelled,
+        commands::CommandState::Superseded => CommandState::Superseded,
+        commands::CommandState::Expired => CommandState::Expired,
+    }
+}
+
+const fn pod_security(level: PodSecurity) -> tenants::PodSecurity {
+    match level {
+        PodSecurity::Baseline => tenants::PodSecurity::Baseline,
+        PodSecurity::Restricted => tenants::PodSecurity::Restricted,
+    }
+}
+
+/// The level that a request names.
+#[must_use]
+pub const fn to_pod_security(level: tenants::PodSecurity) -> PodSecurity {
+    match level {
+        tenants::PodSecurity::Baseline => PodSecurity::Baseline,
+        tenants::PodSecurity::Restricted => PodSecurity::Restricted,
+    }
+}
+
+/// A caller's role.
+#[must_use]
+pub const fn role(role: Role) -> meta::Role {
+    match role {
+        Role::Admin => meta::Role::Admin,
+        Role::Ops => meta::Role::Ops,
+        Role::TenantOwner => meta::Role::TenantOwner,
+        Role::ProjectDev => meta::Role::ProjectDev,
+        Role::ReadOnly => meta::Role::ReadOnly,
+        Role::Billing => meta::Role::Billing,
+    }
 }

@@ -34,14 +34,14 @@ pub fn check(what: &str, text: &str) -> Result<(), Refusal> {
 /// Checks that a name does not begin with a word of Kubernetes or of what we install.
 ///
 /// # Errors
-/// With [`Reason::NameInvalid`].
+/// With [`Reason::NameReserved`].
 pub fn check_not_reserved(what: &str, text: &str) -> Result<(), Refusal> {
     match RESERVED
         .iter()
         .find(|word| text.strip_prefix(**word).is_some_and(|rest| rest.is_empty() || rest.starts_with('-')))
     {
         Some(word) => Err(Refusal::at(
-            Reason::NameInvalid,
+            Reason::NameReserved,
             "/name",
             format!("{what} names beginning with \"{word}\" are reserved"),
         )),

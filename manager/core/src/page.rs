@@ -1,12 +1,12 @@
-//! Lists: how many at once, and what a cursor says.
+//! Pages of a list: their size, and the text inside a cursor.
 //!
-//! A cursor remembers its list and filter, so that it cannot be carried to another one. At the API's edge it is opaque.
+//! A cursor remembers its list and filter, so that it cannot be used with another one. To callers it is opaque.
 
 use crate::refusal::{Reason, Refusal};
 
-/// Objects in a page when nobody says otherwise.
+/// Objects in a page when the caller chooses no size.
 pub const PAGE_SIZE: u32 = 50;
-/// Most objects in a page; larger wishes are capped, not refused.
+/// Most objects in a page: a larger one would hold a connection for too long.
 pub const PAGE_SIZE_MAX: u32 = 500;
 
 /// One page of a list, by key.
@@ -19,13 +19,13 @@ pub struct Page {
 }
 
 impl Page {
-    /// A page of the wished size, capped.
+    /// A page of the requested size, capped.
     #[must_use]
     pub fn new(after: Option<String>, size: Option<u32>) -> Self {
         Self { after, size: size.unwrap_or(PAGE_SIZE).clamp(1, PAGE_SIZE_MAX) }
     }
 
-    /// How many rows to ask for: one more than wished, to know whether the list goes on.
+    /// How many rows to query: one more than requested, to know whether the list goes on.
     #[must_use]
     pub fn rows(&self) -> i64 {
         i64::from(self.size) + 1
@@ -57,7 +57,7 @@ pub fn read_cursor(list: &str, filter: &str, text: &str) -> Result<String, Refus
         ["1", its_list, its_filter, after] if *its_list == list && *its_filter == filter => Ok((*after).to_owned()),
         ["1", its_list, _, _] if *its_list == list => refuse("the cursor belongs to another filter of this list"),
         ["1", _, _, _] => refuse("the cursor belongs to another list"),
-        _ => refuse("the cursor was altered"),
+        _ => refuse("the cursor is not one that a list returned as nextCursor"),
     }
 }
 

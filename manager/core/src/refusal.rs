@@ -1,12 +1,13 @@
-//! The one error a person sees: a stable reason, what went wrong in their words, and what to do about it.
+//! The one error that a caller of the API sees: a stable reason, what went wrong, and what to do about it.
 //!
-//! Everything internal stays in the log. HTTP mapping lives in `api/error.rs`; `docs/errors.md` is the catalogue below.
+//! Internal detail stays in the log. The mapping to HTTP is in `api/src/error.rs`; `docs/errors.md` and
+//! `GET /problems/{slug}` are made from the catalogue below.
 
 macro_rules! reasons {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
+    ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
         /// Why a request was refused. The text never changes once released.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum Reason { $($(#[doc = $doc])* $name,)* }
+        pub enum Reason { $(#[doc = $doc] $name,)* }
 
         impl Reason {
             /// Every reason, in the catalogue's order.
@@ -30,6 +31,12 @@ macro_rules! reasons {
                 match self { $(Self::$name => $title,)* }
             }
 
+            /// What it means, in one sentence.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$name => $doc.trim_start(),)* }
+            }
+
             /// What to do about it.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
@@ -40,84 +47,84 @@ macro_rules! reasons {
 }
 
 reasons! {
-    /// The request's body is not JSON or YAML of the expected shape.
-    BodyMalformed = "BODY_MALFORMED", 400, "Body could not be read", "correct the body at the place named in the detail";
-    /// A query parameter is unknown or has an impossible value.
-    QueryInvalid = "QUERY_INVALID", 400, "Query is not valid", "see the parameters of this path in /openapi.json";
-    /// A header has an impossible value.
-    HeaderInvalid = "HEADER_INVALID", 400, "Header is not valid", "see the headers of this path in /openapi.json";
-    /// A cursor was altered or belongs to another list or filter.
-    CursorInvalid = "CURSOR_INVALID", 400, "Cursor is not valid", "start the list again without a cursor";
-    /// No credentials, or credentials nobody knows.
-    Unauthenticated = "UNAUTHENTICATED", 401, "Who are you?", "send Authorization: Bearer with a token that is not expired; an administrator makes one with kubenova-manager token create";
-    /// ClusterRecord, but not allowed.
+    /// The request's body is not valid JSON or YAML, or not an object.
+    BodyMalformed = "BODY_MALFORMED", 400, "Malformed body", "correct the body at the place named in the detail";
+    /// A query parameter is unknown, stands twice or has a value outside its documented range.
+    QueryInvalid = "QUERY_INVALID", 400, "Invalid query parameter", "see the parameters of this path in /openapi.json";
+    /// A request header has a value that cannot be used.
+    HeaderInvalid = "HEADER_INVALID", 400, "Invalid header", "see the headers of this path in /openapi.json";
+    /// The cursor was altered, or belongs to another list or filter.
+    CursorInvalid = "CURSOR_INVALID", 400, "Invalid cursor", "start the list again without a cursor";
+    /// The request carries no token, or one that is unknown, expired or revoked.
+    Unauthenticated = "UNAUTHENTICATED", 401, "Not authenticated", "send Authorization: Bearer with a token that is not expired; an administrator creates one with kubenova-manager token create";
+    /// The caller is known, but its role does not allow this operation.
     Forbidden = "FORBIDDEN", 403, "Not allowed", "ask an administrator for a role that allows this";
-    /// No such path.
-    RouteNotFound = "ROUTE_NOT_FOUND", 404, "No such path", "see the paths in /openapi.json";
-    /// No such cluster.
-    ClusterNotFound = "CLUSTER_NOT_FOUND", 404, "No such cluster", "list clusters with GET /api/v1/clusters";
-    /// No such tenant, or another's.
-    TenantNotFound = "TENANT_NOT_FOUND", 404, "No such tenant", "list tenants with GET /api/v1/tenants";
-    /// No such application, or another tenant's.
-    ApplicationNotFound = "APPLICATION_NOT_FOUND", 404, "No such application", "list applications with GET /api/v1/tenants/{tenant}/apps";
-    /// No such command, or another tenant's.
-    CommandNotFound = "COMMAND_NOT_FOUND", 404, "No such command", "list commands with GET /api/v1/commands";
-    /// The path exists, the verb does not.
-    MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "No such verb here", "see the verbs of this path in the Allow header";
+    /// The API has no such path.
+    RouteNotFound = "ROUTE_NOT_FOUND", 404, "Path not found", "see the paths in /openapi.json";
+    /// No cluster has this id or name.
+    ClusterNotFound = "CLUSTER_NOT_FOUND", 404, "Cluster not found", "list the clusters with GET /api/v1/clusters";
+    /// No tenant that the caller may see has this id or name.
+    TenantNotFound = "TENANT_NOT_FOUND", 404, "Tenant not found", "list the tenants with GET /api/v1/tenants";
+    /// The tenant has no application of this name.
+    ApplicationNotFound = "APPLICATION_NOT_FOUND", 404, "Application not found", "list the applications with GET /api/v1/tenants/{tenant}/apps";
+    /// No command that the caller may see has this id.
+    CommandNotFound = "COMMAND_NOT_FOUND", 404, "Command not found", "list the commands with GET /api/v1/commands";
+    /// The path exists, but not with this method.
+    MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "Method not allowed", "use one of the methods in the Allow header";
     /// The request's body did not arrive in time.
     RequestTimeout = "REQUEST_TIMEOUT", 408, "Request body too slow", "send the whole body without pausing, then try again";
-    /// The name belongs to another object.
-    NameTaken = "NAME_TAKEN", 409, "Name is taken", "choose another name, or use the object that has it";
-    /// The tenant is on that cluster already.
-    PlacementExists = "PLACEMENT_EXISTS", 409, "Already placed", "nothing to do: the tenant is on this cluster";
-    /// A request with this key is being worked on.
-    IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Still being worked on", "repeat the request after a second; it will be answered with the first one's answer";
-    /// The cluster's trust was taken back or never given.
-    ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster takes no changes", "see the cluster's state with GET /api/v1/clusters/{cluster}";
+    /// Another object has this name.
+    NameTaken = "NAME_TAKEN", 409, "Name already in use", "choose another name, or use the object that has it";
+    /// The tenant is already placed on this cluster.
+    PlacementExists = "PLACEMENT_EXISTS", 409, "Placement already exists", "nothing to do: the tenant is on this cluster";
+    /// The first request with this Idempotency-Key is not finished yet.
+    IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Request still in progress", "repeat the request after a second; it is then answered with the first request's answer";
+    /// The cluster's identity was revoked, or the cluster is detached.
+    ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "see the cluster's state with GET /api/v1/clusters/{cluster}";
     /// The application is being deleted.
     ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
-    /// The object changed since it was read.
-    EtagMismatch = "ETAG_MISMATCH", 412, "Object changed meanwhile", "read it again and repeat the change with the new ETag";
-    /// The body is above the limit.
-    BodyTooLarge = "BODY_TOO_LARGE", 413, "Body is too large", "send a smaller body; the limit stands in the detail";
-    /// A body of a kind this path does not read.
-    MediaTypeUnsupported = "MEDIA_TYPE_UNSUPPORTED", 415, "Unknown kind of body", "send Content-Type: application/json, or application/yaml where the path says so";
-    /// A name that is not a good DNS label, or reserved.
-    NameInvalid = "NAME_INVALID", 422, "Name is not valid", "use 1 to 50 lower-case letters, digits and dashes, beginning with a letter and ending with a letter or digit";
-    /// A field has an impossible value.
-    FieldInvalid = "FIELD_INVALID", 422, "A field is not valid", "correct the field named in the detail";
-    /// Several clusters are possible and none was named.
-    PlacementRequired = "PLACEMENT_REQUIRED", 422, "Which cluster?", "name the clusters in clusters; see GET /api/v1/tenants/{tenant}/placements";
-    /// A named cluster is not one of the tenant's.
-    NotPlaced = "NOT_PLACED", 422, "Tenant is not on that cluster", "place the tenant first with POST /api/v1/tenants/{tenant}/placements";
-    /// The Application breaks a rule.
-    ApplicationInvalid = "APPLICATION_INVALID", 422, "Application is not valid", "correct the Application at the place named in the detail";
-    /// The Application names a namespace that is not the tenant's.
-    ApplicationNamespace = "APPLICATION_NAMESPACE", 422, "Another namespace", "leave metadata.namespace out, or set it to <tenant>-apps";
-    /// The key was used for another request.
-    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", 422, "Key was used for another request", "make a new Idempotency-Key for a new request";
-    /// The token is unknown.
+    /// The object changed since the caller read it.
+    EtagMismatch = "ETAG_MISMATCH", 412, "Object has changed", "read the object again and repeat the change with its new ETag";
+    /// The body is larger than this API accepts.
+    BodyTooLarge = "BODY_TOO_LARGE", 413, "Body too large", "send a smaller body; the limit is in the detail";
+    /// The path and query together are longer than this API accepts.
+    UriTooLong = "URI_TOO_LONG", 414, "URI too long", "shorten the path or the query; the limit is in the detail";
+    /// The body's media type, character set or encoding is not one that this path reads.
+    MediaTypeUnsupported = "MEDIA_TYPE_UNSUPPORTED", 415, "Unsupported media type", "send Content-Type: application/json, or application/yaml where /openapi.json lists it";
+    /// The name is not a valid DNS label of this API.
+    NameInvalid = "NAME_INVALID", 422, "Invalid name", "use 1 to 50 lower-case letters, digits and dashes, beginning with a letter and ending with a letter or digit";
+    /// The name belongs to Kubernetes, to an installed component or to KubeNova itself.
+    NameReserved = "NAME_RESERVED", 422, "Reserved name", "choose a name that does not begin with a reserved word; the detail names it";
+    /// A field has a value that cannot be used.
+    FieldInvalid = "FIELD_INVALID", 422, "Invalid field", "correct the field named in the detail";
+    /// The tenant is on several clusters and the request names none of them.
+    PlacementRequired = "PLACEMENT_REQUIRED", 422, "Clusters not named", "name the clusters in clusters; see GET /api/v1/tenants/{tenant}/placements";
+    /// The tenant is not placed on a cluster that the request names.
+    NotPlaced = "NOT_PLACED", 422, "Tenant is not on this cluster", "place the tenant first with POST /api/v1/tenants/{tenant}/placements";
+    /// The KubeVela Application breaks a rule of this API.
+    ApplicationInvalid = "APPLICATION_INVALID", 422, "Invalid Application", "correct the Application at the place named in the detail";
+    /// The KubeVela Application names a namespace that is not the tenant's.
+    ApplicationNamespace = "APPLICATION_NAMESPACE", 422, "Wrong namespace", "leave metadata.namespace out, or set it to <tenant>-apps";
+    /// The Idempotency-Key was used for a different request.
+    IdempotencyKeyReused = "IDEMPOTENCY_KEY_REUSED", 422, "Idempotency key reused", "use a new Idempotency-Key for a new request";
+    /// The enrollment token is not one of this Manager, or is for another cluster.
     EnrollmentTokenUnknown = "ENROLLMENT_TOKEN_UNKNOWN", 401, "Unknown enrollment token", "copy the token whole from the answer to POST /clusters";
-    /// The token was used by another installation.
-    EnrollmentTokenUsed = "ENROLLMENT_TOKEN_USED", 409, "Enrollment token was used", "make a new token for this cluster";
-    /// The token's time is over.
-    EnrollmentTokenExpired = "ENROLLMENT_TOKEN_EXPIRED", 410, "Enrollment token expired", "make a new token for this cluster";
-    /// The token was taken back.
-    EnrollmentTokenRevoked = "ENROLLMENT_TOKEN_REVOKED", 410, "Enrollment token was revoked", "make a new token for this cluster";
-    /// Another Kubernetes cluster shows itself under this record.
-    ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another cluster is enrolled here", "create a new cluster for this installation";
-    /// What the Operator sent cannot be certified.
-    EnrollmentRequestInvalid = "ENROLLMENT_REQUEST_INVALID", 422, "Enrollment request is not valid", "see the detail; upgrade the Operator if it persists";
-    /// The clocks are too far apart.
-    ClockSkew = "CLOCK_SKEW", 422, "Clocks disagree", "synchronize the cluster's clock";
-    /// Too many requests.
-    RateLimited = "RATE_LIMITED", 429, "Too many requests", "wait as long as Retry-After says";
-    /// Our fault.
-    Internal = "INTERNAL", 500, "Something broke here", "try again; report the requestId if it persists";
-    /// Something we need does not answer.
-    DependencyDown = "DEPENDENCY_DOWN", 503, "Not available now", "try again shortly; see /readyz";
-    /// It took too long.
-    Timeout = "TIMEOUT", 503, "Took too long", "try again shortly";
+    /// The enrollment token was used by another installation, or by this one, which has connected since.
+    EnrollmentTokenUsed = "ENROLLMENT_TOKEN_USED", 409, "Enrollment token already used", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
+    /// The enrollment token is too old.
+    EnrollmentTokenExpired = "ENROLLMENT_TOKEN_EXPIRED", 410, "Enrollment token expired", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
+    /// The enrollment token was revoked.
+    EnrollmentTokenRevoked = "ENROLLMENT_TOKEN_REVOKED", 410, "Enrollment token revoked", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
+    /// Another Kubernetes cluster is enrolled under this record, or this one under another record.
+    ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another Kubernetes cluster is enrolled here", "create a new cluster with POST /api/v1/clusters for this installation";
+    /// The Operator's enrollment request cannot be certified.
+    EnrollmentRequestInvalid = "ENROLLMENT_REQUEST_INVALID", 422, "Invalid enrollment request", "see the detail; upgrade the Operator if this persists";
+    /// The Manager failed; nothing was changed.
+    Internal = "INTERNAL", 500, "Internal error", "try again; report the requestId if this persists";
+    /// A service that the Manager needs does not respond.
+    DependencyDown = "DEPENDENCY_DOWN", 503, "Temporarily unavailable", "try again shortly; see /readyz";
+    /// The request took too long; nothing was changed.
+    Timeout = "TIMEOUT", 503, "Request took too long", "try again shortly";
 }
 
 impl Reason {
@@ -125,6 +132,21 @@ impl Reason {
     #[must_use]
     pub fn slug(self) -> String {
         self.as_str().to_ascii_lowercase().replace('_', "-")
+    }
+
+    /// The reason with this slug.
+    #[must_use]
+    pub fn from_slug(slug: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.slug() == slug)
+    }
+
+    /// True when the same request may succeed later without any change.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Internal | Self::DependencyDown | Self::Timeout | Self::RequestTimeout | Self::IdempotencyKeyInUse
+        )
     }
 }
 
@@ -171,13 +193,15 @@ impl Refusal {
 #[must_use]
 pub fn catalogue() -> String {
     let mut text = String::from(
-        "# Errors\n\nEvery refused request is answered with `application/problem+json`. `reason` is stable and made for \
-         programs; the texts may improve.\nThis page is generated from `manager/core/src/refusal.rs`.\n\n\
+        "# Errors\n\nEvery refused request is answered with `application/problem+json` (RFC 9457). Programs should match \
+         `reason`, which never changes; the other texts may improve. `type` is a path of the Manager that answers with \
+         the explanation below. `/openapi.json` lists the reasons of each operation.\n\n\
+         This page is generated from `manager/core/src/refusal.rs`.\n\n\
          | Reason | Status | Meaning | What to do |\n| --- | --- | --- | --- |\n",
     );
     for reason in Reason::ALL {
-        let (status, title, remedy) = (reason.status(), reason.title(), reason.remedy());
-        text.push_str(&format!("| `{reason}` | {status} | {title} | {remedy} |\n"));
+        let (status, title, meaning, remedy) = (reason.status(), reason.title(), reason.meaning(), reason.remedy());
+        text.push_str(&format!("| `{reason}` | {status} | {title}. {meaning} | {remedy} |\n"));
     }
     text
 }
@@ -199,6 +223,8 @@ mod tests {
                 !reason.title().is_empty() && !reason.remedy().is_empty() && !reason.remedy().ends_with('.'),
                 "{text}"
             );
+            assert!(!reason.title().ends_with(['?', '.']) && reason.meaning().ends_with('.'), "{text}");
+            assert_eq!(Reason::from_slug(&reason.slug()), Some(*reason));
         }
     }
 }

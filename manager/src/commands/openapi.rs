@@ -13,7 +13,7 @@ pub struct Openapi {
 
 impl Openapi {
     pub(super) fn run(self) -> Result<()> {
-        let text = kubenova_api::openapi::openapi();
+        let text = kubenova_api::router::openapi();
         match self.out {
             Some(path) => std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display())),
             None => std::io::stdout().write_all(text.as_bytes()).context("could not print the document"),

@@ -32,7 +32,7 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
         kubenova_crds::all().iter().map(custom_resource_definition).collect::<anyhow::Result<_>>()?;
     files.push(DerivedFile {
         path: PathBuf::from("docs/openapi.json"),
-        content: format!("{}\n", kubenova_api::openapi::openapi().trim_end()),
+        content: format!("{}\n", kubenova_api::router::openapi().trim_end()),
     });
     files.push(DerivedFile { path: PathBuf::from("docs/errors.md"), content: kubenova_core::refusal::catalogue() });
     Ok(files)

@@ -2,7 +2,7 @@
 
 use crate::{
     clusters::Observed,
-    commands::{Command, CommandRef},
+    commands::{Command, CommandRef, CommandState},
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -230,7 +230,7 @@ pub struct Removal {
     /// The delete command; see `/api/v1/commands/{id}`.
     pub command_id: String,
     /// State of that command. After `failed`, `refused` or `expired` a further DELETE of the application tries again.
-    pub state: String,
+    pub state: CommandState,
     /// One CamelCase word why it is there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

@@ -1,4 +1,4 @@
-//! Clusters.
+//! Clusters: their configuration, their session with the Manager, and their enrollment.
 
 use crate::commands::CommandRef;
 use jiff::Timestamp;
@@ -11,30 +11,31 @@ use utoipa::ToSchema;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClusterCreate {
     /// 1 to 50 lower-case letters, digits and dashes; unique.
-    #[schema(example = "dc1-a", max_length = 50)]
+    #[schema(example = "dc1-a", min_length = 1, max_length = 50, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$")]
     pub name: String,
-    /// Where it stands.
+    /// Where the cluster is; free text without control characters.
     #[serde(default)]
+    #[schema(example = "dc1", max_length = 63, pattern = "^[^\\x00-\\x1f\\x7f]*$")]
     pub datacenter: String,
-    /// Any labels.
+    /// Labels as in Kubernetes, at most 32.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// What to install; what is not said is as the Manager is set.
+    /// What to install; what is left out is taken from the Manager's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub components: Option<ComponentsChange>,
 }
 
-/// Differences from the Manager's settings.
+/// Differences from the Manager's default components.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ComponentsChange {
-    /// Tenants' walls.
+    /// Capsule, which isolates tenants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capsule: Option<ComponentChange>,
-    /// Tenants' view of the API.
+    /// Capsule Proxy, which limits the API that tenants see.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capsule_proxy: Option<ComponentChange>,
-    /// Applications.
+    /// KubeVela, which runs applications.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubevela: Option<ComponentChange>,
 }
@@ -43,20 +44,23 @@ pub struct ComponentsChange {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ComponentChange {
-    /// Should it run?
+    /// Whether it should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Which version.
+    /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "1.10.9", max_length = 64, pattern = "^[A-Za-z0-9.+-]*$")]
     pub version: Option<String>,
-    /// Take over an install that is there.
+    /// Whether to take over an installation that is already in the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopt: Option<bool>,
     /// Replicas of its controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 5)]
     pub replicas: Option<u32>,
-    /// Capsule Proxy only: the URL that kubeconfigs carry.
+    /// Capsule Proxy only: the URL that kubeconfigs contain; empty when there is none.
     #[serde(default, rename = "publicURL", skip_serializing_if = "Option::is_none")]
+    #[schema(example = "https://proxy.dc1-a.example.com", max_length = 2000, pattern = "^(https://[!-~]+)?$")]
     pub public_url: Option<String>,
 }
 
@@ -65,46 +69,93 @@ pub struct ComponentChange {
 #[serde(rename_all = "camelCase")]
 pub struct Cluster {
     /// Its id.
+    #[schema(example = "c01m8x5v2e3fq0000000000000a")]
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Where it stands.
+    /// Where the cluster is.
     pub datacenter: String,
-    /// Any labels.
+    /// Its labels.
     pub labels: BTreeMap<String, String>,
-    /// `pendingBootstrap`, `enrolled`, `quarantined`, `revoking`, `revoked` or `detached`.
-    pub state: String,
+    /// Whether its identity is trusted.
+    pub state: ClusterState,
     /// What should be installed.
     pub components: Components,
-    /// Version of this resource.
+    /// Version of this object; every change of the desired state raises it.
     pub generation: String,
-    /// Rises when the Manager recovered from a restore.
+    /// Rises with every further enrollment and when the Manager was restored from a backup; commands of a lower epoch are void.
     pub epoch: String,
     /// Highest revision given to a command so far.
     pub revision: String,
     /// UID of its kube-system namespace, once enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kubernetes_uid: Option<String>,
-    /// When it first showed its token.
+    /// When it was first enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_at: Option<Timestamp>,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When the wish last changed.
+    /// When the desired state last changed.
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
-    /// Whether it is heard: `connected`, `stale`, `offline` or `unknown`.
-    pub connection: String,
+    /// Whether its heartbeats arrive.
+    pub connection: Connection,
     /// Its session with the Manager; absent before its first hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
-    /// What it says of its configuration; only where one cluster is asked for.
+    /// The observed state of its configuration; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// Its enrollment tokens, newest first; only where one cluster is asked for.
+    /// Its enrollment tokens, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrollments: Vec<EnrollmentState>,
+}
+
+/// Whether a cluster's identity is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ClusterState {
+    /// Created; its enrollment token was not used yet.
+    PendingBootstrap,
+    /// Holds an identity.
+    Enrolled,
+    /// Another Kubernetes cluster tried to enroll under this record; nothing is sent.
+    Quarantined,
+    /// Its identity is being revoked.
+    Revoking,
+    /// Its identity was revoked.
+    Revoked,
+    /// No longer managed; what runs there was left as it is.
+    Detached,
+}
+
+/// Whether a cluster's heartbeats arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Connection {
+    /// No heartbeat so far, or the Manager started too recently to know.
+    Unknown,
+    /// The last heartbeat is recent.
+    Connected,
+    /// Three heartbeats are missing.
+    Stale,
+    /// No heartbeat for minutes.
+    Offline,
+}
+
+/// Whether an enrollment token can still be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum EnrollmentTokenState {
+    /// Not used yet.
+    Open,
+    /// Used by an installation.
+    Used,
+    /// Expired before it was used.
+    Expired,
+    /// Revoked by an administrator.
+    Revoked,
 }
 
 /// A cluster's session with the Manager.
@@ -117,37 +168,38 @@ pub struct Session {
     pub operator_version: String,
     /// Version of the API server.
     pub kubernetes_version: String,
-    /// Nodes at the last heartbeat.
-    pub nodes: u32,
     /// The cluster's clock minus the Manager's.
     pub clock_offset_ms: String,
-    /// When it was opened.
+    /// When the session was opened.
     pub opened_at: Timestamp,
-    /// The last heartbeat.
+    /// When the last heartbeat arrived.
     pub heard_at: Timestamp,
-    /// Why the last hello was refused.
+    /// Why the last hello was refused; no session is open then.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub refused_reason: String,
 }
 
-/// What is heard of something from a cluster.
+/// The observed state of an object, as its cluster reported it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Observed {
-    /// `connected`, `stale`, `offline` or `unknown`.
-    pub connection: String,
-    /// When the cluster said so: everything here is as of then.
+    /// Whether the cluster's heartbeats arrive.
+    pub connection: Connection,
+    /// The last moment at which this was known to be the state: the cluster's last heartbeat, because a connected cluster
+    /// reports every change.
     pub as_of: Timestamp,
+    /// When the cluster last reported a change of the object.
+    pub changed_at: Timestamp,
     /// True when the object is Ready there.
     pub ready: bool,
-    /// Revision of the newest command that this speaks about.
+    /// Revision of the newest command that this state includes.
     pub revision: String,
-    /// True when the cluster says that the object is gone.
+    /// True when the cluster reports that the object does not exist.
     pub absent: bool,
     /// Conditions as the cluster reports them.
     #[serde(default)]
     pub conditions: Vec<Condition>,
-    /// Everything else that the cluster says of the object.
+    /// Everything else that the cluster reports of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
     pub details: Option<serde_json::Value>,
@@ -157,10 +209,11 @@ pub struct Observed {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// Which.
+    /// What the condition is about.
     #[serde(rename = "type")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
+    #[schema(example = "True")]
     pub status: String,
     /// One CamelCase word.
     #[serde(default)]
@@ -173,15 +226,15 @@ pub struct Condition {
     pub since: String,
 }
 
-/// What should be installed in a cluster.
+/// The components that should be installed in a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Components {
-    /// Tenants' walls.
+    /// Capsule, which isolates tenants.
     pub capsule: Component,
-    /// Tenants' view of the API.
+    /// Capsule Proxy, which limits the API that tenants see.
     pub capsule_proxy: Component,
-    /// Applications.
+    /// KubeVela, which runs applications.
     pub kubevela: Component,
 }
 
@@ -189,12 +242,12 @@ pub struct Components {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Component {
-    /// Should it run?
+    /// Whether it should run.
     pub enabled: bool,
-    /// Which version; absent: the one the Operator was built for.
+    /// Its version; absent: the version that the Operator was built for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// Take over an install that is there.
+    /// Whether to take over an installation that is already in the cluster.
     pub adopt: bool,
     /// Replicas of its controller.
     pub replicas: u32,
@@ -212,7 +265,7 @@ pub struct ClusterCreated {
     pub cluster: Cluster,
     /// How to enroll it.
     pub enrollment: Enrollment,
-    /// The cluster's first command: its configuration.
+    /// The cluster's first command, its configuration; empty in a dry run.
     pub commands: Vec<CommandRef>,
 }
 
@@ -222,16 +275,16 @@ pub struct ClusterCreated {
 pub struct Enrollment {
     /// Its id.
     pub id: String,
-    /// Works once, and is shown once: absent in a repeated answer and in a dry run.
+    /// The token: it works once and is shown once. Absent in a repeated answer and in a dry run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
-    /// When the token ends.
+    /// When the token expires.
     pub expires_at: Timestamp,
-    /// SHA-256 of the Manager's CA key, hex; the token pins it.
+    /// SHA-256 of the public key of the Manager's CA in hex; the Operator trusts no other.
     pub ca_sha256: String,
-    /// Where the cluster calls.
+    /// The URLs at which the Operator enrolls.
     pub endpoints: Vec<String>,
-    /// What to run in the cluster.
+    /// Command lines that install the Operator.
     pub commands: EnrollmentCommands,
 }
 
@@ -241,43 +294,43 @@ impl std::fmt::Debug for Enrollment {
     }
 }
 
-/// What to run in a cluster.
+/// Command lines that install the Operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentCommands {
-    /// With the token in the file `kn-token`.
+    /// The helm command; it reads the token from the file `kn-token`.
     pub helm: String,
 }
 
-/// What became of an enrollment token.
+/// An enrollment token and its uses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentState {
     /// Its id.
     pub id: String,
-    /// `open`, `used`, `expired` or `revoked`.
-    pub state: String,
-    /// When it was made.
+    /// Whether it can still be used.
+    pub state: EnrollmentTokenState,
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Timestamp,
     /// When it was used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_at: Option<Timestamp>,
-    /// Who tried it, newest first.
+    /// The attempts to use it, newest first.
     #[serde(default)]
     pub attempts: Vec<EnrollmentAttempt>,
 }
 
-/// A use of an enrollment token that the Manager saw.
+/// An attempt to use an enrollment token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentAttempt {
-    /// When.
+    /// When it was made.
     pub at: Timestamp,
     /// `accepted`, or the reason of the refusal.
     pub outcome: String,
-    /// A sentence.
+    /// Why it was refused; empty when it was accepted.
     #[serde(default)]
     pub message: String,
 }

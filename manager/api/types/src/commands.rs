@@ -1,10 +1,10 @@
-//! Commands: what was asked of a cluster, and how far it got.
+//! Commands: the messages that carry changes to clusters, and their progress.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// A command that a request caused; follow it at `/api/v1/commands/{id}`.
+/// A command that carries out a request in one cluster; its progress is at `/api/v1/commands/{id}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandRef {
@@ -12,7 +12,7 @@ pub struct CommandRef {
     pub id: String,
     /// The cluster it is for.
     pub cluster_id: String,
-    /// Its place in the cluster's order.
+    /// Its number in the cluster's sequence of commands.
     pub revision: String,
 }
 
@@ -22,7 +22,7 @@ pub struct CommandRef {
 pub struct Command {
     /// Its id.
     pub id: String,
-    /// What it asks.
+    /// What the cluster has to do.
     #[schema(example = "apply-application")]
     pub kind: String,
     /// The cluster it is for.
@@ -32,17 +32,16 @@ pub struct Command {
     /// The tenant it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// What it is about.
+    /// The object that it is about.
     pub target: CommandTarget,
-    /// Its place in the cluster's order.
+    /// Its number in the cluster's sequence of commands.
     pub revision: String,
-    /// `queued`, `sent`, `acknowledged`, `running`, then `succeeded`, `failed`, `refused`, `cancelled`, `superseded` or
-    /// `expired`. Tolerate new ones.
-    pub state: String,
-    /// One CamelCase word why.
+    /// Its progress.
+    pub state: CommandState,
+    /// Why it is in this state: one CamelCase word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// A sentence why.
+    /// Why it is in this state: a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// What it waits for.
@@ -51,45 +50,81 @@ pub struct Command {
     /// When it is sent again at the latest, while it was sent and the cluster has not carried it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_attempt_at: Option<Timestamp>,
-    /// True once its deadline passed and the cluster has not said how it ended.
+    /// True when its deadline has passed and the cluster has not reported an outcome.
     pub overdue: bool,
-    /// How often it was sent.
+    /// How many times it was sent.
     pub attempts: u32,
-    /// Who asked.
+    /// Who made the request.
     pub created_by: String,
-    /// When it was asked.
+    /// When the request was made.
     pub created_at: Timestamp,
-    /// When it ended.
+    /// When it reached its final state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
-    /// Deadline.
+    /// Deadline after which the cluster does not start it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_after: Option<Timestamp>,
-    /// The stations it passed, in order.
+    /// The hops that it passed, in the order of their times.
     pub hops: Vec<CommandHop>,
 }
 
-/// What a command is about.
+/// The object that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandTarget {
     /// `cluster-config/default`, `tenant/<id>` or `application/<tenant id>/<name>`.
     pub key: String,
-    /// The resource's generation that it carries.
+    /// The object's generation that it carries.
     pub generation: String,
     /// The application's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub application: Option<String>,
 }
 
-/// A station of a command.
+/// A hop of a command on its way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandHop {
     /// What happened.
     pub name: String,
-    /// When, RFC 3339.
-    pub at: String,
-    /// Whose clock says so: `manager` or `cluster`.
-    pub by: String,
+    /// When.
+    pub at: Timestamp,
+    /// Whose clock the time is of.
+    pub by: HopClock,
+}
+
+/// Whose clock a time is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HopClock {
+    /// The Manager's.
+    Manager,
+    /// The cluster's.
+    Cluster,
+}
+
+/// The progress of a command. The last six states are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CommandState {
+    /// Stored by the Manager, not sent yet.
+    Queued,
+    /// Sent to the cluster, perhaps more than once.
+    Sent,
+    /// Stored in the cluster.
+    Acknowledged,
+    /// Being carried out.
+    Running,
+    /// Carried out: the object is ready at this revision.
+    Succeeded,
+    /// Cannot be carried out, or made no progress within its deadline.
+    Failed,
+    /// The cluster refused it.
+    Refused,
+    /// Cancelled before it was sent.
+    Cancelled,
+    /// Replaced by a newer command about the same object.
+    Superseded,
+    /// Its deadline passed before it was started.
+    Expired,
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 pub struct List<T> {
     /// The objects.
     pub items: Vec<T>,
-    /// Give it as `cursor` for the next page, with the same filter.
+    /// Send it as `cursor` with the same filter to read the next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Health, and who one is.
+//! Health of the Manager, and the caller's identity.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -8,9 +8,9 @@ use utoipa::ToSchema;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {
-    /// `ok`, or `waiting`.
-    pub status: String,
-    /// What it waits for, by name.
+    /// Whether the process can serve.
+    pub status: HealthStatus,
+    /// What the process waits for: a sentence for each part that is not ready.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waiting_for: BTreeMap<String, String>,
 }
@@ -19,11 +19,39 @@ pub struct Health {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Me {
-    /// Name in logs and audit rows.
+    /// The caller's name in logs and in the audit log.
     pub subject: String,
-    /// Role.
-    pub role: String,
+    /// The caller's role.
+    pub role: Role,
     /// The one tenant the caller is limited to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
+}
+
+/// Whether the process can serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum HealthStatus {
+    /// It can.
+    Ok,
+    /// Not yet.
+    Waiting,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Everything but tokens of other callers.
+    Ops,
+    /// Manages one tenant.
+    TenantOwner,
+    /// Manages the applications of one tenant.
+    ProjectDev,
+    /// Reads everything, or everything of one tenant.
+    ReadOnly,
+    /// Reads usage, of one tenant or of all.
+    Billing,
 }

@@ -10,10 +10,10 @@ pub const MEDIA_TYPE: &str = "application/problem+json";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
-    /// `https://kubenova.io/problems/<slug>`.
+    /// Path of the explanation, `/problems/<slug>`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The same for every occurrence.
+    /// A short title, the same for every problem of this kind.
     pub title: String,
     /// HTTP status.
     pub status: u16,
@@ -21,19 +21,19 @@ pub struct Problem {
     pub detail: String,
     /// Path of the request.
     pub instance: String,
-    /// Stable text for programs, see docs/errors.md.
+    /// Stable text for programs; docs/errors.md lists all of them.
     #[schema(example = "NAME_TAKEN")]
     pub reason: String,
     /// Always `kubenova.io`.
     pub domain: String,
     /// What to do about it.
     pub remedy: String,
-    /// True when the same request may succeed later.
+    /// True when the same request may succeed later without a change.
     pub retryable: bool,
-    /// Fields that are wrong.
+    /// The fields that are wrong.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fields: Vec<ProblemField>,
-    /// For questions to whoever runs this: it stands in the log, too.
+    /// Id of the request, to be found in the Manager's log.
     pub request_id: String,
 }
 
@@ -45,4 +45,23 @@ pub struct ProblemField {
     pub pointer: String,
     /// The reason again.
     pub reason: String,
+}
+
+/// A kind of problem: what it means and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemType {
+    /// Stable text for programs.
+    #[schema(example = "NAME_TAKEN")]
+    pub reason: String,
+    /// HTTP status.
+    pub status: u16,
+    /// A short title.
+    pub title: String,
+    /// What it means, in one sentence.
+    pub meaning: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// True when the same request may succeed later without a change.
+    pub retryable: bool,
 }

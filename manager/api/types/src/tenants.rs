@@ -10,45 +10,57 @@ use utoipa::ToSchema;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TenantCreate {
     /// 1 to 50 lower-case letters, digits and dashes; unique. Namespaces are named after it.
-    #[schema(example = "acme", max_length = 50)]
+    #[schema(example = "acme", min_length = 1, max_length = 50, pattern = "^[a-z]([a-z0-9-]*[a-z0-9])?$")]
     pub name: String,
     /// Clusters to place it on, by id or name.
     #[serde(default)]
+    #[schema(max_items = 100)]
     pub clusters: Vec<String>,
     /// Limits on each cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota: Option<QuotaChange>,
-    /// `baseline` (default) or `restricted`.
+    /// Pod security level of its namespaces; `baseline` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod_security: Option<String>,
+    pub pod_security: Option<PodSecurity>,
 }
 
 /// Differences from the default quota.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QuotaChange {
-    /// CPU requests.
+    /// Sum of the CPU requests of its pods, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "8")]
+    #[schema(example = "8", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
     pub cpu: Option<String>,
-    /// Memory requests.
+    /// Sum of the memory requests of its pods, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "16Gi")]
+    #[schema(example = "16Gi", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
     pub memory: Option<String>,
-    /// Pods.
+    /// Number of its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 100_000)]
     pub pods: Option<u32>,
+}
+
+/// Level of the Kubernetes pod security standards that is enforced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum PodSecurity {
+    /// Known privilege escalations are refused.
+    Baseline,
+    /// The strictest level.
+    Restricted,
 }
 
 /// Limits of a tenant on each of its clusters.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Quota {
-    /// CPU requests.
+    /// Sum of the CPU requests of its pods, a Kubernetes quantity.
     pub cpu: String,
-    /// Memory requests.
+    /// Sum of the memory requests of its pods, a Kubernetes quantity.
     pub memory: String,
-    /// Pods.
+    /// Number of its pods.
     pub pods: u32,
 }
 
@@ -62,21 +74,21 @@ pub struct Tenant {
     pub name: String,
     /// Its limits on each cluster.
     pub quota: Quota,
-    /// `baseline` or `restricted`.
-    pub pod_security: String,
-    /// Where it is.
+    /// Pod security level of its namespaces.
+    pub pod_security: PodSecurity,
+    /// The clusters that it is placed on.
     pub placements: Vec<Placement>,
-    /// Version of this resource.
+    /// Version of this object; every change of the desired state raises it.
     pub generation: String,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When the wish last changed.
+    /// When the desired state last changed.
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
 }
 
-/// A tenant on a cluster.
+/// A tenant's placement on a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Placement {
@@ -84,9 +96,9 @@ pub struct Placement {
     pub cluster_id: String,
     /// Its name.
     pub cluster_name: String,
-    /// Since when.
+    /// When it was placed there.
     pub created_at: Timestamp,
-    /// What is heard of the tenant from there; only where placements are asked for.
+    /// The observed state of the tenant there; only when placements are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
 }
@@ -98,7 +110,7 @@ pub struct TenantAccepted {
     /// The tenant.
     #[serde(flatten)]
     pub tenant: Tenant,
-    /// What clusters were asked.
+    /// The commands to clusters; empty in a dry run.
     pub commands: Vec<CommandRef>,
 }
 

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Amounts by meter, whole numbers in text: millicore·ms, byte·ms, count·ms.
+/// Amounts by meter, as whole numbers in strings: millicore·ms, byte·ms, count·ms.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageQuantities {
@@ -41,17 +41,18 @@ pub struct UsageRow {
     pub window_end: Timestamp,
     /// 0, or more for corrections.
     pub revision: u32,
-    /// How much.
+    /// The amounts.
     #[serde(flatten)]
     pub quantities: UsageQuantities,
     /// Milliseconds of the window that were fully observed.
     pub coverage_ms: String,
     /// `gap`: part of the window was not observed; `skew`: the clocks were more than two seconds apart.
     pub quality: Vec<String>,
-    /// What was not observed: reason, start, end, and the most it may hide (a meter that is missing has no known bound).
+    /// The parts of the window that were not observed: reason, start, end, and an upper bound of the usage in it for each
+    /// meter (a meter that is missing has no known bound).
     #[schema(value_type = Vec<Object>)]
     pub gaps: serde_json::Value,
-    /// When the Manager committed it.
+    /// When the Manager stored it.
     pub received_at: Timestamp,
 }
 
@@ -61,7 +62,7 @@ pub struct UsageRow {
 pub struct UsageList {
     /// Rows, oldest window first.
     pub items: Vec<UsageRow>,
-    /// Give it as `cursor` for the next page, with the same filter.
+    /// Send it as `cursor` with the same filter to read the next page.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
     /// Sums over everything the filter selects, not this page alone.
@@ -70,7 +71,7 @@ pub struct UsageList {
     pub rows: String,
     /// How many of them were not fully observed.
     pub rows_with_gaps: String,
-    /// Every cluster concerned has reported at least up to here; absent when none has reported.
+    /// The time up to which every cluster concerned has reported; absent when none has reported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_of: Option<Timestamp>,
 }

@@ -25,10 +25,10 @@ use kubenova_store::{
     enrollments::{self, NewEnrollment},
 };
 
-/// Make a new enrollment token for a cluster. Older tokens stay as they are.
+/// Create a further enrollment token for a cluster. Earlier tokens stay valid.
 #[utoipa::path(post, path = "/api/v1/clusters/{cluster}/enrollments", tag = "clusters", operation_id = "createEnrollment",
     params(("cluster" = String, Path, description = "Id or name"), ChangeParams),
-    responses((status = 201, description = "Created", body = Enrollment)))]
+    responses((status = 201, description = "Created; the answer contains the enrollment token", body = Enrollment)))]
 pub async fn enroll(
     State(state): State<AppState>,
     ctx: RequestContext,
@@ -89,10 +89,34 @@ pub(super) fn ticket(state: &AppState, ctx: &RequestContext, cluster: &ClusterId
     Ticket { kept, shown }
 }
 
-/// The token goes into a file first: a command line is seen by every process of the machine.
+/// The token is read from a file: every process of a machine can see command lines.
 fn helm(chart: &str) -> String {
     format!(
         "helm upgrade --install kubenova-operator {chart} --namespace kubenova-system --create-namespace \
          --set-file enrollment.token=./kn-token"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+    use serde_json::Value;
+
+    #[tokio::test]
+    async fn a_further_token_is_shown_once_and_the_first_stays_valid() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let id = api.cluster(&admin, "dc1-a").await;
+        let path = "/api/v1/clusters/dc1-a/enrollments";
+        let answer = api.post(path).key("k").send(&admin).await;
+        assert!(answer.ok(201)["token"].as_str().unwrap().starts_with("kn1."));
+        assert_eq!(answer.header("location"), format!("/api/v1/clusters/{id}"));
+        assert_eq!(api.post(path).key("k").send(&admin).await.ok(201)["token"], Value::Null);
+        assert_eq!(api.post(&format!("{path}?dryRun=true")).send(&admin).await.ok(200)["token"], Value::Null);
+        let cluster = api.get("/api/v1/clusters/dc1-a").send(&admin).await.ok(200);
+        let states: Vec<_> = cluster["enrollments"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
+        assert_eq!(states, ["open", "open"]);
+        api.post("/api/v1/clusters/none/enrollments").send(&admin).await.refused(Reason::ClusterNotFound);
+    }
 }

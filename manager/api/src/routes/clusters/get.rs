@@ -1,4 +1,4 @@
-//! `GET /clusters/{cluster}`: the request, what is heard from it, and how its enrollment went.
+//! `GET /clusters/{cluster}`: desired state, observed state, and how its enrollment went.
 
 use super::found;
 use crate::{
@@ -28,7 +28,7 @@ pub async fn get(
     let cluster = found(clusters::find(&mut connection, &named).await?, &named)?;
     let tokens = enrollments::of_cluster(&mut connection, &cluster.id).await?;
     let key = ObjectKey::ClusterConfig.to_string();
-    let heard = ClusterObservations::read(
+    let observations = ClusterObservations::read(
         &mut connection,
         &state,
         ctx.now,
@@ -37,9 +37,31 @@ pub async fn get(
     )
     .await?;
     let mut body = views::cluster(&cluster);
-    body.connection = heard.connection(&cluster.id).as_str().to_owned();
-    body.session = heard.session(&cluster.id);
-    body.observed = heard.object(&cluster.id, &key);
+    body.connection = views::connection(observations.connectivity(&cluster.id));
+    body.session = observations.session(&cluster.id);
+    body.observed = observations.object(&cluster.id, &key);
     body.enrollments = tokens.iter().map(|token| views::enrollment(token, ctx.now)).collect();
     Ok(response::with_etag(&response::etag(&cluster.id, cluster.generation), body))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+
+    #[tokio::test]
+    async fn a_cluster_is_read_by_id_and_by_name() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let id = api.cluster(&admin, "dc1-a").await;
+        let by_name = api.get("/api/v1/clusters/dc1-a").send(&admin).await;
+        let by_id = api.get(&format!("/api/v1/clusters/{id}")).send(&admin).await;
+        assert_eq!(by_name.ok(200), by_id.ok(200));
+        assert_eq!(by_id.header("etag"), format!("\"{id}.1\""));
+        assert_eq!(by_id.json()["enrollments"][0]["state"], "open");
+        for missing in ["none", "c00000000000000000000000001"] {
+            let path = format!("/api/v1/clusters/{missing}");
+            api.get(&path).send(&admin).await.refused(Reason::ClusterNotFound);
+        }
+    }
 }

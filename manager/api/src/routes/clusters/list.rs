@@ -1,7 +1,7 @@
 //! `GET /clusters`.
 
 use crate::{
-    cursor,
+    cursor::{self, PageLimit},
     error::ApiError,
     observations::ClusterObservations,
     request_context::{Params, RequestContext},
@@ -21,9 +21,11 @@ const LIST: &str = "clusters";
 #[into_params(parameter_in = Query)]
 pub struct ListParams {
     /// `nextCursor` of the page before.
+    #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1024)]
     pub cursor: Option<String>,
-    /// Objects in a page: 50 when absent, at most 500.
-    pub limit: Option<u32>,
+    /// Objects in a page.
+    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
+    pub limit: Option<PageLimit>,
 }
 
 /// List clusters, oldest first.
@@ -41,12 +43,66 @@ pub async fn list(
     let last = clusters.last().filter(|_| more);
     let next_cursor = last.map(|cluster| cursor::after(LIST, "", cluster.id.as_str()));
     let ids: Vec<ClusterId> = clusters.iter().map(|cluster| cluster.id.clone()).collect();
-    let heard = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, &[]).await?;
+    let observations = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, &[]).await?;
     let one = |cluster| {
         let mut body = views::cluster(cluster);
-        body.connection = heard.connection(&cluster.id).as_str().to_owned();
-        body.session = heard.session(&cluster.id);
+        body.connection = views::connection(observations.connectivity(&cluster.id));
+        body.session = observations.session(&cluster.id);
         body
     };
     Ok(Json(List { items: clusters.iter().map(one).collect(), next_cursor }))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+    use serde_json::Value;
+
+    #[tokio::test]
+    async fn pages_hold_every_cluster_once_in_the_order_of_their_age() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::ReadOnly, None).await;
+        let ops = api.caller(Role::Ops, None).await;
+        for name in ["c", "b", "a", "e", "d"] {
+            api.cluster(&ops, name).await;
+        }
+        let (mut names, mut path) = (Vec::new(), "/api/v1/clusters?limit=2".to_owned());
+        loop {
+            let page = api.get(&path).send(&admin).await.ok(200);
+            names.extend(page["items"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()));
+            let Some(cursor) = page["nextCursor"].as_str() else { break };
+            path = format!("/api/v1/clusters?limit=2&cursor={cursor}");
+        }
+        assert_eq!(names, ["c", "b", "a", "e", "d"]);
+    }
+
+    #[tokio::test]
+    async fn bad_pages_are_refused() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        for limit in ["0", "501", "-1", "many", "2147483648", ""] {
+            let path = format!("/api/v1/clusters?limit={limit}");
+            let problem = api.get(&path).send(&admin).await.refused(Reason::QueryInvalid);
+            assert!(problem["detail"].as_str().unwrap().contains("from 1 to 500"), "{problem}");
+        }
+        for cursor in ["", "AAAA", "!"] {
+            let path = format!("/api/v1/clusters?cursor={cursor}");
+            api.get(&path).send(&admin).await.refused(Reason::CursorInvalid);
+        }
+        api.get("/api/v1/clusters?page=2").send(&admin).await.refused(Reason::QueryInvalid);
+    }
+
+    #[tokio::test]
+    async fn a_cursor_of_another_list_is_refused() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        for name in ["a", "b"] {
+            api.tenant(&admin, name, &[]).await;
+        }
+        let page = api.get("/api/v1/tenants?limit=1").send(&admin).await.ok(200);
+        assert_ne!(page["nextCursor"], Value::Null);
+        let path = format!("/api/v1/clusters?cursor={}", page["nextCursor"].as_str().unwrap());
+        api.get(&path).send(&admin).await.refused(Reason::CursorInvalid);
+    }
 }

@@ -13,7 +13,7 @@ use kubenova_core::{
 };
 use kubenova_store::commands;
 
-/// Read a command with every station it passed.
+/// Read a command and the hops that it passed.
 #[utoipa::path(get, path = "/api/v1/commands/{command}", tag = "commands", operation_id = "getCommand",
     params(("command" = String, Path, description = "Id")),
     responses((status = 200, description = "The command", body = Command)))]
@@ -33,11 +33,37 @@ pub async fn get(
     Ok(Json(views::command(&command, ctx.now)))
 }
 
-/// A cluster's own commands belong to no tenant: only who reaches everything sees them.
+/// A cluster's own commands belong to no tenant: only callers that are not limited to a tenant see them.
 fn visible(scope: Scope, command: &command::Command) -> bool {
     match (scope, command.tenant_id) {
         (Scope::All, _) => true,
         (Scope::Tenant(_), Some(tenant)) => scope.sees(tenant),
         (Scope::Tenant(_), None) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+
+    #[tokio::test]
+    async fn a_command_shows_its_hops_to_those_who_may_see_its_object() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        let acme = api.tenant(&admin, "acme", &["dc1-a"]).await;
+        let other = api.tenant(&admin, "other", &[]).await;
+        let (owner, foreign) =
+            (api.caller(Role::TenantOwner, Some(acme)).await, api.caller(Role::TenantOwner, Some(other)).await);
+        let list = api.get("/api/v1/commands").send(&admin).await.ok(200);
+        let path_of = |index: usize| format!("/api/v1/commands/{}", list["items"][index]["id"].as_str().unwrap());
+        let (of_tenant, of_cluster) = (path_of(0), path_of(1));
+        let command = api.get(&of_tenant).send(&owner).await.ok(200);
+        assert_eq!((&command["hops"][0]["name"], &command["hops"][0]["by"]), (&"queued".into(), &"manager".into()));
+        api.get(&of_tenant).send(&foreign).await.refused(Reason::CommandNotFound);
+        api.get(&of_cluster).send(&admin).await.ok(200);
+        api.get(&of_cluster).send(&owner).await.refused(Reason::CommandNotFound);
+        api.get("/api/v1/commands/none").send(&admin).await.refused(Reason::CommandNotFound);
     }
 }

@@ -1,7 +1,7 @@
 //! `GET /commands`.
 
 use crate::{
-    cursor,
+    cursor::{self, PageLimit},
     error::ApiError,
     request_context::{Params, RequestContext},
     routes::{clusters::found, tenants},
@@ -9,12 +9,11 @@ use crate::{
     views,
 };
 use axum::{Json, extract::State};
-use kubenova_api_types::{commands::Command, list::List};
-use kubenova_core::{
-    cluster::ClusterRef,
-    command::{CommandFilter, CommandState},
-    refusal::{Reason, Refusal},
+use kubenova_api_types::{
+    commands::{self as commands_api, Command},
+    list::List,
 };
+use kubenova_core::{cluster::ClusterRef, command::CommandFilter};
 use kubenova_store::{clusters, commands, placements, pool::Connection};
 
 const LIST: &str = "commands";
@@ -24,18 +23,24 @@ const LIST: &str = "commands";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct CommandParams {
-    /// For this cluster, by id or name.
+    /// Commands for this cluster, by id or name.
+    #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
     pub cluster: Option<String>,
-    /// Of this tenant, by id or name.
+    /// Commands about this tenant, by id or name.
+    #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
     pub tenant: Option<String>,
-    /// About this application.
+    /// Commands about applications of this name.
+    #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
     pub application: Option<String>,
-    /// In this state.
-    pub state: Option<String>,
+    /// Commands in this state.
+    #[param(inline)]
+    pub state: Option<commands_api::CommandState>,
     /// `nextCursor` of the page before, with the same filter.
+    #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1024)]
     pub cursor: Option<String>,
-    /// Objects in a page: 50 when absent, at most 500.
-    pub limit: Option<u32>,
+    /// Objects in a page.
+    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
+    pub limit: Option<PageLimit>,
 }
 
 /// List commands, newest first.
@@ -48,7 +53,12 @@ pub async fn list(
 ) -> Result<Json<List<Command>>, ApiError> {
     let mut connection = state.store.read().await?;
     let filter = filter(&mut connection, &ctx, &params).await?;
-    let text = format!("{:?}", (&filter.cluster, filter.tenant, &filter.application, filter.state)).replace('\n', " ");
+    let text = cursor::fingerprint([
+        ("cluster", filter.cluster.as_ref().map(ToString::to_string)),
+        ("tenant", filter.tenant.map(|tenant| tenant.to_string())),
+        ("application", filter.application.clone()),
+        ("state", filter.state.map(|state| state.as_str().to_owned())),
+    ]);
     let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
     let mut commands = commands::list(&mut connection, &filter, &page).await?;
     let more = page.cut(&mut commands);
@@ -62,14 +72,10 @@ async fn filter(
     ctx: &RequestContext,
     params: &CommandParams,
 ) -> Result<CommandFilter, ApiError> {
-    let state = params.state.as_deref().map(|text| {
-        CommandState::parse(text)
-            .ok_or_else(|| Refusal::new(Reason::QueryInvalid, format!("{text:?} is no state of a command")))
-    });
     let mut filter = CommandFilter {
         tenant: ctx.scope.tenant(),
         application: params.application.clone(),
-        state: state.transpose()?,
+        state: params.state.map(views::to_command_state),
         cluster: None,
     };
     if let Some(named) = &params.tenant {
@@ -77,7 +83,7 @@ async fn filter(
     }
     if let Some(named) = params.cluster.as_deref().map(ClusterRef::parse) {
         let cluster = found(clusters::find(connection, &named).await?, &named);
-        // For who is limited to a tenant, other clusters do not exist.
+        // To a caller that is limited to a tenant, clusters without that tenant do not exist.
         let placed = match ctx.scope.tenant() {
             Some(tenant) => Some(placements::of_tenants(connection, &[tenant]).await?),
             None => None,
@@ -91,4 +97,59 @@ async fn filter(
         };
     }
     Ok(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+    use serde_json::{Value, json};
+
+    fn kinds(page: &Value) -> Vec<&str> {
+        page["items"].as_array().unwrap().iter().map(|it| it["kind"].as_str().unwrap()).collect()
+    }
+
+    #[tokio::test]
+    async fn filters_select_and_pages_go_on_under_the_same_filter_only() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        api.cluster(&admin, "dc1-b").await;
+        api.tenant(&admin, "acme", &["dc1-a", "dc1-b"]).await;
+        let list = |query: &str| api.get(&format!("/api/v1/commands{query}")).send(&admin);
+        assert_eq!(list("").await.ok(200)["items"].as_array().unwrap().len(), 4);
+        assert_eq!(kinds(&list("?tenant=acme").await.ok(200)).len(), 2);
+        let on_one = list("?tenant=acme&cluster=dc1-a&state=queued").await.ok(200);
+        assert_eq!(on_one["items"][0]["clusterName"], "dc1-a");
+        assert_eq!(list("?state=succeeded").await.ok(200)["items"], json!([]));
+        assert_eq!(list("?application=shop").await.ok(200)["items"], json!([]));
+
+        let first = list("?tenant=acme&limit=1").await.ok(200);
+        let cursor = first["nextCursor"].as_str().unwrap();
+        let second = list(&format!("?tenant=acme&limit=1&cursor={cursor}")).await.ok(200);
+        assert_ne!(first["items"][0]["id"], second["items"][0]["id"]);
+        assert_eq!(second["nextCursor"], Value::Null);
+        list(&format!("?cursor={cursor}")).await.refused(Reason::CursorInvalid);
+
+        list("?state=done").await.refused(Reason::QueryInvalid);
+        list("?state=").await.refused(Reason::QueryInvalid);
+        list("?tenant=none").await.refused(Reason::TenantNotFound);
+        list("?cluster=none").await.refused(Reason::ClusterNotFound);
+    }
+
+    #[tokio::test]
+    async fn callers_of_a_tenant_see_its_commands_and_its_clusters_only() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        api.cluster(&admin, "dc1-b").await;
+        let acme = api.tenant(&admin, "acme", &["dc1-a"]).await;
+        api.tenant(&admin, "other", &["dc1-a", "dc1-b"]).await;
+        let owner = api.caller(Role::TenantOwner, Some(acme)).await;
+        let list = |query: &str| api.get(&format!("/api/v1/commands{query}")).send(&owner);
+        let own = list("").await.ok(200);
+        assert_eq!((kinds(&own).len(), &own["items"][0]["tenantId"]), (1, &json!(acme.to_string())));
+        assert_eq!(kinds(&list("?cluster=dc1-a").await.ok(200)).len(), 1);
+        list("?cluster=dc1-b").await.refused(Reason::ClusterNotFound);
+    }
 }

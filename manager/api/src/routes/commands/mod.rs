@@ -1,4 +1,4 @@
-//! Commands: what was asked of clusters, and how far it got.
+//! Commands: the messages to clusters, and their progress.
 
 pub mod get;
 pub mod list;

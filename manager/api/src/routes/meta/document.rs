@@ -1,17 +1,35 @@
 //! `GET /openapi.json`.
 
-use crate::openapi;
 use axum::{
+    Extension,
     http::header,
     response::{IntoResponse as _, Response},
 };
-use std::sync::LazyLock;
+use std::sync::Arc;
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(openapi::openapi);
+/// The document as text; the router, which knows all routes, hands it to the handler.
+#[derive(Debug, Clone)]
+pub struct Document(pub Arc<str>);
 
-/// The OpenAPI document of this API.
+/// Read the OpenAPI document of this API.
 #[utoipa::path(get, path = "/openapi.json", tag = "meta", operation_id = "getOpenApi", security(),
-    responses((status = 200, description = "OpenAPI 3.1", body = Object)))]
-pub async fn get() -> Response {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
+    responses((status = 200, description = "The OpenAPI 3.1 document", body = Object)))]
+pub async fn get(Extension(Document(text)): Extension<Document>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+
+    #[tokio::test]
+    async fn the_document_and_the_front_page_need_no_token() {
+        let api = TestApi::start().await;
+        let anonymous = TestApi::anonymous();
+        let document = api.get("/openapi.json").send(&anonymous).await.ok(200);
+        assert_eq!(document["info"]["title"], "KubeNova Manager");
+        let page = api.get("/").send(&anonymous).await;
+        assert_eq!((page.status.as_u16(), page.header("content-type")), (200, "text/html; charset=utf-8"));
+        assert!(page.header("content-security-policy").contains("default-src 'none'"));
+    }
 }

@@ -1,4 +1,4 @@
-//! `GET /`: a page for who opens the Manager in a browser.
+//! `GET /`: a page for people who open the Manager in a browser.
 
 use axum::{
     http::{HeaderName, header},
@@ -7,9 +7,9 @@ use axum::{
 
 const PAGE: &str = include_str!("front.html");
 
-/// A page that says where everything is.
+/// Read a page with links and first steps.
 #[utoipa::path(get, path = "/", tag = "meta", operation_id = "getFrontPage", security(),
-    responses((status = 200, description = "A page", body = String, content_type = "text/html")))]
+    responses((status = 200, description = "An HTML page", body = String, content_type = "text/html")))]
 pub async fn get() -> Response {
     const POLICY: HeaderName = header::CONTENT_SECURITY_POLICY;
     let headers = [

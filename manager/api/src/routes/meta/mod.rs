@@ -1,6 +1,7 @@
-//! What the Manager says of itself.
+//! The Manager itself: health, documentation, and who the caller is.
 
 pub mod document;
 pub mod front;
 pub mod health;
 pub mod me;
+pub mod problem;

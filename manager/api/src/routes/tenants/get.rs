@@ -22,3 +22,21 @@ pub async fn get(
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;
     Ok(response::with_etag(&response::etag(&tenant.id, tenant.generation), views::tenant(&tenant, &placed)))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+
+    #[tokio::test]
+    async fn a_tenant_is_read_by_id_and_by_name_also_by_its_owner() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let id = api.tenant(&admin, "acme", &[]).await;
+        let owner = api.caller(Role::TenantOwner, Some(id)).await;
+        let by_name = api.get("/api/v1/tenants/acme").send(&owner).await;
+        assert_eq!(by_name.ok(200), api.get(&format!("/api/v1/tenants/{id}")).send(&admin).await.ok(200));
+        assert_eq!(by_name.header("etag"), format!("\"{id}.1\""));
+        api.get("/api/v1/tenants/none").send(&admin).await.refused(Reason::TenantNotFound);
+    }
+}

@@ -32,3 +32,31 @@ pub async fn list(
     let next_cursor = tenants.last().filter(|_| more).map(|tenant| cursor::after(LIST, "", &tenant.id.to_string()));
     Ok(Json(List { items: tenants.iter().map(|tenant| views::tenant(tenant, &placed)).collect(), next_cursor }))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::access::Role;
+    use serde_json::Value;
+
+    fn names(page: &Value) -> Vec<String> {
+        page["items"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn callers_see_all_tenants_or_their_own() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let mut ids = Vec::new();
+        for name in ["b", "a", "c"] {
+            ids.push(api.tenant(&admin, name, &[]).await);
+        }
+        let developer = api.caller(Role::ProjectDev, Some(ids[1])).await;
+        assert_eq!(names(&api.get("/api/v1/tenants").send(&developer).await.ok(200)), ["a"]);
+        let first = api.get("/api/v1/tenants?limit=2").send(&admin).await.ok(200);
+        let path = format!("/api/v1/tenants?limit=2&cursor={}", first["nextCursor"].as_str().unwrap());
+        let second = api.get(&path).send(&admin).await.ok(200);
+        assert_eq!([names(&first), names(&second)].concat(), ["b", "a", "c"]);
+        assert_eq!(second["nextCursor"], Value::Null);
+    }
+}

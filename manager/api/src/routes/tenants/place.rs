@@ -20,7 +20,7 @@ use kubenova_store::placements;
 /// Place a tenant on a cluster.
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/placements", tag = "tenants", operation_id = "createPlacement",
     params(("tenant" = String, Path, description = "Id or name"), ChangeParams), request_body = PlacementCreate,
-    responses((status = 202, description = "Accepted; the cluster will hear of it", body = TenantAccepted)))]
+    responses((status = 202, description = "Stored; a command for the cluster is enqueued", body = TenantAccepted)))]
 pub async fn place(
     State(state): State<AppState>,
     ctx: RequestContext,
@@ -43,4 +43,30 @@ pub async fn place(
         .operations(&enqueued)
         .commit(tx, params.dry_run, &body, &body)
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn a_tenant_is_placed_once_on_a_cluster() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        let tenant = api.tenant(&admin, "acme", &[]).await;
+        let path = "/api/v1/tenants/acme/placements";
+        let body = json!({ "cluster": "dc1-a" });
+        let dry = api.post(&format!("{path}?dryRun=true")).json(&body).send(&admin).await.ok(200);
+        assert_eq!((&dry["commands"], &dry["placements"][0]["clusterName"]), (&json!([]), &json!("dc1-a")));
+        let answer = api.post(path).json(&body).send(&admin).await;
+        assert_eq!(answer.ok(202)["commands"].as_array().unwrap().len(), 1);
+        assert_eq!(answer.header("location"), format!("/api/v1/tenants/{tenant}/placements"));
+        api.post(path).json(&body).send(&admin).await.refused(Reason::PlacementExists);
+        let none = api.post(path).json(&json!({ "cluster": "none" })).send(&admin).await.refused(Reason::FieldInvalid);
+        assert_eq!(none["fields"][0]["pointer"], "/cluster");
+        api.post("/api/v1/tenants/none/placements").json(&body).send(&admin).await.refused(Reason::TenantNotFound);
+    }
 }

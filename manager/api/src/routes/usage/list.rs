@@ -1,7 +1,7 @@
 //! `GET /usage`.
 
 use crate::{
-    cursor,
+    cursor::{self, PageLimit},
     error::ApiError,
     request_context::{Params, RequestContext},
     routes::{clusters::found, tenants},
@@ -29,21 +29,27 @@ const LIST: &str = "usage";
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct UsageParams {
-    /// Of this tenant, by id or name.
+    /// Usage of this tenant, by id or name.
+    #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
     pub tenant: Option<String>,
-    /// On this cluster, by id or name.
+    /// Usage on this cluster, by id or name.
+    #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
     pub cluster: Option<String>,
     /// Windows that begin at or after this time, RFC 3339.
+    #[param(format = DateTime)]
     pub from: Option<String>,
-    /// Windows that begin before this time, RFC 3339.
+    /// Windows that begin before this time, RFC 3339; not earlier than `from`.
+    #[param(format = DateTime)]
     pub to: Option<String>,
     /// `nextCursor` of the page before, with the same filter.
+    #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1024)]
     pub cursor: Option<String>,
-    /// Rows in a page: 50 when absent, at most 500.
-    pub limit: Option<u32>,
+    /// Rows in a page.
+    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
+    pub limit: Option<PageLimit>,
 }
 
-/// List usage by tenant, cluster and window, oldest first, with sums over the whole filter.
+/// List usage by tenant, cluster and window, oldest first, with the sums over everything that the filter selects.
 #[utoipa::path(get, path = "/api/v1/usage", tag = "usage", operation_id = "listUsage", params(UsageParams),
     responses((status = 200, description = "One page and the sums", body = UsageList)))]
 pub async fn list(
@@ -53,10 +59,17 @@ pub async fn list(
 ) -> Result<Json<UsageList>, ApiError> {
     let mut connection = state.store.read().await?;
     let filter = filter(&mut connection, &ctx, &params).await?;
-    let text = format!("{filter:?}").replace('\n', " ");
+    let text = cursor::fingerprint([
+        ("tenant", filter.tenant.map(|tenant| tenant.to_string())),
+        ("cluster", filter.cluster.as_ref().map(ToString::to_string)),
+        ("from", filter.from.map(|from| from.to_string())),
+        ("to", filter.to.map(|to| to.to_string())),
+    ]);
     let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
     if page.after.as_deref().is_some_and(|after| !ledger::is_key(after)) {
-        return Err(Refusal::new(Reason::CursorInvalid, "the cursor was altered").into());
+        return Err(
+            Refusal::new(Reason::CursorInvalid, "the cursor is not one that this list returned as nextCursor").into()
+        );
     }
     let mut rows = ledger::list(&mut connection, &filter, &page).await?;
     let more = page.cut(&mut rows);
@@ -80,12 +93,17 @@ async fn filter(connection: &mut Connection, ctx: &RequestContext, params: &Usag
         from: time("from", params.from.as_deref())?,
         to: time("to", params.to.as_deref())?,
     };
+    if let (Some(from), Some(to)) = (filter.from, filter.to)
+        && from > to
+    {
+        return Err(Refusal::new(Reason::QueryInvalid, format!("from is {from}, which is after to, {to}")).into());
+    }
     if let Some(named) = &params.tenant {
         filter.tenant = Some(tenants::find(connection, ctx, named).await?.id);
     }
     if let Some(named) = params.cluster.as_deref().map(ClusterRef::parse) {
         let cluster = found(clusters::find(connection, &named).await?, &named)?;
-        // Whoever sees one tenant only learns of clusters on which it is, or was.
+        // To a caller that is limited to a tenant, only clusters exist on which that tenant is or was.
         if let Some(own) = ctx.scope.tenant() {
             let known = placements::ever_on(connection, &cluster.id, &[own]).await?;
             found((!known.is_empty()).then(|| cluster.clone()), &named)?;
@@ -98,7 +116,10 @@ async fn filter(connection: &mut Connection, ctx: &RequestContext, params: &Usag
 fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
     text.map(|text| {
         text.parse().map_err(|_| {
-            Refusal::new(Reason::QueryInvalid, format!("{name} is {text:?}, not a time such as 2026-01-31T00:00:00Z"))
+            Refusal::new(
+                Reason::QueryInvalid,
+                format!("{name} is {text:?}, which is not a time such as 2026-01-31T00:00:00Z"),
+            )
         })
     })
     .transpose()
@@ -133,5 +154,47 @@ fn quantities(values: &Quantities) -> UsageQuantities {
         pod_count_ms: text(Meter::Pods),
         namespace_count_ms: text(Meter::Namespaces),
         application_count_ms: text(Meter::Applications),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::TestApi;
+    use kubenova_core::{access::Role, refusal::Reason};
+    use serde_json::{Value, json};
+
+    #[tokio::test]
+    async fn without_windows_the_sums_are_zero_and_there_is_no_as_of() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        let acme = api.tenant(&admin, "acme", &["dc1-a"]).await;
+        let query = "?tenant=acme&cluster=dc1-a&from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z&limit=500";
+        let billing = api.caller(Role::Billing, Some(acme)).await;
+        for caller in [&admin, &billing] {
+            let list = api.get(&format!("/api/v1/usage{query}")).send(caller).await.ok(200);
+            assert_eq!((&list["items"], &list["rows"], &list["asOf"]), (&json!([]), &json!("0"), &Value::Null));
+            assert_eq!(list["totals"]["podCountMs"], "0");
+        }
+    }
+
+    #[tokio::test]
+    async fn bad_filters_are_refused() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster(&admin, "dc1-a").await;
+        let acme = api.tenant(&admin, "acme", &[]).await;
+        let owner = api.caller(Role::TenantOwner, Some(acme)).await;
+        let list = |query: &str| api.get(&format!("/api/v1/usage?{query}")).send(&admin);
+        for query in ["from=yesterday", "from=", "to=2026-13-01T00:00:00Z", "limit=0", "day=1"] {
+            list(query).await.refused(Reason::QueryInvalid);
+        }
+        let swapped = list("from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z").await.refused(Reason::QueryInvalid);
+        assert!(swapped["detail"].as_str().unwrap().contains("after to"), "{swapped}");
+        list("tenant=none").await.refused(Reason::TenantNotFound);
+        list("cluster=none").await.refused(Reason::ClusterNotFound);
+        list("cursor=AAAA").await.refused(Reason::CursorInvalid);
+        let foreign = api.get("/api/v1/usage?cluster=dc1-a").send(&owner).await;
+        foreign.refused(Reason::ClusterNotFound);
     }
 }

@@ -1,0 +1,231 @@
+//! The API in tests: the whole router on a database of its own, callers of every role, and requests whose answers are
+//! compared with the OpenAPI document. A status, reason, header or field that the document does not have fails the test.
+//!
+//! ```ignore
+//! let api = TestApi::start().await;
+//! let admin = api.caller(Role::Admin, None).await;
+//! let answer = api.post("/api/v1/tenants").json(&json!({ "name": "acme" })).send(&admin).await;
+//! assert_eq!(answer.status, 201);
+//! api.get("/api/v1/tenants/none").send(&admin).await.refused(Reason::TenantNotFound);
+//! ```
+
+mod contract;
+
+use crate::{
+    router,
+    state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
+    token,
+};
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+};
+use kubenova_core::{
+    access::{ApiToken, Caller, Role},
+    cluster::ClusterId,
+    refusal::Reason,
+    tenant::TenantId,
+};
+use kubenova_runtime::{clock, probe::Gates, random};
+use kubenova_store::{access, pool::Store};
+use kubenova_test_postgres::Database;
+use serde_json::{Value, json};
+use std::sync::Arc;
+use tower::ServiceExt as _;
+
+/// Connections of one test; more than one so that requests can wait for each other in Postgres.
+const CONNECTIONS: u32 = 4;
+
+/// The API on a database that no other test uses.
+pub(crate) struct TestApi {
+    router: Router,
+    pub(crate) state: AppState,
+    _database: Database,
+}
+
+/// The token of a caller; none for a caller without one.
+#[derive(Debug, Clone)]
+pub(crate) struct Token(Option<String>);
+
+impl TestApi {
+    /// Starts the API with default settings.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| Router::new()).await
+    }
+
+    /// Starts the API with further routes, as the Manager does with enrollment.
+    pub(crate) async fn start_with(others: impl FnOnce(&Store) -> Router) -> Self {
+        let database = Database::new().await;
+        let store = Store::open(database.url(), CONNECTIONS).unwrap();
+        let settings = Settings {
+            enrollment: EnrollmentSettings {
+                endpoints: vec!["https://manager.example.com".to_owned()],
+                ca_spki_sha256: "0".repeat(64),
+                token_ttl: TOKEN_TTL,
+                chart: "oci://example.com/operator".to_owned(),
+            },
+            components: default_components(),
+        };
+        let others = others(&store);
+        let state =
+            AppState { store, settings: Arc::new(settings), gates: Gates::default(), listening_since: clock::now() };
+        Self { router: router::router_with(state.clone(), others), state, _database: database }
+    }
+
+    /// A caller with this role, limited to a tenant or not.
+    pub(crate) async fn caller(&self, role: Role, tenant: Option<TenantId>) -> Token {
+        let text = token::mint(random::bytes());
+        let now = clock::now();
+        let token = ApiToken {
+            id: random::uuid_v7(),
+            caller: Caller { subject: format!("{}-caller", role.as_str()), role, tenant },
+            created_at: now,
+            created_by: "test".to_owned(),
+            expires_at: None,
+            revoked_at: None,
+        };
+        let mut connection = self.state.store.read().await.unwrap();
+        access::insert(&mut connection, &token, &token::sha256(&text)).await.unwrap();
+        Token(Some(text))
+    }
+
+    /// A caller without a token.
+    pub(crate) const fn anonymous() -> Token {
+        Token(None)
+    }
+
+    /// A caller with this text as its token.
+    pub(crate) fn token(text: &str) -> Token {
+        Token(Some(text.to_owned()))
+    }
+
+    /// Creates a cluster and returns its id.
+    pub(crate) async fn cluster(&self, admin: &Token, name: &str) -> ClusterId {
+        let answer = self.post("/api/v1/clusters").json(&json!({ "name": name })).send(admin).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
+        ClusterId::parse(answer.json()["id"].as_str().unwrap()).unwrap()
+    }
+
+    /// Creates a tenant on these clusters and returns its id.
+    pub(crate) async fn tenant(&self, admin: &Token, name: &str, clusters: &[&str]) -> TenantId {
+        let body = json!({ "name": name, "clusters": clusters });
+        let answer = self.post("/api/v1/tenants").json(&body).send(admin).await;
+        assert!(answer.status.is_success(), "{answer:?}");
+        TenantId::parse(answer.json()["id"].as_str().unwrap()).unwrap()
+    }
+
+    /// `GET path`.
+    pub(crate) fn get(&self, path: &str) -> TestRequest<'_> {
+        self.request(Method::GET, path)
+    }
+
+    /// `POST path`.
+    pub(crate) fn post(&self, path: &str) -> TestRequest<'_> {
+        self.request(Method::POST, path)
+    }
+
+    /// `DELETE path`.
+    pub(crate) fn delete(&self, path: &str) -> TestRequest<'_> {
+        self.request(Method::DELETE, path)
+    }
+
+    /// Any request.
+    pub(crate) fn request(&self, method: Method, path: &str) -> TestRequest<'_> {
+        TestRequest { api: self, method, path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+    }
+}
+
+/// A request in the making.
+pub(crate) struct TestRequest<'a> {
+    api: &'a TestApi,
+    method: Method,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+impl TestRequest<'_> {
+    /// Adds a header; twice the same name sends it twice.
+    pub(crate) fn header(mut self, name: impl ToString, value: impl ToString) -> Self {
+        self.headers.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// With an Idempotency-Key.
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("Idempotency-Key", key)
+    }
+
+    /// With a JSON body.
+    pub(crate) fn json(self, body: &Value) -> Self {
+        self.body("application/json", &body.to_string())
+    }
+
+    /// With any body.
+    pub(crate) fn body(mut self, content_type: &str, text: &str) -> Self {
+        self.body = text.as_bytes().to_vec();
+        self.header(header::CONTENT_TYPE, content_type)
+    }
+
+    /// Sends it as this caller and compares the answer with the OpenAPI document.
+    pub(crate) async fn send(self, token: &Token) -> TestAnswer {
+        let mut request = Request::builder().method(&self.method).uri(&self.path);
+        if let Token(Some(text)) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {text}"));
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Body::from(self.body)).expect("the test makes a valid request");
+        let response = self.api.router.clone().oneshot(request).await.expect("the router answers every request");
+        let (parts, body) = response.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        let answer = TestAnswer { status: parts.status, headers: parts.headers, body };
+        contract::check(&self.method, &self.path, &answer);
+        answer
+    }
+}
+
+/// What came back.
+#[derive(Clone)]
+pub(crate) struct TestAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl std::fmt::Debug for TestAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {:?}\n{}", self.status, self.headers, String::from_utf8_lossy(&self.body))
+    }
+}
+
+impl TestAnswer {
+    /// The body as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("the body is not JSON: {error}\n{self:?}"))
+    }
+
+    /// A header's first value; empty when absent.
+    pub(crate) fn header(&self, name: impl AsRef<str>) -> &str {
+        self.headers.get(name.as_ref()).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Asserts that the request succeeded, and returns the body.
+    #[track_caller]
+    pub(crate) fn ok(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        self.json()
+    }
+
+    /// Asserts that the request was refused for this reason, and returns the problem.
+    #[track_caller]
+    pub(crate) fn refused(&self, reason: Reason) -> Value {
+        let problem = self.json();
+        assert_eq!(problem["reason"], reason.as_str(), "{self:?}");
+        assert_eq!(self.status.as_u16(), reason.status(), "{self:?}");
+        problem
+    }
+}
