@@ -4,6 +4,7 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
 
+mod applications;
 mod command_latency;
 mod raw_chain;
 mod statistics;

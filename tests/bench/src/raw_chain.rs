@@ -23,7 +23,7 @@ use kubenova_scenarios::site::Site;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::command_latency::{Seen, resource};
+use crate::applications::{Seen, application, resource};
 use crate::statistics::Sample;
 
 const NAMESPACE: &str = "acme-apps";
@@ -98,7 +98,7 @@ impl RawChain {
     pub(crate) async fn prepare(&mut self) -> Result<()> {
         for index in 0..APPLICATIONS {
             let name = name(index);
-            let body = crate::command_latency::application(&name, 0);
+            let body = application(&name, 0);
             self.applications
                 .patch(&name, &how(), &Patch::Apply(&body))
                 .await
@@ -116,7 +116,7 @@ impl RawChain {
             let name = name.as_str();
             let began = Instant::now();
             let id = random::uuid_v7();
-            let body = crate::command_latency::application(name, number);
+            let body = application(name, number);
             self.commit_wish(id, &body).await?;
             if equal {
                 self.commit_state(id, "sent").await?;

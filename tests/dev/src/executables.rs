@@ -4,16 +4,16 @@
 //! crates again with other features. They are then run here, so that unit tests come before
 //! scenarios and each program has a log of its own.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::count::Count;
 use crate::jobs::{self, Job};
 use crate::places::Places;
-use crate::process::{self, Output};
+use crate::process::{self, Output, create_log};
 use crate::progress::Live;
 
 /// A test program.
@@ -71,7 +71,7 @@ pub(crate) fn clear_cargo_variables(command: &mut Command) {
 pub(crate) fn run_cargo(command: &mut Command, log: &Path, live: &mut Live<'_>) -> Result<Vec<String>> {
     let mut messages = Vec::new();
     let mut complaints = Vec::new();
-    let mut file = create(log)?;
+    let mut file = create_log(log)?;
     let status = process::watch(command, &mut file, &mut |output| match output {
         Output::Line(line) if line.starts_with('{') => messages.push(line.to_owned()),
         Output::Line(line) => {
@@ -121,36 +121,6 @@ fn is_progress(line: &str) -> bool {
         ["Compiling", "Checking", "Downloading", "Downloaded", "Blocking", "Fresh", "Finished", "Updating", "Locking"];
     let first = line.trim_start().split(' ').next().unwrap_or_default();
     VERBS.contains(&first)
-}
-
-/// How many tests passed, failed and were ignored.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Count {
-    /// Passed.
-    pub(crate) passed: u64,
-    /// Failed; a program that died counts as one.
-    pub(crate) failed: u64,
-    /// Ignored.
-    pub(crate) skipped: u64,
-}
-
-impl Count {
-    /// Adds another count to this one.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.passed += other.passed;
-        self.failed += other.failed;
-        self.skipped += other.skipped;
-    }
-
-    /// The count of a `test result:` line; `None` for any other line.
-    pub(crate) fn from_line(line: &str) -> Option<Self> {
-        let result = line.strip_prefix("test result: ")?;
-        let number = |word: &str| -> u64 {
-            let before = result.split_once(&format!(" {word}")).map(|(before, _)| before);
-            before.and_then(|text| text.rsplit(' ').next()).and_then(|digits| digits.parse().ok()).unwrap_or(0)
-        };
-        Some(Self { passed: number("passed"), failed: number("failed"), skipped: number("ignored") })
-    }
 }
 
 /// How tests are run.
@@ -233,20 +203,9 @@ pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) ->
     jobs::run(vec![job], 1, false, live)
 }
 
-pub(crate) fn create(log: &Path) -> Result<File> {
-    File::create(log).with_context(|| format!("could not create {}", log.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_result_line_is_counted() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 5 filtered out; finished in 0.01s";
-        assert_eq!(Count::from_line(line), Some(Count { passed: 12, failed: 3, skipped: 1 }));
-        assert_eq!(Count::from_line("test a::b ... ok"), None);
-    }
 
     #[test]
     fn only_test_programs_are_taken_from_the_messages() {

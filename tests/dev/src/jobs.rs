@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 
-use crate::executables::{Count, create};
+use crate::count::Count;
 use crate::plan;
-use crate::process::{self, Output};
+use crate::process::{self, Output, create_log};
 use crate::progress::Live;
 
 /// How often the live line is redrawn while no job prints anything.
@@ -89,7 +89,7 @@ fn work(jobs: &Mutex<VecDeque<Job>>, sender: &Sender<Event>) {
         let Some(mut job) = next else { return };
         send(Event::Begun(job.title.clone()));
         let (mut said, began) = (Vec::new(), Instant::now());
-        let ended = create(&job.log).and_then(|mut file| {
+        let ended = create_log(&job.log).and_then(|mut file| {
             process::watch(&mut job.command, &mut file, &mut |output| {
                 if let Output::Line(line) = output {
                     said.push(line.to_owned());

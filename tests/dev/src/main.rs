@@ -11,6 +11,7 @@
 mod check;
 mod clean;
 mod command;
+mod count;
 mod demo;
 mod executables;
 mod generate;

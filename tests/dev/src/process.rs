@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -152,6 +153,11 @@ pub(crate) enum Output<'a> {
     Line(&'a str),
     /// Nothing, for a while.
     Nothing,
+}
+
+/// A log that is written from its beginning.
+pub(crate) fn create_log(path: &Path) -> Result<File> {
+    File::create(path).with_context(|| format!("could not create {}", path.display()))
 }
 
 /// Runs `command` to its end, copying both outputs to `log` and passing each line to `on_output`.

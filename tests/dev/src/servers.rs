@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
 use crate::preflight::{self, Need};
-use crate::process::{self, Output};
+use crate::process::{self, Output, create_log};
 use crate::progress::{Display, Live, Progress, print, say};
 use crate::tool::{self, Chart, Tool};
 
@@ -291,7 +291,7 @@ fn compile(tool: &Tool, bin: &Path, log: &Path, live: &mut Live<'_>) -> Result<(
 }
 
 fn run(command: &mut Command, log: &Path, doing: &mut dyn FnMut(&str)) -> Result<()> {
-    let mut file = File::create(log).with_context(|| format!("could not create {}", log.display()))?;
+    let mut file = create_log(log)?;
     let mut last = String::new();
     let status = process::watch(command, &mut file, &mut |output| match output {
         Output::Line(line) => {

@@ -10,7 +10,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::TestOptions;
-use crate::executables::{self, Count, Executable, Surroundings, cargo, run_cargo};
+use crate::count::Count;
+use crate::executables::{self, Executable, Surroundings, cargo, run_cargo};
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
 use crate::policy;

@@ -32,4 +32,5 @@ pub mod repository;
 mod run_folder;
 pub mod sandbox;
 pub mod servers;
+mod stage;
 pub mod syn_capture;

@@ -29,6 +29,7 @@ use nix::unistd::Pid;
 
 use crate::forward::{ForwardRequest, Inherited};
 use crate::run_folder::RunFolder;
+use crate::stage::{STAGE, STAGE_CONTAINER, STAGE_INIT};
 use crate::{inherited, pod_runner};
 
 /// The address of the Manager and the hub, on the sandbox's loopback.
@@ -38,10 +39,6 @@ pub const MANAGER_HOST: &str = "manager.kubenova.test";
 /// The broker's name inside the sandbox.
 pub const HUB_HOST: &str = "hub.kubenova.test";
 
-const STAGE: &str = "KUBENOVA_SANDBOX_STAGE";
-const STAGE_INIT: &str = "init";
-/// The stage of the process that becomes a container; see `pod_runner::container`.
-pub(crate) const STAGE_CONTAINER: &str = "container";
 const LIFELINE: &str = "KUBENOVA_SANDBOX_LIFELINE";
 const RUN: &str = "KUBENOVA_SANDBOX_RUN";
 const HELPER: &str = "KUBENOVA_SANDBOX_HELPER";
@@ -121,11 +118,6 @@ pub fn play_stage() -> Option<ExitCode> {
         eprintln!("kubenova-sandbox ({stage}): {error:#}");
         ExitCode::from(125)
     }))
-}
-
-/// The environment that makes the helper play `stage`.
-pub(crate) fn stage_environment(stage: &str) -> (&'static str, &str) {
-    (STAGE, stage)
 }
 
 /// Runs this very program, with its arguments, inside a new sandbox and returns how it ended.

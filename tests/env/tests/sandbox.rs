@@ -195,7 +195,7 @@ fn an_ordinary_user_gets_the_same() -> Result<()> {
     fs::copy(SANDBOX, &program)?;
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     fs::set_permissions(runs.folder.path(), fs::Permissions::from_mode(0o777))?;
-    let folder = runs.folder.path().join("of-nobody");
+    let folder = runs.folder.path().join("unprivileged");
     fs::create_dir(&folder)?;
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o777))?;
     let output = Command::new("setpriv")

@@ -4,8 +4,9 @@
 //! `initialDelaySeconds` is not waited for, because charts' delays are made for slow image pulls.
 //! HTTPS probes only connect.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -13,8 +14,15 @@ use anyhow::{Context, Result, bail};
 use k8s_openapi::api::core::v1::{Container, Probe};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::supervisor::Inside;
 use crate::network::ClusterNetwork;
+
+/// Where a probe or a handle finds the running container.
+#[derive(Clone, Debug)]
+pub(crate) struct Inside {
+    pub(crate) pid: u32,
+    pub(crate) address: Ipv4Addr,
+    pub(crate) environment: BTreeMap<String, String>,
+}
 
 /// The pause between tries until the first success.
 pub(crate) const EAGER: Duration = Duration::from_millis(100);

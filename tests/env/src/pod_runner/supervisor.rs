@@ -1,10 +1,9 @@
 //! One container over time: start, probe, end, back off, start again.
 //!
-//! Guarantees: what happens is told to the pod in order; dropping the supervisor kills the
+//! Guarantees: what happens is reported to the pod's task in order; dropping the supervisor kills the
 //! container. Comes after [`super::container`] (which becomes the program), before
 //! [`super::status`] (which reports it).
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::process::ExitStatusExt;
@@ -23,11 +22,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::container::{PLAN, Plan};
-use super::probes;
+use super::probes::{self, Inside};
 use super::variables::Variables;
 use crate::network::ClusterNetwork;
 use crate::process::open_log;
-use crate::sandbox;
+use crate::stage::{STAGE, STAGE_CONTAINER};
 
 /// A kubelet waits 10 s and doubles to 5 min; scenarios have no such time.
 const BACK_OFF_FIRST: Duration = Duration::from_millis(250);
@@ -57,14 +56,6 @@ pub(crate) enum Restart {
     Always,
     OnFailure,
     Never,
-}
-
-/// Where a probe or a handle finds the running container.
-#[derive(Clone, Debug)]
-pub(crate) struct Inside {
-    pub(crate) pid: u32,
-    pub(crate) address: Ipv4Addr,
-    pub(crate) environment: BTreeMap<String, String>,
 }
 
 /// What a container is doing.
@@ -272,7 +263,7 @@ impl ContainerProcess {
         fs::create_dir_all(&described.root).context("could not make the root's folder")?;
         fs::write(&plan, serde_json::to_vec(described)?).context("could not write the container's plan")?;
         let log = open_log(&start.log)?;
-        let (stage, name) = sandbox::stage_environment(sandbox::STAGE_CONTAINER);
+        let (stage, name) = (STAGE, STAGE_CONTAINER);
         let child = Command::new("nsenter")
             .arg(format!("--net={}", start.netns.display()))
             .args(["--", "unshare", "--mount", "--propagation=private", "--pid", "--uts", "--ipc"])
@@ -343,7 +334,7 @@ fn only_child(pid: u32) -> Option<u32> {
 /// Whether the helper has become the program: its root is no longer ours.
 fn is_program(pid: u32) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let stage = format!("{}={}", sandbox::stage_environment("").0, sandbox::STAGE_CONTAINER);
+    let stage = format!("{STAGE}={STAGE_CONTAINER}");
     let still_helper = environment.split(|byte| *byte == 0).any(|variable| variable == stage.as_bytes());
     !environment.is_empty() && !still_helper && Path::new(&format!("/proc/{pid}/root")).exists()
 }
