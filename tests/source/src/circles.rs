@@ -1,7 +1,8 @@
 //! Files of a crate that import each other in a circle.
 //!
 //! A file imports another when its code names a path that leads there: `use crate::…`, `super::…`, a child module, or the
-//! same inline. Declaring a module is no import, and what only tests compile does not count.
+//! same inline. Declaring a module is no import, and what only tests compile does not count. A file may name its own
+//! parents: the `mod.rs` of a folder holds what the folder's files share, and is read with them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -61,7 +62,7 @@ fn imports(tree: &BTreeMap<ModulePath, SourceFile>) -> Vec<Import> {
     for (module, file) in tree {
         for mention in source::mentions(&file.syntax).into_iter().filter(|it| !it.test) {
             let Some(target) = target(tree, module, &mention) else { continue };
-            if target != *module {
+            if !module.starts_with(&target) {
                 first.entry((module.clone(), target.clone())).or_insert_with(|| Import {
                     from: module.clone(),
                     to: target,
@@ -163,13 +164,15 @@ mod tests {
     }
 
     #[test]
-    fn a_parent_and_its_child_can_form_a_circle_too() {
+    fn a_child_may_name_its_parents_but_not_a_file_that_comes_back() {
         let found = circles_of(&[
             ("lib.rs", "mod a;"),
-            ("a/mod.rs", "mod b; pub struct A; fn f() { b::g(A) }"),
-            ("a/b.rs", "use super::A; pub fn g(_: A) {}"),
+            ("a/mod.rs", "mod b; mod c; pub struct A; fn f() { b::g(A) }"),
+            ("a/b.rs", "use super::A; pub fn g(_: A) { super::c::h() }"),
+            ("a/c.rs", "use super::b::g; pub fn h() { }"),
         ]);
         assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains("a/b.rs:1 names super::c::h") && !found[0].contains("mod.rs"), "{found:?}");
     }
 
     #[test]

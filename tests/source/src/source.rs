@@ -65,6 +65,28 @@ pub fn paths_below(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     found
 }
 
+/// The files below a folder that only tests compile, as paths and folders: each module declared `#[cfg(test)] mod …;`.
+#[must_use]
+pub fn test_paths(files: &[SourceFile]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for file in files {
+        let Some(folder) = file.path.parent() else { continue };
+        let stem = file.path.file_stem().unwrap_or_default();
+        let children =
+            if ["mod", "lib", "main"].iter().any(|it| stem == *it) { folder.into() } else { folder.join(stem) };
+        for item in &file.syntax.items {
+            if let syn::Item::Mod(declared) = item
+                && declared.content.is_none()
+                && is_for_tests(&declared.attrs)
+            {
+                let name = declared.ident.to_string();
+                found.extend([children.join(format!("{name}.rs")), children.join(name)]);
+            }
+        }
+    }
+    found
+}
+
 /// The files of one compiled crate by module, without those that only tests compile. `root` is its `lib.rs`, `main.rs`
 /// or a file of `src/bin`.
 ///

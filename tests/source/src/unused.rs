@@ -58,8 +58,10 @@ fn ignored(package: &Package) -> BTreeSet<String> {
 
 fn names(folder: &Path) -> anyhow::Result<Names> {
     let mut names = Names::default();
-    for file in source::files_below(&folder.join("src"))? {
-        add(&file, false, &mut names);
+    let files = source::files_below(&folder.join("src"))?;
+    let test_paths = source::test_paths(&files);
+    for file in &files {
+        add(file, test_paths.iter().any(|it| file.path.starts_with(it)), &mut names);
     }
     for folder in ["tests", "benches", "examples"].map(|it| folder.join(it)) {
         // Their own crates below (tests/env, tests/dev, …) are not this crate's tests.
