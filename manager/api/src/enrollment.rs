@@ -1,24 +1,24 @@
-//! `POST /enrollment/v1`: a token's secret for an identity.
+//! `POST /enrollment/v1`: exchanges a token's secret for an identity.
 //!
-//! Guarantees: a token works once. The same token with the same kube-system UID and public keys has its answer again
-//! until that installation said hello (an answer may be lost); everything else is a second use, refused and raised. What
-//! the request asks to be does not matter: certificate and JWT say what the cluster's record says. Every attempt leaves
-//! a row that `GET /clusters/{id}` shows, also a refused one.
+//! `core/enrollment.rs` decides; here the decision is carried out. What a request asks to be does not matter: certificate
+//! and JWT contain what the cluster's record says. Every attempt leaves a row that `GET /clusters/{id}` shows, also a
+//! refused one.
 //!
-//! Before it: `routes/clusters/enroll.rs` made the token. After it: the Operator connects to the broker and says hello
-//! (`manager/src/session`). No client certificate is asked for here, the token is the credential.
+//! Before it: `routes/clusters/enroll.rs` created the token. After it: the Operator connects to the broker and says hello
+//! (`manager/src/session`). The token is the credential; no client certificate is requested here.
 
-use crate::{body::JsonBody, error::ApiError, token};
+use crate::{authenticate::bearer, body::JsonBody, error::ApiError, token};
 use axum::{
     Json, Router,
     extract::{ConnectInfo, State},
-    http::{HeaderMap, header},
+    http::HeaderMap,
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::{
-    cluster::{ClusterId, ClusterState},
+    cluster::ClusterId,
+    enrollment::{self, Admission, CandidateRecord, EnrollmentAttempt, Installation, TokenDecision, TokenRecord},
     refusal::{Reason, Refusal},
 };
 use kubenova_runtime::{clock, random};
@@ -36,8 +36,8 @@ use kubenova_trust::{
 };
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-/// Longest text of a field; a signing request is about 500 characters, a UID 36.
-const FIELD_LENGTH_MAX: usize = 8 * 1024;
+/// Longest signing request; one of an Operator has about 500 characters.
+const SIGNING_REQUEST_LENGTH_MAX: usize = 8 * 1024;
 
 /// What the endpoint needs.
 #[derive(Debug, Clone)]
@@ -46,7 +46,7 @@ pub struct Enrollment {
     pub store: Store,
     /// Certificate authority and broker identities.
     pub keyring: Arc<Keyring>,
-    /// `tls://` URLs of the broker, as clusters scope it.
+    /// `tls://` URLs at which clusters reach the broker.
     pub broker_urls: Vec<String>,
     /// Life of a cluster's certificate.
     pub certificate_lifetime: Duration,
@@ -71,16 +71,14 @@ async fn enroll(
     }
 }
 
-/// A request whose fields were looked at.
+/// A request whose fields were checked.
 struct Checked<'a> {
     request: &'a EnrollmentRequest,
-    cluster: ClusterId,
     secret_sha256: [u8; 32],
-    /// Fingerprint of both public keys.
-    keys: String,
+    attempt: EnrollmentAttempt,
 }
 
-/// What became of an attempt: an answer or a refusal, each with the token it was about.
+/// The outcome of an attempt, with the token that it was about.
 struct Judged {
     token: Option<uuid::Uuid>,
     outcome: Result<EnrollmentAnswer, Refusal>,
@@ -104,7 +102,7 @@ impl Enrollment {
         let attempt = NewAttempt {
             id: random::uuid_v7(),
             enrollment_id: token,
-            cluster_id: checked.cluster.clone(),
+            cluster_id: checked.attempt.cluster.clone(),
             at: now,
             outcome: word,
             message,
@@ -114,54 +112,71 @@ impl Enrollment {
         transaction.commit().await.map_err(failed("commit an enrollment"))?;
         match &outcome {
             Ok(answer) => tracing::info!(
-                cluster.id = %checked.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
+                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
                 "a cluster was enrolled"
             ),
             Err(refusal) => tracing::warn!(
-                cluster.id = %checked.cluster, reason = %refusal.reason, peer = %peer.ip(), "an enrollment was refused"
+                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip(), "an enrollment was refused"
             ),
         }
         Ok(outcome?)
     }
 
-    /// Decides, in the order a person would: is it our token, is it fresh, is it this cluster.
     async fn judge(
         &self,
         transaction: &mut Judgement,
         checked: &Checked<'_>,
         now: Timestamp,
     ) -> Result<Judged, ApiError> {
-        let Some(shown) = enrollments::shown(transaction, &checked.secret_sha256).await? else {
-            let refusal = Refusal::new(Reason::EnrollmentTokenUnknown, "nobody made this enrollment token here");
-            return Ok(Judged { token: None, outcome: Err(refusal) });
-        };
-        let token = Some(shown.id);
-        if shown.cluster_id != checked.cluster {
-            let refusal =
-                Refusal::new(Reason::EnrollmentTokenUnknown, "the token is for another cluster than the request");
-            return Ok(Judged { token, outcome: Err(refusal) });
-        }
-        if let Some(used) = &shown.used {
-            return Ok(Judged { token, outcome: again(&shown, used, checked, now) });
-        }
-        if shown.revoked_at.is_some() {
-            return Ok(Judged {
-                token,
-                outcome: Err(Refusal::new(Reason::EnrollmentTokenRevoked, "the token was taken back")),
-            });
-        }
-        if shown.expires_at <= now {
-            let detail = format!("the token expired at {}", shown.expires_at);
-            return Ok(Judged { token, outcome: Err(Refusal::new(Reason::EnrollmentTokenExpired, detail)) });
-        }
-        let outcome = match admissible(transaction, checked, now).await? {
-            Ok(()) => self.issue(transaction, &shown, checked, now).await?,
-            Err(refusal) => Err(refusal),
+        let stored = enrollments::shown(transaction, &checked.secret_sha256).await?;
+        let token = stored.as_ref().map(|stored| stored.id);
+        let decision = enrollment::judge_token(stored.as_ref().map(record).as_ref(), &checked.attempt, now);
+        let outcome = match (decision, stored) {
+            (TokenDecision::Use, Some(stored)) => self.admit(transaction, &stored, checked, now).await?,
+            (TokenDecision::Repeat, Some(stored)) => repeated_answer(&stored, now),
+            (TokenDecision::Refuse(refusal), _) => Err(refusal),
+            (TokenDecision::RefuseStolen(refusal), _) => {
+                tracing::error!(
+                    cluster.id = %checked.attempt.cluster, token.id = ?token,
+                    "another installation used an enrollment token that was used before: it may have been stolen"
+                );
+                Err(refusal)
+            }
+            (TokenDecision::Use | TokenDecision::Repeat, None) => {
+                Err(Refusal::new(Reason::EnrollmentTokenUnknown, "this Manager has no such enrollment token"))
+            }
         };
         Ok(Judged { token, outcome })
     }
 
-    /// The identity, and the one use of the token.
+    /// Issues an identity if this Kubernetes cluster may enroll under the record.
+    async fn admit(
+        &self,
+        transaction: &mut Judgement,
+        stored: &Shown,
+        checked: &Checked<'_>,
+        now: Timestamp,
+    ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
+        let EnrollmentAttempt { cluster, installation } = &checked.attempt;
+        let candidate = enrollments::candidate(transaction, cluster, &installation.cluster_uid).await?;
+        let record = CandidateRecord {
+            state: candidate.state,
+            kubernetes_uid: candidate.kubernetes_uid,
+            enrolled_as: candidate.uid_of,
+        };
+        match enrollment::admit(&record, &checked.attempt) {
+            Admission::Admit => self.issue(transaction, stored, checked, now).await,
+            Admission::Refuse(refusal) => Ok(Err(refusal)),
+            Admission::Quarantine(refusal) => {
+                enrollments::quarantine(transaction, cluster, now).await?;
+                let uid = &installation.cluster_uid;
+                tracing::error!(cluster.id = %cluster, uid, "two Kubernetes clusters claim one record; it is quarantined");
+                Ok(Err(refusal))
+            }
+        }
+    }
+
+    /// Issues an identity and marks the token as used.
     async fn issue(
         &self,
         transaction: &mut Judgement,
@@ -170,21 +185,21 @@ impl Enrollment {
         now: Timestamp,
     ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
         let request = checked.request;
-        let cluster = checked.cluster.as_str();
+        let cluster = checked.attempt.cluster.as_str();
         let valid_for = |lifetime| Validity { now, lifetime };
-        // Before anything is written: a key that is no user's must not use up an incarnation.
+        // Before anything is written: a key that is not a user's must not use up an incarnation.
         let minted = self.keyring.nkeys.cluster_user(cluster, &request.nkey_public, valid_for(self.user_jwt_lifetime));
         let user_jwt = match minted {
             Ok(jwt) => jwt,
             Err(error) => return Ok(Err(not_certifiable(&error))),
         };
-        let enrolled = enrollments::enroll(transaction, &checked.cluster, &request.cluster_uid, now).await?;
+        let enrolled = enrollments::enroll(transaction, &checked.attempt.cluster, &request.cluster_uid, now).await?;
         let incarnation = enrolled.incarnation.to_string();
         let authority = &self.keyring.authority;
         let certificate_chain_pem = authority
             .cluster(&request.csr_pem, cluster, &incarnation, valid_for(self.certificate_lifetime))
             .map_err(|error| not_certifiable(&error))?;
-        windows::remember_key(transaction, &checked.cluster, &request.nkey_public, now).await?;
+        windows::remember_key(transaction, &checked.attempt.cluster, &request.nkey_public, now).await?;
         let shorter = self.certificate_lifetime.min(self.user_jwt_lifetime);
         let ends = SignedDuration::try_from(shorter).ok().and_then(|life| now.checked_add(life).ok()).unwrap_or(now);
         let answer = EnrollmentAnswer {
@@ -201,57 +216,34 @@ impl Enrollment {
         };
         let used = Use {
             cluster_uid: request.cluster_uid.clone(),
-            keys: checked.keys.clone(),
-            answer: serde_json::to_string(&answer).unwrap_or_default(),
+            keys: checked.attempt.installation.keys.clone(),
+            answer: serde_json::to_string(&answer).expect("an answer is plain strings"),
         };
         enrollments::mark_used(transaction, shown.id, &used, now).await?;
         Ok(Ok(answer))
     }
 }
 
-/// The answer to a token that was used: the same again for the same installation until it connected.
-fn again(shown: &Shown, used: &Use, checked: &Checked<'_>, now: Timestamp) -> Result<EnrollmentAnswer, Refusal> {
-    let same = used.cluster_uid == checked.request.cluster_uid && used.keys == checked.keys;
-    if !same {
-        tracing::error!(
-            cluster.id = %checked.cluster, token.id = %shown.id,
-            "an enrollment token was shown a second time with other keys or by another cluster: it may have been stolen"
-        );
-        return Err(Refusal::new(Reason::EnrollmentTokenUsed, "the token was used by another installation already"));
+/// A stored token as the rules see it.
+fn record(stored: &Shown) -> TokenRecord {
+    let installation = |used: &Use| Installation { cluster_uid: used.cluster_uid.clone(), keys: used.keys.clone() };
+    TokenRecord {
+        cluster: stored.cluster_id.clone(),
+        expires_at: stored.expires_at,
+        revoked: stored.revoked_at.is_some(),
+        used_by: stored.used.as_ref().map(installation),
+        connected: stored.connected,
     }
-    if shown.connected {
-        let detail = "the token was used by this installation, and it has connected since";
-        return Err(Refusal::new(Reason::EnrollmentTokenUsed, detail));
-    }
-    let mut answer: EnrollmentAnswer = serde_json::from_str(&used.answer).map_err(|_| {
-        Refusal::new(Reason::EnrollmentTokenUsed, "the token was used, and its answer is not kept any more")
+}
+
+/// The answer that was given when the token was used, with the current time.
+fn repeated_answer(stored: &Shown, now: Timestamp) -> Result<EnrollmentAnswer, Refusal> {
+    let answer = stored.used.as_ref().and_then(|used| serde_json::from_str(&used.answer).ok());
+    let mut answer: EnrollmentAnswer = answer.ok_or_else(|| {
+        Refusal::new(Reason::EnrollmentTokenUsed, "the token was already used, and its answer is no longer stored")
     })?;
     answer.manager_time = clock::rfc3339_ms(now);
     Ok(answer)
-}
-
-/// May this Kubernetes cluster be this record? The second `Result` is the refusal; a clone quarantines the record.
-async fn admissible(
-    transaction: &mut Judgement,
-    checked: &Checked<'_>,
-    now: Timestamp,
-) -> Result<Result<(), Refusal>, ApiError> {
-    let uid = &checked.request.cluster_uid;
-    let candidate = enrollments::candidate(transaction, &checked.cluster, uid).await?;
-    if matches!(candidate.state, ClusterState::Revoking | ClusterState::Revoked | ClusterState::Detached) {
-        let detail = format!("cluster {} is {}", checked.cluster, candidate.state.as_str());
-        return Ok(Err(Refusal::new(Reason::ClusterNotUsable, detail)));
-    }
-    let detail = if let Some(other) = &candidate.uid_of {
-        format!("this Kubernetes cluster is enrolled as {other}; {} is quarantined", checked.cluster)
-    } else if candidate.kubernetes_uid.as_ref().is_some_and(|known| known != uid) {
-        format!("another Kubernetes cluster is enrolled as {}; the record is quarantined", checked.cluster)
-    } else {
-        return Ok(Ok(()));
-    };
-    enrollments::quarantine(transaction, &checked.cluster, now).await?;
-    tracing::error!(cluster.id = %checked.cluster, uid, "two Kubernetes clusters claim one record; it is quarantined");
-    Ok(Err(Refusal::new(Reason::ClusterUidMismatch, detail)))
 }
 
 fn not_certifiable(error: &TrustError) -> Refusal {
@@ -267,30 +259,139 @@ fn not_certifiable(error: &TrustError) -> Refusal {
 }
 
 fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Checked<'a>, Refusal> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let secret = bearer.and_then(|text| text.strip_prefix("Bearer ")).map(str::trim).filter(|text| !text.is_empty());
-    let secret = secret.ok_or_else(|| {
-        Refusal::new(
-            Reason::EnrollmentTokenUnknown,
-            "the request carries no Authorization: Bearer with the token's secret",
-        )
+    let secret = bearer(headers).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+        let detail = "the request has no Authorization: Bearer header with the secret of the enrollment token";
+        Refusal::new(Reason::EnrollmentTokenUnknown, detail)
     })?;
     let invalid = |field: &str, detail: &str| Refusal::at(Reason::EnrollmentRequestInvalid, field, detail);
     let cluster = ClusterId::parse(&request.cluster_id)
-        .ok_or_else(|| invalid("/clusterId", "clusterId is not a cluster's id"))?;
-    let uid = &request.cluster_uid;
-    if uid.is_empty() || uid.len() > 64 || !uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-        return Err(invalid("/clusterUid", "clusterUid is not the UID of a namespace"));
-    }
-    if request.csr_pem.len() > FIELD_LENGTH_MAX {
-        return Err(invalid("/csrPem", "csrPem is too long"));
+        .ok_or_else(|| invalid("/clusterId", "clusterId is not the id of a cluster"))?;
+    enrollment::check_cluster_uid(&request.cluster_uid)?;
+    if request.csr_pem.len() > SIGNING_REQUEST_LENGTH_MAX {
+        let detail = format!("csrPem is longer than {SIGNING_REQUEST_LENGTH_MAX} bytes");
+        return Err(invalid("/csrPem", &detail));
     }
     let certificate_key =
         requested_key_sha256(&request.csr_pem).map_err(|error| invalid("/csrPem", &error.to_string()))?;
-    Ok(Checked {
-        cluster,
-        secret_sha256: token::sha256(secret),
-        keys: format!("{certificate_key}:{}", request.nkey_public),
-        request,
-    })
+    let keys = format!("{certificate_key}:{}", request.nkey_public);
+    let installation = Installation { cluster_uid: request.cluster_uid.clone(), keys };
+    Ok(Checked { request, secret_sha256: token::sha256(secret), attempt: EnrollmentAttempt { cluster, installation } })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestAnswer, TestApi, Token};
+    use kubenova_core::access::Role;
+    use kubenova_schema::token::EnrollmentToken as TokenText;
+    use kubenova_trust::{envelope::Envelope, keyring};
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+
+    const UID: &str = "0198c1d2-0000-7000-8000-000000000000";
+
+    async fn start() -> (TestApi, Token) {
+        let envelope = Envelope::from_bytes(&[7; 32]).unwrap();
+        let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
+        let keyring = Arc::new(Keyring::open(&keys, &envelope, "test").unwrap());
+        let api = TestApi::start_with(|store| {
+            let enrollment = Enrollment {
+                store: store.clone(),
+                keyring,
+                broker_urls: vec!["tls://hub.example.com:4222".to_owned()],
+                certificate_lifetime: Duration::from_secs(3600),
+                user_jwt_lifetime: Duration::from_secs(1800),
+            };
+            router(enrollment).layer(axum::Extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1)))))
+        })
+        .await;
+        let admin = api.caller(Role::Admin, None).await;
+        (api, admin)
+    }
+
+    /// A cluster's id and the secret of its token.
+    async fn created(api: &TestApi, admin: &Token, name: &str) -> (String, Token) {
+        let cluster = api.post("/api/v1/clusters").json(&json!({ "name": name })).send(admin).await.ok(201);
+        let token = TokenText::decode(cluster["enrollment"]["token"].as_str().unwrap()).unwrap();
+        (token.cluster_id.clone(), TestApi::token(&token.secret))
+    }
+
+    /// A request of one installation; each call makes new keys.
+    fn request(cluster: &str, uid: &str) -> Value {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        json!({
+            "clusterId": cluster, "clusterUid": uid, "csrPem": csr,
+            "nkeyPublic": nkeys::KeyPair::new_user().public_key(),
+            "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "at": "2026-01-01T00:00:00.000Z",
+        })
+    }
+
+    async fn enroll(api: &TestApi, token: &Token, body: &Value) -> TestAnswer {
+        api.post(PATH).json(body).send(token).await
+    }
+
+    #[tokio::test]
+    async fn a_token_works_once_and_repeats_its_answer_to_the_same_installation() {
+        let (api, admin) = start().await;
+        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        let body = request(&cluster, UID);
+        let first = enroll(&api, &token, &body).await.ok(200);
+        assert_eq!(
+            (&first["clusterId"], &first["incarnation"], &first["epoch"]),
+            (&json!(cluster), &json!("1"), &json!(1))
+        );
+        let again = enroll(&api, &token, &body).await.ok(200);
+        assert_eq!(again["certificateChainPem"], first["certificateChainPem"]);
+        enroll(&api, &token, &request(&cluster, UID)).await.refused(Reason::EnrollmentTokenUsed);
+
+        let shown = api.get("/api/v1/clusters/dc1-a").send(&admin).await.ok(200);
+        assert_eq!((&shown["state"], &shown["kubernetesUid"]), (&json!("enrolled"), &json!(UID)));
+        let outcomes = shown["enrollments"][0]["attempts"].as_array().unwrap().iter().map(|it| &it["outcome"]);
+        assert_eq!(outcomes.collect::<Vec<_>>(), ["ENROLLMENT_TOKEN_USED", "accepted", "accepted"]);
+    }
+
+    #[tokio::test]
+    async fn requests_without_a_valid_token_are_refused() {
+        let (api, admin) = start().await;
+        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        let (other, _) = created(&api, &admin, "dc1-b").await;
+        let body = request(&cluster, UID);
+        for token in [TestApi::anonymous(), TestApi::token("unknown")] {
+            enroll(&api, &token, &body).await.refused(Reason::EnrollmentTokenUnknown);
+        }
+        enroll(&api, &token, &request(&other, UID)).await.refused(Reason::EnrollmentTokenUnknown);
+        enroll(&api, &token, &body).await.ok(200);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_certified_does_not_use_up_the_token() {
+        let (api, admin) = start().await;
+        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        let good = request(&cluster, UID);
+        let server_key = nkeys::KeyPair::new_server().public_key();
+        for (field, value) in [
+            ("clusterId", json!("dc1-a")),
+            ("clusterUid", json!("not a uid")),
+            ("csrPem", json!("not a request")),
+            ("csrPem", json!("a".repeat(SIGNING_REQUEST_LENGTH_MAX + 1))),
+            ("nkeyPublic", json!(server_key)),
+        ] {
+            let mut bad = good.clone();
+            bad[field] = value;
+            enroll(&api, &token, &bad).await.refused(Reason::EnrollmentRequestInvalid);
+        }
+        enroll(&api, &token, &good).await.ok(200);
+    }
+
+    #[tokio::test]
+    async fn two_kubernetes_clusters_never_share_a_record() {
+        let (api, admin) = start().await;
+        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        enroll(&api, &token, &request(&cluster, UID)).await.ok(200);
+        let (other, other_token) = created(&api, &admin, "dc1-b").await;
+        enroll(&api, &other_token, &request(&other, UID)).await.refused(Reason::ClusterUidMismatch);
+        let shown = api.get("/api/v1/clusters/dc1-b").send(&admin).await.ok(200);
+        assert_eq!(shown["state"], "quarantined");
+    }
 }

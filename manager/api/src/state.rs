@@ -15,7 +15,7 @@ pub struct AppState {
     pub settings: Arc<Settings>,
     /// What this process waits for; shown by `/readyz`.
     pub gates: Gates,
-    /// Since when this process hears clusters; silence before that says nothing.
+    /// When this process began to receive heartbeats; that none arrived before means nothing.
     pub listening_since: Timestamp,
 }
 
@@ -24,7 +24,7 @@ pub struct AppState {
 pub struct Settings {
     /// How clusters enroll.
     pub enrollment: EnrollmentSettings,
-    /// What new clusters have installed unless the request says otherwise.
+    /// The components of new clusters, unless the request names others.
     pub components: Components,
 }
 
@@ -37,17 +37,17 @@ pub struct EnrollmentSettings {
     pub ca_spki_sha256: String,
     /// How long a fresh token works.
     pub token_ttl: SignedDuration,
-    /// Chart reference in the helm command that people are shown.
+    /// Chart reference in the helm command of an enrollment.
     pub chart: String,
 }
 
-/// Life of an enrollment token when nobody says otherwise (design §3).
+/// Default life of an enrollment token (design §3).
 pub const TOKEN_TTL: SignedDuration = SignedDuration::from_hours(72);
 
-/// Chart reference when nobody says otherwise: the folder in this repository.
+/// Default chart reference: the folder in this repository.
 pub const CHART: &str = "deploy/helm/operator";
 
-/// Components of a new cluster when nobody says otherwise: Capsule and KubeVela in the versions this release is tested
+/// Default components of a new cluster: Capsule and KubeVela in the versions this release is tested
 /// with; Capsule Proxy needs a URL first.
 #[must_use]
 pub fn default_components() -> Components {

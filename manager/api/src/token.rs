@@ -1,6 +1,6 @@
 //! Bearer tokens of people and programs: `knt_` and 256 random bits. Only their SHA-256 is kept.
 //!
-//! A plain hash is enough: nobody guesses 256 bits, so nothing is gained by making the guess slow.
+//! A plain hash is enough: 256 bits cannot be guessed, so a slow hash would gain nothing.
 
 use aws_lc_rs::digest;
 use data_encoding::BASE64URL_NOPAD;

@@ -1,4 +1,4 @@
-//! Who may do what: one pure function over roles and actions. Every route names its action (a test compares).
+//! Access: one pure function over roles and actions. Every route names its action, which a test compares with OpenAPI.
 
 use crate::{
     refusal::{Reason, Refusal},
@@ -7,7 +7,7 @@ use crate::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// What a person or program may be.
+/// The role of a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Role {
     /// Everything.
@@ -18,9 +18,9 @@ pub enum Role {
     TenantOwner,
     /// Runs applications of one tenant.
     ProjectDev,
-    /// Looks, at one tenant or at all.
+    /// Reads one tenant or all.
     ReadOnly,
-    /// Looks at usage alone, of one tenant or of all.
+    /// Reads usage of one tenant or of all.
     Billing,
 }
 
@@ -49,7 +49,7 @@ impl Role {
     }
 }
 
-/// What a request asks to do.
+/// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Action {
     /// Create or change clusters.
@@ -74,7 +74,7 @@ pub enum Action {
     ReadAudit,
     /// Make and revoke tokens.
     WriteAccess,
-    /// Ask who one is.
+    /// Read one's own identity.
     ReadSelf,
 }
 
@@ -118,9 +118,9 @@ pub struct ApiToken {
     pub created_at: Timestamp,
     /// By whom.
     pub created_by: String,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// When it was taken back.
+    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
@@ -129,7 +129,7 @@ pub struct ApiToken {
 pub enum Scope {
     /// Everything.
     All,
-    /// One tenant's objects; everybody else's do not exist.
+    /// One tenant's objects; those of others do not exist.
     Tenant(TenantId),
 }
 
@@ -197,7 +197,7 @@ impl Caller {
             (_, Some(tenant)) => Some(Scope::Tenant(tenant)),
             (Role::TenantOwner | Role::ProjectDev, None) => None,
         };
-        // Clusters belong to no tenant: who is limited to one sees its placements instead.
+        // Clusters belong to no tenant: callers that are limited to one see its placements instead.
         let of_no_tenant = matches!(action, Action::ReadClusters | Action::WriteClusters | Action::WriteUsage);
         match scope {
             Some(Scope::Tenant(_)) if of_no_tenant => {}

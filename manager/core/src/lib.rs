@@ -13,6 +13,7 @@ pub mod application_form;
 pub mod change;
 pub mod cluster;
 pub mod command;
+pub mod enrollment;
 pub mod label;
 pub mod metadata;
 pub mod page;

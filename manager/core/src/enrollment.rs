@@ -1,0 +1,234 @@
+//! Enrollment: whether a token may be used, and whether a Kubernetes cluster may enroll under a cluster's record.
+//!
+//! A token works once. Because an answer may be lost on its way, the same installation gets it again until it has
+//! connected; any other use of a used token is refused, for it may have been stolen.
+
+use crate::{
+    cluster::{ClusterId, ClusterState},
+    refusal::{Reason, Refusal},
+};
+use jiff::Timestamp;
+
+/// Longest UID of a namespace; Kubernetes makes UUIDs of 36 characters.
+const UID_LENGTH_MAX: usize = 64;
+
+/// One installation of an Operator, as it identifies itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Installation {
+    /// UID of the kube-system namespace: the identity of the Kubernetes cluster.
+    pub cluster_uid: String,
+    /// Fingerprint of its public keys.
+    pub keys: String,
+}
+
+/// A request to enroll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnrollmentAttempt {
+    /// The cluster that it wants to be.
+    pub cluster: ClusterId,
+    /// Who sent it.
+    pub installation: Installation,
+}
+
+/// An enrollment token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// The cluster that it enrolls.
+    pub cluster: ClusterId,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// Whether an administrator revoked it.
+    pub revoked: bool,
+    /// The installation that used it.
+    pub used_by: Option<Installation>,
+    /// Whether that installation has connected since.
+    pub connected: bool,
+}
+
+/// What happens with a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenDecision {
+    /// It is unused and valid: the cluster may be admitted.
+    Use,
+    /// The installation that used it gets the same answer again.
+    Repeat,
+    /// It is refused.
+    Refuse(Refusal),
+    /// It is refused, and another installation shows a used token: an administrator should look at it.
+    RefuseStolen(Refusal),
+}
+
+/// Decides whether a token may be used. A secret that belongs to no token is `None`.
+#[must_use]
+pub fn judge_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now: Timestamp) -> TokenDecision {
+    let refuse = |reason, detail: &str| TokenDecision::Refuse(Refusal::new(reason, detail));
+    let Some(token) = token else {
+        return refuse(Reason::EnrollmentTokenUnknown, "this Manager has no such enrollment token");
+    };
+    if token.cluster != attempt.cluster {
+        return refuse(Reason::EnrollmentTokenUnknown, "the token is for another cluster than the request");
+    }
+    match &token.used_by {
+        Some(installation) if *installation != attempt.installation => TokenDecision::RefuseStolen(Refusal::new(
+            Reason::EnrollmentTokenUsed,
+            "the token was already used by another installation",
+        )),
+        Some(_) if token.connected => refuse(
+            Reason::EnrollmentTokenUsed,
+            "the token was already used by this installation, which has connected since",
+        ),
+        Some(_) => TokenDecision::Repeat,
+        None if token.revoked => refuse(Reason::EnrollmentTokenRevoked, "the token was revoked"),
+        None if token.expires_at <= now => {
+            refuse(Reason::EnrollmentTokenExpired, &format!("the token expired at {}", token.expires_at))
+        }
+        None => TokenDecision::Use,
+    }
+}
+
+/// A cluster's record, as admission sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateRecord {
+    /// Whether its identity is trusted.
+    pub state: ClusterState,
+    /// UID of the Kubernetes cluster that enrolled before.
+    pub kubernetes_uid: Option<String>,
+    /// Another record under which this Kubernetes cluster is enrolled.
+    pub enrolled_as: Option<ClusterId>,
+}
+
+/// Whether a Kubernetes cluster may enroll under a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It may.
+    Admit,
+    /// It may not.
+    Refuse(Refusal),
+    /// It may not, and two Kubernetes clusters claim one record: nothing more is sent until an administrator decides.
+    Quarantine(Refusal),
+}
+
+/// Decides whether a Kubernetes cluster may enroll under a record. The same one may do so again: it gets a new
+/// incarnation.
+#[must_use]
+pub fn admit(record: &CandidateRecord, attempt: &EnrollmentAttempt) -> Admission {
+    let (cluster, uid) = (&attempt.cluster, &attempt.installation.cluster_uid);
+    if !record.state.takes_changes() {
+        let detail = format!("cluster {cluster} is {}", record.state.as_str());
+        return Admission::Refuse(Refusal::new(Reason::ClusterNotUsable, detail));
+    }
+    let mismatch = |detail| Admission::Quarantine(Refusal::new(Reason::ClusterUidMismatch, detail));
+    match (&record.enrolled_as, &record.kubernetes_uid) {
+        (Some(other), _) => {
+            mismatch(format!("this Kubernetes cluster is enrolled as {other}; {cluster} is quarantined"))
+        }
+        (None, Some(known)) if known != uid => {
+            mismatch(format!("another Kubernetes cluster is enrolled as {cluster}; the record is quarantined"))
+        }
+        _ => Admission::Admit,
+    }
+}
+
+/// Refuses a text that cannot be the UID of a namespace.
+///
+/// # Errors
+/// With [`Reason::EnrollmentRequestInvalid`].
+pub fn check_cluster_uid(uid: &str) -> Result<(), Refusal> {
+    let is_uid = (1..=UID_LENGTH_MAX).contains(&uid.len())
+        && uid.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    if is_uid {
+        return Ok(());
+    }
+    Err(Refusal::at(
+        Reason::EnrollmentRequestInvalid,
+        "/clusterUid",
+        "clusterUid is not the UID of the kube-system namespace",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    fn cluster(number: u128) -> ClusterId {
+        ClusterId::from_uuid(Uuid::from_u128(number))
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn attempt(uid: &str, keys: &str) -> EnrollmentAttempt {
+        let installation = Installation { cluster_uid: uid.to_owned(), keys: keys.to_owned() };
+        EnrollmentAttempt { cluster: cluster(1), installation }
+    }
+
+    fn fresh() -> TokenRecord {
+        TokenRecord { cluster: cluster(1), expires_at: at(100), revoked: false, used_by: None, connected: false }
+    }
+
+    fn refused(decision: TokenDecision) -> Reason {
+        match decision {
+            TokenDecision::Refuse(refusal) | TokenDecision::RefuseStolen(refusal) => refusal.reason,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_fresh_token_works_until_it_expires_or_is_revoked() {
+        let judge = |token: &TokenRecord, now| judge_token(Some(token), &attempt("u", "k"), at(now));
+        assert_eq!(judge(&fresh(), 99), TokenDecision::Use);
+        assert_eq!(refused(judge(&fresh(), 100)), Reason::EnrollmentTokenExpired);
+        let revoked = TokenRecord { revoked: true, ..fresh() };
+        assert_eq!(refused(judge(&revoked, 0)), Reason::EnrollmentTokenRevoked);
+        let foreign = TokenRecord { cluster: cluster(2), ..fresh() };
+        assert_eq!(refused(judge(&foreign, 0)), Reason::EnrollmentTokenUnknown);
+        assert_eq!(refused(judge_token(None, &attempt("u", "k"), at(0))), Reason::EnrollmentTokenUnknown);
+    }
+
+    #[test]
+    fn a_used_token_answers_its_own_installation_until_it_has_connected() {
+        let used = TokenRecord { used_by: Some(attempt("u", "k").installation), ..fresh() };
+        // Also after the token's time: the answer may have been lost just before.
+        assert_eq!(judge_token(Some(&used), &attempt("u", "k"), at(1000)), TokenDecision::Repeat);
+        let connected = TokenRecord { connected: true, ..used.clone() };
+        let decision = judge_token(Some(&connected), &attempt("u", "k"), at(0));
+        assert_eq!(refused(decision), Reason::EnrollmentTokenUsed);
+        for other in [attempt("u", "other"), attempt("other", "k")] {
+            let decision = judge_token(Some(&used), &other, at(0));
+            assert!(matches!(decision, TokenDecision::RefuseStolen(_)), "{decision:?}");
+        }
+    }
+
+    #[test]
+    fn a_record_admits_the_kubernetes_cluster_that_it_is() {
+        let record = |state, uid: Option<&str>, other| CandidateRecord {
+            state,
+            kubernetes_uid: uid.map(str::to_owned),
+            enrolled_as: other,
+        };
+        let admit = |record: CandidateRecord| admit(&record, &attempt("u", "k"));
+        assert_eq!(admit(record(ClusterState::PendingBootstrap, None, None)), Admission::Admit);
+        assert_eq!(admit(record(ClusterState::Enrolled, Some("u"), None)), Admission::Admit);
+        for state in [ClusterState::Revoking, ClusterState::Revoked, ClusterState::Detached] {
+            let admission = admit(record(state, Some("u"), None));
+            assert!(matches!(admission, Admission::Refuse(it) if it.reason == Reason::ClusterNotUsable), "{state:?}");
+        }
+        for clone in [
+            record(ClusterState::Enrolled, Some("other"), None),
+            record(ClusterState::PendingBootstrap, None, Some(cluster(2))),
+        ] {
+            let admission = admit(clone);
+            assert!(matches!(admission, Admission::Quarantine(it) if it.reason == Reason::ClusterUidMismatch));
+        }
+    }
+
+    #[test]
+    fn uids_of_namespaces() {
+        assert!(check_cluster_uid("0198c1d2-0000-7000-8000-000000000000").is_ok());
+        for bad in ["", "a b", "ü", &"a".repeat(65)] {
+            assert!(check_cluster_uid(bad).is_err(), "{bad:?}");
+        }
+    }
+}
