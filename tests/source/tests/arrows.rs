@@ -49,3 +49,22 @@ fn no_kubernetes_crate_stands_under_the_manager() {
         .collect();
     assert!(kubernetes.is_empty(), "{kubernetes:?}");
 }
+
+/// Dependencies that are declared and not used yet. An entry that is used, or gone, fails the test: remove it.
+const UNUSED: &[&str] = &[
+    "kubenova-bus: rustls is declared and never named: remove it",
+    "kubenova-crds: serde_json is declared and never named: remove it",
+    "kubenova-operator: async-nats is declared and never named: remove it",
+    "kubenova-operator: aws-lc-rs is declared and never named: remove it",
+    "kubenova-store: kubenova-test-postgres is declared and never named: remove it",
+];
+
+#[test]
+fn every_declared_dependency_is_used() {
+    let mut found = BTreeSet::new();
+    for package in workspace::packages().unwrap() {
+        found.extend(kubenova_source::unused::unused(&package).unwrap());
+    }
+    let open: BTreeSet<String> = UNUSED.iter().map(|it| (*it).to_owned()).collect();
+    assert_eq!(found, open, "left: what no source names; right: what is known to be open");
+}
