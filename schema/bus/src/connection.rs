@@ -88,29 +88,13 @@ const RECONNECT_DELAY_MAX_MS: u64 = 4_000;
 /// # Errors
 /// When no server lets us in within [`CONNECT_TIMEOUT`], or the seed cannot be read.
 pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
-    nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let (connects_sender, connects) = watch::channel(0_u64);
     let (error_sender, last_error) = watch::channel(None);
-    let shown = Arc::clone(&credentials);
-    let mut options = ConnectOptions::with_auth_callback(move |nonce| {
-        let current = shown.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        async move { sign_nonce(&current, &nonce) }
-    })
-    .name(&settings.name)
-    .require_tls(true)
-    .add_root_certificates(settings.ca_file)
-    .add_client_certificate(settings.cert_file, settings.key_file)
-    .connection_timeout(CONNECT_TIMEOUT)
-    .ping_interval(settings.ping_interval)
-    .reconnect_delay_callback(reconnect_delay)
-    .event_callback(move |event| {
+    let options = options(&settings, Arc::clone(&credentials))?.event_callback(move |event| {
         note_event(&event, &connects_sender, &error_sender);
         async {}
     });
-    if let Some(prefix) = settings.inbox_prefix {
-        options = options.custom_inbox_prefix(prefix);
-    }
     let urls = settings.urls.join(",");
     let client = options.connect(settings.urls.clone()).await.map_err(|source| BusError::Connect { urls, source })?;
     let builder = jetstream::ContextBuilder::new();
@@ -120,6 +104,36 @@ pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
     };
     let jetstream = builder.ack_timeout(Duration::from_secs(10)).build(client.clone());
     Ok(Connection { client, jetstream, connects, last_error, credentials })
+}
+
+/// Connects once and disconnects: a client that reconnects by itself does not tell the kind of error that keeps it from
+/// connecting.
+///
+/// # Errors
+/// When no server lets us in.
+pub async fn check(settings: &Settings) -> Result<(), BusError> {
+    let options = options(settings, Arc::new(RwLock::new(settings.credentials.clone())))?;
+    let urls = settings.urls.join(",");
+    options.connect(&settings.urls).await.map(drop).map_err(|source| BusError::Connect { urls, source })
+}
+
+fn options(settings: &Settings, credentials: Arc<RwLock<Credentials>>) -> Result<ConnectOptions, BusError> {
+    nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
+    let options = ConnectOptions::with_auth_callback(move |nonce| {
+        let current = credentials.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        async move { sign_nonce(&current, &nonce) }
+    })
+    .name(&settings.name)
+    .require_tls(true)
+    .add_root_certificates(settings.ca_file.clone())
+    .add_client_certificate(settings.cert_file.clone(), settings.key_file.clone())
+    .connection_timeout(CONNECT_TIMEOUT)
+    .ping_interval(settings.ping_interval)
+    .reconnect_delay_callback(reconnect_delay);
+    Ok(match &settings.inbox_prefix {
+        Some(prefix) => options.custom_inbox_prefix(prefix),
+        None => options,
+    })
 }
 
 fn sign_nonce(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {

@@ -4,6 +4,7 @@
 //! Delivery is at least once and out of order. A publish counts only when the server acknowledged it; a message is
 //! acknowledged only when its consumer says that what it holds is durable on our side.
 
+pub mod cause;
 pub mod connection;
 pub mod consume;
 pub mod durable;
