@@ -1,6 +1,7 @@
-//! NovaClusterConfig: what a cluster should have installed, and the story of how it joined. A singleton, `default`.
+//! NovaClusterConfig: which components a cluster should have installed, and how far it got in joining. A singleton,
+//! `default`.
 //!
-//! The Operator creates it empty at its first start, so that the join conditions have a place before any command
+//! The Operator creates it empty at its first start, so that the join conditions can be written before any command
 //! arrives; the Manager's command writes the spec.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -11,31 +12,31 @@ use serde::{Deserialize, Serialize};
 /// The one name this kind may have.
 pub const NAME: &str = "default";
 
-/// Conditions, in the order in which a cluster joins. The first one that is False names what to mend.
+/// Conditions, in the order in which a cluster joins. The first one that is False names what to fix.
 pub mod condition {
-    /// The Manager's name resolves.
+    /// The Manager's host name resolves.
     pub const DNS_RESOLVED: &str = "DNSResolved";
-    /// A TCP connection to it opens.
+    /// A TCP connection to the Manager opens.
     pub const ENDPOINT_REACHABLE: &str = "EndpointReachable";
-    /// Its certificate verifies under the CA that the token pins.
+    /// The Manager's certificate verifies under the CA pinned by the enrollment token.
     pub const TLS_VERIFIED: &str = "TLSVerified";
-    /// The clocks agree well enough.
+    /// This cluster's clock agrees with the Manager's.
     pub const CLOCK_IN_SYNC: &str = "ClockInSync";
-    /// The token was good.
+    /// The Manager accepted the enrollment token.
     pub const TOKEN_ACCEPTED: &str = "TokenAccepted";
-    /// Certificate and user JWT are stored.
+    /// Client certificate and broker credentials are stored and valid.
     pub const IDENTITY_ISSUED: &str = "IdentityIssued";
     /// A session with the Manager over the broker is open.
     pub const BUS_CONNECTED: &str = "BusConnected";
-    /// Capsule runs as wanted.
+    /// Capsule is installed as configured, or disabled.
     pub const CAPSULE_READY: &str = "CapsuleReady";
-    /// Capsule Proxy runs as wanted.
+    /// Capsule Proxy is installed as configured, or disabled.
     pub const CAPSULE_PROXY_READY: &str = "CapsuleProxyReady";
-    /// KubeVela runs as wanted.
+    /// KubeVela is installed as configured, or disabled.
     pub const KUBEVELA_READY: &str = "KubeVelaReady";
-    /// Usage windows are sealed and sent.
+    /// Usage is measured and stored in the cluster.
     pub const USAGE_REPORTING: &str = "UsageReporting";
-    /// All of the above.
+    /// All conditions above are True.
     pub const READY: &str = "Ready";
 
     /// All but `Ready`, in order.
@@ -54,7 +55,7 @@ pub mod condition {
     ];
 }
 
-/// What the cluster should have.
+/// Desired state: the components this cluster should have.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "kubenova.io",
@@ -63,6 +64,7 @@ pub mod condition {
     plural = "novaclusterconfigs",
     shortname = "nova",
     category = "kubenova",
+    doc = "Components of this cluster and how far it got in joining the Manager. There is one, named default; the Manager writes its spec, the Operator its status.",
     status = "ClusterConfigStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -76,22 +78,22 @@ pub mod condition {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterConfigSpec {
-    /// Components to install. Absent until the first command: nothing is installed then.
+    /// Components to install. Absent until the Manager sends its first command; nothing is installed before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub components: Option<Components>,
 }
 
-/// The three components.
+/// The components KubeNova installs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Components {
-    /// Tenants' walls.
+    /// Capsule: isolates tenants from each other.
     #[serde(default)]
     pub capsule: Component,
-    /// Tenants' view of the API.
+    /// Capsule Proxy: shows each tenant only its own part of the Kubernetes API.
     #[serde(default)]
     pub capsule_proxy: Component,
-    /// Applications.
+    /// KubeVela: runs applications.
     #[serde(default)]
     pub kubevela: Component,
 }
@@ -100,19 +102,21 @@ pub struct Components {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Component {
-    /// Off means its condition is True with reason `Disabled`; nothing that runs is removed.
+    /// Whether to install it. Disabling an installed component removes nothing; its condition is then True with reason `Disabled`.
     #[serde(default)]
     pub enabled: bool,
-    /// Version to install; empty means the version the Operator was built for.
+    /// Version to install. Empty: the version this Operator was built for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// Take over an install that is already there.
+    /// Take over an installation that KubeNova did not make, if there is one.
     #[serde(default)]
     pub adopt: bool,
-    /// Replicas of the component's controller. Production wants two of Capsule: one dead Capsule freezes pods.
+    /// Replicas of the component's controller. Use two for Capsule in production: while no replica of Capsule is
+    /// available, no pod of a tenant can be created.
     #[serde(default = "one")]
+    #[schemars(with = "i32", range(min = 1, max = 5))]
     pub replicas: u32,
-    /// Capsule Proxy only: the URL that kubeconfigs carry.
+    /// Capsule Proxy only: URL under which tenants reach it, `https://<host>[:<port>]`; written into their kubeconfigs.
     #[serde(default, rename = "publicURL", skip_serializing_if = "String::is_empty")]
     pub public_url: String,
 }
@@ -127,46 +131,49 @@ const fn one() -> u32 {
     1
 }
 
-/// What the cluster has.
+/// Observed state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterConfigStatus {
-    /// Generation the conditions speak about.
+    /// Generation of the spec that the conditions describe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// See [`condition`].
+    /// Join conditions in order (DNSResolved, EndpointReachable, TLSVerified, ClockInSync, TokenAccepted, IdentityIssued,
+    /// BusConnected, CapsuleReady, CapsuleProxyReady, KubeVelaReady, UsageReporting), then Ready. The first one that is
+    /// False names what to fix.
     #[serde(default)]
     pub conditions: Vec<Condition>,
-    /// `2/3`.
+    /// Components that are ready, of those enabled, such as `2/3`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub components_ready: String,
-    /// Versions found.
+    /// State of each component.
     #[serde(default)]
     pub components: Vec<ComponentStatus>,
-    /// This cluster's id at the Manager.
+    /// Id of this cluster at the Manager.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub cluster_id: String,
-    /// Version of the Operator.
+    /// Version of the running Operator.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operator_version: String,
-    /// End of the client certificate, RFC 3339.
+    /// When the client certificate expires, RFC 3339.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate_expires: String,
 }
 
-/// What is known of one component.
+/// Observed state of one component.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
     /// `capsule`, `capsule-proxy` or `kubevela`.
     pub name: String,
-    /// Version wanted.
+    /// Version that should be installed.
     #[serde(default)]
     pub desired_version: String,
-    /// Version applied.
+    /// Version that was last applied completely.
     #[serde(default)]
     pub version: String,
-    /// What was applied, for pruning: `<group>/<version>/<kind>/<namespace>/<name>`, sorted.
+    /// Objects that were applied, `<group>/<version>/<kind>/<namespace>/<name>`, sorted. What a newer version no longer has
+    /// is deleted by this list.
     #[serde(default)]
     pub inventory: Vec<String>,
 }

@@ -1,13 +1,13 @@
-//! NovaCommand: the inbox record. One per object key; it holds the signed bytes of the newest order about that object.
+//! NovaCommand: the inbox record. One per object key; it holds the signed bytes of the newest command about that object.
 //!
-//! Storing it is fence, durability and the point of acknowledgement in one write. Status speaks about `commandId` in
-//! it; when that differs from the spec's, the status belongs to an older order.
+//! Storing it is fence, durability and the point of acknowledgement in one write. The status describes the command
+//! named by its own `commandId`; when that differs from the spec's, it belongs to an older command.
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The order as it came.
+/// The command as received.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "kubenova.io",
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
     plural = "novacommands",
     shortname = "novac",
     category = "kubenova",
+    doc = "The newest command from the Manager about one object, as received and verified by the Operator, and how far it got.",
     namespaced,
     status = "CommandStatus",
     derive = "PartialEq",
@@ -28,19 +29,19 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct CommandSpec {
-    /// The signed bytes, exactly: JSON text of a Command.
+    /// The exact bytes that were signed: a Command as JSON text.
     pub body: String,
-    /// Value of the `Kn-Signature` header.
+    /// Signature over the body, `<key id>:<base64>`.
     pub signature: String,
-    /// From the body.
+    /// Id of the command, from the body.
     pub command_id: String,
-    /// From the body.
+    /// Epoch of the Manager that signed it, from the body. Commands of a lower epoch are refused.
     pub epoch: i64,
-    /// From the body.
+    /// Revision of the command, from the body: rises with every command to this cluster.
     pub revision: i64,
-    /// From the body.
+    /// What to do, from the body, such as `apply-tenant`.
     pub kind: String,
-    /// From the body.
+    /// Object it is about, from the body: `cluster-config/default`, `tenant/<id>` or `application/<tenant id>/<name>`.
     pub key: String,
     /// Hex SHA-256 of (kind, key, document).
     pub command_sha256: String,
@@ -48,36 +49,36 @@ pub struct CommandSpec {
     pub stored_at: String,
 }
 
-/// How far the order got. The first terminal state wins.
+/// How far the command got. A terminal state (succeeded, failed, refused) never changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandStatus {
-    /// The command this status is about.
+    /// Id of the command this status describes.
     #[serde(default)]
     pub command_id: String,
-    /// acknowledged, running, succeeded, failed or refused.
+    /// One of acknowledged, running, succeeded, failed, refused.
     #[serde(default)]
     pub state: String,
-    /// One CamelCase word.
+    /// Cause of the state, one CamelCase word.
     #[serde(default)]
     pub reason: String,
-    /// A sentence with the remedy.
+    /// What happened and what to do.
     #[serde(default)]
     pub message: String,
     /// When this state was reached, RFC 3339 UTC with milliseconds.
     #[serde(default)]
     pub at: String,
-    /// Stations and their times: verified, stored, applied, ready.
+    /// Steps the command passed and when: stored, applied, ready.
     #[serde(default)]
     pub hops: Vec<CommandHop>,
 }
 
-/// One station.
+/// One step.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandHop {
-    /// Its name.
+    /// Name of the step.
     pub name: String,
-    /// When, RFC 3339 UTC with milliseconds.
+    /// When it was passed, RFC 3339 UTC with milliseconds.
     pub at: String,
 }

@@ -1,5 +1,5 @@
-//! Setting conditions: the transition time stays when the status did not change, so that a pass with nothing to say
-//! writes nothing.
+//! Setting conditions: the transition time stays when the status did not change, so that a reconcile that changes
+//! nothing writes nothing.
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,7 +11,7 @@ pub enum ConditionStatus {
     True,
     /// It does not.
     False,
-    /// Nobody knows yet.
+    /// Not known yet.
     Unknown,
 }
 

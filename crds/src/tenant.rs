@@ -1,13 +1,13 @@
-//! NovaTenant: a tenant on this cluster. Its name is the tenant's name; its id never changes.
+//! NovaTenant: a tenant on this cluster. The object's name is the tenant's name; its id never changes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Conditions, in the order in which a tenant comes to be.
+/// Conditions, in the order in which a tenant is set up.
 pub mod condition {
-    /// The Capsule Tenant is Ready and lists both namespaces.
+    /// The Capsule Tenant is ready and lists both namespaces.
     pub const CAPSULE_TENANT_READY: &str = "CapsuleTenantReady";
     /// `<t>-owner` and `<t>-apps` exist and belong to the tenant.
     pub const NAMESPACES_READY: &str = "NamespacesReady";
@@ -15,13 +15,13 @@ pub mod condition {
     pub const RBAC_READY: &str = "RBACReady";
     /// Quota and limits are in place.
     pub const QUOTA_APPLIED: &str = "QuotaApplied";
-    /// Present while the tenant is being removed; names each blocker.
+    /// Present while the tenant is being deleted; its message names what still blocks it.
     pub const DELETING: &str = "Deleting";
-    /// All of the above.
+    /// All conditions above are True.
     pub const READY: &str = "Ready";
 }
 
-/// What the tenant should have here.
+/// Desired state of the tenant on this cluster.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "kubenova.io",
@@ -30,6 +30,7 @@ pub mod condition {
     plural = "novatenants",
     shortname = "novat",
     category = "kubenova",
+    doc = "A tenant on this cluster: two namespaces (<name>-owner and <name>-apps), a quota, roles and network isolation. Managed by KubeNova; change it through the Manager.",
     status = "TenantStatus",
     derive = "PartialEq",
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
@@ -41,25 +42,26 @@ pub mod condition {
 )]
 #[serde(rename_all = "camelCase")]
 pub struct TenantSpec {
-    /// The Manager's id of the tenant (UUIDv7).
+    /// Id of the tenant at the Manager (UUIDv7). Never changes.
     pub tenant_id: String,
-    /// Limits in `<t>-apps`.
+    /// Quota of the namespace `<name>-apps`.
     #[serde(default)]
     pub quota: TenantQuota,
-    /// Pod security of `<t>-apps`.
+    /// Pod security level enforced in the namespace `<name>-apps`.
     #[serde(default)]
     pub pod_security: PodSecurity,
 }
 
-/// Kubernetes quantities, as in a ResourceQuota.
+/// Quota in Kubernetes quantities, as in a ResourceQuota.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantQuota {
-    /// `requests.cpu`.
+    /// Sum of the CPU requests of all pods (`requests.cpu`).
     pub cpu: String,
-    /// `requests.memory`.
+    /// Sum of the memory requests of all pods (`requests.memory`).
     pub memory: String,
-    /// `pods`.
+    /// Number of pods.
+    #[schemars(with = "i32", range(min = 0))]
     pub pods: u32,
 }
 
@@ -69,34 +71,34 @@ impl Default for TenantQuota {
     }
 }
 
-/// Level of pod security admission that is enforced.
+/// Level of Kubernetes pod security admission.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PodSecurity {
-    /// No privileged pods; what would break `restricted` is warned about.
+    /// No privileged pods; violations of `restricted` cause warnings only.
     #[default]
     Baseline,
     /// The strictest level.
     Restricted,
 }
 
-/// What the tenant has here.
+/// Observed state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantStatus {
-    /// Generation the conditions speak about.
+    /// Generation of the spec that the conditions describe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// See [`condition`].
+    /// CapsuleTenantReady, NamespacesReady, RBACReady, QuotaApplied and Ready; Deleting while the tenant is being deleted.
     #[serde(default)]
     pub conditions: Vec<Condition>,
     /// State of the Capsule Tenant: Active, Cordoned or Terminating.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub tenant_state: String,
-    /// `2/2`.
+    /// Namespaces that are ready, such as `2/2`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespaces_ready: String,
-    /// UIDs of the namespaces, for people.
+    /// Namespaces of the tenant.
     #[serde(default)]
     pub namespaces: Vec<TenantNamespace>,
 }
@@ -105,8 +107,8 @@ pub struct TenantStatus {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TenantNamespace {
-    /// Its name.
+    /// Name of the namespace.
     pub name: String,
-    /// Its UID.
+    /// UID of the namespace.
     pub uid: String,
 }

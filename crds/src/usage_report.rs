@@ -1,4 +1,4 @@
-//! NovaUsageReport: one metering window. Open it holds the checkpoint; sealed it holds the bytes that are published.
+//! NovaUsageReport: one metering window. While open it holds a checkpoint; once sealed, the bytes that are published.
 //!
 //! Every write is a PUT with resourceVersion: a conflict means that another Operator owns the window. A sealed report
 //! never changes, except for the mark that the Manager has it.
@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One window. Its object's name is the window's text.
+/// One metering window.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "kubenova.io",
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
     plural = "novausagereports",
     shortname = "novau",
     category = "kubenova",
+    doc = "Usage of all tenants in one metering window. Its name is the window. Open while it is measured; once sealed it is published until the Manager confirms it, and deleted later.",
     namespaced,
     derive = "PartialEq",
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".spec.state"}"#,
@@ -25,31 +26,32 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase")]
 pub struct UsageReportSpec {
-    /// `w<unix start>-<seconds>`.
+    /// The window, `w<start as a Unix time>-<length in seconds>`.
     pub window: String,
-    /// Open or Sealed.
+    /// Open while it is measured, Sealed once its bytes are final.
     pub state: ReportState,
-    /// While open: accumulators and watch positions, opaque, base64 of compressed bytes.
+    /// While open: what was measured so far and the watch positions; opaque, base64 of compressed bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub checkpoint: String,
     /// Once sealed: number of records.
     #[serde(default)]
+    #[schemars(with = "i64", range(min = 0))]
     pub records: u32,
     /// Once sealed: base64 of the manifest's protobuf bytes.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest: String,
-    /// Once sealed: `<nkey public>:<base64>` over the manifest.
+    /// Once sealed: signature over the manifest, `<public nkey>:<base64>`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub manifest_signature: String,
     /// Once sealed: base64 of the UsageRecords' protobuf bytes, compressed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub payload: String,
-    /// When the Manager's receipt for these bytes arrived, RFC 3339 UTC.
+    /// When the Manager confirmed that it has these bytes, RFC 3339 UTC. Empty until then.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub received_at: String,
 }
 
-/// Life of a report.
+/// State of a usage report.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ReportState {
     /// Being measured.
