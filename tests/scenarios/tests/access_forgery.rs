@@ -124,7 +124,7 @@ fn dropped_unread(site: &Site) -> Result<u64> {
         "events.events.k8s.io",
         "-A",
         "--field-selector",
-        "reason=OrderUnverified",
+        "reason=CommandUnverified",
         "-o",
         "json",
     ])?;

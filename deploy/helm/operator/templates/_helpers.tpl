@@ -14,7 +14,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/*
-What a role or a policy was written for. The Operator compares these with the versions it is asked to install and
+What a role or a policy was written for. The Operator compares these with the versions it is told to install and
 reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies itself.
 */}}
 {{- define "kubenova.for.capsule" -}}capsule-0.14.0{{- end }}
@@ -22,7 +22,7 @@ reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies
 {{- define "kubenova.for.kubevela" -}}kubevela-1.10.9{{- end }}
 {{- define "kubenova.for.kubenova" -}}kubenova-{{ .Chart.AppVersion }}{{- end }}
 
-{{/* The user names the policies know. */}}
+{{/* User names that the policies compare with. */}}
 {{- define "kubenova.user.operator" -}}system:serviceaccount:{{ .Release.Namespace }}:kubenova-operator{{- end }}
 {{- define "kubenova.user.capsule" -}}system:serviceaccount:capsule-system:capsule{{- end }}
 {{- define "kubenova.user.kubevela" -}}system:serviceaccount:vela-system:kubevela-vela-core{{- end }}
@@ -43,7 +43,7 @@ reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies
 {{- default "kubenova-enrollment" .Values.enrollment.existingSecret -}}
 {{- end }}
 
-{{/* Metadata of a role or policy that outlives the release: the walls of tenants stand without the Operator. */}}
+{{/* Metadata of a role or policy that outlives the release: tenants stay isolated without the Operator. */}}
 {{- define "kubenova.keptMetadata" -}}
 labels:
   {{- include "kubenova.labels" .root | nindent 2 }}
