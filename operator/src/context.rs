@@ -4,6 +4,7 @@
 use crate::{
     apiserver::client::Apiserver,
     join::identity::Identity,
+    metrics::Metrics,
     outbound::{outcome_queue::OutcomeQueue, status_cache::StatusCache},
     session::state::Session,
     settings::Settings,
@@ -25,6 +26,7 @@ pub struct ClusterContext {
     pub status: StatusCache,
     /// Outcomes of commands, for publishing.
     pub outcomes: OutcomeQueue,
+    pub metrics: Metrics,
 }
 
 /// The broker: who this cluster is there, the connection and the session.

@@ -3,10 +3,10 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use kubenova_operator::{settings::Settings, wiring};
-use kubenova_runtime::{probe, shutdown::Shutdown, telemetry, tls};
+use kubenova_runtime::{probe as probes, shutdown::Shutdown, telemetry, tls};
 use std::{path::PathBuf, process::ExitCode};
 
-/// KubeNova's Operator.
+/// The KubeNova Operator: joins this cluster to a Manager and makes it look as the Manager says.
 #[derive(Parser)]
 #[command(name = "kubenova-operator", version)]
 struct Arguments {
@@ -16,16 +16,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs until told to stop.
+    /// Runs until SIGTERM or Ctrl-C.
     Run {
         /// The settings file.
         #[arg(long, default_value = "/etc/kubenova/operator.yaml")]
         config: PathBuf,
     },
-    /// Asks the running Operator how it is; exit code 0 means well.
+    /// Checks the running Operator; the exit code is 0 when it is ready or alive.
     Probe {
-        /// What to ask.
-        question: Question,
+        /// What to check.
+        check: Check,
         /// The running Operator's socket.
         #[arg(long, default_value = kubenova_operator::settings::PROBE_SOCKET)]
         socket: PathBuf,
@@ -33,10 +33,10 @@ enum Command {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Question {
-    /// Is every part ready?
+enum Check {
+    /// Every part is ready.
     Ready,
-    /// Does it answer at all?
+    /// The Operator answers.
     Live,
 }
 
@@ -45,7 +45,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     tls::install_provider();
     match Arguments::parse().command {
         Command::Run { config } => run(&config).await.map(|()| ExitCode::SUCCESS),
-        Command::Probe { question, socket } => Ok(ask(question, &socket).await),
+        Command::Probe { check, socket } => Ok(probe(check, &socket).await),
     }
 }
 
@@ -55,21 +55,21 @@ async fn run(config: &std::path::Path) -> anyhow::Result<()> {
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("could not listen for signals")?;
     let running = wiring::start(settings, shutdown);
-    // Its future is large: every part hangs on it.
+    // The future holds every part, which makes it large.
     Box::pin(running).await
 }
 
-async fn ask(question: Question, socket: &std::path::Path) -> ExitCode {
+async fn probe(check: Check, socket: &std::path::Path) -> ExitCode {
     use std::io::Write as _;
-    match (probe::ask(socket).await, question) {
-        (Ok(_), Question::Live) => ExitCode::SUCCESS,
-        (Ok(answer), Question::Ready) if answer == "ok" => ExitCode::SUCCESS,
-        (Ok(answer), Question::Ready) => {
-            let _kubelet_left = writeln!(std::io::stderr(), "not ready: {answer}");
+    match (probes::ask(socket).await, check) {
+        (Ok(_), Check::Live) => ExitCode::SUCCESS,
+        (Ok(answer), Check::Ready) if answer == "ok" => ExitCode::SUCCESS,
+        (Ok(answer), Check::Ready) => {
+            let _caller_gone = writeln!(std::io::stderr(), "not ready: {answer}");
             ExitCode::FAILURE
         }
         (Err(error), _) => {
-            let _kubelet_left = writeln!(std::io::stderr(), "no answer from the Operator: {error}");
+            let _caller_gone = writeln!(std::io::stderr(), "the Operator does not answer: {error}");
             ExitCode::FAILURE
         }
     }

@@ -3,14 +3,14 @@
 use kubenova_crds::SYSTEM_NAMESPACE;
 use serde::Deserialize;
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Where probes ask by default.
+/// Where probes connect by default.
 pub const PROBE_SOCKET: &str = "/run/kubenova/probe.sock";
 
-/// All settings.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Settings {
@@ -20,27 +20,24 @@ pub struct Settings {
     pub helm: PathBuf,
     /// Namespace of inbox, usage, Lease and keys.
     pub state_namespace: String,
-    /// Metering.
     pub usage: Usage,
-    /// Time between heartbeats.
     pub heartbeat_seconds: u64,
-    /// The broker.
     pub nats: Nats,
-    /// The Lease.
     pub lease: LeaseSettings,
-    /// Tracing filter.
+    pub metrics: MetricsSettings,
+    /// Log filter, such as `info,kubenova_operator=debug`.
     pub log: String,
     /// Logs as JSON, one object a line.
     pub log_json: bool,
     /// File with the enrollment token; may be absent once the cluster is enrolled.
     pub token_file: PathBuf,
-    /// The site's sovereign policy.
+    /// The sovereign policy.
     pub policy_file: PathBuf,
-    /// Where probes ask.
+    /// Where probes connect.
     pub probe_socket: PathBuf,
     /// Where certificate files for the broker's client are written.
     pub work_dir: PathBuf,
-    /// An order that is not Ready after this time has failed (and is still carried out).
+    /// A command that is not Ready after this time has failed; its document is reconciled all the same.
     pub progress_deadline_seconds: u32,
     /// The Operator's own user name, as policies and roles know it.
     pub operator_user: String,
@@ -49,15 +46,12 @@ pub struct Settings {
     pub pod_uid: String,
 }
 
-/// Metering.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Usage {
-    /// Length of a window.
     pub window_seconds: u32,
 }
 
-/// The broker.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Nats {
@@ -65,12 +59,18 @@ pub struct Nats {
     pub ping_seconds: u64,
 }
 
-/// The Lease.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LeaseSettings {
-    /// Another pod takes over when the holder was silent for this long.
+    /// Another pod takes over when the holder has not renewed for this long.
     pub duration_seconds: u32,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// Address of the metrics listener, such as `0.0.0.0:9090`. None: no metrics are served.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Default for Settings {
@@ -83,6 +83,7 @@ impl Default for Settings {
             heartbeat_seconds: 15,
             nats: Nats::default(),
             lease: LeaseSettings::default(),
+            metrics: MetricsSettings::default(),
             log: "info".to_owned(),
             log_json: true,
             token_file: "/var/run/kubenova/enrollment/token".into(),
@@ -114,25 +115,18 @@ impl Default for LeaseSettings {
     }
 }
 
-/// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// The file cannot be opened.
     #[error("could not open the settings file")]
     Open(#[source] std::io::Error),
-    /// It is not what it should be.
-    #[error("settings file has a wrong or unknown key")]
+    #[error("the settings file has an unknown key or a wrong value")]
     Parse(#[source] Box<serde_saphyr::Error>),
-    /// A number that makes no sense.
-    #[error("settings file: {0} must be at least {1}")]
+    #[error("{0} in the settings file must be at least {1}")]
     TooSmall(&'static str, u64),
 }
 
 impl Settings {
     /// Reads the file and the pod's UID.
-    ///
-    /// # Errors
-    /// When it cannot be opened, has an unknown key, or a number out of range.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path).map_err(SettingsError::Open)?;
         let mut settings = Self::parse(&text)?;
@@ -155,7 +149,6 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Time between heartbeats.
     #[must_use]
     pub const fn heartbeat(&self) -> Duration {
         Duration::from_secs(self.heartbeat_seconds)
@@ -172,7 +165,9 @@ mod tests {
                     heartbeatSeconds: 15\nnats:\n  pingSeconds: 15\nlog: \"info\"\n";
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.usage.window_seconds, 5);
-        assert_eq!(settings.progress_deadline_seconds, 600);
+        assert_eq!((settings.progress_deadline_seconds, settings.metrics.listen), (600, None));
+        let settings = Settings::parse("metrics:\n  listen: 0.0.0.0:9090\n").unwrap();
+        assert_eq!(settings.metrics.listen, Some(([0, 0, 0, 0], 9090).into()));
     }
 
     #[test]

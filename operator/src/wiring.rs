@@ -1,4 +1,4 @@
-//! Builds the parts in flow order and hands each what it needs. Whatever ends by surprise ends the process; a stop is
+//! Builds the parts in flow order and hands each what it needs. A part that ends unexpectedly ends the process; a stop is
 //! soft first, hard after [`SOFT_STOP`].
 
 use crate::{
@@ -8,10 +8,11 @@ use crate::{
     inbound, join,
     join::{conditions::StatusReporter, identity::Identity},
     lease::{self, LeaseConfig},
-    metering::{self, MeteringContext, ReceiptDelivery, UsageHealth},
+    metering::{self, MeteringContext, UsageHealth, receipt::ReceiptDelivery},
+    metrics::{self, Metrics},
     outbound::{self, outcome_queue::OutcomeQueue, status_cache::StatusCache},
     session::{
-        self, Senders,
+        self, Senders, SessionContext,
         hello::{HelloClient, Instance},
         state::Session,
     },
@@ -26,41 +27,49 @@ use kubenova_runtime::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
-/// Time for parts to finish what they are at; the pod's own limit is 30 s.
+/// Time for parts to finish their work; half of what the pod has before it is killed.
 const SOFT_STOP: Duration = Duration::from_secs(15);
-/// Receipt lists that wait for metering: newest wins, so few are enough.
+/// Receipt lists that wait for metering: the newest contains the others, so few are enough.
 const RECEIPTS_WAITING: usize = 8;
 
-/// Runs the Operator until it is told to stop.
+/// Runs the Operator until a stop is requested.
 ///
 /// # Errors
-/// When there is no API server to speak of, our own kinds are missing, or parts had to be left behind at the end.
+/// When no API server is configured, our own kinds are missing, or parts did not stop in time.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let gates = Gates::default();
     serve_probes(&settings, &gates, &shutdown).await;
-    gates.set("lease", Some("another pod holds the lease, or the API server is away".to_owned()));
+    let (registry, metrics) = metrics::registry();
+    if let Some(address) = settings.metrics.listen {
+        let listening = metrics::listen(address, registry, &shutdown).await;
+        listening.with_context(|| format!("could not listen for metrics on {address}"))?;
+    }
+    gates.set(
+        "lease",
+        Some("waiting for the lease: another pod holds it, or the API server does not answer".to_owned()),
+    );
     let apiserver = Apiserver::connect().await.context("could not reach the cluster's API server")?;
-    let keeping = LeaseConfig {
+    let config = LeaseConfig {
         namespace: settings.state_namespace.clone(),
         holder: settings.pod_uid.clone(),
         duration: Duration::from_secs(u64::from(settings.lease.duration_seconds)),
     };
-    let Some(held) = lease::acquire(&apiserver, keeping, &shutdown).await else { return Ok(()) };
+    let Some(held) = lease::acquire(&apiserver, config, &shutdown).await else { return Ok(()) };
     gates.set("lease", None);
     let lease_term = held.term;
-    let (give_back, given_back) = oneshot::channel();
-    let keeping_shutdown = shutdown.clone();
+    let (return_lease, returned_lease) = oneshot::channel();
+    let renewing = shutdown.clone();
     shutdown.spawn("lease", async move {
-        if let Some(held) = held.keep(keeping_shutdown).await {
-            let _wiring_gone = give_back.send(held);
+        if let Some(held) = held.keep(renewing).await {
+            let _wiring_gone = return_lease.send(held);
         }
     });
-    let worked = work(Arc::clone(&settings), &apiserver, lease_term, &gates, &shutdown).await;
+    let worked = work(Arc::clone(&settings), &apiserver, lease_term, &gates, metrics, &shutdown).await;
     shutdown.request();
     let finished = shutdown.finish(SOFT_STOP).await;
     // Only now may another pod begin.
-    if let (Ok(held), true) = (given_back.await, finished) {
+    if let (Ok(held), true) = (returned_lease.await, finished) {
         held.release().await;
     }
     worked?;
@@ -73,18 +82,17 @@ async fn work(
     apiserver: &Apiserver,
     lease_term: u64,
     gates: &Gates,
+    metrics: Metrics,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    gates.set(
-        "join",
-        Some("the cluster has not joined yet; see the conditions of NovaClusterConfig default".to_owned()),
-    );
-    let Some(here) = join::prepare(apiserver, shutdown).await? else { return Ok(()) };
-    let Some(identity) = join::run(apiserver, &settings, &here, shutdown).await else { return Ok(()) };
+    gates.set("join", Some("the cluster has not joined yet: kubectl describe novaclusterconfig default".to_owned()));
+    let Some(facts) = join::prepare(apiserver, shutdown).await? else { return Ok(()) };
+    let Some(identity) = join::run(apiserver, &settings, &facts, shutdown).await else { return Ok(()) };
     gates.set("join", None);
     let instance =
-        Instance { boot_id: random::uuid_v4().to_string(), lease_term, kubernetes_version: here.kubernetes_version };
-    Parts::new(settings, apiserver.clone(), Arc::new(identity), instance, gates.clone(), shutdown.clone()).spawn();
+        Instance { boot_id: random::uuid_v4().to_string(), lease_term, kubernetes_version: facts.kubernetes_version };
+    Parts::new(settings, apiserver.clone(), Arc::new(identity), instance, gates.clone(), metrics, shutdown.clone())
+        .spawn();
     shutdown.requested().await;
     Ok(())
 }
@@ -106,15 +114,16 @@ impl Parts {
         identity: Arc<Identity>,
         instance: Instance,
         gates: Gates,
+        metrics: Metrics,
         shutdown: Shutdown,
     ) -> Self {
         let (bus_sender, bus) = watch::channel(None);
         let (session_sender, session) = watch::channel(None);
         let (usage_sender, usage) = metering::health();
         let rehello = Arc::new(Notify::new());
-        let outcomes = OutcomeQueue::new(identity.cluster_id());
+        let outcomes = OutcomeQueue::new(identity.cluster_id(), metrics.outcomes_pending.clone());
         let status = StatusCache::default();
-        let cluster = ClusterContext { apiserver, settings, shutdown, gates, status, outcomes };
+        let cluster = ClusterContext { apiserver, settings, shutdown, gates, status, outcomes, metrics };
         let senders = Senders { bus: bus_sender, session: session_sender, rehello: Arc::clone(&rehello) };
         let broker = BrokerContext { identity, bus, session, rehello };
         Self { cluster, broker, instance: Arc::new(instance), senders, usage_sender, usage }
@@ -125,7 +134,8 @@ impl Parts {
         let Self { cluster, broker, instance, senders, usage_sender, usage } = self;
         let shutdown = cluster.shutdown.clone();
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
-        shutdown.spawn("session", session_part(&cluster, &broker, &instance, senders));
+        let session = session_context(&cluster, &broker, &instance, senders);
+        shutdown.spawn("session", session::run(session, shutdown.clone()));
         shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), receipt_sender));
         shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone()));
         shutdown.spawn("cluster config", cluster_config::run(install_context(&cluster)));
@@ -139,27 +149,27 @@ impl Parts {
     }
 }
 
-fn session_part(
+fn session_context(
     cluster: &ClusterContext,
     broker: &BrokerContext,
     instance: &Arc<Instance>,
     senders: Senders,
-) -> impl Future<Output = ()> + Send + use<> {
+) -> SessionContext {
     let hello = HelloClient {
         apiserver: cluster.apiserver.clone(),
         namespace: cluster.settings.state_namespace.clone(),
         identity: Arc::clone(&broker.identity),
         instance: Arc::clone(instance),
     };
-    session::run(
-        Arc::clone(&cluster.settings),
-        Arc::clone(&broker.identity),
-        StatusReporter::new(&cluster.apiserver),
+    SessionContext {
+        settings: Arc::clone(&cluster.settings),
+        identity: Arc::clone(&broker.identity),
+        reporter: StatusReporter::new(&cluster.apiserver),
         hello,
         senders,
-        cluster.gates.clone(),
-        cluster.shutdown.clone(),
-    )
+        gates: cluster.gates.clone(),
+        open: cluster.metrics.session_open.clone(),
+    }
 }
 
 fn install_context(cluster: &ClusterContext) -> cluster_config::InstallContext {
@@ -168,6 +178,7 @@ fn install_context(cluster: &ClusterContext) -> cluster_config::InstallContext {
         state_namespace: cluster.settings.state_namespace.clone(),
         charts_dir: cluster.settings.charts_dir.clone(),
         helm: cluster.settings.helm.clone(),
+        metrics: cluster.metrics.clone(),
         shutdown: cluster.shutdown.clone(),
     }
 }
@@ -195,6 +206,7 @@ fn spawn_metering(
             clock_offset_ms,
             shutdown: shutdown.clone(),
             gates: cluster.gates.clone(),
+            metrics: cluster.metrics.clone(),
             health,
         }),
     );
@@ -217,7 +229,7 @@ async fn follow_clock_offset(
     }
 }
 
-/// Probes are answered from the first moment on. Without a folder for the socket the Operator works all the same.
+/// Probes are answered from the start. An Operator that cannot serve them works all the same.
 async fn serve_probes(settings: &Settings, gates: &Gates, shutdown: &Shutdown) {
     if let Some(folder) = settings.probe_socket.parent() {
         let _there_already = tokio::fs::create_dir_all(folder).await;

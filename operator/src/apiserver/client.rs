@@ -1,4 +1,4 @@
-//! Clients: the Operator's own, and one that acts as somebody else.
+//! Clients: the Operator's own, and clients that impersonate another user.
 
 use super::error::{Error, Verb};
 use kube::{Client, Config};
@@ -23,18 +23,11 @@ pub struct Apiserver {
 
 impl Apiserver {
     /// From the pod's ServiceAccount, or from a kubeconfig where there is one.
-    ///
-    /// # Errors
-    /// When neither is there.
     pub async fn connect() -> Result<Self, ConnectError> {
         let config = Config::infer().await.map_err(|error| ConnectError::Infer(Box::new(error)))?;
         Self::with_config(config)
     }
 
-    /// From a known configuration.
-    ///
-    /// # Errors
-    /// When no client can be built from it.
     pub fn with_config(config: Config) -> Result<Self, ConnectError> {
         let client = Client::try_from(config.clone()).map_err(|error| ConnectError::Build(Box::new(error)))?;
         Ok(Self { config, client })
@@ -47,9 +40,6 @@ impl Apiserver {
     }
 
     /// The server's version, without what vendors append: `1.36.3`.
-    ///
-    /// # Errors
-    /// When it does not answer.
     pub async fn version(&self) -> Result<String, Error> {
         let info = self.client.apiserver_version().await;
         let info = info.map_err(|source| Error::new(Verb::Read, "version", "", source))?;
@@ -59,9 +49,6 @@ impl Apiserver {
 
     /// A client whose calls are made as this user; the API server checks that the Operator may impersonate it, and
     /// adds the groups of a ServiceAccount by itself.
-    ///
-    /// # Errors
-    /// When no client can be built.
     pub fn impersonating(&self, user: &str) -> Result<Client, ConnectError> {
         let mut config = self.config.clone();
         config.auth_info.impersonate = Some(user.to_owned());

@@ -41,9 +41,6 @@ pub async fn get(client: &Client, key: &Key) -> Result<Option<DynamicObject>, Er
 }
 
 /// The resourceVersion of an object, without reading its body; `None` when it is not there.
-///
-/// # Errors
-/// When the call fails.
 pub async fn resource_version(client: &Client, key: &Key) -> Result<Option<String>, Error> {
     let found = api(client, key).get_metadata_opt(&key.name).await;
     let found = found.map_err(|source| Error::new(Verb::Read, &key.kind, &key.name, source))?;

@@ -5,22 +5,15 @@ use std::fmt;
 /// What was attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
-    /// Reading one object.
     Read,
-    /// Reading many.
     List,
-    /// Server-side apply.
     Apply,
-    /// Creating.
     Create,
-    /// Replacing.
     Replace,
-    /// Deleting.
     Delete,
-    /// Writing status.
     WriteStatus,
-    /// Asking for a token, a log or another subresource.
-    Ask,
+    /// Requesting something that is not an object, such as the version.
+    Request,
 }
 
 impl fmt::Display for Verb {
@@ -33,7 +26,7 @@ impl fmt::Display for Verb {
             Self::Replace => "replace",
             Self::Delete => "delete",
             Self::WriteStatus => "write the status of",
-            Self::Ask => "ask for",
+            Self::Request => "request",
         })
     }
 }
@@ -58,10 +51,10 @@ impl Error {
         Self { verb, kind: kind.to_owned(), name: name.to_owned(), source: Box::new(source) }
     }
 
-    /// Something that could not even be turned into a call.
+    /// An object that could not be turned into a request.
     #[must_use]
     pub fn unreadable(kind: &str, source: kube::Error) -> Self {
-        Self::new(Verb::Ask, kind, "", source)
+        Self::new(Verb::Read, kind, "", source)
     }
 
     fn code(&self) -> Option<u16> {
@@ -77,7 +70,7 @@ impl Error {
         self.code() == Some(404)
     }
 
-    /// Somebody else wrote in between.
+    /// Another writer changed the object in between, or it exists already.
     #[must_use]
     pub fn is_conflict(&self) -> bool {
         self.code() == Some(409)
@@ -95,7 +88,7 @@ impl Error {
         matches!(self.code(), Some(400 | 422))
     }
 
-    /// The server's own words, or the transport's.
+    /// The server's message, or the transport error.
     #[must_use]
     pub fn reason(&self) -> String {
         match &*self.source {
@@ -105,8 +98,8 @@ impl Error {
     }
 }
 
-/// An error with all its causes in one line, for conditions and events. Of an answer of the API server it takes the
-/// server's sentence; the rest of that answer is for logs.
+/// An error with all its causes in one line, for conditions and events. Of an answer of the API server it takes only the
+/// message.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! Endpoints of kinds that others define, as untyped objects.
+//! Endpoints of Capsule's and KubeVela's kinds, as untyped objects.
 
 use super::{
     error::{Error, Verb},
@@ -20,7 +20,7 @@ pub fn applications(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource("core.oam.dev", "v1beta1", "Application"))
 }
 
-/// KubeVela's lists of what Applications made.
+/// KubeVela's records of the objects that Applications made.
 #[must_use]
 pub fn resource_trackers(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource("core.oam.dev", "v1beta1", "ResourceTracker"))
@@ -39,9 +39,6 @@ pub fn namespaced(client: &Client, group: &str, version: &str, kind: &str, names
 }
 
 /// All objects with these labels; none when the kind is not installed.
-///
-/// # Errors
-/// When the call fails otherwise.
 pub async fn list_if_served(api: &Api<DynamicObject>, label_selector: &str) -> Result<Vec<DynamicObject>, Error> {
     match verbs::list(api, label_selector).await {
         Err(error) if error.is_not_found() => Ok(Vec::new()),
@@ -50,9 +47,6 @@ pub async fn list_if_served(api: &Api<DynamicObject>, label_selector: &str) -> R
 }
 
 /// The object, or `None` when it is not there or its kind is not installed.
-///
-/// # Errors
-/// When the call fails otherwise.
 pub async fn get_if_served(api: &Api<DynamicObject>, name: &str) -> Result<Option<DynamicObject>, Error> {
     match verbs::get(api, name).await {
         Err(error) if error.is_not_found() => Ok(None),

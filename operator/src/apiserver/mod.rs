@@ -1,8 +1,8 @@
-//! The one door to the cluster's API server. No other module of the Operator calls a Kubernetes client.
+//! All calls to the cluster's API server. No other module of the Operator calls a Kubernetes client.
 //!
-//! Thin verbs with fixed habits: server-side apply with one field manager and force, creation only when absent,
-//! replacement only at a known resourceVersion, deletion only of the exact object that was seen, status written only
-//! when something changed. What may be retried, and what may not, is told by [`Error`].
+//! Thin verbs with fixed rules: server-side apply with one field manager and force, creation only when absent,
+//! replacement only at a known resourceVersion, deletion only of the exact object that was read, status written only
+//! when something changed. Lists and watches skip objects that cannot be decoded. [`Error`] tells what may be retried.
 
 pub mod client;
 pub mod dynamic;
@@ -14,7 +14,7 @@ pub mod status;
 pub mod verbs;
 pub mod watch;
 
+pub mod metered;
 pub mod usage;
-pub mod watches;
 
 pub use error::{Error, Verb};

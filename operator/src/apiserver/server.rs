@@ -9,9 +9,6 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
 
 /// UID of the kube-system namespace: what tells this cluster from every other.
-///
-/// # Errors
-/// When the call fails.
 pub async fn cluster_uid(apiserver: &Apiserver) -> Result<String, Error> {
     let namespaces: Api<Namespace> = Api::all(apiserver.client());
     let namespace = verbs::get(&namespaces, "kube-system").await?;
@@ -19,10 +16,7 @@ pub async fn cluster_uid(apiserver: &Apiserver) -> Result<String, Error> {
 }
 
 /// Version of the API server, such as `v1.36.3`.
-///
-/// # Errors
-/// When the call fails.
 pub async fn version(apiserver: &Apiserver) -> Result<String, Error> {
     let info = apiserver.client().apiserver_version().await;
-    info.map(|info| info.git_version).map_err(|source| Error::new(Verb::Ask, "version", "", source))
+    info.map(|info| info.git_version).map_err(|source| Error::new(Verb::Request, "version", "", source))
 }

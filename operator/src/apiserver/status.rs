@@ -43,9 +43,6 @@ pub async fn update<K: Object>(
 }
 
 /// Merge patch of the status subresource; for kinds of others, where only single fields are ours.
-///
-/// # Errors
-/// When the call fails.
 pub async fn patch<K: Object>(api: &Api<K>, name: &str, status: &Value) -> Result<K, Error> {
     let body = serde_json::json!({ "status": status });
     let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };

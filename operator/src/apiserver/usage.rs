@@ -1,7 +1,7 @@
 //! NovaUsageReports: read whole, created when absent, replaced only at a known resourceVersion.
 //!
-//! An answer may be lost after the write took place. So a conflict is looked at once: when the stored spec is the very
-//! one that was to be written, the write was ours.
+//! An answer may be lost after the write took place, and the next attempt meets a conflict. So on a conflict the stored
+//! report is read: when its spec is the one that was to be written, that write succeeded.
 
 use super::{
     error::{Error, Verb},
@@ -13,12 +13,12 @@ use kubenova_crds::{
     usage_report::{NovaUsageReport, UsageReportSpec},
 };
 
-/// What became of a write.
+/// Result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Written {
     /// It is stored, at this resourceVersion.
     Stored(String),
-    /// Somebody else wrote in between.
+    /// Another writer changed it in between.
     Conflict,
 }
 
@@ -27,17 +27,11 @@ fn api(client: &Client, namespace: &str) -> Api<NovaUsageReport> {
 }
 
 /// Every report.
-///
-/// # Errors
-/// When the call fails.
 pub async fn list(client: &Client, namespace: &str) -> Result<Vec<NovaUsageReport>, Error> {
     verbs::list(&api(client, namespace), "").await
 }
 
 /// One window's report.
-///
-/// # Errors
-/// When the call fails.
 pub async fn get(client: &Client, namespace: &str, window: &str) -> Result<Option<NovaUsageReport>, Error> {
     verbs::get(&api(client, namespace), window).await
 }
@@ -73,10 +67,7 @@ pub async fn write(
     }
 }
 
-/// Deletes the very report that was seen.
-///
-/// # Errors
-/// When the call fails.
+/// Deletes exactly the report that was read.
 pub async fn delete(client: &Client, namespace: &str, report: &NovaUsageReport) -> Result<(), Error> {
     let uid = report.uid().ok_or_else(|| {
         let missing = <serde_json::Error as serde::de::Error>::custom("a stored report has no uid");
@@ -86,10 +77,7 @@ pub async fn delete(client: &Client, namespace: &str, report: &NovaUsageReport) 
     verbs::delete_exact(&api(client, namespace), &report.name_any(), &uid, version.as_deref()).await.map(drop)
 }
 
-/// Every NovaTenant: their quotas bound what an unobserved stretch may hide.
-///
-/// # Errors
-/// When the call fails.
+/// Every NovaTenant: their quotas bound the usage of a time that was not observed.
 pub async fn tenants(client: &Client) -> Result<Vec<NovaTenant>, Error> {
     verbs::list(&Api::all(client.clone()), "").await
 }

@@ -1,22 +1,23 @@
 //! Reading and writing objects.
 
 use super::error::{Error, Verb};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{
     Api, Resource, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    core::{DeserializeGuard, ObjectList, Request, error_boundary::InvalidObject},
 };
 use kubenova_crds::FIELD_MANAGER;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
 
-/// What an object of this file must be able to do.
 pub trait Object: Resource + Clone + Debug + Serialize + DeserializeOwned {}
 impl<K: Resource + Clone + Debug + Serialize + DeserializeOwned> Object for K {}
 
 /// Objects asked for in one page of a list.
 const PAGE: u32 = 500;
 
-/// The plural of the kind, from the end of the path.
+/// The plural of the kind, which ends the path.
 pub(super) fn kind_of<K: Resource>(api: &Api<K>) -> String {
     api.resource_url().rsplit('/').next().unwrap_or_default().to_owned()
 }
@@ -28,28 +29,50 @@ fn failed<K: Object>(api: &Api<K>, verb: Verb, name: &str) -> impl FnOnce(kube::
 }
 
 /// The object, or `None` when it is not there.
-///
-/// # Errors
-/// When the call fails.
 pub async fn get<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, Error> {
     api.get_opt(name).await.map_err(failed(api, Verb::Read, name))
 }
 
-/// All objects with these labels (an empty selector means all), read page by page.
-///
-/// # Errors
-/// When the call fails.
+/// All objects with these labels (an empty selector means all), read page by page. An object that cannot be decoded is
+/// skipped and logged: one malformed object must not hide the others.
 pub async fn list<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<K>, Error> {
     let mut params = ListParams::default().labels(label_selector).limit(PAGE);
     let mut objects = Vec::new();
     loop {
-        let page = api.list(&params).await.map_err(failed(api, Verb::List, label_selector))?;
-        objects.extend(page.items);
+        let request = Request::new(api.resource_url()).list(&params).map_err(kube::Error::BuildRequest);
+        let page = match request {
+            Ok(request) => api.clone().into_client().request::<ObjectList<DeserializeGuard<K>>>(request).await,
+            Err(error) => Err(error),
+        };
+        let page = page.map_err(failed(api, Verb::List, label_selector))?;
+        objects.extend(page.items.into_iter().filter_map(decoded));
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),
             _ => return Ok(objects),
         }
     }
+}
+
+/// The object, unless it could not be decoded.
+pub(super) fn decoded<K: Resource>(guarded: DeserializeGuard<K>) -> Option<K> {
+    match guarded.0 {
+        Ok(object) => Some(object),
+        Err(InvalidObject { error, metadata }) => {
+            log_skipped(&metadata, &error);
+            None
+        }
+    }
+}
+
+pub(super) fn log_skipped(metadata: &ObjectMeta, error: &str) {
+    let ObjectMeta { name, namespace, uid, .. } = metadata;
+    tracing::warn!(
+        object.name = name,
+        object.namespace = namespace,
+        object.uid = uid,
+        error,
+        "skipped an object that cannot be decoded; correct or delete it"
+    );
 }
 
 /// Server-side apply of the whole object, as field manager `kubenova`, with force. With `uid` and `resourceVersion` in
@@ -67,9 +90,6 @@ pub async fn apply<K: Object>(api: &Api<K>, object: &K) -> Result<K, Error> {
 }
 
 /// Creates the object; `None` when one of that name is there already.
-///
-/// # Errors
-/// When the call fails otherwise.
 pub async fn create_if_absent<K: Object>(api: &Api<K>, object: &K) -> Result<Option<K>, Error> {
     match create(api, object).await {
         Ok(created) => Ok(Some(created)),
@@ -98,7 +118,7 @@ pub async fn replace<K: Object>(api: &Api<K>, object: &K) -> Result<K, Error> {
     api.replace(&name, &params, object).await.map_err(failed(api, Verb::Replace, &name))
 }
 
-/// What became of a deletion.
+/// Result of a deletion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {
     /// It is gone, or was already.
@@ -107,8 +127,7 @@ pub enum Deleted {
     Terminating,
 }
 
-/// Deletes exactly the object that was seen: its uid, and its resourceVersion unless the caller says that later changes
-/// do not matter.
+/// Deletes exactly the object that was read: this uid and, if given, this resourceVersion.
 ///
 /// # Errors
 /// When the call fails; a conflict when another object has taken the name or this one has changed.
@@ -127,5 +146,34 @@ pub async fn delete_exact<K: Object>(
         Ok(_) => Ok(Deleted::Gone),
         Err(error) if error.is_not_found() => Ok(Deleted::Gone),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_crds::cluster_config::NovaClusterConfig;
+    use serde_json::json;
+
+    /// The API server stores what the schema lets through, which may be more than our types can hold.
+    #[test]
+    fn a_malformed_object_is_skipped_and_the_others_are_listed() {
+        let config = |name: &str, replicas: u64| {
+            json!({
+                "apiVersion": "kubenova.io/v1alpha1",
+                "kind": "NovaClusterConfig",
+                "metadata": {"name": name},
+                "spec": {"components": {"capsule": {"replicas": replicas}}}
+            })
+        };
+        let list = json!({
+            "apiVersion": "kubenova.io/v1alpha1",
+            "kind": "NovaClusterConfigList",
+            "metadata": {"resourceVersion": "1"},
+            "items": [config("other", 5_000_000_000), config("default", 2)]
+        });
+        let list: ObjectList<DeserializeGuard<NovaClusterConfig>> = serde_json::from_value(list).unwrap();
+        let names: Vec<String> = list.items.into_iter().filter_map(decoded).map(|config| config.name_any()).collect();
+        assert_eq!(names, ["default"]);
     }
 }

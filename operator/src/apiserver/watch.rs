@@ -1,27 +1,68 @@
-//! Being told of changes. A watch only makes work sooner: whoever uses one also looks on a timer.
+//! Watches that only make work sooner: whoever uses one also looks at its objects on a timer.
 
 use super::verbs::{self, Object};
 use futures::{Stream, StreamExt as _, future};
 use kube::{
     Api,
+    core::{ApiResource, DynamicObject},
     runtime::{WatchStreamExt as _, watcher},
 };
 
-/// Objects as they appear, change and vanish, for ever: a broken watch is taken up again with growing pauses.
-pub fn changes<K>(api: Api<K>, label_selector: &str) -> impl Stream<Item = K> + Send
+/// Objects as they are created, changed and deleted, without end. An object that cannot be decoded is skipped; a broken
+/// watch is opened again after growing waits.
+pub fn changes<K>(api: Api<K>, label_selector: &str) -> impl Stream<Item = K> + Send + use<K>
 where
-    K: Object + Send + Sync + 'static,
-    K::DynamicType: Clone,
+    K: Object<DynamicType = ()> + Send + Sync + 'static,
 {
+    // Decoded one by one: a watch of typed objects breaks, and breaks again, at the first one that cannot be decoded.
+    let resource = ApiResource::erase::<K>(&());
+    let namespace = api.namespace().map(str::to_owned);
+    let client = api.into_client();
+    let untyped = match namespace {
+        Some(namespace) => Api::namespaced_with(client, &namespace, &resource),
+        None => Api::all_with(client, &resource),
+    };
+    dynamic(untyped, label_selector).filter_map(|object| future::ready(typed(object)))
+}
+
+/// The same for objects of a kind that is known only at run time.
+pub fn dynamic(api: Api<DynamicObject>, label_selector: &str) -> impl Stream<Item = DynamicObject> + Send + use<> {
     let kind = verbs::kind_of(&api);
     let config = watcher::Config::default().labels(label_selector);
     watcher(api, config).default_backoff().touched_objects().filter_map(move |event| {
         future::ready(match event {
             Ok(object) => Some(object),
             Err(error) => {
-                tracing::debug!(kind, error = %error, "a watch broke; taking it up again");
+                tracing::debug!(kind, %error, "a watch broke; opening it again");
                 None
             }
         })
     })
+}
+
+fn typed<K: Object>(object: DynamicObject) -> Option<K> {
+    let metadata = object.metadata.clone();
+    object.try_parse().inspect_err(|error| verbs::log_skipped(&metadata, &error.to_string())).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_crds::cluster_config::NovaClusterConfig;
+    use serde_json::json;
+
+    #[test]
+    fn a_watched_object_that_cannot_be_decoded_is_skipped() {
+        let config = |replicas: u64| -> DynamicObject {
+            let config = json!({
+                "apiVersion": "kubenova.io/v1alpha1",
+                "kind": "NovaClusterConfig",
+                "metadata": {"name": "default"},
+                "spec": {"components": {"capsule": {"replicas": replicas}}}
+            });
+            serde_json::from_value(config).unwrap()
+        };
+        assert!(typed::<NovaClusterConfig>(config(5_000_000_000)).is_none());
+        assert!(typed::<NovaClusterConfig>(config(2)).is_some());
+    }
 }

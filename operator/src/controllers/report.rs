@@ -47,7 +47,7 @@ pub async fn run(ctx: ClusterContext, usage: Receiver<UsageHealth>) {
         Some((vec![Reported::ClusterConfig], usage))
     });
     let triggers = stream::select(stream::select(configs, tenants), changes);
-    work::run("report", triggers, &ctx.shutdown, |object| reconcile(&ctx, &usage, object)).await;
+    work::run("report", triggers, &ctx.metrics, &ctx.shutdown, |object| reconcile(&ctx, &usage, object)).await;
 }
 
 async fn reconcile(ctx: &ClusterContext, usage: &Receiver<UsageHealth>, object: Reported) -> Next {

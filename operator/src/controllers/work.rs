@@ -6,6 +6,7 @@
 //! `kube::runtime::scheduler` was tried for this and does not fit: under load it hands out its held messages in hash
 //! order and its expired ones last in, first out, so a key can wait for ever. This queue is ordered by time.
 
+use crate::metrics::Metrics;
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use kubenova_runtime::{random, shutdown::Shutdown};
 use std::{
@@ -44,8 +45,13 @@ impl Next {
 }
 
 /// Reconciles keys until the process stops, each reconcile in a span of its own.
-pub async fn run<K, S, P, F>(controller: &'static str, triggers: S, shutdown: &Shutdown, reconcile: P)
-where
+pub async fn run<K, S, P, F>(
+    controller: &'static str,
+    triggers: S,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+    reconcile: P,
+) where
     K: Ord + Clone + Debug,
     S: Stream<Item = Vec<K>>,
     P: Fn(K) -> F,
@@ -60,7 +66,12 @@ where
         {
             let span = tracing::info_span!("reconcile", controller, object = ?key);
             let reconciled = reconcile(key.clone()).instrument(span);
-            running.push(async move { (key, reconciled.await) });
+            let began = Instant::now();
+            running.push(async move {
+                let next = reconciled.await;
+                metrics.reconciled(controller, began, matches!(next, Next::Retry { .. }));
+                (key, next)
+            });
         }
         let next_due = if running.len() < CONCURRENCY { queue.next_due() } else { None };
         tokio::select! {
@@ -262,7 +273,8 @@ mod tests {
         let shutdown = Shutdown::new();
         let log = Mutex::new(Vec::new());
         let triggers = futures::stream::iter([vec!["a"], vec!["b", "c"]]).chain(futures::stream::pending());
-        run("test", triggers, &shutdown, |key| {
+        let (_registry, metrics) = crate::metrics::registry();
+        run("test", triggers, &metrics, &shutdown, |key| {
             let mut log = log.lock().unwrap();
             log.push(key);
             if log.len() == 3 {

@@ -4,7 +4,7 @@
 
 use super::record::Records;
 use crate::{
-    apiserver::{self, Error, verbs},
+    apiserver::{Error, verbs},
     context::ClusterContext,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -14,7 +14,7 @@ use kubenova_operator_core::{
     command::VerifiedCommand,
     inbox::{self, Decision, Fence, Held},
 };
-use kubenova_runtime::{backoff, failpoint};
+use kubenova_runtime::{failpoint, retry::Retry};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -42,19 +42,8 @@ impl FenceKeeper {
     /// Reads the stored fence and raises it by what the records say. `None` when a stop was requested first.
     pub async fn load(cluster: &ClusterContext, records: &Records) -> Option<Self> {
         let api = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
-        for wait in backoff::forever() {
-            match read(&api, records).await {
-                Ok(known) => return Some(Self { api, known: Mutex::new(known) }),
-                Err(error) => {
-                    tracing::warn!(error = %apiserver::error::chain(&error), "could not read the fence; trying again");
-                }
-            }
-            tokio::select! {
-                () = cluster.shutdown.requested() => return None,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
-        None
+        let known = Retry::new("read the fence").until_ok(&cluster.shutdown, || read(&api, records)).await?;
+        Some(Self { api, known: Mutex::new(known) })
     }
 
     /// The fence now.

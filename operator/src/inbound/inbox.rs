@@ -26,6 +26,7 @@ use kubenova_schema::{
     v1::{Command, Outcome},
 };
 use std::{sync::Arc, time::Duration};
+use tracing::{Instrument as _, Span, field};
 
 /// The API server or the broker is busy or away; both come back within seconds.
 const REDELIVER_AFTER: Duration = Duration::from_secs(1);
@@ -77,16 +78,23 @@ impl Inbox {
     }
 
     pub(super) async fn take(&self, delivery: Delivery) -> Verdict {
+        let trace = delivery.header("traceparent").and_then(|parent| parent.split('-').nth(1));
+        let span = tracing::info_span!("command", trace.id = trace, command.id = field::Empty, key = field::Empty);
+        self.judge(delivery).instrument(span).await
+    }
+
+    async fn judge(&self, delivery: Delivery) -> Verdict {
         let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
             Ok(command) => command,
             Err(error) => return self.unverified(&error).await,
         };
         failpoint::passing("inbound.verified");
-        let id = command.id.clone();
+        Span::current().record("command.id", &command.id).record("key", &command.key);
         match self.handle(command, &delivery).await {
             Ok(()) => Verdict::Done,
             Err(error) => {
-                tracing::warn!(command.id = id, error = %telemetry::chain(&error), "could not store a command; it will be delivered again");
+                tracing::warn!(error = %telemetry::chain(&error), "could not store a command; it will be delivered again");
+                self.cluster.metrics.command("redelivered");
                 Verdict::Later(REDELIVER_AFTER)
             }
         }
@@ -98,6 +106,7 @@ impl Inbox {
         let message = format!(
             "dropped a command that cannot be verified: {reason}; if this goes on, find out who else can write to the broker"
         );
+        self.cluster.metrics.command("unverified");
         self.event("CommandUnverified", &message).await;
         Verdict::Poison(reason)
     }
@@ -116,6 +125,7 @@ impl Inbox {
                     if let Some(held) = &held {
                         self.cluster.outcomes.push(held);
                     }
+                    self.cluster.metrics.command("replayed");
                     return Ok(());
                 }
                 Decision::Divergence => return self.diverged(&verified.command).await,
@@ -148,13 +158,8 @@ impl Inbox {
         failpoint::passing("inbound.stored");
         self.fence.raise_floor(verified);
         let command = &verified.command;
-        tracing::info!(
-            command.id = command.id,
-            revision = command.revision,
-            key = command.key,
-            kind = command.kind,
-            "stored a command"
-        );
+        tracing::info!(revision = command.revision, kind = command.kind, "stored a command");
+        self.cluster.metrics.command("stored");
         self.cluster.outcomes.push(record);
     }
 
@@ -167,9 +172,7 @@ impl Inbox {
 
     async fn diverged(&self, command: &Command) -> Result<(), NotNow> {
         tracing::error!(
-            command.id = command.id,
             revision = command.revision,
-            key = command.key,
             "refused a command: the cluster holds another command of the same revision"
         );
         let answer = Answer::diverged();
@@ -201,7 +204,9 @@ impl Inbox {
             retry_after_seconds,
         };
         failpoint::passing("inbound.answer");
-        Ok(outcomes::publish(&self.broker, &outcome).await?)
+        outcomes::publish(&self.broker, &outcome).await?;
+        self.cluster.metrics.command(state.as_str());
+        Ok(())
     }
 
     async fn event(&self, reason: &str, message: &str) {

@@ -13,7 +13,7 @@ pub mod record;
 
 use crate::{
     context::{BrokerContext, ClusterContext},
-    metering::ReceiptDelivery,
+    metering::receipt::ReceiptDelivery,
     session::state::{Session, session_ended, wait_for_session},
 };
 use fence::FenceKeeper;

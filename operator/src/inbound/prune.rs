@@ -2,33 +2,29 @@
 //! the fence is written before anything is.
 
 use super::{fence::FenceKeeper, record::Records};
-use crate::apiserver::{self, Error};
+use crate::apiserver::Error;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::outcome;
-use kubenova_runtime::{clock, failpoint, shutdown::Shutdown};
+use kubenova_runtime::{
+    clock, failpoint,
+    periodic::{Next, Periodic},
+    shutdown::Shutdown,
+};
 use kubenova_schema::kinds::CommandKind;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Old records cost only storage, so there is no hurry.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// A delete is remembered at least this long: the site's limit on deletes per hour is counted from the records.
 const DELETE_KEPT: SignedDuration = SignedDuration::from_hours(1);
 
-/// Prunes now and then until the process stops.
-pub(super) async fn run(records: Records, fence: std::sync::Arc<FenceKeeper>, shutdown: Shutdown) {
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(INTERVAL) => {}
-        }
-        if let Err(error) = prune(&records, &fence).await {
-            tracing::warn!(error = %apiserver::error::chain(&error), "could not prune the inbox; trying again later");
-        }
-    }
+/// Prunes until the process stops.
+pub(super) async fn run(records: Records, fence: Arc<FenceKeeper>, shutdown: Shutdown) {
+    Periodic::new("prune the inbox", INTERVAL).run(&shutdown, || prune(&records, &fence)).await;
 }
 
-async fn prune(records: &Records, fence: &FenceKeeper) -> Result<(), Error> {
+async fn prune(records: &Records, fence: &FenceKeeper) -> Result<Next, Error> {
     let all = records.list().await?;
     let highest = all.iter().map(|record| record.spec.revision).max().unwrap_or_default();
     let floor = i64::try_from(fence.now().floor).unwrap_or(i64::MAX);
@@ -36,14 +32,14 @@ async fn prune(records: &Records, fence: &FenceKeeper) -> Result<(), Error> {
     let settled: Vec<&NovaCommand> =
         all.iter().filter(|record| may_be_forgotten(record, highest, floor, now)).collect();
     if settled.is_empty() {
-        return Ok(());
+        return Ok(Next::Wait);
     }
     fence.persist().await?;
     failpoint::passing("inbound.fence-written");
     for record in settled {
         records.forget(record).await?;
     }
-    Ok(())
+    Ok(Next::Wait)
 }
 
 fn may_be_forgotten(record: &NovaCommand, highest: i64, floor: i64, now: Timestamp) -> bool {

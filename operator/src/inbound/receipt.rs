@@ -1,7 +1,7 @@
 //! Receipts: signed lists of usage windows that the Manager has. Handed to metering, and acknowledged once the reports
 //! are marked.
 
-use crate::{join::identity::Identity, metering::ReceiptDelivery};
+use crate::{join::identity::Identity, metering::receipt::ReceiptDelivery};
 use kubenova_bus::consume::{Delivery, Verdict};
 use kubenova_runtime::telemetry;
 use kubenova_schema::{

@@ -1,15 +1,16 @@
-//! The join as people read it: conditions in `NovaClusterConfig/default`, in order, the first False one naming the fix;
-//! the same as an event and as one log line.
+//! How far the join got, as conditions of `NovaClusterConfig/default`: the first one that is False names the fix. What
+//! changed is also an event and one log line.
 
 use crate::apiserver::{self, client::Apiserver, event, status, verbs};
 use kube::{Api, Resource as _};
 use kubenova_crds::{
-    cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition},
-    conditions::{self, ConditionStatus},
+    cluster_config::{ClusterConfigSpec, ClusterConfigStatus, NAME, NovaClusterConfig, condition},
+    conditions::ConditionStatus,
 };
+use kubenova_operator_core::conditions::{ConditionSet, ConditionUpdate};
 use kubenova_runtime::clock;
 
-/// The conditions this part of the Operator owns, in order.
+/// The conditions that join and session own, in order.
 const STEPS: [&str; 7] = [
     condition::DNS_RESOLVED,
     condition::ENDPOINT_REACHABLE,
@@ -20,19 +21,21 @@ const STEPS: [&str; 7] = [
     condition::BUS_CONNECTED,
 ];
 
-/// What stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Clocks that differ by more make certificates, tokens and deadlines unreliable.
+const CLOCK_TOLERANCE_MS: i64 = 30_000;
+
+/// Why the cluster cannot join, as its condition says it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {message}")]
 pub struct JoinError {
     /// The condition that is False.
     pub condition: &'static str,
-    /// Its reason.
     pub reason: String,
-    /// A sentence with the remedy.
+    /// What happened and what to do about it.
     pub message: String,
 }
 
 impl JoinError {
-    /// A fault.
     #[must_use]
     pub fn new(condition: &'static str, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { condition, reason: reason.into(), message: message.into() }
@@ -45,47 +48,34 @@ impl JoinError {
     }
 }
 
-/// One line of the conditions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct ConditionUpdate {
-    condition: &'static str,
-    truth: ConditionStatus,
-    reason: String,
-    message: String,
+/// Sets the condition that stopped the join to False, and those that were not reached to Unknown.
+pub fn set_stopped(conditions: &mut ConditionSet, error: &JoinError) {
+    conditions.set_false(error.condition, &error.reason, &error.message);
+    // The session reports BusConnected itself.
+    for later in STEPS.iter().skip(error.step() + 1).filter(|step| **step != condition::BUS_CONNECTED) {
+        conditions.set_unknown(later, "NotReached", format!("waits for {}", error.condition));
+    }
 }
 
-/// What one attempt found, in order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ConditionSet {
-    lines: Vec<ConditionUpdate>,
-}
-
-impl ConditionSet {
-    /// A step that went well.
-    pub fn passed(&mut self, condition: &'static str, reason: &str, message: impl Into<String>) {
-        self.put(condition, ConditionStatus::True, reason, message.into());
-    }
-
-    /// A step that did not hold but does not stop the join.
-    pub fn warned(&mut self, condition: &'static str, reason: &str, message: impl Into<String>) {
-        self.put(condition, ConditionStatus::False, reason, message.into());
-    }
-
-    /// The step that stopped the join; later ones become unknown.
-    pub fn stopped(&mut self, fault: &JoinError) {
-        self.put(fault.condition, ConditionStatus::False, &fault.reason, fault.message.clone());
-        for later in STEPS.iter().skip(fault.step() + 1).filter(|step| **step != condition::BUS_CONNECTED) {
-            self.put(later, ConditionStatus::Unknown, "NotReached", format!("waits for {}", fault.condition));
+/// Says how well the clocks agree, as measured at enrollment or at the last hello.
+pub fn set_clock(conditions: &mut ConditionSet, offset_ms: Option<i64>) {
+    match offset_ms {
+        Some(offset) if offset.abs() > CLOCK_TOLERANCE_MS => {
+            let message = format!(
+                "this cluster's clock differs from the Manager's by {} s; correct the time synchronization of the nodes",
+                offset / 1000
+            );
+            conditions.set_false(condition::CLOCK_IN_SYNC, "ClockSkewed", message);
         }
-    }
-
-    fn put(&mut self, condition: &'static str, truth: ConditionStatus, reason: &str, message: String) {
-        self.lines.retain(|line| line.condition != condition);
-        self.lines.push(ConditionUpdate { condition, truth, reason: reason.to_owned(), message });
+        Some(offset) => {
+            let message = format!("within {} s of the Manager's clock", offset.abs() / 1000 + 1);
+            conditions.set_true(condition::CLOCK_IN_SYNC, "InSync", message);
+        }
+        None => conditions.set_true(condition::CLOCK_IN_SYNC, "NotMeasured", "the Manager's answer carried no time"),
     }
 }
 
-/// The object that carries the conditions.
+/// Writes conditions and facts into the object's status.
 #[derive(Debug, Clone)]
 pub struct StatusReporter {
     apiserver: Apiserver,
@@ -93,110 +83,70 @@ pub struct StatusReporter {
 }
 
 impl StatusReporter {
-    /// For this cluster.
     #[must_use]
     pub fn new(apiserver: &Apiserver) -> Self {
         Self { apiserver: apiserver.clone(), api: Api::all(apiserver.client()) }
     }
 
-    /// Makes the object when it is not there, with every condition unknown.
+    /// Creates the object when it is missing, with every condition Unknown.
     ///
     /// # Errors
-    /// When the call fails: not found means that the CRD is missing.
+    /// When a call fails; not found means that the CRD is missing.
     pub async fn open(&self) -> Result<(), apiserver::Error> {
         let empty = NovaClusterConfig::new(NAME, ClusterConfigSpec::default());
         verbs::create_if_absent(&self.api, &empty).await?;
-        self.change(|_, conditions, generation| {
-            let mut changed = false;
+        self.update(|status, generation| {
+            let mut missing = ConditionSet::new();
             for step in STEPS {
-                if !conditions.iter().any(|condition| condition.type_ == step) {
-                    changed |= conditions::set(
-                        conditions,
-                        step,
-                        ConditionStatus::Unknown,
-                        "NotReached",
-                        "not tried yet",
-                        generation,
-                        clock::now(),
-                    );
+                if !status.conditions.iter().any(|condition| condition.type_ == step) {
+                    missing.set_unknown(step, "NotReached", "not tried yet");
                 }
             }
-            changed
+            missing.merge_into(&mut status.conditions, generation, clock::now()).changed
         })
         .await
     }
 
-    /// Writes what an attempt found; an event and a log line for what stopped it, when that is new.
-    ///
-    /// # Errors
-    /// When a call fails.
-    pub async fn tell(&self, found: &ConditionSet) -> Result<(), apiserver::Error> {
-        let mut news: Vec<ConditionUpdate> = Vec::new();
-        self.change(|_, conditions, generation| {
-            news.clear();
-            let mut changed = false;
-            for line in &found.lines {
-                let before = conditions
-                    .iter()
-                    .find(|condition| condition.type_ == line.condition)
-                    .map(|condition| (condition.status.clone(), condition.reason.clone()));
-                changed |= conditions::set(
-                    conditions,
-                    line.condition,
-                    line.truth,
-                    &line.reason,
-                    &line.message,
-                    generation,
-                    clock::now(),
-                );
-                if before != Some((line.truth.as_str().to_owned(), line.reason.clone())) {
-                    news.push(line.clone());
-                }
-            }
-            changed
+    /// Writes what was found; a transition is also an event and a log line.
+    pub async fn report(&self, found: &ConditionSet) -> Result<(), apiserver::Error> {
+        let mut transitions = Vec::new();
+        self.update(|status, generation| {
+            let merged = found.merge_into(&mut status.conditions, generation, clock::now());
+            transitions = merged.transitions;
+            merged.changed
         })
         .await?;
-        for line in news {
-            match line.truth {
-                ConditionStatus::False => {
-                    tracing::warn!(
-                        condition = line.condition,
-                        reason = line.reason,
-                        message = line.message,
-                        "the join is held up"
-                    );
-                    self.event(event::Kind::Warning, &line.reason, &line.message).await;
-                }
-                ConditionStatus::True => {
-                    tracing::info!(condition = line.condition, reason = line.reason, "the join went on")
-                }
-                ConditionStatus::Unknown => {}
-            }
+        for update in transitions {
+            self.announce(&update).await;
         }
         Ok(())
     }
 
-    /// An event on the object.
-    pub async fn event(&self, kind: event::Kind, reason: &str, message: &str) {
-        let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
-        event::publish(&self.apiserver, kind, reason, message, about).await;
+    async fn announce(&self, update: &ConditionUpdate) {
+        let ConditionUpdate { condition, status, reason, message } = update;
+        match status {
+            ConditionStatus::False => {
+                // Whoever tries again logs the error.
+                tracing::debug!(condition, reason, detail = message, "a join condition is False");
+                let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
+                event::publish(&self.apiserver, event::Kind::Warning, reason, message, about).await;
+            }
+            ConditionStatus::True => tracing::info!(condition, reason, detail = message, "a join condition is True"),
+            ConditionStatus::Unknown => {}
+        }
     }
 
-    /// Writes facts about this Operator.
-    ///
-    /// # Errors
-    /// When a call fails.
-    pub async fn facts(&self, cluster_id: &str, certificate_expires: &str) -> Result<(), apiserver::Error> {
-        self.change(|status, _, _| {
-            let wanted = [
+    /// Writes which cluster this is and until when its certificate is valid.
+    pub async fn report_identity(&self, cluster_id: &str, certificate_expires: &str) -> Result<(), apiserver::Error> {
+        self.update(|status, _| {
+            let mut changed = false;
+            for (present, desired) in [
                 (&mut status.cluster_id, cluster_id),
                 (&mut status.operator_version, env!("CARGO_PKG_VERSION")),
                 (&mut status.certificate_expires, certificate_expires),
-            ];
-            let mut changed = false;
-            for (present, wanted) in wanted {
-                if present != wanted {
-                    wanted.clone_into(present);
+            ] {
+                if present != desired {
+                    desired.clone_into(present);
                     changed = true;
                 }
             }
@@ -205,23 +155,43 @@ impl StatusReporter {
         .await
     }
 
-    async fn change(
+    async fn update(
         &self,
-        mut change: impl FnMut(
-            &mut kubenova_crds::cluster_config::ClusterConfigStatus,
-            &mut Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition>,
-            Option<i64>,
-        ) -> bool,
+        mut change: impl FnMut(&mut ClusterConfigStatus, Option<i64>) -> bool,
     ) -> Result<(), apiserver::Error> {
-        status::update(&self.api, NAME, |config| {
+        let updated = status::update(&self.api, NAME, |config| {
             let generation = config.metadata.generation;
-            let status = config.status.get_or_insert_default();
-            let mut conditions = std::mem::take(&mut status.conditions);
-            let changed = change(status, &mut conditions, generation);
-            status.conditions = conditions;
-            changed
-        })
-        .await
-        .map(|_| ())
+            change(config.status.get_or_insert_default(), generation)
+        });
+        updated.await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stopped_the_join_is_false_and_later_steps_are_unknown_but_for_the_session_s() {
+        let mut found = ConditionSet::new();
+        found.set_true(condition::DNS_RESOLVED, "Resolved", "");
+        set_stopped(&mut found, &JoinError::new(condition::ENDPOINT_REACHABLE, "NoRoute", "no route"));
+        let status = |name| found.get(name).map(|update| update.status);
+        assert_eq!(status(condition::DNS_RESOLVED), Some(ConditionStatus::True));
+        assert_eq!(status(condition::ENDPOINT_REACHABLE), Some(ConditionStatus::False));
+        assert_eq!(status(condition::IDENTITY_ISSUED), Some(ConditionStatus::Unknown));
+        assert_eq!(status(condition::BUS_CONNECTED), None);
+    }
+
+    #[test]
+    fn a_clock_beyond_the_tolerance_is_reported() {
+        let reason = |offset| {
+            let mut found = ConditionSet::new();
+            set_clock(&mut found, offset);
+            found.get(condition::CLOCK_IN_SYNC).map(|update| update.reason.clone()).unwrap()
+        };
+        assert_eq!(reason(Some(-30_001)), "ClockSkewed");
+        assert_eq!(reason(Some(30_000)), "InSync");
+        assert_eq!(reason(None), "NotMeasured");
     }
 }

@@ -11,17 +11,17 @@ use kubenova_schema::{
 use serde::Deserialize;
 use std::{sync::Arc, time::Duration};
 
-/// Time for the whole request; with name and port before it, a reason stands within 30 s.
+/// Time for the whole request: with the name and the port before it, a reason is shown within 30 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(12);
 /// Longest answer read: certificates, JWT and a few keys are below 64 KiB.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
-/// The Manager's word, and how its clock differs.
+/// What the Manager answered, and how its clock differs.
 #[derive(Debug)]
 pub struct Answered {
     /// The answer, or why there is none.
     pub answer: Result<EnrollmentAnswer, JoinError>,
-    /// Our clock minus the Manager's, in milliseconds, when it told.
+    /// This cluster's clock minus the Manager's, in milliseconds, when the answer carried a time.
     pub clock_offset_ms: Option<i64>,
 }
 
@@ -34,11 +34,11 @@ struct Problem {
     title: String,
 }
 
-/// Asks one endpoint.
+/// Sends the request to one endpoint.
 ///
 /// # Errors
-/// With the fault of the connection; the Manager's own refusal is in the answer.
-pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRequest) -> Result<Answered, JoinError> {
+/// When the connection fails; the Manager's own refusal is in the answer.
+pub async fn send(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRequest) -> Result<Answered, JoinError> {
     let verifier = PinVerifier::new(&token.ca_spki_sha256);
     let client = client(&verifier).map_err(|error| {
         JoinError::new(
@@ -50,7 +50,7 @@ pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRe
     let url = format!("{}{PATH}", endpoint.trim_end_matches('/'));
     let sent_at = clock::now_ms();
     let response = client.post(&url).bearer_auth(&token.secret).json(request).send().await;
-    let response = response.map_err(|error| connection_fault(endpoint, &verifier, &error))?;
+    let response = response.map_err(|error| connection_error(endpoint, &verifier, &error))?;
     let header = response
         .headers()
         .get("date")
@@ -58,20 +58,17 @@ pub async fn ask(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRe
         .and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
     let middle = i64::midpoint(sent_at, clock::now_ms());
     let status = response.status();
-    let body = read(response).await.map_err(|error| connection_fault(endpoint, &verifier, &error))?;
-    let answer = if status.is_success() { understand(&body) } else { Err(refusal(status.as_u16(), &body)) };
-    let told = match &answer {
+    let body = read(response).await.map_err(|error| connection_error(endpoint, &verifier, &error))?;
+    let answer = if status.is_success() { decode(&body) } else { Err(refusal(status.as_u16(), &body)) };
+    let manager_time = match &answer {
         Ok(answer) => answer.manager_time.parse::<Timestamp>().ok(),
         // Whole seconds: half of one is the middle of what it may mean.
         Err(_) => header.map(|zoned| zoned.timestamp()),
     };
-    Ok(Answered { answer, clock_offset_ms: told.map(|told| middle - told.as_millisecond()) })
+    Ok(Answered { answer, clock_offset_ms: manager_time.map(|at| middle - at.as_millisecond()) })
 }
 
-/// What is told about this cluster.
-///
-/// # Errors
-/// When the stored keys are damaged.
+/// What the Manager learns about this cluster.
 pub fn request(
     token: &EnrollmentToken,
     keys: &Keys,
@@ -111,27 +108,35 @@ async fn read(mut response: reqwest::Response) -> reqwest::Result<Vec<u8>> {
     Ok(body)
 }
 
-fn connection_fault(endpoint: &str, verifier: &PinVerifier, error: &reqwest::Error) -> JoinError {
+fn connection_error(endpoint: &str, verifier: &PinVerifier, error: &reqwest::Error) -> JoinError {
     if let Some(refusal) = verifier.refusal() {
         return JoinError::new(condition::TLS_VERIFIED, refusal.reason, format!("{endpoint}: {}", refusal.message));
     }
     let cause = telemetry::chain(error);
     if error.is_timeout() {
-        let message =
-            format!("{endpoint} did not answer within 12 s: {cause}; is something in between holding the connection?");
+        let message = format!(
+            "{endpoint} did not answer within {} s: {cause}; check for a proxy or firewall that holds the connection",
+            REQUEST_LIMIT.as_secs()
+        );
         return JoinError::new(condition::ENDPOINT_REACHABLE, "NoAnswer", message);
     }
     if error.is_connect() {
-        let message = format!("TLS handshake with {endpoint} failed: {cause}; is this the Manager's enrollment port?");
+        let message = format!(
+            "TLS handshake with {endpoint} failed: {cause}; check that this is the Manager's port for REST and enrollment"
+        );
         return JoinError::new(condition::TLS_VERIFIED, "HandshakeFailed", message);
     }
-    JoinError::new(condition::ENDPOINT_REACHABLE, "ConnectionLost", format!("lost {endpoint}: {cause}"))
+    JoinError::new(
+        condition::ENDPOINT_REACHABLE,
+        "ConnectionLost",
+        format!("lost the connection to {endpoint}: {cause}"),
+    )
 }
 
-fn understand(body: &[u8]) -> Result<EnrollmentAnswer, JoinError> {
+fn decode(body: &[u8]) -> Result<EnrollmentAnswer, JoinError> {
     serde_json::from_slice(body).map_err(|error| {
         let message =
-            format!("the Manager's answer cannot be read: {error}; are Manager and Operator of fitting versions?");
+            format!("could not read the Manager's answer: {error}; upgrade the older of Manager and Operator");
         JoinError::new(condition::IDENTITY_ISSUED, "AnswerUnreadable", message)
     })
 }
@@ -150,18 +155,18 @@ fn refusal(status: u16, body: &[u8]) -> JoinError {
             format!("the Manager could not answer: {detail}; trying again"),
         );
     }
-    let remedy = "get a new token with POST /api/v1/clusters/<cluster>/enrollments and install with it";
+    let remedy = "create a new token (POST /api/v1/clusters/<cluster>/enrollments) and install with it";
     JoinError::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))
 }
 
 /// `TOKEN_EXPIRED` and `tokenExpired` become `TokenExpired`, as conditions want reasons.
 fn camel_case(reason: &str) -> String {
-    let shouting = !reason.chars().any(char::is_lowercase);
+    let upper_case = !reason.chars().any(char::is_lowercase);
     let mut text = String::new();
     for word in reason.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {
         let (first, rest) = word.split_at(1);
         text.push_str(&first.to_ascii_uppercase());
-        text.push_str(&if shouting { rest.to_ascii_lowercase() } else { rest.to_owned() });
+        text.push_str(&if upper_case { rest.to_ascii_lowercase() } else { rest.to_owned() });
     }
     if text.is_empty() { "Refused".to_owned() } else { text }
 }
@@ -172,9 +177,9 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_the_manager_s_reason() {
-        let fault = refusal(403, br#"{"reason":"TOKEN_EXPIRED","detail":"token ended yesterday"}"#);
-        assert_eq!((fault.condition, fault.reason.as_str()), (condition::TOKEN_ACCEPTED, "TokenExpired"));
-        assert!(fault.message.contains("token ended yesterday"));
+        let error = refusal(403, br#"{"reason":"TOKEN_EXPIRED","detail":"token ended yesterday"}"#);
+        assert_eq!((error.condition, error.reason.as_str()), (condition::TOKEN_ACCEPTED, "TokenExpired"));
+        assert!(error.message.contains("token ended yesterday"));
         assert_eq!(refusal(503, b"").condition, condition::IDENTITY_ISSUED);
         assert_eq!(camel_case("clusterQuarantined"), "ClusterQuarantined");
     }

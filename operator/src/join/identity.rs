@@ -1,7 +1,7 @@
-//! Who this cluster is: keys made here, and what the Manager said about them. StoredIdentity in the Secret `kubenova-identity`.
+//! Who this cluster is: keys made here, and the Manager's answer about them, stored in the Secret `kubenova-identity`.
 //!
-//! Keys are stored before the Manager is asked, so that a lost answer can be asked for again with the same keys. A
-//! fresh token makes fresh keys beside the present ones; they take their place only once an answer is there.
+//! Keys are stored before they are sent to the Manager, so that a lost answer can be requested again with the same keys.
+//! A new token makes new keys beside the present ones; they replace them only once the answer is stored.
 
 use crate::apiserver::{Error, client::Apiserver, verbs};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
@@ -70,7 +70,7 @@ impl Identity {
         &self.keys.cluster_uid
     }
 
-    /// The keys whose orders are followed. They came over the pinned connection; the broker cannot change them.
+    /// The keys whose commands are accepted. They came over the pinned connection; the broker cannot change them.
     #[must_use]
     pub fn command_keys(&self) -> AcceptedKeys {
         let decoded = self.answer.command_keys.iter().filter_map(|key| {
@@ -79,17 +79,9 @@ impl Identity {
         });
         AcceptedKeys::new(decoded)
     }
-
-    /// The nkey, for signing what this cluster says.
-    ///
-    /// # Errors
-    /// When the stored seed is damaged.
-    pub fn nkey(&self) -> Result<nkeys::KeyPair, nkeys::error::Error> {
-        nkeys::KeyPair::from_seed(&self.keys.nkey_seed)
-    }
 }
 
-/// Keys could not be made.
+/// Keys could not be made or read.
 #[derive(Debug, thiserror::Error)]
 pub enum MakeError {
     /// The TLS key or its signing request.
@@ -101,10 +93,7 @@ pub enum MakeError {
 }
 
 impl Keys {
-    /// Fresh keys.
-    ///
-    /// # Errors
-    /// When the cryptographic library refuses.
+    /// Makes new keys.
     pub fn make(token: &str, cluster_uid: &str) -> Result<Self, MakeError> {
         let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Tls)?;
         let seed = kubenova_runtime::random::bytes::<32>();
@@ -117,10 +106,7 @@ impl Keys {
         })
     }
 
-    /// The signing request over the TLS key. The Manager uses nothing of it but the public key.
-    ///
-    /// # Errors
-    /// When the stored key is damaged.
+    /// The certificate signing request. The Manager uses nothing of it but the public key.
     pub fn csr_pem(&self) -> Result<String, MakeError> {
         let key = rcgen::KeyPair::from_pem(&self.tls_key_pem).map_err(MakeError::Tls)?;
         let parameters = rcgen::CertificateParams::new(Vec::<String>::new()).map_err(MakeError::Tls)?;
@@ -128,9 +114,6 @@ impl Keys {
     }
 
     /// The public nkey, `U...`.
-    ///
-    /// # Errors
-    /// When the stored seed is damaged.
     pub fn nkey_public(&self) -> Result<String, MakeError> {
         Ok(nkeys::KeyPair::from_seed(&self.nkey_seed).map_err(MakeError::Nkey)?.public_key())
     }
@@ -151,16 +134,12 @@ pub struct StoredIdentity {
 pub struct IdentityStore(Api<Secret>);
 
 impl IdentityStore {
-    /// In this namespace.
     #[must_use]
     pub fn new(apiserver: &Apiserver, namespace: &str) -> Self {
         Self(Api::namespaced(apiserver.client(), namespace))
     }
 
-    /// Reads it. What cannot be read counts as absent: a fresh token mends it.
-    ///
-    /// # Errors
-    /// When the call fails.
+    /// Reads the Secret. An entry that cannot be decoded counts as absent: enrolling again replaces it.
     pub async fn read(&self) -> Result<StoredIdentity, Error> {
         let secret = verbs::get(&self.0, SECRET).await?;
         let current = part(secret.as_ref(), CURRENT);
@@ -168,27 +147,21 @@ impl IdentityStore {
         Ok(StoredIdentity { current, pending, secret })
     }
 
-    /// Stores keys before the Manager is asked about them.
-    ///
-    /// # Errors
-    /// When the call fails; a conflict when another process writes too.
-    pub async fn store_pending(&self, kept: StoredIdentity, keys: Keys) -> Result<StoredIdentity, Error> {
-        self.write(StoredIdentity { pending: Some(keys), ..kept }).await
+    /// Stores keys before they are sent to the Manager.
+    pub async fn store_pending(&self, stored: StoredIdentity, keys: Keys) -> Result<StoredIdentity, Error> {
+        self.write(StoredIdentity { pending: Some(keys), ..stored }).await
     }
 
-    /// Stores the Manager's answer; the pending keys become the present ones.
-    ///
-    /// # Errors
-    /// When the call fails; a conflict when another process writes too.
-    pub async fn store_answer(&self, kept: StoredIdentity, identity: Identity) -> Result<StoredIdentity, Error> {
-        self.write(StoredIdentity { current: Some(identity), pending: None, ..kept }).await
+    /// Stores the Manager's answer; the pending keys become the current ones.
+    pub async fn store_answer(&self, stored: StoredIdentity, identity: Identity) -> Result<StoredIdentity, Error> {
+        self.write(StoredIdentity { current: Some(identity), pending: None, ..stored }).await
     }
 
-    async fn write(&self, kept: StoredIdentity) -> Result<StoredIdentity, Error> {
+    async fn write(&self, stored: StoredIdentity) -> Result<StoredIdentity, Error> {
         let mut data = BTreeMap::new();
-        put(&mut data, CURRENT, kept.current.as_ref());
-        put(&mut data, PENDING, kept.pending.as_ref());
-        let written = match kept.secret {
+        put(&mut data, CURRENT, stored.current.as_ref());
+        put(&mut data, PENDING, stored.pending.as_ref());
+        let written = match stored.secret {
             Some(mut secret) => {
                 secret.data = Some(data);
                 verbs::replace(&self.0, &secret).await?
@@ -198,7 +171,7 @@ impl IdentityStore {
                 verbs::create(&self.0, &Secret { metadata, data: Some(data), ..Secret::default() }).await?
             }
         };
-        Ok(StoredIdentity { current: kept.current, pending: kept.pending, secret: Some(written) })
+        Ok(StoredIdentity { current: stored.current, pending: stored.pending, secret: Some(written) })
     }
 }
 

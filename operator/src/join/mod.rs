@@ -1,8 +1,8 @@
 //! How the cluster joins: from a token to an identity, one condition after the other.
 //!
-//! Each thing that can be wrong has its own reason within 30 s, and is tried again with growing pauses. A stored
-//! identity is used again at every start, without asking anybody; a fresh token makes a new one, and until the Manager
-//! has accepted it the old one stays in use. After this: `session`.
+//! Each thing that can be wrong has its own reason within 30 s, and is tried again after growing waits. A stored identity
+//! is used again at every start without contacting the Manager; a new token is enrolled first, and until the Manager has
+//! accepted it the stored identity stays in use. After this: `session`.
 
 pub mod conditions;
 pub mod enroll;
@@ -14,151 +14,133 @@ use crate::{
     apiserver::{self, client::Apiserver, server},
     settings::Settings,
 };
-use conditions::{ConditionSet, JoinError, StatusReporter};
+use conditions::{JoinError, StatusReporter};
 use identity::{Identity, IdentityStore, Keys, StoredIdentity};
 use kubenova_crds::cluster_config::condition;
-use kubenova_runtime::{backoff, failpoint, shutdown::Shutdown, telemetry};
+use kubenova_operator_core::conditions::ConditionSet;
+use kubenova_runtime::{failpoint, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{enrollment::EnrollmentAnswer, signature::sha256_hex, token::EnrollmentToken};
-use reach::url_parts::HostPort;
+use reach::HostPort;
 use std::{path::Path, time::Duration};
 
-/// Clocks that differ by more make certificates, tokens and deadlines unreliable.
-const CLOCK_TOLERANCE_MS: i64 = 30_000;
+/// Waits between attempts to join: at least a second, since each makes the Manager work.
+const WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// What is known of the cluster before it joins.
 #[derive(Debug, Clone)]
-pub struct Here {
+pub struct ClusterFacts {
     /// UID of the kube-system namespace.
     pub cluster_uid: String,
-    /// Version of the API server.
     pub kubernetes_version: String,
 }
 
-/// The join cannot be reported, because the kind that carries its conditions is missing.
+/// Why the Operator cannot start to join.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
-    /// Our own kinds are not installed.
-    #[error("CRD novaclusterconfigs.kubenova.io is missing; install the Operator's chart, which brings it")]
+    /// Without this kind not even the failure could be reported.
+    #[error("CRD novaclusterconfigs.kubenova.io is missing; install the kubenova-operator chart, which contains it")]
     CrdMissing,
 }
 
-/// Waits until the API server answers and our kinds are there.
-///
-/// # Errors
-/// When the CRDs are missing.
-pub async fn prepare(apiserver: &Apiserver, shutdown: &Shutdown) -> Result<Option<Here>, PrepareError> {
+/// Waits until the API server answers and our kinds are installed. `None` when a stop was requested first.
+pub async fn prepare(apiserver: &Apiserver, shutdown: &Shutdown) -> Result<Option<ClusterFacts>, PrepareError> {
     let reporter = StatusReporter::new(apiserver);
-    for wait in backoff::forever() {
-        match read_here(apiserver, &reporter).await {
-            Ok(here) => return Ok(Some(here)),
-            Err(error) if error.is_not_found() => return Err(PrepareError::CrdMissing),
-            Err(error) => {
-                tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster; trying again");
-            }
+    let attempt = || async {
+        match read_facts(apiserver, &reporter).await {
+            Ok(facts) => Ok(Ok(facts)),
+            Err(error) if error.is_not_found() => Ok(Err(PrepareError::CrdMissing)),
+            Err(error) => Err(error),
         }
-        if pause(shutdown, wait).await.is_none() {
-            break;
-        }
-    }
-    Ok(None)
+    };
+    Retry::new("read the cluster's identity").until_ok(shutdown, attempt).await.transpose()
 }
 
-async fn read_here(apiserver: &Apiserver, reporter: &StatusReporter) -> Result<Here, apiserver::Error> {
-    let here = Here {
+async fn read_facts(apiserver: &Apiserver, reporter: &StatusReporter) -> Result<ClusterFacts, apiserver::Error> {
+    let facts = ClusterFacts {
         cluster_uid: server::cluster_uid(apiserver).await?,
         kubernetes_version: server::version(apiserver).await?,
     };
     reporter.open().await?;
-    Ok(here)
+    Ok(facts)
 }
 
-/// Joins, or uses the identity that is stored. `None` when a stop was asked for first.
-pub async fn run(apiserver: &Apiserver, settings: &Settings, here: &Here, shutdown: &Shutdown) -> Option<Identity> {
-    let vault = IdentityStore::new(apiserver, &settings.state_namespace);
+/// Joins, or uses the stored identity. `None` when a stop was requested first.
+pub async fn run(
+    apiserver: &Apiserver,
+    settings: &Settings,
+    facts: &ClusterFacts,
+    shutdown: &Shutdown,
+) -> Option<Identity> {
+    let store = IdentityStore::new(apiserver, &settings.state_namespace);
     let reporter = StatusReporter::new(apiserver);
-    for wait in backoff::forever() {
-        let mut conditions = ConditionSet::default();
-        let joined = attempt(&vault, settings, here, &mut conditions).await;
-        if let Err(fault) = &joined {
-            conditions.stopped(fault);
+    let attempt = || async {
+        let mut conditions = ConditionSet::new();
+        let joined = join(&store, settings, facts, &mut conditions).await;
+        if let Err(error) = &joined {
+            conditions::set_stopped(&mut conditions, error);
         }
-        if let Err(error) = reporter.tell(&conditions).await {
-            tracing::warn!(error = %apiserver::error::chain(&error), "could not write the join's conditions");
-        }
-        if let Ok(identity) = joined {
-            if let Err(error) = reporter.facts(identity.cluster_id(), &identity.answer.expires_at).await {
-                tracing::warn!(error = %apiserver::error::chain(&error), "could not write the cluster's id into its status");
-            }
-            return Some(identity);
-        }
-        pause(shutdown, wait.max(Duration::from_secs(1))).await?;
-    }
-    None
+        report(&reporter, &conditions, joined.as_ref().ok()).await;
+        joined
+    };
+    Retry::new("join the cluster").backoff(WAITS.0, WAITS.1).until_ok(shutdown, attempt).await
 }
 
-async fn pause(shutdown: &Shutdown, wait: Duration) -> Option<()> {
-    tokio::select! {
-        () = shutdown.requested() => None,
-        () = tokio::time::sleep(wait) => Some(()),
+async fn report(reporter: &StatusReporter, conditions: &ConditionSet, joined: Option<&Identity>) {
+    let mut reported = reporter.report(conditions).await;
+    if let (Ok(()), Some(identity)) = (&reported, joined) {
+        reported = reporter.report_identity(identity.cluster_id(), &identity.answer.expires_at).await;
+    }
+    if let Err(error) = reported {
+        tracing::warn!(error = %apiserver::error::chain(&error), "could not write the join's conditions");
     }
 }
 
 /// One attempt, from the beginning.
-async fn attempt(
-    vault: &IdentityStore,
+async fn join(
+    store: &IdentityStore,
     settings: &Settings,
-    here: &Here,
+    facts: &ClusterFacts,
     conditions: &mut ConditionSet,
 ) -> Result<Identity, JoinError> {
-    let stored = |error: apiserver::Error| {
-        JoinError::new(
-            condition::IDENTITY_ISSUED,
-            "SecretUnavailable",
-            format!("could not use the Secret kubenova-identity: {}", apiserver::error::chain(&error)),
-        )
-    };
-    let kept = vault.read().await.map_err(stored)?;
-    let usable = kept.current.clone().filter(|identity| identity.cluster_uid() == here.cluster_uid);
-    let text = read_token(&settings.token_file).await;
-    let fresh = match (&usable, &text) {
-        (Some(identity), Some(text)) => identity.keys.token_sha256 != sha256_hex(text.as_bytes()),
-        (Some(_), None) => false,
-        (None, _) => true,
-    };
-    if let (Some(identity), false) = (&usable, fresh) {
-        return Ok(reuse(identity, conditions));
+    let stored = store.read().await.map_err(|error| secret_error("read", &error))?;
+    let usable = stored.current.clone().filter(|identity| identity.cluster_uid() == facts.cluster_uid);
+    let token = read_token(&settings.token_file).await;
+    let is_new = |identity: &Identity, token: &str| identity.keys.token_sha256 != sha256_hex(token.as_bytes());
+    if let Some(identity) = &usable
+        && !token.as_deref().is_some_and(|token| is_new(identity, token))
+    {
+        set_enrolled(conditions, identity);
+        return Ok(identity.clone());
     }
-    match enroll(vault, kept, text.as_deref(), here, conditions).await {
-        Ok(identity) => Ok(identity),
-        Err(fault) => match usable {
-            // A fresh token that does not work must not take a working cluster offline.
-            Some(identity) => {
-                tracing::warn!(
-                    condition = fault.condition,
-                    reason = fault.reason,
-                    message = fault.message,
-                    "could not enroll with the fresh token; the stored identity stays in use"
-                );
-                Ok(reuse(&identity, conditions))
-            }
-            None => Err(fault),
-        },
+    match (enroll(store, stored, token.as_deref(), facts, conditions).await, usable) {
+        // A new token that does not work must not take a working cluster offline.
+        (Err(error), Some(identity)) => {
+            tracing::warn!(
+                condition = error.condition,
+                reason = error.reason,
+                detail = error.message,
+                "could not enroll with the new token; the stored identity stays in use"
+            );
+            set_enrolled(conditions, &identity);
+            Ok(identity)
+        }
+        (enrolled, _) => enrolled,
     }
 }
 
-fn reuse(identity: &Identity, conditions: &mut ConditionSet) -> Identity {
-    let message = "an identity from an earlier enrollment is stored";
-    for step in [
-        condition::DNS_RESOLVED,
-        condition::ENDPOINT_REACHABLE,
-        condition::TLS_VERIFIED,
-        condition::CLOCK_IN_SYNC,
-        condition::TOKEN_ACCEPTED,
-        condition::IDENTITY_ISSUED,
+/// The steps of an enrollment that was completed earlier. The clock is left out: every hello measures it.
+fn set_enrolled(conditions: &mut ConditionSet, identity: &Identity) {
+    let expires = &identity.answer.expires_at;
+    for (step, message) in [
+        (condition::DNS_RESOLVED, "the Manager's name resolved at enrollment; it is needed only to enroll"),
+        (condition::ENDPOINT_REACHABLE, "the Manager's endpoint answered at enrollment; it is needed only to enroll"),
+        (condition::TLS_VERIFIED, "the Manager's certificate verified at enrollment under the CA pinned by the token"),
+        (condition::TOKEN_ACCEPTED, "the Manager accepted the enrollment token; it is not needed again"),
     ] {
-        conditions.passed(step, "Enrolled", message);
+        conditions.set_true(step, "Enrolled", message);
     }
-    identity.clone()
+    let message = format!("certificate and broker credentials are stored, valid until {expires}");
+    conditions.set_true(condition::IDENTITY_ISSUED, "Stored", message);
 }
 
 async fn read_token(file: &Path) -> Option<String> {
@@ -168,149 +150,153 @@ async fn read_token(file: &Path) -> Option<String> {
 }
 
 async fn enroll(
-    vault: &IdentityStore,
-    kept: StoredIdentity,
+    store: &IdentityStore,
+    stored: StoredIdentity,
     text: Option<&str>,
-    here: &Here,
+    facts: &ClusterFacts,
     conditions: &mut ConditionSet,
 ) -> Result<Identity, JoinError> {
-    let Some(text) = text else {
-        let message = "no enrollment token is there; install the chart with --set enrollment.token=kn1.…";
-        return Err(JoinError::new(condition::TOKEN_ACCEPTED, "TokenMissing", message));
-    };
+    let text = text.ok_or_else(|| {
+        let message = "there is no enrollment token; install the chart with --set enrollment.token=kn1.…";
+        JoinError::new(condition::TOKEN_ACCEPTED, "TokenMissing", message)
+    })?;
     let token = EnrollmentToken::decode(text)
         .map_err(|error| JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", error.to_string()))?;
-    let sha256 = sha256_hex(text.as_bytes());
-    let (kept, keys) = match &kept.pending {
-        Some(keys) if keys.token_sha256 == sha256 && keys.cluster_uid == here.cluster_uid => {
-            let keys = keys.clone();
-            (kept, keys)
-        }
-        _ => {
-            let keys = Keys::make(text, &here.cluster_uid).map_err(keys_fault)?;
-            let kept = vault.store_pending(kept, keys.clone()).await.map_err(|error| secret_fault(&error))?;
-            (kept, keys)
-        }
-    };
+    let (stored, keys) = pending_keys(store, stored, text, &facts.cluster_uid).await?;
     failpoint::passing("join.keys-stored");
-    let answer = ask(&token, &keys, here, conditions).await?;
+    let answer = request(&token, &keys, facts, conditions).await?;
     if answer.cluster_id != token.cluster_id {
         let message = format!(
-            "the Manager answered for cluster \"{}\", the token is for \"{}\"",
+            "the Manager answered for cluster \"{}\", but the token is for \"{}\"; create a new token",
             answer.cluster_id, token.cluster_id
         );
         return Err(JoinError::new(condition::IDENTITY_ISSUED, "OtherCluster", message));
     }
     failpoint::passing("join.answered");
     let identity = Identity { keys, answer };
-    vault.store_answer(kept, identity.clone()).await.map_err(|error| secret_fault(&error))?;
-    conditions.passed(
-        condition::IDENTITY_ISSUED,
-        "Issued",
-        format!("certificate and broker credentials until {}", identity.answer.expires_at),
-    );
+    store.store_answer(stored, identity.clone()).await.map_err(|error| secret_error("write", &error))?;
+    let message = format!("certificate and broker credentials are valid until {}", identity.answer.expires_at);
+    conditions.set_true(condition::IDENTITY_ISSUED, "Issued", message);
     Ok(identity)
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn keys_fault(error: identity::MakeError) -> JoinError {
-    JoinError::new(
-        condition::IDENTITY_ISSUED,
-        "KeysFailed",
-        format!("could not make or use this cluster's keys: {}", telemetry::chain(&error)),
-    )
+/// The keys to enroll with, stored before the Manager sees them: an answer that got lost is given again only for the
+/// same keys.
+async fn pending_keys(
+    store: &IdentityStore,
+    stored: StoredIdentity,
+    token: &str,
+    cluster_uid: &str,
+) -> Result<(StoredIdentity, Keys), JoinError> {
+    let sha256 = sha256_hex(token.as_bytes());
+    let made_for_this = |keys: &&Keys| keys.token_sha256 == sha256 && keys.cluster_uid == cluster_uid;
+    if let Some(keys) = stored.pending.as_ref().filter(made_for_this).cloned() {
+        return Ok((stored, keys));
+    }
+    let keys = Keys::make(token, cluster_uid).map_err(|error| keys_error(&error))?;
+    let stored = store.store_pending(stored, keys.clone()).await.map_err(|error| secret_error("write", &error))?;
+    Ok((stored, keys))
 }
 
-fn secret_fault(error: &apiserver::Error) -> JoinError {
-    let message = format!("could not store this cluster's keys: {}", apiserver::error::chain(error));
+fn keys_error(error: &identity::MakeError) -> JoinError {
+    let message = format!(
+        "could not make or read this cluster's keys: {}; delete the Secret {} and enroll with a new token",
+        telemetry::chain(error),
+        identity::SECRET
+    );
+    JoinError::new(condition::IDENTITY_ISSUED, "KeysFailed", message)
+}
+
+fn secret_error(verb: &str, error: &apiserver::Error) -> JoinError {
+    let message = format!(
+        "could not {verb} the Secret {}: {}; check the API server and the Operator's roles",
+        identity::SECRET,
+        apiserver::error::chain(error)
+    );
     JoinError::new(condition::IDENTITY_ISSUED, "SecretUnavailable", message)
 }
 
-/// Asks the endpoints in order; the fault of the one that got furthest is shown.
-async fn ask(
+/// Sends the enrollment request to the token's endpoints in order. The error of the endpoint that got furthest is shown.
+async fn request(
     token: &EnrollmentToken,
     keys: &Keys,
-    here: &Here,
+    facts: &ClusterFacts,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
-    let request = enroll::request(token, keys, &here.kubernetes_version).map_err(keys_fault)?;
+    let request = enroll::request(token, keys, &facts.kubernetes_version).map_err(|error| keys_error(&error))?;
     let mut furthest: Option<(JoinError, ConditionSet)> = None;
     for endpoint in &token.endpoints {
-        let mut told = ConditionSet::default();
-        match ask_one(endpoint, token, &request, &mut told).await {
+        let mut found = ConditionSet::new();
+        match request_from(endpoint, token, &request, &mut found).await {
             Ok(answer) => {
-                *conditions = told;
+                *conditions = found;
                 return Ok(answer);
             }
-            Err(fault) => {
-                if furthest.as_ref().is_none_or(|(known, _)| fault.step() > known.step()) {
-                    furthest = Some((fault, told));
+            Err(error) => {
+                if furthest.as_ref().is_none_or(|(known, _)| error.step() > known.step()) {
+                    furthest = Some((error, found));
                 }
             }
         }
     }
-    let (fault, told) = furthest.unwrap_or_else(|| {
-        (
-            JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", "the token names no endpoint; get a new one"),
-            ConditionSet::default(),
-        )
-    });
-    *conditions = told;
-    Err(fault)
+    let Some((error, found)) = furthest else {
+        let message = "the token names no endpoint of the Manager; create a new token";
+        return Err(JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message));
+    };
+    *conditions = found;
+    Err(error)
 }
 
-async fn ask_one(
+async fn request_from(
     endpoint: &str,
     token: &EnrollmentToken,
     request: &kubenova_schema::enrollment::EnrollmentRequest,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
-    let Some(target) = HostPort::parse(endpoint) else {
-        return Err(JoinError::new(
-            condition::TOKEN_ACCEPTED,
-            "TokenUnreadable",
-            format!("\"{endpoint}\" in the token is no https:// URL; get a new one"),
-        ));
-    };
+    let target = HostPort::parse(endpoint).ok_or_else(|| {
+        let message = format!("\"{endpoint}\" in the token is not an https:// URL; create a new token");
+        JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message)
+    })?;
+    let HostPort { host, port } = &target;
     let (addresses, reason) = reach::resolve(&target).await?;
-    conditions.passed(condition::DNS_RESOLVED, reason, format!("{} is {}", target.host, join(&addresses)));
+    let shown = addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
+    conditions.set_true(condition::DNS_RESOLVED, reason, format!("{host} is {shown}"));
     reach::connect(&target, &addresses).await?;
-    conditions.passed(
-        condition::ENDPOINT_REACHABLE,
-        "Connected",
-        format!("TCP {}:{} answers", target.host, target.port),
-    );
-    let answered = enroll::ask(endpoint, token, request).await?;
-    conditions.passed(
-        condition::TLS_VERIFIED,
-        "Pinned",
-        "the Manager's certificate verifies under the CA that the token pins",
-    );
-    tell_clock(answered.clock_offset_ms, conditions);
+    conditions.set_true(condition::ENDPOINT_REACHABLE, "Connected", format!("connected to TCP {host}:{port}"));
+    let answered = enroll::send(endpoint, token, request).await?;
+    let message = "the Manager's certificate verifies under the CA pinned by the token";
+    conditions.set_true(condition::TLS_VERIFIED, "Pinned", message);
+    conditions::set_clock(conditions, answered.clock_offset_ms);
     let answer = answered.answer?;
-    conditions.passed(condition::TOKEN_ACCEPTED, "Accepted", "the Manager accepted the token");
+    conditions.set_true(condition::TOKEN_ACCEPTED, "Accepted", "the Manager accepted the enrollment token");
     Ok(answer)
 }
 
-fn join(addresses: &[std::net::SocketAddr]) -> String {
-    addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ")
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Says how the clocks agree, as measured at enrollment or at the last hello.
-pub(crate) fn tell_clock(offset_ms: Option<i64>, conditions: &mut ConditionSet) {
-    match offset_ms {
-        Some(offset) if offset.abs() > CLOCK_TOLERANCE_MS => {
-            let message = format!(
-                "this cluster's clock differs from the Manager's by {} s; mend the node's time synchronization",
-                offset / 1000
-            );
-            conditions.warned(condition::CLOCK_IN_SYNC, "ClockSkewed", message);
-        }
-        Some(offset) => conditions.passed(
-            condition::CLOCK_IN_SYNC,
-            "InSync",
-            format!("within {} s of the Manager's clock", offset.abs() / 1000 + 1),
-        ),
-        None => conditions.passed(condition::CLOCK_IN_SYNC, "NotTold", "the Manager did not tell its time"),
+    #[test]
+    fn a_stored_identity_explains_each_condition_in_its_own_words() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        let answer = EnrollmentAnswer {
+            cluster_id: "c1".into(),
+            incarnation: "1".into(),
+            epoch: 1,
+            certificate_chain_pem: String::new(),
+            user_jwt: String::new(),
+            broker_urls: Vec::new(),
+            ca_bundle_pem: String::new(),
+            command_keys: Vec::new(),
+            expires_at: "2030-01-01T00:00:00Z".into(),
+            manager_time: String::new(),
+        };
+        let mut conditions = ConditionSet::new();
+        set_enrolled(&mut conditions, &Identity { keys, answer });
+        let messages: std::collections::BTreeSet<&str> =
+            conditions.iter().map(|update| update.message.as_str()).collect();
+        assert_eq!(messages.len(), 5);
+        assert!(conditions.get(condition::CLOCK_IN_SYNC).is_none());
+        assert!(conditions.get(condition::IDENTITY_ISSUED).unwrap().message.contains("2030-01-01"));
     }
 }

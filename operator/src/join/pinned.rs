@@ -17,13 +17,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Why the server's certificate was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// One word for the condition.
+    /// Reason of the condition.
     pub reason: &'static str,
-    /// A sentence for people.
+    /// What is wrong and what to do about it.
     pub message: String,
 }
 
-/// Verifies by pin, and remembers why it refused.
+/// Verifies by pin and keeps why it refused: the TLS library passes on less.
 #[derive(Debug)]
 pub struct PinVerifier {
     pin: String,
@@ -60,7 +60,7 @@ impl PinVerifier {
     ) -> Result<(), rustls::Error> {
         let Some(anchor) = intermediates.iter().find(|der| spki_sha256(der).as_deref() == Some(self.pin.as_str()))
         else {
-            let message = "no CA in the server's chain is the one the token pins; is this the Manager that made the token, or does something in between replace its certificate?".to_owned();
+            let message = "no CA in the server's chain is the one the token pins; check that the token comes from this Manager and that no proxy replaces its certificate".to_owned();
             return Err(self.refuse("PinMismatch", message, rustls::CertificateError::UnknownIssuer.into()));
         };
         let mut roots = RootCertStore::empty();
@@ -72,11 +72,11 @@ impl PinVerifier {
                 let (reason, remedy) = match &error {
                     rustls::Error::InvalidCertificate(
                         rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. },
-                    ) => ("CertificateExpired", "renew it at the Manager, or mend this node's clock"),
+                    ) => ("CertificateExpired", "restart the Manager to renew it, or correct this node's clock"),
                     rustls::Error::InvalidCertificate(
                         rustls::CertificateError::NotValidYet | rustls::CertificateError::NotValidYetContext { .. },
-                    ) => ("CertificateNotYetValid", "mend this node's clock"),
-                    _ => ("CertificateInvalid", "ask the Manager's administrator"),
+                    ) => ("CertificateNotYetValid", "correct this node's clock"),
+                    _ => ("CertificateInvalid", "restart the Manager to issue a new one"),
                 };
                 self.refuse(
                     reason,
@@ -86,7 +86,7 @@ impl PinVerifier {
             },
         )?;
         verify_server_name(&certificate, server_name).map_err(|error| {
-            let message = format!("the Manager's certificate is not for the name in the token: {error}; set the Manager's public host name");
+            let message = format!("the Manager's certificate is not for the name in the token: {error}; add the name to publicNames in the Manager's settings");
             self.refuse("NameMismatch", message, error)
         })
     }

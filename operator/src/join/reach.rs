@@ -1,5 +1,5 @@
-//! The first two questions of a join: does the Manager's name resolve, does its port answer? Asked apart from TLS, so
-//! that a firewall and a wrong certificate are told apart.
+//! The first two steps of a join: resolve the Manager's name, connect to its port. Apart from TLS, so that a firewall and
+//! a wrong certificate have different reasons.
 
 use super::conditions::JoinError;
 use kubenova_crds::cluster_config::condition;
@@ -8,7 +8,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
-use url_parts::HostPort;
 
 /// Time for a name server's answer.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(5);
@@ -18,57 +17,47 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const ADDRESSES_MAX: usize = 3;
 
 /// Host and port of an `https://` URL.
-pub mod url_parts {
-    /// Where to dial.
-    #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct HostPort {
-        /// Name or literal address.
-        pub host: String,
-        /// TCP port.
-        pub port: u16,
-    }
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPort {
+    /// A DNS name or an address.
+    pub host: String,
+    pub port: u16,
+}
 
-    impl HostPort {
-        /// Reads an `https://host[:port][/...]` URL; none for anything else.
-        #[must_use]
-        pub fn parse(url: &str) -> Option<Self> {
-            let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "https")?;
-            let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
-            Some(Self { host, port: url.port_or_known_default()? })
-        }
+impl HostPort {
+    /// Reads `https://host[:port][/...]`; none for anything else.
+    #[must_use]
+    pub fn parse(url: &str) -> Option<Self> {
+        let url = reqwest::Url::parse(url).ok().filter(|url| url.scheme() == "https")?;
+        let host = url.host_str()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+        Some(Self { host, port: url.port_or_known_default()? })
     }
 }
 
-/// The name's addresses, and the reason for a True condition.
-///
-/// # Errors
-/// With the fault to show when there are none.
+/// The name's addresses, and the reason of the condition.
 pub async fn resolve(target: &HostPort) -> Result<(Vec<SocketAddr>, &'static str), JoinError> {
     let HostPort { host, port } = target;
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok((vec![SocketAddr::new(address, *port)], "Address"));
     }
-    let fault = |reason, message: String| JoinError::new(condition::DNS_RESOLVED, reason, message);
+    let failed = |reason, message: String| JoinError::new(condition::DNS_RESOLVED, reason, message);
     let remedy = "check the cluster's DNS, or make the Manager's name known to it";
     match tokio::time::timeout(RESOLVE_LIMIT, tokio::net::lookup_host((host.as_str(), *port))).await {
         Ok(Ok(addresses)) => {
             let addresses: Vec<SocketAddr> = addresses.take(ADDRESSES_MAX).collect();
             if addresses.is_empty() {
-                return Err(fault("NameNotFound", format!("\"{host}\" has no address; {remedy}")));
+                return Err(failed("NameNotFound", format!("\"{host}\" has no address; {remedy}")));
             }
             Ok((addresses, "Resolved"))
         }
-        Ok(Err(error)) => Err(fault("NameNotFound", format!("could not resolve \"{host}\": {error}; {remedy}"))),
+        Ok(Err(error)) => Err(failed("NameNotFound", format!("could not resolve \"{host}\": {error}; {remedy}"))),
         Err(_) => {
-            Err(fault("NameServerTimeout", format!("no name server answered for \"{host}\" within 5 s; {remedy}")))
+            Err(failed("NameServerTimeout", format!("no name server answered for \"{host}\" within 5 s; {remedy}")))
         }
     }
 }
 
 /// Opens a TCP connection to one of the addresses and closes it.
-///
-/// # Errors
-/// With the fault to show when none answers.
 pub async fn connect(target: &HostPort, addresses: &[SocketAddr]) -> Result<(), JoinError> {
     let HostPort { host, port } = target;
     let mut last = None;
@@ -89,7 +78,7 @@ pub async fn connect(target: &HostPort, addresses: &[SocketAddr]) -> Result<(), 
     }
     let (reason, what) = last.unwrap_or(("ConnectionFailed", format!("\"{host}\" has no address")));
     let remedy = match reason {
-        "ConnectionRefused" => "is the Manager running there, and is the port right?",
+        "ConnectionRefused" => "check that the Manager runs there and listens on this port",
         _ => "allow outbound TCP from kubenova-system to it",
     };
     Err(JoinError::new(condition::ENDPOINT_REACHABLE, reason, format!("{what}; {remedy}")))

@@ -1,8 +1,9 @@
-//! Only the holder of the Lease `kubenova-operator` works. By hand, because every start raises the lease term
-//! (`leaseTransitions`), also of a pod that already held it: two processes of one term are a clone.
+//! Only the holder of the Lease `kubenova-operator` works. Implemented here, because every start raises the lease term
+//! (`leaseTransitions`), also of a pod that already held it: the Manager takes two processes of one term for a clone.
 //!
-//! The holder is the pod's UID, so a restarted container need not wait for expiry. Expiry of another's lease is judged
-//! by our own monotonic clock since we last saw it change, never by comparing clocks. A lost lease ends the process.
+//! The holder is the pod's UID, so a restarted container need not wait for expiry. Whether another pod's lease has
+//! expired is measured by the own monotonic clock since it last changed, never by comparing clocks. A lost lease ends
+//! the process.
 
 use crate::apiserver::{Error, client::Apiserver, verbs};
 use k8s_openapi::{
@@ -14,17 +15,18 @@ use kubenova_runtime::{clock, shutdown::Shutdown};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// The Lease's name.
 pub const NAME: &str = "kubenova-operator";
+/// Time between attempts to acquire: a lease that expired is taken over at most this much later.
+const ACQUIRE_INTERVAL: Duration = Duration::from_secs(1);
+/// An API server that is away must not use up the pod's time to stop.
+const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 
-/// How the Lease is kept.
 #[derive(Debug, Clone)]
 pub struct LeaseConfig {
-    /// Its namespace.
     pub namespace: String,
     /// The pod's UID.
     pub holder: String,
-    /// Another pod takes over when the holder was silent for this long.
+    /// Another pod takes over when the holder has not renewed for this long.
     pub duration: Duration,
 }
 
@@ -33,62 +35,56 @@ pub struct LeaseConfig {
 pub struct HeldLease {
     api: Api<Lease>,
     lease: Lease,
-    keeping: LeaseConfig,
+    config: LeaseConfig,
     /// `leaseTransitions` of this start.
     pub term: u64,
 }
 
-/// Waits until the Lease is ours, and raises its term.
-///
-/// # Errors
-/// When a stop was asked for while waiting.
-pub async fn acquire(apiserver: &Apiserver, keeping: LeaseConfig, shutdown: &Shutdown) -> Option<HeldLease> {
-    let api: Api<Lease> = Api::namespaced(apiserver.client(), &keeping.namespace);
+/// Waits until the Lease is held, and raises its term. `None` when a stop was requested first.
+pub async fn acquire(apiserver: &Apiserver, config: LeaseConfig, shutdown: &Shutdown) -> Option<HeldLease> {
+    let api: Api<Lease> = Api::namespaced(apiserver.client(), &config.namespace);
     let mut seen: Option<(String, Instant)> = None;
     while !shutdown.is_requested() {
-        match attempt(&api, &keeping, &mut seen).await {
+        match attempt(&api, &config, &mut seen).await {
             Ok(Some(lease)) => {
                 let term = term_of(&lease);
-                tracing::info!(lease.term = term, "holds the lease");
-                return Some(HeldLease { api, lease, keeping, term });
+                tracing::info!(lease.term = term, "acquired the lease");
+                return Some(HeldLease { api, lease, config, term });
             }
             Ok(None) => {}
             Err(error) => {
-                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not take the lease; trying again");
+                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not acquire the lease; trying again");
             }
         }
-        tokio::select! {
-            () = shutdown.requested() => return None,
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
+        shutdown.sleep(ACQUIRE_INTERVAL).await;
     }
     None
 }
 
 async fn attempt(
     api: &Api<Lease>,
-    keeping: &LeaseConfig,
+    config: &LeaseConfig,
     seen: &mut Option<(String, Instant)>,
 ) -> Result<Option<Lease>, Error> {
     let Some(mut lease) = verbs::get(api, NAME).await? else {
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(NAME.to_owned()),
-                namespace: Some(keeping.namespace.clone()),
+                namespace: Some(config.namespace.clone()),
                 ..ObjectMeta::default()
             },
-            spec: Some(claimed(&LeaseSpec::default(), keeping)),
+            spec: Some(claimed(&LeaseSpec::default(), config)),
         };
         return verbs::create_if_absent(api, &lease).await;
     };
     let spec = lease.spec.clone().unwrap_or_default();
     let holder = spec.holder_identity.clone().unwrap_or_default();
-    if !holder.is_empty() && holder != keeping.holder {
+    if !holder.is_empty() && holder != config.holder {
         let version = lease.metadata.resource_version.clone().unwrap_or_default();
         let limit = spec
             .lease_duration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
-            .map_or(keeping.duration, Duration::from_secs);
+            .map_or(config.duration, Duration::from_secs);
         match seen {
             Some((known, since)) if *known == version => {
                 if since.elapsed() < limit {
@@ -102,7 +98,7 @@ async fn attempt(
             }
         }
     }
-    lease.spec = Some(claimed(&spec, keeping));
+    lease.spec = Some(claimed(&spec, config));
     match verbs::replace(api, &lease).await {
         Ok(lease) => Ok(Some(lease)),
         Err(error) if error.is_conflict() => Ok(None),
@@ -110,11 +106,11 @@ async fn attempt(
     }
 }
 
-fn claimed(before: &LeaseSpec, keeping: &LeaseConfig) -> LeaseSpec {
+fn claimed(before: &LeaseSpec, config: &LeaseConfig) -> LeaseSpec {
     let now = MicroTime(clock::now());
     LeaseSpec {
-        holder_identity: Some(keeping.holder.clone()),
-        lease_duration_seconds: i32::try_from(keeping.duration.as_secs()).ok(),
+        holder_identity: Some(config.holder.clone()),
+        lease_duration_seconds: i32::try_from(config.duration.as_secs()).ok(),
         acquire_time: Some(now.clone()),
         renew_time: Some(now),
         lease_transitions: Some(before.lease_transitions.unwrap_or(0).saturating_add(1)),
@@ -128,20 +124,19 @@ fn term_of(lease: &Lease) -> u64 {
 }
 
 impl HeldLease {
-    /// Keeps the Lease until a stop is asked for, and returns it then. Returns nothing when the Lease is lost: the
-    /// process must end, since another pod may be working.
+    /// Renews the Lease until a stop is requested, and returns it then. `None` when the Lease is lost: the process must
+    /// end, since another pod may be working.
     pub async fn keep(mut self, shutdown: Shutdown) -> Option<Self> {
-        let third = self.keeping.duration / 3;
+        let third = self.config.duration / 3;
         let mut renewed = Instant::now();
         loop {
-            tokio::select! {
-                () = shutdown.requested() => return Some(self),
-                () = tokio::time::sleep(third) => {}
+            if !shutdown.sleep(third).await {
+                return Some(self);
             }
             match tokio::time::timeout(third, self.renew()).await {
                 Ok(Ok(())) => renewed = Instant::now(),
                 Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
-                    tracing::error!("lost the lease to another pod; stopping");
+                    tracing::error!("another pod has taken the lease; stopping");
                     return None;
                 }
                 Ok(Err(error)) => {
@@ -149,8 +144,8 @@ impl HeldLease {
                 }
                 Err(_) => tracing::warn!("could not renew the lease in time"),
             }
-            if renewed.elapsed() + third >= self.keeping.duration {
-                tracing::error!("could not renew the lease before it ends; stopping");
+            if renewed.elapsed() + third >= self.config.duration {
+                tracing::error!("could not renew the lease before it expires; stopping");
                 return None;
             }
         }
@@ -164,14 +159,14 @@ impl HeldLease {
         Ok(())
     }
 
-    /// Lets go of the Lease, so that the next pod need not wait. After everything else has stopped.
+    /// Releases the Lease, so that the next pod need not wait. Call it after everything else has stopped.
     pub async fn release(mut self) {
         if let Some(spec) = self.lease.spec.as_mut() {
             spec.holder_identity = None;
         }
-        let released = tokio::time::timeout(Duration::from_secs(2), verbs::replace(&self.api, &self.lease)).await;
+        let released = tokio::time::timeout(RELEASE_LIMIT, verbs::replace(&self.api, &self.lease)).await;
         if !matches!(released, Ok(Ok(_))) {
-            tracing::debug!("could not let go of the lease; it will expire");
+            tracing::debug!("could not release the lease; it will expire");
         }
     }
 }

@@ -1,48 +1,41 @@
-//! One watch of one source, for ever: stamps what it hears with the time it heard it, and says when it was not current.
+//! One watch of one source, without end: notes when each event was received, and reports when the watch was not current.
 
-use super::Clock;
-use crate::apiserver::watches::{self, Heard, Listed};
+use super::clock::Clock;
+use crate::apiserver::metered::{self, Listed, SourceEvent};
 use futures::StreamExt as _;
 use kube::Client;
 use kubenova_operator_core::metering::{
     engine::{Change, Listing},
     observed::Source,
 };
-use kubenova_runtime::backoff;
+use kubenova_runtime::backoff::Backoff;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
-/// What a follower tells the meter.
+/// What a follower reports to the meter.
 #[derive(Debug)]
 pub(super) enum WatchUpdate {
-    /// A change, heard then.
     Change {
-        /// By which watch.
         source: Source,
-        /// What.
         change: Change,
-        /// When.
         received_ms: i64,
     },
-    /// The watch is not current since.
+    /// The watch broke.
     Interrupted {
-        /// The last moment it was.
+        /// The last moment it was current.
         since_ms: i64,
     },
     /// The source was listed again.
     Relisted {
-        /// Which.
         source: Source,
-        /// What it holds.
         listing: Listing,
         /// The last moment the watch before it was current.
         since_ms: i64,
-        /// When the list came.
         received_ms: i64,
     },
 }
 
-/// The API server bookmarks a watch about once a minute; two of them missed mean that the connection is dead.
+/// The API server bookmarks a watch about once a minute; two missed bookmarks mean that the connection is dead.
 const SILENCE_MAX: Duration = Duration::from_secs(150);
 /// Time between looks for a kind that is not installed.
 const ABSENT_RETRY: Duration = Duration::from_secs(5);
@@ -52,7 +45,7 @@ pub(super) struct Follower {
     pub(super) client: Client,
     pub(super) source: Source,
     pub(super) clock: Clock,
-    pub(super) told: mpsc::Sender<WatchUpdate>,
+    pub(super) updates: mpsc::Sender<WatchUpdate>,
 }
 
 /// Why a watch ended.
@@ -61,18 +54,18 @@ enum End {
     Regular,
     /// It broke.
     Broken,
-    /// Its history is gone.
+    /// Its history was compacted.
     Gone,
-    /// The meter is gone.
+    /// The meter has stopped.
     Closed,
 }
 
 impl Follower {
-    /// Follows from a version; none when the kind is not installed.
+    /// Follows from a version; `None` when the kind is not installed.
     pub(super) async fn run(self, from: Option<u64>) {
         let mut position = from;
         let mut current_ms = self.clock.now_ms();
-        let mut waits = backoff::forever();
+        let mut backoff = Backoff::default();
         loop {
             let Some(from) = position else {
                 match self.relist(current_ms, true).await {
@@ -85,20 +78,23 @@ impl Follower {
             let mut reached = from;
             let end = self.follow_once(&mut reached, &mut current_ms).await;
             if reached > from {
-                waits = backoff::forever();
+                backoff.reset();
             }
             position = Some(reached);
             match end {
                 End::Regular => {}
                 End::Closed => return,
                 End::Broken => {
-                    if self.told.send(WatchUpdate::Interrupted { since_ms: current_ms }).await.is_err() {
+                    if self.updates.send(WatchUpdate::Interrupted { since_ms: current_ms }).await.is_err() {
                         return;
                     }
-                    tokio::time::sleep(waits.next().unwrap_or(ABSENT_RETRY)).await;
+                    tokio::time::sleep(backoff.next_wait()).await;
                 }
                 End::Gone => {
-                    tracing::warn!(source = self.source.as_str(), "the API server's history is gone; listing again");
+                    tracing::warn!(
+                        source = self.source.as_str(),
+                        "the API server has compacted the history of a watch; listing again"
+                    );
                     match self.relist(current_ms, false).await {
                         Some(found) => position = found,
                         None => return,
@@ -110,9 +106,9 @@ impl Follower {
     }
 
     async fn follow_once(&self, reached: &mut u64, current_ms: &mut i64) -> End {
-        let mut events = match watches::watch(&self.client, self.source, *reached).await {
+        let mut events = match metered::watch(&self.client, self.source, *reached).await {
             Ok(events) => events,
-            // The kind was uninstalled: a list will say so.
+            // The kind was uninstalled, which a list tells.
             Err(error) if error.is_not_found() => return End::Gone,
             Err(error) => {
                 tracing::debug!(source = self.source.as_str(), error = %error.reason(), "could not open a watch");
@@ -124,8 +120,8 @@ impl Follower {
             let received_ms = self.clock.now_ms();
             match next {
                 None => return End::Regular,
-                Some(Ok(Heard::Gone)) => return End::Gone,
-                Some(Ok(Heard::Change(change))) => {
+                Some(Ok(SourceEvent::Gone)) => return End::Gone,
+                Some(Ok(SourceEvent::Change(change))) => {
                     *reached = (*reached).max(match &*change {
                         Change::Put(observation) => observation.resource_version,
                         Change::Removed { resource_version, .. } | Change::Bookmark(resource_version) => {
@@ -134,7 +130,7 @@ impl Follower {
                     });
                     *current_ms = received_ms;
                     if self
-                        .told
+                        .updates
                         .send(WatchUpdate::Change { source: self.source, change: *change, received_ms })
                         .await
                         .is_err()
@@ -150,31 +146,31 @@ impl Follower {
         }
     }
 
-    /// Lists until it works. None: the meter is gone. `Some(None)`: not installed (then only after it changed from
-    /// being installed is the meter told).
+    /// Lists until it succeeds. None: the meter has stopped. `Some(None)`: the kind is not installed, which is reported
+    /// only if it was before.
     async fn relist(&self, since_ms: i64, was_absent: bool) -> Option<Option<u64>> {
-        let mut waits = backoff::forever();
+        let mut backoff = Backoff::default();
         loop {
-            let listing = match watches::list(&self.client, self.source, None).await {
+            let listing = match metered::list(&self.client, self.source, None).await {
                 Ok(Listed::Objects(listing)) => listing,
                 Ok(Listed::NotInstalled) if was_absent => {
                     tokio::select! {
-                        () = self.told.closed() => return None,
+                        () = self.updates.closed() => return None,
                         () = tokio::time::sleep(ABSENT_RETRY) => continue,
                     }
                 }
                 Ok(Listed::NotInstalled) => Listing::default(),
                 Ok(Listed::Gone) | Err(_) => {
                     tokio::select! {
-                        () = self.told.closed() => return None,
-                        () = tokio::time::sleep(waits.next().unwrap_or(ABSENT_RETRY)) => continue,
+                        () = self.updates.closed() => return None,
+                        () = tokio::time::sleep(backoff.next_wait()) => continue,
                     }
                 }
             };
             let position = listing.position;
             let received_ms = self.clock.now_ms();
-            let told = WatchUpdate::Relisted { source: self.source, listing, since_ms, received_ms };
-            return self.told.send(told).await.ok().map(|()| position);
+            let update = WatchUpdate::Relisted { source: self.source, listing, since_ms, received_ms };
+            return self.updates.send(update).await.ok().map(|()| position);
         }
     }
 }

@@ -1,15 +1,13 @@
-//! How metering is doing, for the condition `UsageReporting` and the heartbeat.
+//! Whether usage is measured and stored, for the condition `UsageReporting` and the heartbeat.
 
 use tokio::sync::watch;
 
-/// What can be said about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageHealth {
-    /// The condition's status: usage is measured and stored.
+    /// Usage is measured and stored.
     pub reporting: bool,
-    /// One CamelCase word.
     pub reason: &'static str,
-    /// A sentence with the remedy.
+    /// What is wrong and what to do about it.
     pub message: String,
     /// Sealed windows without a receipt.
     pub unreceipted_windows: u32,
@@ -29,8 +27,8 @@ impl UsageHealth {
     }
 }
 
-/// All is well.
-pub(super) fn well(health: &watch::Sender<UsageHealth>) {
+/// Usage is measured and stored.
+pub(super) fn set_healthy(health: &watch::Sender<UsageHealth>) {
     health.send_if_modified(|health| {
         let changed = !health.reporting;
         health.reporting = true;
@@ -40,8 +38,8 @@ pub(super) fn well(health: &watch::Sender<UsageHealth>) {
     });
 }
 
-/// Something does not work, though metering goes on.
-pub(super) fn unwell(health: &watch::Sender<UsageHealth>, reason: &'static str, message: String) {
+/// Something fails while metering continues.
+pub(super) fn set_problem(health: &watch::Sender<UsageHealth>, reason: &'static str, message: String) {
     health.send_if_modified(|health| {
         let changed = health.reporting || health.reason != reason || health.message != message;
         health.reporting = false;

@@ -1,4 +1,4 @@
-//! Measuring what tenants use, and reporting it: I/O around `kubenova_operator_core::metering`.
+//! Measures what tenants use and reports it: I/O around `kubenova_operator_core::metering`.
 //!
 //! ```text
 //! follow (one watch a source) ─► meter (the engine) ─► checkpoint, seal ─► reports ─► publish ─► KN_USE
@@ -6,58 +6,51 @@
 //!                                                        receipts ────────────┘ marked, later evicted
 //! ```
 //!
-//! A sealed report lies in the cluster's own API server before anything is published, and stays until the Manager's
-//! receipt is a week old. Metering needs no bus and no session: it goes on when the broker is gone.
+//! A sealed report is stored in the cluster's own API server before anything is published, and stays there until the
+//! Manager's receipt is a week old. Metering needs no broker and no session: it continues without them.
 
+mod clock;
 mod follow;
 mod health;
 mod meter;
 mod publish;
+pub mod receipt;
 mod reports;
+mod start;
 mod steps;
+mod verify;
 
 pub use health::UsageHealth;
 
+use crate::metrics::Metrics;
+use clock::Clock;
 use kubenova_bus::Connection;
-use kubenova_runtime::{clock, probe::Gates, shutdown::Shutdown};
-use kubenova_schema::v1::ReceiptList;
-use tokio::sync::{mpsc, oneshot, watch};
+use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
+use receipt::ReceiptDelivery;
+use tokio::sync::{mpsc, watch};
 
-/// A receipt list whose signature was verified. `marked` is answered once its windows are marked as received: only then
-/// is the message acknowledged.
-#[derive(Debug)]
-pub struct ReceiptDelivery {
-    /// The list.
-    pub list: ReceiptList,
-    /// WatchUpdate when it is taken in; dropped when it was not.
-    pub marked: oneshot::Sender<()>,
-}
+/// Sealed windows that the publisher has not taken yet; the meter waits beyond it.
+const SEALED_WAITING: usize = 64;
 
 /// What metering needs.
 pub struct MeteringContext {
-    /// The Operator's own client.
     pub client: kube::Client,
-    /// Length of a window.
     pub window_seconds: u32,
     /// Namespace of the reports.
     pub state_namespace: String,
-    /// This cluster's id.
     pub cluster_id: String,
-    /// Its incarnation.
     pub incarnation: String,
     /// Seed of the enrolled nkey, which signs manifests.
     pub nkey_seed: String,
-    /// The present connection to the broker.
     pub bus: watch::Receiver<Option<Connection>>,
-    /// Verified receipts.
     pub receipts: mpsc::Receiver<ReceiptDelivery>,
-    /// Operator clock minus Manager clock, as measured at the last hello.
+    /// This cluster's clock minus the Manager's, as measured at the last hello.
     pub clock_offset_ms: watch::Receiver<i64>,
-    /// When to stop.
     pub shutdown: Shutdown,
-    /// Readiness: gate `metering`.
+    pub metrics: Metrics,
+    /// For the gate `metering`.
     pub gates: Gates,
-    /// Condition `UsageReporting` and the heartbeat's count come from here.
+    /// For the condition `UsageReporting` and the heartbeat.
     pub health: watch::Sender<UsageHealth>,
 }
 
@@ -70,17 +63,16 @@ impl std::fmt::Debug for MeteringContext {
     }
 }
 
-/// The channel of [`UsageHealth`], before metering has begun.
+/// The channel of [`UsageHealth`], before metering has started.
 #[must_use]
 pub fn health() -> (watch::Sender<UsageHealth>, watch::Receiver<UsageHealth>) {
     watch::channel(UsageHealth::starting())
 }
 
-/// Meters until a stop is asked for, or until another Operator turns out to own the window: then it returns early, and
-/// the process that spawned it stops.
+/// Meters until a stop is requested. Returns early when another Operator owns the window: the process must stop then.
 pub async fn run(context: MeteringContext) {
     context.gates.set("metering", Some("waiting for the first lists of namespaces, pods and applications".to_owned()));
-    let (sealed_sender, sealed) = mpsc::channel(64);
+    let (sealed_sender, sealed) = mpsc::channel(SEALED_WAITING);
     let clock = Clock { offset_ms: context.clock_offset_ms };
     let publisher = publish::Publisher::new(publish::Parts {
         client: context.client.clone(),
@@ -89,6 +81,7 @@ pub async fn run(context: MeteringContext) {
         window_seconds: context.window_seconds,
         bus: context.bus,
         sealed,
+        unreceipted: context.metrics.windows_unreceipted.clone(),
         health: context.health.clone(),
     });
     let meter = meter::Parts {
@@ -100,6 +93,7 @@ pub async fn run(context: MeteringContext) {
         nkey_seed: context.nkey_seed,
         clock,
         sealed: sealed_sender,
+        windows_sealed: context.metrics.windows_sealed.clone(),
         gates: context.gates,
         health: context.health,
     };
@@ -115,21 +109,5 @@ pub async fn run(context: MeteringContext) {
                 metering.await;
             }
         }
-    }
-}
-
-/// The wall clock, corrected towards the Manager's.
-#[derive(Debug, Clone)]
-struct Clock {
-    offset_ms: watch::Receiver<i64>,
-}
-
-impl Clock {
-    fn offset_ms(&self) -> i64 {
-        *self.offset_ms.borrow()
-    }
-
-    fn now_ms(&self) -> i64 {
-        clock::now_ms().saturating_sub(self.offset_ms())
     }
 }

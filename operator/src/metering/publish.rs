@@ -1,12 +1,12 @@
-//! Sealed reports to the bus, receipts back, and the end of what was received long ago.
+//! Publishes sealed reports, marks them when receipts arrive, and deletes those received long ago.
 //!
 //! Only stored bytes are published, each chunk until the server confirms it. A window is published when it is sealed,
-//! again after every connect, and again on an interval, until its receipt arrives: the ledger counts it once. Receipts
-//! must name the manifest's very hash.
+//! again after every connect, and again on an interval, until its receipt arrives: the ledger counts it once. A receipt
+//! must carry the hash of the manifest.
 
 use super::{
-    ReceiptDelivery,
-    health::{UsageHealth, unwell},
+    health::{UsageHealth, set_problem},
+    receipt::ReceiptDelivery,
     reports,
 };
 use crate::apiserver::usage::{self, Written};
@@ -16,6 +16,7 @@ use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
 use kubenova_operator_core::metering::seal::{PART_BYTES, chunks};
 use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown};
 use kubenova_schema::{subjects, v1::ReceiptList, window::Window};
+use prometheus_client::metrics::gauge::Gauge;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, watch};
 
@@ -24,9 +25,9 @@ use tokio::sync::{mpsc, watch};
 const REPUBLISH_MAX: Duration = Duration::from_secs(300);
 /// Shortest time between two publications of a window without a receipt.
 const REPUBLISH_MIN: Duration = Duration::from_secs(10);
-/// A received report stays this long: at least as long as a restored Postgres may have forgotten it.
+/// A received report stays this long: a Postgres restored from a backup of up to a week ago gets it again.
 const KEEP_RECEIVED_MS: i64 = 7 * 24 * 3_600_000;
-/// A report without a receipt stays this long.
+/// A report without a receipt stays this long; a longer outage loses usage rather than filling the API server.
 const KEEP_UNRECEIVED_MS: i64 = 35 * 24 * 3_600_000;
 
 /// A sealed report.
@@ -55,6 +56,7 @@ pub(super) struct Parts {
     pub(super) window_seconds: u32,
     pub(super) bus: watch::Receiver<Option<Connection>>,
     pub(super) sealed: mpsc::Receiver<Notice>,
+    pub(super) unreceipted: Gauge,
     pub(super) health: watch::Sender<UsageHealth>,
 }
 
@@ -83,7 +85,7 @@ impl Publisher {
             tokio::select! {
                 () = shutdown.requested() => return,
                 sealed = self.parts.sealed.recv() => match sealed {
-                    Some(notice) => self.took(notice).await,
+                    Some(notice) => self.add(notice).await,
                     None => return,
                 },
                 delivery = receipts.recv(), if receipts_open => match delivery {
@@ -95,7 +97,7 @@ impl Publisher {
                         connects = bus.borrow_and_update().as_ref().map(|connection| connection.connects.clone());
                         self.publish_unreceived().await;
                     }
-                    // Whoever connects is gone, so the process stops.
+                    // The session part has ended, so the process is stopping.
                     Err(_) => return shutdown.requested().await,
                 },
                 () = reconnected(&mut connects) => self.publish_unreceived().await,
@@ -107,19 +109,20 @@ impl Publisher {
         }
     }
 
-    async fn took(&mut self, notice: Notice) {
+    async fn add(&mut self, notice: Notice) {
         let window = notice.window;
-        let wanted = notice.received_at_ms.is_none();
+        let unreceived = notice.received_at_ms.is_none();
         self.held.insert(window, notice);
-        self.count();
-        if wanted {
+        self.report_unreceived();
+        if unreceived {
             self.publish(window).await;
         }
     }
 
-    fn count(&self) {
+    fn report_unreceived(&self) {
         let unreceived = self.held.values().filter(|notice| notice.received_at_ms.is_none()).count();
         let unreceived = u32::try_from(unreceived).unwrap_or(u32::MAX);
+        self.parts.unreceipted.set(i64::from(unreceived));
         self.parts.health.send_if_modified(|health| {
             let changed = health.unreceipted_windows != unreceived;
             health.unreceipted_windows = unreceived;
@@ -137,7 +140,7 @@ impl Publisher {
         }
     }
 
-    /// Publishes one window. False: not now, and the others will not fare better.
+    /// Publishes one window. False: the broker or the API server cannot be used now.
     async fn publish(&self, window: Window) -> bool {
         let Some(connection) = self.parts.bus.borrow().clone().filter(Connection::is_connected) else { return false };
         let name = window.to_string();
@@ -178,8 +181,9 @@ impl Publisher {
             }
             self.newest_receipts = list.counter;
         }
-        let _nobody_waits = marked.send(());
-        self.count();
+        // The session may have ended meanwhile; the list is delivered again then.
+        let _receiver_gone = marked.send(());
+        self.report_unreceived();
     }
 
     /// False: a mark could not be stored now.
@@ -190,11 +194,13 @@ impl Publisher {
                 continue;
             }
             if notice.manifest_sha256 != *sha256 {
-                tracing::error!(window = %name, "the manager has other bytes for this window; it is kept and published on");
-                unwell(
+                tracing::error!(window = %name, "the Manager confirmed other bytes for this window; keeping and publishing it");
+                set_problem(
                     &self.parts.health,
                     "ReceiptConflict",
-                    format!("the manager received other bytes for window {name}; see its usage conflicts"),
+                    format!(
+                        "the Manager received other bytes for window {name}; find out which are right before it is billed"
+                    ),
                 );
                 continue;
             }
@@ -232,15 +238,17 @@ impl Publisher {
             }
             self.held.remove(&window);
             if unreceived {
-                tracing::error!(%window, "a usage window was evicted without a receipt: it is a gap in the ledger");
-                unwell(
+                tracing::error!(%window, "deleted a usage window that the Manager never confirmed: it is missing in the ledger");
+                set_problem(
                     &self.parts.health,
                     "WindowEvicted",
-                    format!("window {name} was kept for 35 days without a receipt; connect the cluster to its manager"),
+                    format!(
+                        "deleted window {name}: the Manager did not confirm it within 35 days; connect the cluster to its Manager"
+                    ),
                 );
             }
         }
-        self.count();
+        self.report_unreceived();
     }
 }
 

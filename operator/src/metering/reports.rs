@@ -10,7 +10,7 @@ use kubenova_schema::{
 };
 use std::io::{Read as _, Write as _};
 
-/// Most bytes that a stored field may unpack to: a damaged or hostile one must not fill the memory.
+/// Most bytes a stored field may unpack to: a damaged or hostile one must not fill the memory.
 const UNPACKED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Fields that cannot be read.

@@ -33,7 +33,7 @@ impl Steps {
         Self { file }
     }
 
-    /// A checkpoint was taken up.
+    /// The meter continues from a checkpoint.
     pub(super) fn restored(&mut self, engine: &Engine) {
         self.write(&serde_json::json!({
             "cause": "restored", "sequence": engine.sequence, "at_ms": engine.now_ms, "tenant": "", "meter": "", "delta": "0", "level": "0",

@@ -6,13 +6,20 @@ use crate::{
     metering::UsageHealth,
     session::hello::Instance,
 };
+use async_nats::PublishError;
 use kube::Api;
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::listing;
-use kubenova_runtime::{clock, failpoint};
+use kubenova_runtime::{
+    clock, failpoint,
+    periodic::{Next, Periodic},
+};
 use kubenova_schema::{message, subjects, v1::Heartbeat};
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Mutex, watch},
+    time::Instant,
+};
 
 /// Hashing the listing reads every record, so it is done less often than heartbeats are sent.
 const LISTING_INTERVAL: Duration = Duration::from_secs(120);
@@ -24,23 +31,25 @@ pub async fn run(
     instance: Arc<Instance>,
     usage: watch::Receiver<UsageHealth>,
 ) {
-    let mut listing = Listing::default();
-    let mut interval = tokio::time::interval(cluster.settings.heartbeat());
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            () = cluster.shutdown.requested() => return,
-            _ = interval.tick() => {}
-        }
+    let listing = Mutex::new(Listing::default());
+    let round = || async {
+        let mut listing = listing.lock().await;
         listing.refresh(&cluster.apiserver, &cluster.settings.state_namespace).await;
         let unreceipted_windows = usage.borrow().unreceipted_windows;
-        send(&broker, &instance, &listing, unreceipted_windows).await;
-    }
+        send(&broker, &instance, &listing, unreceipted_windows).await.map(|()| Next::Wait)
+    };
+    Periodic::new("send a heartbeat", cluster.settings.heartbeat()).run(&cluster.shutdown, round).await;
 }
 
-async fn send(broker: &BrokerContext, instance: &Instance, listing: &Listing, unreceipted_windows: u32) {
-    let Some(connection) = broker.connection() else { return };
-    let Some(session) = broker.session.borrow().clone() else { return };
+/// Without a session there is nothing to send: the Manager counts a heartbeat only with the session's number.
+async fn send(
+    broker: &BrokerContext,
+    instance: &Instance,
+    listing: &Listing,
+    unreceipted_windows: u32,
+) -> Result<(), PublishError> {
+    let Some(connection) = broker.connection() else { return Ok(()) };
+    let Some(session) = broker.session.borrow().clone() else { return Ok(()) };
     failpoint::passing("outbound.heartbeat");
     let heartbeat = Heartbeat {
         cluster_id: broker.cluster_id().to_owned(),
@@ -57,9 +66,7 @@ async fn send(broker: &BrokerContext, instance: &Instance, listing: &Listing, un
         listing_sha256: listing.sha256.clone(),
     };
     let subject = subjects::heartbeat(broker.cluster_id());
-    if let Err(error) = connection.client.publish(subject, message::to_json(&heartbeat).into()).await {
-        tracing::debug!(%error, "could not send a heartbeat");
-    }
+    connection.client.publish(subject, message::to_json(&heartbeat).into()).await
 }
 
 /// Hash and highest revision of the inbox, as of the last time they were read.

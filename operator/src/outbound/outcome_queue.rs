@@ -4,6 +4,7 @@
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::outcome;
 use kubenova_schema::v1::Outcome;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -23,6 +24,7 @@ struct Inner {
     queue: Mutex<Queue>,
     wake: Notify,
     cluster_id: String,
+    pending: Gauge,
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +43,9 @@ pub(super) struct Batch {
 
 impl OutcomeQueue {
     #[must_use]
-    pub fn new(cluster_id: &str) -> Self {
-        Self(Arc::new(Inner { queue: Mutex::default(), wake: Notify::new(), cluster_id: cluster_id.to_owned() }))
+    pub fn new(cluster_id: &str, pending: Gauge) -> Self {
+        let (queue, wake) = (Mutex::default(), Notify::new());
+        Self(Arc::new(Inner { queue, wake, cluster_id: cluster_id.to_owned(), pending }))
     }
 
     /// Queues what this record says about its command.
@@ -58,6 +61,7 @@ impl OutcomeQueue {
         } else {
             queue.waiting.push_back(outcome);
         }
+        self.measure(&queue);
         drop(queue);
         self.0.wake.notify_one();
     }
@@ -66,7 +70,9 @@ impl OutcomeQueue {
     pub(super) fn take(&self, max: usize) -> Batch {
         let mut queue = self.lock();
         let count = queue.waiting.len().min(max);
-        Batch { outcomes: queue.waiting.drain(..count).collect(), overflowed: std::mem::take(&mut queue.overflowed) }
+        let outcomes = queue.waiting.drain(..count).collect();
+        self.measure(&queue);
+        Batch { outcomes, overflowed: std::mem::take(&mut queue.overflowed) }
     }
 
     /// Puts outcomes that could not be published back at the front, in their order.
@@ -75,15 +81,22 @@ impl OutcomeQueue {
         for outcome in outcomes.into_iter().rev() {
             queue.waiting.push_front(outcome);
         }
+        self.measure(&queue);
     }
 
     pub(super) fn clear(&self) {
-        *self.lock() = Queue::default();
+        let mut queue = self.lock();
+        *queue = Queue::default();
+        self.measure(&queue);
     }
 
     /// Resolves when something was queued since the last call.
     pub(super) async fn changed(&self) {
         self.0.wake.notified().await;
+    }
+
+    fn measure(&self, queue: &Queue) {
+        self.0.pending.set(i64::try_from(queue.waiting.len()).unwrap_or(i64::MAX));
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -101,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_dropped_and_asks_for_a_repetition_once() {
-        let queue = OutcomeQueue::new("c1");
+        let queue = OutcomeQueue::new("c1", Gauge::default());
         (0..=QUEUE_MAX).for_each(|id| queue.push_outcome(outcome(id)));
         let batch = queue.take(10);
         assert!(batch.overflowed && batch.outcomes.is_empty());
@@ -111,7 +124,7 @@ mod tests {
 
     #[test]
     fn outcomes_given_back_come_first_and_in_order() {
-        let queue = OutcomeQueue::new("c1");
+        let queue = OutcomeQueue::new("c1", Gauge::default());
         (1..=3).for_each(|id| queue.push_outcome(outcome(id)));
         let batch = queue.take(2);
         queue.give_back(batch.outcomes);

@@ -14,9 +14,8 @@ use kube::Api;
 use kubenova_bus::{BusError, publish as bus};
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::outcome;
-use kubenova_runtime::{backoff, failpoint, random, telemetry};
+use kubenova_runtime::{backoff::Backoff, failpoint, random, retry::Retry, telemetry};
 use kubenova_schema::{message, signature, subjects, v1::Outcome};
-use std::time::Duration;
 
 /// Publishes that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 64;
@@ -63,7 +62,7 @@ pub async fn publish(broker: &BrokerContext, outcome: &Outcome) -> Result<(), Pu
 
 async fn serve(cluster: &ClusterContext, broker: &BrokerContext) {
     repeat(cluster, broker).await;
-    let mut waits = backoff::forever();
+    let mut backoff = Backoff::default();
     loop {
         let Batch { outcomes, overflowed } = cluster.outcomes.take(IN_FLIGHT);
         if overflowed {
@@ -76,12 +75,12 @@ async fn serve(cluster: &ClusterContext, broker: &BrokerContext) {
         }
         let failed = publish_all(broker, outcomes).await;
         if failed.is_empty() {
-            waits = backoff::forever();
+            backoff.reset();
             continue;
         }
         cluster.outcomes.give_back(failed);
         broker.rehello.notify_one();
-        tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(1))).await;
+        tokio::time::sleep(backoff.next_wait()).await;
     }
 }
 
@@ -107,26 +106,21 @@ async fn publish_all(broker: &BrokerContext, batch: Vec<Outcome>) -> Vec<Outcome
 /// Publishes every record's outcome, settled ones too: only the Manager knows which of its rows are still open.
 async fn repeat(cluster: &ClusterContext, broker: &BrokerContext) {
     let api: Api<NovaCommand> = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
-    for wait in backoff::forever() {
-        match verbs::list(&api, "").await {
-            Ok(records) => {
-                tracing::debug!(count = records.len(), "repeating outcomes");
-                let mut outcomes: Vec<Outcome> =
-                    records.iter().map(|record| outcome::of_record(broker.cluster_id(), record)).collect();
-                while !outcomes.is_empty() {
-                    let rest = outcomes.split_off(outcomes.len().min(IN_FLIGHT));
-                    let failed = publish_all(broker, outcomes).await;
-                    if !failed.is_empty() {
-                        tokio::time::sleep(Duration::from_millis(500)).await;
-                    }
-                    outcomes = failed.into_iter().chain(rest).collect();
-                }
-                return;
-            }
-            Err(error) => {
-                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not list the inbox to repeat its outcomes");
-            }
+    let listed =
+        Retry::new("list the inbox to repeat its outcomes").until_ok(&cluster.shutdown, || verbs::list(&api, "")).await;
+    let Some(records) = listed else { return };
+    tracing::debug!(count = records.len(), "repeating outcomes");
+    let mut outcomes: Vec<Outcome> =
+        records.iter().map(|record| outcome::of_record(broker.cluster_id(), record)).collect();
+    let mut backoff = Backoff::default();
+    while !outcomes.is_empty() {
+        let rest = outcomes.split_off(outcomes.len().min(IN_FLIGHT));
+        let failed = publish_all(broker, outcomes).await;
+        if failed.is_empty() {
+            backoff.reset();
+        } else {
+            tokio::time::sleep(backoff.next_wait()).await;
         }
-        tokio::time::sleep(wait).await;
+        outcomes = failed.into_iter().chain(rest).collect();
     }
 }

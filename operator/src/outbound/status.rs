@@ -13,7 +13,7 @@ use kube::Api;
 use kubenova_bus::publish as bus;
 use kubenova_crds::{cluster_config::NovaClusterConfig, tenant::NovaTenant};
 use kubenova_operator_core::observed;
-use kubenova_runtime::{backoff, clock, failpoint, random, telemetry};
+use kubenova_runtime::{backoff::Backoff, clock, failpoint, random, retry::Retry, telemetry};
 use kubenova_schema::{
     message, signature, subjects,
     v1::{ObjectStatus, StatusReport},
@@ -40,7 +40,12 @@ pub async fn run(cluster: ClusterContext, broker: BrokerContext) {
 
 async fn serve(cluster: &ClusterContext, broker: &BrokerContext, session: &Session) {
     let mut reports = Reports { cluster, broker, session, counter: 0 };
-    refresh_until_done(cluster).await;
+    let refreshed = Retry::new("read the cluster's objects for a status snapshot")
+        .until_ok(&cluster.shutdown, || refresh(cluster))
+        .await;
+    if refreshed.is_none() {
+        return;
+    }
     reports.send(true, cluster.status.snapshot()).await;
     loop {
         cluster.status.changed().await;
@@ -90,7 +95,8 @@ impl Reports<'_> {
         };
         let body = message::to_json(&report);
         failpoint::passing("outbound.status");
-        for wait in backoff::forever() {
+        let mut backoff = Backoff::default();
+        loop {
             let Some(connection) = self.broker.connection() else { return };
             let id = random::uuid_v4().to_string();
             let headers = bus::headers(&id, &[(signature::SCHEMA_HEADER, "kubenova.v1.StatusReport")]);
@@ -105,20 +111,8 @@ impl Reports<'_> {
                     }
                 }
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(backoff.next_wait()).await;
         }
-    }
-}
-
-async fn refresh_until_done(cluster: &ClusterContext) {
-    for wait in backoff::forever() {
-        match refresh(cluster).await {
-            Ok(()) => return,
-            Err(error) => {
-                tracing::warn!(error = %apiserver::error::chain(&error), "could not read the cluster's objects for a status snapshot; trying again");
-            }
-        }
-        tokio::time::sleep(wait).await;
     }
 }
 

@@ -1,15 +1,15 @@
-//! The question that opens a session. It tells what the cluster holds, so that the Manager notices when its own
-//! database was restored to the past before it sends anything.
+//! The request that opens a session. It states what the cluster holds, so that the Manager notices before it sends
+//! anything when its own database was restored to the past.
 
 use super::state::Session;
 use crate::{
-    apiserver::{client::Apiserver, verbs},
-    join::identity::Identity,
+    apiserver::{self, client::Apiserver, verbs},
+    join::{conditions::JoinError, identity::Identity},
 };
 use jiff::Timestamp;
 use kube::Api;
 use kubenova_bus::Connection;
-use kubenova_crds::command::NovaCommand;
+use kubenova_crds::{cluster_config::condition, command::NovaCommand};
 use kubenova_operator_core::listing;
 use kubenova_runtime::{clock, telemetry};
 use kubenova_schema::{
@@ -18,17 +18,8 @@ use kubenova_schema::{
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-/// Time for the Manager's answer; it makes missing streams before it answers.
+/// Time for the Manager's answer; it creates missing streams before it answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why there is no session.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
-    /// One word for the condition.
-    pub reason: String,
-    /// A sentence with the remedy.
-    pub message: String,
-}
 
 /// What tells this process from every other Operator of this cluster.
 #[derive(Debug, Clone)]
@@ -52,68 +43,80 @@ pub struct HelloClient {
 }
 
 impl HelloClient {
-    /// One question.
+    /// Sends one hello and reads the answer.
     ///
     /// # Errors
-    /// When nobody answers, or the Manager does not accept.
-    pub async fn ask(&self, connection: &Connection) -> Result<Session, Refused> {
-        let refused = |reason: &str, message: String| Refused { reason: reason.to_owned(), message };
-        let hello =
-            self.hello().await.map_err(|error| refused("InboxUnreadable", crate::apiserver::error::chain(&error)))?;
-        let subject = subjects::hello(self.identity.cluster_id());
-        let asked_at = clock::now_ms();
-        let request = connection.client.request(subject, message::to_json(&hello).into());
-        let reply = tokio::time::timeout(ANSWER_LIMIT, request).await;
-        let reply = reply.map_err(|_| {
-            refused(
-                "ManagerSilent",
-                "connected to the broker, but the Manager did not answer within 10 s; is it running?".to_owned(),
-            )
+    /// When no answer comes in time, or the Manager does not accept the hello.
+    pub async fn send(&self, connection: &Connection) -> Result<Session, JoinError> {
+        let hello = self.hello().await.map_err(|error| {
+            let cause = apiserver::error::chain(&error);
+            error_of("InboxUnreadable", format!("{cause}; check the API server and the Operator's roles"))
         })?;
-        let reply = reply.map_err(|error| {
-            let message = format!(
-                "connected to the broker, but the Manager cannot be asked: {}; is it running?",
-                telemetry::chain(&error)
-            );
-            refused("ManagerSilent", message)
-        })?;
-        let middle = i64::midpoint(asked_at, clock::now_ms());
-        let answer: HelloAnswer = message::from_json(&reply.payload).map_err(|error| {
-            refused("AnswerUnreadable", format!("the Manager's answer cannot be read: {}", telemetry::chain(&error)))
-        })?;
+        let sent_ms = clock::now_ms();
+        let answer = self.request(connection, &hello).await?;
+        let middle_ms = i64::midpoint(sent_ms, clock::now_ms());
         if !answer.accepted {
-            let reason = if answer.reason.is_empty() { "NotAccepted".to_owned() } else { answer.reason };
-            return Err(Refused { reason, message: answer.message });
+            let reason = if answer.reason.is_empty() { "NotAccepted" } else { &answer.reason };
+            return Err(error_of(reason, answer.message.clone()));
         }
-        let told = answer.manager_time.parse::<Timestamp>().ok();
+        let manager_time = answer.manager_time.parse::<Timestamp>().ok();
         Ok(Session {
             epoch: answer.epoch,
             number: answer.session,
-            clock_offset_ms: told.map_or(0, |told| middle - told.as_millisecond()),
+            clock_offset_ms: manager_time.map_or(0, |at| middle_ms - at.as_millisecond()),
             durable: if answer.durable.is_empty() { self.identity.cluster_id().to_owned() } else { answer.durable },
         })
     }
 
-    async fn hello(&self) -> Result<Hello, crate::apiserver::Error> {
+    async fn request(&self, connection: &Connection, hello: &Hello) -> Result<HelloAnswer, JoinError> {
+        let subject = subjects::hello(self.identity.cluster_id());
+        let request = connection.client.request(subject, message::to_json(hello).into());
+        let reply = match tokio::time::timeout(ANSWER_LIMIT, request).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(error)) => return Err(silent(&telemetry::chain(&error))),
+            Err(_) => return Err(silent(&format!("it did not answer within {} s", ANSWER_LIMIT.as_secs()))),
+        };
+        message::from_json(&reply.payload).map_err(|error| {
+            let cause = telemetry::chain(&error);
+            error_of(
+                "AnswerUnreadable",
+                format!("could not read the Manager's answer: {cause}; upgrade the older of Manager and Operator"),
+            )
+        })
+    }
+
+    async fn hello(&self) -> Result<Hello, apiserver::Error> {
         let api: Api<NovaCommand> = Api::namespaced(self.apiserver.client(), &self.namespace);
         let records = verbs::list(&api, "").await?;
         let (revision, command_id) = listing::highest(&records).unwrap_or_default();
         let epoch = records.iter().map(|record| record.spec.epoch).max().and_then(|epoch| u64::try_from(epoch).ok());
+        let Self { identity, instance, .. } = self;
         Ok(Hello {
-            cluster_id: self.identity.cluster_id().to_owned(),
-            cluster_uid: self.identity.cluster_uid().to_owned(),
-            incarnation: self.identity.answer.incarnation.clone(),
-            epoch: epoch.unwrap_or_default().max(self.identity.answer.epoch),
+            cluster_id: identity.cluster_id().to_owned(),
+            cluster_uid: identity.cluster_uid().to_owned(),
+            incarnation: identity.answer.incarnation.clone(),
+            epoch: epoch.unwrap_or_default().max(identity.answer.epoch),
             highest_revision: revision,
             highest_command_id: command_id,
-            boot_id: self.instance.boot_id.clone(),
-            lease_term: self.instance.lease_term,
+            boot_id: instance.boot_id.clone(),
+            lease_term: instance.lease_term,
             listing_sha256: listing::sha256(&records),
             status_sha256: String::new(),
             operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-            kubernetes_version: self.instance.kubernetes_version.clone(),
+            kubernetes_version: instance.kubernetes_version.clone(),
             at: clock::rfc3339_ms(clock::now()),
             versions: BTreeMap::new(),
         })
     }
+}
+
+fn silent(cause: &str) -> JoinError {
+    let message = format!(
+        "connected to the broker, but the Manager does not answer: {cause}; check that it runs and is connected to this broker"
+    );
+    error_of("ManagerSilent", message)
+}
+
+fn error_of(reason: &str, message: impl Into<String>) -> JoinError {
+    JoinError::new(condition::BUS_CONNECTED, reason, message)
 }

@@ -1,256 +1,171 @@
 //! The session with the Manager: connect to the broker, say hello after every connect, keep what the answer says.
 //!
-//! Only with an open session does the Operator pull orders and report status; usage needs none. While there is no
-//! session, `BusConnected` says why. Before this: `join`. After it: `inbound` and `outbound`.
+//! Only with an open session does the Operator pull commands and report status; usage needs none. While there is no
+//! session, the condition `BusConnected` says why. Before this: `join`. After it: `inbound` and `outbound`.
 
+mod broker;
 pub mod hello;
 pub mod state;
 
 use crate::{
+    apiserver,
     join::{
-        conditions::{ConditionSet, JoinError, StatusReporter},
+        conditions::{self, JoinError, StatusReporter},
         identity::Identity,
     },
     settings::Settings,
 };
-use hello::{HelloClient, Refused};
-use kubenova_bus::{BusError, Connection, Credentials};
+use hello::HelloClient;
+use kubenova_bus::Connection;
 use kubenova_crds::cluster_config::condition;
-use kubenova_runtime::{backoff, probe::Gates, shutdown::Shutdown, telemetry};
-use kubenova_schema::subjects;
+use kubenova_operator_core::conditions::ConditionSet;
+use kubenova_runtime::{probe::Gates, retry::Retry, shutdown::Shutdown};
+use prometheus_client::metrics::gauge::Gauge;
 use state::Session;
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
 
-/// Where the session's parts are told.
+/// Where the session's state is published.
 #[derive(Debug)]
 pub struct Senders {
-    /// The connection, once there is one.
     pub bus: watch::Sender<Option<Connection>>,
-    /// The session, while there is one.
     pub session: watch::Sender<Option<Session>>,
-    /// Asks for a new hello.
+    /// Requests a new hello.
     pub rehello: Arc<Notify>,
 }
 
-/// Two hellos are never closer than this: each purges what is on the wire.
+/// What the session needs.
+#[derive(Debug)]
+pub struct SessionContext {
+    pub settings: Arc<Settings>,
+    pub identity: Arc<Identity>,
+    pub reporter: StatusReporter,
+    pub hello: HelloClient,
+    pub senders: Senders,
+    pub gates: Gates,
+    /// 1 while a session is open.
+    pub open: Gauge,
+}
+
+/// Two hellos are never closer than this: for each the Manager purges the commands on the wire and sends them again.
 const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
+/// Waits between hellos that fail: at least a second, since each makes the Manager work; at most as long as a healed
+/// link may go unnoticed.
+const HELLO_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// Time between looks at the connection's state, which the client library does not announce.
+const STATE_INTERVAL: Duration = Duration::from_secs(1);
+/// The first connect is announced a moment after the connection is there.
+const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs until the process stops.
-pub async fn run(
-    settings: Arc<Settings>,
-    identity: Arc<Identity>,
-    reporter: StatusReporter,
-    asker: HelloClient,
-    senders: Senders,
-    gates: Gates,
-    shutdown: Shutdown,
-) {
-    gates.set("session", Some("not connected to the broker yet".to_owned()));
-    let Some(connection) = connect(&settings, &identity, &reporter, &gates, &shutdown).await else { return };
-    senders.bus.send_replace(Some(connection.clone()));
+pub async fn run(context: SessionContext, shutdown: Shutdown) {
+    context.gates.set("session", Some("not connected to the broker yet".to_owned()));
+    let Some(connection) = context.connect(&shutdown).await else { return };
+    let Senders { bus, session, rehello } = &context.senders;
+    bus.send_replace(Some(connection.clone()));
     let mut connects = connection.connects.clone();
-    loop {
-        connects.mark_unchanged();
-        let opened = open(&connection, &asker, &reporter, &gates, &shutdown).await;
-        let Some(session) = opened else { return };
-        senders.session.send_replace(Some(session));
-        gates.set("session", None);
-        tokio::time::sleep(HELLO_INTERVAL_MIN).await;
+    // Without this the announcement of the first connect would end the first session.
+    let _announced = tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await.is_ok();
+    while let Some(open) = context.open(&connection, &mut connects, &shutdown).await {
+        session.send_replace(Some(open));
+        context.gates.set("session", None);
+        context.open.set(1);
+        if !shutdown.sleep(HELLO_INTERVAL_MIN).await {
+            return;
+        }
         tokio::select! {
             () = shutdown.requested() => return,
-            () = senders.rehello.notified() => tracing::info!("asking for a new session: a stream or the durable is gone"),
+            () = rehello.notified() => tracing::info!("opening a new session: a stream or the durable consumer is missing"),
             changed = connects.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                tracing::info!("connected again; asking for a new session");
+                tracing::info!("opening a new session: reconnected to the broker");
             }
-            () = lost(&connection) => tracing::info!("the connection to the broker is down; the session is over"),
+            () = disconnected(&connection) => tracing::info!("the session has ended: the connection to the broker is down"),
         }
-        senders.session.send_replace(None);
+        session.send_replace(None);
+        context.open.set(0);
     }
 }
 
-/// Resolves when the connection is found down. The client reconnects by itself; hello follows then.
-async fn lost(connection: &Connection) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if !connection.is_connected() {
-            return;
-        }
+/// Resolves when the connection is down. The client reconnects by itself; a hello follows then.
+async fn disconnected(connection: &Connection) {
+    while connection.is_connected() {
+        tokio::time::sleep(STATE_INTERVAL).await;
     }
 }
 
-async fn connect(
-    settings: &Settings,
-    identity: &Identity,
-    reporter: &StatusReporter,
-    gates: &Gates,
-    shutdown: &Shutdown,
-) -> Option<Connection> {
-    for wait in backoff::forever() {
-        let fault = match attempt(settings, identity).await {
-            Ok(connection) => return Some(connection),
-            Err(fault) => fault,
+impl SessionContext {
+    async fn connect(&self, shutdown: &Shutdown) -> Option<Connection> {
+        let attempt = || async {
+            let connected = broker::connect(&self.settings, &self.identity).await;
+            if let Err(error) = &connected {
+                self.report_error(error).await;
+            }
+            connected
         };
-        tell_fault(reporter, gates, &fault).await;
-        tokio::select! {
-            () = shutdown.requested() => return None,
-            () = tokio::time::sleep(wait) => {}
-        }
+        Retry::new("connect to the broker").until_ok(shutdown, attempt).await
     }
-    None
-}
 
-async fn attempt(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
-    let files = write_files(&settings.work_dir, identity).await.map_err(|error| {
-        let message = format!(
-            "could not write certificate files into {}: {error}; the folder must be writable",
-            settings.work_dir.display()
-        );
-        JoinError::new(condition::BUS_CONNECTED, "FilesUnwritable", message)
-    })?;
-    let cluster = identity.cluster_id();
-    let settings = kubenova_bus::Settings {
-        urls: identity.answer.broker_urls.clone(),
-        name: format!("kubenova-operator {cluster}"),
-        ca_file: files.ca,
-        cert_file: files.certificate,
-        key_file: files.key,
-        credentials: Credentials { user_jwt: identity.answer.user_jwt.clone(), seed: identity.keys.nkey_seed.clone() },
-        inbox_prefix: Some(subjects::inbox_prefix(cluster)),
-        api_prefix: Some(subjects::API_PREFIX.to_owned()),
-        ping_interval: Duration::from_secs(settings.nats.ping_seconds),
-    };
-    kubenova_bus::connect(settings).await.map_err(|error| connect_fault(&error))
-}
-
-fn connect_fault(error: &BusError) -> JoinError {
-    let cause = telemetry::chain(error);
-    // The cause alone: the URLs in the message say "tls" too.
-    let lower = std::error::Error::source(error).map(telemetry::chain).unwrap_or_default().to_ascii_lowercase();
-    let (reason, remedy) = words(&lower);
-    JoinError::new(condition::BUS_CONNECTED, reason, format!("{cause}; {remedy}"))
-}
-
-/// While the client tries to connect again by itself: what the last attempt said.
-fn away_fault(connection: &Connection) -> JoinError {
-    let last = connection.last_error.borrow().clone().unwrap_or_else(|| "the connection was lost".to_owned());
-    let (reason, remedy) = words(&last.to_ascii_lowercase());
-    JoinError::new(condition::BUS_CONNECTED, reason, format!("not connected to the broker: {last}; {remedy}"))
-}
-
-/// Reason and remedy for what the client or the server said, in lower case.
-fn words(lower: &str) -> (&'static str, &'static str) {
-    if lower.contains("authorization") {
-        (
-            "CredentialsRefused",
-            "the broker does not accept this cluster's credentials: revoked or expired; install with a new token",
-        )
-    } else if lower.contains("dns") || lower.contains("lookup") || lower.contains("resolve") {
-        ("BrokerNameNotFound", "make the broker's name known to the cluster's DNS")
-    } else if lower.contains("certificate") || lower.contains("tls") {
-        ("BrokerTlsFailed", "the broker's certificate does not verify under the CA that enrollment gave")
-    } else {
-        ("BrokerUnreachable", "allow outbound TCP from kubenova-system to the broker")
+    /// Says hello until the Manager accepts it; at once when the client has reconnected.
+    async fn open(
+        &self,
+        connection: &Connection,
+        connects: &mut watch::Receiver<u64>,
+        shutdown: &Shutdown,
+    ) -> Option<Session> {
+        let retry = Retry::new("open a session").backoff(HELLO_WAITS.0, HELLO_WAITS.1).on_signal(connects.clone());
+        let attempt = || {
+            // A connect before the hello is part of this session, a later one ends it.
+            connects.mark_unchanged();
+            async {
+                let opened = self.attempt(connection).await;
+                match &opened {
+                    Ok(session) => self.report_open(session).await,
+                    Err(error) => self.report_error(error).await,
+                }
+                opened
+            }
+        };
+        retry.until_ok(shutdown, attempt).await
     }
-}
 
-struct Files {
-    ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-/// Writes what the broker's client reads at every connection attempt. The folder is the pod's own and in no volume that
-/// outlives it; the key's file is readable by this user alone.
-async fn write_files(folder: &Path, identity: &Identity) -> io::Result<Files> {
-    tokio::fs::create_dir_all(folder).await?;
-    let files = Files { ca: folder.join("ca.pem"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
-    tokio::fs::write(&files.ca, &identity.answer.ca_bundle_pem).await?;
-    tokio::fs::write(&files.certificate, &identity.answer.certificate_chain_pem).await?;
-    let _absent = tokio::fs::remove_file(&files.key).await;
-    let mut options = tokio::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    let mut file = options.open(&files.key).await?;
-    tokio::io::AsyncWriteExt::write_all(&mut file, identity.keys.tls_key_pem.as_bytes()).await?;
-    tokio::io::AsyncWriteExt::flush(&mut file).await?;
-    Ok(files)
-}
-
-/// Says hello until the Manager accepts it.
-async fn open(
-    connection: &Connection,
-    asker: &HelloClient,
-    reporter: &StatusReporter,
-    gates: &Gates,
-    shutdown: &Shutdown,
-) -> Option<Session> {
-    let mut connects = connection.connects.clone();
-    for wait in backoff::forever() {
+    async fn attempt(&self, connection: &Connection) -> Result<Session, JoinError> {
+        let mut connects = connection.connects.clone();
         connects.mark_unchanged();
-        let asked = if connection.is_connected() { Some(asker.ask(connection).await) } else { None };
-        let fault = match asked {
-            None => away_fault(connection),
-            Some(Ok(session)) => {
-                tracing::info!(
-                    session = session.number,
-                    epoch = session.epoch,
-                    clock.offset_ms = session.clock_offset_ms,
-                    "session is open"
-                );
-                let mut conditions = ConditionSet::default();
-                crate::join::tell_clock(Some(session.clock_offset_ms), &mut conditions);
-                conditions.passed(
-                    condition::BUS_CONNECTED,
-                    "SessionOpen",
-                    "connected to the broker, and the Manager answers",
-                );
-                tell(reporter, &conditions).await;
-                return Some(session);
+        if !connection.is_connected() {
+            tokio::select! {
+                error = broker::diagnose(&self.settings, &self.identity) => return Err(error),
+                _ = connects.changed() => {}
             }
-            Some(Err(Refused { reason, message })) => JoinError::new(condition::BUS_CONNECTED, reason, message),
-        };
-        tell_fault(reporter, gates, &fault).await;
-        tokio::select! {
-            () = shutdown.requested() => return None,
-            () = tokio::time::sleep(wait.max(Duration::from_secs(1))) => {}
-            // A link that heals is used at once.
-            _ = connects.changed() => {}
         }
+        self.hello.send(connection).await
     }
-    None
-}
 
-async fn tell_fault(reporter: &StatusReporter, gates: &Gates, fault: &JoinError) {
-    gates.set("session", Some(fault.message.clone()));
-    let mut conditions = ConditionSet::default();
-    conditions.stopped(fault);
-    tell(reporter, &conditions).await;
-}
-
-async fn tell(reporter: &StatusReporter, conditions: &ConditionSet) {
-    if let Err(error) = reporter.tell(conditions).await {
-        tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not write the condition BusConnected");
+    async fn report_open(&self, session: &Session) {
+        tracing::info!(
+            session = session.number,
+            epoch = session.epoch,
+            clock.offset_ms = session.clock_offset_ms,
+            "opened a session"
+        );
+        let mut found = ConditionSet::new();
+        conditions::set_clock(&mut found, Some(session.clock_offset_ms));
+        found.set_true(condition::BUS_CONNECTED, "SessionOpen", "connected to the broker, and the Manager answers");
+        self.report(&found).await;
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    async fn report_error(&self, error: &JoinError) {
+        self.gates.set("session", Some(error.message.clone()));
+        let mut found = ConditionSet::new();
+        conditions::set_stopped(&mut found, error);
+        self.report(&found).await;
+    }
 
-    #[test]
-    fn what_the_client_says_has_its_own_reason() {
-        let reason = |text: &str| words(text).0;
-        assert_eq!(reason("authorization violation"), "CredentialsRefused");
-        assert_eq!(reason("io error: connection refused (os error 111)"), "BrokerUnreachable");
-        assert_eq!(reason("io error: failed to lookup address information"), "BrokerNameNotFound");
-        assert_eq!(reason("tls error: invalid peer certificate: unknownissuer"), "BrokerTlsFailed");
+    async fn report(&self, found: &ConditionSet) {
+        if let Err(error) = self.reporter.report(found).await {
+            tracing::warn!(error = %apiserver::error::chain(&error), "could not write the condition BusConnected");
+        }
     }
 }

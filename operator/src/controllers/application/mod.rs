@@ -52,7 +52,7 @@ impl TenantIds {
 pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let tenant_ids = TenantIds::default();
-    let applications = watch::changes(kinds::applications(&client), labels::TENANT_ID).map(|application| {
+    let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let key =
             ApplicationKey { namespace: application.namespace().unwrap_or_default(), name: application.name_any() };
         tenant_ids.remember(key.clone(), application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default());
@@ -63,7 +63,7 @@ pub async fn run(ctx: ClusterContext) {
         vec![ApplicationKey { namespace: deployment.namespace().unwrap_or_default(), name }]
     });
     let triggers = stream::select(applications, deployments);
-    work::run("applications", triggers, &ctx.shutdown, |key| reconcile(&ctx, &tenant_ids, key)).await;
+    work::run("applications", triggers, &ctx.metrics, &ctx.shutdown, |key| reconcile(&ctx, &tenant_ids, key)).await;
 }
 
 async fn reconcile(ctx: &ClusterContext, tenant_ids: &TenantIds, key: ApplicationKey) -> Next {

@@ -1,6 +1,6 @@
 //! What the installation of components needs: less than the other controllers, so that it runs in tests by itself.
 
-use crate::apiserver::client::Apiserver;
+use crate::{apiserver::client::Apiserver, metrics::Metrics};
 use kubenova_runtime::shutdown::Shutdown;
 use std::path::PathBuf;
 
@@ -14,6 +14,7 @@ pub struct InstallContext {
     pub charts_dir: PathBuf,
     /// The helm program.
     pub helm: PathBuf,
+    pub metrics: Metrics,
     /// Ends the controller.
     pub shutdown: Shutdown,
 }

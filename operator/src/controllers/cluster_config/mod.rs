@@ -31,6 +31,7 @@ use kubenova_crds::cluster_config::{
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
 use outcome::Outcome;
 use std::{pin::pin, time::Duration};
+use tokio::time::Instant;
 
 /// Time between reconciles when no watch asks for one: drift that no watch shows is repaired within it.
 const INTERVAL: Duration = Duration::from_secs(300);
@@ -63,12 +64,14 @@ pub async fn run(ctx: InstallContext) {
     let mut deployments = pin!(watch::changes(Api::<Deployment>::all(client), COMPONENT_LABEL).map(|_| ()));
     let cache = ApplyCache::default();
     loop {
+        let began = Instant::now();
         let finished = tokio::select! {
             finished = reconcile(&ctx, &cache) => finished,
             // A reconcile may wait long for a Deployment that the new spec no longer has; it can be dropped at any line.
             _ = specs.next() => continue,
             () = ctx.shutdown.requested() => return,
         };
+        ctx.metrics.reconciled("cluster config", began, !matches!(finished, Ok(Reconciled::Settled)));
         let pause = match finished {
             Ok(Reconciled::Settled) => INTERVAL,
             Ok(Reconciled::Unsettled) => RETRY,

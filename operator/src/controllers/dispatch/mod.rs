@@ -62,7 +62,7 @@ pub async fn run(ctx: ClusterContext) {
         let waiting = names.range(prefix.clone()..).take_while(|name| name.starts_with(&prefix)).cloned();
         std::iter::once(format!("tenant.{}", tenant.spec.tenant_id)).chain(waiting).collect()
     });
-    let applications = watch::changes(kinds::applications(&client), labels::TENANT_ID).map(|application| {
+    let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
         vec![command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
     });
@@ -74,7 +74,7 @@ pub async fn run(ctx: ClusterContext) {
         drift: DriftGuard::default(),
     };
     ctx.gates.set("dispatch", None);
-    work::run("dispatch", triggers, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
+    work::run("dispatch", triggers, &ctx.metrics, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
 }
 
 struct Dispatcher<'a> {

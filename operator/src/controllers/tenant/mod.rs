@@ -38,7 +38,7 @@ pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let tenants = watch::changes(Api::<NovaTenant>::all(client.clone()), "").map(|tenant| vec![tenant.name_any()]);
     let capsule =
-        watch::changes(kinds::capsule_tenants(&client), labels::TENANT_ID).map(|tenant| vec![tenant.name_any()]);
+        watch::dynamic(kinds::capsule_tenants(&client), labels::TENANT_ID).map(|tenant| vec![tenant.name_any()]);
     let namespaces = watch::changes(Api::<Namespace>::all(client.clone()), labels::TENANT_ID)
         .map(|namespace| namespace.labels().get(labels::TENANT).cloned().into_iter().collect());
     let triggers = stream::select(tenants, stream::select(capsule, namespaces));
@@ -49,7 +49,7 @@ pub async fn run(ctx: ClusterContext) {
         drift: DriftGuard::default(),
     };
     ctx.gates.set("tenants", None);
-    work::run("tenants", triggers, &ctx.shutdown, |name| controller.reconcile(name)).await;
+    work::run("tenants", triggers, &ctx.metrics, &ctx.shutdown, |name| controller.reconcile(name)).await;
 }
 
 struct TenantController<'a> {

@@ -1,19 +1,22 @@
-//! What is metered, listed and watched as precisely as the API server can: lists at an exact resourceVersion, watches
-//! from it, quorum reads that say how far a watch must have come.
+//! What is metered, listed and watched as exactly as the API server can: lists at an exact resourceVersion, watches from
+//! it, quorum reads that tell which version a watch must have reached.
 //!
-//! Unlike [`super::watch`] nothing here is hidden: a lost history is told as [`Listed::Gone`] or [`Heard::Gone`], an
-//! absent kind as [`Listed::NotInstalled`], and the caller decides what that means for the meter.
+//! Unlike [`super::watch`] nothing is hidden: a compacted history is [`Listed::Gone`] or [`SourceEvent::Gone`], an absent
+//! kind [`Listed::NotInstalled`], and the caller decides what that means for the meter.
 
-use super::error::{Error, Verb};
+use super::{
+    error::{Error, Verb},
+    verbs,
+};
 use futures::{Stream, StreamExt as _, stream::BoxStream};
 use k8s_openapi::{
     api::core::v1::{Namespace, Pod},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
-    Api, Client,
+    Api, Client, Resource as _,
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
-    core::{ApiResource, DynamicObject, GroupVersionKind, ObjectList, PartialObjectMeta},
+    core::{ApiResource, DeserializeGuard, DynamicObject, GroupVersionKind, ObjectList, PartialObjectMeta},
 };
 use kubenova_operator_core::metering::{
     counted,
@@ -26,7 +29,7 @@ const PAGE: u32 = 500;
 /// The server ends a watch after this, a little below the client's own read timeout of 295 s.
 const WATCH_SECONDS: u32 = 290;
 
-/// A whole list, or why there is none.
+/// A complete list, or why there is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listed {
     /// The objects, with the list's version.
@@ -37,12 +40,12 @@ pub enum Listed {
     NotInstalled,
 }
 
-/// One thing a watch says.
+/// One event of a watch.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// A change, or how far it has come.
+pub enum SourceEvent {
+    /// A change, or a bookmark.
     Change(Box<Change>),
-    /// The history it would go on from is gone: list again.
+    /// The version to continue from was compacted: list again.
     Gone,
 }
 
@@ -55,14 +58,11 @@ fn namespaces(client: &Client) -> Api<Namespace> {
     Api::all(client.clone())
 }
 
-fn pods(client: &Client) -> Api<Pod> {
+fn pods(client: &Client) -> Api<DeserializeGuard<Pod>> {
     Api::all(client.clone())
 }
 
-/// Lists a source whole: at exactly a version, or as it is now by a quorum read.
-///
-/// # Errors
-/// When the call fails for another reason than those of [`Listed`].
+/// Lists a source completely: at exactly this version, or as it is now by a quorum read.
 pub async fn list(client: &Client, source: Source, exactly: Option<u64>) -> Result<Listed, Error> {
     let mut params = ListParams::default().limit(PAGE);
     if let Some(version) = exactly {
@@ -95,9 +95,6 @@ pub async fn list(client: &Client, source: Source, exactly: Option<u64>) -> Resu
 }
 
 /// The newest version of a source, by a quorum read; none when the kind is not installed.
-///
-/// # Errors
-/// When the call fails.
 pub async fn head(client: &Client, source: Source) -> Result<Option<u64>, Error> {
     Ok(versions_page(client, source, &ListParams::default().limit(1))
         .await?
@@ -105,9 +102,6 @@ pub async fn head(client: &Client, source: Source) -> Result<Option<u64>, Error>
 }
 
 /// UID and version of every object of a source, by a quorum read; none when the kind is not installed.
-///
-/// # Errors
-/// When the call fails.
 pub async fn versions(client: &Client, source: Source) -> Result<Option<Vec<(String, u64)>>, Error> {
     let mut params = ListParams::default().limit(PAGE);
     let mut versions = Vec::new();
@@ -127,9 +121,9 @@ async fn versions_page(client: &Client, source: Source, params: &ListParams) -> 
         Source::Namespaces => {
             page(namespaces(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
         }
-        Source::Pods => {
-            page(pods(client).list_metadata(params).await, |object| Some(counted::application(&object.metadata)))
-        }
+        Source::Pods => page(Api::<Pod>::all(client.clone()).list_metadata(params).await, |object| {
+            Some(counted::application(&object.metadata))
+        }),
         Source::Applications => page(applications(client).list_metadata(params).await, |object| {
             Some(counted::application(&object.metadata))
         }),
@@ -142,45 +136,44 @@ async fn versions_page(client: &Client, source: Source, params: &ListParams) -> 
 }
 
 /// Watches a source from a version, with bookmarks. The stream ends when the server ends it: open it again from the last
-/// version heard.
-///
-/// # Errors
-/// When it cannot be opened for another reason than a lost history.
+/// version received.
 pub async fn watch(
     client: &Client,
     source: Source,
     from: u64,
-) -> Result<BoxStream<'static, Result<Heard, Error>>, Error> {
+) -> Result<BoxStream<'static, Result<SourceEvent, Error>>, Error> {
     let params = WatchParams::default().timeout(WATCH_SECONDS);
     let from = from.to_string();
     let opened = match source {
         Source::Namespaces => namespaces(client).watch_metadata(&params, &from).await.map(|events| {
-            told(source, events, |object: &PartialObjectMeta<Namespace>| Some(counted::namespace(&object.metadata)))
+            events_of(source, events, |object: &PartialObjectMeta<Namespace>| {
+                Some(counted::namespace(&object.metadata))
+            })
         }),
-        Source::Pods => pods(client).watch(&params, &from).await.map(|events| told(source, events, pod)),
+        Source::Pods => pods(client).watch(&params, &from).await.map(|events| events_of(source, events, pod)),
         Source::Applications => applications(client).watch_metadata(&params, &from).await.map(|events| {
-            told(source, events, |object: &PartialObjectMeta<DynamicObject>| {
+            events_of(source, events, |object: &PartialObjectMeta<DynamicObject>| {
                 Some(counted::application(&object.metadata))
             })
         }),
     };
     match opened {
         Ok(stream) => Ok(stream),
-        Err(error) if is_gone(&error) => Ok(futures::stream::once(async { Ok(Heard::Gone) }).boxed()),
+        Err(error) if is_gone(&error) => Ok(futures::stream::once(async { Ok(SourceEvent::Gone) }).boxed()),
         Err(error) => Err(Error::new(Verb::List, source.as_str(), "", error)),
     }
 }
 
-fn told<K: HasMetadata + Send + 'static>(
+fn events_of<K: HasMetadata + Send + 'static>(
     source: Source,
     events: impl Stream<Item = kube::Result<WatchEvent<K>>> + Send + 'static,
-    sight: impl Fn(&K) -> Option<Observation> + Send + Sync + 'static,
-) -> BoxStream<'static, Result<Heard, Error>> {
+    observe: impl Fn(&K) -> Option<Observation> + Send + Sync + 'static,
+) -> BoxStream<'static, Result<SourceEvent, Error>> {
     events
         .filter_map(move |event| {
-            let heard = match event {
+            let event = match event {
                 Ok(WatchEvent::Added(object) | WatchEvent::Modified(object)) => {
-                    sight(&object).map(|observation| Ok(change(Change::Put(observation))))
+                    observe(&object).map(|observation| Ok(change(Change::Put(observation))))
                 }
                 Ok(WatchEvent::Deleted(object)) => Some(Ok(change(Change::Removed {
                     uid: object.metadata().uid.clone().unwrap_or_default(),
@@ -190,39 +183,40 @@ fn told<K: HasMetadata + Send + 'static>(
                     bookmark.metadata.resource_version.parse().ok().map(|version| Ok(change(Change::Bookmark(version))))
                 }
                 Ok(WatchEvent::Error(status)) => Some(match kube::Error::Api(status) {
-                    error if is_gone(&error) => Ok(Heard::Gone),
+                    error if is_gone(&error) => Ok(SourceEvent::Gone),
                     error => Err(Error::new(Verb::List, source.as_str(), "", error)),
                 }),
-                Err(error) if is_gone(&error) => Some(Ok(Heard::Gone)),
+                Err(error) if is_gone(&error) => Some(Ok(SourceEvent::Gone)),
                 Err(error) => Some(Err(Error::new(Verb::List, source.as_str(), "", error))),
             };
-            futures::future::ready(heard)
+            futures::future::ready(event)
         })
         .boxed()
 }
 
-fn change(change: Change) -> Heard {
-    Heard::Change(Box::new(change))
+fn change(change: Change) -> SourceEvent {
+    SourceEvent::Change(Box::new(change))
 }
 
-fn pod(pod: &Pod) -> Option<Observation> {
+fn pod(pod: &DeserializeGuard<Pod>) -> Option<Observation> {
+    let pod = pod.0.as_ref().inspect_err(|invalid| verbs::log_skipped(&invalid.metadata, &invalid.error)).ok()?;
     match counted::pod(pod) {
         Ok(observation) => Some(observation),
         Err(error) => {
-            tracing::error!(%error, "a pod's requests cannot be read, so it is not metered; report this");
+            tracing::error!(%error, "a pod is not metered: its requests cannot be read; please report this");
             None
         }
     }
 }
 
-/// Objects whose metadata can be looked at without knowing their kind's resource.
+/// Objects whose metadata can be read without knowing their kind.
 trait HasMetadata {
     fn metadata(&self) -> &ObjectMeta;
 }
 
-impl HasMetadata for Pod {
+impl HasMetadata for DeserializeGuard<Pod> {
     fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
+        self.meta()
     }
 }
 
@@ -243,17 +237,17 @@ struct Page {
 
 fn page<K: Clone>(
     listed: kube::Result<ObjectList<K>>,
-    sight: impl Fn(&K) -> Option<Observation>,
+    observe: impl Fn(&K) -> Option<Observation>,
 ) -> kube::Result<Page> {
     let list = listed?;
     Ok(Page {
-        observations: list.items.iter().filter_map(sight).collect(),
+        observations: list.items.iter().filter_map(observe).collect(),
         version: list.metadata.resource_version.as_deref().and_then(|text| text.parse().ok()),
         next: list.metadata.continue_.filter(|token| !token.is_empty()),
     })
 }
 
-/// 410: compacted away. A version of the future (the cluster was restored) is told as a timeout with its own cause.
+/// 410: compacted. A version the server has not reached (etcd was restored) is answered as a timeout with its own message.
 fn is_gone(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => {

@@ -1,0 +1,190 @@
+//! Starts the meter: from the newest checkpoint if its history is still there, else from a list, with a gap stated.
+
+use super::{
+    follow::{Follower, WatchUpdate},
+    health::{UsageHealth, set_healthy, set_problem},
+    meter::{Parts, Running, SteppedDown, unreachable},
+    publish::Notice,
+    reports,
+    steps::Steps,
+};
+use crate::apiserver::{
+    Error,
+    metered::{self, Listed},
+    usage,
+};
+use kube::ResourceExt as _;
+use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
+use kubenova_operator_core::metering::{
+    checkpoint,
+    engine::{Beginning, Engine, Listing, SOURCES},
+    observed::Source,
+};
+use kubenova_runtime::backoff::Backoff;
+use kubenova_schema::window::Window;
+use std::collections::BTreeMap;
+use tokio::sync::{mpsc, watch};
+
+/// Updates that the meter has not taken yet; followers wait beyond it, with the time already noted.
+const UPDATES_WAITING: usize = 1_024;
+
+impl Running {
+    pub(super) async fn start(parts: Parts) -> Result<(Self, mpsc::Receiver<WatchUpdate>), SteppedDown> {
+        let reports = until_done(|| usage::list(&parts.client, &parts.namespace), &parts.health).await;
+        let now_ms = parts.clock.now_ms();
+        let mut meter = Self {
+            engine: Engine::fresh(now_ms, parts.window_seconds),
+            steps: Steps::open(),
+            open: BTreeMap::new(),
+            checkpoint_due_ms: now_ms,
+            verification: None,
+            parts,
+        };
+        let resumed = meter.resume(&reports);
+        for report in reports.into_iter().filter(|report| report.spec.state == ReportState::Sealed) {
+            let _publisher_is_gone = meter.parts.sealed.send(Notice::from_report(&report)).await;
+        }
+        meter.begin(resumed).await;
+        meter.steps.drain(&mut meter.engine);
+        meter.checkpoint().await?;
+        let (sender, updates) = mpsc::channel(UPDATES_WAITING);
+        for source in Source::ALL {
+            let follower = Follower {
+                client: meter.parts.client.clone(),
+                source,
+                clock: meter.parts.clock.clone(),
+                updates: sender.clone(),
+            };
+            tokio::spawn(follower.run(meter.engine.positions[source as usize]));
+        }
+        meter.parts.gates.set("metering", None);
+        set_healthy(&meter.parts.health);
+        Ok((meter, updates))
+    }
+
+    /// Continues from the newest checkpoint. False: there is none that can be read.
+    fn resume(&mut self, reports: &[NovaUsageReport]) -> bool {
+        let mut open = Vec::new();
+        let mut newest_sealed = None;
+        for report in reports {
+            let Some(window) = Window::parse(&report.spec.window) else { continue };
+            match report.spec.state {
+                ReportState::Open => {
+                    self.open.insert(window, report.resource_version().unwrap_or_default());
+                    open.push((window, report));
+                }
+                ReportState::Sealed => {
+                    newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone())));
+                }
+            }
+        }
+        open.sort_by_key(|(window, _)| std::cmp::Reverse(window.start));
+        for (_, report) in open {
+            let restored = match reports::checkpoint(&report.spec) {
+                Ok(bytes) => checkpoint::from_bytes(&bytes).map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
+            match restored {
+                Ok(engine) => {
+                    self.engine = engine;
+                    if self.engine.windows.seconds != self.parts.window_seconds {
+                        tracing::warn!(
+                            seconds = self.engine.windows.seconds,
+                            "the open window has another length than configured; it goes on until its report is deleted"
+                        );
+                    }
+                    self.drop_sealed(reports);
+                    self.steps.restored(&self.engine);
+                    return true;
+                }
+                Err(error) => {
+                    tracing::error!(window = %report.spec.window, %error, "could not read a checkpoint; measuring from now on and stating a gap");
+                }
+            }
+        }
+        let newest = newest_sealed.and_then(|(_, name)| reports.iter().find(|report| report.spec.window == name));
+        if let Some(sha256) = newest.and_then(|report| reports::manifest_sha256(&report.spec).ok()) {
+            self.engine.previous_manifest_sha256 = sha256;
+        }
+        false
+    }
+
+    /// The process may have died between storing a sealed report and the next checkpoint.
+    fn drop_sealed(&mut self, reports: &[NovaUsageReport]) {
+        let windows: Vec<Window> = self.engine.windows.open.iter().map(|open| open.window).collect();
+        for window in windows {
+            let name = window.to_string();
+            let sealed =
+                reports.iter().find(|report| report.spec.window == name && report.spec.state == ReportState::Sealed);
+            if let Some(report) = sealed {
+                self.engine.windows.roll(window.end_ms());
+                let sha256 = reports::manifest_sha256(&report.spec).unwrap_or_default();
+                self.engine.forget(window, &sha256);
+            }
+        }
+    }
+
+    async fn begin(&mut self, resumed: bool) {
+        let (listings, how) = self.first_lists(resumed).await;
+        let ceilings = match how {
+            Beginning::Exact { .. } => None,
+            Beginning::First | Beginning::Lost => self.ceilings().await,
+        };
+        self.engine.begin(listings, how, ceilings.as_ref(), self.parts.clock.now_ms());
+    }
+
+    async fn first_lists(&self, resumed: bool) -> ([Listing; SOURCES], Beginning) {
+        let client = &self.parts.client;
+        let mut targets = [0; SOURCES];
+        let mut lists: [Listing; SOURCES] = Default::default();
+        if resumed {
+            for source in Source::ALL {
+                let head = until_done(|| metered::head(client, source), &self.parts.health).await;
+                targets[source as usize] = head.unwrap_or_default();
+            }
+            let mut exact = true;
+            for source in Source::ALL {
+                // A kind that was not installed at the checkpoint is found by its follower.
+                let Some(position) = self.engine.positions[source as usize] else { continue };
+                match until_done(|| metered::list(client, source, Some(position)), &self.parts.health).await {
+                    Listed::Objects(mut listing) => {
+                        listing.position = Some(position);
+                        lists[source as usize] = listing;
+                    }
+                    Listed::NotInstalled => {}
+                    Listed::Gone => exact = false,
+                }
+            }
+            if exact {
+                return (lists, Beginning::Exact { targets });
+            }
+            tracing::warn!("the API server has compacted its history since the last checkpoint; stating a gap");
+        }
+        for source in Source::ALL {
+            lists[source as usize] = match until_done(|| metered::list(client, source, None), &self.parts.health).await
+            {
+                Listed::Objects(listing) => listing,
+                Listed::NotInstalled | Listed::Gone => Listing::default(),
+            };
+        }
+        (lists, if resumed { Beginning::Lost } else { Beginning::First })
+    }
+}
+
+/// Tries until it succeeds, and reports what it waits for.
+async fn until_done<T, F>(call: impl Fn() -> F, health: &watch::Sender<UsageHealth>) -> T
+where
+    F: Future<Output = Result<T, Error>>,
+{
+    let mut backoff = Backoff::default();
+    loop {
+        match call().await {
+            Ok(value) => return value,
+            Err(error) => {
+                tracing::warn!(error = %error.reason(), "{error}; trying again");
+                set_problem(health, "APIServerUnreachable", unreachable(&error));
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+        }
+    }
+}

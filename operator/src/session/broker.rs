@@ -1,0 +1,168 @@
+//! The connection to the broker: credentials as files, and a reason with a remedy when it fails.
+
+use crate::{
+    join::{conditions::JoinError, identity::Identity},
+    settings::Settings,
+};
+use jiff::Timestamp;
+use kubenova_bus::{BusError, Connection, Credentials, cause::ConnectCause, connection};
+use kubenova_crds::cluster_config::condition;
+use kubenova_runtime::{
+    clock,
+    file::{self, Readers},
+    telemetry,
+};
+use kubenova_schema::subjects;
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// How to get this cluster new credentials. The token is read at the start of the process only.
+const ENROLL_AGAIN: &str = "create an enrollment token (POST /api/v1/clusters/<cluster>/enrollments), set it with helm \
+                            upgrade and restart the Operator: kubectl -n kubenova-system rollout restart \
+                            deployment/kubenova-operator";
+
+pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
+    let bus = bus_settings(settings, identity)?;
+    connection::connect(bus).await.map_err(|error| connect_error(&error, identity))
+}
+
+/// Why a connection that is down does not come back: the client reconnects by itself and does not tell.
+pub(super) async fn diagnose(settings: &Settings, identity: &Identity) -> JoinError {
+    let bus = match bus_settings(settings, identity) {
+        Ok(bus) => bus,
+        Err(error) => return error,
+    };
+    match connection::check(&bus).await {
+        Ok(()) => bus_error("Reconnecting", "the broker accepts connections; reconnecting"),
+        Err(error) => connect_error(&error, identity),
+    }
+}
+
+fn bus_settings(settings: &Settings, identity: &Identity) -> Result<kubenova_bus::Settings, JoinError> {
+    let folder = &settings.work_dir;
+    let files = Files::write(folder, identity).map_err(|error| {
+        let folder = folder.display();
+        bus_error(
+            "FilesUnwritable",
+            format!("could not write the broker's certificates into {folder}: {error}; make it writable"),
+        )
+    })?;
+    let cluster = identity.cluster_id();
+    Ok(kubenova_bus::Settings {
+        urls: identity.answer.broker_urls.clone(),
+        name: format!("kubenova-operator {cluster}"),
+        ca_file: files.ca,
+        cert_file: files.certificate,
+        key_file: files.key,
+        credentials: Credentials { user_jwt: identity.answer.user_jwt.clone(), seed: identity.keys.nkey_seed.clone() },
+        inbox_prefix: Some(subjects::inbox_prefix(cluster)),
+        api_prefix: Some(subjects::API_PREFIX.to_owned()),
+        ping_interval: Duration::from_secs(settings.nats.ping_seconds),
+    })
+}
+
+/// What the client library reads at every connection attempt.
+struct Files {
+    ca: PathBuf,
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Files {
+    /// The folder is in a volume that does not outlive the pod.
+    fn write(folder: &Path, identity: &Identity) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let files =
+            Self { ca: folder.join("ca.pem"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+        let answer = &identity.answer;
+        file::replace(&files.ca, answer.ca_bundle_pem.as_bytes(), Readers::Everybody)?;
+        file::replace(&files.certificate, answer.certificate_chain_pem.as_bytes(), Readers::Everybody)?;
+        file::replace(&files.key, identity.keys.tls_key_pem.as_bytes(), Readers::Owner)?;
+        Ok(files)
+    }
+}
+
+fn connect_error(error: &BusError, identity: &Identity) -> JoinError {
+    let cause = match error {
+        BusError::Connect { source, .. } => ConnectCause::of(source),
+        // Only the stored nkey is left to fail.
+        _ => ConnectCause::Unusable,
+    };
+    let expired = identity.answer.expires_at.parse::<Timestamp>().is_ok_and(|end| end <= clock::now());
+    let (reason, remedy) = explain(cause, expired);
+    bus_error(reason, format!("{}; {remedy}", telemetry::chain(error)))
+}
+
+/// Reason and remedy. A broker that refuses credentials rarely says why, so the end of their life is judged here.
+fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
+    let (reason, remedy) = match cause {
+        ConnectCause::NameNotFound => ("BrokerNameNotFound", "make the broker's name known to the cluster's DNS"),
+        ConnectCause::Unreachable => ("BrokerUnreachable", "allow outbound TCP from kubenova-system to the broker"),
+        ConnectCause::TimedOut => (
+            "BrokerTimedOut",
+            "check that the broker runs and that no firewall between kubenova-system and the broker drops packets",
+        ),
+        ConnectCause::BrokerCertificate => (
+            "BrokerCertificateInvalid",
+            "renew the broker's certificate at the Manager (kubenova-manager nats config), or correct this node's clock",
+        ),
+        ConnectCause::Tls => ("BrokerTlsFailed", "check that the broker's port speaks NATS with TLS"),
+        ConnectCause::CredentialsExpired => {
+            return ("CredentialsExpired", format!("they have expired; {ENROLL_AGAIN}"));
+        }
+        ConnectCause::CredentialsRevoked => {
+            return ("CredentialsRevoked", format!("they were revoked; {ENROLL_AGAIN}"));
+        }
+        ConnectCause::ClientCertificate | ConnectCause::CredentialsRefused if expired => {
+            return ("CredentialsExpired", format!("this cluster's credentials have expired; {ENROLL_AGAIN}"));
+        }
+        ConnectCause::ClientCertificate => {
+            return (
+                "CertificateRefused",
+                format!("the broker does not accept this cluster's certificate; {ENROLL_AGAIN}"),
+            );
+        }
+        ConnectCause::CredentialsRefused => {
+            let why = "the broker does not accept this cluster's credentials: the cluster was revoked or deleted at the Manager";
+            return ("CredentialsRefused", format!("{why}; {ENROLL_AGAIN}"));
+        }
+        ConnectCause::Unusable => {
+            return ("CredentialsUnusable", format!("the stored credentials are damaged; {ENROLL_AGAIN}"));
+        }
+    };
+    (reason, remedy.to_owned())
+}
+
+fn bus_error(reason: &str, message: impl Into<String>) -> JoinError {
+    JoinError::new(condition::BUS_CONNECTED, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn each_cause_has_its_own_reason_and_a_refusal_after_the_end_is_an_expiry() {
+        let causes = [
+            ConnectCause::NameNotFound,
+            ConnectCause::Unreachable,
+            ConnectCause::TimedOut,
+            ConnectCause::BrokerCertificate,
+            ConnectCause::ClientCertificate,
+            ConnectCause::Tls,
+            ConnectCause::CredentialsExpired,
+            ConnectCause::CredentialsRevoked,
+            ConnectCause::CredentialsRefused,
+            ConnectCause::Unusable,
+        ];
+        let reasons: BTreeSet<&str> = causes.iter().map(|cause| explain(*cause, false).0).collect();
+        assert_eq!(reasons.len(), causes.len());
+        assert_eq!(explain(ConnectCause::CredentialsRefused, true).0, "CredentialsExpired");
+        assert_eq!(explain(ConnectCause::ClientCertificate, true).0, "CredentialsExpired");
+        assert_eq!(explain(ConnectCause::Unreachable, true).0, "BrokerUnreachable");
+    }
+}
