@@ -1,22 +1,23 @@
--- Clusters: what people wish for each, and the one number that orders every command to it.
+-- Clusters: the desired state of each, its identity, and the counter that orders the commands to it.
 -- Locks: creates a table, touches no row of another.
 create table clusters (
     id               text primary key check (id ~ '^c[0-9a-hjkmnp-tv-z]{26}$'),
     name             text not null constraint clusters_name_key unique,
     datacenter       text not null default '',
     labels           jsonb not null default '{}',
-    -- Wanted components, in the JSON shape of a NovaClusterConfig's spec.components.
+    -- Desired components, in the JSON shape of a NovaClusterConfig's spec.components.
     components       jsonb not null default '{}',
-    -- The user's version of this resource; the revision below is the cluster's order of commands.
+    -- Version of the desired state, raised by each change; not to be confused with the revision of commands.
     generation       bigint not null default 1,
     epoch            bigint not null default 1 check (epoch >= 1),
-    -- Bumped in the writer's transaction, several clusters in id order: commit order is revision order. Never reused.
+    -- Raised in the transaction that writes a command, under a lock taken in id order: commit order is revision order.
+    -- Never reused.
     revision_counter bigint not null default 0 check (revision_counter >= 0),
     -- UID of the kube-system namespace; null until enrolled.
     kubernetes_uid   text,
     -- Grows with each enrollment; 0 before the first.
     incarnation      bigint not null default 0 check (incarnation >= 0),
-    -- Trust alone. Whether it is connected is derived from its session and heartbeats.
+    -- Whether the Manager trusts it. Whether it is connected is derived from its session and heartbeats.
     state            text not null default 'pendingBootstrap'
                      check (state in ('pendingBootstrap', 'enrolled', 'quarantined', 'revoking', 'revoked', 'detached')),
     enrolled_at      timestamptz,

@@ -4,11 +4,11 @@ create table applications (
     id          uuid primary key,
     tenant_id   uuid not null references tenants (id),
     name        text not null,
-    -- How it was asked for: the typed form or a raw KubeVela Application.
+    -- How it was requested: the typed form or a raw KubeVela Application.
     form        text not null check (form in ('typed', 'raw')),
-    -- The typed form as it came, so that a read returns what the create accepted; null for raw ones.
+    -- The typed form as it was accepted, so that a read returns it unchanged; null for raw ones.
     typed       jsonb,
-    -- Exact JSON texts of the Application's parts that the caller decides.
+    -- The parts of the Application that the caller decides. Text, not jsonb: numbers must keep their exact form.
     labels      text not null default '{}',
     annotations text not null default '{}',
     spec        text not null,
@@ -24,7 +24,7 @@ create table applications (
 create table application_clusters (
     application_id uuid not null references applications (id),
     cluster_id     text not null references clusters (id),
-    -- Generation of the application that was last announced to this cluster.
+    -- Generation of the application that was last sent to this cluster as a command.
     generation     bigint not null,
     created_at     timestamptz not null,
     -- The delete command whose success ends this row; null while the application should run here.

@@ -1,5 +1,5 @@
--- Commands: the outbox that the relay sends from, and the resource that people watch. One row in both roles, so the two
--- cannot disagree.
+-- Commands: the outbox that the relay sends from, and the resource that the REST API shows. One row for both, so that the
+-- two cannot disagree.
 -- Locks: creates a table, touches no row of another.
 create table commands (
     id               uuid primary key,
@@ -18,7 +18,7 @@ create table commands (
                                       'cancelled', 'superseded', 'expired')),
     reason           text not null default '',
     message          text not null default '',
-    -- Why it does not move on, for people; empty when it does.
+    -- What it waits for; empty when it does not wait.
     waiting_for      text not null default '',
     created_by       text not null,
     not_after        timestamptz,
@@ -30,7 +30,7 @@ create table commands (
     -- What the cluster reported: [{"name": ..., "at": ...}].
     hops             jsonb not null default '[]',
     send_count       integer not null default 0,
-    -- When the relay looks at the row again; null = at once while queued.
+    -- When the relay sends it (again); null means at once.
     next_send_at     timestamptz,
     stream           text,
     stream_seq       bigint,
@@ -38,12 +38,12 @@ create table commands (
     constraint commands_finished check (
         (finished_at is not null) = (state in ('succeeded', 'failed', 'refused', 'cancelled', 'superseded', 'expired')))
 );
--- The relay: open rows of a cluster in order.
+-- For the relay: open rows of a cluster in order.
 create index commands_open on commands (cluster_id, revision)
     where state in ('queued', 'sent', 'acknowledged', 'running');
--- Supersession and anti-entropy: the rows of one object.
+-- For supersession: the rows of one object.
 create index commands_by_object on commands (cluster_id, object_key, revision);
--- Lists. Ids are UUIDv7, so id order is time order.
+-- For lists. Ids are UUIDv7, so id order is time order.
 create index commands_by_tenant on commands (tenant_id, id) where tenant_id is not null;
 create index commands_by_cluster on commands (cluster_id, id);
 create index commands_by_state on commands (state, id);

@@ -1,4 +1,4 @@
--- Who may call the REST API: service tokens. Only a hash of each is kept.
+-- Service tokens of the REST API. Only a hash of each is stored.
 -- Locks: creates a table, touches no row of another.
 create table api_tokens (
     id           uuid primary key,
@@ -6,7 +6,7 @@ create table api_tokens (
     token_sha256 bytea not null constraint api_tokens_hash_key unique check (length(token_sha256) = 32),
     subject      text not null,
     role         text not null check (role in ('admin', 'ops', 'tenantOwner', 'projectDev', 'readOnly', 'billing')),
-    -- Null: not limited to one tenant.
+    -- Null means every tenant.
     tenant_id    uuid references tenants (id),
     created_at   timestamptz not null,
     created_by   text not null,

@@ -1,10 +1,11 @@
--- Every accepted change leaves a row here, in its own transaction. Never edited.
+-- One row for every accepted change, written in its transaction. Rows are never edited.
 -- Locks: creates a table, touches no row of another.
 create table audit (
     id         uuid primary key,
     at         timestamptz not null,
     subject    text not null,
     role       text not null,
+    -- Permission and verb: `writeTenants/create`.
     action     text not null,
     -- `cluster/<id>`, `tenant/<id>`, `application/<tenant id>/<name>`.
     target     text not null,

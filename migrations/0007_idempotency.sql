@@ -1,5 +1,5 @@
--- Answers kept for 24 h, so that a repeated POST with the same Idempotency-Key changes nothing and is answered again.
--- Written in the transaction of the change it answers: both happened, or neither.
+-- Responses stored for 24 h, so that a repeated request with the same Idempotency-Key changes nothing and gets the first
+-- response again. Written in the transaction of the change: both happened, or neither.
 -- Locks: creates a table, touches no row of another.
 create table idempotency (
     subject        text not null,
@@ -7,7 +7,7 @@ create table idempotency (
     -- SHA-256 of method, path with query, and body.
     request_sha256 bytea not null check (length(request_sha256) = 32),
     status         integer not null,
-    -- [[name, value], ...]; secrets that are shown once are not in headers or body.
+    -- [[name, value], ...]; holds no secret that is shown once.
     headers        jsonb not null,
     body           text not null,
     created_at     timestamptz not null,

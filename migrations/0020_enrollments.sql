@@ -1,4 +1,4 @@
--- Enrollment tokens, by the hash of their secret, and every use of one that was seen.
+-- Enrollment tokens, by the hash of their secret, and the attempts to use them.
 -- Locks: creates tables, touches no row of another.
 create table enrollments (
     id            uuid primary key,
@@ -11,7 +11,7 @@ create table enrollments (
     -- UID of the kube-system namespace and public keys of the installation that used it.
     used_by_uid   text,
     used_keys     text,
-    -- What it was answered, JSON without secrets: an Operator that lost it may have it again.
+    -- The response, JSON without secrets: an Operator that lost it gets it again.
     answer        text,
     revoked_at    timestamptz
 );
@@ -19,7 +19,7 @@ create index enrollments_by_cluster on enrollments (cluster_id, id);
 
 create table enrollment_attempts (
     id            uuid primary key,
-    -- Null when the secret is nobody's.
+    -- Null when no token has the secret.
     enrollment_id uuid references enrollments (id),
     cluster_id    text references clusters (id),
     at            timestamptz not null,

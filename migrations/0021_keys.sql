@@ -2,7 +2,7 @@
 -- Locks: creates a table, touches no row of another.
 create table keys (
     name       text primary key,
-    -- What may be shown of it.
+    -- The public half.
     public     text not null,
     kek_id     text not null,
     sealed     bytea not null,

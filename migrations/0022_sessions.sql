@@ -1,4 +1,4 @@
--- The session of each cluster: opened by a hello, kept alive by heartbeats. And the lane: which Manager sends to it.
+-- The session of each cluster, opened by a hello and kept alive by heartbeats, and the lease on its queue of commands.
 -- Locks: creates tables, touches no row of another.
 create table sessions (
     cluster_id         text primary key references clusters (id),
@@ -14,11 +14,12 @@ create table sessions (
     -- Cluster clock minus Manager clock.
     clock_offset_ms    bigint not null default 0,
     opened_at          timestamptz not null,
-    heard_at           timestamptz not null,
-    -- Why the last hello was not accepted; empty when it was.
+    last_heartbeat_at           timestamptz not null,
+    -- Why the last hello was refused; empty when it was accepted.
     refused_reason     text not null default ''
 );
 
+-- Which Manager sends the commands of a cluster, and until when unless it renews the lease.
 create table cluster_queues (
     cluster_id text primary key references clusters (id),
     owner      text not null,

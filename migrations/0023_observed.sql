@@ -1,4 +1,4 @@
--- What clusters report about their objects. Newer wins; nothing is deleted because it was not mentioned.
+-- What clusters report about their objects. The newest report wins; an object that is not mentioned stays as it is.
 -- Locks: creates a table, touches no row of another.
 create table observed (
     cluster_id text not null references clusters (id),
@@ -8,7 +8,7 @@ create table observed (
     counter    bigint not null,
     -- Newest revision of this object that the conditions speak about.
     revision   bigint not null,
-    -- The cluster says that the object is gone.
+    -- The cluster reports that the object no longer exists.
     absent     boolean not null,
     -- [{"type", "status", "reason", "message", "lastTransitionTime", "observedGeneration"}]
     conditions jsonb not null default '[]',

@@ -1,4 +1,6 @@
--- Messages of clusters that can never be handled, once each however often they come. The newest of each cluster stay.
+-- Messages of clusters that can never be handled, one row each however often they are delivered. The store deletes the
+-- oldest of a cluster when it has too many.
+-- Locks: creates a table, touches no row of another.
 create table dead_letters (
     cluster_id     text not null,
     payload_sha256 text not null,

@@ -1,7 +1,7 @@
--- Usage windows as clusters sealed them, and what did not fit: other bytes for the same window, and bytes nobody can read.
+-- Usage windows as clusters sealed them, and the windows that conflict with one of them.
 -- Locks: creates tables, touches no row of another.
 
--- Public nkeys that were enrolled for a cluster, old ones included: a report is verified by who sealed it.
+-- Public nkeys that were enrolled for a cluster, old ones included: a report is verified by the key that sealed it.
 create table cluster_keys (
     cluster_id  text not null references clusters (id),
     nkey_public text not null,
@@ -14,7 +14,7 @@ create table usage_windows (
     window_start             timestamptz not null,
     seconds                  integer not null check (seconds > 0),
     revision                 integer not null check (revision >= 0),
-    -- Hex SHA-256 of the manifest's bytes: same = replay, other = conflict.
+    -- Hex SHA-256 of the manifest's bytes. The same again is a replay, another one a conflict.
     manifest_sha256          text not null check (length(manifest_sha256) = 64),
     previous_manifest_sha256 text not null,
     manifest                 bytea not null,
@@ -31,7 +31,7 @@ create table usage_windows (
 );
 create index usage_windows_by_receipt on usage_windows (cluster_id, received_at);
 
--- Another manifest for a window that is in the ledger: kept for a person to look at, never counted.
+-- Another manifest for a window in the ledger, or a window that overlaps one. Never counted; a person has to decide.
 create table usage_conflicts (
     cluster_id         text not null references clusters (id),
     window_start       timestamptz not null,

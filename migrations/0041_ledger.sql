@@ -1,9 +1,9 @@
--- The ledger: what each tenant used on each cluster in each window. Rows are added, never edited; later truth is a new
--- revision. Quantities are whole numbers: millicore·ms, byte·ms, count·ms.
+-- The ledger: what each tenant used on each cluster in each window. Rows are added, never edited; a correction
+-- is a new revision. Quantities are whole numbers: millicore·ms, byte·ms, count·ms.
 -- Locks: creates a table, touches no row of another.
 create table ledger (
     cluster_id               text not null references clusters (id),
-    -- As the cluster named it; a tenant the Manager no longer knows is still billed.
+    -- No foreign key: usage of a tenant that was deleted since is still billed.
     tenant_id                uuid not null,
     tenant_name              text not null,
     window_start             timestamptz not null,

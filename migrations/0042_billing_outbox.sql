@@ -2,7 +2,7 @@
 -- Locks: creates a table, touches no row of another.
 create table billing_outbox (
     sequence     bigint generated always as identity primary key,
-    -- `<cluster>/<tenant>/<window>/<revision>`, the same for ever: what subscribers add up by.
+    -- `<cluster>/<tenant>/<window>/<revision>`, never changes: subscribers count each id once.
     event_id     text not null constraint billing_outbox_event_key unique,
     tenant_id    uuid not null,
     cluster_id   text not null,

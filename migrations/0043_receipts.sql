@@ -1,4 +1,4 @@
--- The counter of each cluster's receipt lists: a higher one wins.
+-- The counter of each cluster's receipt lists; the cluster takes the list with the highest one.
 -- Locks: creates a table, touches no row of another.
 create table receipts (
     cluster_id text primary key references clusters (id),

@@ -3,8 +3,7 @@
 //! Before it: `store/outbox.rs` notifies in the writer's transaction. After it: `relay`.
 
 use kubenova_runtime::{backoff, shutdown::Shutdown};
-use kubenova_store::{outbox, pool::Store};
-use sqlx::postgres::PgListener;
+use kubenova_store::{error::StoreError, pool::Store};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
@@ -27,14 +26,12 @@ pub async fn run(store: Store, wake: Arc<Notify>, shutdown: Shutdown) {
     }
 }
 
-async fn listen(store: &Store, wake: &Notify) -> Result<(), sqlx::Error> {
-    let mut listener = PgListener::connect_with(store.pool()).await?;
-    listener.listen(outbox::CHANNEL).await?;
-    // Something may have been written before this connection listened.
+async fn listen(store: &Store, wake: &Notify) -> Result<(), StoreError> {
+    let mut listener = store.listen().await?;
+    // Commands may have been written before this connection listened.
     wake.notify_one();
     loop {
-        // None: the connection was lost and is being made again; what was missed, the poll finds.
-        let _notification = listener.try_recv().await?;
+        listener.notified().await?;
         wake.notify_one();
     }
 }

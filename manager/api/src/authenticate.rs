@@ -89,7 +89,7 @@ async fn caller(state: &AppState, headers: &HeaderMap) -> Result<Caller, ApiErro
     if !token.starts_with(token::PREFIX) {
         return Err(unauthenticated("the token is not one of this Manager; its tokens begin with knt_").into());
     }
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let caller = access::caller(&mut connection, &token::sha256(&token), clock::now()).await?;
     caller.ok_or_else(|| unauthenticated("the token is unknown, expired or revoked").into())
 }

@@ -24,10 +24,10 @@ use kubenova_core::{
 use kubenova_runtime::{clock, random};
 use kubenova_schema::enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH};
 use kubenova_store::{
-    enrollments::{self, Judgement, NewAttempt, Shown, Use},
-    error::failed,
+    cluster_keys,
+    enrollments::{self, EnrollmentToken, NewAttempt, TokenUse},
     pool::Store,
-    windows,
+    transaction::Tx,
 };
 use kubenova_trust::{
     TrustError,
@@ -93,7 +93,7 @@ impl Enrollment {
     ) -> Result<EnrollmentAnswer, ApiError> {
         let checked = check(headers, request)?;
         let now = clock::now();
-        let mut transaction = self.store.transaction().await?;
+        let mut transaction = self.store.begin("judge an enrollment").await?;
         let Judged { token, outcome } = self.judge(&mut transaction, &checked, now).await?;
         let (word, message) = match &outcome {
             Ok(_) => ("accepted".to_owned(), String::new()),
@@ -108,8 +108,8 @@ impl Enrollment {
             message,
             peer: peer.ip().to_string(),
         };
-        enrollments::keep_attempt(&mut transaction, &attempt).await?;
-        transaction.commit().await.map_err(failed("commit an enrollment"))?;
+        enrollments::insert_attempt(&mut transaction, &attempt).await?;
+        transaction.commit().await?;
         match &outcome {
             Ok(answer) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
@@ -122,13 +122,8 @@ impl Enrollment {
         Ok(outcome?)
     }
 
-    async fn judge(
-        &self,
-        transaction: &mut Judgement,
-        checked: &Checked<'_>,
-        now: Timestamp,
-    ) -> Result<Judged, ApiError> {
-        let stored = enrollments::shown(transaction, &checked.secret_sha256).await?;
+    async fn judge(&self, transaction: &mut Tx, checked: &Checked<'_>, now: Timestamp) -> Result<Judged, ApiError> {
+        let stored = enrollments::lock_token(transaction, &checked.secret_sha256).await?;
         let token = stored.as_ref().map(|stored| stored.id);
         let decision = enrollment::judge_token(stored.as_ref().map(record).as_ref(), &checked.attempt, now);
         let outcome = match (decision, stored) {
@@ -152,13 +147,13 @@ impl Enrollment {
     /// Issues an identity if this Kubernetes cluster may enroll under the record.
     async fn admit(
         &self,
-        transaction: &mut Judgement,
-        stored: &Shown,
+        transaction: &mut Tx,
+        stored: &EnrollmentToken,
         checked: &Checked<'_>,
         now: Timestamp,
     ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
         let EnrollmentAttempt { cluster, installation } = &checked.attempt;
-        let candidate = enrollments::candidate(transaction, cluster, &installation.cluster_uid).await?;
+        let candidate = enrollments::lock_candidate(transaction, cluster, &installation.cluster_uid).await?;
         let record = CandidateRecord {
             state: candidate.state,
             kubernetes_uid: candidate.kubernetes_uid,
@@ -179,8 +174,8 @@ impl Enrollment {
     /// Issues an identity and marks the token as used.
     async fn issue(
         &self,
-        transaction: &mut Judgement,
-        shown: &Shown,
+        transaction: &mut Tx,
+        shown: &EnrollmentToken,
         checked: &Checked<'_>,
         now: Timestamp,
     ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
@@ -199,7 +194,7 @@ impl Enrollment {
         let certificate_chain_pem = authority
             .cluster(&request.csr_pem, cluster, &incarnation, valid_for(self.certificate_lifetime))
             .map_err(|error| not_certifiable(&error))?;
-        windows::remember_key(transaction, &checked.attempt.cluster, &request.nkey_public, now).await?;
+        cluster_keys::insert(transaction, &checked.attempt.cluster, &request.nkey_public, now).await?;
         let shorter = self.certificate_lifetime.min(self.user_jwt_lifetime);
         let ends = SignedDuration::try_from(shorter).ok().and_then(|life| now.checked_add(life).ok()).unwrap_or(now);
         let answer = EnrollmentAnswer {
@@ -214,7 +209,7 @@ impl Enrollment {
             expires_at: clock::rfc3339_ms(ends),
             manager_time: clock::rfc3339_ms(now),
         };
-        let used = Use {
+        let used = TokenUse {
             cluster_uid: request.cluster_uid.clone(),
             keys: checked.attempt.installation.keys.clone(),
             answer: serde_json::to_string(&answer).expect("an answer is plain strings"),
@@ -225,8 +220,9 @@ impl Enrollment {
 }
 
 /// A stored token as the rules see it.
-fn record(stored: &Shown) -> TokenRecord {
-    let installation = |used: &Use| Installation { cluster_uid: used.cluster_uid.clone(), keys: used.keys.clone() };
+fn record(stored: &EnrollmentToken) -> TokenRecord {
+    let installation =
+        |used: &TokenUse| Installation { cluster_uid: used.cluster_uid.clone(), keys: used.keys.clone() };
     TokenRecord {
         cluster: stored.cluster_id.clone(),
         expires_at: stored.expires_at,
@@ -237,7 +233,7 @@ fn record(stored: &Shown) -> TokenRecord {
 }
 
 /// The answer that was given when the token was used, with the current time.
-fn repeated_answer(stored: &Shown, now: Timestamp) -> Result<EnrollmentAnswer, Refusal> {
+fn repeated_answer(stored: &EnrollmentToken, now: Timestamp) -> Result<EnrollmentAnswer, Refusal> {
     let answer = stored.used.as_ref().and_then(|used| serde_json::from_str(&used.answer).ok());
     let mut answer: EnrollmentAnswer = answer.ok_or_else(|| {
         Refusal::new(Reason::EnrollmentTokenUsed, "the token was already used, and its answer is no longer stored")

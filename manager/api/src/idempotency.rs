@@ -93,7 +93,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 }
 
 async fn answered(state: &AppState, subject: &str, claim: &Claim) -> Result<Option<ResponseRecord>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     match idempotency::find(&mut connection, subject, &claim.key, clock::now()).await? {
         Some(kept) if kept.request_sha256 == claim.request_sha256 => Ok(Some(kept.answer)),
         Some(_) => Err(Refusal::new(

@@ -5,8 +5,8 @@ use jiff::Timestamp;
 use kubenova_api_types::clusters::{Condition, Observed, Session};
 use kubenova_core::cluster::{ClusterId, Connectivity};
 use kubenova_store::{
+    connection,
     observed::{self, ObservedObject},
-    pool,
     sessions::{self, Session as Heartbeat},
 };
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub struct ClusterObservations {
 impl ClusterObservations {
     /// Reads all of them with one query each for heartbeats and objects.
     pub async fn read(
-        connection: &mut pool::Connection,
+        connection: &mut connection::Connection,
         state: &AppState,
         now: Timestamp,
         clusters: &[ClusterId],
@@ -37,7 +37,7 @@ impl ClusterObservations {
     /// Whether the cluster's heartbeats arrive.
     #[must_use]
     pub fn connectivity(&self, cluster: &ClusterId) -> Connectivity {
-        let heard_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.heard_at);
+        let heard_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.last_heartbeat_at);
         Connectivity::judge(heard_at, self.listening_since, self.now)
     }
 
@@ -50,7 +50,7 @@ impl ClusterObservations {
             kubernetes_version: heartbeat.kubernetes_version.clone(),
             clock_offset_ms: heartbeat.clock_offset_ms.to_string(),
             opened_at: heartbeat.opened_at,
-            heard_at: heartbeat.heard_at,
+            heard_at: heartbeat.last_heartbeat_at,
             refused_reason: heartbeat.refused_reason.clone(),
         })
     }
@@ -77,7 +77,7 @@ impl ClusterObservations {
     /// A cluster with an open session reports every change, so its last heartbeat confirms the last report.
     fn as_of(&self, cluster: &ClusterId, object: &ObservedObject) -> Timestamp {
         let open = self.heartbeat(cluster).filter(|heartbeat| heartbeat.refused_reason.is_empty());
-        open.map_or(object.as_of, |heartbeat| heartbeat.heard_at.max(object.as_of))
+        open.map_or(object.as_of, |heartbeat| heartbeat.last_heartbeat_at.max(object.as_of))
     }
 
     fn heartbeat(&self, cluster: &ClusterId) -> Option<&Heartbeat> {
@@ -117,7 +117,7 @@ mod tests {
             nodes: 0,
             clock_offset_ms: 0,
             opened_at: at(0),
-            heard_at: at(999),
+            last_heartbeat_at: at(999),
             refused_reason: refused_reason.to_owned(),
         };
         let object = ObservedObject {

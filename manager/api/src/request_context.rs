@@ -84,7 +84,7 @@ impl RequestContext {
             new_id: random::uuid_v7,
             claim: self.claim.clone(),
         };
-        Ok(state.store.write(context).await?)
+        Ok(state.store.begin_write(context).await?)
     }
 
     /// The tenant, or [`Reason::TenantNotFound`]: a tenant out of the caller's reach does not exist for it.

@@ -85,7 +85,7 @@ impl TestApi {
             expires_at: None,
             revoked_at: None,
         };
-        let mut connection = self.state.store.read().await.unwrap();
+        let mut connection = self.state.store.acquire().await.unwrap();
         access::insert(&mut connection, &token, &token::sha256(&text)).await.unwrap();
         Token(Some(text))
     }

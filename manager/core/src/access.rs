@@ -94,6 +94,25 @@ impl Action {
         Self::WriteAccess,
         Self::ReadSelf,
     ];
+
+    /// The text in audit rows.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::WriteClusters => "writeClusters",
+            Self::ReadClusters => "readClusters",
+            Self::WriteTenants => "writeTenants",
+            Self::ReadTenants => "readTenants",
+            Self::WriteApplications => "writeApplications",
+            Self::ReadApplications => "readApplications",
+            Self::ReadCommands => "readCommands",
+            Self::ReadUsage => "readUsage",
+            Self::WriteUsage => "writeUsage",
+            Self::ReadAudit => "readAudit",
+            Self::WriteAccess => "writeAccess",
+            Self::ReadSelf => "readSelf",
+        }
+    }
 }
 
 /// Who calls.

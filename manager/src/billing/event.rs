@@ -4,7 +4,7 @@ use kubenova_runtime::clock;
 use kubenova_schema::meters::Meter;
 use kubenova_store::{
     billing::NewEvent,
-    ledger::{NewRow, RowsOf, event_id},
+    ledger::{NewRow, WindowRows, event_id},
     windows,
 };
 use serde_json::{Map, Value, json};
@@ -16,7 +16,7 @@ pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
 /// The event of a row.
 #[must_use]
-pub fn usage(of: &RowsOf<'_>, row: &NewRow) -> NewEvent {
+pub fn usage(of: &WindowRows<'_>, row: &NewRow) -> NewEvent {
     let id = event_id(of.cluster, row.tenant, of.window, of.revision);
     let start = windows::start(of.window);
     let end = start + jiff::SignedDuration::from_secs(i64::from(of.window.seconds));
@@ -61,7 +61,7 @@ mod tests {
     fn the_event_is_flat_exact_and_named_by_its_ledger_key() {
         let cluster = ClusterId::from_uuid(uuid::Uuid::from_u128(5));
         let gaps = json!([{"reason": "OperatorRestarted"}]);
-        let of = RowsOf {
+        let of = WindowRows {
             cluster: &cluster,
             window: Window { start: 3600, seconds: 3600 },
             revision: 0,

@@ -51,8 +51,8 @@ enum Relayed {
 }
 
 async fn relay(store: &Store, jetstream: &jetstream::Context) -> Result<Relayed, StoreError> {
-    let mut connection = store.read().await?;
-    let events = billing::waiting(&mut connection, BATCH).await?;
+    let mut connection = store.acquire().await?;
+    let events = billing::unpublished(&mut connection, BATCH).await?;
     drop(connection);
     let mut confirmed = Vec::new();
     let mut all = true;
@@ -72,8 +72,8 @@ async fn relay(store: &Store, jetstream: &jetstream::Context) -> Result<Relayed,
         confirmed.push(event.sequence);
     }
     if !confirmed.is_empty() {
-        let mut connection = store.read().await?;
-        billing::published(&mut connection, &confirmed, clock::now()).await?;
+        let mut connection = store.acquire().await?;
+        billing::mark_published(&mut connection, &confirmed, clock::now()).await?;
     }
     Ok(match (all, i64::try_from(events.len()).unwrap_or(i64::MAX) < BATCH) {
         (false, _) => Relayed::Unconfirmed,

@@ -2,7 +2,7 @@
 
 use super::{keys::to_row, write_secret};
 use crate::settings::Settings;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use data_encoding::BASE64;
 use kubenova_api::token;
 use kubenova_core::access::{ApiToken, Caller, Role};
@@ -44,7 +44,7 @@ fn say(line: &str) {
 
 /// Makes the missing keys in one transaction; the key-encryption key too, when there is nothing yet that it must open.
 async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
-    let mut transaction = store.transaction().await?;
+    let mut transaction = store.begin("make the keys").await?;
     keys::lock(&mut transaction).await?;
     let rows = keys::all(&mut transaction).await?;
     if !settings.kek_file.exists() {
@@ -76,14 +76,14 @@ async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
     let count = made.len();
     let fresh: Vec<_> = made.into_iter().map(to_row).collect();
     keys::insert(&mut transaction, &fresh, now).await?;
-    transaction.commit().await.context("could not commit the keys")?;
+    transaction.commit().await?;
     Ok(count)
 }
 
 /// True when a new token was made.
 async fn ensure_admin(store: &Store, path: &std::path::Path) -> Result<bool> {
     let now = clock::now();
-    let mut transaction = store.transaction().await?;
+    let mut transaction = store.begin("make the administrator's token").await?;
     if let Ok(text) = std::fs::read_to_string(path) {
         let caller = access::caller(&mut transaction, &token::sha256(text.trim()), now).await?;
         if caller.is_some_and(|caller| caller.role == Role::Admin) {
@@ -106,6 +106,6 @@ async fn ensure_admin(store: &Store, path: &std::path::Path) -> Result<bool> {
     access::insert(&mut transaction, &fresh, &token::sha256(&text)).await?;
     // The file first: a token that is in the file but not in the database is made again by the next run.
     write_secret(path, &format!("{text}\n"))?;
-    transaction.commit().await.context("could not commit the administrator's token")?;
+    transaction.commit().await?;
     Ok(true)
 }

@@ -14,7 +14,7 @@ use kubenova_trust::{
 /// When the database does not answer, a key is missing, or the key-encryption key is another one.
 pub(crate) async fn open(settings: &Settings, store: &Store) -> Result<Keyring> {
     let envelope = Envelope::from_file(&settings.kek_file)?;
-    let mut connection = store.read().await?;
+    let mut connection = store.acquire().await?;
     let rows = keys::all(&mut connection).await.context("could not read the keys: run kubenova-manager init first")?;
     let stored: Vec<StoredKey> = rows.into_iter().map(to_stored).collect();
     Ok(Keyring::open(&stored, &envelope, &settings.trust_domain)?)

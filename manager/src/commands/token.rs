@@ -48,7 +48,7 @@ pub enum TokenVerb {
 impl TokenVerb {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
         let store = settings.store()?;
-        let mut connection = store.read().await?;
+        let mut connection = store.acquire().await?;
         let now = clock::now();
         match self {
             Self::List => {

@@ -15,11 +15,11 @@ use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
 use kubenova_schema::{signature::sha256_hex, streams::Stream, subjects};
 use kubenova_store::{
+    connection::Connection,
     dead_letters::{self, DeadLetter},
     error::StoreError,
     pool::Store,
 };
-use sqlx::PgConnection;
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 
 /// Pause after Postgres did not answer.
@@ -122,14 +122,14 @@ pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, troub
 }
 
 async fn keep_alone(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
-    let mut transaction = store.transaction().await?;
+    let mut transaction = store.begin("add a dead letter").await?;
     keep(&mut transaction, subject, payload, reason).await?;
-    transaction.commit().await.map_err(kubenova_store::error::failed("commit a message that cannot be handled"))
+    transaction.commit().await
 }
 
 /// Keeps a message for people.
 pub(super) async fn keep(
-    connection: &mut PgConnection,
+    connection: &mut Connection,
     subject: &str,
     payload: &Bytes,
     reason: &str,
@@ -139,7 +139,7 @@ pub(super) async fn keep(
     let reason = reason.replace('\0', "\u{fffd}");
     let payload_sha256 = sha256_hex(payload);
     let kept = DeadLetter { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
-    dead_letters::keep(connection, kept, clock::now()).await
+    dead_letters::insert(connection, &kept, clock::now()).await
 }
 
 /// The cluster that a subject names: the broker's permissions vouch for it.

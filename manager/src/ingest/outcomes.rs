@@ -43,9 +43,9 @@ async fn take(store: &Store, delivery: Delivery) -> Result<Taken, IngestError> {
 }
 
 async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
-    let mut transaction = store.transaction().await?;
+    let mut transaction = store.begin("record an outcome").await?;
     let recorded = outcomes::record(&mut transaction, reported, now).await?;
-    transaction.commit().await.map_err(kubenova_store::error::failed("commit an outcome"))?;
+    transaction.commit().await?;
     Ok(recorded)
 }
 

@@ -42,7 +42,7 @@ async fn merge(
     version: Version,
     objects: &[ObservedObject],
 ) -> Result<u64, StoreError> {
-    let mut connection = store.read().await?;
+    let mut connection = store.acquire().await?;
     observed::merge(&mut connection, cluster, version, objects).await
 }
 

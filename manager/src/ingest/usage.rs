@@ -19,11 +19,13 @@ use kubenova_core::{cluster::ClusterId, tenant::TenantId};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown};
 use kubenova_schema::{message, signature::sha256_hex, streams, subjects, v1::UsageChunk, window::Window};
 use kubenova_store::{
-    billing,
+    billing, cluster_keys,
+    connection::Connection,
     error::StoreError,
-    ledger::{self, RowsOf},
+    ledger::{self, WindowRows},
     placements,
     pool::Store,
+    usage_conflicts,
     windows::{self, Arrival},
 };
 use std::{
@@ -100,8 +102,8 @@ impl Ingest {
 
     async fn check_signature(&self, cluster: &ClusterId, chunk: &UsageChunk) -> Result<(), IngestError> {
         let nkey = check::signer(&chunk.manifest_signature)?;
-        let mut connection = self.parts.store.read().await?;
-        if !windows::is_key_of(&mut connection, cluster, nkey).await? {
+        let mut connection = self.parts.store.acquire().await?;
+        if !cluster_keys::contains(&mut connection, cluster, nkey).await? {
             return Err(InvalidUsage::UnknownKey(nkey.to_owned()).into());
         }
         Ok(check::verify(&chunk.manifest, &chunk.manifest_signature)?)
@@ -110,7 +112,7 @@ impl Ingest {
     async fn commit(&self, subject: &str, whole: &Whole) -> Result<(), IngestError> {
         let now = clock::now();
         let mut checked = check::check(whole, now)?;
-        let mut transaction = self.parts.store.transaction().await?;
+        let mut transaction = self.parts.store.begin("add a usage window").await?;
         let arrival = windows::insert(&mut transaction, &checked.window, now).await?;
         match arrival {
             Arrival::New => {
@@ -125,7 +127,7 @@ impl Ingest {
             }
             Arrival::Replay => {}
             Arrival::Conflict => {
-                if windows::keep_conflict(&mut transaction, &checked.window, &whole.records, now).await? {
+                if usage_conflicts::insert(&mut transaction, &checked.window, &whole.records, now).await? {
                     tracing::error!(
                         cluster.id = %whole.key.cluster, window = %whole.key.window,
                         "a cluster reported other bytes for a window that is in the ledger; kept in usage_conflicts, not counted"
@@ -134,7 +136,7 @@ impl Ingest {
             }
         }
         failpoint::passing("usage.ingest.before-commit");
-        transaction.commit().await.map_err(|source| StoreError::Query { attempt: "commit a usage window", source })?;
+        transaction.commit().await?;
         failpoint::passing("usage.ingest.after-commit");
         if arrival == Arrival::New {
             self.parts.billing.notify_one();
@@ -147,7 +149,7 @@ impl Ingest {
 
 /// Takes the rows of tenants that were never ordered on the cluster out of a window.
 async fn set_unplaced_tenants_aside(
-    transaction: &mut sqlx::PgConnection,
+    transaction: &mut Connection,
     cluster: &ClusterId,
     checked: &mut Checked,
 ) -> Result<Vec<TenantId>, StoreError> {
@@ -158,13 +160,13 @@ async fn set_unplaced_tenants_aside(
 }
 
 async fn write(
-    transaction: &mut sqlx::PgConnection,
+    transaction: &mut Connection,
     cluster: &ClusterId,
     checked: &Checked,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let window = &checked.window;
-    let of = RowsOf {
+    let of = WindowRows {
         cluster,
         window: window.window,
         revision: window.revision,

@@ -80,9 +80,9 @@ pub async fn run(mut parts: Receipts, shutdown: Shutdown) {
 /// Makes and sends one cluster's list.
 async fn send(parts: &Receipts, cluster: &ClusterId) -> Result<(), ReceiptError> {
     let now = clock::now();
-    let mut transaction = parts.store.transaction().await?;
+    let mut transaction = parts.store.begin("make a receipt list").await?;
     let receipts = receipts::next(&mut transaction, cluster, now).await?;
-    transaction.commit().await.map_err(|source| StoreError::Query { attempt: "commit a receipt list", source })?;
+    transaction.commit().await?;
     let (windows, manifest_sha256) =
         receipts.windows.into_iter().map(|(window, sha256)| (window.to_string(), sha256)).unzip();
     let list = ReceiptList {

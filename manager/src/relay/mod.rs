@@ -84,7 +84,7 @@ pub async fn run(relay: Relay, shutdown: Shutdown) {
 
 async fn round(relay: &Relay) -> Result<(), StoreError> {
     let due = due(&relay.settings, clock::now());
-    let clusters = cluster_queue::clusters_with_due(&mut *relay.store.read().await?, &due).await?;
+    let clusters = cluster_queue::clusters_with_due(&mut *relay.store.acquire().await?, &due).await?;
     for cluster in clusters {
         let Some(lane) = claim(relay, &cluster).await? else { continue };
         failpoint::passing("relay.marked-sent");
@@ -96,7 +96,7 @@ async fn round(relay: &Relay) -> Result<(), StoreError> {
 fn due(settings: &RelaySettings, now: Timestamp) -> Due {
     Due {
         now,
-        heard_since: earlier(now, settings.stale_after),
+        heartbeat_since: earlier(now, settings.stale_after),
         send_again_at: later(now, settings.send_again_after),
         window: i64::from(streams::COMMAND_WINDOW),
     }
@@ -105,12 +105,12 @@ fn due(settings: &RelaySettings, now: Timestamp) -> Due {
 async fn claim(relay: &Relay, cluster: &ClusterId) -> Result<Option<QueueState>, StoreError> {
     let now = clock::now();
     let until = now.checked_add(SignedDuration::from_secs(LANE_SECONDS)).unwrap_or(now);
-    let mut transaction = relay.store.transaction().await?;
+    let mut transaction = relay.store.begin("claim due commands").await?;
     if !cluster_queue::lease(&mut transaction, cluster, &relay.owner, now, until).await? {
         return Ok(None);
     }
     let lane = cluster_queue::claim(&mut transaction, cluster, &due(&relay.settings, now)).await?;
-    transaction.commit().await.map_err(kubenova_store::error::failed("commit a lane's claim"))?;
+    transaction.commit().await?;
     Ok(lane)
 }
 
@@ -120,20 +120,25 @@ async fn send(relay: &Relay, cluster: &ClusterId, lane: &QueueState) -> Result<(
         if body.len() > streams::MESSAGE_BYTES_MAX {
             let why = format!("the command has {} bytes, the broker takes {}", body.len(), streams::MESSAGE_BYTES_MAX);
             tracing::error!(cluster.id = %cluster, command.id = %command.id, why, "a command can never be sent; it has failed");
-            cluster_queue::unsendable(&mut *relay.store.read().await?, command.id, &why, clock::now()).await?;
+            cluster_queue::fail_unsendable(&mut *relay.store.acquire().await?, command.id, &why, clock::now()).await?;
             continue;
         }
         match publish_one(relay, cluster, command, body).await {
             Ok(stored) => {
                 failpoint::passing("relay.published");
-                cluster_queue::published(&mut *relay.store.read().await?, command.id, &stored.stream, stored.sequence)
-                    .await?;
+                cluster_queue::record_published(
+                    &mut *relay.store.acquire().await?,
+                    command.id,
+                    &stored.stream,
+                    stored.sequence,
+                )
+                .await?;
                 tracing::info!(cluster.id = %cluster, command.id = %command.id, revision = command.revision, kind = command.kind, "command sent");
             }
             Err(error) => {
                 tracing::warn!(cluster.id = %cluster, command.id = %command.id, error = %telemetry::chain(&error), "could not send a command; trying again");
                 let again = later(clock::now(), Duration::from_secs(NOT_PUBLISHED_SECONDS.unsigned_abs()));
-                cluster_queue::not_published(&mut *relay.store.read().await?, command.id, again).await?;
+                cluster_queue::retry_at(&mut *relay.store.acquire().await?, command.id, again).await?;
             }
         }
     }

@@ -81,10 +81,10 @@ async fn note(store: &Store, cluster: &ClusterId, payload: &[u8]) {
     }
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     let noted = async {
-        let mut connection = store.read().await?;
+        let mut connection = store.acquire().await?;
         let nodes = i32::try_from(heartbeat.nodes).unwrap_or(i32::MAX);
         let (session, revision) = (number(heartbeat.session), number(heartbeat.highest_revision));
-        sessions::heard(&mut connection, cluster, session, nodes, revision, clock::now()).await
+        sessions::record_heartbeat(&mut connection, cluster, session, nodes, revision, clock::now()).await
     };
     match noted.await {
         Ok(true) => {}

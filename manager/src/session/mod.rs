@@ -113,16 +113,17 @@ async fn answer(sessions: &Sessions, message: Message) {
 
 async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<HelloAnswer, SessionError> {
     let cluster = &asked.hello.cluster_id;
-    let mut transaction = sessions.store.transaction().await?;
-    let known = sessions::known(&mut transaction, cluster).await?;
+    let mut transaction = sessions.store.begin("open a session").await?;
+    let known = sessions::lock_cluster(&mut transaction, cluster).await?;
     let agrees =
-        sessions::agrees(&mut transaction, cluster, asked.hello.highest_revision, asked.highest_command).await?;
+        sessions::revision_matches(&mut transaction, cluster, asked.hello.highest_revision, asked.highest_command)
+            .await?;
     let epoch = match hello::judge(asked, known.as_ref(), agrees) {
         Ok(epoch) => epoch,
         Err(refused) => {
             if known.is_some() {
                 sessions::refuse(&mut transaction, &asked.hello, refused.reason, now).await?;
-                transaction.commit().await.map_err(kubenova_store::error::failed("commit a refused hello"))?;
+                transaction.commit().await?;
             }
             tracing::warn!(cluster.id = %cluster, reason = refused.reason, message = refused.message, "refused a hello");
             return Ok(refusal(&refused, now));
@@ -133,8 +134,8 @@ async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<Hell
     durable::ensure_cluster(jetstream, cluster.as_str()).await?;
     durable::purge_cluster(jetstream, cluster.as_str()).await?;
     let session = sessions::open(&mut transaction, &asked.hello, now).await?;
-    let due = cluster_queue::send_open_again(&mut transaction, cluster).await?;
-    transaction.commit().await.map_err(kubenova_store::error::failed("commit a session"))?;
+    let due = cluster_queue::resend_open(&mut transaction, cluster).await?;
+    transaction.commit().await?;
     tracing::info!(cluster.id = %cluster, session, epoch, due, "session opened");
     sessions.wake.notify_one();
     if sessions.receipts.try_send(cluster.clone()).is_err() {

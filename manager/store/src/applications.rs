@@ -1,7 +1,7 @@
-//! Applications as people wish them, and on which clusters each should run.
+//! Applications: their desired state, and on which clusters each should run.
 
 use crate::{
-    error::{StoreError, failed, inconsistent},
+    error::{RowRef, StoreError, failed, one_row},
     outbox::EnqueuedCommand,
 };
 use jiff_sqlx::{Timestamp, ToSqlx as _};
@@ -35,19 +35,19 @@ impl TryFrom<Row> for Application {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
-        let wrong = |column| inconsistent("applications", column, &row.id);
+        let at = RowRef { table: "applications", id: &row.id };
         let form = match (row.form.as_str(), row.typed) {
             ("typed", Some(typed)) => Form::Typed(typed.to_string()),
             ("raw", None) => Form::Raw,
-            _ => return Err(wrong("form")),
+            (form, _) => return Err(at.invalid("form", format!("{form:?} does not go with the column typed"))),
         };
         Ok(Self {
             id: ApplicationId(row.id),
             tenant_id: TenantId(row.tenant_id),
-            name: ApplicationName::parse(&row.name).map_err(|_| wrong("name"))?,
+            name: ApplicationName::parse(&row.name).map_err(|error| at.invalid("name", error))?,
             form,
-            labels: serde_json::from_str(&row.labels).map_err(|_| wrong("labels"))?,
-            annotations: serde_json::from_str(&row.annotations).map_err(|_| wrong("annotations"))?,
+            labels: serde_json::from_str(&row.labels).map_err(|error| at.invalid("labels", error))?,
+            annotations: serde_json::from_str(&row.annotations).map_err(|error| at.invalid("annotations", error))?,
             spec: row.spec,
             generation: row.generation,
             created_at: row.created_at.to_jiff(),
@@ -58,20 +58,20 @@ impl TryFrom<Row> for Application {
     }
 }
 
-/// The columns of an application that are made from JSON.
-struct Texts {
+/// The columns of an application that hold JSON.
+struct JsonColumns {
     form: &'static str,
     typed: Option<serde_json::Value>,
     labels: String,
     annotations: String,
 }
 
-fn texts(application: &Application) -> Texts {
+fn json_columns(application: &Application) -> JsonColumns {
     let typed = match &application.form {
         Form::Typed(json) => Some(serde_json::from_str(json).expect("the typed form was written from JSON")),
         Form::Raw => None,
     };
-    Texts {
+    JsonColumns {
         form: if typed.is_some() { "typed" } else { "raw" },
         typed,
         labels: serde_json::to_string(&application.labels).expect("strings are JSON"),
@@ -80,25 +80,23 @@ fn texts(application: &Application) -> Texts {
 }
 
 /// Adds an application on these clusters.
-///
-/// # Errors
-/// When its name is taken in the tenant ([`StoreError::refusal`]) or Postgres does not answer.
+/// A taken name is a [refusal](StoreError::refusal).
 pub async fn insert(
     connection: &mut PgConnection,
     application: &Application,
     clusters: &[ClusterId],
 ) -> Result<(), StoreError> {
-    let texts = texts(application);
+    let json = json_columns(application);
     sqlx::query!(
         "insert into applications (id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by)
          values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         application.id.0,
         application.tenant_id.0,
         application.name.as_str(),
-        texts.form,
-        texts.typed,
-        texts.labels,
-        texts.annotations,
+        json.form,
+        json.typed,
+        json.labels,
+        json.annotations,
         application.spec,
         application.generation,
         application.created_at.to_sqlx(),
@@ -111,24 +109,21 @@ pub async fn insert(
     place(connection, application, clusters).await
 }
 
-/// Writes the wish of an application that exists. The caller holds it by [`find_to_change`].
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Changes an application. The caller has locked it by [`find_for_update`].
 pub async fn update(
     connection: &mut PgConnection,
     application: &Application,
     clusters: &[ClusterId],
 ) -> Result<(), StoreError> {
-    let texts = texts(application);
-    sqlx::query!(
+    let json = json_columns(application);
+    let done = sqlx::query!(
         "update applications set form = $2, typed = $3, labels = $4, annotations = $5, spec = $6, generation = $7, updated_at = $8
          where id = $1",
         application.id.0,
-        texts.form,
-        texts.typed,
-        texts.labels,
-        texts.annotations,
+        json.form,
+        json.typed,
+        json.labels,
+        json.annotations,
         application.spec,
         application.generation,
         application.updated_at.to_sqlx(),
@@ -136,6 +131,7 @@ pub async fn update(
     .execute(&mut *connection)
     .await
     .map_err(failed("change an application"))?;
+    one_row(done.rows_affected(), "applications", &application.id.0)?;
     place(connection, application, clusters).await
 }
 
@@ -160,10 +156,7 @@ async fn place(
     Ok(())
 }
 
-/// Forgets that an application should run on these clusters; the deletes were enqueued in the same transaction.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Ends that an application should run on these clusters. The caller enqueues the deletes in the same transaction.
 pub async fn unplace(
     connection: &mut PgConnection,
     id: ApplicationId,
@@ -181,14 +174,14 @@ pub async fn unplace(
     Ok(())
 }
 
-/// What happened to an application on one of its clusters, as far as its removal needs to know.
+/// The commands of an application on one of its clusters, as far as its removal depends on them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// The cluster.
     pub cluster_id: ClusterId,
     /// True when a command about it was ever sent there since it was last removed.
     pub ever_sent: bool,
-    /// Where the delete command is that an earlier delete left.
+    /// State of the command of an earlier delete.
     pub delete_state: Option<CommandState>,
 }
 
@@ -229,12 +222,10 @@ pub async fn histories(
     .map_err(failed("read an application's history"))?;
     rows.into_iter()
         .map(|row| {
-            let wrong = |column| inconsistent("application_clusters", column, &row.cluster_id);
-            let delete_state = match &row.delete_state {
-                None => None,
-                Some(text) => Some(CommandState::parse(text).ok_or_else(|| wrong("delete_command"))?),
-            };
-            let cluster_id = ClusterId::parse(&row.cluster_id).ok_or_else(|| wrong("cluster_id"))?;
+            let at = RowRef { table: "application_clusters", id: &id.0 };
+            let state = row.delete_state.as_deref();
+            let delete_state = state.map(|text| at.parse("delete_command", text, CommandState::parse)).transpose()?;
+            let cluster_id = at.cluster_id("cluster_id", &row.cluster_id)?;
             Ok(History { cluster_id, ever_sent: row.ever_sent, delete_state })
         })
         .collect()
@@ -281,17 +272,17 @@ pub async fn await_removal(
     )
     .execute(connection)
     .await
-    .map_err(failed("note delete commands"))?;
+    .map_err(failed("record delete commands"))?;
     Ok(())
 }
 
-/// Notes that a delete was accepted; a later one changes nothing.
+/// Records that a delete was accepted; a later one changes nothing.
 pub async fn mark_deleting(
     connection: &mut PgConnection,
     id: ApplicationId,
     now: jiff::Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query!(
+    let done = sqlx::query!(
         "update applications set deleting_since = coalesce(deleting_since, $2) where id = $1",
         id.0,
         now.to_sqlx()
@@ -299,7 +290,7 @@ pub async fn mark_deleting(
     .execute(connection)
     .await
     .map_err(failed("mark an application as deleting"))?;
-    Ok(())
+    one_row(done.rows_affected(), "applications", &id.0)
 }
 
 /// Removes an application that is being deleted and is on no cluster any more; true when it did. Its commands stay, and
@@ -332,15 +323,12 @@ pub(crate) async fn delete_succeeded(connection: &mut PgConnection, command: Com
     sqlx::query!("delete from application_clusters where delete_command = $1", command.0)
         .execute(&mut *connection)
         .await
-        .map_err(failed("note that an application left a cluster"))?;
+        .map_err(failed("record that an application left a cluster"))?;
     remove_if_nowhere(connection, ApplicationId(application)).await?;
     Ok(())
 }
 
 /// The tenant's application with this name.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn find(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -361,10 +349,7 @@ pub async fn find(
 }
 
 /// The tenant's application with this name, locked until the transaction ends.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn find_to_change(
+pub async fn find_for_update(
     connection: &mut PgConnection,
     tenant: TenantId,
     name: &str,
@@ -377,10 +362,7 @@ pub async fn find_to_change(
     find(connection, tenant, name).await
 }
 
-/// One page of a tenant's applications by id (so by age), and one row more when the list goes on.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// One page of a tenant's applications by id (so by age), and one row more when there is a next page.
 pub async fn list(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -417,9 +399,6 @@ pub struct Target {
 }
 
 /// Where these applications should run, ordered by application and cluster.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn targets(connection: &mut PgConnection, applications: &[ApplicationId]) -> Result<Vec<Target>, StoreError> {
     let ids: Vec<Uuid> = applications.iter().map(|id| id.0).collect();
     let rows = sqlx::query!(
@@ -433,8 +412,8 @@ pub async fn targets(connection: &mut PgConnection, applications: &[ApplicationI
     .map_err(failed("list an application's clusters"))?;
     rows.into_iter()
         .map(|row| {
-            let cluster_id = ClusterId::parse(&row.cluster_id)
-                .ok_or_else(|| inconsistent("application_clusters", "cluster_id", &row.cluster_id))?;
+            let at = RowRef { table: "application_clusters", id: &row.application_id };
+            let cluster_id = at.cluster_id("cluster_id", &row.cluster_id)?;
             let application_id = ApplicationId(row.application_id);
             Ok(Target {
                 application_id,
@@ -445,4 +424,80 @@ pub async fn targets(connection: &mut PgConnection, applications: &[ApplicationI
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, application, at};
+    use kubenova_core::refusal::Reason;
+
+    #[tokio::test]
+    async fn an_application_reads_back_to_the_byte_in_both_forms() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(1).await, fixture.tenant().await);
+        let raw = fixture.application(&tenant, "raw", &clusters).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert_eq!(find(&mut connection, tenant.id, "raw").await.unwrap(), Some(raw));
+        let typed = Application { form: Form::Typed(r#"{"image":"x"}"#.into()), ..application(&tenant, "typed") };
+        insert(&mut connection, &typed, &[]).await.unwrap();
+        assert_eq!(find_for_update(&mut connection, tenant.id, "typed").await.unwrap(), Some(typed));
+        assert_eq!(find(&mut connection, tenant.id, "other").await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_taken_within_its_tenant_only() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        fixture.application(&tenant, "shop", &[]).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let error = insert(&mut connection, &application(&tenant, "shop"), &[]).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().reason, Reason::NameTaken);
+        let other = crate::fixture::tenant(2);
+        crate::tenants::insert(&mut connection, &other).await.unwrap();
+        insert(&mut connection, &application(&other, "shop"), &[]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_raises_the_generation_on_its_clusters_and_leaves_the_others() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(3).await, fixture.tenant().await);
+        let first = fixture.application(&tenant, "shop", &clusters[..2]).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let second = Application { spec: "{}".into(), generation: 2, updated_at: at(5), ..first };
+        update(&mut connection, &second, &clusters[1..]).await.unwrap();
+        assert_eq!(find(&mut connection, tenant.id, "shop").await.unwrap().as_ref(), Some(&second));
+        let generations = |targets: Vec<Target>| targets.iter().map(|target| target.generation).collect::<Vec<_>>();
+        assert_eq!(generations(targets(&mut connection, &[second.id]).await.unwrap()), [1, 2, 2]);
+        unplace(&mut connection, second.id, &clusters[..1]).await.unwrap();
+        assert_eq!(generations(targets(&mut connection, &[second.id]).await.unwrap()), [2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_missing_application_is_neither_changed_nor_deleted() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let missing = application(&tenant, "missing");
+        let changed = update(&mut connection, &missing, &[]).await;
+        for outcome in [changed, mark_deleting(&mut connection, missing.id, at(1)).await] {
+            assert!(matches!(outcome, Err(StoreError::Missing { table: "applications", .. })), "{outcome:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_show_every_application_of_the_tenant_once() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        for name in ["a", "b", "c"] {
+            fixture.application(&tenant, name, &[]).await;
+        }
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let mut page = Page::new(None, Some(2));
+        let mut rows = list(&mut connection, tenant.id, &page).await.unwrap();
+        assert!(page.cut(&mut rows));
+        page.after = rows.last().map(|application| application.id.to_string());
+        rows.extend(list(&mut connection, tenant.id, &page).await.unwrap());
+        assert_eq!(rows.iter().map(|application| application.name.to_string()).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Who changed what. Rows are only ever added, in the transaction of the change.
+//! The audit log. Rows are only ever added, in the transaction of the change they describe.
 
 use crate::error::{StoreError, failed};
 use jiff::Timestamp;
@@ -14,24 +14,21 @@ pub struct Entry {
     pub id: Uuid,
     /// When.
     pub at: Timestamp,
-    /// Who.
+    /// Name of the caller.
     pub subject: String,
-    /// As what.
+    /// Role of the caller.
     pub role: Role,
-    /// What they did.
+    /// Permission and verb: `writeTenants/create`.
     pub action: String,
-    /// With which object.
+    /// The object: `tenant/<id>`.
     pub target: String,
-    /// Whose object.
+    /// The tenant it belongs to.
     pub tenant: Option<TenantId>,
-    /// The request, as in its `X-Request-Id`.
+    /// Id of the request, as in its `X-Request-Id`.
     pub request_id: String,
 }
 
 /// Adds an entry.
-///
-/// # Errors
-/// When Postgres says no.
 pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into audit (id, at, subject, role, action, target, tenant_id, request_id) values ($1, $2, $3, $4, $5, $6, $7, $8)",
@@ -48,4 +45,34 @@ pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), 
     .await
     .map_err(failed("write an audit row"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        fixture::{Fixture, at, caller, new_id},
+        idempotency::ResponseRecord,
+        write_tx::WriteContext,
+    };
+    use kubenova_core::access::Action;
+
+    #[tokio::test]
+    async fn an_audit_row_is_written_with_the_change_and_holds_texts_that_do_not_depend_on_the_code() {
+        let fixture = Fixture::new().await;
+        let context = WriteContext { caller: caller(), request_id: "r-1".into(), now: at(0), new_id, claim: None };
+        let mut rolled_back = fixture.store.begin_write(context.clone()).await.unwrap();
+        rolled_back.audit(Action::WriteTenants, "create", "tenant/0", None).await.unwrap();
+        drop(rolled_back);
+        let mut tx = fixture.store.begin_write(context).await.unwrap();
+        tx.audit(Action::WriteTenants, "create", "tenant/1", None).await.unwrap();
+        let response = ResponseRecord { status: 201, headers: Vec::new(), body: String::new() };
+        tx.commit(&response).await.unwrap();
+        let rows: Vec<(String, String, String, String, String)> =
+            sqlx::query_as("select subject, role, action, target, request_id from audit")
+                .fetch_all(&mut *fixture.store.acquire().await.unwrap())
+                .await
+                .unwrap();
+        let expected = ["ann", "ops", "writeTenants/create", "tenant/1", "r-1"].map(str::to_owned);
+        assert_eq!(rows, [expected.into()]);
+    }
 }

@@ -7,12 +7,12 @@ use kubenova_core::{cluster::ClusterId, tenant::TenantId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// An event to be published.
+/// A new event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEvent {
     /// The ledger key in text.
     pub event_id: String,
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// `usage`, `gap`, `correction` or `period`.
     pub kind: &'static str,
@@ -20,10 +20,7 @@ pub struct NewEvent {
     pub body: String,
 }
 
-/// Adds events; one that is there already stays as it is.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Adds events; an event that exists stays as it is.
 pub async fn insert(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -53,16 +50,16 @@ pub async fn insert(
     Ok(())
 }
 
-/// An event that waits.
+/// An event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Order of writing.
     pub sequence: i64,
     /// The ledger key in text.
     pub event_id: String,
-    /// Whose.
+    /// The tenant.
     pub tenant_id: String,
-    /// From where.
+    /// The cluster.
     pub cluster_id: String,
     /// `usage`, `gap`, `correction` or `period`.
     pub kind: String,
@@ -70,11 +67,8 @@ pub struct Event {
     pub body: String,
 }
 
-/// The oldest events that wait.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn waiting(connection: &mut PgConnection, limit: i64) -> Result<Vec<Event>, StoreError> {
+/// The oldest events that were not published yet.
+pub async fn unpublished(connection: &mut PgConnection, limit: i64) -> Result<Vec<Event>, StoreError> {
     sqlx::query_as!(
         Event,
         r#"select sequence, event_id, tenant_id::text as "tenant_id!", cluster_id, kind, body
@@ -86,14 +80,41 @@ pub async fn waiting(connection: &mut PgConnection, limit: i64) -> Result<Vec<Ev
     .map_err(failed("find billing events to publish"))
 }
 
-/// Notes that the broker has stored these events.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn published(connection: &mut PgConnection, sequences: &[i64], now: Timestamp) -> Result<(), StoreError> {
+/// Marks events that the broker has stored.
+pub async fn mark_published(
+    connection: &mut PgConnection,
+    sequences: &[i64],
+    now: Timestamp,
+) -> Result<(), StoreError> {
     sqlx::query!("update billing_outbox set published_at = $2 where sequence = any($1)", sequences, now.to_sqlx())
         .execute(connection)
         .await
-        .map_err(failed("note published billing events"))?;
+        .map_err(failed("mark billing events as published"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at, tenant};
+
+    fn event(id: &str, body: &str) -> NewEvent {
+        NewEvent { event_id: id.into(), tenant: tenant(1).id, kind: "usage", body: body.into() }
+    }
+
+    #[tokio::test]
+    async fn events_are_published_in_the_order_they_were_written_and_each_id_once() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        insert(&mut connection, &cluster, &[event("b", "1"), event("a", "2")], at(0)).await.unwrap();
+        insert(&mut connection, &cluster, &[event("b", "other"), event("c", "3")], at(1)).await.unwrap();
+        let waiting = unpublished(&mut connection, 10).await.unwrap();
+        let texts =
+            |events: &[Event]| events.iter().map(|one| format!("{}{}", one.event_id, one.body)).collect::<Vec<_>>();
+        assert_eq!(texts(&waiting), ["b1", "a2", "c3"]);
+        assert_eq!(texts(&unpublished(&mut connection, 1).await.unwrap()), ["b1"]);
+        mark_published(&mut connection, &[waiting[0].sequence, waiting[2].sequence], at(2)).await.unwrap();
+        assert_eq!(texts(&unpublished(&mut connection, 10).await.unwrap()), ["a2"]);
+    }
 }

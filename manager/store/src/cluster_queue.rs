@@ -1,24 +1,24 @@
-//! The sending side of the outbox: whose lane a cluster is, which rows are due, what was sent where.
+//! The sending side of the outbox: which Manager sends to a cluster, which commands are due, where each was stored.
 //!
 //! Before it: `outbox.rs` wrote the rows. After it: the relay signs and publishes outside these transactions. The
-//! Operator's fence makes a second send harmless, so a lane that changes hands needs no more than its deadline.
+//! Operator's fence makes a second send harmless, so a queue may change its Manager as soon as the lease has expired.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{cluster::ClusterId, command::CommandId};
 use sqlx::PgConnection;
 
-/// A row that is to be signed and sent now. It is marked `sent` already.
+/// A command to sign and send now. Its row is marked `sent` already.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DueCommand {
     /// Its id.
     pub id: CommandId,
-    /// Its place in the cluster's order.
+    /// Its place in the order of the cluster's commands.
     pub revision: i64,
-    /// What it asks.
+    /// The operation, as in the message.
     pub kind: String,
-    /// What it is about.
+    /// The object it is about.
     pub object_key: String,
     /// Exact JSON.
     pub document: String,
@@ -28,55 +28,49 @@ pub struct DueCommand {
     pub send_count: i32,
 }
 
-/// What the relay stamps on every command of a cluster.
+/// The queue of a cluster: what the relay writes into every command, and the commands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueState {
     /// Current epoch.
     pub epoch: i64,
     /// UID of the kube-system namespace.
     pub kubernetes_uid: String,
-    /// Every row at or below it is terminal.
+    /// Every command at or below this revision is in a terminal state.
     pub floor: i64,
-    /// Rows to send now, lowest revision first.
+    /// Commands to send now, lowest revision first.
     pub due: Vec<DueCommand>,
 }
 
-/// Times that decide what is due.
+/// What decides which commands are due.
 #[derive(Debug, Clone, Copy)]
 pub struct Due {
     /// Now.
     pub now: Timestamp,
-    /// A cluster heard before this is not in session.
-    pub heard_since: Timestamp,
-    /// When a row that is sent now is due again if nobody answers.
+    /// A cluster whose last heartbeat is older is not in session.
+    pub heartbeat_since: Timestamp,
+    /// When a command that is sent now is due again unless the cluster acknowledges it.
     pub send_again_at: Timestamp,
-    /// Most rows a cluster may hold unacknowledged.
+    /// Most unacknowledged commands of a cluster.
     pub window: i64,
 }
 
-/// Clusters in session that have something due.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Clusters in session that have due commands.
 pub async fn clusters_with_due(connection: &mut PgConnection, due: &Due) -> Result<Vec<ClusterId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "select distinct k.cluster_id from commands k
-         join sessions s on s.cluster_id = k.cluster_id and s.heard_at >= $2 and s.refused_reason = ''
+         join sessions s on s.cluster_id = k.cluster_id and s.last_heartbeat_at >= $2 and s.refused_reason = ''
          where k.state in ('queued', 'sent') and (k.next_send_at is null or k.next_send_at <= $1)
          order by k.cluster_id",
         due.now.to_sqlx(),
-        due.heard_since.to_sqlx(),
+        due.heartbeat_since.to_sqlx(),
     )
     .fetch_all(connection)
     .await
     .map_err(failed("find clusters with due commands"))?;
-    rows.iter().map(|id| ClusterId::parse(id).ok_or_else(|| inconsistent("commands", "cluster_id", id))).collect()
+    rows.iter().map(|id| RowRef { table: "commands", id }.cluster_id("cluster_id", id)).collect()
 }
 
-/// Takes or keeps a cluster's lane. False when another Manager holds it.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Takes or renews the lease on a cluster's queue. False when another Manager holds it.
 pub async fn lease(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -95,15 +89,12 @@ pub async fn lease(
     )
     .execute(connection)
     .await
-    .map_err(failed("lease a lane"))?;
+    .map_err(failed("lease a cluster's queue"))?;
     Ok(taken.rows_affected() == 1)
 }
 
-/// Marks what is due as sent and returns it; call inside a transaction and commit before publishing. None for a cluster
-/// that was never enrolled.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Marks due commands as sent and returns them. Must run in a transaction that is committed before they are published.
+/// None for a cluster that was never enrolled.
 pub async fn claim(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -118,7 +109,7 @@ pub async fn claim(
     )
     .fetch_optional(&mut *connection)
     .await
-    .map_err(failed("read a lane's head"))?;
+    .map_err(failed("read the head of a cluster's queue"))?;
     let Some(head) = head else { return Ok(None) };
     let Some(kubernetes_uid) = head.kubernetes_uid else { return Ok(None) };
     let rows = sqlx::query!(
@@ -159,17 +150,14 @@ pub async fn claim(
     Ok(Some(QueueState { epoch: head.epoch, kubernetes_uid, floor: head.floor, due: claimed }))
 }
 
-/// Where the broker stored a command.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn published(
+/// Records where the broker stored a command.
+pub async fn record_published(
     connection: &mut PgConnection,
     command: CommandId,
     stream: &str,
     sequence: u64,
 ) -> Result<(), StoreError> {
-    sqlx::query!(
+    let done = sqlx::query!(
         "update commands set stream = $2, stream_seq = $3 where id = $1",
         command.0,
         stream,
@@ -177,15 +165,12 @@ pub async fn published(
     )
     .execute(connection)
     .await
-    .map_err(failed("note where a command was stored"))?;
-    Ok(())
+    .map_err(failed("record where a command was stored"))?;
+    one_row(done.rows_affected(), "commands", &command)
 }
 
-/// Ends a command that can never be published, so that it does not hold up those behind it.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn unsendable(
+/// Fails a command that can never be published, so that it does not block those behind it.
+pub async fn fail_unsendable(
     connection: &mut PgConnection,
     command: CommandId,
     message: &str,
@@ -200,41 +185,168 @@ pub async fn unsendable(
     )
     .execute(connection)
     .await
-    .map_err(failed("end a command that cannot be sent"))?;
+    .map_err(failed("fail a command that cannot be sent"))?;
     Ok(())
 }
 
-/// A command that could not be published is due at once again.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn not_published(
-    connection: &mut PgConnection,
-    command: CommandId,
-    again_at: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "update commands set next_send_at = $2 where id = $1 and state = 'sent'",
-        command.0,
-        again_at.to_sqlx()
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("put a command back"))?;
+/// Makes a command that could not be published due again at this time.
+pub async fn retry_at(connection: &mut PgConnection, command: CommandId, at: Timestamp) -> Result<(), StoreError> {
+    sqlx::query!("update commands set next_send_at = $2 where id = $1 and state = 'sent'", command.0, at.to_sqlx())
+        .execute(connection)
+        .await
+        .map_err(failed("schedule a command again"))?;
     Ok(())
 }
 
-/// Everything sent and still open is due now: a session begins with an empty wire.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn send_open_again(connection: &mut PgConnection, cluster: &ClusterId) -> Result<u64, StoreError> {
+/// Makes every sent command due now: a session begins with an empty subject.
+pub async fn resend_open(connection: &mut PgConnection, cluster: &ClusterId) -> Result<u64, StoreError> {
     let rows = sqlx::query!(
         "update commands set next_send_at = null where cluster_id = $1 and state = 'sent'",
         cluster.as_str()
     )
     .execute(connection)
     .await
-    .map_err(failed("make open commands due"))?;
+    .map_err(failed("schedule open commands again"))?;
     Ok(rows.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        commands,
+        fixture::{Fixture, at},
+        outcomes::{self, Reported},
+        sessions,
+    };
+    use kubenova_core::{change::Change, command::CommandState};
+
+    fn due(now: i64, window: i64) -> Due {
+        Due { now: at(now), heartbeat_since: at(now - 45), send_again_at: at(now + 30), window }
+    }
+
+    /// A connected cluster with `count` commands about different applications.
+    async fn queue(fixture: &Fixture, count: usize) -> ClusterId {
+        let cluster = fixture.connected_cluster().await;
+        let tenant = fixture.tenant().await;
+        for number in 0..count {
+            let application = fixture.application(&tenant, &format!("app-{number}"), &[]).await;
+            let change = Change::Application { tenant: tenant.name.clone(), application };
+            fixture.enqueue(std::slice::from_ref(&cluster), &change).await;
+        }
+        cluster
+    }
+
+    async fn claim_committed(fixture: &Fixture, cluster: &ClusterId, due: &Due) -> QueueState {
+        let mut tx = fixture.begin().await;
+        let claimed = claim(&mut tx, cluster, due).await.unwrap().unwrap();
+        tx.commit().await.unwrap();
+        claimed
+    }
+
+    fn revisions(queue: &QueueState) -> Vec<i64> {
+        queue.due.iter().map(|command| command.revision).collect()
+    }
+
+    #[tokio::test]
+    async fn a_lease_has_one_owner_until_it_expires() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (owner, now, until, granted) in
+            [("a", 0, 10, true), ("b", 5, 15, false), ("a", 5, 15, true), ("b", 15, 25, false), ("b", 16, 26, true)]
+        {
+            let lease = lease(&mut connection, &cluster, owner, at(now), at(until)).await.unwrap();
+            assert_eq!(lease, granted, "{owner} at {now}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_clusters_in_session_have_due_commands() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 1).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), [cluster.clone()]);
+        assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "no heartbeat since 46 s");
+        sessions::refuse(&mut connection, &crate::fixture::hello(&cluster), "UidMismatch", at(46)).await.unwrap();
+        assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "refused");
+    }
+
+    #[tokio::test]
+    async fn a_claim_takes_as_many_as_the_window_allows_in_order_and_each_once() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 5).await;
+        let first = claim_committed(&fixture, &cluster, &due(1, 3)).await;
+        assert_eq!((revisions(&first), first.floor), (vec![1, 2, 3], 0));
+        assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 3)).await), [0; 0], "the window is full");
+        assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 5)).await), [4, 5]);
+        let again = claim_committed(&fixture, &cluster, &due(31, 5)).await;
+        assert_eq!(revisions(&again), [1, 2, 3], "what was sent at 1 s and not acknowledged is due again");
+        assert_eq!(again.due[0].send_count, 2);
+    }
+
+    #[tokio::test]
+    async fn parallel_claims_never_take_the_same_command() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 4).await;
+        let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
+        let first = claim(&mut one, &cluster, &due(1, 2)).await.unwrap().unwrap();
+        let second = claim(&mut other, &cluster, &due(1, 4)).await.unwrap().unwrap();
+        assert_eq!((revisions(&first), revisions(&second)), (vec![1, 2], vec![3, 4]));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_never_enrolled_has_no_queue() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert_eq!(claim(&mut connection, &cluster, &due(1, 1)).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn the_floor_is_below_the_lowest_open_command() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 3).await;
+        let claimed = claim_committed(&fixture, &cluster, &due(1, 3)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (number, floor) in [(1, 0), (0, 2), (2, 3)] {
+            let reported = Reported {
+                cluster_id: cluster.clone(),
+                command_id: claimed.due[number].id,
+                state: Some(CommandState::Succeeded),
+                reason: String::new(),
+                message: String::new(),
+                hops: Vec::new(),
+                send_again_at: None,
+            };
+            outcomes::record(&mut connection, &reported, at(2)).await.unwrap();
+            assert_eq!(claim(&mut connection, &cluster, &due(3, 3)).await.unwrap().unwrap().floor, floor);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_published_is_due_again_and_what_never_can_has_failed() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 2).await;
+        let claimed = claim_committed(&fixture, &cluster, &due(1, 2)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        retry_at(&mut connection, claimed.due[0].id, at(2)).await.unwrap();
+        fail_unsendable(&mut connection, claimed.due[1].id, "too large", at(2)).await.unwrap();
+        assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 2)).await), [1]);
+        let failed = commands::find(&mut connection, claimed.due[1].id).await.unwrap().unwrap();
+        assert_eq!((failed.state, failed.message.as_str()), (CommandState::Failed, "too large"));
+    }
+
+    #[tokio::test]
+    async fn a_new_session_makes_sent_commands_due_and_a_missing_command_is_an_error() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 2).await;
+        let claimed = claim_committed(&fixture, &cluster, &due(1, 2)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        record_published(&mut connection, claimed.due[0].id, "KN_CMD", 7).await.unwrap();
+        assert_eq!(resend_open(&mut connection, &cluster).await.unwrap(), 2);
+        assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 2)).await), [1, 2]);
+        let missing = record_published(&mut connection, CommandId(crate::fixture::new_id()), "KN_CMD", 8).await;
+        assert!(matches!(missing, Err(StoreError::Missing { table: "commands", .. })), "{missing:?}");
+    }
 }

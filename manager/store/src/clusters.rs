@@ -1,12 +1,12 @@
-//! Clusters as people wish them. What a cluster reports is elsewhere (`observed.rs`).
+//! Clusters: their desired state and their identity. What a cluster reports is in `observed.rs`.
 
 use crate::{
-    error::{StoreError, failed, inconsistent},
+    error::{RowRef, StoreError, failed},
     wire,
 };
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
-    cluster::{Cluster, ClusterId, ClusterName, ClusterRef, ClusterState},
+    cluster::{Cluster, ClusterName, ClusterRef, ClusterState},
     page::Page,
 };
 use sqlx::PgConnection;
@@ -33,13 +33,13 @@ impl TryFrom<Row> for Cluster {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
-        let wrong = |column| inconsistent("clusters", column, &row.id);
+        let at = RowRef { table: "clusters", id: &row.id };
         Ok(Self {
-            id: ClusterId::parse(&row.id).ok_or_else(|| wrong("id"))?,
-            name: ClusterName::parse(&row.name).map_err(|_| wrong("name"))?,
-            labels: wire::labels_from_json(row.labels).ok_or_else(|| wrong("labels"))?,
+            id: at.cluster_id("id", &row.id)?,
+            name: ClusterName::parse(&row.name).map_err(|error| at.invalid("name", error))?,
+            labels: wire::labels_from_json(row.labels).map_err(|error| at.invalid("labels", error))?,
             components: wire::components_from_json(&row.components),
-            state: ClusterState::parse(&row.state).ok_or_else(|| wrong("state"))?,
+            state: at.parse("state", &row.state, ClusterState::parse)?,
             datacenter: row.datacenter,
             generation: row.generation,
             epoch: row.epoch,
@@ -55,9 +55,7 @@ impl TryFrom<Row> for Cluster {
 }
 
 /// Adds a cluster.
-///
-/// # Errors
-/// When its name is taken ([`StoreError::refusal`]) or Postgres does not answer.
+/// A taken name is a [refusal](StoreError::refusal).
 pub async fn insert(connection: &mut PgConnection, cluster: &Cluster) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into clusters (id, name, datacenter, labels, components, generation, epoch, revision_counter, state,
@@ -83,17 +81,11 @@ pub async fn insert(connection: &mut PgConnection, cluster: &Cluster) -> Result<
 }
 
 /// The cluster with this id or name.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn find(connection: &mut PgConnection, cluster: &ClusterRef) -> Result<Option<Cluster>, StoreError> {
     Ok(find_all(connection, std::slice::from_ref(cluster)).await?.pop())
 }
 
 /// The clusters with these ids or names, in id order; those that do not exist are missing.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn find_all(connection: &mut PgConnection, clusters: &[ClusterRef]) -> Result<Vec<Cluster>, StoreError> {
     let texts: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query_as!(
@@ -109,10 +101,7 @@ pub async fn find_all(connection: &mut PgConnection, clusters: &[ClusterRef]) ->
     rows.into_iter().map(Cluster::try_from).collect()
 }
 
-/// One page of clusters by id (so by age), and one row more when the list goes on.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// One page of clusters by id (so by age), and one row more when there is a next page.
 pub async fn list(connection: &mut PgConnection, page: &Page) -> Result<Vec<Cluster>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
@@ -126,4 +115,50 @@ pub async fn list(connection: &mut PgConnection, page: &Page) -> Result<Vec<Clus
     .await
     .map_err(failed("list clusters"))?;
     rows.into_iter().map(Cluster::try_from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, cluster};
+    use kubenova_core::refusal::Reason;
+
+    #[tokio::test]
+    async fn clusters_read_back_by_id_and_by_name_in_id_order() {
+        let fixture = Fixture::new().await;
+        let ids = fixture.clusters(3).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let wanted =
+            [ClusterRef::Name("cluster-3".into()), ClusterRef::Id(ids[0].clone()), ClusterRef::Name("x".into())];
+        assert_eq!(find_all(&mut connection, &wanted).await.unwrap(), [cluster(1), cluster(3)]);
+        assert_eq!(find(&mut connection, &ClusterRef::Name("x".into())).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_taken_name_is_a_refusal() {
+        let fixture = Fixture::new().await;
+        fixture.clusters(1).await;
+        let other = Cluster { name: cluster(1).name, ..cluster(2) };
+        let error = insert(&mut fixture.store.acquire().await.unwrap(), &other).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().reason, Reason::NameTaken);
+    }
+
+    #[tokio::test]
+    async fn pages_show_every_cluster_once() {
+        let fixture = Fixture::new().await;
+        let ids = fixture.clusters(5).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let mut seen = Vec::new();
+        let mut page = Page::new(None, Some(2));
+        loop {
+            let mut rows = list(&mut connection, &page).await.unwrap();
+            let more = page.cut(&mut rows);
+            seen.extend(rows.into_iter().map(|cluster| cluster.id));
+            page.after = seen.last().map(ToString::to_string);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen, ids);
+    }
 }

@@ -1,6 +1,7 @@
-//! Commands as people see them. Sending them is `cluster_queue.rs`, hearing of them `outcomes.rs`.
+//! Commands as the REST API shows them. `outbox.rs` writes them, `cluster_queue.rs` sends them, `outcomes.rs` records what
+//! clusters report about them.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::error::{RowRef, StoreError, failed};
 use jiff_sqlx::Timestamp;
 use kubenova_core::{
     cluster::ClusterId,
@@ -35,7 +36,7 @@ struct Row {
     hops: serde_json::Value,
     send_count: i32,
     next_send_at: Option<Timestamp>,
-    heard_at: Option<Timestamp>,
+    last_heartbeat_at: Option<Timestamp>,
     refused_reason: Option<String>,
 }
 
@@ -43,11 +44,11 @@ impl TryFrom<Row> for Command {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
-        let wrong = |column| inconsistent("commands", column, &row.id);
+        let at = RowRef { table: "commands", id: &row.id };
         Ok(Self {
             id: CommandId(row.id),
-            cluster_id: ClusterId::parse(&row.cluster_id).ok_or_else(|| wrong("cluster_id"))?,
-            state: CommandState::parse(&row.state).ok_or_else(|| wrong("state"))?,
+            cluster_id: at.cluster_id("cluster_id", &row.cluster_id)?,
+            state: at.parse("state", &row.state, CommandState::parse)?,
             hops: hops(&row.hops),
             cluster_name: row.cluster_name,
             revision: row.revision,
@@ -68,7 +69,7 @@ impl TryFrom<Row> for Command {
             finished_at: row.finished_at.map(Timestamp::to_jiff),
             send_count: row.send_count,
             next_send_at: row.next_send_at.map(Timestamp::to_jiff),
-            cluster_heard_at: row.heard_at.map(Timestamp::to_jiff),
+            cluster_heard_at: row.last_heartbeat_at.map(Timestamp::to_jiff),
             cluster_refused: row.refused_reason.unwrap_or_default(),
         })
     }
@@ -80,16 +81,13 @@ fn hops(value: &serde_json::Value) -> Vec<Hop> {
 }
 
 /// The command with this id.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option<Command>, StoreError> {
     let row = sqlx::query_as!(
         Row,
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
+                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?"
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id where k.id = $1"#,
         id.0,
     )
@@ -99,10 +97,7 @@ pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option
     row.map(Command::try_from).transpose()
 }
 
-/// One page of commands, newest first, and one row more when the list goes on.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// One page of commands, newest first, and one row more when there is a next page.
 pub async fn list(
     connection: &mut PgConnection,
     filter: &CommandFilter,
@@ -113,7 +108,7 @@ pub async fn list(
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
+                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?"
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where ($1::text is null or k.cluster_id = $1) and ($2::uuid is null or k.tenant_id = $2)
            and ($3::text is null or k.application_name = $3) and ($4::text is null or k.state = $4)
@@ -133,9 +128,6 @@ pub async fn list(
 }
 
 /// The newest command about each of these objects on each of these clusters.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn newest(
     connection: &mut PgConnection,
     clusters: &[ClusterId],
@@ -148,7 +140,7 @@ pub async fn newest(
                 k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.heard_at as "heard_at?", s.refused_reason as "refused_reason?"
+                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?"
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where k.cluster_id = any($1) and k.object_key = any($2)
          order by k.cluster_id, k.object_key, k.revision desc"#,
@@ -159,4 +151,67 @@ pub async fn newest(
     .await
     .map_err(failed("find the newest commands"))?;
     rows.into_iter().map(Command::try_from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at};
+    use kubenova_core::change::Change;
+
+    #[tokio::test]
+    async fn lists_are_filtered_and_newest_first_without_repeats() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let application = fixture.application(&tenant, "shop", &clusters).await;
+        fixture.enqueue(&clusters, &Change::Tenant(tenant.clone())).await;
+        let change = Change::Application { tenant: tenant.name.clone(), application };
+        let newest = fixture.enqueue(&clusters, &change).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let mut page = Page::new(None, Some(3));
+        let mut rows = list(&mut connection, &CommandFilter::default(), &page).await.unwrap();
+        assert!(page.cut(&mut rows));
+        page.after = rows.last().map(|command| command.id.to_string());
+        rows.extend(list(&mut connection, &CommandFilter::default(), &page).await.unwrap());
+        let mut ids: Vec<CommandId> = rows.iter().map(|command| command.id).collect();
+        assert_eq!(ids.len(), 4);
+        assert!(ids.is_sorted_by(|a, b| a > b), "newest first, each once");
+        ids.truncate(2);
+        assert!(newest.iter().all(|command| ids.contains(&command.command_id)));
+        let page = Page::new(None, None);
+        for (filter, count) in [
+            (CommandFilter { cluster: Some(clusters[0].clone()), ..CommandFilter::default() }, 2),
+            (CommandFilter { tenant: Some(tenant.id), ..CommandFilter::default() }, 4),
+            (CommandFilter { application: Some("shop".into()), ..CommandFilter::default() }, 2),
+            (CommandFilter { state: Some(CommandState::Sent), ..CommandFilter::default() }, 0),
+        ] {
+            assert_eq!(list(&mut connection, &filter, &page).await.unwrap().len(), count, "{filter:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_command_of_each_object_and_cluster_is_found() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let change = Change::Tenant(tenant.clone());
+        fixture.enqueue(&clusters, &change).await;
+        let second = fixture.enqueue(&clusters, &change).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let keys = [format!("tenant/{}", tenant.id)];
+        let found = newest(&mut connection, &clusters, &keys).await.unwrap();
+        let ids = |commands: &[Command]| commands.iter().map(|command| command.id).collect::<Vec<_>>();
+        assert_eq!(ids(&found), second.iter().map(|command| command.command_id).collect::<Vec<_>>());
+        assert_eq!(found[0].cluster_heard_at, None, "a cluster that never connected");
+    }
+
+    #[tokio::test]
+    async fn a_command_shows_the_session_of_its_cluster() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.connected_cluster().await;
+        let tenant = fixture.tenant().await;
+        let command = fixture.enqueue(&[cluster], &Change::Tenant(tenant)).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let found = find(&mut connection, command.command_id).await.unwrap().unwrap();
+        assert_eq!((found.cluster_heard_at, found.cluster_refused.as_str()), (Some(at(0)), ""));
+    }
 }

@@ -1,23 +1,23 @@
-//! Messages that can never be handled, kept where people see them.
+//! Dead letters: messages of clusters that can never be handled, with the reason.
 //!
-//! Guarantees: a message that comes again is one row; a cluster that floods us with nonsense fills no disk.
+//! Guarantees: a message that is delivered again is one row; a cluster that sends nothing else fills no disk.
 
 use crate::error::{StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
 
-/// Rows kept of one cluster; the oldest go first.
-pub const KEPT: i64 = 100;
+/// Rows of one cluster; beyond them the oldest are deleted. Enough to see a pattern, at most 100 MiB of payloads.
+pub const ROWS_PER_CLUSTER_MAX: i64 = 100;
 
-/// A message that nobody can handle.
+/// A message that can never be handled.
 #[derive(Debug, Clone, Copy)]
 pub struct DeadLetter<'a> {
-    /// Who sent it, as the subject says; empty when it names nobody.
+    /// The cluster that the subject names; empty when it names none.
     pub cluster: &'a str,
     /// SHA-256 of the payload in hex.
     pub payload_sha256: &'a str,
-    /// Where it came.
+    /// The subject it was published on.
     pub subject: &'a str,
     /// Why it cannot be handled.
     pub reason: &'a str,
@@ -25,13 +25,10 @@ pub struct DeadLetter<'a> {
     pub payload: &'a [u8],
 }
 
-/// Keeps a message, or counts it once more, and drops what is beyond [`KEPT`].
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn keep(
+/// Adds a message, or counts it once more, and deletes the oldest beyond [`ROWS_PER_CLUSTER_MAX`].
+pub async fn insert(
     connection: &mut PgConnection,
-    dead_letters: DeadLetter<'_>,
+    dead_letter: &DeadLetter<'_>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query!(
@@ -39,24 +36,51 @@ pub async fn keep(
          values ($1, $2, $3, $4, $5, $6, $6)
          on conflict (cluster_id, payload_sha256)
          do update set times = dead_letters.times + 1, last_seen_at = excluded.last_seen_at",
-        dead_letters.cluster,
-        dead_letters.payload_sha256,
-        dead_letters.subject,
-        dead_letters.reason,
-        dead_letters.payload,
+        dead_letter.cluster,
+        dead_letter.payload_sha256,
+        dead_letter.subject,
+        dead_letter.reason,
+        dead_letter.payload,
         now.to_sqlx(),
     )
     .execute(&mut *connection)
     .await
-    .map_err(failed("keep a message that cannot be handled"))?;
+    .map_err(failed("add a dead letter"))?;
     sqlx::query!(
         "delete from dead_letters where (cluster_id, payload_sha256) in
          (select cluster_id, payload_sha256 from dead_letters where cluster_id = $1 order by last_seen_at desc offset $2)",
-        dead_letters.cluster,
-        KEPT,
+        dead_letter.cluster,
+        ROWS_PER_CLUSTER_MAX,
     )
     .execute(connection)
     .await
-    .map_err(failed("drop the oldest messages that cannot be handled"))?;
+    .map_err(failed("delete the oldest dead letters"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at};
+
+    #[tokio::test]
+    async fn a_repeated_message_is_one_row_and_the_oldest_beyond_the_bound_are_deleted() {
+        let fixture = Fixture::new().await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let hashes: Vec<String> = (0..ROWS_PER_CLUSTER_MAX + 3).map(|number| format!("{number:064}")).collect();
+        for (hash, second) in hashes.iter().zip(0..) {
+            for cluster in ["a", "b"] {
+                let letter = DeadLetter { cluster, payload_sha256: hash, subject: "s", reason: "r", payload: b"p" };
+                insert(&mut connection, &letter, at(second)).await.unwrap();
+                insert(&mut connection, &letter, at(second)).await.unwrap();
+            }
+        }
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("select payload_sha256, times from dead_letters where cluster_id = 'a' order by 1")
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
+        let expected: Vec<(String, i64)> = hashes[3..].iter().map(|hash| (hash.clone(), 2)).collect();
+        assert_eq!(rows, expected);
+    }
 }

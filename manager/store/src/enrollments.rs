@@ -1,37 +1,31 @@
-//! Enrollment tokens, by the hash of their secret, and every use of one that was seen.
+//! Enrollment tokens, by the hash of their secret, and the attempts to use them.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::cluster::{ClusterId, ClusterState};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// The transaction in which an enrollment is judged, from [`crate::pool::Store::transaction`].
-pub type Judgement = Transaction<'static, Postgres>;
-
-/// A fresh token as it is kept.
+/// A new token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewEnrollment {
     /// Its id (UUIDv7).
     pub id: Uuid,
-    /// Which cluster it enrolls.
+    /// The cluster it enrolls.
     pub cluster_id: ClusterId,
     /// SHA-256 of the secret's text as it stands in the token and in `Authorization: Bearer` (base64url).
     pub secret_sha256: [u8; 32],
     /// Now.
     pub created_at: Timestamp,
-    /// Who asked for it.
+    /// Who created it.
     pub created_by: String,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Timestamp,
 }
 
-/// Keeps a fresh token.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn create(connection: &mut PgConnection, enrollment: &NewEnrollment) -> Result<(), StoreError> {
+/// Adds a token.
+pub async fn insert(connection: &mut PgConnection, enrollment: &NewEnrollment) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into enrollments (id, cluster_id, secret_sha256, created_at, created_by, expires_at) values ($1, $2, $3, $4, $5, $6)",
         enrollment.id,
@@ -43,28 +37,28 @@ pub async fn create(connection: &mut PgConnection, enrollment: &NewEnrollment) -
     )
     .execute(connection)
     .await
-    .map_err(failed("keep an enrollment token"))?;
+    .map_err(failed("add an enrollment token"))?;
     Ok(())
 }
 
-/// A token with who tried it.
+/// A token with the attempts to use it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentState {
     /// Its id.
     pub id: Uuid,
-    /// When it was made.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Timestamp,
     /// When it was used.
     pub used_at: Option<Timestamp>,
-    /// When it was taken back.
+    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// Who tried it, newest first.
+    /// Attempts to use it, newest first.
     pub attempts: Vec<Attempt>,
 }
 
-/// One use of a token that was seen.
+/// An attempt to use a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
     /// When.
@@ -75,13 +69,10 @@ pub struct Attempt {
     pub message: String,
 }
 
-/// Tokens and attempts shown of one cluster: the newest ones say what people want to know.
+/// Tokens and attempts shown of one cluster: the newest ones explain why it does not join.
 const SHOWN_MAX: i64 = 50;
 
-/// The cluster's tokens with who tried them, newest first.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// The cluster's tokens with the attempts to use them, newest first.
 pub async fn of_cluster(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -127,39 +118,39 @@ pub async fn of_cluster(
         .collect())
 }
 
-/// A token that was shown, its row locked until the transaction ends: of two uses at once one comes first.
+/// A token, its row locked until the transaction ends: two uses at once happen one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct EnrollmentToken {
     /// Its id.
     pub id: Uuid,
-    /// Which cluster it enrolls.
+    /// The cluster it enrolls.
     pub cluster_id: ClusterId,
-    /// When it ends by itself.
+    /// When it expires.
     pub expires_at: Timestamp,
-    /// When it was taken back.
+    /// When it was revoked.
     pub revoked_at: Option<Timestamp>,
-    /// Who used it.
-    pub used: Option<Use>,
-    /// True when the installation that used it said hello since.
+    /// The installation that used it.
+    pub used: Option<TokenUse>,
+    /// True when the installation that used it opened a session since.
     pub connected: bool,
 }
 
-/// The one use of a token.
+/// The use of a token; it has one at most.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Use {
+pub struct TokenUse {
     /// UID of the kube-system namespace.
     pub cluster_uid: String,
     /// Fingerprint of the public keys.
     pub keys: String,
-    /// What was answered, as JSON.
+    /// The response, as JSON.
     pub answer: String,
 }
 
-/// The token with this secret; none when it is nobody's.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn shown(connection: &mut PgConnection, secret_sha256: &[u8; 32]) -> Result<Option<Shown>, StoreError> {
+/// The token with this secret, for an enrollment.
+pub async fn lock_token(
+    connection: &mut PgConnection,
+    secret_sha256: &[u8; 32],
+) -> Result<Option<EnrollmentToken>, StoreError> {
     let row = sqlx::query!(
         r#"select e.id, e.cluster_id, e.expires_at, e.revoked_at, e.used_by_uid, e.used_keys, e.answer,
                   exists (select from sessions s where s.cluster_id = e.cluster_id and s.opened_at > e.used_at
@@ -169,15 +160,14 @@ pub async fn shown(connection: &mut PgConnection, secret_sha256: &[u8; 32]) -> R
     )
     .fetch_optional(connection)
     .await
-    .map_err(failed("look for an enrollment token"))?;
+    .map_err(failed("find an enrollment token"))?;
     row.map(|row| {
-        let cluster_id =
-            ClusterId::parse(&row.cluster_id).ok_or_else(|| inconsistent("enrollments", "cluster_id", &row.id))?;
+        let cluster_id = RowRef { table: "enrollments", id: &row.id }.cluster_id("cluster_id", &row.cluster_id)?;
         let used = match (row.used_by_uid, row.used_keys, row.answer) {
-            (Some(cluster_uid), Some(keys), Some(answer)) => Some(Use { cluster_uid, keys, answer }),
+            (Some(cluster_uid), Some(keys), Some(answer)) => Some(TokenUse { cluster_uid, keys, answer }),
             _ => None,
         };
-        Ok(Shown {
+        Ok(EnrollmentToken {
             id: row.id,
             cluster_id,
             expires_at: row.expires_at.to_jiff(),
@@ -189,22 +179,24 @@ pub async fn shown(connection: &mut PgConnection, secret_sha256: &[u8; 32]) -> R
     .transpose()
 }
 
-/// What an enrollment is judged by, the cluster's row locked until the transaction ends.
+/// The cluster of an enrollment, its row locked until the transaction ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
-    /// Whether it is trusted.
+    /// Whether the Manager trusts it.
     pub state: ClusterState,
     /// UID it enrolled with before.
     pub kubernetes_uid: Option<String>,
-    /// Another cluster that holds the UID that is shown now.
+    /// Another cluster that enrolled with the UID of this attempt.
     pub uid_of: Option<ClusterId>,
 }
 
-/// The cluster a token enrolls.
-///
-/// # Errors
-/// When Postgres does not answer, or the cluster does not exist.
-pub async fn candidate(connection: &mut PgConnection, cluster: &ClusterId, uid: &str) -> Result<Candidate, StoreError> {
+/// The cluster that a token enrolls, and who else has the UID it shows.
+/// Fails when the cluster does not exist.
+pub async fn lock_candidate(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    uid: &str,
+) -> Result<Candidate, StoreError> {
     let row = sqlx::query!("select state, kubernetes_uid from clusters where id = $1 for update", cluster.as_str())
         .fetch_one(&mut *connection)
         .await
@@ -213,15 +205,16 @@ pub async fn candidate(connection: &mut PgConnection, cluster: &ClusterId, uid: 
         sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
             .fetch_optional(connection)
             .await
-            .map_err(failed("look for a cluster's UID"))?;
+            .map_err(failed("find the cluster with a UID"))?;
+    let at = RowRef { table: "clusters", id: cluster };
     Ok(Candidate {
-        state: ClusterState::parse(&row.state).ok_or_else(|| inconsistent("clusters", "state", cluster))?,
+        state: at.parse("state", &row.state, ClusterState::parse)?,
         kubernetes_uid: row.kubernetes_uid,
-        uid_of: other.as_deref().and_then(ClusterId::parse),
+        uid_of: other.map(|id| at.cluster_id("id", &id)).transpose()?,
     })
 }
 
-/// What an enrolled cluster is from now on.
+/// The counters of a cluster after its enrollment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Enrolled {
     /// Grows with each enrollment.
@@ -231,9 +224,6 @@ pub struct Enrolled {
 }
 
 /// Enrolls a cluster: a new incarnation, and from the second one on a new epoch.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn enroll(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -255,12 +245,14 @@ pub async fn enroll(
     Ok(Enrolled { incarnation: row.incarnation, epoch: row.epoch })
 }
 
-/// Notes the one use of a token.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn mark_used(connection: &mut PgConnection, id: Uuid, used: &Use, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query!(
+/// Records the use of a token.
+pub async fn mark_used(
+    connection: &mut PgConnection,
+    id: Uuid,
+    used: &TokenUse,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
         "update enrollments set used_at = $2, used_by_uid = $3, used_keys = $4, answer = $5 where id = $1",
         id,
         now.to_sqlx(),
@@ -271,13 +263,10 @@ pub async fn mark_used(connection: &mut PgConnection, id: Uuid, used: &Use, now:
     .execute(connection)
     .await
     .map_err(failed("mark an enrollment token as used"))?;
-    Ok(())
+    one_row(done.rows_affected(), "enrollments", &id)
 }
 
-/// Nothing is sent to this cluster until a person makes a new token for it.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Stops sending to a cluster until it enrolls with a new token.
 pub async fn quarantine(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query!(
         "update clusters set state = 'quarantined', updated_at = $2 where id = $1 and state in ('pendingBootstrap', 'enrolled')",
@@ -290,14 +279,14 @@ pub async fn quarantine(connection: &mut PgConnection, cluster: &ClusterId, now:
     Ok(())
 }
 
-/// A use of a token, good or bad, as it is kept.
+/// An attempt to use a token, accepted or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAttempt {
     /// Its id (UUIDv7).
     pub id: Uuid,
-    /// Which token; none when the secret is nobody's.
+    /// The token; none when no token has this secret.
     pub enrollment_id: Option<Uuid>,
-    /// Which cluster it claimed to be.
+    /// The cluster it claimed to be.
     pub cluster_id: ClusterId,
     /// When.
     pub at: Timestamp,
@@ -305,18 +294,15 @@ pub struct NewAttempt {
     pub outcome: String,
     /// A sentence.
     pub message: String,
-    /// From where.
+    /// Address it came from.
     pub peer: String,
 }
 
-/// Attempts kept of one cluster in an hour: anybody who reaches the endpoint may make them.
-const ATTEMPTS_AN_HOUR: i64 = 60;
+/// Attempts recorded of one cluster in an hour: the endpoint is public, and a flood of attempts must fill no disk.
+const ATTEMPTS_PER_HOUR_MAX: i64 = 60;
 
-/// Keeps an attempt, unless the cluster does not exist or there were too many within the hour.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn keep_attempt(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<(), StoreError> {
+/// Records an attempt, unless the cluster does not exist or [`ATTEMPTS_PER_HOUR_MAX`] is reached.
+pub async fn insert_attempt(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into enrollment_attempts (id, enrollment_id, cluster_id, at, outcome, message, peer)
          select $1, $2, c.id, $4, $5, $6, $7 from clusters c
@@ -329,10 +315,117 @@ pub async fn keep_attempt(connection: &mut PgConnection, attempt: &NewAttempt) -
         attempt.outcome,
         attempt.message,
         attempt.peer,
-        ATTEMPTS_AN_HOUR,
+        ATTEMPTS_PER_HOUR_MAX,
     )
     .execute(connection)
     .await
-    .map_err(failed("keep an enrollment attempt"))?;
+    .map_err(failed("record an enrollment attempt"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::{Fixture, at, new_id},
+        sessions,
+    };
+
+    async fn token(fixture: &Fixture, cluster: &ClusterId) -> Uuid {
+        let enrollment = NewEnrollment {
+            id: new_id(),
+            cluster_id: cluster.clone(),
+            secret_sha256: [7; 32],
+            created_at: at(0),
+            created_by: "ann".into(),
+            expires_at: at(3600),
+        };
+        insert(&mut fixture.store.acquire().await.unwrap(), &enrollment).await.unwrap();
+        enrollment.id
+    }
+
+    fn token_use() -> TokenUse {
+        TokenUse { cluster_uid: "uid-1".into(), keys: "sha256:x".into(), answer: "{}".into() }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_found_by_its_secret_and_remembers_its_use() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let id = token(&fixture, &cluster).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert_eq!(lock_token(&mut connection, &[8; 32]).await.unwrap(), None);
+        assert_eq!(lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().used, None);
+        mark_used(&mut connection, id, &token_use(), at(5)).await.unwrap();
+        let used = lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap();
+        assert_eq!((used.used, used.connected), (Some(token_use()), false));
+        sessions::open(&mut connection, &crate::fixture::hello(&cluster), at(6)).await.unwrap();
+        assert!(lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().connected);
+        let missing = mark_used(&mut connection, new_id(), &token_use(), at(5)).await;
+        assert!(matches!(missing, Err(StoreError::Missing { table: "enrollments", .. })), "{missing:?}");
+    }
+
+    #[tokio::test]
+    async fn two_uses_of_a_token_wait_for_each_other() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let id = token(&fixture, &cluster).await;
+        let mut first = fixture.begin().await;
+        lock_token(&mut first, &[7; 32]).await.unwrap();
+        let second = tokio::spawn({
+            let mut tx = fixture.begin().await;
+            async move { lock_token(&mut tx, &[7; 32]).await.unwrap().unwrap().used }
+        });
+        mark_used(&mut first, id, &token_use(), at(5)).await.unwrap();
+        first.commit().await.unwrap();
+        assert_eq!(second.await.unwrap(), Some(token_use()), "the second sees what the first committed");
+    }
+
+    #[tokio::test]
+    async fn the_second_enrollment_begins_a_new_epoch_and_a_uid_belongs_to_one_cluster() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (incarnation, epoch) in [(1, 1), (2, 2)] {
+            let enrolled = enroll(&mut connection, &clusters[0], "uid-1", at(1)).await.unwrap();
+            assert_eq!(enrolled, Enrolled { incarnation, epoch });
+        }
+        let other = lock_candidate(&mut connection, &clusters[1], "uid-1").await.unwrap();
+        assert_eq!((other.state, other.uid_of), (ClusterState::PendingBootstrap, Some(clusters[0].clone())));
+        enroll(&mut connection, &clusters[1], "uid-1", at(2)).await.unwrap_err();
+        quarantine(&mut connection, &clusters[0], at(3)).await.unwrap();
+        let own = lock_candidate(&mut connection, &clusters[0], "uid-1").await.unwrap();
+        assert_eq!((own.state, own.uid_of), (ClusterState::Quarantined, None));
+    }
+
+    async fn attempts(connection: &mut PgConnection) -> i64 {
+        sqlx::query_scalar("select count(*) from enrollment_attempts").fetch_one(connection).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn attempts_are_bounded_per_hour_and_those_of_no_cluster_are_dropped() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let id = token(&fixture, &cluster).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let attempt = |cluster: &ClusterId, second: i64| NewAttempt {
+            id: new_id(),
+            enrollment_id: Some(id),
+            cluster_id: cluster.clone(),
+            at: at(second),
+            outcome: "accepted".into(),
+            message: String::new(),
+            peer: "192.0.2.1".into(),
+        };
+        let unknown = NewAttempt { enrollment_id: None, ..attempt(&crate::fixture::cluster(9).id, 0) };
+        insert_attempt(&mut connection, &unknown).await.unwrap();
+        for second in 0..ATTEMPTS_PER_HOUR_MAX + 5 {
+            insert_attempt(&mut connection, &attempt(&cluster, second)).await.unwrap();
+        }
+        assert_eq!(attempts(&mut connection).await, ATTEMPTS_PER_HOUR_MAX);
+        insert_attempt(&mut connection, &attempt(&cluster, 2 * 3600)).await.unwrap();
+        assert_eq!(attempts(&mut connection).await, ATTEMPTS_PER_HOUR_MAX + 1);
+        let shown = of_cluster(&mut connection, &cluster).await.unwrap();
+        assert_eq!(shown[0].attempts[0].at, at(2 * 3600), "newest first");
+    }
 }

@@ -1,11 +1,16 @@
 //! What can go wrong with the store, and the one place where a database constraint becomes a refusal.
 
-use kubenova_core::refusal::{Reason, Refusal};
+use kubenova_core::{
+    cluster::ClusterId,
+    refusal::{Reason, Refusal},
+};
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// A failed use of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Postgres did not answer, or said no.
+    /// A statement failed.
     #[error("could not {attempt}")]
     Query {
         /// What was being attempted.
@@ -14,12 +19,23 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// A transaction could not begin or commit.
+    #[error("could not {step} the transaction to {attempt}")]
+    Transaction {
+        /// `begin` or `commit`.
+        step: &'static str,
+        /// What the transaction is for.
+        attempt: &'static str,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The migrations could not be applied.
     #[error("could not apply migrations: is this release older than the database?")]
     Migrate(#[source] sqlx::migrate::MigrateError),
-    /// A row holds what no writer writes.
+    /// A row holds a value that no release of the Manager writes.
     #[error(
-        "row {id} of table {table} has an impossible {column}: the database was edited by hand or restored in part"
+        "column {column} of row {id} in table {table} is invalid: the database was edited by hand or restored in part"
     )]
     Inconsistent {
         /// The table.
@@ -28,9 +44,20 @@ pub enum StoreError {
         column: &'static str,
         /// The row's key.
         id: String,
+        /// What is wrong with the value.
+        #[source]
+        source: Cause,
+    },
+    /// A row that must exist does not.
+    #[error("row {id} of table {table} is missing: the database was edited by hand or restored in part")]
+    Missing {
+        /// The table.
+        table: &'static str,
+        /// The row's key.
+        id: String,
     },
     /// A document that would not fit where it must be carried.
-    #[error("document takes {bytes} bytes on its way to the cluster, the most is {most}")]
+    #[error("the document takes {bytes} bytes on its way to the cluster; at most {most} are possible")]
     TooLarge {
         /// As it would be carried.
         bytes: usize,
@@ -38,28 +65,65 @@ pub enum StoreError {
         most: usize,
     },
     /// Another request with the same Idempotency-Key committed first.
-    #[error("idempotency key was used by a request that committed meanwhile")]
+    #[error("another request with the same idempotency key committed first")]
     IdempotencyKeyInUse,
 }
 
 /// For `map_err`: names the failed attempt.
-pub fn failed(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
+pub(crate) fn failed(attempt: &'static str) -> impl FnOnce(sqlx::Error) -> StoreError {
     move |source| StoreError::Query { attempt, source }
 }
 
-/// A row that holds what no writer writes.
-pub fn inconsistent(table: &'static str, column: &'static str, id: &impl ToString) -> StoreError {
-    StoreError::Inconsistent { table, column, id: id.to_string() }
+/// The row that a value is read from, to name it when the value is invalid.
+#[derive(Clone, Copy)]
+pub(crate) struct RowRef<'a> {
+    pub(crate) table: &'static str,
+    pub(crate) id: &'a dyn std::fmt::Display,
+}
+
+impl RowRef<'_> {
+    /// The error for an invalid value, with its cause.
+    pub(crate) fn invalid(self, column: &'static str, cause: impl Into<Cause>) -> StoreError {
+        StoreError::Inconsistent { table: self.table, column, id: self.id.to_string(), source: cause.into() }
+    }
+
+    /// Reads a text that `parse` must know.
+    pub(crate) fn parse<T>(
+        self,
+        column: &'static str,
+        text: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<T, StoreError> {
+        parse(text).ok_or_else(|| self.invalid(column, format!("unknown value {text:?}")))
+    }
+
+    /// Reads the id of a cluster.
+    pub(crate) fn cluster_id(self, column: &'static str, text: &str) -> Result<ClusterId, StoreError> {
+        self.parse(column, text, ClusterId::parse)
+    }
+}
+
+/// Fails unless exactly one row was written: what the caller read before in this transaction is gone.
+pub(crate) fn one_row(rows: u64, table: &'static str, id: &impl ToString) -> Result<(), StoreError> {
+    if rows == 1 { Ok(()) } else { Err(StoreError::Missing { table, id: id.to_string() }) }
 }
 
 impl StoreError {
+    /// What sqlx said, if the error comes from there.
+    const fn cause(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Query { source, .. } | Self::Transaction { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// The refusal when the cause is something the caller did: a broken named constraint.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
             Self::IdempotencyKeyInUse => Some(Refusal::new(
                 Reason::IdempotencyKeyInUse,
-                "a request with this Idempotency-Key was accepted meanwhile",
+                "another request with this Idempotency-Key was accepted in the meantime",
             )),
             Self::TooLarge { .. } => Some(Refusal::new(
                 Reason::BodyTooLarge,
@@ -67,15 +131,17 @@ impl StoreError {
                     "{self}; quotes and backslashes count several times, because the document travels as text in text"
                 ),
             )),
-            Self::Query { source: sqlx::Error::Database(cause), .. } => on_constraint(cause.constraint()?),
-            _ => None,
+            _ => match self.cause()? {
+                sqlx::Error::Database(cause) => on_constraint(cause.constraint()?),
+                _ => None,
+            },
         }
     }
 
     /// True when these very values can never be stored: a NUL in a text, a number out of range, a broken constraint.
     #[must_use]
     pub fn is_unstorable(&self) -> bool {
-        let Self::Query { source: sqlx::Error::Database(cause), .. } = self else { return false };
+        let Some(sqlx::Error::Database(cause)) = self.cause() else { return false };
         // Cardinality, data exception, integrity constraint, program limit (PostgreSQL, appendix A).
         cause.code().is_some_and(|code| ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class)))
     }
@@ -83,14 +149,14 @@ impl StoreError {
     /// True when trying again may help: no connection, a deadlock, a serialization failure, a server that is starting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Query { source, .. } => match source {
-                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_) => true,
-                sqlx::Error::Database(cause) => cause
-                    .code()
-                    .is_some_and(|code| code.starts_with("40") || code.starts_with("57P") || code.starts_with("53")),
-                _ => false,
-            },
+        // Transaction rollback, operator intervention, insufficient resources (PostgreSQL, appendix A).
+        match self.cause() {
+            Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)) => {
+                true
+            }
+            Some(sqlx::Error::Database(cause)) => {
+                cause.code().is_some_and(|code| ["40", "57P", "53"].iter().any(|class| code.starts_with(class)))
+            }
             _ => false,
         }
     }

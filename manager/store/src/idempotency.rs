@@ -1,14 +1,14 @@
-//! Answers kept for a day, so that a repeated request changes nothing and is answered again.
+//! Responses stored for a day, so that a repeated request changes nothing and gets the first response again.
 
-use crate::error::{StoreError, failed};
+use crate::error::{RowRef, StoreError, failed};
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
 
-/// How long an answer is kept.
-pub const KEPT_FOR: SignedDuration = SignedDuration::from_hours(24);
+/// How long a response can be repeated.
+pub const RETENTION: SignedDuration = SignedDuration::from_hours(24);
 
-/// A request's key with the hash of what it asks.
+/// A request's key with the hash of its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// The caller's key.
@@ -17,30 +17,27 @@ pub struct Claim {
     pub request_sha256: [u8; 32],
 }
 
-/// An answer as it is repeated. It holds nothing that is shown only once.
+/// A response as it is repeated. Holds no secret that is shown only once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponseRecord {
     /// HTTP status.
     pub status: u16,
-    /// Headers that belong to the answer.
+    /// Headers to repeat.
     pub headers: Vec<(String, String)>,
     /// Body.
     pub body: String,
 }
 
-/// What is kept under a key.
+/// What is stored under a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredResponse {
-    /// Of the request that was answered.
+    /// Hash of the request that was answered.
     pub request_sha256: Vec<u8>,
-    /// Its answer.
+    /// Its response.
     pub answer: ResponseRecord,
 }
 
-/// The answer kept for this caller's key, unless its day is over.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// The response stored under this caller's key, unless it is older than [`RETENTION`].
 pub async fn find(
     connection: &mut PgConnection,
     subject: &str,
@@ -55,23 +52,25 @@ pub async fn find(
     )
     .fetch_optional(connection)
     .await
-    .map_err(failed("look for a kept answer"))?;
-    Ok(row.map(|row| StoredResponse {
-        request_sha256: row.request_sha256,
-        answer: ResponseRecord {
-            status: u16::try_from(row.status).unwrap_or(200),
-            headers: serde_json::from_value(row.headers).unwrap_or_default(),
-            body: row.body,
-        },
-    }))
+    .map_err(failed("find the response of an idempotency key"))?;
+    row.map(|row| {
+        let id = format!("{subject}/{key}");
+        let at = RowRef { table: "idempotency", id: &id };
+        Ok(StoredResponse {
+            request_sha256: row.request_sha256,
+            answer: ResponseRecord {
+                status: u16::try_from(row.status).map_err(|error| at.invalid("status", error))?,
+                headers: serde_json::from_value(row.headers).map_err(|error| at.invalid("headers", error))?,
+                body: row.body,
+            },
+        })
+    })
+    .transpose()
 }
 
-/// Holds a key until the transaction ends, so that of two requests at once one changes something and the other is told
-/// to repeat, whatever else they would have collided on.
-///
-/// # Errors
-/// With [`StoreError::IdempotencyKeyInUse`] when another request holds it, or was answered meanwhile.
-pub(crate) async fn begin(
+/// Locks a key until the transaction ends: of two requests at once one proceeds and the other gets
+/// [`StoreError::IdempotencyKeyInUse`], whatever else they would have collided on. An answered key fails the same way.
+pub(crate) async fn lock_key(
     connection: &mut PgConnection,
     subject: &str,
     claim: &Claim,
@@ -84,18 +83,16 @@ pub(crate) async fn begin(
     )
     .fetch_one(&mut *connection)
     .await
-    .map_err(failed("hold an idempotency key"))?;
+    .map_err(failed("lock an idempotency key"))?;
     if !held || find(connection, subject, &claim.key, now).await?.is_some() {
         return Err(StoreError::IdempotencyKeyInUse);
     }
     Ok(())
 }
 
-/// Keeps an answer; waits for a concurrent transaction with the same key.
-///
-/// # Errors
-/// With [`StoreError::IdempotencyKeyInUse`] when that one committed.
-pub(crate) async fn keep(
+/// Stores a response. Waits for a concurrent transaction with the same key and fails with
+/// [`StoreError::IdempotencyKeyInUse`] when that one committed.
+pub(crate) async fn insert(
     connection: &mut PgConnection,
     subject: &str,
     claim: &Claim,
@@ -103,14 +100,14 @@ pub(crate) async fn keep(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let headers = serde_json::to_value(&answer.headers).expect("pairs of strings are JSON");
-    let expires = now.checked_add(KEPT_FOR).unwrap_or(now);
+    let expires = now.checked_add(RETENTION).unwrap_or(now);
     let done = sqlx::query!(
-        "insert into idempotency as kept (subject, key, request_sha256, status, headers, body, created_at, expires_at)
+        "insert into idempotency as present (subject, key, request_sha256, status, headers, body, created_at, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8)
          on conflict (subject, key) do update
             set request_sha256 = excluded.request_sha256, status = excluded.status, headers = excluded.headers,
                 body = excluded.body, created_at = excluded.created_at, expires_at = excluded.expires_at
-            where kept.expires_at <= excluded.created_at",
+            where present.expires_at <= excluded.created_at",
         subject,
         claim.key,
         claim.request_sha256.as_slice(),
@@ -122,23 +119,98 @@ pub(crate) async fn keep(
     )
     .execute(connection)
     .await
-    .map_err(failed("keep an answer"))?;
+    .map_err(failed("store a response"))?;
     if done.rows_affected() == 0 { Err(StoreError::IdempotencyKeyInUse) } else { Ok(()) }
 }
 
-/// Forgets answers whose day is over, at most this many; returns how many.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn forget_expired(connection: &mut PgConnection, now: Timestamp, most: i64) -> Result<u64, StoreError> {
+/// Deletes responses older than [`RETENTION`], at most `limit`; returns how many.
+pub async fn delete_expired(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     let done = sqlx::query!(
         "delete from idempotency where (subject, key) in
             (select subject, key from idempotency where expires_at <= $1 order by expires_at limit $2)",
         now.to_sqlx(),
-        most,
+        limit,
     )
     .execute(connection)
     .await
-    .map_err(failed("forget kept answers"))?;
+    .map_err(failed("delete expired responses"))?;
     Ok(done.rows_affected())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::{Fixture, at, caller, new_id},
+        write_tx::WriteContext,
+    };
+
+    fn claim(hash: u8) -> Claim {
+        Claim { key: "k-1".into(), request_sha256: [hash; 32] }
+    }
+
+    fn context(now: i64) -> WriteContext {
+        WriteContext { caller: caller(), request_id: "r".into(), now: at(now), new_id, claim: Some(claim(1)) }
+    }
+
+    fn response(body: &str) -> ResponseRecord {
+        ResponseRecord { status: 201, headers: vec![("location".into(), "/x".into())], body: body.into() }
+    }
+
+    async fn write(fixture: &Fixture, now: i64, body: &str) -> Result<(), StoreError> {
+        fixture.store.begin_write(context(now)).await?.commit(&response(body)).await
+    }
+
+    async fn stored(fixture: &Fixture, subject: &str, now: i64) -> Option<StoredResponse> {
+        find(&mut fixture.store.acquire().await.unwrap(), subject, "k-1", at(now)).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_response_is_found_by_its_caller_for_a_day() {
+        let fixture = Fixture::new().await;
+        let day = RETENTION.as_secs();
+        write(&fixture, 0, "first").await.unwrap();
+        let found = stored(&fixture, "ann", day - 1).await.unwrap();
+        assert_eq!((found.request_sha256, found.answer), (vec![1; 32], response("first")));
+        assert_eq!(stored(&fixture, "ann", day).await, None, "expired");
+        assert_eq!(stored(&fixture, "bob", 1).await, None, "another caller");
+    }
+
+    #[tokio::test]
+    async fn an_answered_key_is_refused_until_it_expires() {
+        let fixture = Fixture::new().await;
+        let day = RETENTION.as_secs();
+        write(&fixture, 0, "first").await.unwrap();
+        let again = write(&fixture, 1, "second").await.unwrap_err();
+        assert!(matches!(again, StoreError::IdempotencyKeyInUse) && again.refusal().is_some(), "{again}");
+        write(&fixture, day, "third").await.unwrap();
+        assert_eq!(stored(&fixture, "ann", day).await.unwrap().answer, response("third"));
+    }
+
+    #[tokio::test]
+    async fn of_two_requests_at_once_one_proceeds_and_a_rolled_back_one_leaves_the_key_free() {
+        let fixture = Fixture::new().await;
+        let first = fixture.store.begin_write(context(0)).await.unwrap();
+        let second = fixture.store.begin_write(context(0)).await;
+        assert!(matches!(second, Err(StoreError::IdempotencyKeyInUse)), "{second:?}");
+        drop(first);
+        // The rollback of a dropped transaction is sent with the next use of its connection.
+        let mut tries = 0;
+        while let Err(error) = write(&fixture, 0, "second").await {
+            tries += 1;
+            assert!(tries < 100 && matches!(error, StoreError::IdempotencyKeyInUse), "{error}");
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(stored(&fixture, "ann", 0).await.unwrap().answer, response("second"));
+    }
+
+    #[tokio::test]
+    async fn expired_responses_are_deleted_and_others_stay() {
+        let fixture = Fixture::new().await;
+        write(&fixture, 0, "first").await.unwrap();
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let day = RETENTION.as_secs();
+        assert_eq!(delete_expired(&mut connection, at(day - 1), 10).await.unwrap(), 0);
+        assert_eq!(delete_expired(&mut connection, at(day), 10).await.unwrap(), 1);
+    }
 }

@@ -21,9 +21,6 @@ pub struct KeyRow {
 }
 
 /// Every key.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn all(connection: &mut PgConnection) -> Result<Vec<KeyRow>, StoreError> {
     sqlx::query_as!(KeyRow, "select name, public, kek_id, sealed from keys order by name")
         .fetch_all(connection)
@@ -31,10 +28,7 @@ pub async fn all(connection: &mut PgConnection) -> Result<Vec<KeyRow>, StoreErro
         .map_err(failed("read keys"))
 }
 
-/// Keeps fresh keys; one that is there already stays as it is.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Adds keys; a key that exists stays as it is.
 pub async fn insert(connection: &mut PgConnection, keys: &[KeyRow], now: Timestamp) -> Result<(), StoreError> {
     for key in keys {
         sqlx::query!(
@@ -47,16 +41,35 @@ pub async fn insert(connection: &mut PgConnection, keys: &[KeyRow], now: Timesta
         )
         .execute(&mut *connection)
         .await
-        .map_err(failed("keep a key"))?;
+        .map_err(failed("add a key"))?;
     }
     Ok(())
 }
 
-/// Keeps two starts of `init` from making different keys: held until the transaction ends.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Locks the table until the transaction ends: of two runs of `init` the second finds the keys of the first.
 pub async fn lock(connection: &mut PgConnection) -> Result<(), StoreError> {
     sqlx::query!("lock table keys in exclusive mode").execute(connection).await.map_err(failed("lock the keys"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at};
+
+    #[tokio::test]
+    async fn a_key_that_exists_stays_as_it_is() {
+        let fixture = Fixture::new().await;
+        let key = |name: &str, kek: &str| KeyRow {
+            name: name.into(),
+            public: "p".into(),
+            kek_id: kek.into(),
+            sealed: vec![1, 2, 3],
+        };
+        let mut tx = fixture.begin().await;
+        lock(&mut tx).await.unwrap();
+        insert(&mut tx, &[key("ca", "first")], at(0)).await.unwrap();
+        insert(&mut tx, &[key("ca", "second"), key("nkey", "second")], at(1)).await.unwrap();
+        assert_eq!(all(&mut tx).await.unwrap(), [key("ca", "first"), key("nkey", "second")]);
+    }
 }

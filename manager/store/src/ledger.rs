@@ -3,7 +3,7 @@
 //! Quantities are whole numbers of up to 39 digits; they travel as text between Postgres' `numeric` and `i128`.
 
 use crate::{
-    error::{StoreError, failed, inconsistent},
+    error::{RowRef, StoreError, failed},
     windows::{seconds, start},
 };
 use jiff::Timestamp;
@@ -16,22 +16,22 @@ use uuid::Uuid;
 /// One integer per meter, in the order of [`Meter::ALL`].
 pub type Quantities = [i128; Meter::ALL.len()];
 
-/// A row to add.
+/// A new row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRow {
-    /// Whose.
+    /// The tenant.
     pub tenant: TenantId,
     /// The tenant's name as the cluster had it.
     pub tenant_name: String,
-    /// How much.
+    /// What it used.
     pub quantities: Quantities,
     /// Hex SHA-256 of the record.
     pub payload_sha256: String,
 }
 
-/// What all rows of a window share.
+/// What the rows of one window have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowsOf<'a> {
+pub struct WindowRows<'a> {
     /// The cluster.
     pub cluster: &'a ClusterId,
     /// The window.
@@ -50,11 +50,8 @@ pub struct RowsOf<'a> {
     pub received_at: Timestamp,
 }
 
-/// Adds the rows of a window, all in one statement.
-///
-/// # Errors
-/// When Postgres does not answer, or a row is there already.
-pub async fn insert(connection: &mut PgConnection, of: &RowsOf<'_>, rows: &[NewRow]) -> Result<(), StoreError> {
+/// Adds the rows of a window in one statement. Fails when one of them exists: rows are never edited.
+pub async fn insert(connection: &mut PgConnection, of: &WindowRows<'_>, rows: &[NewRow]) -> Result<(), StoreError> {
     let tenants: Vec<Uuid> = rows.iter().map(|row| row.tenant.0).collect();
     let names: Vec<String> = rows.iter().map(|row| row.tenant_name.clone()).collect();
     let hashes: Vec<String> = rows.iter().map(|row| row.payload_sha256.clone()).collect();
@@ -166,9 +163,6 @@ fn read_key(text: &str) -> Option<(String, Uuid, Window, i32)> {
 }
 
 /// One page of rows, oldest window first, and one row more when it goes on.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn list(connection: &mut PgConnection, filter: &Filter, page: &Page) -> Result<Vec<Row>, StoreError> {
     let after = page.after.as_deref().and_then(read_key);
     let (after_cluster, after_tenant, after_window, after_revision) = match after {
@@ -202,14 +196,14 @@ pub async fn list(connection: &mut PgConnection, filter: &Filter, page: &Page) -
     .map_err(failed("list usage"))?;
     rows.into_iter()
         .map(|row| {
-            let wrong = |column| inconsistent("ledger", column, &row.cluster_id);
+            let id = format!("{}/{}/{}/{}", row.cluster_id, row.tenant_id, row.window_start.to_jiff(), row.revision);
+            let at = RowRef { table: "ledger", id: &id };
             Ok(Row {
-                quantities: quantities([&row.cpu, &row.memory, &row.pods, &row.namespaces, &row.applications])
-                    .ok_or_else(|| wrong("quantities"))?,
-                cluster: ClusterId::parse(&row.cluster_id).ok_or_else(|| wrong("cluster_id"))?,
+                quantities: quantities(at, [&row.cpu, &row.memory, &row.pods, &row.namespaces, &row.applications])?,
+                cluster: at.cluster_id("cluster_id", &row.cluster_id)?,
                 window: Window {
                     start: row.window_start.to_jiff().as_second(),
-                    seconds: u32::try_from(row.seconds).map_err(|_| wrong("seconds"))?,
+                    seconds: u32::try_from(row.seconds).map_err(|error| at.invalid("seconds", error))?,
                 },
                 cluster_name: row.cluster_name,
                 tenant: TenantId(row.tenant_id),
@@ -236,9 +230,6 @@ pub struct Sums {
 }
 
 /// Adds up what a filter selects.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn sums(connection: &mut PgConnection, filter: &Filter) -> Result<Sums, StoreError> {
     let row = sqlx::query!(
         r#"select count(*) as "rows!", count(*) filter (where 'gap' = any(quality)) as "rows_with_gaps!",
@@ -256,17 +247,14 @@ pub async fn sums(connection: &mut PgConnection, filter: &Filter) -> Result<Sums
     .fetch_one(connection)
     .await
     .map_err(failed("add up usage"))?;
-    let quantities = quantities([&row.cpu, &row.memory, &row.pods, &row.namespaces, &row.applications])
-        .ok_or_else(|| inconsistent("ledger", "sums", &"all"))?;
+    let at = RowRef { table: "ledger", id: &"of the sums" };
+    let quantities = quantities(at, [&row.cpu, &row.memory, &row.pods, &row.namespaces, &row.applications])?;
     Ok(Sums { rows: row.rows, quantities, rows_with_gaps: row.rows_with_gaps })
 }
 
-/// How far usage has come: the end of the newest window of the slowest cluster concerned. None: nothing has come.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn reached(connection: &mut PgConnection, filter: &Filter) -> Result<Option<Timestamp>, StoreError> {
-    let reached = sqlx::query_scalar!(
+/// Until when usage is complete: the end of the newest window of the slowest cluster concerned. None without windows.
+pub async fn complete_until(connection: &mut PgConnection, filter: &Filter) -> Result<Option<Timestamp>, StoreError> {
+    let until = sqlx::query_scalar!(
         r#"select min(until) as until from (
                select max(w.window_start + make_interval(secs => w.seconds)) as until
                from usage_windows w
@@ -278,21 +266,22 @@ pub async fn reached(connection: &mut PgConnection, filter: &Filter) -> Result<O
     )
     .fetch_one(connection)
     .await
-    .map_err(failed("find how far usage has come"))?;
-    Ok(reached.map(jiff_sqlx::Timestamp::to_jiff))
+    .map_err(failed("find until when usage is complete"))?;
+    Ok(until.map(jiff_sqlx::Timestamp::to_jiff))
 }
 
-fn quantities(texts: [&String; Meter::ALL.len()]) -> Option<Quantities> {
+fn quantities(at: RowRef<'_>, texts: [&String; Meter::ALL.len()]) -> Result<Quantities, StoreError> {
     let mut quantities = Quantities::default();
     for (quantity, text) in quantities.iter_mut().zip(texts) {
-        *quantity = text.parse().ok()?;
+        *quantity = text.parse::<i128>().map_err(|error| at.invalid("quantities", format!("{text:?}: {error}")))?;
     }
-    Some(quantities)
+    Ok(quantities)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::{Fixture, at};
 
     #[test]
     fn a_key_reads_back_and_never_changes() {
@@ -303,5 +292,105 @@ mod tests {
         assert_eq!((read, tenant, window.start, revision), (cluster.to_string(), Uuid::from_u128(1), 3600, 0));
         assert_eq!(read_key("x"), None);
         assert_eq!(read_key(&format!("{text}/1")), None);
+    }
+
+    fn rows<'a>(
+        cluster: &'a ClusterId,
+        start: i64,
+        quality: &'a [String],
+        gaps: &'a serde_json::Value,
+    ) -> WindowRows<'a> {
+        WindowRows {
+            cluster,
+            window: Window { start, seconds: 3600 },
+            revision: 0,
+            quality,
+            coverage_ms: 3_600_000,
+            gaps,
+            incarnation: "1",
+            received_at: at(0),
+        }
+    }
+
+    fn row(tenant: u128, amount: i128) -> NewRow {
+        NewRow {
+            tenant: TenantId(Uuid::from_u128(tenant)),
+            tenant_name: format!("tenant-{tenant}"),
+            quantities: [amount; Meter::ALL.len()],
+            payload_sha256: "a".repeat(64),
+        }
+    }
+
+    #[tokio::test]
+    async fn rows_are_exact_and_never_edited() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let gaps = serde_json::json!([]);
+        let large = 10_i128.pow(38) + 7;
+        insert(&mut connection, &rows(&cluster, 0, &[], &gaps), &[row(1, large)]).await.unwrap();
+        let error = insert(&mut connection, &rows(&cluster, 0, &[], &gaps), &[row(1, 5)]).await.unwrap_err();
+        assert!(error.is_unstorable(), "{error:?}");
+        let found = list(&mut connection, &Filter::default(), &Page::new(None, None)).await.unwrap();
+        assert_eq!(found.iter().map(|row| row.quantities).collect::<Vec<_>>(), [[large; Meter::ALL.len()]]);
+        insert(&mut connection, &rows(&cluster, 3600, &[], &gaps), &[row(1, -1)]).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn pages_and_sums_agree_under_every_filter() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let (gap, gaps) = (["gap".to_owned()], serde_json::json!([]));
+        for cluster in &clusters {
+            for start in [0, 3600, 7200] {
+                let quality = if start == 0 { &gap[..] } else { &[] };
+                insert(&mut connection, &rows(cluster, start, quality, &gaps), &[row(1, 10), row(2, 1)]).await.unwrap();
+            }
+        }
+        let second = Timestamp::from_second;
+        for (filter, count) in [
+            (Filter::default(), 12),
+            (Filter { tenant: Some(TenantId(Uuid::from_u128(2))), ..Filter::default() }, 6),
+            (Filter { cluster: Some(clusters[1].clone()), ..Filter::default() }, 6),
+            (Filter { from: second(3600).ok(), to: second(7200).ok(), ..Filter::default() }, 4),
+        ] {
+            let mut page = Page::new(None, Some(5));
+            let mut seen = Vec::new();
+            loop {
+                let mut found = list(&mut connection, &filter, &page).await.unwrap();
+                let more = page.cut(&mut found);
+                page.after = found.last().map(Row::key);
+                seen.extend(found);
+                if !more {
+                    break;
+                }
+            }
+            let sums = sums(&mut connection, &filter).await.unwrap();
+            let total: i128 = seen.iter().map(|row| row.quantities[0]).sum();
+            let mut keys: Vec<String> = seen.iter().map(Row::key).collect();
+            keys.sort();
+            keys.dedup();
+            assert_eq!((seen.len(), keys.len()), (count, count), "{filter:?}");
+            assert_eq!((usize::try_from(sums.rows).unwrap(), sums.quantities[0]), (count, total), "{filter:?}");
+            let with_gaps = seen.iter().filter(|row| row.quality == gap).count();
+            assert_eq!(usize::try_from(sums.rows_with_gaps).unwrap(), with_gaps, "{filter:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn usage_is_complete_until_the_window_of_the_slowest_cluster() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert_eq!(complete_until(&mut connection, &Filter::default()).await.unwrap(), None);
+        for (cluster, start) in [(0, 0), (0, 3600), (1, 0)] {
+            let window = crate::fixture::window(&clusters[cluster], start, 'a');
+            crate::windows::insert(&mut connection, &window, at(0)).await.unwrap();
+        }
+        let own = Filter { cluster: Some(clusters[0].clone()), ..Filter::default() };
+        let until = |second| Timestamp::from_second(second).ok();
+        assert_eq!(complete_until(&mut connection, &Filter::default()).await.unwrap(), until(3600));
+        assert_eq!(complete_until(&mut connection, &own).await.unwrap(), until(7200));
     }
 }

@@ -1,15 +1,16 @@
-//! What clusters report about their objects: newest wins by (epoch, session, counter), and silence deletes nothing.
+//! What clusters report about their objects: the newest report by (epoch, session, counter) wins, and an object that is
+//! not mentioned stays as it is.
 //!
 //! Before it: `manager/src/ingest/status.rs`. After it: REST, with `asOf` on every value.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::cluster::ClusterId;
 use serde_json::Value;
 use sqlx::PgConnection;
 
-/// Where a report stands in the order of its cluster's reports.
+/// The place of a report in the order of its cluster's reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// Epoch.
@@ -27,7 +28,7 @@ pub struct ObservedObject {
     pub object_key: String,
     /// Newest revision the conditions speak about.
     pub revision: i64,
-    /// Gone from the cluster.
+    /// The object no longer exists in the cluster.
     pub absent: bool,
     /// `[{"type", "status", "reason", "message", "lastTransitionTime", "observedGeneration"}]`.
     pub conditions: Value,
@@ -37,10 +38,7 @@ pub struct ObservedObject {
     pub as_of: Timestamp,
 }
 
-/// Merges a report: objects older than what is known stay as they are.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Merges a report; objects with a newer one stay as they are. Returns how many changed.
 pub async fn merge(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -55,9 +53,9 @@ pub async fn merge(
     let times: Vec<jiff_sqlx::Timestamp> = objects.iter().map(|one| one.as_of.to_sqlx()).collect();
     let rows = sqlx::query!(
         "insert into observed (cluster_id, object_key, epoch, session, counter, revision, absent, conditions, detail, as_of)
-         select $1, fresh.object_key, $2, $3, $4, fresh.revision, fresh.absent, fresh.conditions, fresh.detail, fresh.as_of
+         select $1, new.object_key, $2, $3, $4, new.revision, new.absent, new.conditions, new.detail, new.as_of
          from unnest($5::text[], $6::bigint[], $7::boolean[], $8::jsonb[], $9::jsonb[], $10::timestamptz[])
-              as fresh (object_key, revision, absent, conditions, detail, as_of)
+              as new (object_key, revision, absent, conditions, detail, as_of)
          on conflict (cluster_id, object_key) do update
             set epoch = excluded.epoch, session = excluded.session, counter = excluded.counter, revision = excluded.revision,
                 absent = excluded.absent, conditions = excluded.conditions, detail = excluded.detail, as_of = excluded.as_of
@@ -79,10 +77,7 @@ pub async fn merge(
     Ok(rows.rows_affected())
 }
 
-/// What a cluster reported about some objects, with whose report it is.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// What these clusters reported about these objects.
 pub async fn find(
     connection: &mut PgConnection,
     clusters: &[ClusterId],
@@ -100,8 +95,8 @@ pub async fn find(
     .map_err(failed("find observed objects"))?;
     rows.into_iter()
         .map(|row| {
-            let cluster = ClusterId::parse(&row.cluster_id)
-                .ok_or_else(|| inconsistent("observed", "cluster_id", &row.cluster_id))?;
+            let cluster =
+                RowRef { table: "observed", id: &row.cluster_id }.cluster_id("cluster_id", &row.cluster_id)?;
             let object = ObservedObject {
                 object_key: row.object_key,
                 revision: row.revision,
@@ -113,4 +108,56 @@ pub async fn find(
             Ok((cluster, object))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at};
+    use serde_json::json;
+
+    fn object(key: &str, revision: i64) -> ObservedObject {
+        ObservedObject {
+            object_key: key.into(),
+            revision,
+            absent: false,
+            conditions: json!([{ "type": "Ready", "status": "True" }]),
+            detail: json!({}),
+            as_of: at(revision),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_report_wins_in_any_order_and_silence_changes_nothing() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let version = |epoch, session, counter| Version { epoch, session, counter };
+        for (version, revision, changed) in [
+            (version(1, 1, 5), 1, 1),
+            (version(1, 1, 5), 9, 0),
+            (version(1, 1, 4), 9, 0),
+            (version(1, 2, 1), 2, 1),
+            (version(2, 1, 1), 3, 1),
+            (version(1, 9, 9), 9, 0),
+        ] {
+            let merged = merge(&mut connection, &cluster, version, &[object("tenant/1", revision)]).await.unwrap();
+            assert_eq!(merged, changed, "{version:?}");
+        }
+        merge(&mut connection, &cluster, version(3, 1, 1), &[object("tenant/2", 4)]).await.unwrap();
+        let keys = ["tenant/1".to_owned(), "tenant/2".to_owned(), "tenant/3".to_owned()];
+        let found = find(&mut connection, std::slice::from_ref(&cluster), &keys).await.unwrap();
+        assert_eq!(found, [(cluster.clone(), object("tenant/1", 3)), (cluster, object("tenant/2", 4))]);
+    }
+
+    #[tokio::test]
+    async fn an_object_named_twice_in_one_report_can_never_be_stored() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let version = Version { epoch: 1, session: 1, counter: 1 };
+        let twice = [object("tenant/1", 1), object("tenant/1", 2)];
+        let error = merge(&mut connection, &cluster, version, &twice).await.unwrap_err();
+        assert!(error.is_unstorable() && !error.is_transient(), "{error:?}");
+    }
 }

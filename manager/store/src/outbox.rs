@@ -1,10 +1,10 @@
-//! Announcing a change: one command row per cluster, in the transaction of the change itself.
+//! The outbox: one command per cluster, written in the transaction of the change it carries.
 //!
 //! The revision is the cluster's counter, bumped under a lock that is held to the commit and taken in id order, so commit
-//! order is revision order and two writers cannot deadlock. After this the relay sends what it finds (`cluster_queue.rs`).
+//! order is revision order and two writers cannot deadlock. After it: the relay sends what is due (`cluster_queue.rs`).
 
 use crate::{
-    error::{StoreError, failed, inconsistent},
+    error::{RowRef, StoreError, failed},
     wire,
 };
 use jiff::Timestamp;
@@ -13,8 +13,8 @@ use kubenova_core::{change::Change, cluster::ClusterId, command::CommandId};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-/// Channel on which the relay is woken; the payload is the cluster's id. A poll is the truth, this only makes it sooner.
-pub const CHANNEL: &str = "kubenova_outbox";
+/// Channel that the relay listens on; the payload is the cluster's id. Only a shortcut: the relay polls anyway.
+pub(crate) const CHANNEL: &str = "kubenova_outbox";
 
 /// Most bytes of a document as it is carried: below the broker's 1 MiB a message and etcd's 1.5 MiB a request.
 const CARRIED_BYTES_MAX: usize = 900_000;
@@ -25,35 +25,34 @@ fn carried_bytes(document: &str) -> usize {
     serde_json::to_string(document).map_or(usize::MAX, |once| quoted(&once))
 }
 
-/// Who announces, when, and from where ids come.
+/// Who issues commands and when.
 #[derive(Debug, Clone, Copy)]
-pub struct Stamp<'a> {
-    /// Who.
-    pub by: &'a str,
+pub struct Issuer<'a> {
+    /// Name of the caller, for `created_by`.
+    pub subject: &'a str,
     /// Now.
     pub now: Timestamp,
-    /// Maker of ids (UUIDv7).
+    /// Makes new ids (UUIDv7).
     pub new_id: fn() -> Uuid,
 }
 
-/// A command that was written.
+/// A command that was written but not sent yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnqueuedCommand {
     /// Its id.
     pub command_id: CommandId,
-    /// Whom it is for.
+    /// The cluster it is for.
     pub cluster_id: ClusterId,
-    /// Its place in the cluster's encoded.
+    /// Its place in the order of the cluster's commands.
     pub revision: i64,
 }
 
-/// Writes one command per cluster and ends what it supersedes: rows about the same object that were not sent yet.
-///
-/// # Errors
-/// When Postgres says no, or a cluster does not exist.
+/// Writes one command per cluster and supersedes those about the same object that were not sent yet. Fails with
+/// [`StoreError::TooLarge`] when the document does not fit into a message, and with [`StoreError::Missing`] when a
+/// cluster does not exist.
 pub async fn enqueue_commands(
     connection: &mut PgConnection,
-    stamp: Stamp<'_>,
+    issuer: Issuer<'_>,
     clusters: &[ClusterId],
     change: &Change,
 ) -> Result<Vec<EnqueuedCommand>, StoreError> {
@@ -62,18 +61,18 @@ pub async fn enqueue_commands(
     if bytes > CARRIED_BYTES_MAX {
         return Err(StoreError::TooLarge { bytes, most: CARRIED_BYTES_MAX });
     }
-    let enqueued = number(connection, stamp, clusters).await?;
+    let enqueued = assign_revisions(connection, issuer, clusters).await?;
     let ids: Vec<Uuid> = enqueued.iter().map(|one| one.command_id.0).collect();
     let names: Vec<String> = enqueued.iter().map(|one| one.cluster_id.to_string()).collect();
     let revisions: Vec<i64> = enqueued.iter().map(|one| one.revision).collect();
     let key = encoded.key.to_string();
     sqlx::query!(
-        "update commands set state = 'superseded', reason = 'NewerChange', message = 'a newer change took its place before it was sent',
+        "update commands set state = 'superseded', reason = 'NewerChange', message = 'a newer change replaced it before it was sent',
                 waiting_for = '', finished_at = $3
          where cluster_id = any($1) and object_key = $2 and state = 'queued'",
         &names,
         key,
-        stamp.now.to_sqlx(),
+        issuer.now.to_sqlx(),
     )
     .execute(&mut *connection)
     .await
@@ -81,8 +80,8 @@ pub async fn enqueue_commands(
     sqlx::query!(
         "insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
                                created_by, queued_at)
-         select fresh.id, fresh.cluster_id, fresh.revision, $4, $5, $6, $7, $8, $9, $10, $11
-         from unnest($1::uuid[], $2::text[], $3::bigint[]) as fresh (id, cluster_id, revision)",
+         select new.id, new.cluster_id, new.revision, $4, $5, $6, $7, $8, $9, $10, $11
+         from unnest($1::uuid[], $2::text[], $3::bigint[]) as new (id, cluster_id, revision)",
         &ids,
         &names,
         &revisions,
@@ -92,8 +91,8 @@ pub async fn enqueue_commands(
         change.tenant_id().map(|tenant| tenant.0),
         change.application_name(),
         change.generation(),
-        stamp.by,
-        stamp.now.to_sqlx(),
+        issuer.subject,
+        issuer.now.to_sqlx(),
     )
     .execute(&mut *connection)
     .await
@@ -101,14 +100,14 @@ pub async fn enqueue_commands(
     sqlx::query!("select pg_notify($1, cluster) from unnest($2::text[]) as cluster", CHANNEL, &names)
         .fetch_all(&mut *connection)
         .await
-        .map_err(failed("wake the relay"))?;
+        .map_err(failed("notify the relay"))?;
     Ok(enqueued)
 }
 
 /// Locks the clusters in id order and gives each its next revision.
-async fn number(
+async fn assign_revisions(
     connection: &mut PgConnection,
-    stamp: Stamp<'_>,
+    issuer: Issuer<'_>,
     clusters: &[ClusterId],
 ) -> Result<Vec<EnqueuedCommand>, StoreError> {
     let names: Vec<String> = clusters.iter().map(ToString::to_string).collect();
@@ -121,12 +120,12 @@ async fn number(
     )
     .fetch_all(connection)
     .await
-    .map_err(failed("number commands"))?;
+    .map_err(failed("assign revisions to commands"))?;
     let mut enqueued = rows
         .into_iter()
         .map(|row| {
-            let cluster_id = ClusterId::parse(&row.id).ok_or_else(|| inconsistent("clusters", "id", &row.id))?;
-            Ok(EnqueuedCommand { command_id: CommandId((stamp.new_id)()), cluster_id, revision: row.revision_counter })
+            let cluster_id = RowRef { table: "clusters", id: &row.id }.cluster_id("id", &row.id)?;
+            Ok(EnqueuedCommand { command_id: CommandId((issuer.new_id)()), cluster_id, revision: row.revision_counter })
         })
         .collect::<Result<Vec<_>, StoreError>>()?;
     enqueued.sort_by(|a, b| a.cluster_id.cmp(&b.cluster_id));
@@ -134,7 +133,7 @@ async fn number(
     wanted.sort();
     wanted.dedup();
     match wanted.iter().find(|cluster| !enqueued.iter().any(|one| one.cluster_id == **cluster)) {
-        Some(missing) => Err(inconsistent("clusters", "id", missing)),
+        Some(missing) => Err(StoreError::Missing { table: "clusters", id: missing.to_string() }),
         None => Ok(enqueued),
     }
 }
@@ -142,11 +141,86 @@ async fn number(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        commands,
+        fixture::{Fixture, application, cluster, issuer},
+    };
+    use kubenova_core::{
+        cluster::{ClusterRef, Components},
+        command::CommandState,
+    };
 
     #[test]
     fn what_must_be_quoted_counts_as_often_as_it_is() {
         assert_eq!(carried_bytes("abc"), 3 + 2 + 4, "two quotes, then two more that escape those");
         let quotes = "\"".repeat(1000);
         assert!(carried_bytes(&quotes) > 4 * 1000);
+    }
+
+    #[tokio::test]
+    async fn each_cluster_counts_its_own_revisions_and_a_newer_change_supersedes_what_was_not_sent() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let first = fixture.enqueue(&clusters[..1], &Change::Tenant(tenant.clone())).await;
+        let second = fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
+        assert_eq!(first[0].revision, 1);
+        assert_eq!(second.iter().map(|one| one.revision).collect::<Vec<_>>(), [2, 1]);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let state = |command: Option<kubenova_core::command::Command>| command.unwrap().state;
+        let superseded = commands::find(&mut connection, first[0].command_id).await.unwrap();
+        assert_eq!(state(superseded), CommandState::Superseded);
+        assert_eq!(state(commands::find(&mut connection, second[0].command_id).await.unwrap()), CommandState::Queued);
+    }
+
+    #[tokio::test]
+    async fn a_change_of_another_object_supersedes_nothing() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(1).await, fixture.tenant().await);
+        let first = fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
+        let config = Change::ClusterConfig { components: Components::default(), generation: 1 };
+        fixture.enqueue(&clusters, &config).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let command = commands::find(&mut connection, first[0].command_id).await.unwrap().unwrap();
+        assert_eq!(command.state, CommandState::Queued);
+    }
+
+    #[tokio::test]
+    async fn a_missing_cluster_and_a_document_that_fits_no_message_write_nothing() {
+        let fixture = Fixture::new().await;
+        let (mut clusters, tenant) = (fixture.clusters(1).await, fixture.tenant().await);
+        clusters.push(cluster(9).id);
+        let mut tx = fixture.begin().await;
+        let missing = enqueue_commands(&mut tx, issuer(), &clusters, &Change::Tenant(tenant.clone())).await;
+        assert!(matches!(missing, Err(StoreError::Missing { table: "clusters", .. })), "{missing:?}");
+        drop(tx);
+        let mut application = application(&tenant, "large");
+        application.spec = format!("\"{}\"", "x".repeat(CARRIED_BYTES_MAX));
+        let change = Change::Application { tenant: tenant.name.clone(), application };
+        let mut tx = fixture.begin().await;
+        let large = enqueue_commands(&mut tx, issuer(), &clusters[..1], &change).await.unwrap_err();
+        assert!(large.refusal().is_some(), "{large}");
+    }
+
+    #[tokio::test]
+    async fn writers_that_name_clusters_in_opposite_order_do_not_deadlock_and_share_no_revision() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let backwards: Vec<ClusterId> = clusters.iter().rev().cloned().collect();
+        let change = Change::Tenant(tenant);
+        let rounds = 8_usize;
+        let write = |order: Vec<ClusterId>| {
+            let (fixture, change) = (&fixture, &change);
+            async move {
+                for _ in 0..rounds {
+                    fixture.enqueue(&order, change).await;
+                }
+            }
+        };
+        tokio::join!(write(clusters.clone()), write(backwards));
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for id in clusters {
+            let cluster = crate::clusters::find(&mut connection, &ClusterRef::Id(id)).await.unwrap().unwrap();
+            assert_eq!(cluster.revision, i64::try_from(2 * rounds).unwrap());
+        }
     }
 }

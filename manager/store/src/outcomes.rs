@@ -1,10 +1,11 @@
-//! What clusters say about commands. Keyed by command id; the first terminal state wins; repeats change nothing.
+//! Outcomes that clusters report about commands. Keyed by command id; the first terminal state wins; repeats change
+//! nothing.
 //!
 //! Before it: `manager/src/ingest/outcomes.rs`. After it: REST shows the row with its hops.
 
 use crate::{
     applications,
-    error::{StoreError, failed, inconsistent},
+    error::{RowRef, StoreError, failed},
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -17,17 +18,17 @@ use sqlx::PgConnection;
 /// An outcome, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
-    /// Who says it: from the subject, which the broker's permissions vouch for.
+    /// The reporting cluster: from the subject, which the broker's permissions vouch for.
     pub cluster_id: ClusterId,
-    /// About which command.
+    /// The command it is about.
     pub command_id: CommandId,
-    /// How far it got; none for a deferral.
+    /// The state it reached; none for a deferral.
     pub state: Option<CommandState>,
     /// One CamelCase word.
     pub reason: String,
     /// A sentence.
     pub message: String,
-    /// Stations in the cluster.
+    /// Steps in the cluster with their times.
     pub hops: Vec<Hop>,
     /// With a deferral: when to send again.
     pub send_again_at: Option<Timestamp>,
@@ -44,10 +45,7 @@ pub enum Recorded {
     Unknown,
 }
 
-/// Records an outcome; call inside a transaction.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Records an outcome. Must run in a transaction, which keeps the row locked between reading and writing it.
 pub async fn record(
     connection: &mut PgConnection,
     reported: &Reported,
@@ -63,12 +61,12 @@ pub async fn record(
     .map_err(failed("find the command of an outcome"))?;
     let Some(row) = row else { return Ok(Recorded::Unknown) };
     let present =
-        CommandState::parse(&row.state).ok_or_else(|| inconsistent("commands", "state", &reported.command_id))?;
+        RowRef { table: "commands", id: &reported.command_id }.parse("state", &row.state, CommandState::parse)?;
     let Some(next) = reported.state else { return defer(connection, reported).await };
-    // What it waits for while it runs is news as well.
-    let other_words =
+    // While it runs, a changed reason is worth recording as well.
+    let new_reason =
         next == CommandState::Running && (&row.reason, &row.message) != (&reported.reason, &reported.message);
-    if !(present.may_become(next, Mover::Operator) || present == next && other_words) {
+    if !(present.may_become(next, Mover::Operator) || present == next && new_reason) {
         return Ok(Recorded::Repeated);
     }
     let hops: Vec<_> = reported.hops.iter().map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at })).collect();
@@ -134,4 +132,124 @@ async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Rec
     .await
     .map_err(failed("record a deferral"))?;
     Ok(if rows.rows_affected() == 1 { Recorded::Moved } else { Recorded::Repeated })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster_queue::{self, Due},
+        commands,
+        connection::Connection,
+        fixture::{Fixture, at},
+    };
+    use kubenova_core::{change::Change, command::Command};
+
+    /// A cluster with two sent commands about the same tenant.
+    async fn sent(fixture: &Fixture) -> (ClusterId, Vec<CommandId>) {
+        let cluster = fixture.connected_cluster().await;
+        let tenant = fixture.tenant().await;
+        let mut ids = Vec::new();
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for _ in 0..2 {
+            let command =
+                fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant.clone())).await.remove(0);
+            ids.push(command.command_id);
+            let due = Due { now: at(1), heartbeat_since: at(0), send_again_at: at(31), window: 10 };
+            cluster_queue::claim(&mut connection, &cluster, &due).await.unwrap();
+        }
+        (cluster, ids)
+    }
+
+    fn outcome(cluster: &ClusterId, command: CommandId, state: Option<CommandState>, reason: &str) -> Reported {
+        Reported {
+            cluster_id: cluster.clone(),
+            command_id: command,
+            state,
+            reason: reason.to_owned(),
+            message: String::new(),
+            hops: vec![Hop { name: "stored".into(), at: "2026-03-01T00:00:02Z".into() }],
+            send_again_at: state.is_none().then(|| at(60)),
+        }
+    }
+
+    async fn command(connection: &mut Connection, id: CommandId) -> Command {
+        commands::find(connection, id).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_first_terminal_state_wins_and_repeats_change_nothing() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (state, recorded) in [
+            (CommandState::Acknowledged, Recorded::Moved),
+            (CommandState::Acknowledged, Recorded::Repeated),
+            (CommandState::Succeeded, Recorded::Moved),
+            (CommandState::Failed, Recorded::Repeated),
+            (CommandState::Running, Recorded::Repeated),
+        ] {
+            let reported = outcome(&cluster, ids[1], Some(state), "");
+            assert_eq!(record(&mut connection, &reported, at(3)).await.unwrap(), recorded, "{state:?}");
+        }
+        let command = command(&mut connection, ids[1]).await;
+        assert_eq!((command.state, command.finished_at), (CommandState::Succeeded, Some(at(3))));
+        assert_eq!((command.hops.len(), command.hops[0].name.as_str()), (1, "stored"));
+    }
+
+    #[tokio::test]
+    async fn a_stored_command_supersedes_the_lower_ones_of_its_object() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let refused = outcome(&cluster, ids[1], Some(CommandState::Refused), "Fenced");
+        record(&mut connection, &refused, at(3)).await.unwrap();
+        assert_eq!(
+            command(&mut connection, ids[0]).await.state,
+            CommandState::Sent,
+            "a refused command stores nothing"
+        );
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let acknowledged = outcome(&cluster, ids[1], Some(CommandState::Acknowledged), "");
+        record(&mut connection, &acknowledged, at(3)).await.unwrap();
+        assert_eq!(command(&mut connection, ids[0]).await.state, CommandState::Superseded);
+    }
+
+    #[tokio::test]
+    async fn a_deferral_says_when_to_send_again_and_applies_to_sent_commands_only() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let deferred = outcome(&cluster, ids[1], None, "DeletesPerHour");
+        assert_eq!(record(&mut connection, &deferred, at(3)).await.unwrap(), Recorded::Moved);
+        let waiting = command(&mut connection, ids[1]).await;
+        assert_eq!((waiting.state, waiting.waiting_for.as_str()), (CommandState::Sent, "DeletesPerHour"));
+        let running = outcome(&cluster, ids[1], Some(CommandState::Running), "");
+        record(&mut connection, &running, at(4)).await.unwrap();
+        assert_eq!(record(&mut connection, &deferred, at(5)).await.unwrap(), Recorded::Repeated);
+    }
+
+    #[tokio::test]
+    async fn a_running_command_may_change_its_reason() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (reason, recorded) in [("A", Recorded::Moved), ("A", Recorded::Repeated), ("B", Recorded::Moved)] {
+            let running = outcome(&cluster, ids[1], Some(CommandState::Running), reason);
+            assert_eq!(record(&mut connection, &running, at(3)).await.unwrap(), recorded, "{reason}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_reports_about_its_own_commands_only() {
+        let fixture = Fixture::new().await;
+        let (_, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let other = crate::fixture::cluster(2).id;
+        let forged = outcome(&other, ids[1], Some(CommandState::Succeeded), "");
+        assert_eq!(record(&mut connection, &forged, at(3)).await.unwrap(), Recorded::Unknown);
+        assert_eq!(command(&mut connection, ids[1]).await.state, CommandState::Sent);
+    }
 }

@@ -1,6 +1,6 @@
-//! Which tenant is on which cluster.
+//! Placements: which tenant is on which cluster.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
@@ -9,13 +9,11 @@ use kubenova_core::{
 };
 use sqlx::PgConnection;
 
-/// Most clusters of one tenant; more than a tenant has anywhere, and small enough to be read at once.
+/// Most clusters of one tenant: more than any installation has, and few enough to be read at once.
 pub const PER_TENANT_MAX: i64 = 1000;
 
 /// Puts a tenant on clusters.
-///
-/// # Errors
-/// When it is on one of them already ([`StoreError::refusal`]) or Postgres does not answer.
+/// A placement that exists is a [refusal](StoreError::refusal).
 pub async fn insert(
     connection: &mut PgConnection,
     tenant: TenantId,
@@ -38,10 +36,7 @@ pub async fn insert(
     Ok(())
 }
 
-/// Which of these tenants were ever ordered on a cluster: a placement that ended still has its commands.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Which of these tenants are or were on a cluster: a placement that ended still has its commands.
 pub async fn ever_on(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -62,9 +57,6 @@ pub async fn ever_on(
 }
 
 /// The clusters of these tenants, ordered by tenant and cluster.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn of_tenants(connection: &mut PgConnection, tenants: &[TenantId]) -> Result<Vec<Placement>, StoreError> {
     let tenants: Vec<uuid::Uuid> = tenants.iter().map(|tenant| tenant.0).collect();
     let rows = sqlx::query!(
@@ -80,12 +72,43 @@ pub async fn of_tenants(connection: &mut PgConnection, tenants: &[TenantId]) -> 
         .map(|row| {
             Ok(Placement {
                 tenant_id: TenantId(row.tenant_id),
-                cluster_id: ClusterId::parse(&row.cluster_id)
-                    .ok_or_else(|| inconsistent("placements", "cluster_id", &row.cluster_id))?,
+                cluster_id: RowRef { table: "placements", id: &row.cluster_id }
+                    .cluster_id("cluster_id", &row.cluster_id)?,
                 cluster_name: row.cluster_name,
                 created_at: row.created_at.to_jiff(),
                 created_by: row.created_by,
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at, tenant};
+    use kubenova_core::{change::Change, refusal::Reason};
+
+    #[tokio::test]
+    async fn a_tenant_is_placed_on_a_cluster_once() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        insert(&mut connection, tenant.id, &clusters, "ann", at(1)).await.unwrap();
+        let placed = of_tenants(&mut connection, &[tenant.id]).await.unwrap();
+        assert_eq!(placed.iter().map(|one| one.cluster_name.as_str()).collect::<Vec<_>>(), ["cluster-1", "cluster-2"]);
+        let error = insert(&mut connection, tenant.id, &clusters[1..], "ann", at(2)).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().reason, Reason::PlacementExists);
+    }
+
+    #[tokio::test]
+    async fn an_ended_placement_is_known_by_its_commands() {
+        let fixture = Fixture::new().await;
+        let (clusters, own) = (fixture.clusters(2).await, fixture.tenant().await);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let deleted = Change::TenantDeleted { id: own.id, name: own.name.clone(), generation: 2 };
+        fixture.enqueue(&clusters[..1], &deleted).await;
+        let both = [own.id, tenant(2).id];
+        assert_eq!(ever_on(&mut connection, &clusters[0], &both).await.unwrap(), [own.id]);
+        assert_eq!(ever_on(&mut connection, &clusters[1], &both).await.unwrap(), []);
+    }
 }

@@ -1,8 +1,13 @@
 //! The pool of connections, and the migrations that a Manager applies before it does anything else.
+//!
+//! Reads and single statements take a connection ([`Store::acquire`]); statements that belong together take a
+//! transaction ([`Store::begin`], or [`Store::begin_write`] for a request of the REST API).
 
 use crate::{
     error::{StoreError, failed},
     idempotency,
+    outbox_listener::OutboxListener,
+    transaction::Tx,
     write_tx::{WriteContext, WriteTx},
 };
 use sqlx::{
@@ -12,19 +17,16 @@ use sqlx::{
 };
 use std::{str::FromStr as _, time::Duration};
 
-/// Longest wait for a sign of life.
+/// Longest wait for an answer to a readiness check: the one who checks wants a decision within its own timeout.
 const PING_MAX: Duration = Duration::from_secs(1);
 
-/// Most connections of one Manager when nobody says otherwise: Postgres' own default limit is 100 for all.
+/// Default limit of connections of one Manager; Postgres' own default is 100 for all clients together.
 pub const CONNECTIONS_MAX: u32 = 16;
-/// Longest wait for a connection; then the caller is told that the database does not answer.
+/// Longest wait for a connection; after it the request fails with "the database does not answer".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The migrations of this release, in order.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
-
-/// What all functions of the store work on: a connection, or the one of an open transaction.
-pub type Connection = sqlx::PgConnection;
 
 /// Postgres, as the Manager uses it.
 #[derive(Debug, Clone)]
@@ -35,8 +37,6 @@ pub struct Store {
 impl Store {
     /// Connects lazily: the first use opens the first connection.
     ///
-    /// # Errors
-    /// When the URL is not one of Postgres.
     pub fn open(url: &str, connections_max: u32) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)
             .map_err(failed("read the database URL"))?
@@ -48,64 +48,69 @@ impl Store {
         Ok(Self { pool })
     }
 
-    /// Uses a pool that exists.
-    #[must_use]
-    pub const fn from_pool(pool: PgPool) -> Self {
-        Self { pool }
-    }
-
-    /// Applies the migrations that are missing; several Managers at once wait for each other.
-    ///
-    /// # Errors
-    /// When Postgres does not answer or knows migrations that this release does not.
+    /// Applies the migrations that are missing; several Managers at once wait for each other. Fails when the database
+    /// was migrated by a newer release.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         MIGRATIONS.run(&self.pool).await.map_err(StoreError::Migrate)
     }
 
-    /// The pool, for `LISTEN` and for transactions of periodic work.
-    #[must_use]
-    pub const fn pool(&self) -> &PgPool {
-        &self.pool
-    }
-
-    /// A connection to read with.
-    ///
-    /// # Errors
-    /// When there is none within five seconds.
-    pub async fn read(&self) -> Result<PoolConnection<Postgres>, StoreError> {
+    /// A connection, for reads and for single statements.
+    pub async fn acquire(&self) -> Result<PoolConnection<Postgres>, StoreError> {
         self.pool.acquire().await.map_err(failed("get a connection"))
     }
 
-    /// A plain transaction, for work that no person asked for.
-    ///
-    /// # Errors
-    /// When there is no connection.
-    pub async fn transaction(&self) -> Result<sqlx::Transaction<'static, Postgres>, StoreError> {
-        self.pool.begin().await.map_err(failed("begin a transaction"))
+    /// A transaction; `attempt` says in error messages what it is for ("open a session").
+    pub async fn begin(&self, attempt: &'static str) -> Result<Tx, StoreError> {
+        Tx::begin(&self.pool, attempt).await
     }
 
-    /// The transaction of an accepted request.
-    ///
-    /// # Errors
-    /// When there is no connection.
-    pub async fn write(&self, context: WriteContext) -> Result<WriteTx, StoreError> {
-        let mut transaction = self.transaction().await?;
+    /// The transaction of a request that changes something. Fails with [`StoreError::IdempotencyKeyInUse`] when a
+    /// request with the same key is being handled or was answered.
+    pub async fn begin_write(&self, context: WriteContext) -> Result<WriteTx, StoreError> {
+        let mut tx = self.begin("apply a request").await?;
         if let Some(claim) = &context.claim {
-            idempotency::begin(&mut transaction, &context.caller.subject, claim, context.now).await?;
+            idempotency::lock_key(&mut tx, &context.caller.subject, claim, context.now).await?;
         }
-        Ok(WriteTx::new(transaction, context))
+        Ok(WriteTx::new(tx, context))
     }
 
-    /// Asks Postgres for a sign of life.
-    ///
-    /// # Errors
-    /// When there is none within a second: whoever asks decides on the answer, not on its absence.
+    /// A connection that learns of new commands.
+    pub async fn listen(&self) -> Result<OutboxListener, StoreError> {
+        OutboxListener::connect(&self.pool).await
+    }
+
+    /// Fails when Postgres does not answer within [`PING_MAX`].
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let asked = sqlx::query!("select 1 as one").fetch_one(&self.pool);
-        tokio::time::timeout(PING_MAX, asked)
+        let answer = sqlx::query!("select 1 as one").fetch_one(&self.pool);
+        tokio::time::timeout(PING_MAX, answer)
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))
-            .map_err(failed("ask the database for a sign of life"))?;
+            .map_err(failed("ping the database"))?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::Fixture;
+
+    #[tokio::test]
+    async fn migrations_that_are_applied_are_not_applied_again() {
+        let fixture = Fixture::new().await;
+        fixture.store.migrate().await.unwrap();
+        fixture.store.ping().await.unwrap();
+        fixture.execute("insert into _sqlx_migrations values (9999, 'newer', now(), true, '', 0)").await;
+        let error = fixture.store.migrate().await.unwrap_err();
+        assert!(matches!(error, StoreError::Migrate(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_answer_is_a_transient_error() {
+        let folder = std::env::temp_dir().join("kubenova-no-postgres");
+        let store = Store::open(&format!("postgres://u@localhost/x?host={}", folder.display()), 1).unwrap();
+        let error = store.ping().await.unwrap_err();
+        assert!(error.is_transient() && error.refusal().is_none(), "{error:?}");
+        assert!(Store::open("mysql://localhost", 1).is_err());
     }
 }

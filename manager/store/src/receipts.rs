@@ -1,6 +1,6 @@
-//! What a cluster is told about the windows that are in the ledger.
+//! Receipts: the list of windows in the ledger that a cluster gets, so that it stops sending them.
 
-use crate::error::{StoreError, failed};
+use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::cluster::ClusterId;
@@ -15,16 +15,14 @@ const WINDOWS_MAX: i64 = 1_000;
 pub struct Receipts {
     /// UID of the kube-system namespace; empty when the cluster is not enrolled.
     pub cluster_uid: String,
-    /// Higher than in every list before.
+    /// Higher than in every earlier list.
     pub counter: u64,
     /// The windows received last, with the hex SHA-256 of their manifests.
     pub windows: Vec<(Window, String)>,
 }
 
-/// Makes the next list of a cluster.
-///
-/// # Errors
-/// When Postgres does not answer, or the cluster does not exist.
+/// The next list of a cluster.
+/// Fails when the cluster does not exist.
 pub async fn next(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<Receipts, StoreError> {
     let counter = sqlx::query_scalar!(
         "insert into receipts (cluster_id, counter, issued_at) values ($1, 1, $2)
@@ -51,14 +49,41 @@ pub async fn next(connection: &mut PgConnection, cluster: &ClusterId, now: Times
     .map_err(failed("list received windows"))?;
     let windows = rows
         .into_iter()
-        .filter_map(|row| {
-            let seconds = u32::try_from(row.seconds).ok()?;
-            Some((Window { start: row.window_start.to_jiff().as_second(), seconds }, row.manifest_sha256))
+        .map(|row| {
+            let seconds = u32::try_from(row.seconds)
+                .map_err(|error| RowRef { table: "usage_windows", id: cluster }.invalid("seconds", error))?;
+            Ok((Window { start: row.window_start.to_jiff().as_second(), seconds }, row.manifest_sha256))
         })
-        .collect();
+        .collect::<Result<_, StoreError>>()?;
     Ok(Receipts {
         cluster_uid: cluster_uid.unwrap_or_default(),
-        counter: u64::try_from(counter).unwrap_or_default(),
+        counter: u64::try_from(counter)
+            .map_err(|error| RowRef { table: "receipts", id: cluster }.invalid("counter", error))?,
         windows,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::{Fixture, at, window},
+        windows,
+    };
+
+    #[tokio::test]
+    async fn the_counter_rises_and_the_list_holds_the_cluster_s_own_windows_newest_first() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (cluster, start, received) in [(0, 0, 1), (0, 3600, 2), (1, 7200, 3)] {
+            windows::insert(&mut connection, &window(&clusters[cluster], start, 'a'), at(received)).await.unwrap();
+        }
+        let first = next(&mut connection, &clusters[0], at(4)).await.unwrap();
+        let starts: Vec<i64> = first.windows.iter().map(|(window, _)| window.start).collect();
+        assert_eq!((first.counter, first.cluster_uid.as_str(), starts), (1, "", vec![3600, 0]));
+        assert_eq!(first.windows[0].1, "a".repeat(64));
+        assert_eq!(next(&mut connection, &clusters[0], at(5)).await.unwrap().counter, 2);
+        assert_eq!(next(&mut connection, &clusters[1], at(5)).await.unwrap().counter, 1);
+    }
 }

@@ -1,6 +1,6 @@
-//! Tenants as people wish them.
+//! Tenants: their desired state. On which clusters they are: `placements.rs`.
 
-use crate::error::{StoreError, failed, inconsistent};
+use crate::error::{RowRef, StoreError, failed};
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
     page::Page,
@@ -26,16 +26,16 @@ impl TryFrom<Row> for Tenant {
     type Error = StoreError;
 
     fn try_from(row: Row) -> Result<Self, StoreError> {
-        let wrong = |column| inconsistent("tenants", column, &row.id);
+        let at = RowRef { table: "tenants", id: &row.id };
         Ok(Self {
             id: TenantId(row.id),
-            name: TenantName::parse(&row.name).map_err(|_| wrong("name"))?,
+            name: TenantName::parse(&row.name).map_err(|error| at.invalid("name", error))?,
             quota: Quota {
                 cpu: row.quota_cpu,
                 memory: row.quota_memory,
-                pods: u32::try_from(row.quota_pods).map_err(|_| wrong("quota_pods"))?,
+                pods: u32::try_from(row.quota_pods).map_err(|error| at.invalid("quota_pods", error))?,
             },
-            pod_security: PodSecurity::parse(&row.pod_security).ok_or_else(|| wrong("pod_security"))?,
+            pod_security: at.parse("pod_security", &row.pod_security, PodSecurity::parse)?,
             generation: row.generation,
             created_at: row.created_at.to_jiff(),
             updated_at: row.updated_at.to_jiff(),
@@ -45,9 +45,7 @@ impl TryFrom<Row> for Tenant {
 }
 
 /// Adds a tenant.
-///
-/// # Errors
-/// When its name is taken ([`StoreError::refusal`]) or Postgres does not answer.
+/// A taken name is a [refusal](StoreError::refusal).
 pub async fn insert(connection: &mut PgConnection, tenant: &Tenant) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into tenants (id, name, quota_cpu, quota_memory, quota_pods, pod_security, generation, created_at, updated_at, created_by)
@@ -70,11 +68,8 @@ pub async fn insert(connection: &mut PgConnection, tenant: &Tenant) -> Result<()
 }
 
 /// The tenant with this id or name.
-///
-/// # Errors
-/// When Postgres does not answer.
 pub async fn find(connection: &mut PgConnection, tenant: &TenantRef) -> Result<Option<Tenant>, StoreError> {
-    let (id, name) = halves(tenant);
+    let (id, name) = id_or_name(tenant);
     let row = sqlx::query_as!(
         Row,
         "select id, name, quota_cpu, quota_memory, quota_pods, pod_security, generation, created_at, updated_at, created_by
@@ -88,13 +83,10 @@ pub async fn find(connection: &mut PgConnection, tenant: &TenantRef) -> Result<O
     row.map(Tenant::try_from).transpose()
 }
 
-/// The tenant with this id or name, held as it is until the transaction ends: nobody changes it meanwhile, others may
-/// hold it too.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn hold(connection: &mut PgConnection, tenant: &TenantRef) -> Result<Option<Tenant>, StoreError> {
-    let (id, name) = halves(tenant);
+/// The tenant with this id or name, locked until the transaction ends: others may read and lock it too, none may change
+/// it.
+pub async fn find_for_share(connection: &mut PgConnection, tenant: &TenantRef) -> Result<Option<Tenant>, StoreError> {
+    let (id, name) = id_or_name(tenant);
     let row = sqlx::query_as!(
         Row,
         "select id, name, quota_cpu, quota_memory, quota_pods, pod_security, generation, created_at, updated_at, created_by
@@ -104,21 +96,18 @@ pub async fn hold(connection: &mut PgConnection, tenant: &TenantRef) -> Result<O
     )
     .fetch_optional(connection)
     .await
-    .map_err(failed("hold a tenant"))?;
+    .map_err(failed("lock a tenant"))?;
     row.map(Tenant::try_from).transpose()
 }
 
-fn halves(tenant: &TenantRef) -> (Option<Uuid>, Option<&str>) {
+fn id_or_name(tenant: &TenantRef) -> (Option<Uuid>, Option<&str>) {
     match tenant {
         TenantRef::Id(id) => (Some(id.0), None),
         TenantRef::Name(name) => (None, Some(name)),
     }
 }
 
-/// One page of tenants by id (so by age), all or the one that the caller may see, and one row more when it goes on.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// One page of tenants by id (so by age), all or the one that the caller may see, and one row more when there is a next page.
 pub async fn list(
     connection: &mut PgConnection,
     page: &Page,
@@ -137,4 +126,85 @@ pub async fn list(
     .await
     .map_err(failed("list tenants"))?;
     rows.into_iter().map(Tenant::try_from).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, tenant};
+    use kubenova_core::refusal::Reason;
+
+    #[tokio::test]
+    async fn a_tenant_reads_back_by_id_and_by_name() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for reference in [TenantRef::Id(tenant.id), TenantRef::Name(tenant.name.to_string())] {
+            assert_eq!(find(&mut connection, &reference).await.unwrap().as_ref(), Some(&tenant));
+            assert_eq!(find_for_share(&mut connection, &reference).await.unwrap().as_ref(), Some(&tenant));
+        }
+        assert_eq!(find(&mut connection, &TenantRef::Name("other".into())).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn a_taken_name_is_a_refusal() {
+        let fixture = Fixture::new().await;
+        let first = fixture.tenant().await;
+        let second = Tenant { name: first.name.clone(), ..tenant(2) };
+        let error = insert(&mut fixture.store.acquire().await.unwrap(), &second).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().reason, Reason::NameTaken);
+        assert!(!error.is_transient());
+    }
+
+    #[tokio::test]
+    async fn pages_show_every_tenant_once_and_a_limited_caller_sees_its_own() {
+        let fixture = Fixture::new().await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for number in 1..=5 {
+            insert(&mut connection, &tenant(number)).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        let mut page = Page::new(None, Some(2));
+        loop {
+            let mut rows = list(&mut connection, &page, None).await.unwrap();
+            let more = page.cut(&mut rows);
+            seen.extend(rows.iter().map(|tenant| tenant.id));
+            page.after = seen.last().map(ToString::to_string);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen, (1..=5).map(|number| tenant(number).id).collect::<Vec<_>>());
+        let own = list(&mut connection, &Page::new(None, None), Some(tenant(3).id)).await.unwrap();
+        assert_eq!(own.iter().map(|tenant| tenant.id).collect::<Vec<_>>(), [tenant(3).id]);
+    }
+
+    #[tokio::test]
+    async fn a_shared_lock_allows_other_readers_and_blocks_changes() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        let reference = TenantRef::Id(tenant.id);
+        let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
+        find_for_share(&mut one, &reference).await.unwrap();
+        find_for_share(&mut other, &reference).await.unwrap();
+        drop(other);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let error = sqlx::query("select 1 from tenants for update nowait").execute(&mut *connection).await.unwrap_err();
+        assert!(error.to_string().contains("could not obtain lock"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_edited_row_is_named_with_its_cause() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        fixture.execute("update tenants set name = 'Not A Name'").await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let error = find(&mut connection, &TenantRef::Id(tenant.id)).await.unwrap_err();
+        assert!(
+            error.to_string().starts_with(&format!("column name of row {} in table tenants", tenant.id)),
+            "{error}"
+        );
+        assert!(std::error::Error::source(&error).is_some());
+        assert_eq!(error.refusal(), None);
+    }
 }

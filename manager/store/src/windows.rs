@@ -1,4 +1,7 @@
-//! Usage windows as clusters sealed them; conflicts and messages that can never be counted; the nkeys that may seal.
+//! Usage windows as clusters sealed them, each once.
+//!
+//! Before it: `manager/src/ingest/usage.rs`. After it: `ledger.rs` in the same transaction; a window that does not fit goes
+//! to `usage_conflicts.rs`.
 
 use crate::error::{StoreError, failed};
 use jiff::Timestamp;
@@ -7,12 +10,12 @@ use kubenova_core::cluster::ClusterId;
 use kubenova_schema::window::Window;
 use sqlx::PgConnection;
 
-/// A window as it came.
+/// A window as it was reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewWindow {
-    /// Whose.
+    /// The cluster.
     pub cluster: ClusterId,
-    /// Which.
+    /// The window.
     pub window: Window,
     /// Always 0 from an Operator.
     pub revision: i32,
@@ -34,18 +37,18 @@ pub struct NewWindow {
     pub clock_offset_ms: i64,
     /// Incarnation that sealed it.
     pub incarnation: String,
-    /// When, by the Operator's clock.
+    /// When it was sealed, by the Operator's clock.
     pub sealed_at: String,
 }
 
-/// What a window turned out to be.
+/// How a window relates to those in the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
-    /// The first time.
+    /// It is new and was added.
     New,
-    /// The same bytes again.
+    /// It is in the database, with the same bytes.
     Replay,
-    /// Other bytes for a window that is there, or one that overlaps it.
+    /// It is in the database with other bytes, or overlaps another one.
     Conflict,
 }
 
@@ -61,17 +64,14 @@ pub fn seconds(window: Window) -> i32 {
     i32::try_from(window.seconds).unwrap_or(i32::MAX)
 }
 
-/// Takes a window in, once. The caller adds the ledger's rows in the same transaction when it is new. A window that
-/// shares time with another of its cluster is a conflict: that time would be billed twice.
-///
-/// # Errors
-/// When Postgres does not answer.
+/// Adds a window unless it is in the database. The caller adds the ledger's rows in the same transaction when it is new.
+/// A window that shares time with another of its cluster is a conflict: that time would be billed twice.
 pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timestamp) -> Result<Arrival, StoreError> {
-    // Two Managers must not each take in one of two windows that overlap.
+    // Without the lock two Managers could each add one of two windows that overlap.
     sqlx::query!("select pg_advisory_xact_lock(hashtextextended('usage_windows/' || $1, 0))", new.cluster.as_str())
         .fetch_one(&mut *connection)
         .await
-        .map_err(failed("wait for a cluster's windows"))?;
+        .map_err(failed("lock a cluster's windows"))?;
     let overlaps = sqlx::query_scalar!(
         r#"select exists (
                select from usage_windows
@@ -85,7 +85,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timesta
     )
     .fetch_one(&mut *connection)
     .await
-    .map_err(failed("look for overlapping windows"))?;
+    .map_err(failed("find overlapping windows"))?;
     if overlaps {
         return Ok(Arrival::Conflict);
     }
@@ -112,7 +112,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timesta
     )
     .execute(&mut *connection)
     .await
-    .map_err(failed("take in a usage window"))?;
+    .map_err(failed("add a usage window"))?;
     if inserted.rows_affected() == 1 {
         return Ok(Arrival::New);
     }
@@ -129,85 +129,60 @@ pub async fn insert(connection: &mut PgConnection, new: &NewWindow, now: Timesta
     Ok(if known == new.manifest_sha256 { Arrival::Replay } else { Arrival::Conflict })
 }
 
-/// Conflicts kept of one cluster; the oldest go first.
-const CONFLICTS_KEPT: i64 = 100;
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, at, window};
 
-/// Keeps other bytes for a window that is there, the newest hundred of a cluster. True when they were not kept before.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn keep_conflict(
-    connection: &mut PgConnection,
-    new: &NewWindow,
-    records: &[u8],
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let kept = sqlx::query!(
-        "insert into usage_conflicts (cluster_id, window_start, seconds, revision, manifest_sha256, manifest, manifest_signature, records, first_seen_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9) on conflict do nothing",
-        new.cluster.as_str(),
-        start(new.window).to_sqlx(),
-        seconds(new.window),
-        new.revision,
-        new.manifest_sha256,
-        new.manifest,
-        new.manifest_signature,
-        records,
-        now.to_sqlx(),
-    )
-    .execute(&mut *connection)
-    .await
-    .map_err(failed("keep a usage conflict"))?;
-    sqlx::query!(
-        "delete from usage_conflicts where cluster_id = $1 and manifest_sha256 in
-         (select manifest_sha256 from usage_conflicts where cluster_id = $1 order by first_seen_at desc offset $2)",
-        new.cluster.as_str(),
-        CONFLICTS_KEPT,
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("drop the oldest usage conflicts"))?;
-    Ok(kept.rows_affected() == 1)
-}
+    #[tokio::test]
+    async fn the_same_bytes_again_are_a_replay_and_other_bytes_a_conflict() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (cluster, start, sha, arrival) in [
+            (0, 0, 'a', Arrival::New),
+            (0, 0, 'a', Arrival::Replay),
+            (0, 0, 'b', Arrival::Conflict),
+            (0, 3600, 'b', Arrival::New),
+            (1, 0, 'b', Arrival::New),
+        ] {
+            let window = window(&clusters[cluster], start, sha);
+            assert_eq!(insert(&mut connection, &window, at(0)).await.unwrap(), arrival, "{cluster} {start} {sha}");
+        }
+    }
 
-/// Remembers a public nkey that was enrolled for a cluster. Call it in the transaction of each enrollment.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn remember_key(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-    nkey_public: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query!(
-        "insert into cluster_keys (cluster_id, nkey_public, created_at) values ($1, $2, $3) on conflict do nothing",
-        cluster.as_str(),
-        nkey_public,
-        now.to_sqlx(),
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("remember a cluster's nkey"))?;
-    Ok(())
-}
+    #[tokio::test]
+    async fn windows_that_share_time_conflict() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        insert(&mut connection, &window(&cluster, 3600, 'a'), at(0)).await.unwrap();
+        for (start, seconds, arrival) in [
+            (0, 7200, Arrival::Conflict),
+            (3600, 1800, Arrival::Conflict),
+            (5400, 600, Arrival::Conflict),
+            (0, 3600, Arrival::New),
+            (7200, 60, Arrival::New),
+        ] {
+            let mut other = window(&cluster, start, 'c');
+            other.window.seconds = seconds;
+            assert_eq!(insert(&mut connection, &other, at(0)).await.unwrap(), arrival, "{start} for {seconds}");
+        }
+    }
 
-/// True when this nkey is or was enrolled for this cluster.
-///
-/// # Errors
-/// When Postgres does not answer.
-pub async fn is_key_of(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-    nkey_public: &str,
-) -> Result<bool, StoreError> {
-    let found = sqlx::query_scalar!(
-        "select exists (select from cluster_keys where cluster_id = $1 and nkey_public = $2) as \"found!\"",
-        cluster.as_str(),
-        nkey_public,
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(failed("look up a cluster's nkey"))?;
-    Ok(found)
+    #[tokio::test]
+    async fn of_two_overlapping_windows_at_once_one_is_added() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut first = fixture.begin().await;
+        insert(&mut first, &window(&cluster, 0, 'a'), at(0)).await.unwrap();
+        let second = tokio::spawn({
+            let mut tx = fixture.begin().await;
+            let mut other = window(&cluster, 0, 'b');
+            other.window.seconds = 7200;
+            async move { insert(&mut tx, &other, at(0)).await.unwrap() }
+        });
+        first.commit().await.unwrap();
+        assert_eq!(second.await.unwrap(), Arrival::Conflict);
+    }
 }

@@ -1,10 +1,12 @@
-//! The transaction of one accepted request: state, outbox rows, audit row and kept answer commit together or not at all.
+//! The transaction of one accepted request: state, commands, audit row and stored response commit together or not at all.
 
 use crate::{
     audit,
-    error::{StoreError, failed},
+    connection::Connection,
+    error::StoreError,
     idempotency::{self, Claim, ResponseRecord},
-    outbox::{self, EnqueuedCommand, Stamp},
+    outbox::{self, EnqueuedCommand, Issuer},
+    transaction::Tx,
 };
 use jiff::Timestamp;
 use kubenova_core::{
@@ -13,19 +15,18 @@ use kubenova_core::{
     cluster::ClusterId,
     tenant::TenantId,
 };
-use sqlx::{PgConnection, Postgres, Transaction};
 use uuid::Uuid;
 
 /// Who writes, when, and from where new ids come.
 #[derive(Debug, Clone)]
 pub struct WriteContext {
-    /// Who asked.
+    /// The authenticated caller.
     pub caller: Caller,
     /// Id of the request, for the audit row.
     pub request_id: String,
     /// Now.
     pub now: Timestamp,
-    /// Maker of ids.
+    /// Makes new ids (UUIDv7).
     pub new_id: fn() -> Uuid,
     /// The request's idempotency key, if it has one.
     pub claim: Option<Claim>,
@@ -34,18 +35,18 @@ pub struct WriteContext {
 /// An open transaction of one request. Dropped without a commit, nothing happened.
 #[derive(Debug)]
 pub struct WriteTx {
-    transaction: Transaction<'static, Postgres>,
+    tx: Tx,
     context: WriteContext,
 }
 
 impl WriteTx {
-    pub(crate) const fn new(transaction: Transaction<'static, Postgres>, context: WriteContext) -> Self {
-        Self { transaction, context }
+    pub(crate) const fn new(tx: Tx, context: WriteContext) -> Self {
+        Self { tx, context }
     }
 
     /// The connection, for the functions of the noun files.
-    pub fn connection(&mut self) -> &mut PgConnection {
-        &mut self.transaction
+    pub fn connection(&mut self) -> &mut Connection {
+        &mut self.tx
     }
 
     /// Who writes and when.
@@ -54,23 +55,18 @@ impl WriteTx {
         &self.context
     }
 
-    /// Announces a change to clusters: one command for each, in this transaction.
-    ///
-    /// # Errors
-    /// When Postgres says no.
+    /// Writes one command per cluster that carries the change, in this transaction.
     pub async fn enqueue_commands(
         &mut self,
         clusters: &[ClusterId],
         change: &Change,
     ) -> Result<Vec<EnqueuedCommand>, StoreError> {
-        let stamp = Stamp { by: &self.context.caller.subject, now: self.context.now, new_id: self.context.new_id };
-        outbox::enqueue_commands(&mut self.transaction, stamp, clusters, change).await
+        let issuer =
+            Issuer { subject: &self.context.caller.subject, now: self.context.now, new_id: self.context.new_id };
+        outbox::enqueue_commands(&mut self.tx, issuer, clusters, change).await
     }
 
-    /// Leaves the audit row of what was accepted.
-    ///
-    /// # Errors
-    /// When Postgres says no.
+    /// Adds the audit row of the request; `verb` says what was done ("create", "replace").
     pub async fn audit(
         &mut self,
         action: Action,
@@ -83,23 +79,21 @@ impl WriteTx {
             at: self.context.now,
             subject: self.context.caller.subject.clone(),
             role: self.context.caller.role,
-            action: format!("{action:?}/{verb}"),
+            action: format!("{}/{verb}", action.as_str()),
             target: target.to_owned(),
             tenant,
             request_id: self.context.request_id.clone(),
         };
-        audit::insert(&mut self.transaction, &entry).await
+        audit::insert(&mut self.tx, &entry).await
     }
 
-    /// Commits, with the answer to be repeated when the request is.
-    ///
-    /// # Errors
-    /// When Postgres says no, or a request with the same key committed first.
+    /// Commits, and stores the response under the request's idempotency key. Fails with
+    /// [`StoreError::IdempotencyKeyInUse`] when a request with the same key committed first.
     pub async fn commit(mut self, answer: &ResponseRecord) -> Result<(), StoreError> {
         if let Some(claim) = &self.context.claim {
             let subject = &self.context.caller.subject;
-            idempotency::keep(&mut self.transaction, subject, claim, answer, self.context.now).await?;
+            idempotency::insert(&mut self.tx, subject, claim, answer, self.context.now).await?;
         }
-        self.transaction.commit().await.map_err(failed("commit a change"))
+        self.tx.commit().await
     }
 }

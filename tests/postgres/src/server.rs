@@ -11,7 +11,6 @@ use sqlx::{
     postgres::{PgConnectOptions, PgSslMode},
 };
 use std::{
-    ffi::OsString,
     fs::File,
     io::Read as _,
     os::unix::process::CommandExt as _,
@@ -28,17 +27,22 @@ const START_MAX: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(20);
 /// The database that is copied for each test.
 const TEMPLATE: &str = "migrated";
+/// Runs a program as an ordinary user; the shell splits it into words.
+const AS_USER: &str = "unshare --user --map-user=1000 --map-group=1000 --";
 const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
 
-/// Runs the server until standard input ends, then stops it and removes the folder; ends by itself when the server does.
-/// SIGQUIT is PostgreSQL's immediate shutdown: it frees its shared memory and leaves the store as it is.
+/// Makes the store and runs the server until standard input ends, then removes the folder; ends by itself when the server
+/// does. SIGQUIT is PostgreSQL's immediate shutdown: it frees its shared memory and leaves the store as it is.
 const SUPERVISOR: &str = r#"
-folder=$1; shift
+folder=$1 programs=$2; shift 2
 exec 3<&0
-"$@" < /dev/null 3<&- &
-server=$!
-(cat <&3 > /dev/null; [ -d "$folder" ] && kill -QUIT "$server") &
-wait "$server"
+$AS_USER "$programs/initdb" --username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 --no-sync \
+  -D "$folder/data" < /dev/null 3<&- && {
+  $AS_USER "$programs/postgres" -D "$folder/data" -k "$folder" "$@" < /dev/null 3<&- &
+  server=$!
+  (cat <&3 > /dev/null; [ -d "$folder" ] && kill -QUIT "$server") &
+  wait "$server"
+}
 rm -rf "$folder"
 "#;
 
@@ -129,29 +133,18 @@ impl Supervised {
     }
 }
 
-/// Makes the store and starts the server. The folder is the supervisor's to remove from then on.
+/// Starts the supervisor, to whom the folder belongs from then on.
 fn spawn() -> Result<Supervised> {
+    let programs = programs()?;
     let folder = tempfile::Builder::new().prefix("kubenova-pg-").tempdir().context("could not make a folder")?;
-    let data = folder.path().join("data");
-    let initdb = as_user(program("initdb")?);
-    let initdb = Command::new(&initdb[0])
-        .args(&initdb[1..])
-        .args(["--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
-        .arg(&data)
-        .output()
-        .context("could not start initdb")?;
-    ensure!(initdb.status.success(), "initdb failed: {}", String::from_utf8_lossy(&initdb.stderr).trim());
     let output = File::create(folder.path().join("log")).context("could not make the log")?;
     let log = File::open(folder.path().join("log")).context("could not open the log")?;
     let supervisor = Command::new("/bin/sh")
         .args(["-c", SUPERVISOR, "supervisor"])
         .arg(folder.path())
-        .args(as_user(program("postgres")?))
-        .arg("-D")
-        .arg(&data)
-        .arg("-k")
-        .arg(folder.path())
+        .arg(programs)
         .args(settings())
+        .env("AS_USER", if nix::unistd::geteuid().is_root() { AS_USER } else { "" })
         .stdin(Stdio::piped())
         .stdout(output.try_clone().context("could not share the log")?)
         .stderr(output)
@@ -213,25 +206,14 @@ async fn connect(supervised: &mut Supervised, options: &PgConnectOptions) -> Res
     }
 }
 
-/// The words of a command that runs a program as an ordinary user.
-fn as_user(program: PathBuf) -> Vec<OsString> {
-    let mut words = Vec::new();
-    if nix::unistd::geteuid().is_root() {
-        words.extend(["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"].map(OsString::from));
-    }
-    words.push(program.into());
-    words
-}
-
-/// A program of PostgreSQL 15, as Debian installs it.
-fn program(name: &str) -> Result<PathBuf> {
+/// The folder with the programs of PostgreSQL 15, as Debian installs them.
+fn programs() -> Result<PathBuf> {
     let folder = std::env::var_os("KUBENOVA_POSTGRES_BIN")
         .map_or_else(|| PathBuf::from("/usr/lib/postgresql/15/bin"), PathBuf::from);
-    let path = folder.join(name);
     ensure!(
-        path.is_file(),
-        "{} is missing: install postgresql-15, or name its bin folder in KUBENOVA_POSTGRES_BIN",
-        path.display()
+        folder.join("postgres").is_file() && folder.join("initdb").is_file(),
+        "{} has no postgres and initdb: install postgresql-15, or name its bin folder in KUBENOVA_POSTGRES_BIN",
+        folder.display()
     );
-    Ok(path)
+    Ok(folder)
 }

@@ -44,11 +44,11 @@ fn offenders(folders: &[&str], allowed: &[&str], texts: &[&str]) -> Vec<String> 
 }
 
 #[test]
-fn sql_stands_in_the_store_only() {
+fn sql_is_used_in_the_store_only() {
     let found = offenders(
         &["manager", "operator", "schema", "crds"],
         &["manager/store/"],
-        &["sqlx::query", "query!(", "query_as!(", "query_scalar!("],
+        &["sqlx::", "use sqlx", "query!(", "query_as!(", "query_scalar!("],
     );
     assert!(found.is_empty(), "{found:#?}");
 }

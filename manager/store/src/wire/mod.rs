@@ -16,18 +16,18 @@ const OUR_API: &str = "kubenova.io/v1alpha1";
 /// Group and version of KubeVela's Application.
 const APPLICATION_API: &str = "core.oam.dev/v1beta1";
 
-/// A change as a cluster hears it.
+/// A change as it is sent to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedChange {
     /// What to do.
     pub kind: CommandKind,
     /// With what.
     pub key: ObjectKey,
-    /// Exact JSON of the wanted object; for a delete its reference.
+    /// Exact JSON of the desired object; for a delete its reference.
     pub document: String,
 }
 
-/// The order that carries a change.
+/// Encodes a change as the command that carries it.
 #[must_use]
 pub fn encode(change: &Change) -> EncodedChange {
     match change {
@@ -169,9 +169,9 @@ pub(crate) fn labels_to_json(labels: &BTreeMap<String, String>) -> Value {
     Value::Object(labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<Map<_, _>>())
 }
 
-/// Reads what [`labels_to_json`] wrote; none when it is something else.
-pub(crate) fn labels_from_json(value: Value) -> Option<BTreeMap<String, String>> {
-    serde_json::from_value(value).ok()
+/// Reads what [`labels_to_json`] wrote.
+pub(crate) fn labels_from_json(value: Value) -> Result<BTreeMap<String, String>, serde_json::Error> {
+    serde_json::from_value(value)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ pub async fn get(
     ctx: RequestContext,
     Path((named, name)): Path<(String, String)>,
 ) -> Result<Response, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let application = found(applications::find(&mut connection, tenant.id, &name).await?, &name)?;
     let surroundings = Surroundings::read(&mut connection, std::slice::from_ref(&application)).await?;

@@ -27,7 +27,7 @@ pub async fn list(
     Path(named): Path<String>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Application>>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let filter = tenant.id.to_string();
     let page = cursor::page(LIST, &filter, params.cursor.as_deref(), params.limit)?;

@@ -26,7 +26,7 @@ use kubenova_core::{
     refusal::{Reason, Refusal},
     tenant::{Placement, Tenant},
 };
-use kubenova_store::{outbox::EnqueuedCommand, placements, pool::Connection, write_tx::WriteTx};
+use kubenova_store::{connection::Connection, outbox::EnqueuedCommand, placements, write_tx::WriteTx};
 use view::Surroundings;
 
 /// Query of a change of an application.

@@ -11,7 +11,7 @@ use kubenova_core::{
 };
 use kubenova_store::{applications, outbox::EnqueuedCommand, wire, write_tx::WriteTx};
 
-/// Removes an application from some of its clusters. The caller holds it by `applications::find_to_change`.
+/// Removes an application from some of its clusters. The caller holds it by `applications::find_for_update`.
 pub(super) async fn remove_from(
     tx: &mut WriteTx,
     tenant: &Tenant,

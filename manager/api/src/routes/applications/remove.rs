@@ -36,7 +36,7 @@ pub async fn remove(
 ) -> Result<Response, ApiError> {
     let mut tx = ctx.write(&state).await?;
     let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
-    let mut application = found(applications::find_to_change(tx.connection(), tenant.id, &name).await?, &name)?;
+    let mut application = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
     ctx.matches(&response::etag(&application.id, application.generation))?;
     let targets = applications::targets(tx.connection(), &[application.id]).await?;
     let clusters: Vec<ClusterId> = targets.into_iter().map(|target| target.cluster_id).collect();

@@ -26,7 +26,7 @@ use kubenova_core::{
 use kubenova_store::{
     applications::{self, Target},
     commands,
-    pool::Connection,
+    connection::Connection,
     wire,
 };
 
@@ -50,7 +50,7 @@ pub async fn replace(
     let mut tx = ctx.write(&state).await?;
     let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
     let request = document::read(body, params.named(), &tenant)?;
-    let before = found(applications::find_to_change(tx.connection(), tenant.id, &name).await?, &name)?;
+    let before = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
     ctx.matches(&response::etag(&before.id, before.generation))?;
     not_deleting(&before)?;
     check_name(&request, &before)?;

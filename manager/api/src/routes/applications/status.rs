@@ -29,7 +29,7 @@ pub async fn status(
     ctx: RequestContext,
     Path((named, name)): Path<(String, String)>,
 ) -> Result<Json<ApplicationStatus>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let application = found(applications::find(&mut connection, tenant.id, &name).await?, &name)?;
     let targets = applications::targets(&mut connection, &[application.id]).await?;

@@ -181,9 +181,9 @@ impl World {
     /// Sends what is due to a cluster, as the relay does.
     pub(super) async fn relay(&self, cluster: &ClusterId) {
         let now = clock::now();
-        let mut tx = self.store.transaction().await.unwrap();
+        let mut tx = self.store.begin("test").await.unwrap();
         enrollments::enroll(&mut tx, cluster, cluster.as_str(), now).await.unwrap();
-        let due = Due { now, heard_since: now, send_again_at: in_seconds(600), window: 32 };
+        let due = Due { now, heartbeat_since: now, send_again_at: in_seconds(600), window: 32 };
         cluster_queue::claim(&mut tx, cluster, &due).await.unwrap().expect("an enrolled cluster");
         tx.commit().await.unwrap();
     }
@@ -217,7 +217,7 @@ impl World {
     }
 
     async fn record(&self, reported: &Reported) {
-        let mut tx = self.store.transaction().await.unwrap();
+        let mut tx = self.store.begin("test").await.unwrap();
         let recorded = outcomes::record(&mut tx, reported, clock::now()).await.unwrap();
         assert_eq!(recorded, Recorded::Moved);
         tx.commit().await.unwrap();
@@ -238,7 +238,7 @@ async fn caller(store: &Store, role: Role, tenant: Option<TenantId>) -> String {
         expires_at: None,
         revoked_at: None,
     };
-    let mut connection = store.read().await.unwrap();
+    let mut connection = store.acquire().await.unwrap();
     access::insert(&mut connection, &token, &token::sha256(&text)).await.unwrap();
     text
 }

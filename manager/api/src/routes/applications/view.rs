@@ -12,7 +12,7 @@ use kubenova_core::{
 use kubenova_store::{
     applications::{self, Target},
     commands,
-    pool::Connection,
+    connection::Connection,
     wire,
 };
 

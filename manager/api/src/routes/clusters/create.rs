@@ -35,7 +35,7 @@ pub async fn create(
 
     let mut tx = ctx.write(&state).await?;
     clusters::insert(tx.connection(), &cluster).await?;
-    enrollments::create(tx.connection(), &ticket.kept).await?;
+    enrollments::insert(tx.connection(), &ticket.kept).await?;
     let change = Change::ClusterConfig { components: cluster.components.clone(), generation: cluster.generation };
     let enqueued = tx.enqueue_commands(std::slice::from_ref(&cluster.id), &change).await?;
     tx.audit(ctx.action, "create", &format!("cluster/{}", cluster.id), None).await?;

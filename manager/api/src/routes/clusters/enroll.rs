@@ -43,7 +43,7 @@ pub async fn enroll(
         return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
     }
     let ticket = ticket(&state, &ctx, &cluster.id);
-    enrollments::create(tx.connection(), &ticket.kept).await?;
+    enrollments::insert(tx.connection(), &ticket.kept).await?;
     tx.audit(ctx.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
 
     let kept = Enrollment { token: None, ..ticket.shown.clone() };

@@ -24,7 +24,7 @@ pub async fn get(
     Path(named): Path<String>,
 ) -> Result<Response, ApiError> {
     let named = ClusterRef::parse(&named);
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let cluster = found(clusters::find(&mut connection, &named).await?, &named)?;
     let tokens = enrollments::of_cluster(&mut connection, &cluster.id).await?;
     let key = ObjectKey::ClusterConfig.to_string();

@@ -37,7 +37,7 @@ pub async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Cluster>>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let mut clusters = clusters::list(&mut connection, &page).await?;
     let more = page.cut(&mut clusters);
     let last = clusters.last().filter(|_| more);

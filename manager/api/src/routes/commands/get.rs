@@ -22,7 +22,7 @@ pub async fn get(
     ctx: RequestContext,
     Path(named): Path<String>,
 ) -> Result<Json<Command>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let command = match CommandId::parse(&named) {
         Some(id) => commands::find(&mut connection, id).await?,
         None => None,

@@ -14,7 +14,7 @@ use kubenova_api_types::{
     list::List,
 };
 use kubenova_core::{cluster::ClusterRef, command::CommandFilter};
-use kubenova_store::{clusters, commands, placements, pool::Connection};
+use kubenova_store::{clusters, commands, connection::Connection, placements};
 
 const LIST: &str = "commands";
 
@@ -51,7 +51,7 @@ pub async fn list(
     ctx: RequestContext,
     Params(params): Params<CommandParams>,
 ) -> Result<Json<List<Command>>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let filter = filter(&mut connection, &ctx, &params).await?;
     let text = cursor::fingerprint([
         ("cluster", filter.cluster.as_ref().map(ToString::to_string)),

@@ -17,7 +17,7 @@ pub async fn get(
     ctx: RequestContext,
     Path(named): Path<String>,
 ) -> Result<Response, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;
     Ok(response::with_etag(&response::etag(&tenant.id, tenant.generation), views::tenant(&tenant, &placed)))

@@ -24,7 +24,7 @@ pub async fn list(
     Params(params): Params<ListParams>,
 ) -> Result<Json<List<Tenant>>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let mut tenants = tenants::list(&mut connection, &page, ctx.scope.tenant()).await?;
     let more = page.cut(&mut tenants);
     let ids: Vec<TenantId> = tenants.iter().map(|tenant| tenant.id).collect();

@@ -12,7 +12,7 @@ use kubenova_core::{
     refusal::{Reason, Refusal},
     tenant::{Tenant, TenantRef},
 };
-use kubenova_store::{clusters, pool::Connection, tenants};
+use kubenova_store::{clusters, connection::Connection, tenants};
 
 /// The tenant when it exists for this caller.
 pub(crate) async fn find(connection: &mut Connection, ctx: &RequestContext, named: &str) -> Result<Tenant, ApiError> {
@@ -21,7 +21,7 @@ pub(crate) async fn find(connection: &mut Connection, ctx: &RequestContext, name
 
 /// The same, held until the transaction ends.
 pub(crate) async fn hold(connection: &mut Connection, ctx: &RequestContext, named: &str) -> Result<Tenant, ApiError> {
-    Ok(ctx.own(tenants::hold(connection, &TenantRef::parse(named)).await?, named)?)
+    Ok(ctx.own(tenants::find_for_share(connection, &TenantRef::parse(named)).await?, named)?)
 }
 
 /// The clusters with these ids or names, each once; all of them must exist and take changes.

@@ -21,7 +21,7 @@ pub async fn list(
     ctx: RequestContext,
     Path(named): Path<String>,
 ) -> Result<Json<List<Placement>>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;
     let key = wire::tenant_key(tenant.id).to_string();

@@ -17,9 +17,9 @@ use kubenova_core::{
 use kubenova_schema::meters::Meter;
 use kubenova_store::{
     clusters,
+    connection::Connection,
     ledger::{self, Filter, Quantities, Row},
     placements,
-    pool::Connection,
 };
 
 const LIST: &str = "usage";
@@ -57,7 +57,7 @@ pub async fn list(
     ctx: RequestContext,
     Params(params): Params<UsageParams>,
 ) -> Result<Json<UsageList>, ApiError> {
-    let mut connection = state.store.read().await?;
+    let mut connection = state.store.acquire().await?;
     let filter = filter(&mut connection, &ctx, &params).await?;
     let text = cursor::fingerprint([
         ("tenant", filter.tenant.map(|tenant| tenant.to_string())),
@@ -75,7 +75,7 @@ pub async fn list(
     let more = page.cut(&mut rows);
     let next_cursor = rows.last().filter(|_| more).map(|row| cursor::after(LIST, &text, &row.key()));
     let sums = ledger::sums(&mut connection, &filter).await?;
-    let as_of = ledger::reached(&mut connection, &filter).await?;
+    let as_of = ledger::complete_until(&mut connection, &filter).await?;
     Ok(Json(UsageList {
         items: rows.iter().map(row).collect(),
         next_cursor,

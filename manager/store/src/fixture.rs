@@ -1,0 +1,193 @@
+//! What tests of the store begin with: a database of their own, fixed times, and rows that others refer to.
+
+use crate::{
+    applications, clusters, enrollments,
+    outbox::{self, EnqueuedCommand, Issuer},
+    pool::Store,
+    sessions::{self, HelloRequest},
+    tenants,
+    transaction::Tx,
+    windows::NewWindow,
+};
+use jiff::{SignedDuration, Timestamp};
+use kubenova_core::{
+    access::{Caller, Role},
+    application::{Application, ApplicationId, ApplicationName, Form},
+    change::Change,
+    cluster::{Cluster, ClusterId, ClusterName, ClusterState, Components},
+    tenant::{PodSecurity, Quota, Tenant, TenantId, TenantName},
+};
+use kubenova_schema::window::Window;
+use kubenova_test_postgres::Database;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
+use uuid::Uuid;
+
+/// A store on a database that no other test uses.
+pub(crate) struct Fixture {
+    pub(crate) store: Store,
+    _database: Database,
+}
+
+impl Fixture {
+    pub(crate) async fn new() -> Self {
+        let database = Database::new().await;
+        Self { store: Store::open(database.url(), 8).unwrap(), _database: database }
+    }
+
+    pub(crate) async fn begin(&self) -> Tx {
+        self.store.begin("test").await.unwrap()
+    }
+
+    /// Runs a statement that no function of the store has, committed at once.
+    pub(crate) async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(&mut *self.store.acquire().await.unwrap()).await.unwrap();
+    }
+
+    /// Clusters 1 to `count`, committed.
+    pub(crate) async fn clusters(&self, count: u128) -> Vec<ClusterId> {
+        let mut connection = self.store.acquire().await.unwrap();
+        let mut ids = Vec::new();
+        for number in 1..=count {
+            let cluster = cluster(number);
+            clusters::insert(&mut connection, &cluster).await.unwrap();
+            ids.push(cluster.id);
+        }
+        ids
+    }
+
+    /// A cluster that is enrolled and in session since [`at`] 0, committed.
+    pub(crate) async fn connected_cluster(&self) -> ClusterId {
+        let id = self.clusters(1).await.remove(0);
+        let mut connection = self.store.acquire().await.unwrap();
+        enrollments::enroll(&mut connection, &id, "uid-1", at(0)).await.unwrap();
+        sessions::open(&mut connection, &hello(&id), at(0)).await.unwrap();
+        id
+    }
+
+    /// Tenant 1, committed.
+    pub(crate) async fn tenant(&self) -> Tenant {
+        let tenant = tenant(1);
+        tenants::insert(&mut self.store.acquire().await.unwrap(), &tenant).await.unwrap();
+        tenant
+    }
+
+    /// An application of this tenant on these clusters, committed.
+    pub(crate) async fn application(&self, tenant: &Tenant, name: &str, clusters: &[ClusterId]) -> Application {
+        let application = application(tenant, name);
+        applications::insert(&mut self.store.acquire().await.unwrap(), &application, clusters).await.unwrap();
+        application
+    }
+
+    /// A command with this change for each cluster, committed.
+    pub(crate) async fn enqueue(&self, clusters: &[ClusterId], change: &Change) -> Vec<EnqueuedCommand> {
+        let mut tx = self.begin().await;
+        let enqueued = outbox::enqueue_commands(&mut tx, issuer(), clusters, change).await.unwrap();
+        tx.commit().await.unwrap();
+        enqueued
+    }
+}
+
+/// So many seconds after midnight of a fixed day.
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    let midnight: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
+    midnight + SignedDuration::from_secs(seconds)
+}
+
+/// A new id; later ids are higher, as UUIDv7s are.
+pub(crate) fn new_id() -> Uuid {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    Uuid::from_u128((0xc0ffee_u128 << 96) | u128::from(NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+pub(crate) fn issuer() -> Issuer<'static> {
+    Issuer { subject: "ann", now: at(0), new_id }
+}
+
+pub(crate) fn caller() -> Caller {
+    Caller { subject: "ann".into(), role: Role::Ops, tenant: None }
+}
+
+pub(crate) fn cluster(number: u128) -> Cluster {
+    Cluster {
+        id: ClusterId::from_uuid(Uuid::from_u128(number)),
+        name: ClusterName::parse(&format!("cluster-{number}")).unwrap(),
+        datacenter: "fra".into(),
+        labels: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+        components: Components::default(),
+        generation: 1,
+        epoch: 1,
+        revision: 0,
+        kubernetes_uid: None,
+        incarnation: 0,
+        state: ClusterState::PendingBootstrap,
+        enrolled_at: None,
+        created_at: at(0),
+        updated_at: at(0),
+        created_by: "ann".into(),
+    }
+}
+
+pub(crate) fn hello(cluster: &ClusterId) -> HelloRequest {
+    HelloRequest {
+        cluster_id: cluster.clone(),
+        incarnation: "1".into(),
+        boot_id: "boot-1".into(),
+        lease_term: 1,
+        operator_version: "0.1.0".into(),
+        kubernetes_version: "v1.34.0".into(),
+        highest_revision: 0,
+        clock_offset_ms: 12,
+    }
+}
+
+pub(crate) fn tenant(number: u128) -> Tenant {
+    Tenant {
+        id: TenantId(Uuid::from_u128(number)),
+        name: TenantName::parse(&format!("tenant-{number}")).unwrap(),
+        quota: Quota::default(),
+        pod_security: PodSecurity::Restricted,
+        generation: 1,
+        created_at: at(0),
+        updated_at: at(0),
+        created_by: "ann".into(),
+    }
+}
+
+pub(crate) fn application(tenant: &Tenant, name: &str) -> Application {
+    Application {
+        id: ApplicationId(new_id()),
+        tenant_id: tenant.id,
+        name: ApplicationName::parse(name).unwrap(),
+        form: Form::Raw,
+        labels: BTreeMap::from([("team".to_owned(), "web".to_owned())]),
+        annotations: BTreeMap::new(),
+        spec: r#"{"components":[{"weight":1.10}]}"#.into(),
+        deleting_since: None,
+        generation: 1,
+        created_at: at(0),
+        updated_at: at(0),
+        created_by: "ann".into(),
+    }
+}
+
+/// An hour of a cluster whose manifest hash consists of this digit.
+pub(crate) fn window(cluster: &ClusterId, start: i64, sha: char) -> NewWindow {
+    NewWindow {
+        cluster: cluster.clone(),
+        window: Window { start, seconds: 3600 },
+        revision: 0,
+        manifest_sha256: sha.to_string().repeat(64),
+        previous_manifest_sha256: String::new(),
+        manifest: b"{}".to_vec(),
+        manifest_signature: "s".into(),
+        record_count: 1,
+        coverage_ms: 3_600_000,
+        gaps: serde_json::json!([]),
+        clock_offset_ms: 0,
+        incarnation: "1".into(),
+        sealed_at: "2026-03-01T01:00:00Z".into(),
+    }
+}
