@@ -68,17 +68,19 @@ pub const KUBEVELA_FINALIZER: &str = "app.oam.dev/resource-tracker-finalizer";
 
 /// Labels of an application that the platform writes, with their values. Capsule writes its own beside ours.
 #[must_use]
-pub fn written_labels(tenant: &str, tenant_id: &str, application: &str) -> Vec<(&'static str, String)> {
-    vec![
-        ("kubenova.io/tenant-id", tenant_id.to_owned()),
-        ("kubenova.io/tenant", tenant.to_owned()),
-        ("kubenova.io/project", tenant.to_owned()),
-        ("kubenova.io/application", application.to_owned()),
-        ("capsule.clastix.io/managed-by", tenant.to_owned()),
-        ("capsule.clastix.io/tenant", tenant.to_owned()),
-        ("projectcapsule.dev/managed-by", tenant.to_owned()),
-        ("projectcapsule.dev/tenant", tenant.to_owned()),
+pub fn written_labels(tenant: &str, tenant_id: &str, application: &str) -> Vec<(&'static str, Option<String>)> {
+    [
+        ("kubenova.io/tenant-id", tenant_id),
+        ("kubenova.io/tenant", tenant),
+        ("kubenova.io/project", tenant),
+        ("kubenova.io/application", application),
+        ("capsule.clastix.io/managed-by", tenant),
+        ("capsule.clastix.io/tenant", tenant),
+        ("projectcapsule.dev/managed-by", tenant),
+        ("projectcapsule.dev/tenant", tenant),
     ]
+    .map(|(key, value)| (key, Some(value.to_owned())))
+    .to_vec()
 }
 
 /// Annotations of an application that the platform writes, with their values; none where any value may stand.

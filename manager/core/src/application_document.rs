@@ -14,6 +14,9 @@ use crate::{
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
+/// Keys that the platform writes, each with its value; no value where any may stand.
+pub type WrittenKeys = Vec<(&'static str, Option<String>)>;
+
 /// What clusters make of an Application: which definitions they have, and what the platform writes into it. The values
 /// stand in the schema that Manager and Operator share.
 #[derive(Debug, Clone)]
@@ -24,10 +27,10 @@ pub struct ClusterRules<'a> {
     pub trait_types: &'a [&'a str],
     /// True for a label or annotation key that callers may not set.
     pub is_reserved: fn(&str) -> bool,
-    /// Labels that the platform writes, with their values: tenant, tenant id, application.
-    pub written_labels: fn(&str, &str, &str) -> Vec<(&'static str, String)>,
-    /// Annotations that the platform writes for a tenant; no value where any may stand.
-    pub written_annotations: fn(&str) -> Vec<(&'static str, Option<String>)>,
+    /// Labels that the platform writes, from tenant, tenant id and application.
+    pub written_labels: fn(&str, &str, &str) -> WrittenKeys,
+    /// Annotations that the platform writes, from the tenant.
+    pub written_annotations: fn(&str) -> WrittenKeys,
     /// The finalizer that KubeVela sets.
     pub finalizer: &'a str,
 }
@@ -106,7 +109,7 @@ fn check_metadata(value: Value, at: &Pointer, tenant: &Tenant, rules: &ClusterRu
     let mut labels = texts(&mut fields, "labels", at)?;
     let mut annotations = texts(&mut fields, "annotations", at)?;
     for (key, value) in (rules.written_labels)(tenant.name.as_str(), &tenant.id.to_string(), name.as_str()) {
-        drop_written(&mut labels, key, Some(&value));
+        drop_written(&mut labels, key, value.as_deref());
     }
     for (key, value) in (rules.written_annotations)(tenant.name.as_str()) {
         drop_written(&mut annotations, key, value.as_deref());
@@ -248,9 +251,9 @@ mod tests {
             is_reserved: |key| key.contains("oam.dev/") || key.contains("kubenova.io/"),
             written_labels: |tenant, id, name| {
                 vec![
-                    ("kubenova.io/tenant", tenant.to_owned()),
-                    ("kubenova.io/tenant-id", id.to_owned()),
-                    ("kubenova.io/application", name.to_owned()),
+                    ("kubenova.io/tenant", Some(tenant.to_owned())),
+                    ("kubenova.io/tenant-id", Some(id.to_owned())),
+                    ("kubenova.io/application", Some(name.to_owned())),
                 ]
             },
             written_annotations: |tenant| {
