@@ -95,7 +95,8 @@ pub async fn create_of_user(
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, application, form};
-    use axum::{body::Body, http::Method};
+    use crate::testing::TestApi;
+    use axum::http::Method;
     use kubenova_core::access::Role;
     use serde_json::{Value, json};
 
@@ -242,7 +243,7 @@ mod tests {
         let foreign =
             world.call(&owner, Method::POST, "/api/v1/tenants/other/apps", &[], form("west").to_string()).await;
         assert_eq!(foreign.refusal(), (404, "TENANT_NOT_FOUND", ""));
-        let nobody = world.call("knt_x", Method::POST, APPS, &[], Body::empty()).await;
+        let nobody = world.call(&TestApi::token("knt_x"), Method::POST, APPS, &[], "").await;
         assert_eq!(nobody.refusal(), (401, "UNAUTHENTICATED", ""));
     }
 }

@@ -63,7 +63,7 @@ pub async fn remove(
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, form};
-    use axum::{body::Body, http::Method};
+    use axum::http::Method;
     use kubenova_core::{access::Role, command::CommandState};
     use serde_json::{Value, json};
 
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(dry.body["state"], "deleting");
         assert_eq!(world.get(SHOP).await.body["state"], "active");
         assert_eq!(world.delete(&format!("{APPS}/none")).await.refusal(), (404, "APPLICATION_NOT_FOUND", ""));
-        let stale = world.call(&world.admin, Method::DELETE, SHOP, &[("if-match", "\"x.1\"")], Body::empty()).await;
+        let stale = world.call(&world.admin, Method::DELETE, SHOP, &[("if-match", "\"x.1\"")], "").await;
         assert_eq!(stale.refusal(), (412, "ETAG_MISMATCH", ""));
         for (role, tenant, status) in [
             (Role::ReadOnly, "acme", 403),
@@ -179,7 +179,7 @@ mod tests {
         ] {
             let token = world.token(role, Some(world.acme)).await;
             let path = format!("/api/v1/tenants/{tenant}/apps/shop");
-            world.call(&token, Method::DELETE, &path, &[], Body::empty()).await.is(status);
+            world.call(&token, Method::DELETE, &path, &[], "").await.is(status);
         }
     }
 }

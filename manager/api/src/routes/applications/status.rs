@@ -99,7 +99,7 @@ fn answer(application: &Application, clusters: Vec<ApplicationClusterStatus>) ->
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, form};
-    use axum::{body::Body, http::Method};
+    use axum::http::Method;
     use kubenova_core::{access::Role, command::CommandState};
 
     #[tokio::test]
@@ -138,7 +138,7 @@ mod tests {
         let path = format!("{SHOP}/status");
         for (role, status) in [(Role::ProjectDev, 200), (Role::ReadOnly, 200), (Role::Billing, 403)] {
             let token = world.token(role, Some(world.acme)).await;
-            world.call(&token, Method::GET, &path, &[], Body::empty()).await.is(status);
+            world.call(&token, Method::GET, &path, &[], "").await.is(status);
         }
         assert_eq!(world.get(&format!("{APPS}/none/status")).await.refusal(), (404, "APPLICATION_NOT_FOUND", ""));
     }
