@@ -2,8 +2,8 @@
 //! written by the platform, and as whom an application runs. The Manager refuses early what the Operator and the
 //! cluster's admission would refuse late; one list for both, so they cannot disagree.
 
-/// Component definitions that clusters apply. Others print tenants' secrets, reach any address, or start pods as
-/// somebody else.
+/// Component definitions that clusters apply. Others print tenants' secrets, reach any address, or start pods
+/// with another identity.
 pub const COMPONENT_TYPES: &[&str] =
     &["cron-task", "daemon", "k8s-objects", "statefulset", "task", "webservice", "worker"];
 

@@ -1,4 +1,4 @@
-//! What clusters are told about a change. Decided here, written into the outbox by the store in the same transaction.
+//! The changes that clusters get commands about. Decided here, written into the outbox by the store in the same transaction.
 
 use crate::{
     application::Application,

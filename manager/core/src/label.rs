@@ -1,4 +1,4 @@
-//! The one rule for names that people choose: a DNS label, short enough that names made from it still are one.
+//! The one rule for names that callers choose: a DNS label, short enough that names made from it still are one.
 
 use crate::refusal::{Reason, Refusal};
 

@@ -1,5 +1,5 @@
-//! Reads one YAML document as kubectl reads it, so that what people applied by hand means the same when they send it
-//! here: file modes in octal, `yes` and `no`, merge keys. What kubectl would silently mangle is refused: duplicate keys,
+//! Reads one YAML document as kubectl reads it, so that a manifest that was applied by hand means the same when it is
+//! sent here: file modes in octal, `yes` and `no`, merge keys. What kubectl would silently mangle is refused: duplicate keys,
 //! a second document, numbers without a form in JSON.
 //!
 //! Aliases, nesting and the size of the result are bounded before memory is spent. Before it: [`crate::body`].

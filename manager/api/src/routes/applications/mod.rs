@@ -89,7 +89,7 @@ pub(crate) fn not_deleting(application: &Application) -> Result<(), Refusal> {
 }
 
 /// The clusters that a request names, or the tenant's only one. Names are looked up among the tenant's placements alone,
-/// so nobody learns here which other clusters exist.
+/// so a caller cannot learn here which other clusters exist.
 async fn choose_clusters(
     connection: &mut Connection,
     tenant: &Tenant,

@@ -1,5 +1,5 @@
-//! `PUT /tenants/{tenant}/apps/{application}`: the desired state as a whole. Clusters no longer named are told to remove
-//! it.
+//! `PUT /tenants/{tenant}/apps/{application}`: the desired state as a whole. Clusters no longer named get a delete
+//! command.
 
 use super::{
     ApplicationParams, accepted, choose_clusters, document, document::ApplicationRequest, found, not_deleting, removal,
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cluster_that_is_no_longer_named_is_told_to_remove_it_and_shown_until_it_did() {
+    async fn a_cluster_that_is_no_longer_named_gets_a_delete_command_and_is_shown_until_it_succeeded() {
         let world = World::new().await;
         let both = json!({ "name": "shop", "image": "nginx:1", "clusters": ["west", "east"] });
         world.post(APPS, both).await.is(202);
