@@ -38,6 +38,11 @@ impl Store {
     /// Connects lazily: the first use opens the first connection.
     ///
     pub fn open(url: &str, connections_max: u32) -> Result<Self, StoreError> {
+        // sqlx reads the URL of any database as one of Postgres.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            let cause = "it must begin with postgres:// or postgresql://";
+            return Err(failed("read the database URL")(sqlx::Error::Configuration(cause.into())));
+        }
         let options = PgConnectOptions::from_str(url)
             .map_err(failed("read the database URL"))?
             .application_name("kubenova-manager");

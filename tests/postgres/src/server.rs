@@ -1,4 +1,4 @@
-//! One PostgreSQL for the tests of one process: a store in a temporary folder, reached by a Unix socket in it.
+//! One PostgreSQL for the tests of one process: a store in memory or a temporary folder, reached by a Unix socket in it.
 //!
 //! The server is the child of a shell that reads from a pipe which only this process can write to. When this process ends,
 //! however it ends, the shell reads the end of the pipe, stops the server and removes the folder. PostgreSQL refuses to
@@ -25,6 +25,9 @@ use tokio::sync::oneshot;
 const START_MAX: Duration = Duration::from_secs(60);
 /// Pause between two attempts to connect: short beside the start of the server.
 const LOOK: Duration = Duration::from_millis(20);
+/// Free bytes in memory that a store of tests fits into: a database for each of a few tests at once, and 64 MB of log.
+/// Docker's default of 64 MB is not enough.
+const MEMORY_MIN: u64 = 1024 * 1024 * 1024;
 /// The database that is copied for each test.
 const TEMPLATE: &str = "migrated";
 /// Runs a program as an ordinary user; the shell splits it into words.
@@ -136,7 +139,8 @@ impl Supervised {
 /// Starts the supervisor, to whom the folder belongs from then on.
 fn spawn() -> Result<Supervised> {
     let programs = programs()?;
-    let folder = tempfile::Builder::new().prefix("kubenova-pg-").tempdir().context("could not make a folder")?;
+    let folder =
+        tempfile::Builder::new().prefix("kubenova-pg-").tempdir_in(parent()).context("could not make a folder")?;
     let output = File::create(folder.path().join("log")).context("could not make the log")?;
     let log = File::open(folder.path().join("log")).context("could not open the log")?;
     let supervisor = Command::new("/bin/sh")
@@ -155,6 +159,13 @@ fn spawn() -> Result<Supervised> {
     Ok(Supervised { supervisor, folder: folder.keep(), log })
 }
 
+/// Memory where there is enough of it: a database is 8 MB of small files, and a disk under load writes one for a second.
+fn parent() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = nix::sys::statvfs::statvfs(memory).map_or(0, |it| it.blocks_available() * it.fragment_size());
+    if free >= MEMORY_MIN { memory.to_owned() } else { std::env::temp_dir() }
+}
+
 /// No port, and nothing that only matters when the machine crashes.
 fn settings() -> impl Iterator<Item = &'static str> {
     [
@@ -164,6 +175,7 @@ fn settings() -> impl Iterator<Item = &'static str> {
         "fsync=off",
         "full_page_writes=off",
         "synchronous_commit=off",
+        "max_wal_size=64MB",
         "wal_level=minimal",
         "max_wal_senders=0",
         "autovacuum=off",
