@@ -1,6 +1,6 @@
 //! The custom resources of `kubenova.io/v1alpha1`.
 //!
-//! Conditions instead of phases; `observedGeneration` in status and in every condition; printer columns for people.
+//! Conditions instead of phases; `observedGeneration` in status and in every condition; printer columns for kubectl.
 //! The YAML in the Operator's chart is generated from here by `cargo dev gen`. No controller installs these: they come
 //! with the chart.
 

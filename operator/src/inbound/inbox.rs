@@ -23,6 +23,7 @@ use kubenova_operator_core::{
 use kubenova_runtime::{clock, failpoint, telemetry};
 use kubenova_schema::{
     signature::{self, AcceptedKeys},
+    trace::{self, TraceParent},
     v1::{Command, Outcome},
 };
 use std::{sync::Arc, time::Duration};
@@ -78,7 +79,7 @@ impl Inbox {
     }
 
     pub(super) async fn take(&self, delivery: Delivery) -> Verdict {
-        let trace = delivery.header("traceparent").and_then(|parent| parent.split('-').nth(1));
+        let trace = delivery.header(trace::HEADER).and_then(TraceParent::parse).map(|parent| parent.trace_id());
         let span = tracing::info_span!("command", trace.id = trace, command.id = field::Empty, key = field::Empty);
         self.judge(delivery).instrument(span).await
     }

@@ -51,13 +51,7 @@ fn no_kubernetes_crate_stands_under_the_manager() {
 }
 
 /// Dependencies that are declared and not used yet. An entry that is used, or gone, fails the test: remove it.
-const UNUSED: &[&str] = &[
-    "kubenova-bus: rustls is declared and never named: remove it",
-    "kubenova-crds: serde_json is declared and never named: remove it",
-    "kubenova-operator: async-nats is declared and never named: remove it",
-    "kubenova-operator: aws-lc-rs is declared and never named: remove it",
-    "kubenova-store: kubenova-test-postgres is declared and never named: remove it",
-];
+const UNUSED: &[&str] = &[];
 
 #[test]
 fn every_declared_dependency_is_used() {

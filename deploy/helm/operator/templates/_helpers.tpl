@@ -14,7 +14,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{/*
-What a role or a policy was written for. The Operator compares these with the versions it is told to install and
+What a role or a policy was written for. The Operator compares these with the versions it has to install and
 reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies itself.
 */}}
 {{- define "kubenova.for.capsule" -}}capsule-0.14.0{{- end }}
