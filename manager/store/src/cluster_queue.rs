@@ -343,10 +343,10 @@ mod tests {
         let cluster = queue(&fixture, 2).await;
         let claimed = claim_committed(&fixture, &cluster, &due(1, 2)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
-        record_published(&mut connection, claimed.due[0].id, "KN_CMD", 7).await.unwrap();
+        record_published(&mut connection, claimed.due[0].id, "stream", 7).await.unwrap();
         assert_eq!(resend_open(&mut connection, &cluster).await.unwrap(), 2);
         assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 2)).await), [1, 2]);
-        let missing = record_published(&mut connection, CommandId(crate::fixture::new_id()), "KN_CMD", 8).await;
+        let missing = record_published(&mut connection, CommandId(crate::fixture::new_id()), "stream", 8).await;
         assert!(matches!(missing, Err(StoreError::Missing { table: "commands", .. })), "{missing:?}");
     }
 }
