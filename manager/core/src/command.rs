@@ -12,22 +12,22 @@ id_type! {
     CommandId
 }
 
-/// A command as people see it: the message about one change to one cluster, with the time of every hop.
+/// A command: the message about one change to one cluster, with the time of every hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
     /// Its id.
     pub id: CommandId,
-    /// Whom it is for.
+    /// The cluster it is for.
     pub cluster_id: ClusterId,
     /// The cluster's name.
     pub cluster_name: String,
-    /// Its place in the cluster's order.
+    /// Its revision: commands of one cluster are numbered in commit order.
     pub revision: i64,
-    /// What it asks (`schema/kinds.rs`).
+    /// What to do (`schema/kinds.rs`).
     pub kind: String,
-    /// What it is about (`schema/kinds.rs`).
+    /// The object it is about (`schema/kinds.rs`).
     pub object_key: String,
-    /// Whose object that is.
+    /// The tenant whose object that is.
     pub tenant_id: Option<TenantId>,
     /// The application it is about.
     pub application_name: Option<String>,
@@ -35,13 +35,13 @@ pub struct Command {
     pub generation: i64,
     /// Where it is.
     pub state: CommandState,
-    /// One CamelCase word why; may be empty.
+    /// Why, as one CamelCase word; may be empty.
     pub reason: String,
-    /// A sentence why; may be empty.
+    /// Why, as a sentence; may be empty.
     pub message: String,
     /// What it waits for; empty when it moves on.
     pub waiting_for: String,
-    /// Who asked.
+    /// Who requested it.
     pub created_by: String,
     /// Deadline of an operation or delete.
     pub not_after: Option<Timestamp>,
@@ -55,20 +55,20 @@ pub struct Command {
     pub running_at: Option<Timestamp>,
     /// Ended.
     pub finished_at: Option<Timestamp>,
-    /// Stations as the cluster reported them.
+    /// Hops as the cluster reported them.
     pub hops: Vec<Hop>,
     /// How often it was sent.
     pub send_count: i32,
-    /// When it is sent again at the latest, while it is sent and the cluster has not taken it.
+    /// When it is sent again at the latest, while it is sent and the cluster has not acknowledged it.
     pub next_send_at: Option<Timestamp>,
-    /// When its cluster was last heard of; none when it never joined.
+    /// When its cluster last sent a heartbeat; none when it never joined.
     pub cluster_heard_at: Option<Timestamp>,
     /// Why the cluster's last hello was refused; empty when it was not.
     pub cluster_refused: String,
 }
 
 impl Command {
-    /// What an open command waits for, for people; empty when it moves on. What the cluster said comes first.
+    /// What an open command waits for, empty when it moves on. What the cluster said takes precedence.
     #[must_use]
     pub fn waits_for(&self, now: Timestamp) -> String {
         if self.state.is_terminal() || !self.waiting_for.is_empty() {
@@ -77,13 +77,13 @@ impl Command {
         match self.cluster_heard_at {
             _ if !self.cluster_refused.is_empty() => format!("SessionRefused: {}", self.cluster_refused),
             None => "ClusterNotJoined".to_owned(),
-            Some(heard) if now.duration_since(heard) >= STALE_AFTER => format!("ClusterOffline since {heard:.0}"),
+            Some(last) if now.duration_since(last) >= STALE_AFTER => format!("ClusterOffline since {last:.0}"),
             Some(_) => String::new(),
         }
     }
 }
 
-/// One station of a command in the cluster.
+/// One hop of a command in the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// What happened.
@@ -92,7 +92,7 @@ pub struct Hop {
     pub at: String,
 }
 
-/// Which commands a list shows; what is none does not matter.
+/// Which commands a list shows; a field that is none filters nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandFilter {
     /// For this cluster.
@@ -120,17 +120,17 @@ pub enum CommandState {
     Succeeded,
     /// Permanently not possible, or not done within its progress deadline.
     Failed,
-    /// The cluster said no.
+    /// The cluster refused it.
     Refused,
-    /// Taken back.
+    /// Cancelled before it was done.
     Cancelled,
-    /// A newer one took its place.
+    /// Replaced by a newer one.
     Superseded,
     /// Its deadline passed before it was started.
     Expired,
 }
 
-/// Who moves a command.
+/// Who changes the state of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mover {
     /// The Manager by itself.
@@ -197,7 +197,7 @@ impl CommandState {
     /// True when the mover may move a command from this state to the next one.
     ///
     /// The Manager alone ends a command only before it was sent; from then on only the Operator's word does, because only
-    /// the cluster can know. An Operator cannot have heard of a queued command.
+    /// the cluster can know. An Operator cannot know of a queued command.
     #[must_use]
     pub const fn may_become(self, next: Self, mover: Mover) -> bool {
         if self.is_terminal() || next.rank() <= self.rank() {
@@ -214,6 +214,42 @@ impl CommandState {
 }
 
 const TERMINAL: u8 = 4;
+
+/// What a cluster may report about a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutcomeReport {
+    /// It reached this state.
+    State(CommandState),
+    /// The Operator does not know this kind or something it requires: refused.
+    Unsupported,
+    /// Not now, for example because a limit of the cluster is reached: to be sent again later.
+    Deferred,
+}
+
+impl OutcomeReport {
+    /// Reads the text of an outcome message. None when a cluster may not report it: that a command is queued or sent is
+    /// for the Manager to say.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "deferred" => Some(Self::Deferred),
+            "unsupported" => Some(Self::Unsupported),
+            other => CommandState::parse(other)
+                .filter(|state| !matches!(state, CommandState::Queued | CommandState::Sent))
+                .map(Self::State),
+        }
+    }
+
+    /// The state of the command then; none when the report changes no state.
+    #[must_use]
+    pub const fn state(self) -> Option<CommandState> {
+        match self {
+            Self::State(state) => Some(state),
+            Self::Unsupported => Some(CommandState::Refused),
+            Self::Deferred => None,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -294,6 +330,17 @@ mod tests {
             assert_eq!(CommandState::parse(state.as_str()), Some(state));
         }
         assert_eq!(CommandState::parse("done"), None);
+    }
+
+    #[test]
+    fn a_cluster_reports_only_what_it_can_know() {
+        let state = |text| OutcomeReport::parse(text).map(OutcomeReport::state);
+        assert_eq!(state("succeeded"), Some(Some(CommandState::Succeeded)));
+        assert_eq!(state("unsupported"), Some(Some(CommandState::Refused)));
+        assert_eq!(state("deferred"), Some(None));
+        for text in ["queued", "sent", "done", ""] {
+            assert_eq!(state(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -19,4 +19,6 @@ pub mod metadata;
 pub mod page;
 pub mod pointer;
 pub mod refusal;
+pub mod session;
 pub mod tenant;
+pub mod usage;

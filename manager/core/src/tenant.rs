@@ -41,7 +41,7 @@ pub enum TenantRef {
 }
 
 impl TenantRef {
-    /// Reads either form; a text of neither form is a name that nobody has.
+    /// Reads either form; any other text is a name.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         TenantId::parse(text).map_or_else(|| Self::Name(text.to_owned()), Self::Id)
@@ -57,7 +57,7 @@ impl std::fmt::Display for TenantRef {
     }
 }
 
-/// What the Manager wishes for one tenant.
+/// One tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     /// Its id.
@@ -72,7 +72,7 @@ pub struct Tenant {
     pub generation: i64,
     /// When it was created.
     pub created_at: Timestamp,
-    /// When the wish last changed.
+    /// When what is desired last changed.
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
@@ -136,7 +136,7 @@ impl Quota {
     }
 }
 
-/// True for digits, optionally a fraction, and a unit that Kubernetes knows. Exponents are left out: people do not write
+/// True for digits, optionally a fraction, and a unit that Kubernetes knows. Exponents are left out: no manifest writes
 /// them, and `1E` would be one of two things.
 #[must_use]
 pub fn is_quantity(text: &str) -> bool {
