@@ -1,16 +1,19 @@
 //! The Manager: REST and enrollment in, signed commands out, reports in.
 //!
-//! `settings` and `wiring` build the parts, in the order in which data goes round: [`relay`] sends what people wish,
-//! woken by [`outbox_listener`]; [`session`] answers clusters that connect; [`ingest`] takes in what they report; [`receipts`]
-//! and [`billing`] tell who must hear of it. No Kubernetes client is in this crate's dependency graph.
+//! `settings` and `wiring` build the parts, in the order in which data flows: [`http`] observes requests, [`relay`] sends
+//! the commands they wrote, woken by [`outbox_listener`]; [`session`] answers clusters that connect; [`ingest`] stores what
+//! they report; [`receipts`] and [`billing`] pass on what is in the ledger. No Kubernetes client is in this crate's
+//! dependency graph.
 
 pub mod commands;
 pub mod settings;
 pub mod wiring;
 
-pub mod outbox_listener;
+pub mod http;
+pub mod metrics;
 pub mod own_identity;
 
+pub mod outbox_listener;
 pub mod relay;
 pub mod session;
 

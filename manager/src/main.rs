@@ -1,4 +1,4 @@
-//! `kubenova-manager`: reads the command line and hands over.
+//! `kubenova-manager`: parses the command line and runs the command.
 
 use clap::Parser as _;
 use kubenova_manager::commands::{Cli, run};
@@ -10,9 +10,8 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Logging may not have begun, so this goes to standard error as it is.
-            let _nobody_reads =
-                std::io::Write::write_all(&mut std::io::stderr(), format!("error: {error:#}\n").as_bytes());
+            // Logging may not be set up, so this goes to standard error as it is.
+            let _closed = std::io::Write::write_all(&mut std::io::stderr(), format!("error: {error:#}\n").as_bytes());
             ExitCode::FAILURE
         }
     }

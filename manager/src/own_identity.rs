@@ -1,11 +1,18 @@
-//! The Manager's own certificates: the one it shows to people and clusters, and the one it shows to the broker.
+//! The Manager's own certificates: its server certificate for REST and enrollment, and its client certificate for the
+//! broker.
 //!
-//! Guarantees: both are issued at start, never stored beyond the process' folder, and renewed at half of their life; new
-//! connections get the new one without a restart. The shown chain ends with the root, because enrollment tokens pin it.
+//! Guarantees: both are issued at start, never stored outside the process' folder, and renewed at half of their lifetime;
+//! new connections get the new one without a restart. The server's chain ends with the root, because enrollment tokens pin
+//! it.
 
 use anyhow::{Context as _, Result};
 use kubenova_bus::Credentials;
-use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{
+    clock,
+    file::{self, Readers},
+    periodic::{Next, Periodic},
+    shutdown::Shutdown,
+};
 use kubenova_trust::{
     TrustError,
     authority::{Identity, Validity},
@@ -19,15 +26,17 @@ use rustls::{
     sign::CertifiedKey,
 };
 use std::{
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 use tokio::sync::watch;
 
-/// Shortest pause between renewals, also when lifetimes are absurdly short.
+/// Shortest time between renewals, for lifetimes of seconds as tests have them.
 const RENEW_MIN: Duration = Duration::from_secs(1);
+/// Waits after a failed renewal: half of the lifetime is left to succeed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
 /// Issues and renews.
 #[derive(Debug)]
@@ -36,33 +45,33 @@ pub struct OwnIdentity {
     names: Vec<String>,
     lifetime: Duration,
     folder: PathBuf,
-    shown: Arc<Shown>,
+    server_key: Arc<CurrentKey>,
     credentials: watch::Sender<Credentials>,
 }
 
-/// The certificate that is shown at the moment.
+/// The current server certificate.
 #[derive(Debug)]
-struct Shown(RwLock<Arc<CertifiedKey>>);
+struct CurrentKey(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Shown {
+impl ResolvesServerCert for CurrentKey {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
 impl OwnIdentity {
-    /// Issues the first ones. `folder` takes the files of the broker connection, which reads them at every attempt.
+    /// Issues the first ones. `folder` gets the files of the broker connection, which reads them at every connect.
     ///
     /// # Errors
-    /// When a name is impossible or the folder cannot be written.
+    /// When a name of `names` is invalid or the folder cannot be written.
     pub fn issue(keyring: Arc<Keyring>, names: &[String], lifetime: Duration, folder: &Path) -> Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
-            format!("could not make the folder {}: set stateDir to a writable one", folder.display())
+            format!("could not create the folder {}: set stateDir to a writable one", folder.display())
         })?;
-        let shown = server_key(&keyring, names, lifetime)?;
+        let key = server_key(&keyring, names, lifetime)?;
         let identity = Self {
             credentials: watch::Sender::new(credentials(&keyring, lifetime)?),
-            shown: Arc::new(Shown(RwLock::new(Arc::new(shown)))),
+            server_key: Arc::new(CurrentKey(RwLock::new(Arc::new(key)))),
             names: names.to_vec(),
             folder: folder.to_owned(),
             keyring,
@@ -72,7 +81,7 @@ impl OwnIdentity {
         Ok(identity)
     }
 
-    /// How the REST listener does TLS.
+    /// TLS settings of the REST listener.
     ///
     /// # Errors
     /// When the provider does not know the protocol versions.
@@ -80,11 +89,11 @@ impl OwnIdentity {
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let builder = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()
-            .context("TLS provider knows no protocol version")?;
-        Ok(builder.with_no_client_auth().with_cert_resolver(Arc::<Shown>::clone(&self.shown)))
+            .context("the TLS provider supports no protocol version")?;
+        Ok(builder.with_no_client_auth().with_cert_resolver(Arc::<CurrentKey>::clone(&self.server_key)))
     }
 
-    /// How to connect to the broker.
+    /// Settings of the broker connection.
     #[must_use]
     pub fn bus_settings(&self, urls: &[String], ping_interval: Duration) -> kubenova_bus::Settings {
         kubenova_bus::Settings {
@@ -106,28 +115,25 @@ impl OwnIdentity {
         self.credentials.subscribe()
     }
 
-    /// Renews until a stop is asked for.
+    /// Renews until a stop is requested.
     pub async fn renew(self, shutdown: Shutdown) {
-        loop {
-            tokio::select! {
-                () = shutdown.requested() => return,
-                () = tokio::time::sleep((self.lifetime / 2).max(RENEW_MIN)) => {}
-            }
-            match self.renew_once() {
-                Ok(()) => tracing::info!("renewed the Manager's own certificates"),
-                Err(error) => {
-                    let error = telemetry::chain(error.as_ref());
-                    tracing::error!(error, "could not renew the Manager's own certificates; trying again");
-                }
-            }
+        let half_life = (self.lifetime / 2).max(RENEW_MIN);
+        // The first certificates are issued before this runs.
+        if !shutdown.sleep(half_life).await {
+            return;
         }
+        Periodic::new("renew the Manager's own certificates", half_life)
+            .backoff(RETRY.0, RETRY.1)
+            .run(&shutdown, || std::future::ready(self.renew_once().map(|()| Next::Wait)))
+            .await;
     }
 
     fn renew_once(&self) -> Result<()> {
         let key = server_key(&self.keyring, &self.names, self.lifetime)?;
-        *self.shown.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+        *self.server_key.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
         self.write_client()?;
         self.credentials.send_replace(credentials(&self.keyring, self.lifetime)?);
+        tracing::info!("renewed the Manager's own certificates");
         Ok(())
     }
 
@@ -139,16 +145,9 @@ impl OwnIdentity {
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
-        use std::io::Write as _;
         let path = self.folder.join(name);
-        let attempt = || -> std::io::Result<()> {
-            let beside = path.with_extension("new");
-            let mut file =
-                std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-            file.write_all(text.as_bytes())?;
-            std::fs::rename(&beside, &path)
-        };
-        attempt().with_context(|| format!("could not write {}: set stateDir to a writable folder", path.display()))
+        file::replace(&path, text.as_bytes(), Readers::Owner)
+            .with_context(|| format!("could not write {}: set stateDir to a writable folder", path.display()))
     }
 }
 
@@ -169,8 +168,9 @@ fn server_key(keyring: &Keyring, names: &[String], lifetime: Duration) -> Result
 fn certified(identity: &Identity) -> Result<CertifiedKey> {
     let chain = CertificateDer::pem_slice_iter(identity.chain_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
-        .context("could not read our own certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).context("could not read our own key")?;
+        .context("could not read the Manager's own certificate")?;
+    let key =
+        PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).context("could not read the Manager's own key")?;
     let provider: CryptoProvider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider).context("our own certificate and key do not fit")
+    CertifiedKey::from_der(chain, key, &provider).context("the Manager's own certificate and key do not match")
 }

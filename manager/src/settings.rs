@@ -13,39 +13,39 @@ use std::{
     time::Duration,
 };
 
-/// Everything a person decides.
+/// The settings file.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
-    /// Where Postgres is.
+    /// The database.
     pub database: Database,
-    /// File with the key-encryption key: 32 bytes in base64. `init` makes it when there are no keys yet.
+    /// File with the key-encryption key: 32 bytes in base64. `init` creates it when there are no keys yet.
     pub kek_file: PathBuf,
-    /// Where REST and enrollment listen, TLS. An inherited socket (`KUBENOVA_LISTEN_FD`) takes their place.
+    /// Addresses of REST and enrollment, TLS. An inherited socket (`KUBENOVA_LISTEN_FD`) is used instead of them.
     #[serde(default = "defaults::listen")]
     pub listen: Vec<SocketAddr>,
-    /// Names and addresses in the certificates of Manager and broker.
+    /// DNS names and IP addresses in the certificates of Manager and broker.
     pub public_names: Vec<String>,
-    /// `https://` URLs of the Manager that enrollment tokens carry.
+    /// `https://` URLs of the Manager, as clusters reach it; enrollment tokens contain them.
     pub endpoints: Vec<String>,
-    /// Chart in the helm line that people are shown.
+    /// The Operator's chart, as the `helm install` command that REST answers names it.
     #[serde(default = "defaults::chart")]
     pub chart: String,
-    /// Host part of every SPIFFE id.
+    /// Trust domain of every SPIFFE id.
     #[serde(default = "defaults::trust_domain")]
     pub trust_domain: String,
-    /// Folder for the Manager's own client certificate; nothing in it must survive a restart.
+    /// Folder for the Manager's own client certificate; it may be empty at every start.
     #[serde(default)]
     pub state_dir: Option<PathBuf>,
     /// The broker.
     pub nats: Nats,
-    /// How long identities live.
+    /// Lifetimes of identities.
     #[serde(default)]
     pub lifetimes: Lifetimes,
-    /// How often things are looked at.
+    /// Intervals of periodic work.
     #[serde(default)]
     pub intervals: Intervals,
-    /// What new clusters have installed unless the request says otherwise.
+    /// Components of new clusters for which the request names none.
     #[serde(default)]
     pub components: Option<ComponentSettings>,
     /// Metering.
@@ -54,19 +54,22 @@ pub struct Settings {
     /// Logs.
     #[serde(default)]
     pub log: Log,
+    /// Metrics.
+    #[serde(default)]
+    pub metrics: MetricsSettings,
 }
 
-/// Where Postgres is.
+/// The database.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Database {
-    /// `postgres://` URL. May hold a password: better in `urlFile`.
+    /// `postgres://` URL. It may contain a password, then `urlFile` is better.
     #[serde(default)]
     pub url: Option<SecretString>,
     /// File with the URL.
     #[serde(default)]
     pub url_file: Option<PathBuf>,
-    /// Most connections of this Manager.
+    /// Maximum number of connections of this Manager.
     #[serde(default = "defaults::connections_max")]
     pub connections_max: u32,
 }
@@ -75,12 +78,12 @@ pub struct Database {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Nats {
-    /// `tls://host:port` by which the Manager reaches it.
+    /// `tls://host:port` as the Manager reaches it.
     pub urls: Vec<String>,
-    /// `tls://host:port` by which clusters reach it; those of the Manager when empty.
+    /// `tls://host:port` as clusters reach it; those of the Manager when empty.
     #[serde(default)]
     pub public_urls: Vec<String>,
-    /// `host:port` that `nats config` lets it listen on; port 0 takes any free one.
+    /// `host:port` that `nats config` has it listen on; port 0 is any free one.
     #[serde(default = "defaults::nats_listen")]
     pub listen: String,
     /// `host:port` of its HTTP monitor, which has no access control; none by default.
@@ -91,7 +94,7 @@ pub struct Nats {
     pub ping_interval_seconds: u64,
 }
 
-/// How long identities live, in seconds.
+/// Lifetimes of identities, in seconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lifetimes {
@@ -101,19 +104,19 @@ pub struct Lifetimes {
     pub user_jwt_seconds: u64,
     /// An enrollment token.
     pub enrollment_token_seconds: u64,
-    /// What Manager, broker and the read-only people hold; the Manager renews its own.
+    /// Certificates of Manager, broker and read-only users of the `nats` CLI; the Manager renews its own.
     pub server_seconds: u64,
 }
 
-/// How often things are looked at, in milliseconds.
+/// Intervals of periodic work, in milliseconds.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Intervals {
-    /// A cluster not heard for this long is out of session.
+    /// A cluster without a heartbeat for this long is out of session.
     pub heartbeat_stale_ms: u64,
-    /// An unanswered command is sent again after this.
-    pub sweep_ms: u64,
-    /// The relay's look at the outbox without a notification.
+    /// A command that is not acknowledged is sent again after this.
+    pub resend_after_ms: u64,
+    /// Longest time between two rounds of the relay.
     pub poll_ms: u64,
 }
 
@@ -121,7 +124,7 @@ pub struct Intervals {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Usage {
-    /// Length of the windows that clusters are expected to report.
+    /// Length of the windows that clusters report.
     pub window_seconds: u32,
 }
 
@@ -131,19 +134,36 @@ pub struct Usage {
 pub struct Log {
     /// A tracing filter; `RUST_LOG` wins.
     pub filter: String,
-    /// One JSON object a line, else text.
+    /// True: one JSON object a line. False: text.
     pub json: bool,
 }
 
-/// What new clusters have installed.
+/// Metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MetricsSettings {
+    /// Address of the Prometheus endpoint `/metrics`: plain HTTP without access control. `null` switches it off.
+    pub listen: Option<SocketAddr>,
+}
+
+impl Default for MetricsSettings {
+    fn default() -> Self {
+        Self { listen: Some(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, METRICS_PORT))) }
+    }
+}
+
+/// Port of the metrics listener when the settings name none: beside Prometheus' own exporters (9100 and up).
+const METRICS_PORT: u16 = 9464;
+
+/// Components of new clusters.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ComponentSettings {
-    /// Tenants' walls.
+    /// Capsule: isolates tenants from each other.
     pub capsule: ComponentSetting,
-    /// Tenants' view of the API.
+    /// Capsule Proxy: shows each tenant its own part of the API.
     pub capsule_proxy: ComponentSetting,
-    /// Applications.
+    /// KubeVela: runs applications.
     pub kubevela: ComponentSetting,
 }
 
@@ -151,11 +171,11 @@ pub struct ComponentSettings {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ComponentSetting {
-    /// Should it run?
+    /// Whether it is installed.
     pub enabled: bool,
-    /// Version; empty means the one the Operator was built for.
+    /// Version; empty means the one that the Operator was built for.
     pub version: String,
-    /// Take over an install that is there already.
+    /// Take over an installation that exists already.
     pub adopt: bool,
     /// Replicas of its controller.
     pub replicas: u32,
@@ -202,7 +222,7 @@ impl Default for Lifetimes {
 
 impl Default for Intervals {
     fn default() -> Self {
-        Self { heartbeat_stale_ms: 45_000, sweep_ms: 30_000, poll_ms: 500 }
+        Self { heartbeat_stale_ms: 45_000, resend_after_ms: 30_000, poll_ms: 500 }
     }
 }
 
@@ -232,10 +252,10 @@ impl Default for ComponentSetting {
 }
 
 impl ComponentSettings {
-    /// As core wants them.
+    /// The components as core checks them.
     ///
     /// # Errors
-    /// When a value is impossible.
+    /// When a value is invalid.
     pub fn to_core(&self) -> Result<Components> {
         let one = |setting: &ComponentSetting, name: &str| -> Result<Component> {
             let component = Component {
@@ -260,7 +280,7 @@ impl Settings {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it cannot be read, has an unknown key, or a value is impossible.
+    /// When it cannot be read, has an unknown key, or a value is invalid.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("could not read the settings {}: name them with --config", path.display()))?;
@@ -271,9 +291,9 @@ impl Settings {
     /// Reads the text of a file in this folder.
     ///
     /// # Errors
-    /// When it has an unknown key, or a value is impossible.
+    /// When it has an unknown key, or a value is invalid.
     pub fn parse(text: &str, folder: &Path) -> Result<Self> {
-        // Without the lines around the place: one of them may hold the database's password.
+        // Without the surrounding lines: one of them may contain the database's password.
         let mut settings: Self =
             serde_saphyr::from_str(text).map_err(|error| anyhow!("{}", error.without_snippet()))?;
         for path in
@@ -287,25 +307,25 @@ impl Settings {
 
     fn check(&self) -> Result<()> {
         if self.database.url.is_some() == self.database.url_file.is_some() {
-            bail!("set one of database.url and database.urlFile");
+            bail!("set exactly one of database.url and database.urlFile");
         }
         if self.public_names.is_empty() {
-            bail!("publicNames is empty: name the hosts by which clusters reach Manager and broker");
+            bail!("publicNames is empty: list the host names by which clusters reach Manager and broker");
         }
         if self.endpoints.is_empty() || self.endpoints.iter().any(|url| !url.starts_with("https://")) {
             bail!("endpoints must be one or more https:// URLs of this Manager");
         }
         if self.nats.urls.is_empty() {
-            bail!("nats.urls is empty: name the broker as tls://host:port");
+            bail!("nats.urls is empty: set the URL of the broker, tls://host:port");
         }
         if self.nats.urls.iter().chain(&self.nats.public_urls).any(|url| !url.starts_with("tls://")) {
-            bail!("nats.urls and nats.publicUrls must begin with tls://: without TLS nobody is let in");
+            bail!("nats.urls and nats.publicUrls must begin with tls://: the broker accepts TLS only");
         }
         let lives = &self.lifetimes;
         let all =
             [lives.certificate_seconds, lives.user_jwt_seconds, lives.enrollment_token_seconds, lives.server_seconds];
         if all.contains(&0) {
-            bail!("a lifetime of 0 seconds ends before it begins");
+            bail!("a lifetime of 0 seconds is not possible");
         }
         Ok(())
     }
@@ -322,23 +342,33 @@ impl Settings {
                     .with_context(|| format!("could not read database.urlFile {}", path.display()))?;
                 Ok(text.trim().to_owned().into())
             }
-            (None, None) => bail!("set one of database.url and database.urlFile"),
+            (None, None) => bail!("set exactly one of database.url and database.urlFile"),
         }
     }
 
-    /// The broker's URLs as clusters reach it.
+    /// URLs of the broker, as clusters reach it.
     #[must_use]
     pub fn cluster_broker_urls(&self) -> &[String] {
         if self.nats.public_urls.is_empty() { &self.nats.urls } else { &self.nats.public_urls }
     }
 
-    /// Opens the store; nothing connects yet.
+    /// Opens the store. Nothing connects yet.
     ///
     /// # Errors
-    /// When the URL is not one of Postgres.
+    /// When the URL is not a `postgres://` URL.
     pub fn store(&self) -> Result<kubenova_store::pool::Store> {
         let url = self.database_url()?;
         Ok(kubenova_store::pool::Store::open(url.expose_secret(), self.database.connections_max)?)
+    }
+
+    /// Opens the store and makes a connection, so that a database that cannot be reached is reported as what it is.
+    ///
+    /// # Errors
+    /// When the URL is not a `postgres://` URL, or no connection can be made.
+    pub async fn connect(&self) -> Result<kubenova_store::pool::Store> {
+        let store = self.store()?;
+        store.connect().await?;
+        Ok(store)
     }
 }
 
@@ -355,7 +385,7 @@ impl Lifetimes {
         Duration::from_secs(self.user_jwt_seconds)
     }
 
-    /// What Manager, broker and read-only people hold.
+    /// Certificates of Manager, broker and read-only users of the `nats` CLI.
     #[must_use]
     pub const fn server(&self) -> Duration {
         Duration::from_secs(self.server_seconds)
@@ -384,18 +414,28 @@ nats: { urls: ['tls://hub.example:4222'] }
         assert_eq!(settings.kek_file, Path::new("/etc/kubenova/kek"));
         assert_eq!(settings.lifetimes.certificate(), Duration::from_secs(14 * 86_400));
         assert_eq!(settings.intervals.heartbeat_stale_ms, 45_000);
+        assert_eq!(settings.metrics.listen, Some("127.0.0.1:9464".parse().unwrap()));
         assert_eq!(settings.cluster_broker_urls(), ["tls://hub.example:4222"]);
     }
 
     #[test]
     fn unknown_keys_and_impossible_values_fail() {
-        for extra in
-            ["colour: red", "lifetimes: { userJwtSecond: 1 }", "lifetimes: { userJwtSeconds: 0 }", "listen: [here]"]
-        {
+        for extra in [
+            "metrics: { listen: here }",
+            "colour: red",
+            "lifetimes: { userJwtSecond: 1 }",
+            "lifetimes: { userJwtSeconds: 0 }",
+            "listen: [here]",
+        ] {
             assert!(parse(&format!("{SMALLEST}{extra}\n")).is_err(), "{extra}");
         }
         assert!(parse(&SMALLEST.replace("tls://", "nats://")).is_err());
         assert!(parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://a', urlFile: b")).is_err());
+    }
+
+    #[test]
+    fn metrics_can_be_switched_off() {
+        assert_eq!(parse(&format!("{SMALLEST}metrics: {{ listen: null }}\n")).unwrap().metrics.listen, None);
     }
 
     #[test]
@@ -409,7 +449,7 @@ nats: { urls: ['tls://hub.example:4222'] }
     }
 
     #[test]
-    fn the_example_for_people_is_valid() {
+    fn the_example_is_valid() {
         let example = include_str!("../../deploy/nats/manager.example.yaml");
         parse(example).unwrap();
     }

@@ -1,18 +1,21 @@
 //! Builds the parts in the order in which data flows and hands each only what it needs.
 //!
-//! REST and enrollment serve whether the broker answers or not: wishes wait in Postgres. Everything that needs the broker
-//! begins with its first connection and survives every later loss of it.
+//! REST and enrollment serve whether the broker is reachable or not: commands wait in Postgres. Everything that needs the
+//! broker begins with its first connection and survives every later loss of it.
 
 use crate::{
-    billing,
+    billing::{self, Billing},
     commands::keys,
+    http,
     ingest::{
+        durable::Ingest,
         outcomes, status,
-        usage::{self, UsageIngest},
+        usage::{self, Wakes},
     },
+    metrics::{self, Metrics},
     outbox_listener,
     own_identity::OwnIdentity,
-    receipts::{self, Receipts},
+    receipts::{self, Due, Receipts},
     relay::{self, Relay, RelaySettings},
     session::{self, Sessions},
     settings::{Intervals, Settings},
@@ -26,8 +29,15 @@ use kubenova_api::{
     state::{self, AppState, EnrollmentSettings},
 };
 use kubenova_bus::{Connection, Credentials, streams};
-use kubenova_core::cluster::ClusterId;
-use kubenova_runtime::{backoff, clock, probe::Gates, random, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{
+    clock,
+    metrics::{Registry, serve as serve_metrics},
+    probe::Gates,
+    random,
+    retry::Retry,
+    shutdown::Shutdown,
+    telemetry,
+};
 use kubenova_store::pool::Store;
 use kubenova_trust::keyring::Keyring;
 use std::{
@@ -35,41 +45,44 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 
-/// Name of an inherited listening socket, by number.
+/// Environment variable with the number of an inherited listening socket.
 const LISTEN_FD: &str = "KUBENOVA_LISTEN_FD";
-/// Name of the gate that waits for the broker.
+/// The gate that is closed while the broker is not connected.
 const BROKER: &str = "broker";
-/// Time between looks at the connection, for `/readyz`.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two checks of the connection, for `/readyz`.
+const CHECK: Duration = Duration::from_secs(1);
 
 /// A Manager that runs.
 #[derive(Debug)]
 pub struct Running {
     /// Where REST and enrollment listen.
     pub addresses: Vec<SocketAddr>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
     _temporary: Option<tempfile::TempDir>,
 }
 
-/// Starts every part; they end when `shutdown` asks them to.
+/// Starts every part; they end when a stop is requested.
 ///
 /// # Errors
-/// When the database does not answer, the keys cannot be opened, or an address cannot be listened on. A broker that does
-/// not answer is waited for.
+/// When the database does not answer, the keys cannot be opened, or an address cannot be listened on. An unreachable broker
+/// is no error: the Manager keeps trying.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
-    let store = settings.store()?;
+    let store = settings.connect().await?;
     store.migrate().await?;
     let keyring = Arc::new(keys::open(&settings, &store).await?);
     let gates = Gates::default();
     gates.set(BROKER, Some("not connected yet".to_owned()));
+    let (metrics, metrics_address) = start_metrics(settings.metrics.listen, &shutdown).await?;
 
-    // Without a stateDir in a folder of this process, which ends with it: it holds a private key.
+    // Without a stateDir it is a folder that ends with this process, because it holds a private key.
     let (folder, temporary) = match &settings.state_dir {
         Some(folder) => (folder.clone(), None),
         None => {
             let made = tempfile::Builder::new().prefix("kubenova-manager-").tempdir();
-            let made = made.context("could not make a temporary folder: set stateDir to a writable one")?;
+            let made = made.context("could not create a temporary folder: set stateDir to a writable one")?;
             (made.path().to_owned(), Some(made))
         }
     };
@@ -80,15 +93,16 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         .iter()
         .map(TcpListener::local_addr)
         .collect::<Result<Vec<_>, _>>()
-        .context("could not read an address")?;
+        .context("could not read the address of a listener")?;
 
     let router =
         router_with(app_state(&settings, &store, &keyring, &gates)?, enrollment_router(&settings, &store, &keyring));
+    let router = http::observed(router, metrics.requests.clone());
     let tls = identity.server_config()?;
     let stop = shutdown.clone();
     shutdown.spawn("rest", async move {
         if let Err(error) = serve(listeners, tls, router, &stop).await {
-            tracing::error!(error = %telemetry::chain(&error), "serving ended");
+            tracing::error!(error = %telemetry::chain(&error), "the REST listener failed");
         }
     });
 
@@ -99,11 +113,34 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         keyring,
         gates,
         relay: relay_settings(&settings.intervals),
+        metrics,
         shutdown: shutdown.clone(),
     };
+    let stored = metrics::gauges::run(
+        broker.store.clone(),
+        broker.metrics.stored.clone(),
+        broker.relay.stale_after,
+        shutdown.clone(),
+    );
+    shutdown.spawn("database metrics", stored);
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
-    Ok(Running { addresses, _temporary: temporary })
+    Ok(Running { addresses, metrics: metrics_address, _temporary: temporary })
+}
+
+/// Registers the metrics and serves them where the settings say.
+async fn start_metrics(listen: Option<SocketAddr>, shutdown: &Shutdown) -> Result<(Metrics, Option<SocketAddr>)> {
+    let mut registry = Registry::new(metrics::PREFIX);
+    let metrics = Metrics::register(&mut registry);
+    let Some(address) = listen else { return Ok((metrics, None)) };
+    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+        format!(
+            "could not serve metrics on {address}: set metrics.listen to a free address, or to null to switch it off"
+        )
+    })?;
+    let address = listener.local_addr().context("could not read the address of the metrics listener")?;
+    shutdown.spawn("metrics", serve_metrics(listener, Arc::new(registry), shutdown.clone()));
+    Ok((metrics, Some(address)))
 }
 
 fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gates) -> Result<AppState> {
@@ -140,7 +177,7 @@ fn enrollment_router(settings: &Settings, store: &Store, keyring: &Arc<Keyring>)
 const fn relay_settings(intervals: &Intervals) -> RelaySettings {
     RelaySettings {
         poll: Duration::from_millis(intervals.poll_ms),
-        send_again_after: Duration::from_millis(intervals.sweep_ms),
+        send_again_after: Duration::from_millis(intervals.resend_after_ms),
         stale_after: Duration::from_millis(intervals.heartbeat_stale_ms),
     }
 }
@@ -153,6 +190,7 @@ struct Broker {
     keyring: Arc<Keyring>,
     gates: Gates,
     relay: RelaySettings,
+    metrics: Metrics,
     shutdown: Shutdown,
 }
 
@@ -164,84 +202,99 @@ impl Broker {
         self.watch(connection).await;
     }
 
-    /// The first connection, however long it takes; none when a stop is asked for.
+    /// The first connection, however long it takes; none when a stop is requested.
     async fn connect(&self) -> Option<Connection> {
-        let mut waits = backoff::forever();
-        loop {
+        let attempt = || async {
             let mut settings = self.bus.clone();
             settings.credentials = self.credentials.borrow().clone();
-            match kubenova_bus::connect(settings).await {
-                Ok(connection) => return Some(connection),
-                Err(error) => {
-                    let error = telemetry::chain(&error);
-                    tracing::warn!(error, "could not connect to the broker; trying again");
-                    self.gates.set(BROKER, Some(error));
-                }
+            let connected = kubenova_bus::connect(settings).await;
+            if let Err(error) = &connected {
+                self.gates.set(BROKER, Some(telemetry::chain(error)));
             }
-            let wait = waits.next().unwrap_or(Duration::from_secs(15));
-            tokio::select! {
-                () = self.shutdown.requested() => return None,
-                () = tokio::time::sleep(wait) => {}
-            }
-        }
+            connected
+        };
+        Retry::new("connect to the broker").until_ok(&self.shutdown, attempt).await
     }
 
     async fn ensure_streams(&self, connection: &Connection) {
         if let Err(error) = streams::ensure_all(&connection.jetstream).await {
-            tracing::warn!(error = %telemetry::chain(&error), "could not make the streams; each part tries again by itself");
+            tracing::warn!(error = %telemetry::chain(&error), "could not create the streams; each part tries again by itself");
         }
     }
 
     fn start_parts(&self, connection: &Connection) {
-        let (receipt_wishes, wishes) = mpsc::channel::<ClusterId>(receipts::WISHES_MAX);
+        let receipts_due = Due::default();
         let (relay_wake, billing_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (store, jetstream, shutdown) = (&self.store, &connection.jetstream, &self.shutdown);
-
-        shutdown.spawn("outbox bell", outbox_listener::run(store.clone(), Arc::clone(&relay_wake), shutdown.clone()));
-        let relay = Relay {
-            store: store.clone(),
+        self.start_commands(connection, &relay_wake, &receipts_due);
+        self.start_reports(connection, &receipts_due, &billing_wake);
+        let (jetstream, shutdown) = (&connection.jetstream, &self.shutdown);
+        let receipts = Receipts {
+            store: self.store.clone(),
             jetstream: jetstream.clone(),
             key: Arc::clone(&self.keyring.command),
+            due: receipts_due,
+            due_count: self.metrics.receipts_due.clone(),
+        };
+        shutdown.spawn("receipts", receipts::run(receipts, shutdown.clone()));
+        let billing = Billing {
+            store: self.store.clone(),
+            jetstream: jetstream.clone(),
+            wake: billing_wake,
+            published: self.metrics.billing_published.clone(),
+        };
+        shutdown.spawn("billing", billing::run(billing, shutdown.clone()));
+    }
+
+    /// Out: listener, relay; and the sessions that decide to whom.
+    fn start_commands(&self, connection: &Connection, wake: &Arc<Notify>, receipts: &Due) {
+        let (store, shutdown) = (&self.store, &self.shutdown);
+        let listener = outbox_listener::run(store.clone(), Arc::clone(wake), shutdown.clone());
+        shutdown.spawn("outbox listener", listener);
+        let relay = Relay {
+            store: store.clone(),
+            jetstream: connection.jetstream.clone(),
+            key: Arc::clone(&self.keyring.command),
             owner: random::uuid_v7().to_string(),
-            wake: Arc::clone(&relay_wake),
+            wake: Arc::clone(wake),
             settings: self.relay,
+            metrics: self.metrics.relay.clone(),
         };
         shutdown.spawn("relay", relay::run(relay, shutdown.clone()));
-
         let sessions = Sessions {
             store: store.clone(),
             connection: connection.clone(),
             keys: self.keyring.command_public.clone(),
-            receipts: receipt_wishes.clone(),
-            wake: relay_wake,
+            receipts: receipts.clone(),
+            wake: Arc::clone(wake),
+            hellos: self.metrics.hellos.clone(),
         };
         shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
         let heartbeats = session::heartbeat::run(store.clone(), connection.clone(), shutdown.clone());
         shutdown.spawn("heartbeats", heartbeats);
-
-        shutdown.spawn("outcome ingest", outcomes::run(store.clone(), jetstream.clone(), shutdown.clone()));
-        shutdown.spawn("status ingest", status::run(store.clone(), jetstream.clone(), shutdown.clone()));
-        let ingest = UsageIngest { store: store.clone(), receipts: receipt_wishes, billing: Arc::clone(&billing_wake) };
-        shutdown.spawn("usage ingest", usage::run(ingest, jetstream.clone(), shutdown.clone()));
-
-        let parts = Receipts {
-            store: store.clone(),
-            jetstream: jetstream.clone(),
-            key: Arc::clone(&self.keyring.command),
-            wishes,
-        };
-        shutdown.spawn("receipts", receipts::run(parts, shutdown.clone()));
-        shutdown.spawn("billing", billing::run(store.clone(), jetstream.clone(), billing_wake, shutdown.clone()));
     }
 
-    /// Keeps the gate, the credentials and, after every reconnect, the streams as they should be.
+    /// In: what clusters report.
+    fn start_reports(&self, connection: &Connection, receipts: &Due, billing: &Arc<Notify>) {
+        let shutdown = &self.shutdown;
+        let ingest = Ingest {
+            store: self.store.clone(),
+            jetstream: connection.jetstream.clone(),
+            metrics: self.metrics.ingest.clone(),
+        };
+        shutdown.spawn("outcome ingest", outcomes::run(ingest.clone(), shutdown.clone()));
+        shutdown.spawn("status ingest", status::run(ingest.clone(), shutdown.clone()));
+        let wakes = Wakes { receipts: receipts.clone(), billing: Arc::clone(billing) };
+        shutdown.spawn("usage ingest", usage::run(ingest, wakes, shutdown.clone()));
+    }
+
+    /// Keeps the gate, the credentials and, after every reconnect, the streams up to date.
     async fn watch(mut self, mut connection: Connection) {
-        let mut look = tokio::time::interval(LOOK);
+        let mut check = tokio::time::interval(CHECK);
         connection.connects.mark_unchanged();
         loop {
             tokio::select! {
                 () = self.shutdown.requested() => break,
-                _ = look.tick() => {
+                _ = check.tick() => {
                     let waiting = (!connection.is_connected()).then(|| {
                         connection.last_error.borrow().clone().unwrap_or_else(|| "the connection is lost".to_owned())
                     });
@@ -250,7 +303,7 @@ impl Broker {
                 Ok(()) = self.credentials.changed() => {
                     let renewed = self.credentials.borrow_and_update().clone();
                     connection.renew(renewed);
-                    // Now, while nothing is wrong: else the broker ends the connection when the old JWT does.
+                    // At a time of our choice: else the broker closes the connection when the old JWT expires.
                     if let Err(error) = connection.client.force_reconnect().await {
                         tracing::debug!(%error, "could not reconnect with renewed credentials; the next reconnect has them");
                     }
@@ -267,7 +320,7 @@ impl Broker {
     }
 }
 
-/// The sockets to serve on: an inherited one takes the place of the configured addresses.
+/// The sockets to serve on: an inherited one instead of the configured addresses.
 fn listeners(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     if let Ok(text) = std::env::var(LISTEN_FD) {
         return Ok(vec![inherited(&text)?]);
@@ -278,20 +331,22 @@ fn listeners(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
     addresses
         .iter()
         .map(|address| {
-            TcpListener::bind(address).with_context(|| format!("could not listen on {address}: is it taken?"))
+            TcpListener::bind(address)
+                .with_context(|| format!("could not listen on {address}: free it or set listen to another address"))
         })
         .collect()
 }
 
 fn inherited(text: &str) -> Result<TcpListener> {
     use std::os::fd::{FromRawFd as _, OwnedFd};
-    let number: i32 = text.parse().with_context(|| format!("{LISTEN_FD} is \"{text}\", not the number of a socket"))?;
+    let number: i32 =
+        text.parse().with_context(|| format!("{LISTEN_FD} is \"{text}\", which is not the number of a socket"))?;
     if number < 3 || !std::path::Path::new(&format!("/proc/self/fd/{number}")).exists() {
-        bail!("{LISTEN_FD} is {number}, which is no open descriptor of this process");
+        bail!("{LISTEN_FD} is {number}, which is not an open descriptor of this process");
     }
     #[expect(unsafe_code, reason = "the number was given to this process to own, is open, and is taken once")]
     let owned = unsafe { OwnedFd::from_raw_fd(number) };
     let listener = TcpListener::from(owned);
-    listener.local_addr().with_context(|| format!("{LISTEN_FD} is {number}, which is no listening socket"))?;
+    listener.local_addr().with_context(|| format!("{LISTEN_FD} is {number}, which is not a listening socket"))?;
     Ok(listener)
 }

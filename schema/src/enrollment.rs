@@ -1,4 +1,4 @@
-//! The bodies of `POST /enrollment/v1`: what an Operator shows once and what it gets for it.
+//! The bodies of `POST /enrollment/v1`: an Operator sends its public keys and gets an identity.
 //!
 //! The token's secret travels in `Authorization: Bearer`. The same token with the same cluster UID and public keys gets
 //! its answer again until the first `BusConnected` (an answer may be lost); other keys are a second use.
@@ -28,13 +28,13 @@ pub struct EnrollmentRequest {
     pub at: String,
 }
 
-/// What the Manager answers. Nothing in it is secret: the private halves never left the cluster.
+/// What the Manager answers. Nothing in it is secret: the private keys never leave the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentAnswer {
     /// The cluster's id.
     pub cluster_id: String,
-    /// Grows with each enrollment; part of the certificate's SPIFFE id.
+    /// Rises with each enrollment; part of the certificate's SPIFFE id.
     pub incarnation: String,
     /// Current epoch.
     pub epoch: u64,
@@ -48,7 +48,7 @@ pub struct EnrollmentAnswer {
     pub ca_bundle_pem: String,
     /// Accepted command signing keys: key id and base64 public key.
     pub command_keys: Vec<PublicKey>,
-    /// When certificate and JWT end, RFC 3339 UTC.
+    /// When certificate and JWT expire, RFC 3339 UTC.
     pub expires_at: String,
     /// The Manager's clock, RFC 3339 UTC with milliseconds.
     pub manager_time: String,

@@ -1,19 +1,19 @@
-//! The closed list of what a command may ask, and of the object keys it may be about.
+//! The closed list of command kinds, and of the objects that a command may be about.
 //!
 //! A kind's text is both the `kind` field of a command and the last token of its subject.
 
-/// What a command asks of a cluster.
+/// What a command does in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CommandKind {
     /// Write the cluster's NovaClusterConfig.
     ApplyClusterConfig,
     /// Write a NovaTenant.
     ApplyTenant,
-    /// Remove a NovaTenant, in the order of design §5.
+    /// Delete a NovaTenant and what belongs to it.
     DeleteTenant,
     /// Write a KubeVela Application as the tenant's deployer.
     ApplyApplication,
-    /// Remove a KubeVela Application as the tenant's deployer.
+    /// Delete a KubeVela Application as the tenant's deployer.
     DeleteApplication,
 }
 
@@ -45,14 +45,14 @@ impl CommandKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 
-    /// True when the last order about the object is that it should not exist.
+    /// True when the command deletes its object.
     #[must_use]
     pub const fn is_delete(self) -> bool {
         matches!(self, Self::DeleteTenant | Self::DeleteApplication)
     }
 }
 
-/// What a command is about. Written as `cluster-config/default`, `tenant/<id>`, `application/<tenant id>/<name>`.
+/// The object that a command is about. Written as `cluster-config/default`, `tenant/<id>`, `application/<tenant id>/<name>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKey {
     /// The cluster's one configuration.

@@ -1,7 +1,7 @@
 //! Messages to and from bytes: canonical protobuf JSON, derived from the descriptor set.
 //!
-//! Verification happens before decoding, on the bytes as they came. Duplicate keys are refused at any depth (two
-//! readers could otherwise see two different orders in one signed body); unknown fields are ignored.
+//! Verification happens before decoding, on the bytes as they arrived. Duplicate keys are refused at any depth, because
+//! two readers could see two different commands in one signed body; unknown fields are ignored.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use std::{fmt, sync::LazyLock};
@@ -11,14 +11,14 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
         .expect("the build script wrote this descriptor set")
 });
 
-/// A body that is not the message it should be.
+/// A body that is not the expected message.
 #[derive(Debug, thiserror::Error)]
 pub enum MessageError {
-    /// Not JSON, or a key stands twice.
-    #[error("body is not acceptable JSON")]
+    /// Not JSON, or a key occurs twice.
+    #[error("the body is not JSON without duplicate keys")]
     Json(#[source] serde_json::Error),
     /// JSON of another shape.
-    #[error("body is not a {name}")]
+    #[error("the body is not a {name}")]
     Shape {
         /// The message that was expected.
         name: &'static str,
@@ -27,7 +27,7 @@ pub enum MessageError {
         source: serde_json::Error,
     },
     /// Protobuf bytes of another shape.
-    #[error("body is not a {name}")]
+    #[error("the body is not a {name}")]
     Binary {
         /// The message that was expected.
         name: &'static str,
@@ -74,7 +74,7 @@ pub fn to_json<M: Named>(message: &M) -> Vec<u8> {
 /// Reads canonical JSON.
 ///
 /// # Errors
-/// When it is not JSON, a key stands twice, or a field has another type.
+/// When it is not JSON, a key occurs twice, or a field has another type.
 pub fn from_json<M: Named>(bytes: &[u8]) -> Result<M, MessageError> {
     refuse_duplicate_keys(bytes).map_err(MessageError::Json)?;
     let shape = |source| MessageError::Shape { name: M::NAME, source };

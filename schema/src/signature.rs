@@ -1,19 +1,19 @@
 //! Signatures over exact bytes: Ed25519 over DSSE's pre-authentication encoding of (payload type, body).
 //!
-//! Each thing that is signed has its own payload type, so that a signature over one can never be shown as another.
-//! Header form: `Kn-Signature: <key id>:<base64>`. Other headers help people and decide nothing.
+//! Each thing that is signed has its own payload type, so that a signature over one cannot be used for another.
+//! Header form: `Kn-Signature: <key id>:<base64>`. Other headers are informative and decide nothing.
 
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use data_encoding::{BASE64, HEXLOWER};
 
 /// Header that carries the signature of a message's body.
 pub const HEADER: &str = "Kn-Signature";
-/// Header with the command's id, for people.
+/// Header with the command's id, informative.
 pub const COMMAND_ID_HEADER: &str = "Kn-Command-Id";
-/// Header with the message's type and version, for people.
+/// Header with the message's type and version, informative.
 pub const SCHEMA_HEADER: &str = "Kn-Schema";
 
-/// What a signature is about.
+/// What is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PayloadType {
     /// A command's JSON.
@@ -27,7 +27,7 @@ pub enum PayloadType {
 }
 
 impl PayloadType {
-    /// Media type, as DSSE wants it.
+    /// Its media type, for DSSE.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -39,7 +39,7 @@ impl PayloadType {
     }
 }
 
-/// DSSE's pre-authentication encoding: what is really signed.
+/// DSSE's pre-authentication encoding: the bytes that are signed.
 #[must_use]
 pub fn pre_authentication_encoding(payload_type: PayloadType, body: &[u8]) -> Vec<u8> {
     let name = payload_type.as_str();
@@ -52,7 +52,7 @@ pub fn pre_authentication_encoding(payload_type: PayloadType, body: &[u8]) -> Ve
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// No `Kn-Signature` header.
-    #[error("message carries no Kn-Signature header")]
+    #[error("the message has no Kn-Signature header")]
     Missing,
     /// Not `<key id>:<base64>`.
     #[error("Kn-Signature is not of the form <key id>:<base64>")]

@@ -1,7 +1,7 @@
-//! The streams of the broker and the shape of the durables on them, as plain data.
+//! The broker's streams, as plain data.
 //!
-//! Any of them may be deleted at any moment: `bus` makes them again from here. Limits are safety nets, not queues:
-//! Postgres and the inbox records are the queues.
+//! Any of them may be deleted at any moment: `bus` creates them again from here. Their limits protect the broker; no
+//! message may depend on them, because the queues are Postgres and the inbox records.
 
 use crate::subjects;
 use std::time::Duration;
@@ -13,7 +13,9 @@ use std::time::Duration;
 pub struct Stream {
     /// Name.
     pub name: &'static str,
-    /// What it collects.
+    /// What it carries; `nats stream ls` and `nats stream info` show it.
+    pub description: &'static str,
+    /// Subjects whose messages it stores.
     pub subjects: &'static [&'static str],
     /// How long messages stay.
     pub max_age: Duration,
@@ -29,9 +31,10 @@ pub struct Stream {
 
 const MIB: i64 = 1024 * 1024;
 
-/// Commands: the wire, not the queue. An hour is enough for any re-send.
+/// Commands. Postgres keeps them until they end; an hour is enough for any repeated send.
 pub const COMMANDS: Stream = Stream {
     name: "KN_CMD",
+    description: "Commands to clusters, signed by the Manager; the subject names the cluster. Repeated from Postgres when lost.",
     subjects: &[subjects::every::COMMAND],
     max_age: Duration::from_secs(3600),
     duplicate_window: Duration::from_secs(120),
@@ -43,6 +46,7 @@ pub const COMMANDS: Stream = Stream {
 /// Outcomes and status on their way to Postgres.
 pub const STATUS: Stream = Stream {
     name: "KN_STS",
+    description: "Outcomes of commands and status of objects, from clusters to the Manager. Repeated by the clusters when lost.",
     subjects: &[subjects::every::STATUS],
     max_age: Duration::from_secs(6 * 3600),
     duplicate_window: Duration::from_secs(120),
@@ -54,6 +58,7 @@ pub const STATUS: Stream = Stream {
 /// Raw usage on its way to the ledger. Clusters keep it until they hold a receipt.
 pub const USAGE: Stream = Stream {
     name: "KN_USE",
+    description: "Sealed usage windows from clusters to the Manager (protobuf). Clusters repeat them until they hold a receipt.",
     subjects: &[subjects::every::USAGE],
     max_age: Duration::from_secs(14 * 24 * 3600),
     duplicate_window: Duration::from_secs(120),
@@ -65,6 +70,7 @@ pub const USAGE: Stream = Stream {
 /// Billing events, written by the Manager alone; replayable from the ledger.
 pub const BILL: Stream = Stream {
     name: "KN_BILL",
+    description: "Billing events (CloudEvents in JSON) from the Manager to subscribers; can be replayed from the ledger.",
     subjects: &[subjects::every::BILL],
     max_age: Duration::from_secs(90 * 24 * 3600),
     duplicate_window: Duration::from_secs(120),
@@ -85,5 +91,5 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
 /// Unacknowledged commands a cluster may hold; the rest waits in Postgres, where cancel and supersede are exact.
 pub const COMMAND_WINDOW: u32 = 32;
 
-/// Time after which an unacknowledged command is delivered again. Only storing the inbox record stands between.
+/// Time after which an unacknowledged command is delivered again: the Operator stores the inbox record within it.
 pub const COMMAND_ACK_WAIT: Duration = Duration::from_secs(30);

@@ -9,7 +9,7 @@ pub const SHARD: &str = "s0";
 /// Prefix of the JetStream API as clusters see it: an import that works the same directly and through a leaf node.
 pub const API_PREFIX: &str = "kn.js";
 
-/// Everything the product publishes; what read-only people may subscribe to.
+/// Everything the product publishes; read-only users of the `nats` CLI may subscribe to it.
 pub const ALL: &str = "kn.v1.>";
 
 /// A command of this kind to this cluster.
@@ -51,7 +51,7 @@ pub fn usage(cluster: &str, window: &str) -> String {
     format!("kn.v1.use.{cluster}.{window}")
 }
 
-/// The Operator's pulse, in no stream.
+/// Heartbeats of Operators, in no stream.
 #[must_use]
 pub fn heartbeat(cluster: &str) -> String {
     format!("kn.v1.hb.{cluster}")
@@ -69,7 +69,7 @@ pub fn bill(tenant_id: &str, cluster: &str, kind: &str) -> String {
     format!("kn.v1.bill.{tenant_id}.{cluster}.{kind}")
 }
 
-/// Where a cluster's client receives replies; nobody else may subscribe there.
+/// Prefix of the replies to a cluster's client; no other user may subscribe there.
 #[must_use]
 pub fn inbox_prefix(cluster: &str) -> String {
     format!("_INBOX.{cluster}")

@@ -1,6 +1,6 @@
 //! Trace context: the W3C `traceparent` that a REST request brings or gets, carried with every command it causes.
 //!
-//! It helps people to follow one request through the Manager's and the Operator's logs and decides nothing: a command
+//! It serves to follow one request through the Manager's and the Operator's logs and decides nothing: a command
 //! without one, or with one that cannot be read, is carried out all the same.
 
 use std::fmt;

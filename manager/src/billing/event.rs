@@ -1,4 +1,4 @@
-//! A ledger row as a CloudEvent 1.0 in structured JSON: flat data, whole numbers in text, the same bytes for ever.
+//! A ledger row as a CloudEvent 1.0 in structured JSON: flat data, whole numbers as text, always the same bytes.
 
 use kubenova_runtime::clock;
 use kubenova_schema::meters::Meter;

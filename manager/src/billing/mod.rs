@@ -1,83 +1,101 @@
-//! Billing events from the outbox to KN_BILL, each confirmed by the broker before it is marked.
+//! Billing events from the outbox to KN_BILL, each confirmed by the broker before it is marked as published.
 //!
 //! At least once: an event's id is its ledger key and never changes, the broker drops a repeated `Nats-Msg-Id` within
-//! two minutes, and subscribers add up by id. The notification only makes it sooner; the poll is the truth.
+//! two minutes, and subscribers add up by id. A signal only makes a round sooner; the poll finds everything.
 
 pub mod event;
 
 use async_nats::jetstream;
-use kubenova_bus::{publish, streams as made};
-use kubenova_runtime::{clock, failpoint, shutdown::Shutdown, telemetry};
+use kubenova_bus::{BusError, publish, streams as broker};
+use kubenova_runtime::{
+    clock, failpoint,
+    periodic::{Next, Periodic},
+    shutdown::Shutdown,
+    telemetry,
+};
 use kubenova_schema::{signature::SCHEMA_HEADER, streams, subjects};
-use kubenova_store::{billing, error::StoreError, pool::Store};
+use kubenova_store::{
+    billing::{self, Event},
+    error::StoreError,
+    pool::Store,
+};
+use prometheus_client::metrics::counter::Counter;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Notify;
 
 /// Events published between two marks: a crash repeats at most so many.
 const BATCH: i64 = 256;
-/// Time between looks without a notification.
+/// Time between two rounds without a signal.
 const POLL: Duration = Duration::from_secs(1);
-/// Pause after the broker did not confirm.
-const RETRY: Duration = Duration::from_secs(2);
 
-/// Publishes until a stop is asked for.
-pub async fn run(store: Store, jetstream: jetstream::Context, wake: Arc<Notify>, shutdown: Shutdown) {
-    while !shutdown.is_requested() {
-        let wait = match relay(&store, &jetstream).await {
-            Ok(Relayed::More) => continue,
-            Ok(Relayed::All) => POLL,
-            Ok(Relayed::Unconfirmed) => RETRY,
-            Err(error) => {
-                tracing::warn!(error = %telemetry::chain(&error), "could not relay billing events; trying again");
-                RETRY
-            }
-        };
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = wake.notified() => {}
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
+/// What publishing needs.
+#[derive(Debug)]
+pub struct Billing {
+    /// Postgres.
+    pub store: Store,
+    /// The broker.
+    pub jetstream: jetstream::Context,
+    /// Signaled when events were written.
+    pub wake: Arc<Notify>,
+    /// Counts confirmed events.
+    pub published: Counter,
 }
 
-/// How far a batch got.
-enum Relayed {
-    /// Others wait.
-    More,
-    /// None waits.
-    All,
-    /// The broker did not confirm one.
-    Unconfirmed,
+/// Why a round ended early.
+#[derive(Debug, thiserror::Error)]
+enum BillingError {
+    #[error("could not read or mark billing events")]
+    Store(#[from] StoreError),
+    #[error("the broker did not confirm a billing event")]
+    Bus(#[from] BusError),
 }
 
-async fn relay(store: &Store, jetstream: &jetstream::Context) -> Result<Relayed, StoreError> {
-    let mut connection = store.acquire().await?;
-    let events = billing::unpublished(&mut connection, BATCH).await?;
-    drop(connection);
+/// Publishes until a stop is requested.
+pub async fn run(billing: Billing, shutdown: Shutdown) {
+    Periodic::new("publish billing events", POLL)
+        .on_signal(Arc::clone(&billing.wake))
+        .run(&shutdown, || round(&billing))
+        .await;
+}
+
+/// Publishes one batch and marks what the broker confirmed, also when it stops confirming on the way.
+async fn round(billing: &Billing) -> Result<Next, BillingError> {
+    let events = billing::unpublished(&mut *billing.store.acquire().await?, BATCH).await?;
     let mut confirmed = Vec::new();
-    let mut all = true;
+    let mut failed = None;
     for event in &events {
-        let subject = subjects::bill(&event.tenant_id, &event.cluster_id, &event.kind);
-        let headers =
-            publish::headers(&event.event_id, &[(SCHEMA_HEADER, event::TYPE), ("Content-Type", event::CONTENT_TYPE)]);
-        if let Err(error) = publish::publish(jetstream, &subject, headers, event.body.clone()).await {
-            tracing::debug!(error = %telemetry::chain(&error), "the broker did not confirm a billing event; trying again");
-            if let Err(error) = made::ensure(jetstream, &streams::BILL).await {
-                tracing::debug!(error = %telemetry::chain(&error), "could not ensure the stream of billing events");
+        match publish(&billing.jetstream, event).await {
+            Ok(()) => {
+                failpoint::passing("billing.published");
+                confirmed.push(event.sequence);
             }
-            all = false;
-            break;
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
         }
-        failpoint::passing("billing.published");
-        confirmed.push(event.sequence);
     }
     if !confirmed.is_empty() {
-        let mut connection = store.acquire().await?;
-        billing::mark_published(&mut connection, &confirmed, clock::now()).await?;
+        billing::mark_published(&mut *billing.store.acquire().await?, &confirmed, clock::now()).await?;
+        billing.published.inc_by(u64::try_from(confirmed.len()).unwrap_or_default());
     }
-    Ok(match (all, i64::try_from(events.len()).unwrap_or(i64::MAX) < BATCH) {
-        (false, _) => Relayed::Unconfirmed,
-        (true, true) => Relayed::All,
-        (true, false) => Relayed::More,
-    })
+    match failed {
+        Some(error) => {
+            // The stream may have been deleted. If it cannot be created either, the next round says so.
+            if let Err(error) = broker::ensure(&billing.jetstream, &streams::BILL).await {
+                tracing::debug!(error = %telemetry::chain(&error), "could not create the stream of billing events");
+            }
+            Err(error.into())
+        }
+        None if i64::try_from(events.len()).unwrap_or(i64::MAX) < BATCH => Ok(Next::Wait),
+        None => Ok(Next::AtOnce),
+    }
+}
+
+async fn publish(jetstream: &jetstream::Context, event: &Event) -> Result<(), BusError> {
+    let subject = subjects::bill(&event.tenant_id, &event.cluster_id, &event.kind);
+    let headers =
+        publish::headers(&event.event_id, &[(SCHEMA_HEADER, event::TYPE), ("Content-Type", event::CONTENT_TYPE)]);
+    publish::publish(jetstream, &subject, headers, event.body.clone()).await?;
+    Ok(())
 }

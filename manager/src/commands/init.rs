@@ -1,6 +1,6 @@
-//! `init`: tables, keys, and the first administrator's token. Idempotent: what is there stays.
+//! `init`: tables, keys, and the first administrator's token. Idempotent: what exists is kept.
 
-use super::{keys::to_row, write_secret};
+use super::{keys::to_row, say, write_secret};
 use crate::settings::Settings;
 use anyhow::{Result, bail};
 use data_encoding::BASE64;
@@ -11,38 +11,34 @@ use kubenova_store::{access, keys, pool::Store};
 use kubenova_trust::{envelope::Envelope, keyring};
 use std::{collections::BTreeSet, path::PathBuf};
 
-/// Who made the first token; a second one made this way takes the first one back.
+/// Creator of the first token; the next one that is made this way revokes it.
 const MADE_BY: &str = "kubenova-manager init";
 
 /// Arguments of `init`.
 #[derive(Debug, clap::Args)]
 pub struct Init {
-    /// Write an administrator's token to this file (mode 0600). One that works is left alone; else a new one is made and
-    /// the one made here before is revoked.
+    /// Write an administrator's token to this file (mode 0600). If the file holds a valid one it is kept; else a new one
+    /// is made, and the one that an earlier `init` made is revoked.
     #[arg(long)]
     admin_token_file: Option<PathBuf>,
 }
 
 impl Init {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
-        let store = settings.store()?;
+        let store = settings.connect().await?;
         store.migrate().await?;
         let made = make_keys(settings, &store).await?;
-        say(&format!("keys: {made} made, the others were there"));
+        say(&format!("keys: {made} created, the others existed"));
         if let Some(path) = &self.admin_token_file {
             let fresh = ensure_admin(&store, path).await?;
-            let what = if fresh { "written to" } else { "works already, in" };
+            let what = if fresh { "written to" } else { "still valid, in" };
             say(&format!("administrator's token: {what} {}", path.display()));
         }
         Ok(())
     }
 }
 
-fn say(line: &str) {
-    let _nobody_reads = std::io::Write::write_all(&mut std::io::stderr(), format!("{line}\n").as_bytes());
-}
-
-/// Makes the missing keys in one transaction; the key-encryption key too, when there is nothing yet that it must open.
+/// Creates the missing keys in one transaction, and the key-encryption key when no key is sealed with one yet.
 async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
     let mut transaction = store.begin("make the keys").await?;
     keys::lock(&mut transaction).await?;
@@ -51,20 +47,20 @@ async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
         if let Some(row) = rows.first() {
             let path = settings.kek_file.display();
             bail!(
-                "the keys are sealed with key-encryption key {}, which is not at {path}: bring it back from your backup",
+                "the keys are sealed with key-encryption key {}, but {path} does not exist: restore it from your backup",
                 row.kek_id
             );
         }
         write_secret(&settings.kek_file, &format!("{}\n", BASE64.encode(&random::bytes::<32>())))?;
         say(&format!(
-            "key-encryption key: made {}; back it up, without it no key can be read",
+            "key-encryption key: created {}; back it up, without it no key can be read",
             settings.kek_file.display()
         ));
     }
     let envelope = Envelope::from_file(&settings.kek_file)?;
     if let Some(row) = rows.iter().find(|row| row.kek_id != envelope.id()) {
         bail!(
-            "key \"{}\" is sealed with key-encryption key {}, kekFile holds {}: set kekFile to the old one",
+            "key \"{}\" is sealed with key-encryption key {}, but kekFile holds {}: set kekFile to the file of the first",
             row.name,
             row.kek_id,
             envelope.id()
@@ -104,7 +100,7 @@ async fn ensure_admin(store: &Store, path: &std::path::Path) -> Result<bool> {
         revoked_at: None,
     };
     access::insert(&mut transaction, &fresh, &token::sha256(&text)).await?;
-    // The file first: a token that is in the file but not in the database is made again by the next run.
+    // The file first: when the commit fails, the next run finds an invalid token in it and makes a new one.
     write_secret(path, &format!("{text}\n"))?;
     transaction.commit().await?;
     Ok(true)

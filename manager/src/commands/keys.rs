@@ -1,4 +1,4 @@
-//! The keys of the store, opened. What every verb but `openapi` begins with.
+//! Opens the keys in the database; most commands begin with it.
 
 use crate::settings::Settings;
 use anyhow::{Context as _, Result};
@@ -11,7 +11,7 @@ use kubenova_trust::{
 /// Reads and opens every key.
 ///
 /// # Errors
-/// When the database does not answer, a key is missing, or the key-encryption key is another one.
+/// When the database does not answer, a key is missing, or `kekFile` holds another key-encryption key.
 pub(crate) async fn open(settings: &Settings, store: &Store) -> Result<Keyring> {
     let envelope = Envelope::from_file(&settings.kek_file)?;
     let mut connection = store.acquire().await?;
@@ -24,7 +24,7 @@ fn to_stored(row: KeyRow) -> StoredKey {
     StoredKey { name: row.name, public: row.public, sealed: Sealed { key_id: row.kek_id, bytes: row.sealed } }
 }
 
-/// As the store keeps it.
+/// As the store has it.
 pub(crate) fn to_row(key: StoredKey) -> KeyRow {
     KeyRow { name: key.name, public: key.public, kek_id: key.sealed.key_id, sealed: key.sealed.bytes }
 }

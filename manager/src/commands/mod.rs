@@ -1,4 +1,4 @@
-//! The command line: one verb a file.
+//! The command line: one command a file.
 
 mod init;
 pub(crate) mod keys;
@@ -8,11 +8,12 @@ mod serve;
 mod token;
 
 use crate::settings::Settings;
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use kubenova_runtime::file::{self, Readers};
 use std::path::PathBuf;
 
-/// KubeNova's Manager: REST, enrollment, and the sending of commands to clusters.
+/// KubeNova's Manager: serves REST and enrollment, and sends commands to clusters.
 #[derive(Debug, Parser)]
 #[command(name = "kubenova-manager", version, about)]
 pub struct Cli {
@@ -27,11 +28,11 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Prepare the database: tables, keys, the first administrator's token. Run again it adds what is missing.
+    /// Prepare the database: tables, keys, the first administrator's token. Can be repeated; it adds what is missing.
     Init(init::Init),
-    /// The broker.
+    /// Files for the broker.
     Nats {
-        /// What about it.
+        /// What to do.
         #[command(subcommand)]
         verb: NatsVerb,
     },
@@ -39,7 +40,7 @@ pub enum Verb {
     Serve(serve::Serve),
     /// Tokens for the REST API.
     Token {
-        /// What about them.
+        /// What to do.
         #[command(subcommand)]
         verb: token::TokenVerb,
     },
@@ -47,17 +48,17 @@ pub enum Verb {
     Openapi(openapi::Openapi),
 }
 
-/// Verbs about the broker.
+/// Commands about the broker.
 #[derive(Debug, Subcommand)]
 pub enum NatsVerb {
-    /// Write everything a nats-server needs, and what people need to look at it, to a folder.
+    /// Write the configuration, certificates and accounts of nats-server to a folder, and a read-only context for the nats CLI.
     Config(nats::Config),
 }
 
-/// Carries out one verb.
+/// Carries out one command.
 ///
 /// # Errors
-/// When it cannot be done; the message says what to do about it.
+/// When it cannot be done; the message says what to do.
 pub async fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Openapi(openapi) => openapi.run(),
@@ -68,21 +69,14 @@ pub async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-/// Writes a secret to a file that only its owner reads, at once or not at all.
+/// Writes a file that only its owner may read.
 fn write_secret(path: &std::path::Path, text: &str) -> Result<()> {
-    use anyhow::Context as _;
-    use std::{
-        io::Write as _,
-        os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
-    };
-    let attempt = || -> std::io::Result<()> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".new");
-        let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    attempt().with_context(|| format!("could not write {}", path.display()))
+    file::replace(path, text.as_bytes(), Readers::Owner)
+        .with_context(|| format!("could not write {}: its folder must exist and be writable", path.display()))
+}
+
+/// Tells the person at the terminal what was done.
+fn say(text: &str) {
+    // On standard error, so that standard output stays for what a command prints; a closed one is no reason to fail.
+    let _closed = std::io::Write::write_all(&mut std::io::stderr(), format!("{text}\n").as_bytes());
 }

@@ -1,6 +1,6 @@
-//! `nats config`: everything a nats-server of this installation needs, in one folder.
+//! `nats config`: everything that the nats-server of this installation needs, in one folder.
 
-use super::keys;
+use super::{keys, say};
 use crate::settings::Settings;
 use anyhow::{Context as _, Result};
 use kubenova_runtime::clock;
@@ -10,17 +10,18 @@ use std::{path::PathBuf, time::Duration};
 /// Arguments of `nats config`.
 #[derive(Debug, clap::Args)]
 pub struct Config {
-    /// The folder; made when it is not there. Run again it renews what is in it.
+    /// The folder; created when it is missing. Can be repeated; it renews what is in it.
     #[arg(long)]
     out: PathBuf,
 }
 
 impl Config {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
-        let store = settings.store()?;
+        let store = settings.connect().await?;
         let keyring = keys::open(settings, &store).await?;
         let revocations = Revocations::default();
-        let url = settings.nats.urls.first().context("nats.urls is empty")?;
+        let url =
+            settings.nats.urls.first().context("nats.urls is empty: set the URL of the broker, tls://host:port")?;
         let monitor = settings.nats.monitor.map(|address| address.to_string());
         let config = NatsConfig {
             folder: &self.out,
@@ -35,12 +36,12 @@ impl Config {
         };
         let path = config.write(&keyring.authority, &keyring.nkeys)?;
         let text = format!(
-            "wrote {}\nstart the broker:  nats-server --config {}\nlook at it:        XDG_CONFIG_HOME={} nats stream ls\n",
+            "wrote {}\nstart the broker:  nats-server --config {}\ninspect it:        XDG_CONFIG_HOME={} nats stream ls",
             path.display(),
             path.display(),
             self.out.join("cli").display(),
         );
-        let _nobody_reads = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
+        say(&text);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! `openapi`: the document of the REST API, without a database.
+//! `openapi`: prints the OpenAPI document of the REST API; needs no database.
 
 use anyhow::{Context as _, Result};
 use std::{io::Write as _, path::PathBuf};
@@ -6,7 +6,7 @@ use std::{io::Write as _, path::PathBuf};
 /// Arguments of `openapi`.
 #[derive(Debug, clap::Args)]
 pub struct Openapi {
-    /// Write it to this file instead of printing it.
+    /// Write it to this file instead of standard output.
     #[arg(long)]
     out: Option<PathBuf>,
 }

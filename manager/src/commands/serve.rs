@@ -1,11 +1,11 @@
-//! `serve`: runs the Manager until it is asked to stop.
+//! `serve`: runs the Manager until a stop is requested.
 
 use crate::{settings::Settings, wiring};
 use anyhow::{Context as _, Result};
 use kubenova_runtime::{shutdown::Shutdown, telemetry};
 use std::time::Duration;
 
-/// Longest a soft stop takes: requests that run have 10 s, the rest is for consumers to answer for what they hold.
+/// Longest time of a soft stop: running requests have 10 s, the rest is for consumers to answer the messages they hold.
 const STOP_MAX: Duration = Duration::from_secs(15);
 
 /// Arguments of `serve`.
@@ -14,15 +14,16 @@ pub struct Serve {}
 
 impl Serve {
     pub(super) async fn run(self, settings: Settings) -> Result<()> {
-        telemetry::init(&settings.log.filter, settings.log.json).context("log.filter is not a tracing filter")?;
+        telemetry::init(&settings.log.filter, settings.log.json)
+            .context("log.filter is not a tracing filter, for example info,kubenova_manager=debug")?;
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("could not install signal handlers")?;
         let running = wiring::start(settings, shutdown.clone()).await?;
-        tracing::info!(addresses = ?running.addresses, "the Manager runs");
+        tracing::info!(addresses = ?running.addresses, metrics = ?running.metrics, "the Manager is running");
         shutdown.requested().await;
         tracing::info!("stopping");
         if !shutdown.finish(STOP_MAX).await {
-            tracing::warn!("some parts did not stop in time");
+            tracing::warn!("some parts did not stop in time; ending without them");
         }
         anyhow::ensure!(!shutdown.part_failed(), "a part of the Manager ended unexpectedly; the log above names it");
         Ok(())

@@ -1,5 +1,5 @@
-//! `token create`, `token list`, `token revoke`: who may call the REST API. For the machine's administrator: it needs the
-//! database, not a token.
+//! `token create`, `token list`, `token revoke`: who may call the REST API. For whoever may read the settings file: it needs
+//! the database, not a token.
 
 use super::write_secret;
 use crate::settings::Settings;
@@ -15,10 +15,10 @@ use kubenova_store::{access, tenants};
 use std::{io::Write as _, path::PathBuf};
 use uuid::Uuid;
 
-/// Verbs about tokens.
+/// Commands about tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum TokenVerb {
-    /// Make a token and write it to a file (mode 0600).
+    /// Create a token and write it to a file (mode 0600).
     Create {
         /// Name for logs and the audit trail.
         #[arg(long)]
@@ -26,19 +26,19 @@ pub enum TokenVerb {
         /// admin, ops, tenantOwner, projectDev, readOnly or billing.
         #[arg(long)]
         role: String,
-        /// Limit it to this tenant (id or name); tenantOwner and projectDev need one.
+        /// Restrict it to this tenant (id or name); required for tenantOwner and projectDev.
         #[arg(long)]
         tenant: Option<String>,
-        /// End it after this many days.
+        /// Days until it expires; never without this.
         #[arg(long)]
         days: Option<u32>,
-        /// Where to write it.
+        /// File to write the token to.
         #[arg(long)]
         out: PathBuf,
     },
-    /// List tokens; nobody can see a token's text again.
+    /// List tokens. Their text is not stored and cannot be shown again.
     List,
-    /// Take a token back.
+    /// Revoke a token.
     Revoke {
         /// Its id, as `token list` shows it.
         id: Uuid,
@@ -47,7 +47,7 @@ pub enum TokenVerb {
 
 impl TokenVerb {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
-        let store = settings.store()?;
+        let store = settings.connect().await?;
         let mut connection = store.acquire().await?;
         let now = clock::now();
         match self {
@@ -68,7 +68,7 @@ impl TokenVerb {
             }
             Self::Revoke { id } => {
                 if !access::revoke(&mut connection, id, now).await? {
-                    bail!("there is no token {id} that could be taken back: see kubenova-manager token list");
+                    bail!("there is no valid token {id}: see kubenova-manager token list");
                 }
                 Ok(())
             }
@@ -93,14 +93,14 @@ impl TokenVerb {
                     revoked_at: None,
                 };
                 write_secret(&out, &format!("{text}\n"))?;
-                access::insert(&mut connection, &fresh, &token::sha256(&text))
-                    .await
-                    .context("could not add the token: do role and tenant fit each other?")
+                access::insert(&mut connection, &fresh, &token::sha256(&text)).await.context(
+                    "could not store the token: tenantOwner and projectDev need --tenant, admin and ops take none",
+                )
             }
         }
     }
 }
 
 fn after_days(now: Timestamp, days: u32) -> Result<Timestamp> {
-    now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).context("--days is beyond the calendar")
+    now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).context("--days is too large")
 }

@@ -1,19 +1,22 @@
-//! One of the Manager's own durables: made when it is missing, drained, and every message answered for.
+//! One of the Manager's own durables: created when it is missing, consumed, and every message answered.
 //!
-//! Guarantees: acknowledged only after the handler's commit; what can never be handled becomes a row in `dead_letters` before
-//! it is ended; what Postgres could not take comes again. Before it: JetStream. After it: the handlers beside this file.
+//! Guarantees: a message is acknowledged only after the handler's commit; one that can never be handled is stored as a
+//! dead letter before it is terminated; what Postgres could not store is delivered again. Before it: JetStream. After it:
+//! the handlers beside this file.
 
+use crate::metrics::{ConsumerLabels, IngestLabels, IngestMetrics};
 use async_nats::jetstream;
 use bytes::Bytes;
 use futures::FutureExt as _;
 use kubenova_bus::{
     BusError,
     consume::{self, Delivery, Verdict},
-    durable, streams as made,
+    durable::{self, OwnDurable},
+    streams,
 };
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
-use kubenova_schema::{signature::sha256_hex, streams::Stream, subjects};
+use kubenova_schema::{signature::sha256_hex, subjects};
 use kubenova_store::{
     connection::Connection,
     dead_letters::{self, DeadLetter},
@@ -21,25 +24,27 @@ use kubenova_store::{
     pool::Store,
 };
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
+use tracing::Instrument as _;
 
-/// Pause after Postgres did not answer.
+/// Pause before a message that Postgres could not store is delivered again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Which messages.
-#[derive(Debug)]
-pub(super) struct OwnDurable {
-    pub(super) stream: Stream,
-    pub(super) name: &'static str,
-    pub(super) filter: &'static str,
-    /// Time to commit a message before it comes again.
-    pub(super) ack_wait: Duration,
+/// What every consumer of ingest needs.
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Postgres.
+    pub store: Store,
+    /// The broker.
+    pub jetstream: jetstream::Context,
+    /// What is counted.
+    pub metrics: IngestMetrics,
 }
 
-/// Why a message was not taken in.
+/// Why a message was not stored.
 #[derive(Debug)]
 pub(super) enum IngestError {
-    /// It never can be; the reason is for people.
-    InvalidUsage(String),
+    /// It never can be, with the reason.
+    Invalid(String),
     /// Not now.
     Store(StoreError),
 }
@@ -50,110 +55,145 @@ impl From<StoreError> for IngestError {
     }
 }
 
-/// What became of a message.
+/// What a handler did with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// Committed.
+pub(super) enum Handled {
+    /// Committed it.
     Committed,
-    /// The handler answers for it later.
+    /// Kept its acknowledger and answers later.
     Held,
 }
 
-/// Ingests until a stop is asked for.
-pub(super) async fn run<H, F>(
-    own: &OwnDurable,
-    store: &Store,
-    jetstream: &jetstream::Context,
-    shutdown: &Shutdown,
-    take: H,
-) where
+/// Consumes until a stop is requested.
+pub(super) async fn run<H, F>(own: &OwnDurable, ingest: &Ingest, shutdown: &Shutdown, handle: H)
+where
     H: Fn(Delivery) -> F + Send + Sync,
-    F: Future<Output = Result<Taken, IngestError>> + Send,
+    F: Future<Output = Result<Handled, IngestError>> + Send,
 {
+    let Ingest { store, jetstream, metrics } = ingest;
+    let consumer = own.name;
     let handle = |delivery: Delivery| {
         let (subject, payload) = (delivery.subject.clone(), delivery.payload.clone());
-        // A message on which we stumble must not stop those behind it, nor come again for ever.
-        let taking = AssertUnwindSafe(take(delivery)).catch_unwind();
-        async move {
-            match taking.await {
-                Ok(Ok(Taken::Committed)) => Verdict::Done,
-                Ok(Ok(Taken::Held)) => Verdict::Held,
-                Ok(Err(trouble)) => verdict(store, &subject, &payload, trouble).await,
-                Err(_) => {
-                    let trouble =
-                        IngestError::InvalidUsage("the Manager stumbled on it; its log shows a panic".to_owned());
-                    verdict(store, &subject, &payload, trouble).await
-                }
+        let (stored_ms, pending) = (delivery.stored_ms, delivery.pending);
+        let cluster = subjects::cluster_of(&subject).unwrap_or_default().to_owned();
+        let span = tracing::info_span!("ingest", consumer, cluster.id = cluster, stream.sequence = delivery.sequence);
+        // A panic over one message must neither stop those behind it nor let it come again for ever.
+        let handled = AssertUnwindSafe(handle(delivery)).catch_unwind();
+        let verdict = async move {
+            let handled = handled.await.unwrap_or_else(|_| {
+                Err(IngestError::Invalid("the Manager panicked while it handled the message; see its log".to_owned()))
+            });
+            match handled {
+                Ok(Handled::Committed) => Verdict::Done,
+                Ok(Handled::Held) => Verdict::Held,
+                Err(error) => verdict(store, &subject, &payload, error).await,
             }
+        };
+        async move {
+            let verdict = verdict.await;
+            count(metrics, consumer, &verdict, stored_ms, pending);
+            verdict
+        }
+        .instrument(span)
+    };
+    let create = || async {
+        if let Err(error) = create(own, jetstream).await {
+            tracing::debug!(consumer, error = %telemetry::chain(&error), "could not create a durable; trying again");
         }
     };
-    let missing = || async {
-        if let Err(error) = ensure(own, jetstream).await {
-            tracing::debug!(durable = own.name, error = %telemetry::chain(&error), "could not make a durable; trying again");
-        }
+    create().await;
+    consume::run(jetstream, own.stream.name, own.name, shutdown, handle, create).await;
+}
+
+async fn create(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), BusError> {
+    streams::ensure(jetstream, &own.stream).await?;
+    durable::ensure_own(jetstream, own).await
+}
+
+/// Counts a message that was answered. One that is held is counted when it is.
+pub(super) fn count(metrics: &IngestMetrics, consumer: &'static str, verdict: &Verdict, stored_ms: i64, pending: u64) {
+    let labels = ConsumerLabels { consumer };
+    metrics.pending.get_or_create(&labels).set(i64::try_from(pending).unwrap_or(i64::MAX));
+    let verdict = match verdict {
+        Verdict::Done => "done",
+        Verdict::Later(_) => "later",
+        Verdict::Terminate(_) => "dead_letter",
+        Verdict::Held => return,
     };
-    missing().await;
-    consume::run(jetstream, own.stream.name, own.name, shutdown, handle, missing).await;
+    metrics.messages.get_or_create(&IngestLabels { consumer, verdict }).inc();
+    let lag = u64::try_from(clock::now_ms().saturating_sub(stored_ms)).unwrap_or_default();
+    metrics.lag_seconds.get_or_create(&labels).observe(Duration::from_millis(lag).as_secs_f64());
 }
 
-async fn ensure(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), BusError> {
-    made::ensure(jetstream, &own.stream).await?;
-    durable::ensure_own(jetstream, own.stream.name, own.name, own.filter, own.ack_wait).await
-}
-
-/// The answer for a message that was not taken in. DeadLetter is kept first, so ending it loses nothing.
-pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, trouble: IngestError) -> Verdict {
-    let never = match trouble {
-        IngestError::InvalidUsage(reason) => Ok(reason),
+/// The answer for a message that was not stored. Its dead letter is stored first, so terminating it loses nothing.
+pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, error: IngestError) -> Verdict {
+    let reason = match error {
+        IngestError::Invalid(reason) => Ok(reason),
         IngestError::Store(error) if error.is_unstorable() => {
             Ok(format!("Postgres cannot store what it says: {}", telemetry::chain(&error)))
         }
         IngestError::Store(error) => Err(error),
     };
-    let error = match never {
-        Ok(reason) => match keep_alone(store, subject, payload, &reason).await {
-            Ok(()) => return Verdict::Poison(reason),
+    let error = match reason {
+        Ok(reason) => match store_dead_letter(store, subject, payload, &reason).await {
+            Ok(()) => return Verdict::Terminate(reason),
             Err(error) => error,
         },
         Err(error) => error,
     };
-    tracing::warn!(subject, error = %telemetry::chain(&error), "could not take a message in; it will come again");
+    tracing::warn!(subject, error = %telemetry::chain(&error), "could not store a message; it will be delivered again");
     Verdict::Later(RETRY)
 }
 
-async fn keep_alone(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
+async fn store_dead_letter(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
     let mut transaction = store.begin("add a dead letter").await?;
-    keep(&mut transaction, subject, payload, reason).await?;
+    insert_dead_letter(&mut transaction, subject, payload, reason).await?;
     transaction.commit().await
 }
 
-/// Keeps a message for people.
-pub(super) async fn keep(
+/// Stores a dead letter in a transaction that does more.
+pub(super) async fn insert_dead_letter(
     connection: &mut Connection,
     subject: &str,
     payload: &Bytes,
     reason: &str,
 ) -> Result<(), StoreError> {
     let cluster = sender(subject).map(|cluster| cluster.to_string()).unwrap_or_default();
-    // What a hostile cluster makes us repeat may hold what Postgres takes in no text.
+    // The reason may quote what a hostile cluster sent, and Postgres stores no NUL in a text.
     let reason = reason.replace('\0', "\u{fffd}");
     let payload_sha256 = sha256_hex(payload);
-    let kept = DeadLetter { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
-    dead_letters::insert(connection, &kept, clock::now()).await
+    let letter = DeadLetter { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
+    dead_letters::insert(connection, &letter, clock::now()).await
 }
 
-/// The cluster that a subject names: the broker's permissions vouch for it.
+/// The cluster that a subject names: the broker lets only that cluster publish there.
 pub(super) fn sender(subject: &str) -> Result<ClusterId, IngestError> {
     let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
-    cluster.ok_or_else(|| IngestError::InvalidUsage(format!("subject \"{subject}\" names no cluster")))
+    cluster.ok_or_else(|| IngestError::Invalid(format!("subject \"{subject}\" does not name a cluster")))
 }
 
-/// The sender, if the body names the same one.
+/// The sender, if the message itself names the same cluster.
 pub(super) fn sender_named(subject: &str, named: &str) -> Result<ClusterId, IngestError> {
     let cluster = sender(subject)?;
     if named == cluster.as_str() {
         Ok(cluster)
     } else {
-        Err(IngestError::InvalidUsage(format!("cluster {cluster} reported for cluster \"{named}\"")))
+        Err(IngestError::Invalid(format!("cluster {cluster} reported for cluster \"{named}\"")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLUSTER: &str = "c0123456789abcdefghjkmnpqrs";
+
+    #[test]
+    fn a_message_counts_for_the_cluster_of_its_subject_only() {
+        let subject = subjects::outcome(CLUSTER);
+        assert_eq!(sender_named(&subject, CLUSTER).unwrap().as_str(), CLUSTER);
+        let other = sender_named(&subject, "c1123456789abcdefghjkmnpqrs");
+        assert!(matches!(other, Err(IngestError::Invalid(reason)) if reason.contains("reported for cluster")));
+        assert!(matches!(sender("kn.v1"), Err(IngestError::Invalid(_))));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Before it: `operator/src/outbound` and `metering`. After it: REST, the ledger, billing.
 
-mod durable;
+pub mod durable;
 pub mod outcomes;
 pub mod status;
 pub mod usage;

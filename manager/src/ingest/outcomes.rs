@@ -1,13 +1,12 @@
 //! Outcomes of commands into their rows.
 //!
-//! Keyed by command id, so repeats change nothing. Who says it is taken from the subject, which the broker's permissions
-//! vouch for; a body that claims another cluster is dead_letters.
+//! Keyed by command id, so repeats change nothing. The reporting cluster is that of the subject, where the broker lets
+//! only that cluster publish; a body that names another one becomes a dead letter.
 
-use super::durable::{self, IngestError, OwnDurable, Taken};
-use async_nats::jetstream;
+use super::durable::{self, Handled, Ingest, IngestError};
 use jiff::{SignedDuration, Timestamp};
-use kubenova_bus::consume::Delivery;
-use kubenova_core::command::{CommandId, CommandState, Hop};
+use kubenova_bus::{consume::Delivery, durable::OwnDurable};
+use kubenova_core::command::{CommandId, Hop, OutcomeReport};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown, telemetry};
 use kubenova_schema::{message, streams, subjects, v1::Outcome};
 use kubenova_store::{
@@ -20,26 +19,27 @@ use std::time::Duration;
 const OUTCOMES: OwnDurable = OwnDurable {
     stream: streams::STATUS,
     name: "manager-outcomes",
+    description: "The Manager's reader of command outcomes",
     filter: subjects::every::OUTCOME,
     ack_wait: Duration::from_secs(30),
 };
 
-/// Ingests until a stop is asked for.
-pub async fn run(store: Store, jetstream: jetstream::Context, shutdown: Shutdown) {
-    durable::run(&OUTCOMES, &store, &jetstream, &shutdown, |delivery| take(&store, delivery)).await;
+/// Ingests until a stop is requested.
+pub async fn run(ingest: Ingest, shutdown: Shutdown) {
+    durable::run(&OUTCOMES, &ingest, &shutdown, |delivery| handle(&ingest.store, delivery)).await;
 }
 
-async fn take(store: &Store, delivery: Delivery) -> Result<Taken, IngestError> {
+async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestError> {
     let now = clock::now();
     let reported = read(&delivery, now)?;
     let recorded = record(store, &reported, now).await?;
-    tracing::debug!(cluster.id = %reported.cluster_id, command.id = %reported.command_id, ?recorded, state = ?reported.state, "outcome");
+    tracing::debug!(cluster.id = %reported.cluster_id, command.id = %reported.command_id, ?recorded, state = ?reported.state, "stored an outcome");
     failpoint::passing("ingest.outcome-committed");
     if recorded == Recorded::Unknown {
-        let reason = format!("command {} of cluster {} is not known here", reported.command_id, reported.cluster_id);
-        return Err(IngestError::InvalidUsage(reason));
+        let reason = format!("the Manager sent no command {} to cluster {}", reported.command_id, reported.cluster_id);
+        return Err(IngestError::Invalid(reason));
     }
-    Ok(Taken::Committed)
+    Ok(Handled::Committed)
 }
 
 async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
@@ -51,34 +51,27 @@ async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Re
 
 fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, IngestError> {
     let outcome: Outcome =
-        message::from_json(&delivery.payload).map_err(|error| IngestError::InvalidUsage(telemetry::chain(&error)))?;
+        message::from_json(&delivery.payload).map_err(|error| IngestError::Invalid(telemetry::chain(&error)))?;
     let cluster_id = durable::sender_named(&delivery.subject, &outcome.cluster_id)?;
-    let no = IngestError::InvalidUsage;
     let command_id = CommandId::parse(&outcome.command_id)
-        .ok_or_else(|| no(format!("\"{}\" is no command id", outcome.command_id)))?;
-    let deferred = outcome.state == "deferred";
-    let state = match outcome.state.as_str() {
-        "deferred" => None,
-        "unsupported" => Some(CommandState::Refused),
-        other => Some(
-            CommandState::parse(other)
-                .filter(|state| !matches!(state, CommandState::Queued | CommandState::Sent))
-                .ok_or_else(|| no(format!("\"{other}\" is no state that a cluster may report")))?,
-        ),
-    };
+        .ok_or_else(|| IngestError::Invalid(format!("\"{}\" is not a command id", outcome.command_id)))?;
+    let report = OutcomeReport::parse(&outcome.state).ok_or_else(|| {
+        IngestError::Invalid(format!("\"{}\" is not a state that a cluster may report", outcome.state))
+    })?;
     let after = SignedDuration::from_secs(i64::from(outcome.retry_after_seconds.max(1)));
     Ok(Reported {
         cluster_id,
         command_id,
-        state,
+        state: report.state(),
         reason: plain(&outcome.reason),
         message: plain(&outcome.message),
         hops: outcome.hops.into_iter().map(|hop| Hop { name: plain(&hop.name), at: plain(&hop.at) }).collect(),
-        send_again_at: if deferred { now.checked_add(after).ok() } else { None },
+        send_again_at: if report == OutcomeReport::Deferred { now.checked_add(after).ok() } else { None },
     })
 }
 
-/// What a cluster repeats of a tenant's document may hold a NUL, which Postgres takes in no text; the outcome counts.
+/// A message may quote a tenant's document with a NUL in it, which Postgres stores in no text. The outcome counts all the
+/// same.
 fn plain(text: &str) -> String {
     text.replace('\0', "\u{fffd}")
 }

@@ -1,8 +1,7 @@
-//! Status reports into `observed`: newest wins, silence deletes nothing.
+//! Status reports into table `observed`: the newest wins, silence deletes nothing.
 
-use super::durable::{self, IngestError, OwnDurable, Taken};
-use async_nats::jetstream;
-use kubenova_bus::consume::Delivery;
+use super::durable::{self, Handled, Ingest, IngestError};
+use kubenova_bus::{consume::Delivery, durable::OwnDurable};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
@@ -20,20 +19,21 @@ use std::time::Duration;
 const STATUS: OwnDurable = OwnDurable {
     stream: streams::STATUS,
     name: "manager-status",
+    description: "The Manager's reader of object status",
     filter: subjects::every::OBJECT_STATUS,
     ack_wait: Duration::from_secs(30),
 };
 
-/// Ingests until a stop is asked for.
-pub async fn run(store: Store, jetstream: jetstream::Context, shutdown: Shutdown) {
-    durable::run(&STATUS, &store, &jetstream, &shutdown, |delivery| take(&store, delivery)).await;
+/// Ingests until a stop is requested.
+pub async fn run(ingest: Ingest, shutdown: Shutdown) {
+    durable::run(&STATUS, &ingest, &shutdown, |delivery| handle(&ingest.store, delivery)).await;
 }
 
-async fn take(store: &Store, delivery: Delivery) -> Result<Taken, IngestError> {
+async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestError> {
     let (cluster, version, objects) = read(&delivery)?;
     let changed = merge(store, &cluster, version, &objects).await?;
-    tracing::debug!(cluster.id = %cluster, objects = objects.len(), changed, "status report");
-    Ok(Taken::Committed)
+    tracing::debug!(cluster.id = %cluster, objects = objects.len(), changed, "merged a status report");
+    Ok(Handled::Committed)
 }
 
 async fn merge(
@@ -48,9 +48,9 @@ async fn merge(
 
 fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>), IngestError> {
     let report: StatusReport =
-        message::from_json(&delivery.payload).map_err(|error| IngestError::InvalidUsage(telemetry::chain(&error)))?;
+        message::from_json(&delivery.payload).map_err(|error| IngestError::Invalid(telemetry::chain(&error)))?;
     let cluster = durable::sender_named(&delivery.subject, &report.cluster_id)?;
-    versioned(report).map(|(version, objects)| (cluster, version, objects)).map_err(IngestError::InvalidUsage)
+    versioned(report).map(|(version, objects)| (cluster, version, objects)).map_err(IngestError::Invalid)
 }
 
 fn versioned(report: StatusReport) -> Result<(Version, Vec<ObservedObject>), String> {
@@ -68,7 +68,7 @@ fn observed_object(object: ObjectStatus, as_of: jiff::Timestamp) -> Result<Obser
         json!({})
     } else {
         serde_json::from_str(&object.detail)
-            .map_err(|error| format!("detail of \"{}\" is no JSON: {error}", object.key))?
+            .map_err(|error| format!("detail of \"{}\" is not JSON: {error}", object.key))?
     };
     Ok(ObservedObject {
         object_key: object.key,

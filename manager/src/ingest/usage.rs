@@ -1,20 +1,25 @@
 //! Sealed usage windows into the ledger, each once.
 //!
-//! A window's chunks are put together in memory, un-acknowledged: what is lost here comes again. Every chunk is checked
-//! against the cluster's enrolled nkeys before it is kept. Then one transaction writes window, ledger rows and billing
-//! events; only after its commit are all chunks acknowledged and the receipt asked for. The same manifest again is a
-//! replay, another one a conflict that is kept and raised, and what can never be counted becomes a dead_letters row.
+//! The chunks of a window are collected in memory and stay unacknowledged: what is lost here is delivered again. Every
+//! chunk's signature is verified against the cluster's enrolled nkeys before it is kept. Then one transaction writes
+//! window, ledger rows and billing events; only after its commit are all chunks acknowledged and the receipt requested.
+//! The same manifest again is a replay; another one for the same window is a conflict, which is stored and logged as an
+//! error; what can never be counted becomes a dead letter.
 
-pub mod assembly;
-pub mod check;
+mod assembly;
+mod invalid;
+mod manifest;
+mod signature;
 
-use super::durable::{self, IngestError, OwnDurable, Taken};
+use super::durable::{self, Handled, Ingest, IngestError};
 use crate::billing::event;
 use assembly::{Assembly, Key, Whole};
-use async_nats::jetstream;
-use check::{Checked, InvalidUsage};
+use invalid::InvalidUsage;
 use jiff::Timestamp;
-use kubenova_bus::consume::{Delivery, Verdict};
+use kubenova_bus::{
+    consume::{Delivery, Verdict},
+    durable::OwnDurable,
+};
 use kubenova_core::{cluster::ClusterId, tenant::TenantId};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown};
 use kubenova_schema::{message, signature::sha256_hex, streams, subjects, v1::UsageChunk, window::Window};
@@ -23,114 +28,115 @@ use kubenova_store::{
     connection::Connection,
     error::StoreError,
     ledger::{self, WindowRows},
-    placements,
-    pool::Store,
-    usage_conflicts,
+    placements, usage_conflicts,
     windows::{self, Arrival},
 };
+use manifest::Checked;
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 const USAGE: OwnDurable = OwnDurable {
     stream: streams::USAGE,
     name: "manager-usage",
+    description: "The Manager's reader of sealed usage windows",
     filter: subjects::every::USAGE,
     ack_wait: Duration::from_secs(60),
 };
 
-/// What ingest needs.
-#[derive(Debug)]
-pub struct UsageIngest {
-    /// Postgres.
-    pub store: Store,
-    /// Told which cluster waits for a receipt.
-    pub receipts: mpsc::Sender<ClusterId>,
-    /// Told that billing events wait.
+/// What a committed window wakes.
+#[derive(Debug, Clone)]
+pub struct Wakes {
+    /// Sends receipts to the cluster.
+    pub receipts: crate::receipts::Due,
+    /// Publishes billing events.
     pub billing: Arc<Notify>,
 }
 
-/// Ingests until a stop is asked for.
-pub async fn run(ingest: UsageIngest, jetstream: jetstream::Context, shutdown: Shutdown) {
-    let store = ingest.store.clone();
-    let ingest = Arc::new(Ingest { parts: ingest, assembly: Mutex::default() });
-    let take = |delivery: Delivery| {
-        let ingest = Arc::clone(&ingest);
-        async move { ingest.handle(delivery).await }
+/// Ingests until a stop is requested.
+pub async fn run(ingest: Ingest, wakes: Wakes, shutdown: Shutdown) {
+    let usage = Arc::new(UsageIngest { ingest: ingest.clone(), wakes, assembly: Mutex::default() });
+    let handle = |delivery: Delivery| {
+        let usage = Arc::clone(&usage);
+        async move { usage.handle(delivery).await }
     };
-    durable::run(&USAGE, &store, &jetstream, &shutdown, take).await;
+    durable::run(&USAGE, &ingest, &shutdown, handle).await;
 }
 
-struct Ingest {
-    parts: UsageIngest,
+struct UsageIngest {
+    ingest: Ingest,
+    wakes: Wakes,
     assembly: Mutex<Assembly>,
 }
 
 impl From<InvalidUsage> for IngestError {
-    fn from(malformed: InvalidUsage) -> Self {
-        Self::InvalidUsage(malformed.to_string())
+    fn from(invalid: InvalidUsage) -> Self {
+        Self::Invalid(invalid.to_string())
     }
 }
 
-impl Ingest {
-    /// One answer for all chunks of a window, the last one's among them.
-    async fn handle(&self, delivery: Delivery) -> Result<Taken, IngestError> {
+impl UsageIngest {
+    /// Commits the window whose last chunk this is, and gives all its chunks the same answer.
+    async fn handle(&self, delivery: Delivery) -> Result<Handled, IngestError> {
         let subject = delivery.subject.clone();
-        let Some(whole) = self.take(delivery).await? else { return Ok(Taken::Held) };
+        let (stored_ms, pending) = (delivery.stored_ms, delivery.pending);
+        let Some(whole) = self.collect(delivery).await? else { return Ok(Handled::Held) };
         let verdict = match self.commit(&subject, &whole).await {
             Ok(()) => Verdict::Done,
-            Err(trouble) => durable::verdict(&self.parts.store, &subject, &whole.payload, trouble).await,
+            Err(error) => durable::verdict(&self.ingest.store, &subject, &whole.payload, error).await,
         };
         for acknowledger in &whole.acknowledgers {
             acknowledger.answer(&verdict).await;
         }
-        Ok(Taken::Held)
+        durable::count(&self.ingest.metrics, USAGE.name, &verdict, stored_ms, pending);
+        Ok(Handled::Held)
     }
 
-    /// Takes a chunk in; the whole window when it was the last.
-    async fn take(&self, delivery: Delivery) -> Result<Option<Whole>, IngestError> {
+    /// Keeps a chunk; returns the whole window when it was the last.
+    async fn collect(&self, delivery: Delivery) -> Result<Option<Whole>, IngestError> {
         let (cluster, window) = named(&delivery.subject)?;
         let chunk: UsageChunk =
-            message::from_binary(&delivery.payload).map_err(|error| InvalidUsage::Unreadable(error.to_string()))?;
-        self.check_signature(&cluster, &chunk).await?;
+            message::from_binary(&delivery.payload).map_err(|error| InvalidUsage::Undecodable(error.to_string()))?;
+        self.verify(&cluster, &chunk).await?;
         let key = Key { cluster, window, manifest_sha256: sha256_hex(&chunk.manifest) };
         let mut assembly = self.assembly.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(assembly.add(key, chunk, delivery.acknowledger, delivery.payload)?)
     }
 
-    async fn check_signature(&self, cluster: &ClusterId, chunk: &UsageChunk) -> Result<(), IngestError> {
-        let nkey = check::signer(&chunk.manifest_signature)?;
-        let mut connection = self.parts.store.acquire().await?;
+    async fn verify(&self, cluster: &ClusterId, chunk: &UsageChunk) -> Result<(), IngestError> {
+        let nkey = signature::signer(&chunk.manifest_signature)?;
+        let mut connection = self.ingest.store.acquire().await?;
         if !cluster_keys::contains(&mut connection, cluster, nkey).await? {
             return Err(InvalidUsage::UnknownKey(nkey.to_owned()).into());
         }
-        Ok(check::verify(&chunk.manifest, &chunk.manifest_signature)?)
+        Ok(signature::verify(&chunk.manifest, &chunk.manifest_signature)?)
     }
 
     async fn commit(&self, subject: &str, whole: &Whole) -> Result<(), IngestError> {
         let now = clock::now();
-        let mut checked = check::check(whole, now)?;
-        let mut transaction = self.parts.store.begin("add a usage window").await?;
+        let mut checked = manifest::check(whole, now)?;
+        let mut transaction = self.ingest.store.begin("add a usage window").await?;
         let arrival = windows::insert(&mut transaction, &checked.window, now).await?;
         match arrival {
             Arrival::New => {
-                let strangers = set_unplaced_tenants_aside(&mut transaction, &whole.key.cluster, &mut checked).await?;
-                if !strangers.is_empty() {
-                    let named = strangers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                    let reason = format!("not counted, because they were never on this cluster: tenants {named}");
-                    tracing::error!(cluster.id = %whole.key.cluster, window = %whole.key.window, reason, "usage of strangers");
-                    durable::keep(&mut transaction, subject, &whole.payload, &reason).await?;
+                let unplaced = remove_unplaced_tenants(&mut transaction, &whole.key.cluster, &mut checked).await?;
+                if !unplaced.is_empty() {
+                    let named = unplaced.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                    let reason =
+                        format!("not counted, because they were never placed on this cluster: tenants {named}");
+                    tracing::error!(window = %whole.key.window, reason, "usage of tenants that are not on the cluster");
+                    durable::insert_dead_letter(&mut transaction, subject, &whole.payload, &reason).await?;
                 }
-                write(&mut transaction, &whole.key.cluster, &checked, now).await?;
+                insert_rows(&mut transaction, &whole.key.cluster, &checked, now).await?;
             }
             Arrival::Replay => {}
             Arrival::Conflict => {
                 if usage_conflicts::insert(&mut transaction, &checked.window, &whole.records, now).await? {
                     tracing::error!(
-                        cluster.id = %whole.key.cluster, window = %whole.key.window,
-                        "a cluster reported other bytes for a window that is in the ledger; kept in usage_conflicts, not counted"
+                        window = %whole.key.window,
+                        "a cluster reported other bytes for a window that is in the ledger; stored in usage_conflicts, not counted"
                     );
                 }
             }
@@ -139,27 +145,27 @@ impl Ingest {
         transaction.commit().await?;
         failpoint::passing("usage.ingest.after-commit");
         if arrival == Arrival::New {
-            self.parts.billing.notify_one();
+            self.wakes.billing.notify_one();
         }
-        // Full means that plenty of receipts are being made; this one is in the next list of its cluster anyway.
-        let _full = self.parts.receipts.try_send(whole.key.cluster.clone());
+        self.wakes.receipts.add(whole.key.cluster.clone());
         Ok(())
     }
 }
 
-/// Takes the rows of tenants that were never ordered on the cluster out of a window.
-async fn set_unplaced_tenants_aside(
+/// Removes the rows of tenants that were never placed on the cluster from a window, and returns these tenants: a cluster
+/// must not be able to bill others.
+async fn remove_unplaced_tenants(
     transaction: &mut Connection,
     cluster: &ClusterId,
     checked: &mut Checked,
 ) -> Result<Vec<TenantId>, StoreError> {
     let tenants: Vec<TenantId> = checked.rows.iter().map(|row| row.tenant).collect();
-    let known = placements::ever_on(transaction, cluster, &tenants).await?;
-    checked.rows.retain(|row| known.contains(&row.tenant));
-    Ok(tenants.into_iter().filter(|tenant| !known.contains(tenant)).collect())
+    let placed = placements::ever_on(transaction, cluster, &tenants).await?;
+    checked.rows.retain(|row| placed.contains(&row.tenant));
+    Ok(tenants.into_iter().filter(|tenant| !placed.contains(tenant)).collect())
 }
 
-async fn write(
+async fn insert_rows(
     transaction: &mut Connection,
     cluster: &ClusterId,
     checked: &Checked,

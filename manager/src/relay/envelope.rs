@@ -1,4 +1,5 @@
-//! A row as the exact bytes that are signed: what was committed plus what is true at the moment of sending.
+//! A command row as the exact bytes that are signed: what was committed, plus epoch, floor and deadline as they are when it
+//! is sent.
 
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::ClusterId;
@@ -6,19 +7,20 @@ use kubenova_runtime::clock;
 use kubenova_schema::{kinds::CommandKind, message, v1::Command};
 use kubenova_store::cluster_queue::{DueCommand, QueueState};
 
-/// Life of a delete from each send: one that arrives late is answered `deferred` and signed again.
-const DELETE_LIFE: SignedDuration = SignedDuration::from_mins(15);
+/// Deadline of a delete from each send: one that arrives later is answered `deferred`, and sent again with a new deadline.
+/// A delete must not take effect long after it was decided.
+const DELETE_DEADLINE: SignedDuration = SignedDuration::from_mins(15);
 
-/// The bytes.
-pub(super) fn body(cluster: &ClusterId, lane: &QueueState, command: &DueCommand, now: Timestamp) -> Vec<u8> {
+/// The message body.
+pub(super) fn body(cluster: &ClusterId, queue: &QueueState, command: &DueCommand, now: Timestamp) -> Vec<u8> {
     let unsigned = |value: i64| u64::try_from(value).unwrap_or_default();
     message::to_json(&Command {
         id: command.id.to_string(),
         cluster_id: cluster.to_string(),
-        cluster_uid: lane.kubernetes_uid.clone(),
-        epoch: unsigned(lane.epoch),
+        cluster_uid: queue.kubernetes_uid.clone(),
+        epoch: unsigned(queue.epoch),
         revision: unsigned(command.revision),
-        floor: unsigned(lane.floor),
+        floor: unsigned(queue.floor),
         kind: command.kind.clone(),
         key: command.object_key.clone(),
         document: command.document.clone(),
@@ -30,7 +32,7 @@ pub(super) fn body(cluster: &ClusterId, lane: &QueueState, command: &DueCommand,
 
 fn not_after(command: &DueCommand, now: Timestamp) -> Option<Timestamp> {
     let is_delete = CommandKind::parse(&command.kind).is_some_and(CommandKind::is_delete);
-    command.not_after.or_else(|| is_delete.then(|| now.checked_add(DELETE_LIFE).unwrap_or(now)))
+    command.not_after.or_else(|| is_delete.then(|| now.checked_add(DELETE_DEADLINE).unwrap_or(now)))
 }
 
 #[cfg(test)]
@@ -53,9 +55,9 @@ mod tests {
     #[test]
     fn a_document_travels_to_the_byte_and_only_deletes_get_a_deadline() {
         let cluster = ClusterId::parse("c0123456789abcdefghjkmnpqrs").unwrap();
-        let lane = QueueState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new() };
+        let queue = QueueState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new() };
         let now = Timestamp::from_second(1_800_000_000).unwrap();
-        let read = |kind: &str| message::from_json::<Command>(&body(&cluster, &lane, &command(kind), now)).unwrap();
+        let read = |kind: &str| message::from_json::<Command>(&body(&cluster, &queue, &command(kind), now)).unwrap();
         let apply = read("apply-tenant");
         assert_eq!((apply.epoch, apply.revision, apply.floor), (2, 7, 6));
         assert_eq!(apply.document, r#"{"a":1.50}"#);

@@ -1,20 +1,27 @@
 //! Messages out: from outbox rows to JetStream, signed.
 //!
-//! Each round: clusters in session with due rows → lease the lane → mark rows `sent` and commit → sign and publish
-//! outside the transaction → note stream and sequence. A row that nobody acknowledges is due again later; the Operator's
-//! fence makes that harmless. A notification only makes a round sooner; the poll is the truth.
+//! Each round: clusters in session with due rows → lease the cluster's queue → mark rows `sent` and commit → sign and
+//! publish outside the transaction → note stream and sequence. A row that is not acknowledged is due again later; the
+//! Operator's fence makes a repeated send harmless. A notification only makes a round sooner; the poll finds everything.
 //!
 //! Before it: `store/outbox.rs`. After it: `operator/src/inbound`.
 
 mod envelope;
 
+use crate::metrics::{RelayMetrics, SendLabels};
 use async_nats::jetstream;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::publish;
 use kubenova_core::cluster::ClusterId;
-use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{
+    clock, failpoint,
+    periodic::{Next, Periodic},
+    random,
+    shutdown::Shutdown,
+    telemetry,
+};
 use kubenova_schema::{
-    signature::{COMMAND_ID_HEADER, HEADER, SCHEMA_HEADER, SigningKey},
+    signature::{COMMAND_ID_HEADER, HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
     streams, subjects,
 };
 use kubenova_store::{
@@ -22,33 +29,28 @@ use kubenova_store::{
     error::StoreError,
     pool::Store,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use tokio::sync::Notify;
+use tracing::Instrument as _;
 
-/// How long a lane is held: three rounds of a Manager that is slow.
-const LANE_SECONDS: i64 = 10;
+/// How long a cluster's queue is leased. A round takes milliseconds; another Manager takes over a dead one's queues after
+/// this, and a command that both send is harmless.
+const LEASE: SignedDuration = SignedDuration::from_secs(10);
 /// Pause before a command that could not be published is due again.
-const NOT_PUBLISHED_SECONDS: i64 = 1;
+const UNPUBLISHED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Times of the relay.
 #[derive(Debug, Clone, Copy)]
 pub struct RelaySettings {
     /// Longest pause between rounds.
     pub poll: Duration,
-    /// A sent row that nobody acknowledged is sent again after this.
+    /// A sent row that is not acknowledged is sent again after this.
     pub send_again_after: Duration,
-    /// A cluster not heard of for this long is not in session.
+    /// A cluster without a heartbeat for this long is not in session.
     pub stale_after: Duration,
-}
-
-impl Default for RelaySettings {
-    fn default() -> Self {
-        Self {
-            poll: Duration::from_millis(500),
-            send_again_after: Duration::from_secs(30),
-            stale_after: Duration::from_secs(45),
-        }
-    }
 }
 
 /// What the relay needs.
@@ -58,37 +60,46 @@ pub struct Relay {
     pub store: Store,
     /// The broker.
     pub jetstream: jetstream::Context,
-    /// Signs commands; nobody else holds it.
+    /// Signs commands; no other part holds it but receipts.
     pub key: Arc<SigningKey>,
-    /// Names this process in lanes.
+    /// Names this process in leases.
     pub owner: String,
-    /// Rung when there may be something to send.
+    /// Signaled when there may be something to send.
     pub wake: Arc<Notify>,
     /// Times.
     pub settings: RelaySettings,
+    /// What is counted.
+    pub metrics: RelayMetrics,
 }
 
-/// Sends until a stop is asked for.
+/// Sends until a stop is requested.
 pub async fn run(relay: Relay, shutdown: Shutdown) {
-    while !shutdown.is_requested() {
-        if let Err(error) = round(&relay).await {
-            tracing::warn!(error = %telemetry::chain(&error), "a round of the relay failed; trying again");
-        }
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = relay.wake.notified() => {}
-            () = tokio::time::sleep(relay.settings.poll) => {}
-        }
-    }
+    Periodic::new("relay commands", relay.settings.poll)
+        .on_signal(Arc::clone(&relay.wake))
+        .run(&shutdown, || round(&relay))
+        .await;
 }
 
-async fn round(relay: &Relay) -> Result<(), StoreError> {
+async fn round(relay: &Relay) -> Result<Next, StoreError> {
+    let started = Instant::now();
     let due = due(&relay.settings, clock::now());
     let clusters = cluster_queue::clusters_with_due(&mut *relay.store.acquire().await?, &due).await?;
+    if clusters.is_empty() {
+        return Ok(Next::Wait);
+    }
     for cluster in clusters {
-        let Some(lane) = claim(relay, &cluster).await? else { continue };
-        failpoint::passing("relay.marked-sent");
-        send(relay, &cluster, &lane).await?;
+        let span = tracing::info_span!("relay_round", cluster.id = %cluster);
+        relay_cluster(relay, &cluster).instrument(span).await?;
+    }
+    relay.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
+    Ok(Next::Wait)
+}
+
+async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<(), StoreError> {
+    let Some(queue) = claim(relay, cluster).await? else { return Ok(()) };
+    failpoint::passing("relay.marked-sent");
+    for command in &queue.due {
+        send(relay, cluster, &queue, command).await?;
     }
     Ok(())
 }
@@ -102,63 +113,63 @@ fn due(settings: &RelaySettings, now: Timestamp) -> Due {
     }
 }
 
+/// Leases the cluster's queue and marks what is due as sent. None when another Manager has the queue.
 async fn claim(relay: &Relay, cluster: &ClusterId) -> Result<Option<QueueState>, StoreError> {
     let now = clock::now();
-    let until = now.checked_add(SignedDuration::from_secs(LANE_SECONDS)).unwrap_or(now);
+    let until = now.checked_add(LEASE).unwrap_or(now);
     let mut transaction = relay.store.begin("claim due commands").await?;
     if !cluster_queue::lease(&mut transaction, cluster, &relay.owner, now, until).await? {
         return Ok(None);
     }
-    let lane = cluster_queue::claim(&mut transaction, cluster, &due(&relay.settings, now)).await?;
+    let queue = cluster_queue::claim(&mut transaction, cluster, &due(&relay.settings, now)).await?;
     transaction.commit().await?;
-    Ok(lane)
+    Ok(queue)
 }
 
-async fn send(relay: &Relay, cluster: &ClusterId, lane: &QueueState) -> Result<(), StoreError> {
-    for command in &lane.due {
-        let body = envelope::body(cluster, lane, command, clock::now());
-        if body.len() > streams::MESSAGE_BYTES_MAX {
-            let why = format!("the command has {} bytes, the broker takes {}", body.len(), streams::MESSAGE_BYTES_MAX);
-            tracing::error!(cluster.id = %cluster, command.id = %command.id, why, "a command can never be sent; it has failed");
-            cluster_queue::fail_unsendable(&mut *relay.store.acquire().await?, command.id, &why, clock::now()).await?;
-            continue;
+async fn send(relay: &Relay, cluster: &ClusterId, queue: &QueueState, command: &DueCommand) -> Result<(), StoreError> {
+    let sent = |result| relay.metrics.sends.get_or_create(&SendLabels { result }).inc();
+    let body = envelope::body(cluster, queue, command, clock::now());
+    if body.len() > streams::MESSAGE_BYTES_MAX {
+        let message =
+            format!("the command has {} bytes, the broker accepts {}", body.len(), streams::MESSAGE_BYTES_MAX);
+        tracing::error!(command.id = %command.id, message, "a command is too large to be sent; it has failed");
+        sent("too_large");
+        return cluster_queue::fail_unsendable(&mut *relay.store.acquire().await?, command.id, &message, clock::now())
+            .await;
+    }
+    match publish(relay, cluster, command, body).await {
+        Ok(stored) => {
+            failpoint::passing("relay.published");
+            sent("stored");
+            tracing::info!(command.id = %command.id, revision = command.revision, kind = command.kind, "command sent");
+            cluster_queue::record_published(
+                &mut *relay.store.acquire().await?,
+                command.id,
+                &stored.stream,
+                stored.sequence,
+            )
+            .await
         }
-        match publish_one(relay, cluster, command, body).await {
-            Ok(stored) => {
-                failpoint::passing("relay.published");
-                cluster_queue::record_published(
-                    &mut *relay.store.acquire().await?,
-                    command.id,
-                    &stored.stream,
-                    stored.sequence,
-                )
-                .await?;
-                tracing::info!(cluster.id = %cluster, command.id = %command.id, revision = command.revision, kind = command.kind, "command sent");
-            }
-            Err(error) => {
-                tracing::warn!(cluster.id = %cluster, command.id = %command.id, error = %telemetry::chain(&error), "could not send a command; trying again");
-                let again = later(clock::now(), Duration::from_secs(NOT_PUBLISHED_SECONDS.unsigned_abs()));
-                cluster_queue::retry_at(&mut *relay.store.acquire().await?, command.id, again).await?;
-            }
+        Err(error) => {
+            sent("unconfirmed");
+            tracing::warn!(command.id = %command.id, error = %telemetry::chain(&error), "could not send a command; trying again");
+            let again = later(clock::now(), UNPUBLISHED_PAUSE);
+            cluster_queue::retry_at(&mut *relay.store.acquire().await?, command.id, again).await
         }
     }
-    Ok(())
 }
 
-async fn publish_one(
+async fn publish(
     relay: &Relay,
     cluster: &ClusterId,
     command: &DueCommand,
     body: Vec<u8>,
 ) -> Result<publish::Stored, kubenova_bus::BusError> {
-    let signature = relay.key.sign(kubenova_schema::signature::PayloadType::Command, &body);
+    let signature = relay.key.sign(PayloadType::Command, &body);
+    let id = command.id.to_string();
     let headers = publish::headers(
         &random::uuid_v4().to_string(),
-        &[
-            (HEADER, signature.as_str()),
-            (COMMAND_ID_HEADER, command.id.to_string().as_str()),
-            (SCHEMA_HEADER, "kubenova.v1.Command"),
-        ],
+        &[(HEADER, &signature), (COMMAND_ID_HEADER, &id), (SCHEMA_HEADER, "kubenova.v1.Command")],
     );
     publish::publish(&relay.jetstream, &subjects::command(cluster.as_str(), &command.kind), headers, body).await
 }

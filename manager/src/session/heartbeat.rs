@@ -1,17 +1,22 @@
-//! The heartbeat: that a cluster is there, and how far it is.
+//! Heartbeats: which clusters are connected, and how far each is.
 //!
-//! Only the newest heartbeat of a cluster waits to be noted, so one that floods us delays nobody but itself: what it sends
-//! between two rounds is one row's update. Before it: `operator/src/session`. After it: `relay`, which sends to whoever
-//! was heard.
+//! Only the newest heartbeat of a cluster waits to be stored, so a cluster that floods the Manager delays no other: what it
+//! sends between two rounds is one update of one row. Before it: `operator/src/outbound`. After it: `relay`, which sends to
+//! clusters with a fresh heartbeat.
 
-use super::listen;
+use super::subscribe;
 use async_nats::Message;
 use bytes::Bytes;
 use kubenova_bus::Connection;
 use kubenova_core::cluster::ClusterId;
-use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{
+    clock,
+    periodic::{Next, Periodic},
+    shutdown::Shutdown,
+    telemetry,
+};
 use kubenova_schema::{message, subjects, v1::Heartbeat};
-use kubenova_store::{pool::Store, sessions};
+use kubenova_store::{error::StoreError, pool::Store, sessions};
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError},
@@ -19,22 +24,24 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// Pause between two rounds: far below any heartbeat interval, far above what a flood needs to be coalesced.
-const ROUND: Duration = Duration::from_millis(100);
+/// Shortest time between two rounds: far below any heartbeat interval, far above the time between two messages of a flood.
+const ROUND_MIN: Duration = Duration::from_millis(100);
+/// Time between two rounds without a signal. One without a waiting heartbeat costs nothing.
+const EVERY: Duration = Duration::from_secs(15);
 
-/// The newest heartbeat of each cluster that was not noted yet, as it came.
+/// The newest heartbeat of each cluster that is not stored yet, as it arrived.
 #[derive(Debug, Default)]
 struct Waiting {
     newest: Mutex<BTreeMap<ClusterId, Bytes>>,
-    bell: Notify,
+    wake: Notify,
 }
 
 impl Waiting {
     fn put(&self, message: Message) {
-        // The broker's permissions vouch for the subject.
+        // The broker lets only that cluster publish there.
         let Some(cluster) = subjects::cluster_of(&message.subject).and_then(ClusterId::parse) else { return };
         self.newest.lock().unwrap_or_else(PoisonError::into_inner).insert(cluster, message.payload);
-        self.bell.notify_one();
+        self.wake.notify_one();
     }
 
     fn take(&self) -> BTreeMap<ClusterId, Bytes> {
@@ -42,59 +49,50 @@ impl Waiting {
     }
 }
 
-/// Notes heartbeats until a stop is asked for.
+/// Stores heartbeats until a stop is requested.
 pub async fn run(store: Store, connection: Connection, shutdown: Shutdown) {
     let waiting = Waiting::default();
-    let hear = listen(&connection, subjects::every::HEARTBEAT, &shutdown, |message| {
+    let receive = subscribe(&connection, subjects::every::HEARTBEAT, &shutdown, |message| {
         waiting.put(message);
         std::future::ready(())
     });
-    tokio::join!(hear, rounds(&store, &waiting, &shutdown));
+    let rounds = Periodic::new("store heartbeats", EVERY)
+        .on_signal(&waiting.wake)
+        .at_most_every(ROUND_MIN)
+        .run(&shutdown, || round(&store, &waiting));
+    tokio::join!(receive, rounds);
 }
 
-async fn rounds(store: &Store, waiting: &Waiting, shutdown: &Shutdown) {
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = waiting.bell.notified() => {}
-        }
-        for (cluster, payload) in waiting.take() {
-            note(store, &cluster, &payload).await;
-        }
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(ROUND) => {}
+/// Stores what waits. Heartbeats that Postgres could not take are dropped: the next ones are on their way.
+async fn round(store: &Store, waiting: &Waiting) -> Result<Next, StoreError> {
+    for (cluster, payload) in waiting.take() {
+        if let Some(heartbeat) = read(&cluster, &payload) {
+            save(store, &cluster, &heartbeat).await?;
         }
     }
+    Ok(Next::Wait)
 }
 
-async fn note(store: &Store, cluster: &ClusterId, payload: &[u8]) {
-    let heartbeat: Heartbeat = match message::from_json(payload) {
-        Ok(heartbeat) => heartbeat,
+/// None when it cannot be decoded or names another cluster than its subject.
+fn read(cluster: &ClusterId, payload: &[u8]) -> Option<Heartbeat> {
+    match message::from_json::<Heartbeat>(payload) {
+        Ok(heartbeat) => (heartbeat.cluster_id == cluster.as_str()).then_some(heartbeat),
         Err(error) => {
-            tracing::debug!(cluster.id = %cluster, error = %telemetry::chain(&error), "a heartbeat could not be read");
-            return;
+            tracing::debug!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not decode a heartbeat");
+            None
         }
-    };
-    if heartbeat.cluster_id != cluster.as_str() {
-        return;
     }
+}
+
+async fn save(store: &Store, cluster: &ClusterId, heartbeat: &Heartbeat) -> Result<(), StoreError> {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let noted = async {
-        let mut connection = store.acquire().await?;
-        let nodes = i32::try_from(heartbeat.nodes).unwrap_or(i32::MAX);
-        let (session, revision) = (number(heartbeat.session), number(heartbeat.highest_revision));
-        sessions::record_heartbeat(&mut connection, cluster, session, nodes, revision, clock::now()).await
-    };
-    match noted.await {
-        Ok(true) => {}
-        Ok(false) => {
-            tracing::debug!(cluster.id = %cluster, session = heartbeat.session, "a heartbeat of another session");
-        }
-        Err(error) => {
-            tracing::warn!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not note a heartbeat");
-        }
+    let nodes = i32::try_from(heartbeat.nodes).unwrap_or(i32::MAX);
+    let (session, revision) = (number(heartbeat.session), number(heartbeat.highest_revision));
+    let mut connection = store.acquire().await?;
+    if !sessions::record_heartbeat(&mut connection, cluster, session, nodes, revision, clock::now()).await? {
+        tracing::debug!(cluster.id = %cluster, session, "ignored a heartbeat of another session");
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -102,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_one_cluster_is_one_heartbeat_and_the_newest() {
+    fn many_heartbeats_of_one_cluster_become_one_and_the_newest() {
         let waiting = Waiting::default();
         let clusters = ["c0123456789abcdefghjkmnpqrs", "c0123456789abcdefghjkmnpqrt"];
         for number in 0..1000 {

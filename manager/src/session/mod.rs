@@ -1,29 +1,41 @@
 //! Sessions: the answer to a hello, and the heartbeat.
 //!
-//! Before it answers, the Manager makes the streams and the cluster's durable if they are gone and purges the cluster's
-//! subject: a session begins with an empty wire, and every open row is due again. A cluster that names a revision which
-//! Postgres does not know has more than we: nothing is sent to it.
+//! Before it answers, the Manager creates the streams and the cluster's durable if they are missing and purges the
+//! cluster's subject: a session begins without messages on the way, and every open row is due again. A cluster that names
+//! a revision which Postgres does not know gets no session: it has seen a later state of the database than there is.
 //!
 //! Before it: `operator/src/session`. After it: the relay and the receipts.
 
 pub mod heartbeat;
 mod hello;
 
+use crate::{metrics::HelloLabels, receipts::Due};
 use async_nats::Message;
 use futures::StreamExt as _;
-use hello::{Asked, Refused};
+use hello::{MalformedHello, ReceivedHello};
 use jiff::Timestamp;
-use kubenova_bus::{BusError, Connection, durable, streams as made};
-use kubenova_core::cluster::ClusterId;
-use kubenova_runtime::{backoff, clock, shutdown::Shutdown, telemetry};
+use kubenova_bus::{BusError, Connection, durable, streams as broker};
+use kubenova_core::session::{self, Held, Hello, HelloRefusal};
+use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
     enrollment::PublicKey,
     message, streams, subjects,
     v1::{CommandKey, HelloAnswer},
 };
-use kubenova_store::{cluster_queue, error::StoreError, pool::Store, sessions};
-use std::{sync::Arc, time::Duration};
-use tokio::sync::{Notify, mpsc};
+use kubenova_store::{
+    cluster_queue,
+    error::StoreError,
+    pool::Store,
+    sessions::{self, ClusterRecord},
+};
+use prometheus_client::metrics::{counter::Counter, family::Family};
+use std::sync::Arc;
+use tokio::sync::{Notify, Semaphore};
+use tracing::Instrument as _;
+
+/// Hellos answered at once. Each takes a database connection and some calls of the broker; more wait their turn, and the
+/// cluster asks again when its request times out.
+const HELLOS_MAX: usize = 64;
 
 /// What the session side needs.
 #[derive(Debug, Clone)]
@@ -32,15 +44,17 @@ pub struct Sessions {
     pub store: Store,
     /// The broker.
     pub connection: Connection,
-    /// Keys that clusters are told to accept.
+    /// Keys of commands that clusters must accept.
     pub keys: Vec<PublicKey>,
-    /// Told which cluster wants its receipts.
-    pub receipts: mpsc::Sender<ClusterId>,
-    /// Rung when rows became due.
+    /// Clusters that wait for their receipts.
+    pub receipts: Due,
+    /// Signaled when rows became due.
     pub wake: Arc<Notify>,
+    /// Counts hellos by answer.
+    pub hellos: Family<HelloLabels, Counter>,
 }
 
-/// In the answer to a hello that may be accepted when it is asked again.
+/// Reason of an answer that may become another one when the cluster asks again.
 const NOT_READY: &str = "ManagerNotReady";
 
 /// Why a session could not be opened.
@@ -52,96 +66,102 @@ enum SessionError {
     Bus(#[from] BusError),
 }
 
-/// Answers hellos until a stop is asked for.
+/// Answers hellos until a stop is requested.
 pub async fn run(sessions: Sessions, shutdown: Shutdown) {
     let sessions = Arc::new(sessions);
+    let slots = Arc::new(Semaphore::new(HELLOS_MAX));
     let handle = |message: Message| {
-        let sessions = Arc::clone(&sessions);
-        // One slow cluster must not keep the others waiting.
-        tokio::spawn(async move { answer(&sessions, message).await });
-        std::future::ready(())
+        let (sessions, slots) = (Arc::clone(&sessions), Arc::clone(&slots));
+        async move {
+            let Ok(slot) = slots.acquire_owned().await else { return };
+            // One slow cluster must not keep the others waiting.
+            tokio::spawn(async move {
+                let cluster = subjects::cluster_of(&message.subject).unwrap_or_default().to_owned();
+                answer(&sessions, message).instrument(tracing::info_span!("hello", cluster.id = cluster)).await;
+                drop(slot);
+            });
+        }
     };
-    listen(&sessions.connection, subjects::every::HELLO, &shutdown, handle).await;
+    subscribe(&sessions.connection, subjects::every::HELLO, &shutdown, handle).await;
 }
 
 /// Hands every message of a core subject to `handle`; subscribes again when the subscription ends.
-async fn listen<H, F>(connection: &Connection, subject: &'static str, shutdown: &Shutdown, handle: H)
+async fn subscribe<H, F>(connection: &Connection, subject: &'static str, shutdown: &Shutdown, handle: H)
 where
     H: Fn(Message) -> F,
     F: Future<Output = ()>,
 {
-    let mut waits = backoff::forever();
-    while !shutdown.is_requested() {
-        match connection.client.subscribe(subject).await {
-            Ok(mut subscription) => loop {
-                let message = tokio::select! {
-                    () = shutdown.requested() => return,
-                    message = subscription.next() => message,
-                };
-                let Some(message) = message else { break };
-                handle(message).await;
-            },
-            Err(error) => tracing::warn!(subject, %error, "could not subscribe; trying again"),
+    let receive = || async {
+        let mut subscription = connection.client.subscribe(subject).await?;
+        while let Some(message) = subscription.next().await {
+            handle(message).await;
         }
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(waits.next().unwrap_or(Duration::from_secs(1))) => {}
-        }
-    }
+        Ok::<_, async_nats::SubscribeError>(())
+    };
+    Retry::new("subscribe to messages of clusters").keep_running(shutdown, receive).await;
 }
 
 async fn answer(sessions: &Sessions, message: Message) {
     let Some(reply) = message.reply.clone() else { return };
     let now = clock::now();
-    let answer = match hello::read(&message.subject, &message.payload, now) {
-        Ok(asked) => match open(sessions, &asked, now).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                let why = telemetry::chain(&error);
-                tracing::warn!(cluster.id = %asked.hello.cluster_id, error = why, "could not open a session; the cluster asks again");
-                // Silence would say that we are not here.
-                let message = format!("the Manager is there but could not open a session: {why}");
-                refusal(&Refused { reason: NOT_READY, message }, now)
-            }
-        },
-        Err(refused) => refusal(&refused, now),
+    let answered = match hello::read(&message.subject, &message.payload, now) {
+        Ok(hello) => open(sessions, &hello, now).await,
+        Err(malformed) => Ok(Answer::Refused(refusal(MalformedHello::REASON, malformed.to_string(), now))),
     };
+    let (label, answer) = match answered {
+        Ok(Answer::Accepted(answer)) => ("accepted", answer),
+        Ok(Answer::Refused(answer)) => {
+            tracing::warn!(reason = answer.reason, message = answer.message, "refused a hello");
+            ("refused", answer)
+        }
+        Err(error) => {
+            let error = telemetry::chain(&error);
+            tracing::warn!(error, "could not open a session; the cluster asks again");
+            // Without an answer the cluster would take the Manager for absent.
+            let message = format!("the Manager is there but could not open a session, it will be asked again: {error}");
+            ("not_ready", refusal(NOT_READY, message, now))
+        }
+    };
+    sessions.hellos.get_or_create(&HelloLabels { answer: label }).inc();
     if let Err(error) = sessions.connection.client.publish(reply, message::to_json(&answer).into()).await {
         tracing::warn!(%error, "could not answer a hello; the cluster asks again");
     }
 }
 
-async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<HelloAnswer, SessionError> {
-    let cluster = &asked.hello.cluster_id;
+enum Answer {
+    Accepted(HelloAnswer),
+    Refused(HelloAnswer),
+}
+
+async fn open(sessions: &Sessions, hello: &ReceivedHello, now: Timestamp) -> Result<Answer, SessionError> {
+    let cluster = &hello.request.cluster_id;
     let mut transaction = sessions.store.begin("open a session").await?;
-    let known = sessions::lock_cluster(&mut transaction, cluster).await?;
-    let agrees =
-        sessions::revision_matches(&mut transaction, cluster, asked.hello.highest_revision, asked.highest_command)
+    let record = sessions::lock_cluster(&mut transaction, cluster).await?;
+    let knows_revision =
+        sessions::revision_matches(&mut transaction, cluster, hello.request.highest_revision, hello.highest_command)
             .await?;
-    let epoch = match hello::judge(asked, known.as_ref(), agrees) {
+    let epoch = match admit(hello, record.as_ref(), knows_revision) {
         Ok(epoch) => epoch,
         Err(refused) => {
-            if known.is_some() {
-                sessions::refuse(&mut transaction, &asked.hello, refused.reason, now).await?;
+            if record.is_some() {
+                sessions::refuse(&mut transaction, &hello.request, refused.reason(), now).await?;
                 transaction.commit().await?;
             }
-            tracing::warn!(cluster.id = %cluster, reason = refused.reason, message = refused.message, "refused a hello");
-            return Ok(refusal(&refused, now));
+            return Ok(Answer::Refused(refusal(refused.reason(), refused.to_string(), now)));
         }
     };
+    let name = record.map(|record| record.name).unwrap_or_default();
     let jetstream = &sessions.connection.jetstream;
-    made::ensure_all(jetstream).await?;
-    durable::ensure_cluster(jetstream, cluster.as_str()).await?;
+    broker::ensure_all(jetstream).await?;
+    durable::ensure_cluster(jetstream, cluster.as_str(), &name).await?;
     durable::purge_cluster(jetstream, cluster.as_str()).await?;
-    let session = sessions::open(&mut transaction, &asked.hello, now).await?;
+    let session = sessions::open(&mut transaction, &hello.request, now).await?;
     let due = cluster_queue::resend_open(&mut transaction, cluster).await?;
     transaction.commit().await?;
-    tracing::info!(cluster.id = %cluster, session, epoch, due, "session opened");
+    tracing::info!(session, epoch, due, "session opened");
     sessions.wake.notify_one();
-    if sessions.receipts.try_send(cluster.clone()).is_err() {
-        tracing::debug!(cluster.id = %cluster, "receipts are busy; the next commit brings them");
-    }
-    Ok(HelloAnswer {
+    sessions.receipts.add(cluster.clone());
+    Ok(Answer::Accepted(HelloAnswer {
         accepted: true,
         epoch: u64::try_from(epoch).unwrap_or_default(),
         session: u64::try_from(session).unwrap_or_default(),
@@ -150,14 +170,24 @@ async fn open(sessions: &Sessions, asked: &Asked, now: Timestamp) -> Result<Hell
         durable: cluster.to_string(),
         command_keys: sessions.keys.iter().map(command_key).collect(),
         ..HelloAnswer::default()
-    })
+    }))
 }
 
-fn refusal(refused: &Refused, now: Timestamp) -> HelloAnswer {
+fn admit(hello: &ReceivedHello, record: Option<&ClusterRecord>, knows_revision: bool) -> Result<i64, HelloRefusal> {
+    let held = record.map(|record| Held {
+        state: record.state,
+        kubernetes_uid: record.kubernetes_uid.clone(),
+        epoch: record.epoch,
+        knows_revision,
+    });
+    session::admit(&Hello { cluster_uid: &hello.cluster_uid, epoch: hello.epoch }, held.as_ref())
+}
+
+fn refusal(reason: &str, message: String, now: Timestamp) -> HelloAnswer {
     HelloAnswer {
         accepted: false,
-        reason: refused.reason.to_owned(),
-        message: refused.message.clone(),
+        reason: reason.to_owned(),
+        message,
         manager_time: clock::rfc3339_ms(now),
         ..HelloAnswer::default()
     }

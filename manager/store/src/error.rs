@@ -30,6 +30,19 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// No connection could be made.
+    #[error(
+        "could not connect to database \"{database}\" of Postgres at {address}: check database.url or database.urlFile of the settings, and that Postgres runs and accepts connections from here"
+    )]
+    Connect {
+        /// Host and port.
+        address: String,
+        /// The database.
+        database: String,
+        /// Why not.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The migrations could not be applied.
     #[error("could not apply migrations: is this release older than the database?")]
     Migrate(#[source] sqlx::migrate::MigrateError),

@@ -16,6 +16,7 @@ pub mod connection;
 pub mod dead_letters;
 pub mod enrollments;
 pub mod error;
+pub mod gauges;
 pub mod idempotency;
 pub mod keys;
 pub mod ledger;

@@ -11,7 +11,7 @@ use crate::{
     write_tx::{WriteContext, WriteTx},
 };
 use sqlx::{
-    PgPool, Postgres,
+    Connection as _, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -51,6 +51,22 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_lazy_with(options);
         Ok(Self { pool })
+    }
+
+    /// Makes one connection outside the pool, to report why none can be made ([`StoreError::Connect`]): the pool itself only
+    /// says that it waited too long.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        let options = self.pool.connect_options();
+        let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&options)).await;
+        let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        let connection = connected.map_err(|source| StoreError::Connect {
+            address: format!("{}:{}", options.get_host(), options.get_port()),
+            database: options.get_database().unwrap_or(options.get_username()).to_owned(),
+            source,
+        })?;
+        // Closed as a courtesy: the server logs a connection that is dropped.
+        let _closed = connection.close().await;
+        Ok(())
     }
 
     /// Applies the migrations that are missing; several Managers at once wait for each other. Fails when the database
@@ -114,6 +130,8 @@ mod tests {
     async fn a_database_that_does_not_answer_is_a_transient_error() {
         let folder = std::env::temp_dir().join("kubenova-no-postgres");
         let store = Store::open(&format!("postgres://u@localhost/x?host={}", folder.display()), 1).unwrap();
+        let unreachable = store.connect().await.unwrap_err();
+        assert!(matches!(&unreachable, StoreError::Connect { database, .. } if database == "x"), "{unreachable:?}");
         let error = store.ping().await.unwrap_err();
         assert!(error.is_transient() && error.refusal().is_none(), "{error:?}");
         assert!(Store::open("mysql://localhost", 1).is_err());

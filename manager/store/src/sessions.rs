@@ -3,7 +3,7 @@
 use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::cluster::ClusterId;
+use kubenova_core::cluster::{ClusterId, ClusterState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -31,12 +31,14 @@ pub struct HelloRequest {
 /// What the Manager compares a hello with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterRecord {
+    /// Its name.
+    pub name: String,
     /// Current epoch.
     pub epoch: i64,
     /// UID of the kube-system namespace; none before enrollment.
     pub kubernetes_uid: Option<String>,
-    /// `enrolled`, or why not.
-    pub state: String,
+    /// Whether it is trusted.
+    pub state: ClusterState,
 }
 
 /// The cluster of a hello, its row locked until the transaction ends: two hellos of one cluster wait for each other.
@@ -44,12 +46,18 @@ pub async fn lock_cluster(
     connection: &mut PgConnection,
     cluster: &ClusterId,
 ) -> Result<Option<ClusterRecord>, StoreError> {
-    let row =
-        sqlx::query!("select epoch, kubernetes_uid, state from clusters where id = $1 for update", cluster.as_str())
-            .fetch_optional(connection)
-            .await
-            .map_err(failed("find the cluster of a hello"))?;
-    Ok(row.map(|row| ClusterRecord { epoch: row.epoch, kubernetes_uid: row.kubernetes_uid, state: row.state }))
+    let row = sqlx::query!(
+        "select name, epoch, kubernetes_uid, state from clusters where id = $1 for update",
+        cluster.as_str()
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("find the cluster of a hello"))?;
+    row.map(|row| {
+        let state = RowRef { table: "clusters", id: cluster }.parse("state", &row.state, ClusterState::parse)?;
+        Ok(ClusterRecord { name: row.name, epoch: row.epoch, kubernetes_uid: row.kubernetes_uid, state })
+    })
+    .transpose()
 }
 
 /// Whether this revision of the cluster belongs to this command here too. True for a cluster that stored none yet.

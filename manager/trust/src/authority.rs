@@ -1,8 +1,8 @@
 //! The certificate authority: a root that clusters pin, an issuing CA below it, and the leaves.
 //!
 //! Guarantees: of a signing request only the public key is used, after the request proved possession of its private
-//! half; subject, SANs and usages are ours. Every chain ends with the root, so that the pin of an enrollment token can
-//! be checked against what the Manager shows.
+//! half; subject, SANs and usages are decided here. Every chain ends with the root, so that the pin of an enrollment token
+//! can be checked against the chain that the Manager presents.
 
 use crate::TrustError;
 use jiff::Timestamp;
@@ -14,11 +14,11 @@ use rcgen::{
 use std::time::Duration;
 use x509_parser::prelude::FromDer as _;
 
-/// How long the two CAs live. Rotating them is a new root beside the old one in every bundle.
+/// Lifetime of the two CAs. They are rotated by a new root beside the old one in every bundle.
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 const ISSUING_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// Every certificate is valid from a little before it was made: the reader's clock may be behind ours.
+/// Every certificate is valid from a little before it was issued: the clock of whoever verifies it may be behind.
 const BACKDATED: Duration = Duration::from_secs(300);
 
 /// A private key and its certificate chain, leaf first, root last.
@@ -73,7 +73,7 @@ impl AuthorityMaterial {
     /// Makes a root and an issuing CA.
     ///
     /// # Errors
-    /// When a key or certificate cannot be made.
+    /// When a key or certificate cannot be generated.
     pub fn generate(now: Timestamp) -> Result<Self, TrustError> {
         let subject = "KubeNova Root CA";
         let failed = |source| TrustError::Certificate { subject: subject.to_owned(), source };
@@ -135,7 +135,7 @@ impl Authority {
     /// each other.
     ///
     /// # Errors
-    /// When a name is neither, or the certificate cannot be made.
+    /// When a name is neither, or the certificate cannot be issued.
     pub fn server(&self, name: &str, hosts: &[String], validity: Validity) -> Result<Identity, TrustError> {
         let failed = |source| TrustError::Certificate { subject: name.to_owned(), source };
         let mut params = CertificateParams::new(hosts.to_vec()).map_err(failed)?;
@@ -143,10 +143,10 @@ impl Authority {
         self.own_identity(name, params, validity)
     }
 
-    /// A client's identity for one of our own parts or a person: `spiffe://<domain>/<name>`.
+    /// A client's identity for a part of the Manager or a user of the `nats` CLI: `spiffe://<domain>/<name>`.
     ///
     /// # Errors
-    /// When the certificate cannot be made.
+    /// When the certificate cannot be issued.
     pub fn client(&self, name: &str, validity: Validity) -> Result<Identity, TrustError> {
         let failed = |source| TrustError::Certificate { subject: name.to_owned(), source };
         let mut params = CertificateParams::default();
@@ -159,7 +159,7 @@ impl Authority {
     /// A cluster's client certificate over the public key of its signing request: the chain, leaf first, root last.
     ///
     /// # Errors
-    /// When the request is damaged, does not prove its key, or has a kind of key we do not accept.
+    /// When the request is damaged, does not prove its key, or has a kind of key that is not accepted.
     pub fn cluster(
         &self,
         csr_pem: &str,
@@ -199,12 +199,12 @@ fn requested_key(csr_pem: &str) -> Result<SubjectPublicKeyInfo, TrustError> {
     let (_, pem) = x509_parser::pem::parse_x509_pem(csr_pem.as_bytes()).map_err(|_| refused("it is not PEM"))?;
     let (_, request) = x509_parser::certification_request::X509CertificationRequest::from_der(&pem.contents)
         .map_err(|_| refused("it is not PKCS#10"))?;
-    request.verify_signature().map_err(|_| refused("its signature does not fit its key"))?;
+    request.verify_signature().map_err(|_| refused("its signature does not verify with its key"))?;
     let key = SubjectPublicKeyInfo::from_der(request.certification_request_info.subject_pki.raw)
-        .map_err(|_| refused("its kind of key is not known here: use ECDSA P-256 or Ed25519"))?;
+        .map_err(|_| refused("its kind of key is not supported: use ECDSA P-256 or Ed25519"))?;
     let accepted = [&rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_ED25519];
     if !accepted.contains(&key.algorithm()) {
-        return Err(refused("its kind of key is not accepted: use ECDSA P-256 or Ed25519"));
+        return Err(refused("its kind of key is not supported: use ECDSA P-256 or Ed25519"));
     }
     Ok(key)
 }

@@ -7,7 +7,7 @@ use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
-/// -1: no limit, in the words of nats-server.
+/// No limit, in nats-server's configuration.
 const UNLIMITED: i64 = -1;
 
 /// The outer part of every JWT.
@@ -19,7 +19,7 @@ pub(crate) struct Claims<T> {
     pub(crate) iat: i64,
     /// Public key of the signer.
     pub(crate) iss: String,
-    /// For people; for a scoped user what `{{name()}}` becomes.
+    /// Name that the broker shows; for a scoped user the value of `{{name()}}`.
     pub(crate) name: String,
     /// Public key this is about.
     pub(crate) sub: String,
@@ -58,7 +58,7 @@ pub(crate) struct AccountClaims {
     pub(crate) version: u32,
 }
 
-/// Something of ours that another account may use.
+/// A subject of this account that others may use.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Export {
     pub(crate) name: String,
@@ -69,14 +69,14 @@ pub(crate) struct Export {
     pub(crate) response_type: Option<&'static str>,
 }
 
-/// Something of another account that we use.
+/// A subject of another account that this one uses.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Import {
     pub(crate) name: String,
     /// The other account's subject.
     pub(crate) subject: String,
     pub(crate) account: String,
-    /// What it is called here, when not the same.
+    /// The subject it has here, when it is another one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) local_subject: Option<String>,
     #[serde(rename = "type")]
@@ -142,7 +142,7 @@ pub(crate) struct AccountLimits {
 }
 
 impl AccountLimits {
-    /// No limits of our own; JetStream only where it is named.
+    /// Without limits; JetStream only where it is named.
     pub(crate) const fn new(jetstream: bool) -> Self {
         let storage = if jetstream { UNLIMITED } else { 0 };
         Self {

@@ -14,8 +14,10 @@ const KEY_LENGTH: usize = 32;
 /// Why a value could not be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum EnvelopeError {
-    /// The file is not there or not readable.
-    #[error("could not read the key-encryption key {path}: make one with `head -c 32 /dev/urandom | base64 > {path}`")]
+    /// The file is missing or not readable.
+    #[error(
+        "could not read the key-encryption key {path}: `kubenova-manager init` creates it, or restore it from your backup"
+    )]
     Unreadable {
         /// Which file.
         path: String,
@@ -24,7 +26,7 @@ pub enum EnvelopeError {
         source: std::io::Error,
     },
     /// The file holds something else.
-    #[error("key-encryption key {path} is not 32 bytes in base64: make one with `head -c 32 /dev/urandom | base64`")]
+    #[error("key-encryption key {path} is not 32 bytes in base64: restore it from your backup")]
     Malformed {
         /// Which file.
         path: String,
@@ -36,11 +38,11 @@ pub enum EnvelopeError {
     OtherKey {
         /// The key it needs.
         sealed_with: String,
-        /// The key at hand.
+        /// The configured key.
         configured: String,
     },
     /// Altered, or moved from another place.
-    #[error("sealed value for {0} does not open: it was altered or belongs to another row")]
+    #[error("the sealed value of {0} does not open: it was altered or belongs to another row")]
     DoesNotOpen(String),
 }
 

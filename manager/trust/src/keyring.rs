@@ -1,6 +1,6 @@
-//! Every key of one installation, by name: made once by `kubenova-manager init`, opened by every other start.
+//! Every key of one installation, by name: created once by `kubenova-manager init`, opened by every other command.
 //!
-//! Guarantees: making keys is idempotent (only what is missing is made), and a secret leaves this file only sealed.
+//! Guarantees: creating keys is idempotent (only what is missing is created), and a secret leaves this file only sealed.
 //! Before it: `store/keys.rs`. After it: [`crate::authority`], [`crate::nats`], the relay.
 
 use crate::{
@@ -27,7 +27,7 @@ const COMMAND_PREVIOUS: &str = "command.previous";
 pub struct StoredKey {
     /// Its name.
     pub name: String,
-    /// What may be shown of it: a certificate chain, a public nkey, a base64 public key.
+    /// Its public half: a certificate chain, a public nkey, a base64 public key.
     pub public: String,
     /// The private half.
     pub sealed: Sealed,
@@ -39,10 +39,10 @@ pub fn place(name: &str) -> Place<'_> {
     Place { table: "keys", row: name, column: "sealed" }
 }
 
-/// Makes every key that is not among `present`, sealed.
+/// Creates every key that is not among `present`, sealed.
 ///
 /// # Errors
-/// When a key cannot be made, or one of the two CAs is there without the other.
+/// When a key cannot be generated, or one of the two CAs exists without the other.
 pub fn make_missing(
     present: &BTreeSet<String>,
     envelope: &Envelope,

@@ -1,8 +1,8 @@
 //! Trust: the certificate authority, the broker's identities, the command signing key, and the envelope that seals all
 //! of them at rest.
 //!
-//! Guarantees: a certificate or user JWT says only what this crate decides (never what a request asked for); private
-//! halves leave this crate only sealed ([`envelope`]) or as files of mode 0600 ([`nats_config`]); nothing here reads a
+//! Guarantees: the content of a certificate or user JWT is decided here, never by a request; private keys leave this crate
+//! only sealed ([`envelope`]) or as files of mode 0600 ([`nats_config`]); nothing here reads a
 //! clock, every time is handed in. Before it: `store/keys.rs`, which keeps the sealed keys. After it: enrollment (API),
 //! relay (signing), `kubenova-manager nats config`.
 
@@ -16,8 +16,8 @@ pub mod nats_config;
 /// What can go wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// A certificate could not be made.
-    #[error("could not make a certificate for {subject}")]
+    /// A certificate could not be issued.
+    #[error("could not issue a certificate for {subject}")]
     Certificate {
         /// Whose.
         subject: String,
@@ -25,10 +25,10 @@ pub enum TrustError {
         #[source]
         source: rcgen::Error,
     },
-    /// What a cluster sent as its signing request is not one, or does not prove its key.
-    #[error("certificate signing request is not acceptable: {0}")]
+    /// A signing request of a cluster is malformed, or does not prove possession of its key.
+    #[error("the certificate signing request is not acceptable: {0}")]
     SigningRequest(&'static str),
-    /// An nkey is of the wrong kind or damaged.
+    /// A stored nkey is of the wrong kind or damaged.
     #[error("nkey for {what} is not usable")]
     Nkey {
         /// Which.
@@ -37,13 +37,13 @@ pub enum TrustError {
         #[source]
         source: nkeys::error::Error,
     },
-    /// A public nkey that was shown is not a user's.
-    #[error("public nkey is not a user's: it must begin with U")]
+    /// A public nkey that a cluster sent is not that of a user.
+    #[error("the public nkey is not that of a user: it must begin with U")]
     NotAUserKey,
-    /// A name that would mean more than a name inside a permission template.
+    /// A name with a character that has a meaning in subjects or permission templates.
     #[error("\"{0}\" cannot be a user's name at the broker: letters, digits, - and _ only")]
     UserName(String),
-    /// A key that must be there is not: `kubenova-manager init` makes all of them.
+    /// A key is missing: `kubenova-manager init` creates all of them.
     #[error("key \"{0}\" is missing: run kubenova-manager init")]
     MissingKey(&'static str),
     /// A stored key cannot be read although the envelope opened.

@@ -2,7 +2,7 @@
 //!
 //! Guarantees: `CORE` owns every stream; `EDGE`, `BILL` and `OPS` see only imported services, so a reply never lands in
 //! a stream (the attack on one shared account, reference NATS §2.2). A user of a role has exactly the role's template:
-//! what it asked for is not looked at. The subjects stand in `kubenova_schema::subjects::accounts`.
+//! a request has no influence on it. The subjects are in `kubenova_schema::subjects::accounts`.
 
 mod accounts;
 
@@ -23,11 +23,11 @@ use kubenova_schema::subjects;
 use nkeys::{KeyPair, KeyPairType};
 use std::collections::BTreeMap;
 
-/// User name of the read-only people.
+/// Name of the read-only user of the `nats` CLI.
 const OPS_NAME: &str = "ops";
-/// User name of the Manager.
+/// Name of the Manager's user.
 const MANAGER_NAME: &str = "manager";
-/// User name of whoever pushes account JWTs.
+/// Name of the user that pushes account JWTs.
 const SYSTEM_NAME: &str = "manager-system";
 
 macro_rules! identities {
@@ -56,7 +56,7 @@ macro_rules! identities {
 identities! {
     /// The operator.
     Operator = "nats.operator", Operator;
-    /// Signs account JWTs in its stead.
+    /// Signs account JWTs for the operator.
     OperatorSigning = "nats.operator.signing", Operator;
     /// The system account.
     System = "nats.account.system", Account;
@@ -70,7 +70,7 @@ identities! {
     Bill = "nats.account.bill", Account;
     /// Signs users of the role `billing`.
     BillBilling = "nats.account.bill.billing", Account;
-    /// People with the `nats` CLI.
+    /// Users of the `nats` CLI.
     Ops = "nats.account.ops", Account;
     /// Signs users of the role `reader`.
     OpsReader = "nats.account.ops.reader", Account;
@@ -78,7 +78,7 @@ identities! {
     ManagerUser = "nats.user.manager", User;
     /// The Manager in SYS.
     SystemUser = "nats.user.system", User;
-    /// People in OPS.
+    /// Users of the `nats` CLI in OPS.
     OpsUser = "nats.user.ops", User;
 }
 
@@ -130,7 +130,7 @@ pub struct Revocations {
 /// An account as the broker gets it.
 #[derive(Debug, Clone)]
 pub struct AccountJwt {
-    /// For people.
+    /// Its name.
     pub name: &'static str,
     /// Public key.
     pub public: String,
@@ -242,11 +242,11 @@ impl Nkeys {
             .collect()
     }
 
-    /// A cluster's user JWT over the public nkey it made. Its permissions are the role's template with the cluster's id
+    /// A cluster's user JWT for the public nkey that it generated. Its permissions are the role's template with the cluster's id
     /// in it.
     ///
     /// # Errors
-    /// When the key is no user's, or the id could be read as more than a name.
+    /// When the key is not that of a user, or the id has a character with a meaning in subjects.
     pub fn cluster_user(&self, cluster: &str, nkey_public: &str, validity: Validity) -> Result<String, TrustError> {
         if !subjects::is_cluster_token(cluster) {
             return Err(TrustError::UserName(cluster.to_owned()));
@@ -257,7 +257,7 @@ impl Nkeys {
     /// A billing subscriber's user JWT; the name is also its durable's on KN_BILL.
     ///
     /// # Errors
-    /// When the key is no user's, or the name could be read as more than a name.
+    /// When the key is not that of a user, or the name has a character with a meaning in subjects.
     pub fn billing_user(&self, name: &str, nkey_public: &str, validity: Validity) -> Result<String, TrustError> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
         let numeric = name.bytes().all(|byte| byte.is_ascii_digit());
@@ -283,7 +283,7 @@ impl Nkeys {
         self.full_user(NatsIdentity::System, NatsIdentity::SystemUser, SYSTEM_NAME, validity)
     }
 
-    /// The read-only user for people.
+    /// The read-only user of the `nats` CLI.
     ///
     /// # Errors
     /// When it cannot be signed.
@@ -365,7 +365,7 @@ impl Nkeys {
     }
 }
 
-/// Where the read-only people receive replies: what `--inbox-prefix` of the `nats` CLI must be.
+/// Prefix under which the read-only user receives replies: `--inbox-prefix` of the `nats` CLI.
 #[must_use]
 pub fn ops_inbox_prefix() -> String {
     subjects::inbox_prefix(OPS_NAME)

@@ -1,10 +1,11 @@
-//! Writes everything a `nats-server` of one installation needs to a folder, and what people need to look at it.
+//! Writes everything that the `nats-server` of one installation needs to a folder, and a read-only context for the `nats`
+//! CLI.
 //!
 //! Guarantees: clients without a certificate of our authority are refused in the TLS handshake; accounts and roles are
 //! those of [`crate::nats`]; files with secrets have mode 0600. Before it: [`crate::keyring`]. After it: `nats-server
-//! -c <folder>/nats-server.conf`, and `XDG_CONFIG_HOME=<folder>/cli nats ...` for people.
+//! -c <folder>/nats-server.conf`, and `XDG_CONFIG_HOME=<folder>/cli nats ...` to inspect it.
 //!
-//! Run again it renews certificates and account JWTs; a running server takes new certificates with a reload signal.
+//! Repeated, it renews certificates and account JWTs; a running server loads new certificates after a reload signal.
 
 use crate::{
     TrustError,
@@ -12,18 +13,18 @@ use crate::{
     nats::{AccountJwt, NatsIdentity, Nkeys, Revocations, ops_inbox_prefix},
 };
 use jiff::Timestamp;
+use kubenova_runtime::file::{self, Readers};
 use kubenova_schema::streams;
 use std::{
     fmt::Write as _,
-    io::Write as _,
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 /// Above the largest message we write (512 KB chunks) with room for headers.
 const MAX_PAYLOAD: u32 = 1_048_576;
-/// 10,000 clusters, their reconnects while the old connection lingers, and people.
+/// 10,000 clusters, their reconnects while the old connection lingers, and users of the CLI.
 const MAX_CONNECTIONS: u32 = 20_000;
 /// The default of 2 s turns a storm of reconnects into failures.
 const TLS_TIMEOUT_SECONDS: u32 = 10;
@@ -32,21 +33,21 @@ const AUTHORIZATION_TIMEOUT_SECONDS: u32 = 20;
 /// What to write.
 #[derive(Debug)]
 pub struct NatsConfig<'a> {
-    /// Where to; made when it is not there.
+    /// The folder; created when it is missing.
     pub folder: &'a Path,
     /// `host:port` to listen on; port 0 takes any free one.
     pub listen: &'a str,
-    /// `host:port` of the HTTP monitor, if wanted. It has no access control: loopback only.
+    /// `host:port` of the HTTP monitor, if any. It has no access control: loopback only.
     pub monitor: Option<&'a str>,
     /// Names and addresses clients reach the server by.
     pub hosts: &'a [String],
-    /// URL for people's context.
+    /// URL in the context of the `nats` CLI.
     pub url: &'a str,
     /// Time between pings.
     pub ping_interval: Duration,
     /// When the files are made.
     pub now: Timestamp,
-    /// Lifetime of the server's and the people's certificates and of the people's JWT.
+    /// Lifetime of the certificates, and of the JWT of the `nats` CLI.
     pub lifetime: Duration,
     /// Users whose JWTs are void.
     pub revocations: &'a Revocations,
@@ -56,7 +57,7 @@ impl NatsConfig<'_> {
     /// Writes the files and returns the path of `nats-server.conf`.
     ///
     /// # Errors
-    /// When something cannot be made or written.
+    /// When something cannot be issued or written.
     pub fn write(&self, authority: &Authority, nkeys: &Nkeys) -> Result<PathBuf, TrustError> {
         let folder = absolute(self.folder)?;
         for part in ["", "tls", "jwt", "jetstream", "cli/nats/context"] {
@@ -64,25 +65,25 @@ impl NatsConfig<'_> {
         }
         let validity = Validity { now: self.now, lifetime: self.lifetime };
         let server = authority.server("kubenova-hub", self.hosts, validity)?;
-        write(&folder.join("tls/ca.pem"), authority.bundle_pem(), Secrecy::Public)?;
-        write(&folder.join("ca.crt"), authority.bundle_pem(), Secrecy::Public)?;
-        write(&folder.join("tls/server.pem"), &server.chain_pem, Secrecy::Public)?;
-        write(&folder.join("tls/server.key"), &server.key_pem, Secrecy::Secret)?;
+        write(&folder.join("tls/ca.pem"), authority.bundle_pem(), Readers::Everybody)?;
+        write(&folder.join("ca.crt"), authority.bundle_pem(), Readers::Everybody)?;
+        write(&folder.join("tls/server.pem"), &server.chain_pem, Readers::Everybody)?;
+        write(&folder.join("tls/server.key"), &server.key_pem, Readers::Owner)?;
 
         let operator = nkeys.operator_jwt(self.now)?;
-        write(&folder.join("operator.jwt"), &operator, Secrecy::Public)?;
+        write(&folder.join("operator.jwt"), &operator, Readers::Everybody)?;
         let accounts = nkeys.account_jwts(self.revocations, self.now)?;
         for account in &accounts {
-            write(&folder.join(format!("{}.jwt", account.name)), &account.jwt, Secrecy::Public)?;
+            write(&folder.join(format!("{}.jwt", account.name)), &account.jwt, Readers::Everybody)?;
         }
         let text = self.server_text(&folder, &nkeys.public(NatsIdentity::System), &accounts);
         let path = folder.join("nats-server.conf");
-        write(&path, &text, Secrecy::Public)?;
+        write(&path, &text, Readers::Everybody)?;
         self.write_ops(&folder, authority, nkeys, validity)?;
         Ok(path)
     }
 
-    /// Credentials, client certificate and context of the read-only people.
+    /// Credentials, client certificate and context of the read-only users of the `nats` CLI.
     fn write_ops(
         &self,
         folder: &Path,
@@ -91,9 +92,9 @@ impl NatsConfig<'_> {
         validity: Validity,
     ) -> Result<(), TrustError> {
         let client = authority.client("ops", validity)?;
-        write(&folder.join("tls/ops.pem"), &client.chain_pem, Secrecy::Public)?;
-        write(&folder.join("tls/ops.key"), &client.key_pem, Secrecy::Secret)?;
-        write(&folder.join("ops.creds"), &nkeys.ops_user(validity)?.to_file(), Secrecy::Secret)?;
+        write(&folder.join("tls/ops.pem"), &client.chain_pem, Readers::Everybody)?;
+        write(&folder.join("tls/ops.key"), &client.key_pem, Readers::Owner)?;
+        write(&folder.join("ops.creds"), &nkeys.ops_user(validity)?.to_file(), Readers::Owner)?;
         let context = serde_json::json!({
             "description": "KubeNova, read only",
             "url": self.url,
@@ -104,8 +105,8 @@ impl NatsConfig<'_> {
             "inbox_prefix": ops_inbox_prefix(),
         });
         let text = format!("{context:#}\n");
-        write(&folder.join("cli/nats/context/kubenova-ops.json"), &text, Secrecy::Public)?;
-        write(&folder.join("cli/nats/context.txt"), "kubenova-ops", Secrecy::Public)
+        write(&folder.join("cli/nats/context/kubenova-ops.json"), &text, Readers::Everybody)?;
+        write(&folder.join("cli/nats/context.txt"), "kubenova-ops", Readers::Everybody)
     }
 
     fn server_text(&self, folder: &Path, system: &str, accounts: &[AccountJwt]) -> String {
@@ -136,8 +137,8 @@ impl NatsConfig<'_> {
             at("tls/server.key"),
             at("tls/ca.pem"),
         ));
-        // Without it the server takes three quarters of what is free on the disk and refuses streams whose limits add up
-        // to more, although they hold next to nothing.
+        // Without it nats-server reserves three quarters of the free disk and refuses streams whose limits add up to
+        // more, however empty they are.
         line(format!(
             "jetstream {{\n  store_dir: {}\n  domain: hub\n  max_file_store: {}\n}}",
             at("jetstream"),
@@ -155,7 +156,7 @@ impl NatsConfig<'_> {
     }
 }
 
-/// A text in the configuration's quotes.
+/// A text, quoted for the configuration.
 fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for character in text.chars() {
@@ -166,12 +167,6 @@ fn quoted(text: &str) -> String {
     }
     quoted.push('"');
     quoted
-}
-
-#[derive(Clone, Copy)]
-enum Secrecy {
-    Public,
-    Secret,
 }
 
 fn absolute(folder: &Path) -> Result<PathBuf, TrustError> {
@@ -186,19 +181,7 @@ fn make_folder(path: &Path) -> Result<(), TrustError> {
         .map_err(|source| TrustError::Write { path: path.display().to_string(), source })
 }
 
-/// Writes beside the file and renames, so that a reader never sees half of it.
-fn write(path: &Path, text: &str, secrecy: Secrecy) -> Result<(), TrustError> {
-    let mode = match secrecy {
-        Secrecy::Public => 0o644,
-        Secrecy::Secret => 0o600,
-    };
-    let attempt = || -> std::io::Result<()> {
-        let beside = path.with_extension("new");
-        let mut file = std::fs::OpenOptions::new().create(true).write(true).truncate(true).mode(mode).open(&beside)?;
-        file.set_permissions(std::fs::Permissions::from_mode(mode))?;
-        file.write_all(text.as_bytes())?;
-        drop(file);
-        std::fs::rename(&beside, path)
-    };
-    attempt().map_err(|source| TrustError::Write { path: path.display().to_string(), source })
+fn write(path: &Path, text: &str, readers: Readers) -> Result<(), TrustError> {
+    file::replace(path, text.as_bytes(), readers)
+        .map_err(|source| TrustError::Write { path: path.display().to_string(), source })
 }

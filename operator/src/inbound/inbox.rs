@@ -109,7 +109,7 @@ impl Inbox {
         );
         self.cluster.metrics.command("unverified");
         self.event("CommandUnverified", &message).await;
-        Verdict::Poison(reason)
+        Verdict::Terminate(reason)
     }
 
     async fn handle(&self, command: Command, delivery: &Delivery) -> Result<(), NotNow> {

@@ -30,7 +30,7 @@ impl Receipts {
     pub(super) fn take(&self, delivery: Delivery) -> Verdict {
         let list = match self.read(&delivery) {
             Ok(list) => list,
-            Err(reason) => return Verdict::Poison(reason),
+            Err(reason) => return Verdict::Terminate(reason),
         };
         let (marked, is_marked) = oneshot::channel();
         if self.metering.try_send(ReceiptDelivery { list, marked }).is_err() {

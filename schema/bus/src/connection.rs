@@ -30,9 +30,9 @@ impl std::fmt::Debug for Credentials {
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `tls://host:port`, tried in turn.
+    /// `tls://host:port`, each tried in turn.
     pub urls: Vec<String>,
-    /// Shown by the server to people.
+    /// Name that the broker shows for this connection.
     pub name: String,
     /// PEM file of the CAs that may have signed the broker's certificate.
     pub ca_file: PathBuf,
@@ -42,7 +42,7 @@ pub struct Settings {
     pub key_file: PathBuf,
     /// JWT and nkey.
     pub credentials: Credentials,
-    /// Where replies arrive; a cluster may subscribe nowhere else. None: the client's default.
+    /// Prefix of reply subjects; a cluster may subscribe to no other. None: the client's default.
     pub inbox_prefix: Option<String>,
     /// Prefix of the JetStream API. None: `$JS.API`.
     pub api_prefix: Option<String>,
@@ -55,11 +55,11 @@ pub struct Settings {
 pub struct Connection {
     /// For core messages and requests.
     pub client: Client,
-    /// For streams. Acknowledgements are waited for at most 10 s.
+    /// For streams.
     pub jetstream: jetstream::Context,
-    /// Counts connects: changes at the first and after every reconnect. Zero while never connected.
+    /// Number of connects so far: changes with every reconnect.
     pub connects: watch::Receiver<u64>,
-    /// The last error the server or the client reported, for conditions and logs.
+    /// The last error that broker or client reported, for conditions and logs; none since the last connect.
     pub last_error: watch::Receiver<Option<String>>,
     credentials: Arc<RwLock<Credentials>>,
 }
@@ -77,16 +77,19 @@ impl Connection {
     }
 }
 
-/// Time for TCP, TLS and authorization; the server's own limit for the two is 10 s.
+/// Time for TCP, TLS and authorization; the broker's own limit for TLS is 10 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Longest wait between reconnect attempts, jittered: a hub with thousands of clusters must not be stormed.
+/// Time for a JetStream request, and for the acknowledgement of a publish.
+const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest wait between reconnect attempts, jittered, so that thousands of clusters do not reconnect at once.
 const RECONNECT_DELAY_MAX_MS: u64 = 4_000;
 
-/// Connects, or says why not.
+/// Makes the first connection; from then on the client reconnects by itself.
 ///
 /// # Errors
-/// When no server lets us in within [`CONNECT_TIMEOUT`], or the seed cannot be read.
+/// When no broker accepts the connection within [`CONNECT_TIMEOUT`], or the seed cannot be read.
 pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let (connects_sender, connects) = watch::channel(0_u64);
@@ -99,10 +102,10 @@ pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
     let client = options.connect(settings.urls.clone()).await.map_err(|source| BusError::Connect { urls, source })?;
     let builder = jetstream::ContextBuilder::new();
     let builder = match settings.api_prefix {
-        Some(prefix) => builder.api_prefix(prefix).timeout(Duration::from_secs(10)),
-        None => builder.timeout(Duration::from_secs(10)),
+        Some(prefix) => builder.api_prefix(prefix).timeout(JETSTREAM_TIMEOUT),
+        None => builder.timeout(JETSTREAM_TIMEOUT),
     };
-    let jetstream = builder.ack_timeout(Duration::from_secs(10)).build(client.clone());
+    let jetstream = builder.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
     Ok(Connection { client, jetstream, connects, last_error, credentials })
 }
 
@@ -158,7 +161,7 @@ fn note_event(event: &Event, connects: &watch::Sender<u64>, last_error: &watch::
             connects.send_modify(|count| *count += 1);
         }
         Event::ServerError(error) => {
-            tracing::warn!(%error, "the broker refused something");
+            tracing::warn!(%error, "the broker reported an error");
             last_error.send_replace(Some(error.to_string()));
         }
         Event::ClientError(error) => {

@@ -1,24 +1,24 @@
 //! Consuming: every delivery gets a verdict.
 //!
-//! `Done` acknowledges, and only after what the message holds is durable on our side. `Later` asks for it again after a
-//! time. `Poison` ends it with a reason; the handler has parked it where people see it. `Held` means that the handler
-//! keeps the acknowledger and answers later. A handler that dies says nothing, and the server delivers again.
+//! `Done` acknowledges, and only after what the message holds is durable on our side. `Later` has it delivered again after
+//! a time. `Terminate` ends it with a reason; the handler has stored it as a dead letter. `Held` means that the handler
+//! keeps the acknowledger and answers later. A handler that dies answers nothing, and the broker delivers again.
 
 use async_nats::jetstream::{self, AckKind, consumer::pull};
 use bytes::Bytes;
 use futures::StreamExt as _;
-use kubenova_runtime::{backoff, shutdown::Shutdown};
+use kubenova_runtime::{retry::Retry, shutdown::Shutdown};
 use std::{future::Future, sync::Arc, time::Duration};
 
-/// What a handler says about a delivery.
+/// What becomes of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// What it holds is durable on our side.
     Done,
     /// Not now; deliver again after this time.
     Later(Duration),
-    /// It can never be handled; the reason is for people.
-    Poison(String),
+    /// It can never be handled, with the reason.
+    Terminate(String),
     /// The handler took the acknowledger with it.
     Held,
 }
@@ -28,16 +28,16 @@ pub enum Verdict {
 pub struct Acknowledger(Arc<jetstream::Message>);
 
 impl Acknowledger {
-    /// Gives the server the verdict. A lost answer only means one more delivery.
+    /// Gives the broker the verdict. A lost answer only means one more delivery.
     pub async fn answer(&self, verdict: &Verdict) {
         let kind = match verdict {
             Verdict::Done => AckKind::Ack,
             Verdict::Later(after) => AckKind::Nak(Some(*after)),
-            Verdict::Poison(_) => AckKind::Term,
+            Verdict::Terminate(_) => AckKind::Term,
             Verdict::Held => return,
         };
         if let Err(error) = self.0.ack_with(kind).await {
-            tracing::debug!(%error, "could not answer for a delivery; it will come again");
+            tracing::debug!(%error, "could not answer a delivery; it will be delivered again");
         }
     }
 }
@@ -55,6 +55,10 @@ pub struct Delivery {
     pub sequence: u64,
     /// How often it has been delivered, this time included.
     pub delivered: i64,
+    /// When the stream stored it, in milliseconds since the Unix epoch.
+    pub stored_ms: i64,
+    /// Messages behind it that this durable has not delivered yet.
+    pub pending: u64,
     /// For verdicts that come later.
     pub acknowledger: Acknowledger,
 }
@@ -67,11 +71,13 @@ impl Delivery {
     }
 }
 
-/// Messages asked for at once. Storing takes milliseconds, so more would only wait here instead of at the server.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Messages pulled at once. Storing one takes milliseconds, so more would only wait here instead of at the broker.
 const BATCH: usize = 64;
 
-/// Pulls from a durable until a stop is asked for; when the durable or the connection goes away, tries again.
-/// `missing` is called when the durable cannot be reached, so that its owner may make it again.
+/// Pulls from a durable until a stop is requested; when the durable or the connection is lost, opens it again.
+/// `missing` is called when the durable cannot be opened, so that its owner may create it again.
 pub async fn run<H, F, M, G>(
     jetstream: &jetstream::Context,
     stream: &'static str,
@@ -85,33 +91,25 @@ pub async fn run<H, F, M, G>(
     M: Fn() -> G + Send + Sync,
     G: Future<Output = ()> + Send,
 {
-    let mut waits = backoff::forever();
-    while !shutdown.is_requested() {
-        match open(jetstream, stream, durable).await {
-            Ok(mut messages) => {
-                waits = backoff::forever();
-                if drain(&mut messages, shutdown, &handle).await {
-                    return;
-                }
-            }
+    let pull = || async {
+        let opened = tokio::select! {
+            () = shutdown.requested() => return Ok(()),
+            opened = open(jetstream, stream, durable) => opened,
+        };
+        match opened {
+            Ok(mut messages) => drain(&mut messages, shutdown, &handle).await,
             Err(error) => {
-                tracing::debug!(stream, durable, %error, "could not open a durable; trying again");
                 missing().await;
+                Err(error)
             }
         }
-        let wait = waits.next().unwrap_or(Duration::from_secs(1));
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(wait) => {}
-        }
-    }
+    };
+    // A message that is being handled when a stop is requested is answered first: else it would come again only after
+    // the time that the broker waits for an acknowledgement.
+    Retry::new("consume messages").finish_attempt().keep_running(shutdown, pull).await;
 }
 
-async fn open(
-    jetstream: &jetstream::Context,
-    stream: &str,
-    durable: &str,
-) -> Result<pull::Stream, Box<dyn std::error::Error + Send + Sync>> {
+async fn open(jetstream: &jetstream::Context, stream: &str, durable: &str) -> Result<pull::Stream, BoxError> {
     let consumer: jetstream::consumer::Consumer<pull::Config> =
         jetstream.get_consumer_from_stream(durable, stream).await?;
     let messages = consumer
@@ -124,44 +122,39 @@ async fn open(
     Ok(messages)
 }
 
-/// True when a stop was asked for, false when the stream broke.
-async fn drain<H, F>(messages: &mut pull::Stream, shutdown: &Shutdown, handle: &H) -> bool
+/// Handles messages until a stop is requested or the pull breaks.
+async fn drain<H, F>(messages: &mut pull::Stream, shutdown: &Shutdown, handle: &H) -> Result<(), BoxError>
 where
     H: Fn(Delivery) -> F + Send + Sync,
     F: Future<Output = Verdict> + Send,
 {
     loop {
         let next = tokio::select! {
-            () = shutdown.requested() => return true,
+            () = shutdown.requested() => return Ok(()),
             next = messages.next() => next,
         };
-        let message = match next {
-            Some(Ok(message)) => message,
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a pull broke; opening the durable again");
-                return false;
-            }
-            None => return false,
-        };
+        let Some(message) = next.transpose()? else { return Ok(()) };
         let Some(delivery) = delivery(message) else { continue };
         let acknowledger = delivery.acknowledger.clone();
         let subject = delivery.subject.clone();
         let verdict = handle(delivery).await;
-        if let Verdict::Poison(reason) = &verdict {
-            tracing::error!(%subject, %reason, "a message can never be handled; it is ended");
+        if let Verdict::Terminate(reason) = &verdict {
+            tracing::error!(%subject, %reason, "terminated a message that can never be handled");
         }
         acknowledger.answer(&verdict).await;
     }
 }
 
 fn delivery(mut message: jetstream::Message) -> Option<Delivery> {
-    let (sequence, delivered) = match message.info() {
-        Ok(info) => (info.stream_sequence, info.delivered),
+    let info = match message.info() {
+        Ok(info) => info,
         Err(error) => {
-            tracing::warn!(%error, "a message without JetStream metadata arrived and was dropped");
+            tracing::warn!(%error, "dropped a message without JetStream metadata");
             return None;
         }
     };
+    let (sequence, delivered, pending) = (info.stream_sequence, info.delivered, info.pending);
+    let stored_ms = i64::try_from(info.published.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
     Some(Delivery {
         subject: message.subject.to_string(),
         // Moved out: an acknowledger that is held must not hold the payload as well.
@@ -169,6 +162,8 @@ fn delivery(mut message: jetstream::Message) -> Option<Delivery> {
         headers: message.message.headers.take().unwrap_or_default(),
         sequence,
         delivered,
+        stored_ms,
+        pending,
         acknowledger: Acknowledger(Arc::new(message)),
     })
 }

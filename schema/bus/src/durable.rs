@@ -1,4 +1,4 @@
-//! The durables: one per cluster on `KN_CMD`, a few of the Manager's own.
+//! The durable consumers: one per cluster on `KN_CMD`, a few for the Manager itself.
 
 use crate::BusError;
 use async_nats::jetstream::{
@@ -8,20 +8,22 @@ use async_nats::jetstream::{
 use kubenova_schema::{streams, subjects};
 use std::time::Duration;
 
-/// Makes the durable from which a cluster pulls; its name is the cluster's id. One replica whatever the stream has:
-/// ten thousand replicated consumers would be ten thousand Raft groups.
+/// Creates the durable from which a cluster pulls its commands. It is named by the cluster's id; its description has the
+/// name, so that `nats consumer ls KN_CMD` shows which cluster is which.
 ///
 /// # Errors
-/// When the server refuses it or does not answer.
-pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str) -> Result<(), BusError> {
+/// When the broker refuses it or does not answer.
+pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str, name: &str) -> Result<(), BusError> {
     let config = pull::Config {
         durable_name: Some(cluster.to_owned()),
+        description: Some(format!("Commands for cluster {name}")),
         filter_subject: subjects::commands_to(cluster),
         ack_policy: AckPolicy::Explicit,
         ack_wait: streams::COMMAND_ACK_WAIT,
         max_deliver: -1,
         max_ack_pending: i64::from(streams::COMMAND_WINDOW) * 2,
         max_waiting: 8,
+        // Whatever the stream has: ten thousand replicated consumers would be ten thousand Raft groups.
         num_replicas: 1,
         deliver_policy: DeliverPolicy::All,
         ..pull::Config::default()
@@ -29,28 +31,41 @@ pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str) -> Re
     ensure(jetstream, streams::COMMANDS.name, cluster, config).await
 }
 
-/// Makes a durable of the Manager's own on a stream, limited to some subjects.
+/// A durable of the Manager itself.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnDurable {
+    /// The stream it reads.
+    pub stream: streams::Stream,
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for; `nats consumer info` shows it.
+    pub description: &'static str,
+    /// The subjects it reads.
+    pub filter: &'static str,
+    /// Time to handle a message before it is delivered again.
+    pub ack_wait: Duration,
+}
+
+/// Deliveries that the Manager may hold unacknowledged: a burst of a thousand clusters.
+const OWN_ACK_PENDING_MAX: i64 = 1_000;
+
+/// Creates a durable of the Manager itself.
 ///
 /// # Errors
-/// When the server refuses it or does not answer.
-pub async fn ensure_own(
-    jetstream: &jetstream::Context,
-    stream: &str,
-    durable: &str,
-    filter: &str,
-    ack_wait: Duration,
-) -> Result<(), BusError> {
+/// When the broker refuses it or does not answer.
+pub async fn ensure_own(jetstream: &jetstream::Context, own: &OwnDurable) -> Result<(), BusError> {
     let config = pull::Config {
-        durable_name: Some(durable.to_owned()),
-        filter_subject: filter.to_owned(),
+        durable_name: Some(own.name.to_owned()),
+        description: Some(own.description.to_owned()),
+        filter_subject: own.filter.to_owned(),
         ack_policy: AckPolicy::Explicit,
-        ack_wait,
+        ack_wait: own.ack_wait,
         max_deliver: -1,
-        max_ack_pending: 1_000,
+        max_ack_pending: OWN_ACK_PENDING_MAX,
         deliver_policy: DeliverPolicy::All,
         ..pull::Config::default()
     };
-    ensure(jetstream, stream, durable, config).await
+    ensure(jetstream, own.stream.name, own.name, config).await
 }
 
 async fn ensure(
@@ -66,10 +81,10 @@ async fn ensure(
     })
 }
 
-/// Removes everything that is on the wire to a cluster: after a hello, Postgres sends what is still open again.
+/// Deletes all messages to a cluster: after a hello the relay sends again what is still open in Postgres.
 ///
 /// # Errors
-/// When the server refuses it or does not answer.
+/// When the broker refuses it or does not answer.
 pub async fn purge_cluster(jetstream: &jetstream::Context, cluster: &str) -> Result<(), BusError> {
     let subject = subjects::commands_to(cluster);
     let failed =

@@ -1,8 +1,8 @@
-//! What both sides share in transit: connecting, streams and durables, publishing with an awaited acknowledgement,
+//! The broker as both sides use it: connecting, streams and durables, publishing with an awaited acknowledgement,
 //! consuming with a verdict.
 //!
-//! Delivery is at least once and out of order. A publish counts only when the server acknowledged it; a message is
-//! acknowledged only when its consumer says that what it holds is durable on our side.
+//! Delivery is at least once and out of order. A publish counts only when the broker acknowledged it; a message is
+//! acknowledged only when what it holds is durable on our side.
 
 pub mod cause;
 pub mod connection;
@@ -13,13 +13,13 @@ pub mod streams;
 
 pub use connection::{Connection, Credentials, Settings, connect};
 
-/// What can go wrong on the bus.
+/// What can go wrong with the broker.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
     /// No connection could be made in time.
     #[error("could not connect to the broker at {urls}")]
     Connect {
-        /// Where it was tried.
+        /// Where.
         urls: String,
         /// Why it failed.
         #[source]
@@ -28,8 +28,8 @@ pub enum BusError {
     /// The stored nkey seed is unusable.
     #[error("could not read the nkey seed")]
     Seed(#[source] nkeys::error::Error),
-    /// A stream could not be made or changed.
-    #[error("could not ensure stream \"{name}\"")]
+    /// A stream could not be created or changed.
+    #[error("could not create or update stream \"{name}\"")]
     Stream {
         /// The stream.
         name: String,
@@ -37,8 +37,8 @@ pub enum BusError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A durable could not be made or changed.
-    #[error("could not ensure durable \"{durable}\" on stream \"{stream}\"")]
+    /// A durable could not be created or changed.
+    #[error("could not create or update durable \"{durable}\" on stream \"{stream}\"")]
     Durable {
         /// The stream.
         stream: String,
@@ -49,7 +49,7 @@ pub enum BusError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A subject could not be purged.
-    #[error("could not purge \"{subject}\"")]
+    #[error("could not purge subject \"{subject}\"")]
     Purge {
         /// The subject.
         subject: String,
@@ -57,7 +57,7 @@ pub enum BusError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The server did not take the message, or its acknowledgement did not arrive: publish again.
+    /// The broker did not store the message, or its acknowledgement did not arrive: publish again.
     #[error("could not publish to \"{subject}\"")]
     Publish {
         /// The subject.

@@ -1,24 +1,24 @@
-//! Publishing: done only when the server says so.
+//! Publishing: done only when the broker has stored the message.
 
 use crate::BusError;
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 
-/// Where the server put a message.
+/// Where the broker stored a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The stream.
     pub stream: String,
     /// Its sequence there.
     pub sequence: u64,
-    /// The server had this `Nats-Msg-Id` already and stored nothing.
+    /// The broker had this `Nats-Msg-Id` already and stored nothing.
     pub duplicate: bool,
 }
 
 /// Publishes to a stream and waits until it is stored.
 ///
 /// # Errors
-/// When the server does not confirm within the context's time: publish again with the same meaning.
+/// When the broker does not acknowledge it in time: publish it again.
 pub async fn publish(
     jetstream: &jetstream::Context,
     subject: &str,
@@ -40,7 +40,7 @@ pub async fn publish(
     })
 }
 
-/// Headers with a message id and a list of others.
+/// Headers with a message id and others.
 #[must_use]
 pub fn headers(message_id: &str, others: &[(&str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();

@@ -22,10 +22,9 @@
 //! assert!(registry.encode().contains("kubenova_example_reconciles_total{outcome=\"ok\"} 1"));
 //! ```
 
-mod serve;
+mod listener;
 
-pub use serve::serve;
-
+use crate::shutdown::Shutdown;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -34,15 +33,16 @@ use prometheus_client::{
 use std::{
     fmt::{Debug, Write as _},
     hash::Hash,
-    sync::atomic::AtomicU64,
+    sync::{Arc, atomic::AtomicU64},
 };
+use tokio::net::TcpListener;
 
 /// A gauge of seconds.
 pub type GaugeSeconds = Gauge<f64, AtomicU64>;
 
 /// The labels of a family. Fields are enums or `&'static str`, so that the set is closed.
 pub trait Labels: EncodeLabelSet + Debug + Clone + Hash + Eq + Send + Sync + 'static {
-    /// Each label with its possible values, for people.
+    /// Each label with its possible values, for the documentation.
     const LABELS: &'static [(&'static str, &'static str)];
 }
 
@@ -179,6 +179,11 @@ impl Registry {
         }
         table
     }
+}
+
+/// Serves the registry at `/metrics` until a stop is requested.
+pub async fn serve(listener: TcpListener, registry: Arc<Registry>, shutdown: Shutdown) {
+    listener::run(listener, Arc::new(move || registry.encode()), &shutdown).await;
 }
 
 #[cfg(test)]

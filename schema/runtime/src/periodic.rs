@@ -131,7 +131,7 @@ mod tests {
         shutdown: Shutdown,
     }
 
-    /// Starts work whose rounds answer as `answer` says, each told to the test by its number.
+    /// Starts work whose rounds answer as `answer` says, each reported to the test by its number.
     fn start(periodic: Periodic, answer: impl Fn(u32) -> io::Result<Next> + Send + Sync + 'static) -> Work {
         let (sender, rounds) = mpsc::unbounded_channel();
         let (wake, shutdown) = (Arc::new(Notify::new()), Shutdown::new());

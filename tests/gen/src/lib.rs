@@ -1,5 +1,5 @@
-//! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document, the page of
-//! errors.
+//! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document, the pages of
+//! errors and metrics.
 //!
 //! Pure: every derived file as a path and its content. `main.rs` writes them, a test compares them.
 
@@ -35,7 +35,26 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
         content: format!("{}\n", kubenova_api::router::openapi().trim_end()),
     });
     files.push(DerivedFile { path: PathBuf::from("docs/errors.md"), content: kubenova_core::refusal::catalogue() });
+    files.push(DerivedFile { path: PathBuf::from("docs/metrics.md"), content: metrics_page() });
     Ok(files)
+}
+
+/// Every metric of both processes, from their own registries.
+fn metrics_page() -> String {
+    let mut manager = kubenova_runtime::metrics::Registry::new(kubenova_manager::metrics::PREFIX);
+    let _metrics = kubenova_manager::metrics::Metrics::register(&mut manager);
+    format!(
+        "# Metrics\n\n\
+         <!-- Written by `cargo dev gen` from the code; do not edit. -->\n\n\
+         Prometheus metrics in the OpenMetrics text format, at `/metrics` of a listener of their own: plain HTTP without \
+         access control, so bind it to loopback or to a network that only the monitoring reaches. Every label is a closed \
+         set; names, ids and error texts are never labels. Histograms of requests have buckets from 2 ms to 30 s, those of \
+         rounds and lags from 10 ms to an hour.\n\n\
+         ## Manager\n\n\
+         `metrics.listen` of the settings file, `127.0.0.1:9464` by default, `null` switches it off. What only Postgres knows \
+         is read every 15 s.\n\n{}",
+        manager.markdown()
+    )
 }
 
 /// One CRD as a template of the Operator's chart, kept when the chart is uninstalled: removing a definition would

@@ -144,6 +144,8 @@ fn configuration(folder: &Path, database_url: &str, options: &PlatformOptions) -
         "endpoints": [format!("https://{MANAGER_HOST}:{MANAGER_PORT}")],
         "nats": { "urls": [format!("tls://{HUB_HOST}:{HUB_PORT}")], "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"), "pingIntervalSeconds": 5 },
         "usage": { "windowSeconds": WINDOW_SECONDS },
+        // Two scenarios may run beside each other.
+        "metrics": { "listen": "127.0.0.1:0" },
         "lifetimes": { "enrollmentTokenSeconds": options.token_seconds.unwrap_or(72 * 3600) },
     });
     serde_json::to_string_pretty(&text).context("settings are plain text")

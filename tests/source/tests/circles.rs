@@ -6,10 +6,7 @@ use std::path::PathBuf;
 use kubenova_source::{circles, repository_root, source, workspace};
 
 /// Circles that are still to be broken, as their files. An entry without its circle fails the test: remove it.
-const OPEN: &[&[&str]] = &[
-    &["manager/src/ingest/usage/assembly.rs", "manager/src/ingest/usage/check.rs"],
-    &["manager/api/src/body.rs", "manager/api/src/yaml/mod.rs"],
-];
+const OPEN: &[&[&str]] = &[&["manager/api/src/body.rs", "manager/api/src/yaml/mod.rs"]];
 
 /// The roots of a crate: its library, its program, and each of `src/bin`.
 fn roots(package: &workspace::Package) -> Vec<PathBuf> {

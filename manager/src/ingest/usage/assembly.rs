@@ -1,59 +1,59 @@
-//! Chunks to windows. Bounded for each cluster: what does not fit is forgotten with its acknowledgers, so the server
-//! delivers it again.
+//! Chunks to windows. Bounded for each cluster: what does not fit is dropped with its acknowledgers, so the broker delivers
+//! it again.
 
-use super::check::InvalidUsage;
+use super::invalid::InvalidUsage;
 use bytes::Bytes;
 use kubenova_bus::consume::Acknowledger;
 use kubenova_core::cluster::ClusterId;
 use kubenova_schema::{v1::UsageChunk, window::Window};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-/// Windows of one cluster put together at once. Most windows are one chunk and never wait here.
+/// Windows of one cluster that may miss chunks at once. Most windows are one chunk and never wait here.
 const WINDOWS_MAX: usize = 8;
 /// Chunks of one window: 32 of 512 KiB are some 50,000 tenants.
 const CHUNKS_MAX: u32 = 32;
-/// Bytes of one chunk: what an Operator makes, and some room.
+/// Bytes of one chunk: the 512 KiB that an Operator makes, and some room.
 const CHUNK_BYTES_MAX: usize = 600 * 1024;
-/// Bytes of one cluster's windows that wait: the largest window, and some room.
+/// Bytes of one cluster's windows that miss chunks: the largest window, and some room.
 const CLUSTER_BYTES_MAX: usize = 24 * 1024 * 1024;
 
-/// Which window, by its very manifest.
+/// Which window, by its manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Key {
+pub(super) struct Key {
     /// The cluster that the subject names.
-    pub cluster: ClusterId,
+    pub(super) cluster: ClusterId,
     /// The window that the subject names.
-    pub window: Window,
+    pub(super) window: Window,
     /// Hex SHA-256 of the manifest.
-    pub manifest_sha256: String,
+    pub(super) manifest_sha256: String,
 }
 
-/// All of a window.
+/// A window of which every chunk arrived.
 #[derive(Debug)]
-pub struct Whole {
-    /// Which.
-    pub key: Key,
+pub(super) struct Whole {
+    /// Which window.
+    pub(super) key: Key,
     /// The manifest's bytes.
-    pub manifest: Vec<u8>,
+    pub(super) manifest: Vec<u8>,
     /// Its signature, already checked.
-    pub manifest_signature: String,
+    pub(super) manifest_signature: String,
     /// The bytes of all records.
-    pub records: Vec<u8>,
-    /// The last chunk as it came, for a dead_letters row.
-    pub payload: Bytes,
-    /// All chunks' acknowledgers, of the newest delivery each.
-    pub acknowledgers: Vec<Acknowledger>,
+    pub(super) records: Vec<u8>,
+    /// The last chunk as it arrived, for a dead letter.
+    pub(super) payload: Bytes,
+    /// The acknowledger of each chunk, of its newest delivery.
+    pub(super) acknowledgers: Vec<Acknowledger>,
 }
 
 /// Windows of which chunks are missing.
 #[derive(Debug, Default)]
-pub struct Assembly {
+pub(super) struct Assembly {
     partial: HashMap<Key, Partial>,
-    /// In the order they began.
+    /// In the order of their first chunks.
     order: VecDeque<Key>,
 }
 
-/// A window of which chunks are missing: by index the part and who is answered for it.
+/// A window of which chunks are missing: by index the part and its acknowledger.
 #[derive(Debug, Default)]
 struct Partial {
     count: u32,
@@ -62,12 +62,12 @@ struct Partial {
 }
 
 impl Assembly {
-    /// Adds a chunk; the window when nothing is missing any more. A chunk that comes again takes the place of the one
+    /// Adds a chunk; returns the window when none is missing any more. A chunk that is delivered again replaces the one
     /// before, whose acknowledger is void by then.
     ///
     /// # Errors
     /// When the chunk contradicts itself or the chunks before it.
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         key: Key,
         chunk: UsageChunk,
@@ -98,7 +98,7 @@ impl Assembly {
         if partial.parts.len() < usize::try_from(partial.count).unwrap_or(usize::MAX) {
             return Ok(None);
         }
-        let partial = self.forget(&key).unwrap_or_default();
+        let partial = self.drop_window(&key).unwrap_or_default();
         let (parts, acknowledgers): (Vec<_>, Vec<_>) = partial.parts.into_values().unzip();
         Ok(Some(Whole {
             key,
@@ -110,13 +110,13 @@ impl Assembly {
         }))
     }
 
-    fn forget(&mut self, key: &Key) -> Option<Partial> {
+    fn drop_window(&mut self, key: &Key) -> Option<Partial> {
         self.order.retain(|other| other != key);
         self.partial.remove(key)
     }
 
-    /// Forgets other windows of the cluster, oldest first, until what is added to this one fits: whoever sends parts of
-    /// windows for ever holds up nobody else's.
+    /// Drops other windows of the cluster, oldest first, until what is added to this one fits: a cluster that sends parts
+    /// of windows for ever delays only its own.
     fn make_room(&mut self, adding: &Key, more: usize) {
         loop {
             let own = || self.order.iter().filter(|key| key.cluster == adding.cluster);
@@ -126,7 +126,7 @@ impl Assembly {
                 return;
             }
             let Some(oldest) = others().next().cloned() else { return };
-            self.forget(&oldest);
+            self.drop_window(&oldest);
         }
     }
 }

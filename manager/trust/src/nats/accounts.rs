@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 /// Subscriptions a cluster needs: one inbox; the rest is room for the bridge.
 const CLUSTER_SUBSCRIPTIONS: i64 = 50;
-/// Subscriptions of a person or a billing subscriber.
+/// Subscriptions of a CLI user or a billing subscriber.
 const READER_SUBSCRIPTIONS: i64 = 200;
 
 pub(super) fn account(jetstream: bool) -> AccountClaims {
@@ -25,7 +25,7 @@ pub(super) fn account(jetstream: bool) -> AccountClaims {
     }
 }
 
-/// What CORE lets others use. A subject that another one covers is left out: the broker refuses overlapping exports,
+/// What CORE exports. A subject that another one covers is left out: the broker refuses overlapping exports,
 /// and an import of part of an export is allowed.
 pub(super) fn core_exports() -> Vec<Export> {
     let mut services: Vec<(&str, bool)> = Vec::new();

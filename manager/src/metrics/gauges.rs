@@ -1,0 +1,84 @@
+//! Reads on a timer what only Postgres knows: depth and age of the outboxes, sessions, dead letters.
+
+use super::{OPEN, StateLabels, StoredGauges};
+use jiff::{SignedDuration, Timestamp};
+use kubenova_runtime::{
+    clock,
+    periodic::{Next, Periodic},
+    shutdown::Shutdown,
+};
+use kubenova_store::{
+    error::StoreError,
+    gauges::{self, Stored},
+    pool::Store,
+};
+use std::time::Duration;
+
+/// Time between two reads: as often as Prometheus scrapes by default.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// Reads until a stop is requested. A cluster without a heartbeat for `stale_after` is not in session.
+pub async fn run(store: Store, gauges: StoredGauges, stale_after: Duration, shutdown: Shutdown) {
+    let stale_after = SignedDuration::try_from(stale_after).unwrap_or(SignedDuration::MAX);
+    Periodic::new("read the metrics of the database", EVERY)
+        .run(&shutdown, || async {
+            let now = clock::now();
+            let stored = read(&store, now.checked_sub(stale_after).unwrap_or(Timestamp::MIN)).await?;
+            set(&gauges, &stored, now);
+            Ok::<_, StoreError>(Next::Wait)
+        })
+        .await;
+}
+
+async fn read(store: &Store, heard_since: Timestamp) -> Result<Stored, StoreError> {
+    gauges::read(&mut *store.acquire().await?, heard_since).await
+}
+
+fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
+    for state in OPEN {
+        let count = stored.open_commands.get(&state).copied().unwrap_or_default();
+        gauges.commands_open.get_or_create(&StateLabels { state: state.as_str() }).set(count);
+    }
+    let age =
+        |oldest: Option<Timestamp>| oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+    gauges.outbox_oldest_seconds.set(age(stored.oldest_queued));
+    gauges.billing_outbox.set(stored.billing_outbox);
+    gauges.billing_outbox_oldest_seconds.set(age(stored.oldest_billing));
+    gauges.sessions_open.set(stored.sessions_open);
+    gauges.dead_letters.set(stored.dead_letters);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{Metrics, PREFIX};
+    use kubenova_core::command::CommandState;
+    use kubenova_runtime::metrics::Registry;
+
+    #[test]
+    fn a_state_without_commands_is_zero_and_ages_are_seconds() {
+        let mut registry = Registry::new(PREFIX);
+        let metrics = Metrics::register(&mut registry);
+        let now = Timestamp::from_second(1_000).unwrap();
+        let stored = Stored {
+            open_commands: [(CommandState::Queued, 3)].into(),
+            oldest_queued: Some(Timestamp::from_second(990).unwrap()),
+            billing_outbox: 0,
+            oldest_billing: None,
+            sessions_open: 2,
+            dead_letters: 1,
+        };
+        set(&metrics.stored, &stored, now);
+        let text = registry.encode();
+        for line in [
+            "commands_open{state=\"queued\"} 3",
+            "commands_open{state=\"running\"} 0",
+            "outbox_oldest_seconds 10.0",
+            "billing_outbox_oldest_seconds 0.0",
+            "sessions_open 2",
+            "dead_letters 1",
+        ] {
+            assert!(text.contains(&format!("kubenova_manager_{line}\n")), "{line} in {text}");
+        }
+    }
+}
