@@ -147,6 +147,7 @@ pub(crate) struct TestRequest<'a> {
 
 impl TestRequest<'_> {
     /// Adds a header; twice the same name sends it twice.
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass literals, constants and strings alike")]
     pub(crate) fn header(mut self, name: impl ToString, value: impl ToString) -> Self {
         self.headers.push((name.to_string(), value.to_string()));
         self

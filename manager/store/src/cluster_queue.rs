@@ -266,7 +266,7 @@ mod tests {
         let fixture = Fixture::new().await;
         let cluster = queue(&fixture, 1).await;
         let mut connection = fixture.store.acquire().await.unwrap();
-        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), [cluster.clone()]);
+        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), std::slice::from_ref(&cluster));
         assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "no heartbeat since 46 s");
         sessions::refuse(&mut connection, &crate::fixture::hello(&cluster), "UidMismatch", at(46)).await.unwrap();
         assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "refused");

@@ -7,7 +7,8 @@ use kubenova_source::workspace::{self, Graph};
 
 /// Rows of the table between the two markers: | `crate` | `used`, `used` | why |.
 fn documented() -> Graph {
-    let text = std::fs::read_to_string(kubenova_source::repository_root().join("docs/architecture.md")).unwrap();
+    let text = std::fs::read_to_string(kubenova_source::repository_root().join("docs/architecture.md"))
+        .expect("docs/architecture.md stands in the repository");
     let table = text.split("<!-- arrows -->").nth(1).expect("two <!-- arrows --> markers");
     let quoted = |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
     let rows = table.lines().filter(|line| line.starts_with("| `"));

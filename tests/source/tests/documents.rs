@@ -8,7 +8,12 @@ use kubenova_source::{repository_root, source};
 fn documents() -> Vec<(PathBuf, String)> {
     let root = repository_root();
     let paths = ["README.md", "SECURITY.md", "docs/architecture.md", "docs/development.md", "docs/glossary.md"];
-    paths.map(|it| (root.join(it), std::fs::read_to_string(root.join(it)).unwrap())).into_iter().collect()
+    paths
+        .map(|it| {
+            (root.join(it), std::fs::read_to_string(root.join(it)).expect("the document stands in the repository"))
+        })
+        .into_iter()
+        .collect()
 }
 
 /// The texts between backticks, outside blocks of code.
