@@ -26,7 +26,7 @@ const OUTCOMES: OwnDurable = OwnDurable {
 
 /// Ingests until a stop is requested.
 pub async fn run(ingest: Ingest, shutdown: Shutdown) {
-    durable::run(&OUTCOMES, &ingest, &shutdown, |delivery| handle(&ingest.store, delivery)).await;
+    Box::pin(durable::run(&OUTCOMES, &ingest, &shutdown, |delivery| handle(&ingest.store, delivery))).await;
 }
 
 async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestError> {

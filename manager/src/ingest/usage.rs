@@ -62,7 +62,7 @@ pub async fn run(ingest: Ingest, wakes: Wakes, shutdown: Shutdown) {
         let usage = Arc::clone(&usage);
         async move { usage.handle(delivery).await }
     };
-    durable::run(&USAGE, &ingest, &shutdown, handle).await;
+    Box::pin(durable::run(&USAGE, &ingest, &shutdown, handle)).await;
 }
 
 struct UsageIngest {
