@@ -19,7 +19,7 @@ impl Serve {
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("could not install signal handlers")?;
         let running = wiring::start(settings, shutdown.clone()).await?;
-        tracing::info!(addresses = ?running.addresses, metrics = ?running.metrics, "the Manager is running");
+        tracing::info!(addresses = ?running.addresses, metrics = running.metrics.map(tracing::field::display), "the Manager is running");
         shutdown.requested().await;
         tracing::info!("stopping");
         if !shutdown.finish(STOP_MAX).await {

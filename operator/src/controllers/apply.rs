@@ -75,6 +75,17 @@ impl DriftGuard {
         remembered.insert(repair.key, repair.repairs);
     }
 
+    /// Stamps a desired object and applies it, also when the live one is it already: for objects that a webhook
+    /// completes when it sees them written.
+    ///
+    /// # Errors
+    /// When the apply fails: not found when the kind is not served.
+    pub async fn apply(&self, client: &Client, desired: &Value) -> Result<(), apiserver::Error> {
+        let mut desired = desired.clone();
+        drift::stamp(&mut desired);
+        dynamic::apply(client, &desired).await.map(drop)
+    }
+
     /// Stamps a desired object and applies it unless the live one is it already.
     ///
     /// # Errors

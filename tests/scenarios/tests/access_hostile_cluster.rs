@@ -132,16 +132,16 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     thief.report(&ten(-2), vec![record(&globex, "glo\0bex", 1)]).await?;
     thief.report("w9223372036854775000-1", Vec::new()).await?;
     thief.report("w0-1795500000", Vec::new()).await?;
-    kept(&platform, "has no good podCountMs", 1).await?;
-    kept(&platform, "is no name", 1).await?;
-    kept(&platform, "names no cluster and window", 2).await?;
+    kept(&platform, "no possible quantity", 1).await?;
+    kept(&platform, "is not a tenant", 1).await?;
+    kept(&platform, "does not name a cluster and a window", 2).await?;
     let outcome = r#"{"commandId":"01939c5e-0000-7000-8000-000000000000","clusterId":"CLUSTER","state":"running","message":"a\u0000b"}"#;
     thief.send(&subjects::outcome(&beta), outcome.replace("CLUSTER", &beta).into_bytes()).await?;
     let status = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x","detail":"{\"a\":\"\\u0000\"}"}]}"#;
     thief.send(&subjects::status(&beta), status.replace("CLUSTER", &beta).into_bytes()).await?;
     let twice = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x"},{"key":"tenant/x"}]}"#;
     thief.send(&subjects::status(&beta), twice.replace("CLUSTER", &beta).into_bytes()).await?;
-    kept(&platform, "is not known here", 1).await?;
+    kept(&platform, "the Manager sent no command", 1).await?;
     let flood = (0..110).map(|number| thief.report(&past_twenty, vec![record(&globex, "globex", number)]));
     futures::future::try_join_all(flood).await?;
     poll::until("the newest hundred conflicts", SOON, || async {

@@ -137,6 +137,12 @@ impl CapsuleStatus {
                 .collect(),
         }
     }
+
+    /// True when this namespace belongs to the Tenant.
+    #[must_use]
+    pub fn lists(&self, namespace: &str) -> bool {
+        self.namespaces.iter().any(|(listed, _)| listed == namespace)
+    }
 }
 
 #[cfg(test)]
@@ -153,5 +159,7 @@ mod tests {
         assert!(CapsuleStatus::of(&live(2)).ready);
         assert!(!CapsuleStatus::of(&live(1)).ready);
         assert_eq!(CapsuleStatus::of(&live(2)).namespaces, [("acme-apps".to_owned(), "u".to_owned())]);
+        assert!(CapsuleStatus::of(&live(2)).lists("acme-apps"));
+        assert!(!CapsuleStatus::of(&live(2)).lists("acme-owner"));
     }
 }

@@ -29,9 +29,9 @@ impl TenantController<'_> {
     }
 
     async fn apply_steps(&self, tenant: &DesiredTenant, report: &mut TenantReport) -> Result<(), Stopped> {
-        self.apply_capsule_tenant(tenant).await?;
+        let before = self.apply_capsule_tenant(tenant).await?;
         failpoint::passing("tenant.capsule-applied");
-        self.apply_namespaces(tenant).await?;
+        self.apply_namespaces(tenant, &before).await?;
         failpoint::passing("tenant.namespaces-applied");
         report.capsule = self.read_capsule_tenant(tenant).await?;
         if !report.capsule.ready {
@@ -53,9 +53,12 @@ impl TenantController<'_> {
         Ok(())
     }
 
-    async fn apply_capsule_tenant(&self, tenant: &DesiredTenant) -> Result<(), Stopped> {
+    /// Returns what Capsule said about the Tenant before.
+    async fn apply_capsule_tenant(&self, tenant: &DesiredTenant) -> Result<CapsuleStatus, Stopped> {
         let object = build::capsule_tenant(tenant, &self.ctx.settings.operator_user);
         let live = self.read_own(&object, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
+        let before = live.as_ref().map(kinds::to_value).transpose();
+        let before = before.map_err(|error| read_failed(condition::CAPSULE_TENANT_READY, &error))?;
         match self.drift.ensure_over(&self.ctx.apiserver.client(), live.as_ref(), &object).await {
             Err(error) if error.is_not_found() => Err(Stopped::new(
                 condition::CAPSULE_TENANT_READY,
@@ -63,15 +66,22 @@ impl TenantController<'_> {
                 "Capsule is not installed yet; the Operator installs it when the cluster's configuration enables it, see: \
                  kubectl describe novaclusterconfig default",
             )),
-            applied => applied.map_err(|error| apply_failed(condition::CAPSULE_TENANT_READY, &error)),
+            Err(error) => Err(apply_failed(condition::CAPSULE_TENANT_READY, &error)),
+            Ok(()) => Ok(before.as_ref().map(CapsuleStatus::of).unwrap_or_default()),
         }
     }
 
-    async fn apply_namespaces(&self, tenant: &DesiredTenant) -> Result<(), Stopped> {
+    /// Capsule takes a namespace into the Tenant when its webhook sees it written. One that was written while the
+    /// webhook did not stand, or did not know the Tenant yet, is written again until Capsule lists it.
+    async fn apply_namespaces(&self, tenant: &DesiredTenant, capsule: &CapsuleStatus) -> Result<(), Stopped> {
+        let client = self.ctx.apiserver.client();
         for namespace in &build::namespaces(tenant) {
             let live = self.read_own(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
-            let ensured = self.drift.ensure_over(&self.ctx.apiserver.client(), live.as_ref(), namespace).await;
-            ensured.map_err(|error| apply_failed(condition::NAMESPACES_READY, &error))?;
+            let applied = match live {
+                Some(live) if !capsule.lists(&live.name_any()) => self.drift.apply(&client, namespace).await,
+                live => self.drift.ensure_over(&client, live.as_ref(), namespace).await,
+            };
+            applied.map_err(|error| apply_failed(condition::NAMESPACES_READY, &error))?;
         }
         Ok(())
     }
@@ -133,9 +143,8 @@ impl TenantController<'_> {
 }
 
 fn all_listed(tenant: &DesiredTenant, capsule: &CapsuleStatus) -> Result<(), Stopped> {
-    let missing = [owner_namespace(&tenant.name), apps_namespace(&tenant.name)]
-        .into_iter()
-        .find(|name| !capsule.namespaces.iter().any(|(listed, _)| listed == name));
+    let missing =
+        [owner_namespace(&tenant.name), apps_namespace(&tenant.name)].into_iter().find(|name| !capsule.lists(name));
     let Some(missing) = missing else { return Ok(()) };
     let message = format!("waiting for Capsule to list namespace \"{missing}\"");
     Err(Stopped::new(condition::NAMESPACES_READY, NAMESPACE_NOT_LISTED, message))
