@@ -47,7 +47,7 @@ async fn died_and_back(platform: &mut Platform, hop: &str) -> Result<()> {
 
 fn deaths(site: &Site) -> Result<usize> {
     let pod = site.cluster.pods().labelled(OPERATOR).into_iter().next().context("the Operator's pod")?;
-    Ok(pod.log("operator")?.matches("dying at a failpoint").count())
+    Ok(pod.log("operator")?.matches("aborting at a failpoint").count())
 }
 
 #[tokio::test(flavor = "multi_thread")]
