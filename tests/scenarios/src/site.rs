@@ -97,7 +97,9 @@ impl Site {
             .collect())
     }
 
-    /// resourceVersions of everything the product writes in a cluster, but Leases and usage reports.
+    /// Versions of everything the product writes in a cluster, but Leases and usage reports: the resourceVersion; of
+    /// Applications and Deployments, whose status KubeVela and Kubernetes go on writing after they are healthy, the
+    /// generation and our own annotations.
     pub fn versions(&self) -> Result<BTreeMap<String, String>> {
         let kinds = "novacommands.kubenova.io,novatenants.kubenova.io,novaclusterconfigs.kubenova.io,\
                      applications.core.oam.dev,tenants.capsule.clastix.io,deployments.apps,namespaces,serviceaccounts";
@@ -107,7 +109,11 @@ impl Site {
         let word = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
         let version = |item: &Value| {
             let kind = item["kind"].as_str().unwrap_or_default();
-            (format!("{kind}/{}/{}", word(item, "namespace"), word(item, "name")), word(item, "resourceVersion"))
+            let version = match kind {
+                "Application" | "Deployment" => format!("generation {}{}", item["metadata"]["generation"], ours(item)),
+                _ => word(item, "resourceVersion"),
+            };
+            (format!("{kind}/{}/{}", word(item, "namespace"), word(item, "name")), version)
         };
         Ok(items.iter().map(version).collect())
     }
@@ -132,6 +138,15 @@ impl Site {
         })
         .await
     }
+}
+
+/// Annotations that only KubeNova writes.
+fn ours(item: &Value) -> String {
+    let annotations = item["metadata"]["annotations"].as_object().into_iter().flatten();
+    annotations
+        .filter(|(key, _)| key.starts_with("kubenova.io/"))
+        .map(|(key, value)| format!(", {key} {value}"))
+        .collect()
 }
 
 /// A text in a JSON answer.
