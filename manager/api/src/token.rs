@@ -1,4 +1,4 @@
-//! Bearer tokens of people and programs: `knt_` and 256 random bits. Only their SHA-256 is kept.
+//! Bearer tokens of users and programs: `knt_` and 256 random bits. Only their SHA-256 is kept.
 //!
 //! A plain hash is enough: 256 bits cannot be guessed, so a slow hash would gain nothing.
 

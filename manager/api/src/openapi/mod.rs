@@ -170,7 +170,7 @@ fn by_status(reasons: BTreeSet<Reason>) -> BTreeMap<String, Vec<Reason>> {
     statuses
 }
 
-/// A refusal with one status: the reasons for people in the description, for programs in `x-reasons`.
+/// A refusal with one status: the reasons in the description for readers, in `x-reasons` for programs.
 fn problem(reasons: &[Reason], facts: &Facts) -> Response {
     let lines = reasons.iter().map(|reason| format!("- `{reason}`: {}", reason.meaning()));
     let texts: Vec<&str> = reasons.iter().map(|reason| reason.as_str()).collect();

@@ -1,4 +1,4 @@
-//! `GET /`: a page for people who open the Manager in a browser.
+//! `GET /`: the page that a browser shows at the address of the Manager.
 
 use axum::{
     http::{HeaderName, header},
