@@ -3,7 +3,7 @@
 //!
 //! A line of code is a line that is neither blank nor a comment.
 
-use std::{fmt::Write as _, path::Path};
+use std::fmt::Write as _;
 
 use syn::{spanned::Spanned as _, visit::Visit};
 
@@ -154,7 +154,7 @@ impl Sums {
             sums.add(count(file, test_paths.iter().any(|it| file.path.starts_with(it))));
         }
         for file in source::files_below(&package.folder().join("tests"))? {
-            if !belongs_to_another_crate(&file.path, &package.folder()) {
+            if !package.leaves_to_another_crate(&file.path) {
                 sums.add(count(&file, true));
             }
         }
@@ -194,10 +194,6 @@ impl Sums {
 #[expect(clippy::cast_precision_loss, reason = "counts of lines, far below 2^52")]
 fn per_cent(part: usize, whole: usize) -> f64 {
     part as f64 * 100.0 / whole as f64
-}
-
-fn belongs_to_another_crate(path: &Path, folder: &Path) -> bool {
-    path.ancestors().skip(1).take_while(|it| it != &folder).any(|it| it.join("Cargo.toml").is_file())
 }
 
 /// The table, in Markdown.

@@ -5,7 +5,6 @@
 //! too: `[package.metadata.cargo-machete] ignored`, with the reason in a comment.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use crate::source::{self, SourceFile};
 use crate::workspace::{Dependency, DependencyKind, Package};
@@ -23,7 +22,7 @@ struct Names {
 /// # Errors
 /// When a source file cannot be read or parsed.
 pub fn unused(package: &Package) -> anyhow::Result<Vec<String>> {
-    let names = names(&package.folder())?;
+    let names = names(package)?;
     let ignored = ignored(package);
     let mut found = Vec::new();
     for dependency in package.dependencies.iter().filter(|it| !ignored.contains(&it.name)) {
@@ -56,7 +55,8 @@ fn ignored(package: &Package) -> BTreeSet<String> {
     listed.into_iter().flatten().filter_map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
-fn names(folder: &Path) -> anyhow::Result<Names> {
+fn names(package: &Package) -> anyhow::Result<Names> {
+    let folder = package.folder();
     let mut names = Names::default();
     let files = source::files_below(&folder.join("src"))?;
     let test_paths = source::test_paths(&files);
@@ -65,7 +65,7 @@ fn names(folder: &Path) -> anyhow::Result<Names> {
     }
     for folder in ["tests", "benches", "examples"].map(|it| folder.join(it)) {
         // Their own crates below (tests/env, tests/dev, …) are not this crate's tests.
-        for file in source::files_below(&folder)?.iter().filter(|it| !is_of_another_crate(&it.path, &folder)) {
+        for file in source::files_below(&folder)?.iter().filter(|it| !package.leaves_to_another_crate(&it.path)) {
             add(file, true, &mut names);
         }
     }
@@ -75,10 +75,6 @@ fn names(folder: &Path) -> anyhow::Result<Names> {
         names.build.extend(source::mentions(&file.syntax).into_iter().filter_map(|it| it.segments.into_iter().next()));
     }
     Ok(names)
-}
-
-fn is_of_another_crate(path: &Path, folder: &Path) -> bool {
-    path.ancestors().skip(1).take_while(|it| it != &folder).any(|it| it.join("Cargo.toml").is_file())
 }
 
 fn add(file: &SourceFile, test: bool, names: &mut Names) {
@@ -92,6 +88,7 @@ fn add(file: &SourceFile, test: bool, names: &mut Names) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
 
     fn package(folder: &Path, dependencies: &[(&str, Option<DependencyKind>)]) -> Package {
         let dependency = |(name, kind): &(&str, Option<DependencyKind>)| Dependency {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
@@ -67,6 +67,13 @@ impl Package {
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.manifest_path.parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// True when a file below [`Self::folder`] belongs to a crate in a folder of its own between the two.
+    #[must_use]
+    pub fn leaves_to_another_crate(&self, path: &Path) -> bool {
+        let folder = self.folder();
+        path.ancestors().skip(1).take_while(|it| *it != folder).any(|it| it.join("Cargo.toml").is_file())
     }
 }
 
