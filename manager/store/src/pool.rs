@@ -90,7 +90,12 @@ impl Store {
     pub async fn begin_write(&self, context: WriteContext) -> Result<WriteTx, StoreError> {
         let mut tx = self.begin("apply a request").await?;
         if let Some(claim) = &context.claim {
-            idempotency::lock_key(&mut tx, &context.caller.subject, claim, context.now).await?;
+            let locked = idempotency::lock_key(&mut tx, &context.caller.subject, claim, context.now).await;
+            if let Err(refused) = locked {
+                // A refused repetition must not hold the key that the next one asks for.
+                tx.rollback().await?;
+                return Err(refused);
+            }
         }
         Ok(WriteTx::new(tx, context))
     }

@@ -24,6 +24,14 @@ impl Tx {
         let committed = self.transaction.commit().await;
         committed.map_err(|source| StoreError::Transaction { step: "commit", attempt, source })
     }
+
+    /// Undoes everything written in it and frees its locks before it returns; a dropped transaction holds its locks
+    /// until the pool has taken its connection back, which a next request can overtake.
+    pub async fn rollback(self) -> Result<(), StoreError> {
+        let attempt = self.attempt;
+        let undone = self.transaction.rollback().await;
+        undone.map_err(|source| StoreError::Transaction { step: "roll back", attempt, source })
+    }
 }
 
 impl Deref for Tx {
