@@ -21,7 +21,7 @@ pub(crate) fn command(places: &Places) -> Result<ExitCode> {
     let logs = places.new_logs("check")?;
     let mut run = Run::new(places, &logs, plan);
     if run.code() {
-        run.tests(&Surroundings::default(), |executable| !executable.needs_servers(places));
+        run.tests(&Surroundings::default());
     }
     Ok(run.close())
 }

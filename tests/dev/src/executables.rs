@@ -4,10 +4,12 @@
 //! crates again with other features. They are then run here, so that unit tests come before
 //! scenarios and each program has a log of its own.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::count::Count;
@@ -39,6 +41,14 @@ impl Executable {
     /// Whether it holds scenarios, which are slow and are shown as they run.
     pub(crate) fn is_scenario(&self, places: &Places) -> bool {
         self.folder == places.repository.join("tests/scenarios")
+    }
+
+    /// About how many seconds one of its tests takes, as its package's `[package.metadata.test-seconds]` says; 0 for a
+    /// short one, which needs no entry.
+    fn test_seconds(&self) -> Result<u64> {
+        let path = self.folder.join("Cargo.toml");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
+        test_seconds(&text, &self.target).with_context(|| format!("could not read {}", path.display()))
     }
 
     /// Its name for a person: package folder and target.
@@ -130,7 +140,8 @@ pub(crate) struct Surroundings {
     pub(crate) variables: Vec<(&'static str, PathBuf)>,
     /// Only tests whose name contains this.
     pub(crate) filter: Option<String>,
-    /// How many scenarios run at once; of other programs always one, which has threads of its own.
+    /// How many jobs run at once: scenarios, and programs that start servers. Of the others it is one, which has threads of
+    /// its own.
     pub(crate) at_once: usize,
     /// Show every line as it comes, not only the result.
     pub(crate) aloud: bool,
@@ -155,10 +166,41 @@ pub(crate) fn run(
     live: &mut Live<'_>,
 ) -> Result<Count> {
     let mut jobs = Vec::new();
-    for executable in executables {
+    for executable in longest_first(executables)? {
         jobs.extend(jobs_of(executable, places, with, logs)?);
     }
     jobs::run(jobs, with.at_once, with.aloud, live)
+}
+
+/// The longest first, so that none of them runs on alone at the end; the others as they came.
+fn longest_first(executables: &[Executable]) -> Result<Vec<&Executable>> {
+    let mut ranked = executables.iter().map(|it| Ok((it.test_seconds()?, it))).collect::<Result<Vec<_>>>()?;
+    ranked.sort_by_key(|(seconds, _)| std::cmp::Reverse(*seconds));
+    Ok(ranked.into_iter().map(|(_, executable)| executable).collect())
+}
+
+fn test_seconds(manifest: &str, target: &str) -> Result<u64> {
+    let manifest: Manifest = toml::from_str(manifest)?;
+    Ok(manifest.package.metadata.test_seconds.get(target).copied().unwrap_or_default())
+}
+
+/// What is read of a package's manifest.
+#[derive(Deserialize)]
+struct Manifest {
+    package: Package,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Metadata {
+    #[serde(default)]
+    test_seconds: BTreeMap<String, u64>,
 }
 
 fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: &Path) -> Result<Vec<Job>> {
@@ -221,6 +263,30 @@ mod tests {
         assert_eq!(from_message(&message(false)), None);
         assert_eq!(from_message("{\"reason\":\"build-finished\"}"), None);
         assert_eq!(from_message("not json"), None);
+    }
+
+    #[test]
+    fn a_manifest_says_how_long_the_tests_of_a_program_take() {
+        let manifest = "[package]\nname = \"x\"\n[package.metadata.test-seconds]\nfault_hops = 190\n";
+        assert_eq!(test_seconds(manifest, "fault_hops").unwrap(), 190);
+        assert_eq!(test_seconds(manifest, "life_join").unwrap(), 0, "short");
+        assert_eq!(test_seconds("[package]\nname = \"x\"\n", "x").unwrap(), 0, "no entry");
+        assert!(test_seconds("[package.metadata]\ntest-seconds = 4", "x").is_err());
+    }
+
+    #[test]
+    fn the_longest_test_programs_are_begun_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = "[package]\nname = \"x\"\n[package.metadata.test-seconds]\nlong = 90\nlonger = 120\n";
+        std::fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+        let program = |target: &str| Executable {
+            folder: folder.path().to_path_buf(),
+            target: target.to_owned(),
+            path: folder.path().join(target),
+        };
+        let programs = ["short", "long", "brief", "longer"].map(program);
+        let order = longest_first(&programs).unwrap();
+        assert_eq!(order.iter().map(|it| it.target.as_str()).collect::<Vec<_>>(), ["longer", "long", "short", "brief"]);
     }
 
     #[test]

@@ -46,7 +46,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     let mut steps = code_steps(places);
     steps.extend(servers::steps(&missing));
     steps.extend(test_steps(places));
-    steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters", 300));
+    steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters, and the fleet's own tests", 530));
     let plan = Plan { steps };
     announce("test", &plan);
     preflight::require(
@@ -64,7 +64,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     };
     let with = surroundings(places, &fleet);
     if built && servers && !process::stopping() {
-        run.tests(&with, |_| true);
+        run.tests(&with);
         if !process::stopping() {
             let with = Surroundings { at_once: scenarios_at_once(options), aloud: true, ..with };
             run.scenarios(&with);
@@ -146,7 +146,7 @@ pub(crate) fn code_steps(places: &Places) -> Vec<Step> {
     ]
 }
 
-/// The tests that are no scenarios.
+/// The tests that start no cluster.
 pub(crate) fn test_steps(places: &Places) -> Vec<Step> {
     vec![
         test_build_step(places),
@@ -225,8 +225,8 @@ impl<'a> Run<'a> {
         built
     }
 
-    /// The steps of [`test_steps`], in the packages that `wanted` selects.
-    pub(crate) fn tests(&mut self, with: &Surroundings, wanted: impl Fn(&Executable) -> bool) {
+    /// The steps of [`test_steps`]: the tests that start no cluster.
+    pub(crate) fn tests(&mut self, with: &Surroundings) {
         let (places, logs) = (self.places, self.logs);
         let mut built = Vec::new();
         let log = logs.join("test-build.log");
@@ -234,7 +234,7 @@ impl<'a> Run<'a> {
             return;
         }
         self.executables = built;
-        self.executables(step::TESTS, with, |executable| !executable.is_scenario(places) && wanted(executable));
+        self.executables(step::TESTS, with, |executable| !executable.needs_servers(places));
         let mut count = Count::default();
         self.judge(step::EXAMPLES, |live| {
             count = executables::run_examples(places, logs, live)?;
@@ -243,13 +243,13 @@ impl<'a> Run<'a> {
         self.count.add(count);
     }
 
-    /// The scenarios.
+    /// The scenarios, and the fleet's own tests: what starts clusters.
     fn scenarios(&mut self, with: &Surroundings) {
         let places = self.places;
-        self.executables(step::SCENARIOS, with, |executable| executable.is_scenario(places));
+        self.executables(step::SCENARIOS, with, |executable| executable.needs_servers(places));
     }
 
-    /// Runs the wanted test programs, one after another.
+    /// Runs the wanted test programs.
     fn executables(&mut self, step: &str, with: &Surroundings, wanted: impl Fn(&Executable) -> bool) {
         let (places, logs) = (self.places, self.logs);
         let executables: Vec<_> = self.executables.iter().filter(|executable| wanted(executable)).cloned().collect();
