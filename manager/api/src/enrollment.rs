@@ -132,7 +132,7 @@ impl Enrollment {
             (TokenDecision::Refuse(refusal), _) => Err(refusal),
             (TokenDecision::RefuseStolen(refusal), _) => {
                 tracing::error!(
-                    cluster.id = %checked.attempt.cluster, token.id = ?token,
+                    cluster.id = %checked.attempt.cluster, token.id = token.map(tracing::field::display),
                     "another installation used an enrollment token that was used before: it may have been stolen"
                 );
                 Err(refusal)

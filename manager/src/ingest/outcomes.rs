@@ -6,7 +6,7 @@
 use super::durable::{self, Handled, Ingest, IngestError};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{consume::Delivery, durable::OwnDurable};
-use kubenova_core::command::{CommandId, Hop, OutcomeReport};
+use kubenova_core::command::{CommandId, CommandState, Hop, OutcomeReport};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown, telemetry};
 use kubenova_schema::{message, streams, subjects, v1::Outcome};
 use kubenova_store::{
@@ -33,7 +33,11 @@ async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestErro
     let now = clock::now();
     let reported = read(&delivery, now)?;
     let recorded = record(store, &reported, now).await?;
-    tracing::debug!(cluster.id = %reported.cluster_id, command.id = %reported.command_id, ?recorded, state = ?reported.state, "stored an outcome");
+    tracing::debug!(
+        cluster.id = %reported.cluster_id, command.id = %reported.command_id,
+        state = reported.state.map_or("deferred", CommandState::as_str), result = recorded.as_str(),
+        "stored an outcome"
+    );
     failpoint::passing("ingest.outcome-committed");
     if recorded == Recorded::Unknown {
         let reason = format!("the Manager sent no command {} to cluster {}", reported.command_id, reported.cluster_id);

@@ -45,6 +45,18 @@ pub enum Recorded {
     Unknown,
 }
 
+impl Recorded {
+    /// Its name in logs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Moved => "moved",
+            Self::Repeated => "repeated",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// Records an outcome. Must run in a transaction, which keeps the row locked between reading and writing it.
 pub async fn record(
     connection: &mut PgConnection,

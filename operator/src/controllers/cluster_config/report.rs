@@ -1,10 +1,10 @@
 //! The status of NovaClusterConfig: one condition a component, versions, inventories.
 
-use super::outcome::Outcome;
+use super::{outcome::Outcome, spec_of};
 use crate::apiserver::{self, status};
 use kube::Api;
 use kubenova_crds::{
-    cluster_config::{ClusterConfigStatus, ComponentStatus, NAME, NovaClusterConfig},
+    cluster_config::{ClusterConfigStatus, ComponentStatus, Components, NAME, NovaClusterConfig},
     conditions,
 };
 use kubenova_operator_core::{
@@ -90,7 +90,7 @@ async fn change(
         let generation = config.metadata.generation;
         let status = config.status.get_or_insert_default();
         let mut changed = change(status, generation);
-        let ready = ready_count(status);
+        let ready = ready_count(config.spec.components.as_ref(), status);
         if status.components_ready != ready {
             status.components_ready = ready;
             changed = true;
@@ -101,9 +101,14 @@ async fn change(
     .map(|_| ())
 }
 
-fn ready_count(status: &ClusterConfigStatus) -> String {
+/// The components that are ready, of those enabled. A disabled one has the condition True as well, since nothing is
+/// missing, but does not count.
+fn ready_count(components: Option<&Components>, status: &ClusterConfigStatus) -> String {
+    let is_enabled =
+        |component: &Component| components.is_some_and(|components| spec_of(components, *component).enabled);
+    let enabled: Vec<Component> = Component::ALL.into_iter().filter(is_enabled).collect();
     let ready = |component: &&Component| conditions::is_true(&status.conditions, component.condition());
-    format!("{}/{}", Component::ALL.iter().filter(ready).count(), Component::ALL.len())
+    format!("{}/{}", enabled.iter().filter(ready).count(), enabled.len())
 }
 
 fn entry(status: &mut ClusterConfigStatus, component: Component) -> &mut ComponentStatus {
@@ -118,16 +123,21 @@ fn entry(status: &mut ClusterConfigStatus, component: Component) -> &mut Compone
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubenova_crds::cluster_config::Component as ComponentSpec;
 
     #[test]
     fn ready_components_are_counted() {
         let mut status = ClusterConfigStatus::default();
-        assert_eq!(ready_count(&status), "0/3");
+        assert_eq!(ready_count(None, &status), "0/0", "not configured yet");
+        let enabled = |enabled| ComponentSpec { enabled, ..ComponentSpec::default() };
+        let components = Components { capsule: enabled(true), kubevela: enabled(true), capsule_proxy: enabled(false) };
+        assert_eq!(ready_count(Some(&components), &status), "0/2");
         let mut set = ConditionSet::new();
         set.set_true(Component::Capsule.condition(), "Available", "x");
         set.set_false(Component::KubeVela.condition(), "NotAvailable", "x");
+        set.set_true(Component::CapsuleProxy.condition(), "Disabled", "x");
         let _merged = set.merge_into(&mut status.conditions, None, clock::now());
-        assert_eq!(ready_count(&status), "1/3");
+        assert_eq!(ready_count(Some(&components), &status), "1/2");
     }
 
     #[test]
