@@ -178,12 +178,13 @@ impl TestRequest<'_> {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
+        let sent = self.body.clone();
         let request = request.body(Body::from(self.body)).expect("the test makes a valid request");
         let response = self.api.router.clone().oneshot(request).await.expect("the router answers every request");
         let (parts, body) = response.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
         let answer = TestAnswer { status: parts.status, headers: parts.headers, body };
-        contract::check(&self.method, &self.path, &answer);
+        contract::check(&self.method, &self.path, &sent, &answer);
         answer
     }
 }

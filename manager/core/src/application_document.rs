@@ -198,16 +198,27 @@ fn check_spec(spec: &Value, at: &Pointer, rules: &ClusterRules<'_>) -> Result<()
         if component["name"].as_str().is_none_or(str::is_empty) {
             return Err(invalid(&at.field("name"), "the component needs a name"));
         }
+        check_properties(component, &at)?;
         let traits = match &component["traits"] {
             Value::Null => continue,
             Value::Array(traits) => traits,
             _ => return Err(invalid(&at.field("traits"), "traits must be a list")),
         };
         for (index, one) in traits.iter().enumerate() {
-            named_type(one, &at.field("traits").item(index), "trait", rules.trait_types)?;
+            let at = at.field("traits").item(index);
+            named_type(one, &at, "trait", rules.trait_types)?;
+            check_properties(one, &at)?;
         }
     }
     Ok(())
+}
+
+/// The API server takes an object or nothing, whatever the definition makes of it.
+fn check_properties(of: &Value, at: &Pointer) -> Result<(), Refusal> {
+    match &of["properties"] {
+        Value::Null | Value::Object(_) => Ok(()),
+        other => Err(invalid(&at.field("properties"), format!("properties is {other}, it must be an object"))),
+    }
 }
 
 fn named_type(value: &Value, at: &Pointer, what: &str, possible: &[&str]) -> Result<(), Refusal> {
@@ -360,6 +371,16 @@ mod tests {
                 "/spec/components",
                 json!([{ "type": "webservice", "name": "a", "traits": {} }]),
                 "/spec/components/0/traits",
+            ),
+            (
+                "/spec/components",
+                json!([{ "type": "webservice", "name": "a", "properties": 7 }]),
+                "/spec/components/0/properties",
+            ),
+            (
+                "/spec/components",
+                json!([{ "type": "webservice", "name": "a", "traits": [{ "type": "scaler", "properties": [] }] }]),
+                "/spec/components/0/traits/0/properties",
             ),
             ("/extra", json!(1), "/extra"),
         ] {

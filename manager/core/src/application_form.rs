@@ -12,9 +12,9 @@ pub const REPLICAS_MAX: u32 = 1000;
 /// User id for `restricted` tenants when the form names none: any but root.
 const RUN_AS_USER: u32 = 10_001;
 /// Longest image reference and name of an environment variable.
-const WORD_BYTES_MAX: usize = 1024;
+pub const WORD_BYTES_MAX: usize = 1024;
 /// Longest value of an environment variable, and longest word of a command.
-const VALUE_BYTES_MAX: usize = 32 * 1024;
+pub const VALUE_BYTES_MAX: usize = 32 * 1024;
 
 /// One web service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -108,6 +108,8 @@ impl ClusterState {
     }
 }
 
+/// Longest name of a datacenter, in characters.
+const DATACENTER_LENGTH_MAX: usize = 63;
 /// Most labels on a cluster.
 pub const LABELS_MAX: usize = 32;
 
@@ -116,11 +118,11 @@ pub const LABELS_MAX: usize = 32;
 /// # Errors
 /// With [`Reason::FieldInvalid`] and the pointer of the field.
 pub fn check_descriptions(datacenter: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    if datacenter.len() > 63 || datacenter.chars().any(char::is_control) {
+    if datacenter.chars().count() > DATACENTER_LENGTH_MAX || datacenter.chars().any(char::is_control) {
         return Err(Refusal::at(
             Reason::FieldInvalid,
             "/datacenter",
-            "datacenter is longer than 63 bytes or has control characters",
+            format!("datacenter is longer than {DATACENTER_LENGTH_MAX} characters or has control characters"),
         ));
     }
     if labels.len() > LABELS_MAX {
@@ -141,5 +143,14 @@ mod tests {
     fn a_name_that_looks_like_an_id_is_refused() {
         assert!(ClusterName::parse("dc-a").is_ok());
         assert!(ClusterName::parse("c00000000000000000000000001").is_err());
+    }
+
+    #[test]
+    fn the_length_of_a_datacenter_counts_characters() {
+        let check = |datacenter: &str| check_descriptions(datacenter, &BTreeMap::new());
+        assert!(check(&"ü".repeat(63)).is_ok());
+        for bad in ["ü".repeat(64), "a\nb".to_owned(), "a\u{85}b".to_owned()] {
+            assert_eq!(check(&bad).unwrap_err().field.as_deref(), Some("/datacenter"), "{bad:?}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! `crate::testing` compares every answer of the route tests with this document.
 
+mod constraints;
 mod headers;
 pub mod operations;
 mod parameters;
@@ -55,6 +56,7 @@ pub(crate) fn complete(mut document: Document) -> Document {
     ));
     let components = document.components.get_or_insert_default();
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme.build()));
+    constraints::constrain(&mut document);
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations_of(item) {
             complete_operation(path, &method, operation);

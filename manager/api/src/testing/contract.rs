@@ -1,4 +1,4 @@
-//! Compares an answer with the OpenAPI document.
+//! Compares an answer, and the body that it accepts, with the OpenAPI document.
 
 use super::TestAnswer;
 use crate::router::openapi;
@@ -21,9 +21,10 @@ const HEADERS: [&str; 8] = [
     "allow",
 ];
 
-/// Fails the test when the answer is not one that the document describes for this request.
+/// Fails the test when the answer is not one that the document describes for this request, or when a body was accepted
+/// that does not fit its schema.
 #[track_caller]
-pub(super) fn check(method: &Method, uri: &str, answer: &TestAnswer) {
+pub(super) fn check(method: &Method, uri: &str, sent: &[u8], answer: &TestAnswer) {
     let path = uri.split('?').next().unwrap_or_default();
     let place = || format!("{method} {uri}: {answer:?}");
     if *method == Method::HEAD {
@@ -38,6 +39,13 @@ pub(super) fn check(method: &Method, uri: &str, answer: &TestAnswer) {
         assert!(known, "{} is not in the document", place());
         return;
     };
+    let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
+    if answer.status.is_success()
+        && !schema.is_null()
+        && let Ok(body) = serde_json::from_slice(sent)
+    {
+        check_body(schema, &body, &format!("what was accepted: {}", place()));
+    }
     let status = answer.status.as_u16().to_string();
     let Some(documented) = operation["responses"].get(&status) else {
         panic!("status {status} is not documented for {}", place());

@@ -3,6 +3,7 @@
 use crate::{
     clusters::Observed,
     commands::{Command, CommandRef, CommandState},
+    list::List,
 };
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,7 @@ pub struct ApplicationForm {
     pub run_as_user: Option<u32>,
     /// Clusters by id or name; required when the tenant is on several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
     pub clusters: Option<Vec<String>>,
 }
 
@@ -60,6 +62,7 @@ pub struct ApplicationRaw {
     pub application: serde_json::Value,
     /// Clusters by id or name; required when the tenant is on several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
     pub clusters: Option<Vec<String>>,
 }
 
@@ -80,12 +83,13 @@ pub struct KubeVelaApplication {
     pub spec: KubeVelaSpec,
     /// Ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub status: Option<serde_json::Value>,
 }
 
-/// Metadata of a KubeVela Application.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// Metadata of a KubeVela Application. What the API server and KubeVela write is accepted, so that an Application that
+/// `kubectl` prints can be sent back, and ignored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KubeVelaMetadata {
     /// Name, unique in the tenant.
     #[schema(example = "shop", min_length = 1, max_length = 50, pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$")]
@@ -99,6 +103,41 @@ pub struct KubeVelaMetadata {
     /// Annotations as Kubernetes allows them, 252 KiB in all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
+    /// KubeVela's own finalizer, or nothing; ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finalizers: Option<Vec<KubeVelaFinalizer>>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub creation_timestamp: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_timestamp: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_grace_period_seconds: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub managed_fields: Option<serde_json::Value>,
+    /// Ignored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub self_link: Option<serde_json::Value>,
+}
+
+/// The finalizer by which KubeVela removes what an application made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub enum KubeVelaFinalizer {
+    /// The only one.
+    #[serde(rename = "app.oam.dev/resource-tracker-finalizer")]
+    ResourceTracker,
 }
 
 /// Spec of a KubeVela Application; fields that are not listed are passed on.
@@ -107,6 +146,9 @@ pub struct KubeVelaSpec {
     /// What runs.
     #[schema(min_items = 1)]
     pub components: Vec<KubeVelaComponent>,
+    /// The fields that are not listed.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// A component; fields that are not listed are passed on.
@@ -121,11 +163,14 @@ pub struct KubeVelaComponent {
     pub kind: String,
     /// Parameters of the definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, serde_json::Value>>)]
     pub properties: Option<serde_json::Value>,
     /// What is added to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traits: Option<Vec<KubeVelaTrait>>,
+    /// The fields that are not listed.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// A trait of a component; fields that are not listed are passed on.
@@ -137,8 +182,11 @@ pub struct KubeVelaTrait {
     pub kind: String,
     /// Parameters of the definition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, serde_json::Value>>)]
     pub properties: Option<serde_json::Value>,
+    /// The fields that are not listed.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
 }
 
 /// What a body may be.
@@ -195,6 +243,9 @@ pub struct Application {
     /// Who created it.
     pub created_by: String,
 }
+
+/// One page of applications.
+pub type ApplicationList = List<Application>;
 
 /// Whether an application is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -1,6 +1,6 @@
 //! Clusters: their configuration, their session with the Manager, and their enrollment.
 
-use crate::commands::CommandRef;
+use crate::{commands::CommandRef, list::List};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ pub struct ClusterCreate {
     pub name: String,
     /// Where the cluster is; free text without control characters.
     #[serde(default)]
-    #[schema(example = "dc1", max_length = 63, pattern = "^[^\\x00-\\x1f\\x7f]*$")]
+    #[schema(example = "dc1", max_length = 63, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
     pub datacenter: String,
     /// Labels as in Kubernetes, at most 32.
     #[serde(default)]
@@ -112,6 +112,9 @@ pub struct Cluster {
     pub enrollments: Vec<EnrollmentState>,
 }
 
+/// One page of clusters.
+pub type ClusterList = List<Cluster>;
+
 /// Whether a cluster's identity is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -201,7 +204,7 @@ pub struct Observed {
     pub conditions: Vec<Condition>,
     /// Everything else that the cluster reports of the object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<BTreeMap<String, serde_json::Value>>)]
     pub details: Option<serde_json::Value>,
 }
 

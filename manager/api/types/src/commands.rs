@@ -1,5 +1,6 @@
 //! Commands: the messages that carry changes to clusters, and their progress.
 
+use crate::list::List;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -67,6 +68,9 @@ pub struct Command {
     /// The hops that it passed, in the order of their times.
     pub hops: Vec<CommandHop>,
 }
+
+/// One page of commands.
+pub type CommandList = List<Command>;
 
 /// The object that a command is about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

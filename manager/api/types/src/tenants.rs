@@ -1,6 +1,6 @@
 //! Tenants and their placements.
 
-use crate::{clusters::Observed, commands::CommandRef};
+use crate::{clusters::Observed, commands::CommandRef, list::List};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -88,6 +88,9 @@ pub struct Tenant {
     pub created_by: String,
 }
 
+/// One page of tenants.
+pub type TenantList = List<Tenant>;
+
 /// A tenant's placement on a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -102,6 +105,9 @@ pub struct Placement {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
 }
+
+/// The placements of a tenant.
+pub type PlacementList = List<Placement>;
 
 /// Answer of `POST /api/v1/tenants` and `POST /api/v1/tenants/{tenant}/placements`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -119,5 +125,6 @@ pub struct TenantAccepted {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlacementCreate {
     /// The cluster, by id or name.
+    #[schema(min_length = 1, max_length = 50, pattern = "^[a-z0-9-]+$")]
     pub cluster: String,
 }

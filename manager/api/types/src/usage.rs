@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use utoipa::ToSchema;
 
 /// Amounts by meter, as whole numbers in strings: millicore·ms, byte·ms, count·ms.
@@ -48,12 +49,26 @@ pub struct UsageRow {
     pub coverage_ms: String,
     /// `gap`: part of the window was not observed; `skew`: the clocks were more than two seconds apart.
     pub quality: Vec<String>,
-    /// The parts of the window that were not observed: reason, start, end, and an upper bound of the usage in it for each
-    /// meter (a meter that is missing has no known bound).
-    #[schema(value_type = Vec<Object>)]
+    /// The parts of the window that were not observed.
+    #[schema(value_type = Vec<UsageGap>)]
     pub gaps: serde_json::Value,
     /// When the Manager stored it.
     pub received_at: Timestamp,
+}
+
+/// A part of a window that was not observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UsageGap {
+    /// Why it was not observed.
+    pub reason: String,
+    /// First moment of it.
+    pub start: Timestamp,
+    /// First moment after it.
+    pub end: Timestamp,
+    /// Upper bound of the usage in it by meter, as whole numbers in strings; a meter that is missing has no known bound.
+    #[serde(default)]
+    pub bound: BTreeMap<String, String>,
 }
 
 /// One page of usage, and the sums over all pages.

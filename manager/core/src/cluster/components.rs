@@ -51,7 +51,8 @@ impl Component {
         if !(1..=REPLICAS_MAX).contains(&self.replicas) {
             return refuse("replicas", format!("replicas is {}, possible is 1 to {REPLICAS_MAX}", self.replicas));
         }
-        let is_https = self.public_url.starts_with("https://") && !self.public_url.contains(char::is_whitespace);
+        let host = self.public_url.strip_prefix("https://").unwrap_or_default();
+        let is_https = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
         if !self.public_url.is_empty() && (!is_https || self.public_url.len() > 2000) {
             return refuse("publicURL", "publicURL must be an https:// URL".to_owned());
         }
@@ -69,9 +70,9 @@ mod tests {
         assert!(Component::default().check("/x").is_ok());
         assert_eq!(field(Component { version: "1 2".into(), ..Component::default() }), "/components/capsule/version");
         assert_eq!(field(Component { replicas: 0, ..Component::default() }), "/components/capsule/replicas");
-        assert_eq!(
-            field(Component { public_url: "http://x".into(), ..Component::default() }),
-            "/components/capsule/publicURL"
-        );
+        for url in ["http://x", "https://", "https://a b", "https://ü"] {
+            let component = Component { public_url: url.into(), ..Component::default() };
+            assert_eq!(field(component), "/components/capsule/publicURL", "{url}");
+        }
     }
 }

@@ -12,7 +12,7 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use kubenova_api_types::{applications::Application, list::List};
+use kubenova_api_types::{applications::ApplicationList, list::List};
 use kubenova_store::applications;
 
 const LIST: &str = "applications";
@@ -20,13 +20,13 @@ const LIST: &str = "applications";
 /// List a tenant's applications, oldest first.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/apps", tag = "applications", operation_id = "listApplications",
     params(("tenant" = String, Path, description = "Id or name"), ListParams),
-    responses((status = 200, description = "One page", body = List<Application>)))]
+    responses((status = 200, description = "One page", body = ApplicationList)))]
 pub async fn list(
     State(state): State<AppState>,
     ctx: RequestContext,
     Path(named): Path<String>,
     Params(params): Params<ListParams>,
-) -> Result<Json<List<Application>>, ApiError> {
+) -> Result<Json<ApplicationList>, ApiError> {
     let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let filter = tenant.id.to_string();

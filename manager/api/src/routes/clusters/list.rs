@@ -9,7 +9,7 @@ use crate::{
     views,
 };
 use axum::{Json, extract::State};
-use kubenova_api_types::{clusters::Cluster, list::List};
+use kubenova_api_types::{clusters::ClusterList, list::List};
 use kubenova_core::cluster::ClusterId;
 use kubenova_store::clusters;
 
@@ -24,18 +24,18 @@ pub struct ListParams {
     #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1024)]
     pub cursor: Option<String>,
     /// Objects in a page.
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 500, default = 50)]
     pub limit: Option<PageLimit>,
 }
 
 /// List clusters, oldest first.
 #[utoipa::path(get, path = "/api/v1/clusters", tag = "clusters", operation_id = "listClusters", params(ListParams),
-    responses((status = 200, description = "One page", body = List<Cluster>)))]
+    responses((status = 200, description = "One page", body = ClusterList)))]
 pub async fn list(
     State(state): State<AppState>,
     ctx: RequestContext,
     Params(params): Params<ListParams>,
-) -> Result<Json<List<Cluster>>, ApiError> {
+) -> Result<Json<ClusterList>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
     let mut connection = state.store.acquire().await?;
     let mut clusters = clusters::list(&mut connection, &page).await?;

@@ -10,10 +10,15 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{
-    commands::{self as commands_api, Command},
+    commands::{self as commands_api, CommandList},
     list::List,
 };
-use kubenova_core::{cluster::ClusterRef, command::CommandFilter};
+use kubenova_core::{
+    application::ApplicationName,
+    cluster::ClusterRef,
+    command::CommandFilter,
+    refusal::{Reason, Refusal},
+};
 use kubenova_store::{clusters, commands, connection::Connection, placements};
 
 const LIST: &str = "commands";
@@ -30,7 +35,7 @@ pub struct CommandParams {
     #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
     pub tenant: Option<String>,
     /// Commands about applications of this name.
-    #[param(pattern = "^[a-z0-9-]+$", max_length = 50)]
+    #[param(pattern = "^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length = 50)]
     pub application: Option<String>,
     /// Commands in this state.
     #[param(inline)]
@@ -39,18 +44,18 @@ pub struct CommandParams {
     #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1024)]
     pub cursor: Option<String>,
     /// Objects in a page.
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 500, default = 50)]
     pub limit: Option<PageLimit>,
 }
 
 /// List commands, newest first.
 #[utoipa::path(get, path = "/api/v1/commands", tag = "commands", operation_id = "listCommands", params(CommandParams),
-    responses((status = 200, description = "One page", body = List<Command>)))]
+    responses((status = 200, description = "One page", body = CommandList)))]
 pub async fn list(
     State(state): State<AppState>,
     ctx: RequestContext,
     Params(params): Params<CommandParams>,
-) -> Result<Json<List<Command>>, ApiError> {
+) -> Result<Json<CommandList>, ApiError> {
     let mut connection = state.store.acquire().await?;
     let filter = filter(&mut connection, &ctx, &params).await?;
     let text = cursor::fingerprint([
@@ -78,6 +83,10 @@ async fn filter(
         state: params.state.map(views::to_command_state),
         cluster: None,
     };
+    if let Some(name) = &params.application {
+        let invalid = |refusal: Refusal| Refusal::new(Reason::QueryInvalid, refusal.detail);
+        ApplicationName::parse(name).map_err(invalid)?;
+    }
     if let Some(named) = &params.tenant {
         filter.tenant = Some(tenants::find(connection, ctx, named).await?.id);
     }
@@ -132,6 +141,7 @@ mod tests {
         list(&format!("?cursor={cursor}")).await.refused(Reason::CursorInvalid);
 
         list("?state=done").await.refused(Reason::QueryInvalid);
+        list("?application=").await.refused(Reason::QueryInvalid);
         list("?state=").await.refused(Reason::QueryInvalid);
         list("?tenant=none").await.refused(Reason::TenantNotFound);
         list("?cluster=none").await.refused(Reason::ClusterNotFound);

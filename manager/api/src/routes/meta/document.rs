@@ -13,7 +13,7 @@ pub struct Document(pub Arc<str>);
 
 /// Read the OpenAPI document of this API.
 #[utoipa::path(get, path = "/openapi.json", tag = "meta", operation_id = "getOpenApi", security(),
-    responses((status = 200, description = "The OpenAPI 3.1 document", body = Object)))]
+    responses((status = 200, description = "The OpenAPI 3.1 document", body = BTreeMap<String, serde_json::Value>)))]
 pub async fn get(Extension(Document(text)): Extension<Document>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], text.to_string()).into_response()
 }

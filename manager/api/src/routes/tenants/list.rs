@@ -9,7 +9,7 @@ use crate::{
     views,
 };
 use axum::{Json, extract::State};
-use kubenova_api_types::{list::List, tenants::Tenant};
+use kubenova_api_types::{list::List, tenants::TenantList};
 use kubenova_core::tenant::TenantId;
 use kubenova_store::{placements, tenants};
 
@@ -17,12 +17,12 @@ const LIST: &str = "tenants";
 
 /// List tenants, oldest first: all, or the one that the caller is limited to.
 #[utoipa::path(get, path = "/api/v1/tenants", tag = "tenants", operation_id = "listTenants", params(ListParams),
-    responses((status = 200, description = "One page", body = List<Tenant>)))]
+    responses((status = 200, description = "One page", body = TenantList)))]
 pub async fn list(
     State(state): State<AppState>,
     ctx: RequestContext,
     Params(params): Params<ListParams>,
-) -> Result<Json<List<Tenant>>, ApiError> {
+) -> Result<Json<TenantList>, ApiError> {
     let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
     let mut connection = state.store.acquire().await?;
     let mut tenants = tenants::list(&mut connection, &page, ctx.scope.tenant()).await?;

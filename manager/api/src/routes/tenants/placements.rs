@@ -8,19 +8,19 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use kubenova_api_types::{list::List, tenants::Placement};
+use kubenova_api_types::{list::List, tenants::PlacementList};
 use kubenova_core::cluster::ClusterId;
 use kubenova_store::{placements, wire};
 
 /// List a tenant's placements. All of them in one page: a tenant is on few clusters.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/placements", tag = "tenants", operation_id = "listPlacements",
     params(("tenant" = String, Path, description = "Id or name")),
-    responses((status = 200, description = "All placements", body = List<Placement>)))]
+    responses((status = 200, description = "All placements", body = PlacementList)))]
 pub async fn list(
     State(state): State<AppState>,
     ctx: RequestContext,
     Path(named): Path<String>,
-) -> Result<Json<List<Placement>>, ApiError> {
+) -> Result<Json<PlacementList>, ApiError> {
     let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let placed = placements::of_tenants(&mut connection, &[tenant.id]).await?;

@@ -45,7 +45,7 @@ pub struct UsageParams {
     #[param(pattern = "^[A-Za-z0-9_-]+$", max_length = 1024)]
     pub cursor: Option<String>,
     /// Rows in a page.
-    #[param(value_type = u32, minimum = 1, maximum = 500, default = 50)]
+    #[param(value_type = u32, required = false, minimum = 1, maximum = 500, default = 50)]
     pub limit: Option<PageLimit>,
 }
 
