@@ -35,7 +35,7 @@ pub(crate) fn command(places: &Places, yes: bool) -> Result<ExitCode> {
 /// The folders that this program makes, as far as they are there. A target folder outside
 /// the cache is the user's own.
 fn known(places: &Places) -> Vec<PathBuf> {
-    let mut folders = vec![places.sets(), places.servers(), places.helpers(), places.logs()];
+    let mut folders = vec![places.sets(), places.servers(), places.helpers(), places.campaigns(), places.logs()];
     if places.target.starts_with(&places.cache) && places.target != places.cache {
         folders.push(places.target.clone());
     }

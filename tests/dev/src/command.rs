@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::num::NonZeroUsize;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Examples and variables, below clap's own help.
 const AFTER_HELP: &str = "\
@@ -65,6 +65,8 @@ pub(crate) enum Command {
         #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Checks that need more than CI has, in time or in programs; without a name they are listed
+    Campaign(CampaignOptions),
     /// Removes what the cache holds
     Clean {
         /// Remove without a question
@@ -112,6 +114,26 @@ pub(crate) struct UpOptions {
     /// Print what would be built and run, and stop
     #[arg(long)]
     plan: bool,
+}
+
+/// How a campaign runs.
+#[derive(Debug, Default, PartialEq, Eq, Args)]
+pub(crate) struct CampaignOptions {
+    /// Which; without a name the campaigns are listed
+    pub(crate) name: Option<CampaignName>,
+    /// Seed of everything random in it; the same seed does the same
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Print what would be run, and stop
+    #[arg(long)]
+    pub(crate) plan: bool,
+}
+
+/// The campaigns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CampaignName {
+    /// schemathesis against the REST API, and a client in each of four languages made from its OpenAPI document
+    Clients,
 }
 
 /// A driver of the product, with its arguments.
@@ -189,6 +211,15 @@ mod tests {
     fn a_mistake_gets_the_nearest_command_or_option() {
         assert!(parsed("tets").unwrap_err().contains("'test'"));
         assert!(parsed("servers --pln").unwrap_err().contains("--plan"));
+    }
+
+    #[test]
+    fn a_campaign_has_a_seed_and_may_only_be_planned() {
+        let options = CampaignOptions { name: Some(CampaignName::Clients), seed: 7, plan: true };
+        assert_eq!(parsed("campaign clients --seed 7 --plan"), Ok(Command::Campaign(options)));
+        let listed = CampaignOptions { name: None, seed: 1, plan: false };
+        assert_eq!(parsed("campaign"), Ok(Command::Campaign(listed)));
+        assert!(parsed("campaign client").unwrap_err().contains("'clients'"));
     }
 
     #[test]

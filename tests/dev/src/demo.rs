@@ -38,7 +38,10 @@ pub(crate) fn command(places: &Places, drive: &Drive) -> Result<ExitCode> {
     }
     say(&overview(drive.verb, places, &before, &later));
     let building = !(first.is_empty() && later.is_empty());
-    preflight::require(places, &Need { build_servers: building, postgres: true, clusters: true, build_rust: true })?;
+    preflight::require(
+        places,
+        &Need { build_servers: building, postgres: true, clusters: true, build_rust: true, ..Need::default() },
+    )?;
     fleet.lay_out()?;
     let logs = places.new_logs(drive.verb)?;
 
@@ -72,7 +75,13 @@ pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
     test::announce("bench", &plan);
     preflight::require(
         places,
-        &Need { build_servers: !missing.is_empty(), postgres: true, clusters: true, build_rust: true },
+        &Need {
+            build_servers: !missing.is_empty(),
+            postgres: true,
+            clusters: true,
+            build_rust: true,
+            ..Need::default()
+        },
     )?;
     fleet.lay_out()?;
     let logs = places.new_logs("bench")?;

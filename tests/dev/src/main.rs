@@ -8,6 +8,7 @@
 //! Read next: `command.rs` (the command line), `plan.rs` (what will be done), `servers.rs`
 //! (how a server comes to be), `test.rs` and `demo.rs` (the two commands all of this is for).
 
+mod campaign;
 mod check;
 mod clean;
 mod command;
@@ -54,6 +55,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::command(&places, &Drive::from(options)),
         Command::Up(options) => demo::command(&places, &Drive::from(options)),
         Command::Bench { args } => demo::bench(&places, &args),
+        Command::Campaign(options) => campaign::command(&places, &options),
         Command::Clean { yes } => clean::command(&places, yes),
     }
 }

@@ -57,6 +57,11 @@ impl Places {
         self.cache.join("tools")
     }
 
+    /// What campaigns generate and compile.
+    pub(crate) fn campaigns(&self) -> PathBuf {
+        self.cache.join("campaigns")
+    }
+
     /// The logs of all runs.
     pub(crate) fn logs(&self) -> PathBuf {
         self.cache.join("logs")

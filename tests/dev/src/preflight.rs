@@ -25,6 +25,8 @@ pub(crate) struct Need {
     pub(crate) clusters: bool,
     /// The workspace will be built.
     pub(crate) build_rust: bool,
+    /// Clients in other languages will be generated and run.
+    pub(crate) clients: bool,
 }
 
 const GIB: u64 = 1 << 30;
@@ -70,7 +72,10 @@ pub(crate) fn require(places: &Places, need: &Need) -> Result<()> {
         install(places, CLUSTER_PACKAGES, &mut problems)?;
         problems.extend(namespaces());
     }
-    if need.build_servers {
+    if need.clients {
+        problems.extend(languages());
+    }
+    if need.build_servers || need.clients {
         problems.extend(go_version().err().map(|error| error.to_string()));
     }
     let cold_rust = need.build_rust && !places.target.exists();
@@ -80,6 +85,35 @@ pub(crate) fn require(places: &Places, need: &Need) -> Result<()> {
         return Ok(());
     }
     bail!("this machine is not ready:\n  - {}", problems.join("\n  - "))
+}
+
+/// The oldest Node that the TypeScript client runs on, and the oldest Python 3 that schemathesis runs on.
+const NODE_MAJOR: u64 = 20;
+const PYTHON_MINOR: u64 = 10;
+
+/// What is wrong with Node and Python, which distributions package in too many ways to install them here.
+fn languages() -> Vec<String> {
+    let version = |program: &str| process::output_of(Command::new(program).arg("--version")).unwrap_or_default();
+    let mut problems = Vec::new();
+    if first_number(&version("node"), "v").is_none_or(|major| major < NODE_MAJOR) || find("npm").is_none() {
+        problems.push(format!("node and npm are not there or too old; install Node {NODE_MAJOR} or newer"));
+    }
+    if first_number(&version("python3"), "Python 3.").is_none_or(|minor| minor < PYTHON_MINOR)
+        || process::output_of(Command::new("python3").args(["-c", "import ensurepip"])).is_none()
+    {
+        problems.push(format!(
+            "python3 or its venv module is not there or too old; install Python 3.{PYTHON_MINOR} or newer, on Debian \
+             `apt-get install python3-venv`"
+        ));
+    }
+    problems
+}
+
+/// The number that follows `prefix` at the beginning of a version.
+fn first_number(version: &str, prefix: &str) -> Option<u64> {
+    let digits = version.strip_prefix(prefix)?;
+    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
+    digits[..end].parse().ok()
 }
 
 /// The version that `go` reports, with the platform: `go1.26.8 linux/amd64`.
@@ -97,9 +131,7 @@ pub(crate) fn go_version() -> Result<String> {
 }
 
 fn go_minor(version: &str) -> Option<u64> {
-    let digits = version.strip_prefix("go1.")?;
-    let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-    digits[..end].parse().ok()
+    first_number(version, "go1.")
 }
 
 fn install(places: &Places, packages: &[Package], problems: &mut Vec<String>) -> Result<()> {
@@ -246,10 +278,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn go_versions_are_understood() {
+    fn versions_are_understood() {
         assert_eq!(go_minor("go1.26.8 linux/amd64"), Some(26));
         assert_eq!(go_minor("go1.9 linux/amd64"), Some(9));
         assert_eq!(go_minor("devel +abc"), None);
+        assert_eq!(first_number("v20.20.2", "v"), Some(20));
+        assert_eq!(first_number("Python 3.11.7", "Python 3."), Some(11));
+        assert_eq!(first_number("", "v"), None);
     }
 
     #[test]

@@ -51,7 +51,13 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     announce("test", &plan);
     preflight::require(
         places,
-        &Need { build_servers: !missing.is_empty(), postgres: true, clusters: true, build_rust: true },
+        &Need {
+            build_servers: !missing.is_empty(),
+            postgres: true,
+            clusters: true,
+            build_rust: true,
+            ..Need::default()
+        },
     )?;
     fleet.lay_out()?;
 
@@ -105,7 +111,13 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
         missing = fleet.missing();
         preflight::require(
             places,
-            &Need { build_servers: !missing.is_empty(), postgres: true, clusters: true, build_rust: false },
+            &Need {
+                build_servers: !missing.is_empty(),
+                postgres: true,
+                clusters: true,
+                build_rust: false,
+                ..Need::default()
+            },
         )?;
         fleet.lay_out()?;
         steps.extend(servers::steps(&missing));
