@@ -57,6 +57,9 @@ pub struct Settings {
     /// Metrics.
     #[serde(default)]
     pub metrics: MetricsSettings,
+    /// Traces.
+    #[serde(default)]
+    pub tracing: TracingSettings,
 }
 
 /// The database.
@@ -150,6 +153,15 @@ impl Default for MetricsSettings {
     fn default() -> Self {
         Self { listen: Some(SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, METRICS_PORT))) }
     }
+}
+
+/// Traces.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TracingSettings {
+    /// `http://` URL of an OTLP collector, such as `http://127.0.0.1:4318`. Without it that of the environment variable
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; without both, no spans are sent.
+    pub otlp_endpoint: Option<String>,
 }
 
 /// Port of the metrics listener when the settings name none: beside Prometheus' own exporters (9100 and up).

@@ -3,7 +3,12 @@
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use kubenova_operator::{settings::Settings, wiring};
-use kubenova_runtime::{probe as probes, shutdown::Shutdown, telemetry, tls};
+use kubenova_runtime::{
+    probe as probes,
+    shutdown::Shutdown,
+    telemetry::{self, TelemetryOptions},
+    tls,
+};
 use std::{path::PathBuf, process::ExitCode};
 
 /// The KubeNova Operator: joins this cluster to a Manager and makes it look as the Manager says.
@@ -51,12 +56,20 @@ async fn main() -> anyhow::Result<ExitCode> {
 
 async fn run(config: &std::path::Path) -> anyhow::Result<()> {
     let settings = Settings::read(config).with_context(|| format!("could not read {}", config.display()))?;
-    telemetry::init(&settings.log, settings.log_json).context("could not read the log filter")?;
+    let telemetry = telemetry::init(&TelemetryOptions {
+        service: "kubenova-operator",
+        filter: &settings.log,
+        json: settings.log_json,
+        otlp_endpoint: settings.tracing.otlp_endpoint.as_deref(),
+    })
+    .context("could not start logging")?;
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("could not listen for signals")?;
     let running = wiring::start(settings, shutdown);
     // The future holds every part, which makes it large.
-    Box::pin(running).await
+    let ended = Box::pin(running).await;
+    telemetry.finish().await;
+    ended
 }
 
 async fn probe(check: Check, socket: &std::path::Path) -> ExitCode {

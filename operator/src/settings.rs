@@ -25,6 +25,7 @@ pub struct Settings {
     pub nats: Nats,
     pub lease: LeaseSettings,
     pub metrics: MetricsSettings,
+    pub tracing: TracingSettings,
     /// Log filter, such as `info,kubenova_operator=debug`.
     pub log: String,
     /// Logs as JSON, one object a line.
@@ -73,6 +74,13 @@ pub struct MetricsSettings {
     pub listen: Option<SocketAddr>,
 }
 
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TracingSettings {
+    /// `http://` URL of an OTLP collector. None: that of `OTEL_EXPORTER_OTLP_ENDPOINT`; without both, no spans are sent.
+    pub otlp_endpoint: Option<String>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -84,6 +92,7 @@ impl Default for Settings {
             nats: Nats::default(),
             lease: LeaseSettings::default(),
             metrics: MetricsSettings::default(),
+            tracing: TracingSettings::default(),
             log: "info".to_owned(),
             log_json: true,
             token_file: "/var/run/kubenova/enrollment/token".into(),
@@ -168,6 +177,8 @@ mod tests {
         assert_eq!((settings.progress_deadline_seconds, settings.metrics.listen), (600, None));
         let settings = Settings::parse("metrics:\n  listen: 0.0.0.0:9090\n").unwrap();
         assert_eq!(settings.metrics.listen, Some(([0, 0, 0, 0], 9090).into()));
+        let settings = Settings::parse("tracing:\n  otlpEndpoint: \"http://collector:4318\"\n").unwrap();
+        assert_eq!(settings.tracing.otlp_endpoint.as_deref(), Some("http://collector:4318"));
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use crate::{settings::Settings, wiring};
 use anyhow::{Context as _, Result};
-use kubenova_runtime::{shutdown::Shutdown, telemetry};
+use kubenova_runtime::{
+    shutdown::Shutdown,
+    telemetry::{self, TelemetryOptions},
+};
 use std::time::Duration;
 
 /// Longest time of a soft stop: running requests have 10 s, the rest is for consumers to answer the messages they hold.
@@ -14,8 +17,19 @@ pub struct Serve {}
 
 impl Serve {
     pub(super) async fn run(self, settings: Settings) -> Result<()> {
-        telemetry::init(&settings.log.filter, settings.log.json)
-            .context("log.filter is not a tracing filter, for example info,kubenova_manager=debug")?;
+        let telemetry = telemetry::init(&TelemetryOptions {
+            service: "kubenova-manager",
+            filter: &settings.log.filter,
+            json: settings.log.json,
+            otlp_endpoint: settings.tracing.otlp_endpoint.as_deref(),
+        })
+        .context("could not start logging: see log and tracing in the settings")?;
+        let ended = Self::until_stopped(settings).await;
+        telemetry.finish().await;
+        ended
+    }
+
+    async fn until_stopped(settings: Settings) -> Result<()> {
         let shutdown = Shutdown::new();
         shutdown.on_signals().context("could not install signal handlers")?;
         let running = wiring::start(settings, shutdown.clone()).await?;

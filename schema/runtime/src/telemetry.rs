@@ -1,23 +1,99 @@
-//! Logs: one JSON object a line on standard error, or readable text when `text` is asked for.
+//! Logs and spans: one JSON object a line on standard error, or readable text; and, when a collector is named, spans over
+//! OTLP to it.
+//!
+//! The lines carry the fields of the spans that they stand in. What is exported does not depend on the filter of the
+//! lines: spans of our own crates, from level info up, with the log lines inside them.
 
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+mod otlp;
+pub mod trace_context;
 
-/// Starts logging. `filter` is a tracing filter such as `info` or `info,kubenova_operator=debug`; `RUST_LOG` wins.
+use otlp::Exporter;
+pub use otlp::OtlpError;
+use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{ParseError, Targets},
+    fmt,
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
+
+/// Lines or spans.
+type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Begins the name of each of our crates, and so the target of each of our spans.
+const OWN_TARGETS: &str = "kubenova";
+
+/// What is logged, how, and where spans are sent.
+#[derive(Debug, Clone, Copy)]
+pub struct TelemetryOptions<'a> {
+    /// Name of the service in traces, unless `OTEL_SERVICE_NAME` or `OTEL_RESOURCE_ATTRIBUTES` gives another.
+    pub service: &'static str,
+    /// A tracing filter such as `info` or `info,kubenova_operator=debug`; `RUST_LOG` wins.
+    pub filter: &'a str,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+    /// `http://` URL of an OTLP collector. Without one that of `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` or
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT`; without any, no spans are sent.
+    pub otlp_endpoint: Option<&'a str>,
+}
+
+/// Why logging could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter cannot be read.
+    #[error("the log filter is not a tracing filter, for example info,kubenova_bus=debug")]
+    Filter(#[from] ParseError),
+    /// The collector cannot be used.
+    #[error("could not set up the export of traces")]
+    Otlp(#[from] OtlpError),
+}
+
+/// Running telemetry; finish it before the process ends.
+#[derive(Debug)]
+pub struct Telemetry {
+    exporter: Option<Exporter>,
+}
+
+impl Telemetry {
+    /// Sends the last spans. Takes a few seconds at most, whatever the collector does.
+    pub async fn finish(self) {
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
+        }
+    }
+}
+
+/// Starts logging for the whole process, within a tokio runtime.
 ///
 /// # Errors
-/// When the filter cannot be read.
-pub fn init(filter: &str, json: bool) -> Result<(), tracing_subscriber::filter::ParseError> {
+/// When the filter cannot be read or the collector's URL cannot be used.
+pub fn init(options: &TelemetryOptions<'_>) -> Result<Telemetry, TelemetryError> {
+    let (subscriber, telemetry) = subscriber(options)?;
+    subscriber.init();
+    Ok(telemetry)
+}
+
+/// What [`init`] installs, for tests that install it for one thread only.
+///
+/// # Errors
+/// As [`init`].
+pub fn subscriber(
+    options: &TelemetryOptions<'_>,
+) -> Result<(impl Subscriber + Send + Sync + use<>, Telemetry), TelemetryError> {
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) => EnvFilter::try_new(text)?,
-        Err(_) => EnvFilter::try_new(filter)?,
+        Err(_) => EnvFilter::try_new(options.filter)?,
     };
-    let registry = tracing_subscriber::registry().with(filter);
-    if json {
-        registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).init();
-    } else {
-        registry.with(fmt::layer().with_writer(std::io::stderr)).init();
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines: BoxedLayer = if options.json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
+    let mut layers: Vec<BoxedLayer> = vec![lines.with_filter(filter).boxed()];
+    let exporter = Exporter::start(options.service, options.otlp_endpoint)?;
+    if let Some(exporter) = &exporter {
+        let own = Targets::new().with_target(OWN_TARGETS, LevelFilter::INFO);
+        layers.push(exporter.layer::<Registry>().with_filter(own).boxed());
     }
-    Ok(())
+    Ok((tracing_subscriber::registry().with(layers), Telemetry { exporter }))
 }
 
 /// The whole cause chain of an error, for one log line or one condition message.
