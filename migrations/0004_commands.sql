@@ -21,6 +21,8 @@ create table commands (
     -- What it waits for; empty when it does not wait.
     waiting_for      text not null default '',
     created_by       text not null,
+    -- W3C trace context of the request; a header of the message. It decides nothing.
+    traceparent      text,
     not_after        timestamptz,
     queued_at        timestamptz not null,
     sent_at          timestamptz,

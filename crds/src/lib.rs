@@ -35,6 +35,8 @@ pub mod labels {
     pub const REVISION: &str = "kubenova.io/revision";
     /// Id of the command that last wrote the object (annotation).
     pub const COMMAND_ID: &str = "kubenova.io/command-id";
+    /// W3C trace context of the request whose command last wrote the object (annotation).
+    pub const TRACEPARENT: &str = "kubenova.io/traceparent";
     /// `<component>-<version>` on RBAC that the chart ships for a component.
     pub const FOR_COMPONENT: &str = "kubenova.io/for";
     /// Capsule's tenant label on namespaces.

@@ -16,4 +16,5 @@ pub mod metrics;
 pub mod outbound;
 pub mod session;
 pub mod settings;
+pub mod trace;
 pub mod wiring;

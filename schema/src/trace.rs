@@ -57,24 +57,6 @@ impl TraceParent {
     pub fn trace_id(&self) -> String {
         format!("{:032x}", self.trace)
     }
-
-    /// The bytes of the trace's id.
-    #[must_use]
-    pub const fn trace_bytes(&self) -> [u8; 16] {
-        self.trace.to_be_bytes()
-    }
-
-    /// The bytes of the parent span's id.
-    #[must_use]
-    pub const fn span_bytes(&self) -> [u8; 8] {
-        self.span.to_be_bytes()
-    }
-
-    /// Whether whoever began the trace records it.
-    #[must_use]
-    pub const fn is_sampled(&self) -> bool {
-        self.sampled
-    }
 }
 
 impl fmt::Display for TraceParent {

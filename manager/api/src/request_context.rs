@@ -13,11 +13,13 @@ use kubenova_core::{
     tenant::Tenant,
 };
 use kubenova_runtime::{clock, random};
+use kubenova_schema::trace::TraceParent;
 use kubenova_store::{
     idempotency::Claim,
     write_tx::{WriteContext, WriteTx},
 };
 use serde::de::DeserializeOwned;
+use tracing::{Span, field};
 
 /// The caller and how far its role reaches; [`crate::authenticate`] puts it on every request that it lets through.
 #[derive(Debug, Clone)]
@@ -42,6 +44,7 @@ pub struct RequestContext {
     /// When the request arrived.
     pub now: Timestamp,
     request_id: String,
+    traceparent: Option<TraceParent>,
     claim: Option<Claim>,
     if_match: Option<IfMatch>,
 }
@@ -62,6 +65,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
             scope,
             now: now(),
             request_id: request_id::of(&parts.extensions),
+            traceparent: parts.extensions.get::<TraceParent>().copied(),
             claim: parts.extensions.get::<Claim>().cloned(),
             if_match,
         })
@@ -80,6 +84,7 @@ impl RequestContext {
         let context = WriteContext {
             caller: self.caller.clone(),
             request_id: self.request_id.clone(),
+            traceparent: self.traceparent,
             now: self.now,
             new_id: random::uuid_v7,
             claim: self.claim.clone(),
@@ -89,9 +94,14 @@ impl RequestContext {
 
     /// The tenant, or [`Reason::TenantNotFound`]: a tenant out of the caller's reach does not exist for it.
     pub fn own(&self, tenant: Option<Tenant>, named: &str) -> Result<Tenant, Refusal> {
-        tenant
+        let own = tenant
             .filter(|tenant| self.scope.sees(tenant.id))
-            .ok_or_else(|| Refusal::new(Reason::TenantNotFound, format!("there is no tenant {named:?}")))
+            .ok_or_else(|| Refusal::new(Reason::TenantNotFound, format!("there is no tenant {named:?}")))?;
+        // A caller that is limited to a tenant sees no other, and its tenant stands in the span already.
+        if self.caller.tenant.is_none() {
+            Span::current().record("tenant.id", field::display(own.id));
+        }
+        Ok(own)
     }
 
     /// Refuses with [`Reason::EtagMismatch`] when the caller changes a version of the object that it has not read.

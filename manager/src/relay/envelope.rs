@@ -49,6 +49,7 @@ mod tests {
             document: r#"{"a":1.50}"#.to_owned(),
             not_after: None,
             send_count: 1,
+            traceparent: None,
         }
     }
 

@@ -9,7 +9,7 @@
 mod envelope;
 
 use crate::metrics::{RelayMetrics, SendLabels};
-use async_nats::jetstream;
+use async_nats::{HeaderMap, jetstream};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::publish;
 use kubenova_core::cluster::ClusterId;
@@ -18,11 +18,11 @@ use kubenova_runtime::{
     periodic::{Next, Periodic},
     random,
     shutdown::Shutdown,
-    telemetry,
+    telemetry::{self, trace_context},
 };
 use kubenova_schema::{
     signature::{COMMAND_ID_HEADER, HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
-    streams, subjects,
+    streams, subjects, trace,
 };
 use kubenova_store::{
     cluster_queue::{self, Due, DueCommand, QueueState},
@@ -34,7 +34,7 @@ use std::{
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 /// How long a cluster's queue is leased. A round takes milliseconds; another Manager takes over a dead one's queues after
 /// this, and a command that both send is harmless.
@@ -99,7 +99,12 @@ async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<(), StoreEr
     let Some(queue) = claim(relay, cluster).await? else { return Ok(()) };
     failpoint::passing("relay.marked-sent");
     for command in &queue.due {
-        send(relay, cluster, &queue, command).await?;
+        let trace_id = command.traceparent.map(|parent| parent.trace_id());
+        let span = tracing::info_span!("send", otel.kind = "producer", trace.id = trace_id, command.id = %command.id);
+        if let Some(parent) = command.traceparent {
+            trace_context::follow(&span, &parent.to_string());
+        }
+        send(relay, cluster, &queue, command).instrument(span).await?;
     }
     Ok(())
 }
@@ -132,7 +137,7 @@ async fn send(relay: &Relay, cluster: &ClusterId, queue: &QueueState, command: &
     if body.len() > streams::MESSAGE_BYTES_MAX {
         let message =
             format!("the command has {} bytes, the broker accepts {}", body.len(), streams::MESSAGE_BYTES_MAX);
-        tracing::error!(command.id = %command.id, message, "a command is too large to be sent; it has failed");
+        tracing::error!(reason = message, "a command is too large to be sent; it has failed");
         sent("too_large");
         return cluster_queue::fail_unsendable(&mut *relay.store.acquire().await?, command.id, &message, clock::now())
             .await;
@@ -141,7 +146,7 @@ async fn send(relay: &Relay, cluster: &ClusterId, queue: &QueueState, command: &
         Ok(stored) => {
             failpoint::passing("relay.published");
             sent("stored");
-            tracing::info!(command.id = %command.id, revision = command.revision, kind = command.kind, "command sent");
+            tracing::info!(revision = command.revision, kind = command.kind, "command sent");
             cluster_queue::record_published(
                 &mut *relay.store.acquire().await?,
                 command.id,
@@ -152,7 +157,7 @@ async fn send(relay: &Relay, cluster: &ClusterId, queue: &QueueState, command: &
         }
         Err(error) => {
             sent("unconfirmed");
-            tracing::warn!(command.id = %command.id, error = %telemetry::chain(&error), "could not send a command; trying again");
+            tracing::warn!(error = %telemetry::chain(&error), "could not send a command; trying again");
             let again = later(clock::now(), UNPUBLISHED_PAUSE);
             cluster_queue::retry_at(&mut *relay.store.acquire().await?, command.id, again).await
         }
@@ -167,11 +172,16 @@ async fn publish(
 ) -> Result<publish::Stored, kubenova_bus::BusError> {
     let signature = relay.key.sign(PayloadType::Command, &body);
     let id = command.id.to_string();
-    let headers = publish::headers(
-        &random::uuid_v4().to_string(),
-        &[(HEADER, &signature), (COMMAND_ID_HEADER, &id), (SCHEMA_HEADER, "kubenova.v1.Command")],
-    );
+    let traceparent = trace_context::of(&Span::current()).or(command.traceparent.map(|parent| parent.to_string()));
+    let headers = headers(&signature, &id, traceparent.as_deref());
     publish::publish(&relay.jetstream, &subjects::command(cluster.as_str(), &command.kind), headers, body).await
+}
+
+fn headers(signature: &str, command_id: &str, traceparent: Option<&str>) -> HeaderMap {
+    let ours = [(HEADER, signature), (COMMAND_ID_HEADER, command_id), (SCHEMA_HEADER, "kubenova.v1.Command")];
+    let trace = traceparent.map(|traceparent| (trace::HEADER, traceparent));
+    let all: Vec<_> = ours.into_iter().chain(trace).collect();
+    publish::headers(&random::uuid_v4().to_string(), &all)
 }
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
@@ -180,4 +190,19 @@ fn later(now: Timestamp, by: Duration) -> Timestamp {
 
 fn earlier(now: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| now.checked_sub(by).ok()).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_carries_the_trace_of_its_request_when_it_has_one() {
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        for expected in [Some(traceparent), None] {
+            let headers = headers("key:signature", "0198", expected);
+            assert_eq!(headers.get(trace::HEADER).map(async_nats::HeaderValue::as_str), expected);
+            assert_eq!(headers.get(COMMAND_ID_HEADER).map(async_nats::HeaderValue::as_str), Some("0198"));
+        }
+    }
 }

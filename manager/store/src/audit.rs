@@ -59,7 +59,14 @@ mod tests {
     #[tokio::test]
     async fn an_audit_row_is_written_with_the_change_and_holds_texts_that_do_not_depend_on_the_code() {
         let fixture = Fixture::new().await;
-        let context = WriteContext { caller: caller(), request_id: "r-1".into(), now: at(0), new_id, claim: None };
+        let context = WriteContext {
+            caller: caller(),
+            request_id: "r-1".into(),
+            traceparent: None,
+            now: at(0),
+            new_id,
+            claim: None,
+        };
         let mut rolled_back = fixture.store.begin_write(context.clone()).await.unwrap();
         rolled_back.audit(Action::WriteTenants, "create", "tenant/0", None).await.unwrap();
         drop(rolled_back);

@@ -7,6 +7,7 @@ use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{cluster::ClusterId, command::CommandId};
+use kubenova_schema::trace::TraceParent;
 use sqlx::PgConnection;
 
 /// A command to sign and send now. Its row is marked `sent` already.
@@ -26,6 +27,8 @@ pub struct DueCommand {
     pub not_after: Option<Timestamp>,
     /// Times it was sent, this one included.
     pub send_count: i32,
+    /// The trace of the request that caused it.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// The queue of a cluster: what the relay writes into every command, and the commands.
@@ -125,7 +128,7 @@ pub async fn claim(
             set state = 'sent', sent_at = coalesce(k.sent_at, $2), send_count = k.send_count + 1, next_send_at = $3,
                 waiting_for = ''
            from due where k.id = due.id
-         returning k.id, k.revision, k.kind, k.object_key, k.document, k.not_after, k.send_count",
+         returning k.id, k.revision, k.kind, k.object_key, k.document, k.not_after, k.send_count, k.traceparent",
         cluster.as_str(),
         due.now.to_sqlx(),
         due.send_again_at.to_sqlx(),
@@ -144,6 +147,7 @@ pub async fn claim(
             document: row.document,
             not_after: row.not_after.map(jiff_sqlx::Timestamp::to_jiff),
             send_count: row.send_count,
+            traceparent: row.traceparent.as_deref().and_then(TraceParent::parse),
         })
         .collect();
     claimed.sort_by_key(|command| command.revision);

@@ -103,7 +103,7 @@ pub(crate) fn new_id() -> Uuid {
 }
 
 pub(crate) fn issuer() -> Issuer<'static> {
-    Issuer { subject: "ann", now: at(0), new_id }
+    Issuer { subject: "ann", now: at(0), new_id, traceparent: None }
 }
 
 pub(crate) fn caller() -> Caller {

@@ -150,7 +150,14 @@ mod tests {
     }
 
     fn context(now: i64) -> WriteContext {
-        WriteContext { caller: caller(), request_id: "r".into(), now: at(now), new_id, claim: Some(claim(1)) }
+        WriteContext {
+            caller: caller(),
+            request_id: "r".into(),
+            traceparent: None,
+            now: at(now),
+            new_id,
+            claim: Some(claim(1)),
+        }
     }
 
     fn response(body: &str) -> ResponseRecord {

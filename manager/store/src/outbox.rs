@@ -10,6 +10,7 @@ use crate::{
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{change::Change, cluster::ClusterId, command::CommandId};
+use kubenova_schema::trace::TraceParent;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -34,6 +35,8 @@ pub struct Issuer<'a> {
     pub now: Timestamp,
     /// Makes new ids (UUIDv7).
     pub new_id: fn() -> Uuid,
+    /// The trace of the request that caused them.
+    pub traceparent: Option<TraceParent>,
 }
 
 /// A command that was written but not sent yet.
@@ -79,8 +82,8 @@ pub async fn enqueue_commands(
     .map_err(failed("supersede queued commands"))?;
     sqlx::query!(
         "insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
-                               created_by, queued_at)
-         select new.id, new.cluster_id, new.revision, $4, $5, $6, $7, $8, $9, $10, $11
+                               created_by, queued_at, traceparent)
+         select new.id, new.cluster_id, new.revision, $4, $5, $6, $7, $8, $9, $10, $11, $12
          from unnest($1::uuid[], $2::text[], $3::bigint[]) as new (id, cluster_id, revision)",
         &ids,
         &names,
@@ -93,6 +96,7 @@ pub async fn enqueue_commands(
         change.generation(),
         issuer.subject,
         issuer.now.to_sqlx(),
+        issuer.traceparent.map(|parent| parent.to_string()),
     )
     .execute(&mut *connection)
     .await

@@ -15,6 +15,7 @@ use kubenova_core::{
     cluster::ClusterId,
     tenant::TenantId,
 };
+use kubenova_schema::trace::TraceParent;
 use uuid::Uuid;
 
 /// Who writes, when, and from where new ids come.
@@ -24,6 +25,8 @@ pub struct WriteContext {
     pub caller: Caller,
     /// Id of the request, for the audit row.
     pub request_id: String,
+    /// Trace of the request, for the commands that it causes.
+    pub traceparent: Option<TraceParent>,
     /// Now.
     pub now: Timestamp,
     /// Makes new ids (UUIDv7).
@@ -61,8 +64,12 @@ impl WriteTx {
         clusters: &[ClusterId],
         change: &Change,
     ) -> Result<Vec<EnqueuedCommand>, StoreError> {
-        let issuer =
-            Issuer { subject: &self.context.caller.subject, now: self.context.now, new_id: self.context.new_id };
+        let issuer = Issuer {
+            subject: &self.context.caller.subject,
+            now: self.context.now,
+            new_id: self.context.new_id,
+            traceparent: self.context.traceparent,
+        };
         outbox::enqueue_commands(&mut self.tx, issuer, clusters, change).await
     }
 
@@ -95,5 +102,37 @@ impl WriteTx {
             idempotency::insert(&mut self.tx, subject, claim, answer, self.context.now).await?;
         }
         self.tx.commit().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster_queue::{self, Due},
+        fixture::{Fixture, at, caller, new_id},
+    };
+
+    /// The traceparent of the command that the relay claims after a request with this one.
+    async fn claimed(traceparent: Option<TraceParent>) -> Option<TraceParent> {
+        let fixture = Fixture::new().await;
+        let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
+        let context =
+            WriteContext { caller: caller(), request_id: "r".into(), traceparent, now: at(0), new_id, claim: None };
+        let mut tx = fixture.store.begin_write(context).await.unwrap();
+        tx.enqueue_commands(std::slice::from_ref(&cluster), &Change::Tenant(tenant)).await.unwrap();
+        tx.commit(&ResponseRecord { status: 202, headers: Vec::new(), body: String::new() }).await.unwrap();
+        let due = Due { now: at(1), heartbeat_since: at(0), send_again_at: at(30), window: 10 };
+        let mut tx = fixture.begin().await;
+        let queue = cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap();
+        queue.due[0].traceparent
+    }
+
+    #[tokio::test]
+    async fn a_command_carries_the_trace_of_its_request_to_the_relay() {
+        let traceparent = TraceParent::parse("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        assert!(traceparent.is_some());
+        assert_eq!(claimed(traceparent).await, traceparent);
+        assert_eq!(claimed(None).await, None);
     }
 }

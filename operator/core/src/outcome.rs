@@ -49,6 +49,12 @@ pub fn is_terminal(state: &str) -> bool {
     matches!(state, "succeeded" | "failed" | "refused" | "superseded" | "unsupported")
 }
 
+/// True when the record's own command has ended.
+#[must_use]
+pub fn has_ended(spec: &CommandSpec, status: Option<&CommandStatus>) -> bool {
+    status.is_some_and(|status| status.command_id == spec.command_id && is_terminal(&status.state))
+}
+
 /// What one reconcile of a command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandProgress {
@@ -100,10 +106,10 @@ pub fn advance(
     progress: &CommandProgress,
     at: &str,
 ) -> Option<CommandStatus> {
-    let present = present.filter(|status| status.command_id == spec.command_id);
-    if present.is_some_and(|status| is_terminal(&status.state)) {
+    if has_ended(spec, present) {
         return None;
     }
+    let present = present.filter(|status| status.command_id == spec.command_id);
     let state = progress.state.as_str();
     let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at)], |status| status.hops.clone());
     let new_hop = progress.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));

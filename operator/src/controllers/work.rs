@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field::Empty};
 
 /// Reconciles that run at once: a slow object must not hold up the others, and the API server must not be flooded.
 const CONCURRENCY: usize = 16;
@@ -44,7 +44,8 @@ impl Next {
     }
 }
 
-/// Reconciles keys until the process stops, each reconcile in a span of its own.
+/// Reconciles keys until the process stops, each reconcile in a span of its own; a controller that knows the command behind
+/// an object records it there.
 pub async fn run<K, S, P, F>(
     controller: &'static str,
     triggers: S,
@@ -64,7 +65,8 @@ pub async fn run<K, S, P, F>(
         while running.len() < CONCURRENCY
             && let Some(key) = queue.start_due(Instant::now())
         {
-            let span = tracing::info_span!("reconcile", controller, object = ?key);
+            let span =
+                tracing::info_span!("reconcile", controller, object = ?key, trace.id = Empty, command.id = Empty);
             let reconciled = reconcile(key.clone()).instrument(span);
             let began = Instant::now();
             running.push(async move {

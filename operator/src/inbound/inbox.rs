@@ -6,6 +6,7 @@ use crate::{
     context::{BrokerContext, ClusterContext},
     outbound::outcomes::{self, PublishError},
     session::state::Session,
+    trace,
 };
 use jiff::Timestamp;
 use kube::Resource as _;
@@ -20,10 +21,12 @@ use kubenova_operator_core::{
     outcome::State,
     policy::Objection,
 };
-use kubenova_runtime::{clock, failpoint, telemetry};
+use kubenova_runtime::{
+    clock, failpoint,
+    telemetry::{self, trace_context},
+};
 use kubenova_schema::{
     signature::{self, AcceptedKeys},
-    trace::{self, TraceParent},
     v1::{Command, Outcome},
 };
 use std::{sync::Arc, time::Duration};
@@ -79,8 +82,17 @@ impl Inbox {
     }
 
     pub(super) async fn take(&self, delivery: Delivery) -> Verdict {
-        let trace = delivery.header(trace::HEADER).and_then(TraceParent::parse).map(|parent| parent.trace_id());
-        let span = tracing::info_span!("command", trace.id = trace, command.id = field::Empty, key = field::Empty);
+        let parent = trace::of_delivery(&delivery);
+        let span = tracing::info_span!(
+            "command",
+            otel.kind = "consumer",
+            trace.id = parent.map(|parent| parent.trace_id()),
+            command.id = field::Empty,
+            key = field::Empty
+        );
+        if let Some(parent) = parent {
+            trace_context::follow(&span, &parent.to_string());
+        }
         self.judge(delivery).instrument(span).await
     }
 
@@ -184,12 +196,7 @@ impl Inbox {
     /// Publishes a verdict about a command that is not stored. Done only when the stream has it.
     async fn answer(&self, command: &Command, answer: Answer) -> Result<(), NotNow> {
         let Answer { state, reason, message, retry_after_seconds } = answer;
-        tracing::info!(
-            command.id = command.id,
-            state = state.as_str(),
-            reason,
-            "answered a command without storing it"
-        );
+        tracing::info!(state = state.as_str(), reason, "answered a command without storing it");
         let outcome = Outcome {
             command_id: command.id.clone(),
             cluster_id: self.broker.cluster_id().to_owned(),

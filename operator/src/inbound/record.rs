@@ -4,6 +4,7 @@
 use crate::{
     apiserver::{Error, verbs},
     context::ClusterContext,
+    trace,
 };
 use kube::{Api, ResourceExt as _};
 use kubenova_bus::consume::Delivery;
@@ -55,13 +56,13 @@ impl Records {
             command_sha256: verified.sha256.clone(),
             stored_at: clock::rfc3339_ms(clock::now()),
         };
-        match held {
-            Some(mut record) => {
-                record.spec = spec;
-                verbs::replace(&self.api, &record).await
-            }
-            None => verbs::create(&self.api, &NovaCommand::new(&command::record_name(&verified.key), spec)).await,
-        }
+        let is_new = held.is_none();
+        let mut record = match held {
+            Some(record) => NovaCommand { spec, ..record },
+            None => NovaCommand::new(&command::record_name(&verified.key), spec),
+        };
+        trace::annotate(record.annotations_mut(), trace::to_keep(trace::of_delivery(delivery)));
+        if is_new { verbs::create(&self.api, &record).await } else { verbs::replace(&self.api, &record).await }
     }
 
     /// Deletes exactly the record that was read.

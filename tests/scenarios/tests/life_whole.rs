@@ -7,6 +7,9 @@ use kubenova_scenarios::platform::{HUB_PORT, MANAGER_PORT, Platform, PlatformOpt
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 
+/// Names the trace of one request.
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn life_whole_turn_of_the_ring() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
@@ -32,7 +35,9 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     assert_eq!(refused["reason"], "PLACEMENT_REQUIRED", "{refused}");
 
     let shop = steps::web_application("shop", 3, &["alpha", "beta"]);
-    let accepted = platform.rest.post("/users/acme/apps", &shop).await?.expect(202)?;
+    let body = shop.to_string().into_bytes();
+    let traced = [("traceparent", TRACEPARENT)];
+    let accepted = platform.rest.post_raw("/users/acme/apps", "application/json", body, &traced).await?.expect(202)?;
     // A live tap of what the Manager says; billing events come every window, so it ends even if it was late for this.
     let nats = platform.nats()?;
     let tap = std::thread::spawn(move || nats.run(&["sub", "kn.v1.>", "--count", "1"]));
@@ -49,6 +54,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     let absent = beta.cluster.kubectl(&["get", "applications.core.oam.dev", "cron", "-n", "acme-apps"])?;
     assert!(!absent.status.success(), "what is placed on alpha only is not on beta");
 
+    the_request_can_be_followed(&platform, [&alpha, &beta])?;
     status_comes_back(&platform).await?;
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
@@ -78,6 +84,21 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
             .filter(|event| event.source_ips.iter().any(|ip| ip == "10.77.0.1"))
             .count();
         assert_eq!(touched, 0, "requests from the Manager's address in the audit log of {}", site.name);
+    }
+    Ok(())
+}
+
+/// The trace of a request is in the Manager's log and in the Operators': where they stored its command, and where they
+/// carried it out.
+fn the_request_can_be_followed(platform: &Platform, sites: [&Site; 2]) -> Result<()> {
+    let trace_id = TRACEPARENT.split('-').nth(1).context("a traceparent names its trace")?;
+    let traced = |log: &str, message: &str| log.lines().any(|line| line.contains(message) && line.contains(trace_id));
+    assert!(traced(&platform.manager.log()?, "\"command sent\""), "the Manager's log lacks {trace_id}");
+    for site in sites {
+        let log = site.operator()?.log("operator")?;
+        for message in ["stored a command", "a command reached its final state"] {
+            assert!(traced(&log, message), "{message:?} lacks {trace_id} in the Operator's log on {}", site.name);
+        }
     }
     Ok(())
 }

@@ -15,7 +15,10 @@ mod outcome;
 mod preflight;
 mod report;
 
-use crate::apiserver::{self, error::chain, verbs, watch};
+use crate::{
+    apiserver::{self, error::chain, verbs, watch},
+    trace,
+};
 pub use apply::ApplyCache;
 use authority::Authority;
 pub use context::InstallContext;
@@ -32,7 +35,10 @@ use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPO
 use outcome::Outcome;
 use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
+use tracing::{Instrument as _, field::Empty};
 
+/// In spans and metrics.
+const CONTROLLER: &str = "cluster config";
 /// Time between reconciles when no watch asks for one: drift that no watch shows is repaired within it.
 const INTERVAL: Duration = Duration::from_secs(300);
 /// Time to the next reconcile while something is not as configured.
@@ -65,13 +71,14 @@ pub async fn run(ctx: InstallContext) {
     let cache = ApplyCache::default();
     loop {
         let began = Instant::now();
+        let span = tracing::info_span!("reconcile", controller = CONTROLLER, object = NAME, trace.id = Empty);
         let finished = tokio::select! {
-            finished = reconcile(&ctx, &cache) => finished,
+            finished = reconcile(&ctx, &cache).instrument(span) => finished,
             // A reconcile may wait long for a Deployment that the new spec no longer has; it can be dropped at any line.
             _ = specs.next() => continue,
             () = ctx.shutdown.requested() => return,
         };
-        ctx.metrics.reconciled("cluster config", began, !matches!(finished, Ok(Reconciled::Settled)));
+        ctx.metrics.reconciled(CONTROLLER, began, !matches!(finished, Ok(Reconciled::Settled)));
         let pause = match finished {
             Ok(Reconciled::Settled) => INTERVAL,
             Ok(Reconciled::Unsettled) => RETRY,
@@ -106,6 +113,7 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
         verbs::create_if_absent(&configs, &empty).await?;
         return Ok(Reconciled::Unsettled);
     };
+    trace::name_in_span(&config);
     let Some(components) = &config.spec.components else {
         report::write_awaiting(&configs).await?;
         return Ok(Reconciled::Settled);

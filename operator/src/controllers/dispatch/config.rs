@@ -38,7 +38,7 @@ impl Dispatcher<'_> {
             let name = Some(NAME.to_owned());
             desired.metadata = ObjectMeta {
                 name,
-                annotations: Some(annotations(task.command)),
+                annotations: Some(annotations(task)),
                 uid,
                 resource_version,
                 ..ObjectMeta::default()

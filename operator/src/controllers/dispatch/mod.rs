@@ -17,6 +17,7 @@ use super::{
 use crate::{
     apiserver::{self, kinds, status, verbs, watch},
     context::ClusterContext,
+    trace,
 };
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +31,7 @@ use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
     message,
+    trace::TraceParent,
     v1::Command,
 };
 use std::{
@@ -37,6 +39,7 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
     time::Duration,
 };
+use tracing::Span;
 
 /// Time to the next reconcile of a settled command: drift that no watch shows is repaired within it.
 const SETTLED: Duration = Duration::from_secs(300);
@@ -88,6 +91,8 @@ struct Dispatcher<'a> {
 struct Task<'a> {
     key: &'a ObjectKey,
     command: &'a Command,
+    /// Its trace.
+    traceparent: Option<TraceParent>,
     /// When to reconcile a settled command again, if sooner than usual.
     look_again: OnceLock<Duration>,
 }
@@ -103,6 +108,7 @@ impl Dispatcher<'_> {
                 return Next::retry(cause);
             }
         };
+        name_command(&record);
         let (progress, look_again) = self.progress(&record).await;
         let next = match progress.state {
             State::Running => Next::retry(format!("{}: {}", progress.reason, progress.message)),
@@ -134,7 +140,8 @@ impl Dispatcher<'_> {
                 return (CommandProgress::failed("BadCommand", cause), None);
             }
         };
-        let task = Task { key: &key, command: &command, look_again: OnceLock::new() };
+        let traceparent = trace::of_object(record);
+        let task = Task { key: &key, command: &command, traceparent, look_again: OnceLock::new() };
         let progress = match kind {
             CommandKind::ApplyClusterConfig => self.apply_config(&task).await,
             CommandKind::ApplyTenant => self.apply_tenant(&task).await,
@@ -182,7 +189,6 @@ impl Dispatcher<'_> {
             failpoint::passing("dispatch.noted");
             if progress.state != State::Running {
                 tracing::info!(
-                    command.id = record.spec.command_id,
                     key = record.spec.key,
                     state = progress.state.as_str(),
                     reason = progress.reason,
@@ -202,8 +208,23 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Which command wrote an object.
-fn annotations(command: &Command) -> BTreeMap<String, String> {
-    [(labels::REVISION.to_owned(), command.revision.to_string()), (labels::COMMAND_ID.to_owned(), command.id.clone())]
-        .into()
+/// Which command wrote an object, and in which trace.
+fn annotations(task: &Task<'_>) -> BTreeMap<String, String> {
+    let command = task.command;
+    let mut annotations = BTreeMap::from([
+        (labels::REVISION.to_owned(), command.revision.to_string()),
+        (labels::COMMAND_ID.to_owned(), command.id.clone()),
+    ]);
+    trace::annotate(&mut annotations, task.traceparent.map(|parent| parent.to_string()));
+    annotations
+}
+
+/// Names the record's command in the span of the reconcile. Its trace holds the reconciles up to its outcome; later ones
+/// repair drift, for as long as the record stands.
+fn name_command(record: &NovaCommand) {
+    Span::current().record("command.id", &record.spec.command_id);
+    trace::name_in_span(record);
+    if !outcome::has_ended(&record.spec, record.status.as_ref()) {
+        trace::follow_in_span(record);
+    }
 }

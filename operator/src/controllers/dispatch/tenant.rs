@@ -124,7 +124,7 @@ fn desired(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTena
     let mut tenant = NovaTenant::new(name, spec.clone());
     tenant.metadata = ObjectMeta {
         name: Some(name.to_owned()),
-        annotations: Some(annotations(task.command)),
+        annotations: Some(annotations(task)),
         labels: Some([(labels::TENANT_ID.to_owned(), spec.tenant_id.clone())].into()),
         finalizers: Some(vec![FINALIZER.to_owned()]),
         uid,

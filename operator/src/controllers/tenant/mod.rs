@@ -15,6 +15,7 @@ use super::{
 use crate::{
     apiserver::{self, event, kinds, status, verbs, watch},
     context::ClusterContext,
+    trace,
 };
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
@@ -66,6 +67,7 @@ impl TenantController<'_> {
             Ok(None) => return Next::OnChange,
             Err(error) => return failed(&name, "could not read a tenant; trying again", &error),
         };
+        trace::name_in_span(&tenant);
         if tenant.metadata.deletion_timestamp.is_some() {
             return self.remove(&tenant).await;
         }
