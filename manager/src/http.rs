@@ -1,23 +1,24 @@
-//! Around every request of REST and enrollment: a span, a trace, and its latency.
+//! Around every request of REST and enrollment: a span, a trace, its latency, and one line in the log.
 //!
-//! The span carries `http.method`, `http.route`, `trace.id`, and what later layers record: `request.id`, `caller.role` and
-//! `tenant.id` of the caller. The trace is the caller's `traceparent` or a new one; commands that the request causes carry
-//! it to the cluster.
+//! The span carries the method, the route, `trace.id`, and what later layers record: `request.id`, `caller.role` and
+//! `tenant.id`. The trace is the caller's `traceparent` or a new one; commands that the request causes carry it to the
+//! cluster. The line is at level debug, and at error when the Manager failed; that it is busy (503) is its cause's line.
 
 use crate::metrics::{Method, RequestLabels, Route};
 use axum::{
     Router,
     extract::{MatchedPath, Request, State},
+    http::StatusCode,
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
-use kubenova_runtime::random;
+use kubenova_runtime::{random, telemetry::trace_context};
 use kubenova_schema::trace::{self, TraceParent};
 use prometheus_client::metrics::{family::Family, histogram::Histogram};
-use std::time::Instant;
-use tracing::{Instrument as _, field::Empty};
+use std::time::{Duration, Instant};
+use tracing::{Instrument as _, Span, field::Empty};
 
-/// The router with span, trace and latency around each of its routes.
+/// The router with span, trace, latency and log line around each of its routes.
 pub fn observed(router: Router, requests: Family<RequestLabels, Histogram>) -> Router {
     router.layer(from_fn_with_state(requests, observe))
 }
@@ -28,29 +29,52 @@ async fn observe(
     next: Next,
 ) -> Response {
     let started = Instant::now();
-    let parent = parent(&request);
     let method = Method::of(request.method());
     let route = Route::of(request.extensions().get::<MatchedPath>());
     let span = tracing::info_span!(
         "request",
-        http.method = method.as_str(),
+        otel.kind = "server",
+        http.request.method = method.as_str(),
         http.route = route.as_str(),
-        trace.id = parent.trace_id(),
+        http.response.status_code = Empty,
+        trace.id = Empty,
         request.id = Empty,
         caller.role = Empty,
         tenant.id = Empty,
     );
+    let parent = parent(&request, &span);
+    span.record("trace.id", parent.trace_id());
     request.extensions_mut().insert(parent);
-    let response = next.run(request).instrument(span).await;
+    let response = async {
+        let response = next.run(request).await;
+        log(response.status(), started.elapsed());
+        response
+    };
+    let response = response.instrument(span).await;
     let labels = RequestLabels { method, route, status: response.status().as_u16() };
     requests.get_or_create(&labels).observe(started.elapsed().as_secs_f64());
     response
 }
 
-/// The caller's trace, else a new one.
-fn parent(request: &Request) -> TraceParent {
+/// What the request's commands name as their parent: the span when it is exported, else the caller's trace or a new one.
+fn parent(request: &Request, span: &Span) -> TraceParent {
     let given = request.headers().get(trace::HEADER).and_then(|value| value.to_str().ok());
-    given.and_then(TraceParent::parse).unwrap_or_else(|| TraceParent::from_random(random::bytes()))
+    let given = given.and_then(TraceParent::parse);
+    if let Some(given) = given {
+        trace_context::follow(span, &given.to_string());
+    }
+    let exported = trace_context::of(span).as_deref().and_then(TraceParent::parse);
+    exported.or(given).unwrap_or_else(|| TraceParent::from_random(random::bytes()))
+}
+
+fn log(status: StatusCode, time: Duration) {
+    Span::current().record("http.response.status_code", status.as_u16());
+    let (status, duration_ms) = (status.as_u16(), time.as_millis());
+    if status >= 500 && status != StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+        tracing::error!(status, duration_ms, "a request failed");
+    } else {
+        tracing::debug!(status, duration_ms, "answered a request");
+    }
 }
 
 #[cfg(test)]

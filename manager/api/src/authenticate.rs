@@ -21,6 +21,7 @@ use kubenova_core::{
 };
 use kubenova_runtime::clock;
 use kubenova_store::access;
+use tracing::{Span, field};
 
 /// Every route that needs a token, and the action that the caller's role must allow.
 pub const TABLE: &[(&str, &str, Action)] = &[
@@ -66,6 +67,7 @@ pub async fn authenticate(State(state): State<AppState>, mut request: Request, n
         Ok(caller) => caller,
         Err(error) => return error.into_response(),
     };
+    record(&caller);
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let Some(action) = action(request.method(), path) else {
         // A method that the path does not have: axum answers 405, no handler runs.
@@ -81,6 +83,15 @@ pub async fn authenticate(State(state): State<AppState>, mut request: Request, n
             next.run(request).await
         }
         Err(refusal) => refused(refusal),
+    }
+}
+
+/// Into the span of the request: who calls, by role and not by name.
+fn record(caller: &Caller) {
+    let span = Span::current();
+    span.record("caller.role", caller.role.as_str());
+    if let Some(tenant) = caller.tenant {
+        span.record("tenant.id", field::display(tenant));
     }
 }
 

@@ -15,6 +15,7 @@ use axum::{
 use kubenova_api_types::problem::{MEDIA_TYPE, Problem, ProblemField};
 use kubenova_core::refusal::{Reason, Refusal};
 use std::time::Duration;
+use tracing::Span;
 
 /// Longest a request may take. Nothing in one waits for a cluster.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -26,6 +27,7 @@ const RETRY_AFTER: &str = "1";
 /// Runs the request within its limits and writes a refusal as a problem.
 pub async fn write_problems(request: Request, next: Next) -> Response {
     let id = request_id::of(request.extensions());
+    Span::current().record("request.id", &id);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answered = async {
         match check_uri(request.uri()) {
@@ -37,7 +39,6 @@ pub async fn write_problems(request: Request, next: Next) -> Response {
         let detail = format!("the request took longer than {} s; nothing was changed", REQUEST_TIMEOUT.as_secs());
         refused(Refusal::new(Reason::Timeout, detail))
     });
-    tracing::debug!(request.id = id, %method, path, status = response.status().as_u16(), "request answered");
     let response = as_problem(response, &id, &path, &method);
     if method == Method::HEAD { without_body(response) } else { response }
 }
