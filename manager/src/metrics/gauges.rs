@@ -1,4 +1,4 @@
-//! Reads on a timer what only Postgres knows: depth and age of the outboxes, sessions, dead letters.
+//! Reads on a timer what only Postgres knows: depth and age of the outboxes, sessions, receipts, dead letters.
 
 use super::{OPEN, StateLabels, StoredGauges};
 use jiff::{SignedDuration, Timestamp};
@@ -41,10 +41,12 @@ fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
     }
     let age =
         |oldest: Option<Timestamp>| oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
+    gauges.commands_without_session.set(stored.open_without_session);
     gauges.outbox_oldest_seconds.set(age(stored.oldest_queued));
     gauges.billing_outbox.set(stored.billing_outbox);
     gauges.billing_outbox_oldest_seconds.set(age(stored.oldest_billing));
     gauges.sessions_open.set(stored.sessions_open);
+    gauges.windows_unreceipted.set(stored.windows_unreceipted);
     gauges.dead_letters.set(stored.dead_letters);
 }
 
@@ -62,10 +64,12 @@ mod tests {
         let now = Timestamp::from_second(1_000).unwrap();
         let stored = Stored {
             open_commands: [(CommandState::Queued, 3)].into(),
+            open_without_session: 2,
             oldest_queued: Some(Timestamp::from_second(990).unwrap()),
             billing_outbox: 0,
             oldest_billing: None,
             sessions_open: 2,
+            windows_unreceipted: 4,
             dead_letters: 1,
         };
         set(&metrics.stored, &stored, now);
@@ -73,9 +77,11 @@ mod tests {
         for line in [
             "commands_open{state=\"queued\"} 3",
             "commands_open{state=\"running\"} 0",
+            "commands_without_session 2",
             "outbox_oldest_seconds 10.0",
             "billing_outbox_oldest_seconds 0.0",
             "sessions_open 2",
+            "usage_windows_unreceipted 4",
             "dead_letters 1",
         ] {
             assert!(text.contains(&format!("kubenova_manager_{line}\n")), "{line} in {text}");

@@ -60,6 +60,8 @@ pub struct IngestMetrics {
 pub struct StoredGauges {
     /// Open commands by state.
     pub commands_open: Family<StateLabels, Gauge>,
+    /// Open commands for clusters that are not in session.
+    pub commands_without_session: Gauge,
     /// Age of the oldest command that was not sent.
     pub outbox_oldest_seconds: GaugeSeconds,
     /// Billing events that were not published.
@@ -68,6 +70,8 @@ pub struct StoredGauges {
     pub billing_outbox_oldest_seconds: GaugeSeconds,
     /// Sessions whose heartbeat is fresh.
     pub sessions_open: Gauge,
+    /// Windows in the ledger without a receipt.
+    pub windows_unreceipted: Gauge,
     /// Dead letters.
     pub dead_letters: Gauge,
 }
@@ -118,6 +122,10 @@ impl StoredGauges {
                 "commands_open",
                 "Commands that did not end yet, by state; those in state `queued` are the depth of the outbox",
             ),
+            commands_without_session: registry.gauge(
+                "commands_without_session",
+                "Commands that did not end yet and whose cluster is not in session: they wait until it connects",
+            ),
             outbox_oldest_seconds: registry.gauge_seconds(
                 "outbox_oldest_seconds",
                 "Age of the oldest command that was not sent yet, 0 without one",
@@ -128,6 +136,10 @@ impl StoredGauges {
                 "Age of the oldest billing event that was not published yet, 0 without one",
             ),
             sessions_open: registry.gauge("sessions_open", "Clusters in session, with a fresh heartbeat"),
+            windows_unreceipted: registry.gauge(
+                "usage_windows_unreceipted",
+                "Sealed usage windows in the ledger that came after the newest list of receipts made for their cluster",
+            ),
             dead_letters: registry
                 .gauge("dead_letters", "Messages of clusters that can never be handled, as kept in table dead_letters"),
         }

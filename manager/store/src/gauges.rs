@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub struct Stored {
     /// Commands that did not end, by state.
     pub open_commands: BTreeMap<CommandState, i64>,
+    /// Those of them for clusters that are not in session.
+    pub open_without_session: i64,
     /// When the oldest command that was not sent was queued.
     pub oldest_queued: Option<Timestamp>,
     /// Billing events that were not published.
@@ -22,6 +24,8 @@ pub struct Stored {
     pub oldest_billing: Option<Timestamp>,
     /// Sessions with a fresh heartbeat.
     pub sessions_open: i64,
+    /// Windows in the ledger that came after the newest list of receipts of their cluster.
+    pub windows_unreceipted: i64,
     /// Dead letters of all clusters.
     pub dead_letters: i64,
 }
@@ -39,6 +43,13 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
         r#"select (select count(*) from billing_outbox where published_at is null) as "billing!",
                   (select min(created_at) from billing_outbox where published_at is null) as oldest_billing,
                   (select count(*) from sessions where last_heartbeat_at >= $1 and refused_reason = '') as "sessions!",
+                  (select count(*) from commands k
+                    where k.state in ('queued', 'sent', 'acknowledged', 'running')
+                      and not exists (select from sessions s where s.cluster_id = k.cluster_id
+                                         and s.last_heartbeat_at >= $1 and s.refused_reason = '')) as "sessionless!",
+                  (select count(*) from clusters c left join receipts r on r.cluster_id = c.id
+                     join usage_windows w on w.cluster_id = c.id and w.revision = 0
+                          and w.received_at > coalesce(r.issued_at, '-infinity')) as "unreceipted!",
                   (select count(*) from dead_letters) as "dead_letters!""#,
         heartbeat_since.to_sqlx(),
     )
@@ -56,10 +67,12 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
     }
     Ok(Stored {
         open_commands,
+        open_without_session: others.sessionless,
         oldest_queued,
         billing_outbox: others.billing,
         oldest_billing: others.oldest_billing.map(jiff_sqlx::Timestamp::to_jiff),
         sessions_open: others.sessions,
+        windows_unreceipted: others.unreceipted,
         dead_letters: others.dead_letters,
     })
 }
@@ -67,7 +80,10 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
+    use crate::{
+        fixture::{Fixture, at, window},
+        receipts, windows,
+    };
     use kubenova_core::change::Change;
 
     #[tokio::test]
@@ -82,5 +98,33 @@ mod tests {
         assert_eq!(queued(&stored), before + 2);
         assert!(stored.oldest_queued.is_some());
         assert_eq!((stored.sessions_open, stored.dead_letters, stored.billing_outbox), (0, 0, 0));
+    }
+    #[tokio::test]
+    async fn a_command_counts_as_sessionless_until_its_cluster_is_in_session() {
+        let fixture = Fixture::new().await;
+        let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
+        fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (heartbeat_since, expected) in [(at(0), 0), (at(1), 1)] {
+            let stored = read(&mut connection, heartbeat_since).await.unwrap();
+            assert_eq!(stored.open_without_session, expected, "heartbeats since {heartbeat_since}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_window_counts_as_unreceipted_until_a_list_of_receipts_is_made_after_it() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (cluster, start, received) in [(0, 0, 1), (0, 3600, 3), (1, 0, 3)] {
+            windows::insert(&mut connection, &window(&clusters[cluster], start, 'a'), at(received)).await.unwrap();
+        }
+        let unreceipted =
+            async |connection: &mut PgConnection| read(connection, at(0)).await.unwrap().windows_unreceipted;
+        assert_eq!(unreceipted(&mut connection).await, 3);
+        receipts::next(&mut connection, &clusters[0], at(2)).await.unwrap();
+        assert_eq!(unreceipted(&mut connection).await, 2, "the list of cluster 1 holds its first window only");
+        receipts::next(&mut connection, &clusters[1], at(4)).await.unwrap();
+        assert_eq!(unreceipted(&mut connection).await, 1);
     }
 }

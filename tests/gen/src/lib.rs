@@ -43,6 +43,7 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
 fn metrics_page() -> String {
     let mut manager = kubenova_runtime::metrics::Registry::new(kubenova_manager::metrics::PREFIX);
     let _metrics = kubenova_manager::metrics::Metrics::register(&mut manager);
+    let (operator, _metrics) = kubenova_operator::metrics::registry();
     format!(
         "# Metrics\n\n\
          <!-- Written by `cargo dev gen` from the code; do not edit. -->\n\n\
@@ -52,8 +53,11 @@ fn metrics_page() -> String {
          rounds and lags from 10 ms to an hour.\n\n\
          ## Manager\n\n\
          `metrics.listen` of the settings file, `127.0.0.1:9464` by default, `null` switches it off. What only Postgres knows \
-         is read every 15 s.\n\n{}",
-        manager.markdown()
+         is read every 15 s.\n\n{}\n\
+         ## Operator\n\n\
+         Off until the chart's `metrics.enabled` is set; then port 9090 of the pod, open to pods of the same cluster.\n\n{}",
+        manager.markdown(),
+        operator.markdown()
     )
 }
 
