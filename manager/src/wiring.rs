@@ -23,9 +23,10 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use jiff::SignedDuration;
 use kubenova_api::{
+    body::BODY_TIMEOUT,
     enrollment::{self, Enrollment},
     router::router_with,
-    serve::serve,
+    serve::{HEADER_TIMEOUT, Server, serve},
     state::{self, AppState, EnrollmentSettings},
 };
 use kubenova_bus::{Connection, Credentials, streams};
@@ -99,9 +100,10 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         router_with(app_state(&settings, &store, &keyring, &gates)?, enrollment_router(&settings, &store, &keyring));
     let router = http::observed(router, metrics.requests.clone());
     let tls = identity.server_config()?;
+    let server = Server { listeners, tls, router, header_timeout: HEADER_TIMEOUT };
     let stop = shutdown.clone();
     shutdown.spawn("rest", async move {
-        if let Err(error) = serve(listeners, tls, router, &stop).await {
+        if let Err(error) = serve(server, &stop).await {
             tracing::error!(error = %telemetry::chain(&error), "the REST listener failed");
         }
     });
@@ -161,6 +163,7 @@ fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gate
         settings: Arc::new(state::Settings { enrollment, components }),
         gates: gates.clone(),
         listening_since: clock::now(),
+        body_timeout: BODY_TIMEOUT,
     })
 }
 

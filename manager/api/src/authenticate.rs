@@ -75,7 +75,10 @@ pub async fn authenticate(State(state): State<AppState>, mut request: Request, n
             return next.run(request).await;
         }
         tracing::error!(path, "a route is missing in the access table; every request to it is refused");
-        return refused(Refusal::new(Reason::Forbidden, "this path is missing in the access table"));
+        return refused(Refusal::new(
+            Reason::Forbidden,
+            "no role may use this path, because the Manager's access table does not name it; please report this",
+        ));
     };
     match caller.may(action) {
         Ok(scope) => {
@@ -114,7 +117,12 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Result<String, Refusal> {
     match headers.get_all(header::AUTHORIZATION).iter().count() {
         0 => return Err(unauthenticated("the request has no Authorization header")),
         1 => {}
-        _ => return Err(Refusal::new(Reason::HeaderInvalid, "the request has more than one Authorization header")),
+        _ => {
+            return Err(Refusal::new(
+                Reason::HeaderInvalid,
+                "the request has more than one Authorization header; send one",
+            ));
+        }
     }
     let bearer = headers.typed_get::<Authorization<Bearer>>();
     let bearer = bearer.ok_or_else(|| unauthenticated("the Authorization header is not a bearer token"))?;

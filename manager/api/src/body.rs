@@ -19,14 +19,14 @@ use std::time::Duration;
 /// Longest body: four times the longest application, which JSON may write with escapes.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest a body may take to arrive: 50 KiB/s for the longest one.
-const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn too_large() -> Refusal {
     Refusal::new(Reason::BodyTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
 }
 
 /// Reads a body within its limits; one that announces itself as too large is not read at all.
-pub(crate) async fn read(headers: &HeaderMap, stream: Body) -> Result<Bytes, Refusal> {
+pub(crate) async fn read(headers: &HeaderMap, stream: Body, timeout: Duration) -> Result<Bytes, Refusal> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
@@ -34,14 +34,14 @@ pub(crate) async fn read(headers: &HeaderMap, stream: Body) -> Result<Bytes, Ref
     if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(stream, BODY_BYTES_MAX)).await {
+    match tokio::time::timeout(timeout, axum::body::to_bytes(stream, BODY_BYTES_MAX)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         Ok(Err(cause)) if is_length_limit(&cause) => Err(too_large()),
-        Ok(Err(_)) => Err(Refusal::new(Reason::BodyMalformed, "the body ended before its announced length")),
-        Err(_) => Err(Refusal::new(
-            Reason::RequestTimeout,
-            format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs()),
+        Ok(Err(_)) => Err(Refusal::new(
+            Reason::BodyMalformed,
+            "the body ended early; send as many bytes as Content-Length announces",
         )),
+        Err(_) => Err(Refusal::new(Reason::RequestTimeout, format!("the body did not arrive within {timeout:?}"))),
     }
 }
 
@@ -91,7 +91,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         if language(&parts.headers)? == Language::Yaml {
             return Err(Refusal::new(Reason::MediaTypeUnsupported, "this path reads JSON only").into());
         }
-        let bytes = read(&parts.headers, stream).await?;
+        let bytes = read(&parts.headers, stream, BODY_TIMEOUT).await?;
         Ok(Self(shape::read(&json(&bytes)?)?))
     }
 }
@@ -107,7 +107,7 @@ impl<S: Send + Sync> FromRequest<S> for DocumentBody {
         let (parts, stream) = request.into_parts();
         // The kind of body is judged before it is read.
         language(&parts.headers)?;
-        let bytes = read(&parts.headers, stream).await?;
+        let bytes = read(&parts.headers, stream, BODY_TIMEOUT).await?;
         Ok(Self(parse(&parts.headers, &bytes)?))
     }
 }
@@ -134,7 +134,7 @@ fn text(bytes: &[u8]) -> Result<&str, Refusal> {
 fn json(bytes: &[u8]) -> Result<Value, Refusal> {
     let text = text(bytes)?;
     if text.trim().is_empty() {
-        return Err(malformed("the body is empty"));
+        return Err(malformed("the body is empty; send a JSON object"));
     }
     let not_json = |cause: serde_json::Error| malformed(format!("the body is not JSON: {cause}"));
     kubenova_schema::message::refuse_duplicate_keys(text.as_bytes()).map_err(not_json)?;
@@ -144,8 +144,9 @@ fn json(bytes: &[u8]) -> Result<Value, Refusal> {
 }
 
 fn yaml(bytes: &[u8]) -> Result<Value, Refusal> {
-    match yaml::read(text(bytes)?) {
-        Ok(Value::Null) => Err(malformed("the body is empty")),
+    // With aliases resolved it holds no more than a body without aliases can.
+    match yaml::read(text(bytes)?, BODY_BYTES_MAX) {
+        Ok(Value::Null) => Err(malformed("the body is empty; send one YAML document")),
         Ok(value) => without_nul(value),
         Err(cause) => Err(malformed(format!("the body is not YAML that can be read: {cause}"))),
     }
@@ -176,7 +177,7 @@ fn without_nul(value: Value) -> Result<Value, Refusal> {
         }
     }
     if has_nul(&value) {
-        return Err(malformed("a text of the body holds a NUL character"));
+        return Err(malformed("a text of the body holds a NUL character (\\u0000); remove it"));
     }
     Ok(value)
 }
@@ -184,10 +185,21 @@ fn without_nul(value: Value) -> Result<Value, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestApi;
+    use kubenova_core::access::Role;
     use serde_json::json;
 
     fn headers(name: header::HeaderName, value: &str) -> HeaderMap {
         HeaderMap::from_iter([(name, value.parse().unwrap())])
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_arrive_in_time_is_408() {
+        let api = TestApi::start().await.with_body_timeout(Duration::from_millis(1));
+        let admin = api.caller(Role::Admin, None).await;
+        let slow = api.post("/api/v1/tenants").endless_body().send(&admin).await;
+        slow.refused(Reason::RequestTimeout);
+        assert_eq!(slow.header(header::RETRY_AFTER), "1");
     }
 
     #[test]

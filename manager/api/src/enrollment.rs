@@ -25,9 +25,9 @@ use kubenova_runtime::{clock, random};
 use kubenova_schema::enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH};
 use kubenova_store::{
     cluster_keys,
+    connection::Connection,
     enrollments::{self, EnrollmentToken, NewAttempt, TokenUse},
     pool::Store,
-    transaction::Tx,
 };
 use kubenova_trust::{
     TrustError,
@@ -93,23 +93,12 @@ impl Enrollment {
     ) -> Result<EnrollmentAnswer, ApiError> {
         let checked = check(headers, request)?;
         let now = clock::now();
-        let mut transaction = self.store.begin("judge an enrollment").await?;
-        let Judged { token, outcome } = self.judge(&mut transaction, &checked, now).await?;
-        let (word, message) = match &outcome {
-            Ok(_) => ("accepted".to_owned(), String::new()),
-            Err(refusal) => (refusal.reason.to_string(), refusal.detail.clone()),
-        };
-        let attempt = NewAttempt {
-            id: random::uuid_v7(),
-            enrollment_id: token,
-            cluster_id: checked.attempt.cluster.clone(),
-            at: now,
-            outcome: word,
-            message,
-            peer: peer.ip().to_string(),
-        };
-        enrollments::insert_attempt(&mut transaction, &attempt).await?;
-        transaction.commit().await?;
+        let carried_out = self.store.transaction("judge an enrollment", async |transaction| {
+            let judged = self.judge(transaction, &checked, now).await?;
+            enrollments::insert_attempt(transaction, &attempted(&checked, &judged, peer, now)).await?;
+            Ok::<_, ApiError>(judged)
+        });
+        let Judged { outcome, .. } = carried_out.await?;
         match &outcome {
             Ok(answer) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
@@ -122,7 +111,12 @@ impl Enrollment {
         Ok(outcome?)
     }
 
-    async fn judge(&self, transaction: &mut Tx, checked: &Checked<'_>, now: Timestamp) -> Result<Judged, ApiError> {
+    async fn judge(
+        &self,
+        transaction: &mut Connection,
+        checked: &Checked<'_>,
+        now: Timestamp,
+    ) -> Result<Judged, ApiError> {
         let stored = enrollments::lock_token(transaction, &checked.secret_sha256).await?;
         let token = stored.as_ref().map(|stored| stored.id);
         let decision = enrollment::judge_token(stored.as_ref().map(record).as_ref(), &checked.attempt, now);
@@ -147,7 +141,7 @@ impl Enrollment {
     /// Issues an identity if this Kubernetes cluster may enroll under the record.
     async fn admit(
         &self,
-        transaction: &mut Tx,
+        transaction: &mut Connection,
         stored: &EnrollmentToken,
         checked: &Checked<'_>,
         now: Timestamp,
@@ -174,7 +168,7 @@ impl Enrollment {
     /// Issues an identity and marks the token as used.
     async fn issue(
         &self,
-        transaction: &mut Tx,
+        transaction: &mut Connection,
         shown: &EnrollmentToken,
         checked: &Checked<'_>,
         now: Timestamp,
@@ -216,6 +210,23 @@ impl Enrollment {
         };
         enrollments::mark_used(transaction, shown.id, &used, now).await?;
         Ok(Ok(answer))
+    }
+}
+
+/// The row that shows an attempt and its outcome; a refusal is committed with it.
+fn attempted(checked: &Checked<'_>, judged: &Judged, peer: SocketAddr, now: Timestamp) -> NewAttempt {
+    let (outcome, message) = match &judged.outcome {
+        Ok(_) => ("accepted".to_owned(), String::new()),
+        Err(refusal) => (refusal.reason.to_string(), refusal.detail.clone()),
+    };
+    NewAttempt {
+        id: random::uuid_v7(),
+        enrollment_id: judged.token,
+        cluster_id: checked.attempt.cluster.clone(),
+        at: now,
+        outcome,
+        message,
+        peer: peer.ip().to_string(),
     }
 }
 
@@ -389,5 +400,32 @@ mod tests {
         enroll(&api, &other_token, &request(&other, UID)).await.refused(Reason::ClusterUidMismatch);
         let shown = api.get("/api/v1/clusters/dc1-b").send(&admin).await.ok(200);
         assert_eq!(shown["state"], "quarantined");
+    }
+
+    #[tokio::test]
+    async fn tokens_that_are_expired_or_revoked_are_refused_and_shown_as_such() {
+        let (api, admin) = start().await;
+        for (name, sql, reason, state) in [
+            ("a", "update enrollments set expires_at = 'epoch'", Reason::EnrollmentTokenExpired, "expired"),
+            ("b", "update enrollments set revoked_at = now()", Reason::EnrollmentTokenRevoked, "revoked"),
+        ] {
+            let (cluster, token) = created(&api, &admin, name).await;
+            api.database.execute(sql).await;
+            enroll(&api, &token, &request(&cluster, UID)).await.refused(reason);
+            let shown = api.get(&format!("/api/v1/clusters/{name}")).send(&admin).await.ok(200);
+            assert_eq!(
+                (&shown["state"], &shown["enrollments"][0]["state"]),
+                (&json!("pendingBootstrap"), &json!(state))
+            );
+            assert_eq!(shown["enrollments"][0]["attempts"][0]["outcome"], reason.as_str());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_accepts_no_changes_is_not_enrolled() {
+        let (api, admin) = start().await;
+        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        api.database.execute("update clusters set state = 'detached'").await;
+        enroll(&api, &token, &request(&cluster, UID)).await.refused(Reason::ClusterNotUsable);
     }
 }

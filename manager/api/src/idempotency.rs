@@ -36,7 +36,7 @@ pub async fn replay_repeated(State(state): State<AppState>, request: Request, ne
         return next.run(request).await;
     }
     let (mut parts, stream) = request.into_parts();
-    let bytes = match body::read(&parts.headers, stream).await {
+    let bytes = match body::read(&parts.headers, stream, state.body_timeout).await {
         Ok(bytes) => bytes,
         Err(refusal) => return refused(refusal),
     };
@@ -87,7 +87,7 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
         Ok(text) if (1..=KEY_LENGTH_MAX).contains(&text.len()) => Ok(Some(text.to_owned())),
         _ => Err(Refusal::new(
             Reason::HeaderInvalid,
-            format!("Idempotency-Key has 1 to {KEY_LENGTH_MAX} visible characters"),
+            format!("Idempotency-Key must be 1 to {KEY_LENGTH_MAX} visible ASCII characters"),
         )),
     }
 }
@@ -120,17 +120,22 @@ fn replayed(answer: &ResponseRecord) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::TestApi;
     use axum::http::header;
+    use kubenova_core::access::{Caller, Role};
+    use kubenova_runtime::random;
+    use kubenova_store::{error::StoreError, write_tx::WriteContext};
+    use serde_json::json;
 
-    fn json(target: &str, body: &str) -> [u8; 32] {
+    fn sha256(target: &str, body: &str) -> [u8; 32] {
         let uri = target.parse().unwrap();
         request_sha256(&Method::POST, &uri, &HeaderMap::new(), body.as_bytes())
     }
 
     #[test]
     fn the_order_of_keys_and_parameters_does_not_matter() {
-        let first = json("/a?x=1&y=2", r#"{"name":"shop","quota":{"cpu":"1","pods":2}}"#);
-        assert_eq!(first, json("/a?y=2&x=1", r#"{ "quota": {"pods": 2.0, "cpu": "\u0031"}, "name": "shop" }"#));
+        let first = sha256("/a?x=1&y=2", r#"{"name":"shop","quota":{"cpu":"1","pods":2}}"#);
+        assert_eq!(first, sha256("/a?y=2&x=1", r#"{ "quota": {"pods": 2.0, "cpu": "\u0031"}, "name": "shop" }"#));
         let yaml = HeaderMap::from_iter([(header::CONTENT_TYPE, "application/yaml".parse().unwrap())]);
         let uri = "/a?x=1&y=2".parse().unwrap();
         let body = b"quota: {pods: 2, cpu: '1'}\nname: shop\n";
@@ -139,25 +144,48 @@ mod tests {
 
     #[test]
     fn everything_else_does() {
-        let first = json("/a?x=1&y=2", r#"{"a":[1,2],"b":"1"}"#);
+        let first = sha256("/a?x=1&y=2", r#"{"a":[1,2],"b":"1"}"#);
         for other in [
-            json("/b?x=1&y=2", r#"{"a":[1,2],"b":"1"}"#),
-            json("/a?x=1&y=3", r#"{"a":[1,2],"b":"1"}"#),
-            json("/a?x=1", r#"{"a":[1,2],"b":"1"}"#),
-            json("/a?x=1&y=2", r#"{"a":[2,1],"b":"1"}"#),
-            json("/a?x=1&y=2", r#"{"a":[1,2],"b":1}"#),
-            json("/a?x=1&y=2", r#"{"a":[1,2]}"#),
-            json("/a?x=1&y=2", ""),
+            sha256("/b?x=1&y=2", r#"{"a":[1,2],"b":"1"}"#),
+            sha256("/a?x=1&y=3", r#"{"a":[1,2],"b":"1"}"#),
+            sha256("/a?x=1", r#"{"a":[1,2],"b":"1"}"#),
+            sha256("/a?x=1&y=2", r#"{"a":[2,1],"b":"1"}"#),
+            sha256("/a?x=1&y=2", r#"{"a":[1,2],"b":1}"#),
+            sha256("/a?x=1&y=2", r#"{"a":[1,2]}"#),
+            sha256("/a?x=1&y=2", ""),
             request_sha256(&Method::PUT, &"/a?x=1&y=2".parse().unwrap(), &HeaderMap::new(), br#"{"a":[1,2],"b":"1"}"#),
         ] {
             assert_ne!(first, other);
         }
-        assert_ne!(json("/a?x=1&x=2", ""), json("/a?x=2&x=1", ""), "values of one parameter keep their order");
+        assert_ne!(sha256("/a?x=1&x=2", ""), sha256("/a?x=2&x=1", ""), "values of one parameter keep their order");
+    }
+
+    #[tokio::test]
+    async fn while_the_first_request_is_in_progress_a_second_one_is_told_to_come_again() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let send = || api.post("/api/v1/tenants").key("k").json(&json!({ "name": "acme" })).send(&admin);
+        let first = WriteContext {
+            caller: Caller { subject: TestApi::subject(Role::Admin), role: Role::Admin, tenant: None },
+            request_id: "first".to_owned(),
+            now: clock::now(),
+            new_id: random::uuid_v7,
+            claim: Some(Claim { key: "k".to_owned(), request_sha256: [0; 32] }),
+            dry_run: true,
+        };
+        let in_progress = api.state.store.write(first, async |_| {
+            let second = send().await;
+            Ok::<_, StoreError>((second, ResponseRecord { status: 200, headers: Vec::new(), body: String::new() }))
+        });
+        let second = in_progress.await.unwrap();
+        second.refused(Reason::IdempotencyKeyInUse);
+        assert_eq!(second.header(header::RETRY_AFTER), "1");
+        send().await.is(201);
     }
 
     #[test]
     fn what_does_not_parse_is_compared_byte_by_byte() {
-        assert_ne!(json("/a", "{"), json("/a", "{ "));
-        assert_eq!(json("/a", "{"), json("/a", "{"));
+        assert_ne!(sha256("/a", "{"), sha256("/a", "{ "));
+        assert_eq!(sha256("/a", "{"), sha256("/a", "{"));
     }
 }

@@ -1,9 +1,10 @@
 //! One request as its handler sees it: the caller, the time, the idempotency key, `If-Match`, and the query.
 
-use crate::{error::ApiError, request_id, state::AppState};
+use crate::{error::ApiError, request_id, response::MutationResponse, state::AppState};
 use axum::{
     extract::{FromRequestParts, Query},
     http::request::Parts,
+    response::{IntoResponse as _, Response},
 };
 use axum_extra::headers::{ETag, HeaderMapExt as _, IfMatch};
 use jiff::Timestamp;
@@ -79,8 +80,15 @@ fn now() -> Timestamp {
 }
 
 impl RequestContext {
-    /// Opens the transaction of this request; with an idempotency key it waits for an earlier one with the same key.
-    pub async fn write(&self, state: &AppState) -> Result<WriteTx, ApiError> {
+    /// Carries this request out in one transaction ([`kubenova_store::pool::Store::write`]): the response is committed
+    /// with the change, a refusal or a dry run leaves nothing. With an idempotency key it fails while another request with
+    /// the same key is in progress.
+    pub async fn write(
+        &self,
+        state: &AppState,
+        dry_run: bool,
+        work: impl AsyncFnOnce(&mut WriteTx) -> Result<MutationResponse, ApiError>,
+    ) -> Result<Response, ApiError> {
         let context = WriteContext {
             caller: self.caller.clone(),
             request_id: self.request_id.clone(),
@@ -88,8 +96,15 @@ impl RequestContext {
             now: self.now,
             new_id: random::uuid_v7,
             claim: self.claim.clone(),
+            dry_run,
         };
-        Ok(state.store.begin_write(context).await?)
+        let carried_out = state.store.write(context, async |tx| {
+            let response = work(tx).await?;
+            let stored = response.stored();
+            Ok::<_, ApiError>((response, stored))
+        });
+        let response = carried_out.await?;
+        Ok(if dry_run { response.of_dry_run() } else { response.into_response() })
     }
 
     /// The tenant, or [`Reason::TenantNotFound`]: a tenant out of the caller's reach does not exist for it.
@@ -141,4 +156,79 @@ pub struct ChangeParams {
     /// Check the request and answer what would happen, but change nothing.
     #[serde(default)]
     pub dry_run: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{
+        router::openapi,
+        routes::applications::testing::{APPS, SHOP, World, form},
+        testing::TestApi,
+    };
+    use axum::http::Method;
+    use kubenova_core::{access::Role, refusal::Reason};
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn a_refused_request_frees_its_key_before_it_is_answered() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.tenant(&admin, "taken", &[]).await;
+        for number in 0..200 {
+            let key = format!("key-{number}");
+            let send = |name: &str| api.post("/api/v1/tenants").key(&key).json(&json!({ "name": name })).send(&admin);
+            send("taken").await.refused(Reason::NameTaken);
+            send(&format!("corrected-{number}")).await.is(201);
+        }
+    }
+
+    /// Every change of the API in a state in which it has something to do.
+    fn changes() -> Vec<(&'static str, Method, &'static str, Value)> {
+        let (cluster, blog) =
+            (json!({ "name": "north" }), json!({ "name": "blog", "image": "nginx:1", "clusters": ["west"] }));
+        let moved = json!({ "name": "shop", "image": "nginx:2", "clusters": ["east"] });
+        vec![
+            ("createCluster", Method::POST, "/api/v1/clusters", cluster.clone()),
+            ("createClusterAtRoot", Method::POST, "/clusters", cluster),
+            ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
+            ("createTenant", Method::POST, "/api/v1/tenants", json!({ "name": "new", "clusters": ["west"] })),
+            ("createPlacement", Method::POST, "/api/v1/tenants/other/placements", json!({ "cluster": "east" })),
+            ("createApplication", Method::POST, APPS, blog.clone()),
+            ("createApplicationAtRoot", Method::POST, "/users/acme/apps", blog.clone()),
+            ("createApplicationOfUser", Method::POST, "/api/v1/users/acme/apps", blog),
+            ("replaceApplication", Method::PUT, SHOP, moved),
+            ("deleteApplication", Method::DELETE, SHOP, Value::Null),
+        ]
+    }
+
+    fn operations_with_dry_run() -> BTreeSet<String> {
+        let document: Value = serde_json::from_str(&openapi()).unwrap();
+        let operations =
+            document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values());
+        let takes_it = |operation: &&Value| {
+            operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == "dryRun"))
+        };
+        operations.filter(takes_it).map(|operation| operation["operationId"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_dry_run_of_any_change_leaves_nothing() {
+        let world = World::new().await;
+        world.post(APPS, form("west")).await.is(202);
+        world.api.relay(&world.west).await;
+        let changes = changes();
+        let tried: BTreeSet<String> = changes.iter().map(|change| change.0.to_owned()).collect();
+        assert_eq!(tried, operations_with_dry_run(), "left: tried here; right: what the document has");
+        let before = world.api.database.rows().await;
+        for (operation, method, path, body) in changes {
+            let send = async |query: &str| {
+                let request = world.api.request(method.clone(), &format!("{path}{query}")).key(operation);
+                let request = if body.is_null() { request } else { request.json(&body) };
+                request.send(&world.admin).await
+            };
+            send("?dryRun=true").await.is(200);
+            assert_eq!(world.api.database.rows().await, before, "{operation}");
+        }
+    }
 }

@@ -1,16 +1,15 @@
 //! Answers to changes: committed together with the change, stored for repetitions, and without effect in a dry run.
 
-use crate::error::ApiError;
 use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
-    response::{IntoResponse as _, Response},
+    response::{IntoResponse, Response},
 };
 use kubenova_api_types::{
     applications::ApplicationAccepted,
     clusters::{ClusterCreated, Enrollment},
     tenants::TenantAccepted,
 };
-use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand, write_tx::WriteTx};
+use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand};
 use serde::Serialize;
 
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
@@ -52,30 +51,46 @@ impl MutationBody for Enrollment {
     }
 }
 
-/// An answer to a change.
+/// An answer to a change; [`crate::request_context::RequestContext::write`] commits it with the change.
 #[derive(Debug, Clone)]
 pub struct MutationResponse {
     status: StatusCode,
     headers: Vec<(String, String)>,
+    body: String,
+    repeated: String,
+    dry_run: String,
 }
 
 impl MutationResponse {
     /// 201: the object exists and no cluster is concerned, or none has to act first.
     #[must_use]
-    pub const fn created() -> Self {
-        Self { status: StatusCode::CREATED, headers: Vec::new() }
+    pub fn created(body: &impl MutationBody) -> Self {
+        Self::new(StatusCode::CREATED, body)
     }
 
     /// 200: nothing is left to do.
     #[must_use]
-    pub const fn done() -> Self {
-        Self { status: StatusCode::OK, headers: Vec::new() }
+    pub fn done(body: &impl MutationBody) -> Self {
+        Self::new(StatusCode::OK, body)
     }
 
     /// 202: stored; the commands for the clusters are enqueued.
     #[must_use]
-    pub const fn accepted() -> Self {
-        Self { status: StatusCode::ACCEPTED, headers: Vec::new() }
+    pub fn accepted(body: &impl MutationBody) -> Self {
+        Self::new(StatusCode::ACCEPTED, body)
+    }
+
+    fn new(status: StatusCode, body: &impl MutationBody) -> Self {
+        Self { status, headers: Vec::new(), body: text(body), repeated: String::new(), dry_run: String::new() }
+            .repeated_as(body)
+    }
+
+    /// The body without what is shown only once, for a repetition of the request and for a dry run.
+    #[must_use]
+    pub fn repeated_as<T: MutationBody>(mut self, body: &T) -> Self {
+        self.repeated = text(body);
+        self.dry_run = text(&body.clone().without_commands());
+        self
     }
 
     /// Path of the object.
@@ -105,38 +120,35 @@ impl MutationResponse {
         self
     }
 
-    /// Commits, then answers. `kept` is the answer to a repetition: the body without what is shown only once.
-    pub async fn commit<T: MutationBody>(
-        self,
-        tx: WriteTx,
-        dry_run: bool,
-        body: &T,
-        kept: &T,
-    ) -> Result<Response, ApiError> {
-        let text = |body: &T| serde_json::to_string(body).expect("answers are plain data");
-        if dry_run {
-            // Dropping the transaction rolls it back.
-            drop(tx);
-            return Ok(dry_run_answer(text(&kept.clone().without_commands())));
-        }
-        let mut headers = self.headers;
+    /// What is stored for repetitions.
+    #[must_use]
+    pub fn stored(&self) -> ResponseRecord {
+        let mut headers = self.headers.clone();
         headers.push((header::CONTENT_TYPE.to_string(), "application/json".to_owned()));
-        let answer = ResponseRecord { status: self.status.as_u16(), headers, body: text(kept) };
-        tx.commit(&answer).await?;
-        let mut response = (self.status, text(body)).into_response();
-        response.headers_mut().remove(header::CONTENT_TYPE);
-        for (name, value) in &answer.headers {
+        ResponseRecord { status: self.status.as_u16(), headers, body: self.repeated.clone() }
+    }
+
+    /// 200 instead of 201 or 202, without the paths of objects that do not exist.
+    #[must_use]
+    pub fn of_dry_run(self) -> Response {
+        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], self.dry_run).into_response()
+    }
+}
+
+impl IntoResponse for MutationResponse {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], self.body).into_response();
+        for (name, value) in &self.headers {
             if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
                 response.headers_mut().append(name, value);
             }
         }
-        Ok(response)
+        response
     }
 }
 
-/// 200 instead of 201 or 202, without the paths of objects that do not exist.
-fn dry_run_answer(body: String) -> Response {
-    (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+fn text(body: &impl MutationBody) -> String {
+    serde_json::to_string(body).expect("answers are plain data")
 }
 
 /// The answer to a read of an object, with its version.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::{Component, Components};
 use kubenova_runtime::probe::Gates;
 use kubenova_store::pool::Store;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// What every handler may use; cheap to clone.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct AppState {
     pub gates: Gates,
     /// When this process began to receive heartbeats; that none arrived before means nothing.
     pub listening_since: Timestamp,
+    /// [`crate::body::BODY_TIMEOUT`], or less in a test.
+    pub body_timeout: Duration,
 }
 
 /// What the operator of this Manager decided.

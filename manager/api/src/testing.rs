@@ -9,9 +9,11 @@
 //! api.get("/api/v1/tenants/none").send(&admin).await.refused(Reason::TenantNotFound);
 //! ```
 
+mod cluster;
 mod contract;
 
 use crate::{
+    body::BODY_TIMEOUT,
     router,
     state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
     token,
@@ -21,9 +23,12 @@ use axum::{
     body::Body,
     http::{HeaderMap, Method, Request, StatusCode, header},
 };
+use bytes::Bytes;
+use futures::stream;
 use kubenova_core::{
     access::{ApiToken, Caller, Role},
     cluster::ClusterId,
+    command::CommandId,
     refusal::Reason,
     tenant::TenantId,
 };
@@ -31,7 +36,7 @@ use kubenova_runtime::{clock, probe::Gates, random};
 use kubenova_store::{access, pool::Store};
 use kubenova_test_postgres::Database;
 use serde_json::{Value, json};
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 use tower::ServiceExt as _;
 
 /// Connections of one test; more than one so that requests can wait for each other in Postgres.
@@ -41,7 +46,7 @@ const CONNECTIONS: u32 = 4;
 pub(crate) struct TestApi {
     router: Router,
     pub(crate) state: AppState,
-    _database: Database,
+    pub(crate) database: Database,
 }
 
 /// The token of a caller; none for a caller without one.
@@ -68,9 +73,29 @@ impl TestApi {
             components: default_components(),
         };
         let others = others(&store);
-        let state =
-            AppState { store, settings: Arc::new(settings), gates: Gates::default(), listening_since: clock::now() };
-        Self { router: router::router_with(state.clone(), others), state, _database: database }
+        let state = AppState {
+            store,
+            settings: Arc::new(settings),
+            gates: Gates::default(),
+            listening_since: clock::now(),
+            body_timeout: BODY_TIMEOUT,
+        };
+        Self { router: router::router_with(state.clone(), others), state, database }
+    }
+
+    /// The same API with less patience for bodies.
+    pub(crate) fn with_body_timeout(mut self, body_timeout: Duration) -> Self {
+        self.state.body_timeout = body_timeout;
+        self.router = router::router(self.state.clone());
+        self
+    }
+
+    /// The same API when its database is gone.
+    pub(crate) fn without_database(mut self) -> Self {
+        let nowhere = std::env::temp_dir().join("kubenova-no-postgres");
+        self.state.store = Store::open(&format!("postgres://u@localhost/x?host={}", nowhere.display()), 1).unwrap();
+        self.router = router::router(self.state.clone());
+        self
     }
 
     /// A caller with this role, limited to a tenant or not.
@@ -79,7 +104,7 @@ impl TestApi {
         let now = clock::now();
         let token = ApiToken {
             id: random::uuid_v7(),
-            caller: Caller { subject: format!("{}-caller", role.as_str()), role, tenant },
+            caller: Caller { subject: Self::subject(role), role, tenant },
             created_at: now,
             created_by: "test".to_owned(),
             expires_at: None,
@@ -88,6 +113,11 @@ impl TestApi {
         let mut connection = self.state.store.acquire().await.unwrap();
         access::insert(&mut connection, &token, &token::sha256(&text)).await.unwrap();
         Token(Some(text))
+    }
+
+    /// The subject of callers with this role.
+    pub(crate) fn subject(role: Role) -> String {
+        format!("{}-caller", role.as_str())
     }
 
     /// A caller without a token.
@@ -104,7 +134,7 @@ impl TestApi {
     pub(crate) async fn cluster(&self, admin: &Token, name: &str) -> ClusterId {
         let answer = self.post("/api/v1/clusters").json(&json!({ "name": name })).send(admin).await;
         assert_eq!(answer.status, StatusCode::CREATED, "{answer:?}");
-        ClusterId::parse(answer.json()["id"].as_str().unwrap()).unwrap()
+        ClusterId::parse(answer.body["id"].as_str().unwrap()).unwrap()
     }
 
     /// Creates a tenant on these clusters and returns its id.
@@ -112,7 +142,7 @@ impl TestApi {
         let body = json!({ "name": name, "clusters": clusters });
         let answer = self.post("/api/v1/tenants").json(&body).send(admin).await;
         assert!(answer.status.is_success(), "{answer:?}");
-        TenantId::parse(answer.json()["id"].as_str().unwrap()).unwrap()
+        TenantId::parse(answer.body["id"].as_str().unwrap()).unwrap()
     }
 
     /// `GET path`.
@@ -125,6 +155,11 @@ impl TestApi {
         self.request(Method::POST, path)
     }
 
+    /// `PUT path`.
+    pub(crate) fn put(&self, path: &str) -> TestRequest<'_> {
+        self.request(Method::PUT, path)
+    }
+
     /// `DELETE path`.
     pub(crate) fn delete(&self, path: &str) -> TestRequest<'_> {
         self.request(Method::DELETE, path)
@@ -132,7 +167,7 @@ impl TestApi {
 
     /// Any request.
     pub(crate) fn request(&self, method: Method, path: &str) -> TestRequest<'_> {
-        TestRequest { api: self, method, path: path.to_owned(), headers: Vec::new(), body: Vec::new() }
+        TestRequest { api: self, method, path: path.to_owned(), headers: Vec::new(), body: Vec::new(), endless: false }
     }
 }
 
@@ -143,6 +178,7 @@ pub(crate) struct TestRequest<'a> {
     path: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    endless: bool,
 }
 
 impl TestRequest<'_> {
@@ -169,6 +205,12 @@ impl TestRequest<'_> {
         self.header(header::CONTENT_TYPE, content_type)
     }
 
+    /// With a body that never arrives.
+    pub(crate) fn endless_body(mut self) -> Self {
+        self.endless = true;
+        self
+    }
+
     /// Sends it as this caller and compares the answer with the OpenAPI document.
     pub(crate) async fn send(self, token: &Token) -> TestAnswer {
         let mut request = Request::builder().method(&self.method).uri(&self.path);
@@ -179,11 +221,14 @@ impl TestRequest<'_> {
             request = request.header(name, value);
         }
         let sent = self.body.clone();
-        let request = request.body(Body::from(self.body)).expect("the test makes a valid request");
+        let body =
+            if self.endless { Body::from_stream(stream::pending::<io::Result<Bytes>>()) } else { self.body.into() };
+        let request = request.body(body).expect("the test makes a valid request");
         let response = self.api.router.clone().oneshot(request).await.expect("the router answers every request");
         let (parts, body) = response.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
-        let answer = TestAnswer { status: parts.status, headers: parts.headers, body };
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        let body = serde_json::from_slice(&bytes).unwrap_or_default();
+        let answer = TestAnswer { status: parts.status, headers: parts.headers, bytes, body };
         contract::check(&self.method, &self.path, &sent, &answer);
         answer
     }
@@ -194,40 +239,57 @@ impl TestRequest<'_> {
 pub(crate) struct TestAnswer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
+    /// The body as JSON; null when it is not.
+    pub(crate) body: Value,
 }
 
 impl std::fmt::Debug for TestAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {:?}\n{}", self.status, self.headers, String::from_utf8_lossy(&self.body))
+        write!(f, "{} {:?}\n{}", self.status, self.headers, String::from_utf8_lossy(&self.bytes))
     }
 }
 
 impl TestAnswer {
-    /// The body as JSON.
-    #[track_caller]
-    pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("the body is not JSON: {error}\n{self:?}"))
-    }
-
     /// A header's first value; empty when absent.
     pub(crate) fn header(&self, name: impl AsRef<str>) -> &str {
         self.headers.get(name.as_ref()).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// Asserts that the request succeeded, and returns the body.
+    /// Ids of the commands that the request caused.
+    pub(crate) fn commands(&self) -> Vec<CommandId> {
+        let commands = self.body["commands"].as_array().expect("an answer to a change");
+        commands.iter().map(|command| CommandId::parse(command["id"].as_str().unwrap()).unwrap()).collect()
+    }
+
+    /// Asserts the status.
+    #[track_caller]
+    pub(crate) fn is(self, status: u16) -> Self {
+        assert_eq!(self.status.as_u16(), status, "{self:?}");
+        self
+    }
+
+    /// Asserts the status of a success, and returns the body.
     #[track_caller]
     pub(crate) fn ok(&self, status: u16) -> Value {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
-        self.json()
+        self.body.clone()
     }
 
     /// Asserts that the request was refused for this reason, and returns the problem.
     #[track_caller]
     pub(crate) fn refused(&self, reason: Reason) -> Value {
-        let problem = self.json();
-        assert_eq!(problem["reason"], reason.as_str(), "{self:?}");
+        assert_eq!(self.body["reason"], reason.as_str(), "{self:?}");
         assert_eq!(self.status.as_u16(), reason.status(), "{self:?}");
-        problem
+        self.body.clone()
+    }
+
+    /// Status, reason and the pointer of the first field: what a refusal is about.
+    pub(crate) fn refusal(&self) -> (u16, &str, &str) {
+        (
+            self.status.as_u16(),
+            self.body["reason"].as_str().unwrap_or_default(),
+            self.body["fields"][0]["pointer"].as_str().unwrap_or_default(),
+        )
     }
 }

@@ -237,22 +237,14 @@ fn named_type(value: &Value, at: &Pointer, what: &str, possible: &[&str]) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tenant::{PodSecurity, Quota, TenantId, TenantName};
+    use crate::tenant::{TenantId, TenantName};
     use jiff::Timestamp;
     use proptest::prelude::*;
     use serde_json::json;
 
     fn tenant() -> Tenant {
-        Tenant {
-            id: TenantId::parse("0198aaaa-0000-7000-8000-000000000000").unwrap(),
-            name: TenantName::parse("acme").unwrap(),
-            quota: Quota::default(),
-            pod_security: PodSecurity::Baseline,
-            generation: 1,
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: Timestamp::UNIX_EPOCH,
-            created_by: "ann".into(),
-        }
+        let id = TenantId::parse("0198aaaa-0000-7000-8000-000000000000").unwrap();
+        Tenant::new(id, TenantName::parse("acme").unwrap(), Timestamp::UNIX_EPOCH, "ann")
     }
 
     fn rules() -> ClusterRules<'static> {

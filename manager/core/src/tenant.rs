@@ -17,7 +17,7 @@ name_type! {
     TenantName, "tenant", |text| {
         label::check_not_reserved("tenant", text)?;
         match uuid::Uuid::try_parse(text) {
-            Ok(_) => Err(Refusal::at(Reason::NameInvalid, "/name", "tenant name has the form of an id")),
+            Ok(_) => Err(Refusal::at(Reason::NameInvalid, "/name", "tenant name has the form of an id; choose a shorter one")),
             Err(_) => Ok(()),
         }
     }
@@ -76,6 +76,23 @@ pub struct Tenant {
     pub updated_at: Timestamp,
     /// Who created it.
     pub created_by: String,
+}
+
+impl Tenant {
+    /// A tenant that is created now, with the limits of a caller who chooses none.
+    #[must_use]
+    pub fn new(id: TenantId, name: TenantName, now: Timestamp, creator: &str) -> Self {
+        Self {
+            id,
+            name,
+            quota: Quota::default(),
+            pod_security: PodSecurity::default(),
+            generation: 1,
+            created_at: now,
+            updated_at: now,
+            created_by: creator.to_owned(),
+        }
+    }
 }
 
 /// A tenant on a cluster.

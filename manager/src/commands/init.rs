@@ -7,9 +7,12 @@ use data_encoding::BASE64;
 use kubenova_api::token;
 use kubenova_core::access::{ApiToken, Caller, Role};
 use kubenova_runtime::{clock, random};
-use kubenova_store::{access, keys, pool::Store};
+use kubenova_store::{access, connection::Connection, keys, pool::Store};
 use kubenova_trust::{envelope::Envelope, keyring};
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// Creator of the first token; the next one that is made this way revokes it.
 const MADE_BY: &str = "kubenova-manager init";
@@ -40,9 +43,12 @@ impl Init {
 
 /// Creates the missing keys in one transaction, and the key-encryption key when no key is sealed with one yet.
 async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
-    let mut transaction = store.begin("make the keys").await?;
-    keys::lock(&mut transaction).await?;
-    let rows = keys::all(&mut transaction).await?;
+    store.transaction("make the keys", async |transaction| insert_missing(settings, transaction).await).await
+}
+
+async fn insert_missing(settings: &Settings, transaction: &mut Connection) -> Result<usize> {
+    keys::lock(transaction).await?;
+    let rows = keys::all(transaction).await?;
     if !settings.kek_file.exists() {
         if let Some(row) = rows.first() {
             let path = settings.kek_file.display();
@@ -71,24 +77,26 @@ async fn make_keys(settings: &Settings, store: &Store) -> Result<usize> {
     let made = keyring::make_missing(&present, &envelope, now)?;
     let count = made.len();
     let fresh: Vec<_> = made.into_iter().map(to_row).collect();
-    keys::insert(&mut transaction, &fresh, now).await?;
-    transaction.commit().await?;
+    keys::insert(transaction, &fresh, now).await?;
     Ok(count)
 }
 
 /// True when a new token was made.
-async fn ensure_admin(store: &Store, path: &std::path::Path) -> Result<bool> {
+async fn ensure_admin(store: &Store, path: &Path) -> Result<bool> {
+    store.transaction("make the administrator's token", async |transaction| insert_admin(transaction, path).await).await
+}
+
+async fn insert_admin(transaction: &mut Connection, path: &Path) -> Result<bool> {
     let now = clock::now();
-    let mut transaction = store.begin("make the administrator's token").await?;
     if let Ok(text) = std::fs::read_to_string(path) {
-        let caller = access::caller(&mut transaction, &token::sha256(text.trim()), now).await?;
+        let caller = access::caller(transaction, &token::sha256(text.trim()), now).await?;
         if caller.is_some_and(|caller| caller.role == Role::Admin) {
             return Ok(false);
         }
     }
-    let earlier = access::list(&mut transaction).await?;
+    let earlier = access::list(transaction).await?;
     for old in earlier.iter().filter(|token| token.created_by == MADE_BY && token.revoked_at.is_none()) {
-        access::revoke(&mut transaction, old.id, now).await?;
+        access::revoke(transaction, old.id, now).await?;
     }
     let text = token::mint(random::bytes());
     let fresh = ApiToken {
@@ -99,9 +107,8 @@ async fn ensure_admin(store: &Store, path: &std::path::Path) -> Result<bool> {
         expires_at: None,
         revoked_at: None,
     };
-    access::insert(&mut transaction, &fresh, &token::sha256(&text)).await?;
+    access::insert(transaction, &fresh, &token::sha256(&text)).await?;
     // The file first: when the commit fails, the next run finds an invalid token in it and makes a new one.
     write_secret(path, &format!("{text}\n"))?;
-    transaction.commit().await?;
     Ok(true)
 }

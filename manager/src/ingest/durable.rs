@@ -146,9 +146,10 @@ pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, error
 }
 
 async fn store_dead_letter(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {
-    let mut transaction = store.begin("add a dead letter").await?;
-    insert_dead_letter(&mut transaction, subject, payload, reason).await?;
-    transaction.commit().await
+    let insert = store.transaction("add a dead letter", async |transaction| {
+        insert_dead_letter(transaction, subject, payload, reason).await
+    });
+    insert.await
 }
 
 /// Stores a dead letter in a transaction that does more.

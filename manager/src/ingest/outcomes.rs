@@ -47,10 +47,7 @@ async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestErro
 }
 
 async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
-    let mut transaction = store.begin("record an outcome").await?;
-    let recorded = outcomes::record(&mut transaction, reported, now).await?;
-    transaction.commit().await?;
-    Ok(recorded)
+    store.transaction("record an outcome", async |tx| outcomes::record(tx, reported, now).await).await
 }
 
 fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, IngestError> {

@@ -116,33 +116,13 @@ impl UsageIngest {
 
     async fn commit(&self, subject: &str, whole: &Whole) -> Result<(), IngestError> {
         let now = clock::now();
-        let mut checked = manifest::check(whole, now)?;
-        let mut transaction = self.ingest.store.begin("add a usage window").await?;
-        let arrival = windows::insert(&mut transaction, &checked.window, now).await?;
-        match arrival {
-            Arrival::New => {
-                let unplaced = remove_unplaced_tenants(&mut transaction, &whole.key.cluster, &mut checked).await?;
-                if !unplaced.is_empty() {
-                    let named = unplaced.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                    let reason =
-                        format!("not counted, because they were never placed on this cluster: tenants {named}");
-                    tracing::error!(window = %whole.key.window, reason, "usage of tenants that are not on the cluster");
-                    durable::insert_dead_letter(&mut transaction, subject, &whole.payload, &reason).await?;
-                }
-                insert_rows(&mut transaction, &whole.key.cluster, &checked, now).await?;
-            }
-            Arrival::Replay => {}
-            Arrival::Conflict => {
-                if usage_conflicts::insert(&mut transaction, &checked.window, &whole.records, now).await? {
-                    tracing::error!(
-                        window = %whole.key.window,
-                        "a cluster reported other bytes for a window that is in the ledger; stored in usage_conflicts, not counted"
-                    );
-                }
-            }
-        }
-        failpoint::passing("usage.ingest.before-commit");
-        transaction.commit().await?;
+        let checked = manifest::check(whole, now)?;
+        let add = self.ingest.store.transaction("add a usage window", async |transaction| {
+            let arrival = insert_window(transaction, subject, whole, checked, now).await?;
+            failpoint::passing("usage.ingest.before-commit");
+            Ok::<_, StoreError>(arrival)
+        });
+        let arrival = add.await?;
         failpoint::passing("usage.ingest.after-commit");
         if arrival == Arrival::New {
             self.wakes.billing.notify_one();
@@ -150,6 +130,39 @@ impl UsageIngest {
         self.wakes.receipts.add(whole.key.cluster.clone());
         Ok(())
     }
+}
+
+/// Adds a window that is new with its rows, and keeps what cannot be counted for people to look at.
+async fn insert_window(
+    transaction: &mut Connection,
+    subject: &str,
+    whole: &Whole,
+    mut checked: Checked,
+    now: Timestamp,
+) -> Result<Arrival, StoreError> {
+    let arrival = windows::insert(transaction, &checked.window, now).await?;
+    match arrival {
+        Arrival::New => {
+            let unplaced = remove_unplaced_tenants(transaction, &whole.key.cluster, &mut checked).await?;
+            if !unplaced.is_empty() {
+                let named = unplaced.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let reason = format!("not counted, because they were never placed on this cluster: tenants {named}");
+                tracing::error!(window = %whole.key.window, reason, "usage of tenants that are not on the cluster");
+                durable::insert_dead_letter(transaction, subject, &whole.payload, &reason).await?;
+            }
+            insert_rows(transaction, &whole.key.cluster, &checked, now).await?;
+        }
+        Arrival::Replay => {}
+        Arrival::Conflict => {
+            if usage_conflicts::insert(transaction, &checked.window, &whole.records, now).await? {
+                tracing::error!(
+                    window = %whole.key.window,
+                    "a cluster reported other bytes for a window that is in the ledger; stored in usage_conflicts, not counted"
+                );
+            }
+        }
+    }
+    Ok(arrival)
 }
 
 /// Removes the rows of tenants that were never placed on the cluster from a window, and returns these tenants: a cluster

@@ -165,10 +165,7 @@ async fn send(parts: &Receipts, cluster: &ClusterId) -> Result<(), ReceiptError>
 }
 
 async fn next(store: &Store, cluster: &ClusterId, now: jiff::Timestamp) -> Result<receipts::Receipts, StoreError> {
-    let mut transaction = store.begin("make a receipt list").await?;
-    let receipts = receipts::next(&mut transaction, cluster, now).await?;
-    transaction.commit().await?;
-    Ok(receipts)
+    store.transaction("make a receipt list", async |tx| receipts::next(tx, cluster, now).await).await
 }
 
 #[cfg(test)]

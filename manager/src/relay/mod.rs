@@ -122,13 +122,13 @@ fn due(settings: &RelaySettings, now: Timestamp) -> Due {
 async fn claim(relay: &Relay, cluster: &ClusterId) -> Result<Option<QueueState>, StoreError> {
     let now = clock::now();
     let until = now.checked_add(LEASE).unwrap_or(now);
-    let mut transaction = relay.store.begin("claim due commands").await?;
-    if !cluster_queue::lease(&mut transaction, cluster, &relay.owner, now, until).await? {
-        return Ok(None);
-    }
-    let queue = cluster_queue::claim(&mut transaction, cluster, &due(&relay.settings, now)).await?;
-    transaction.commit().await?;
-    Ok(queue)
+    let claim = relay.store.transaction("claim due commands", async |transaction| {
+        if !cluster_queue::lease(transaction, cluster, &relay.owner, now, until).await? {
+            return Ok(None);
+        }
+        cluster_queue::claim(transaction, cluster, &due(&relay.settings, now)).await
+    });
+    claim.await
 }
 
 async fn send(relay: &Relay, cluster: &ClusterId, queue: &QueueState, command: &DueCommand) -> Result<(), StoreError> {

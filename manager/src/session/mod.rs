@@ -23,7 +23,7 @@ use kubenova_schema::{
     v1::{CommandKey, HelloAnswer},
 };
 use kubenova_store::{
-    cluster_queue,
+    cluster_queue, connection,
     error::StoreError,
     pool::Store,
     sessions::{self, ClusterRecord},
@@ -135,29 +135,13 @@ enum Answer {
 
 async fn open(sessions: &Sessions, hello: &ReceivedHello, now: Timestamp) -> Result<Answer, SessionError> {
     let cluster = &hello.request.cluster_id;
-    let mut transaction = sessions.store.begin("open a session").await?;
-    let record = sessions::lock_cluster(&mut transaction, cluster).await?;
-    let knows_revision =
-        sessions::revision_matches(&mut transaction, cluster, hello.request.highest_revision, hello.highest_command)
-            .await?;
-    let epoch = match admit(hello, record.as_ref(), knows_revision) {
-        Ok(epoch) => epoch,
-        Err(refused) => {
-            if record.is_some() {
-                sessions::refuse(&mut transaction, &hello.request, refused.reason(), now).await?;
-                transaction.commit().await?;
-            }
-            return Ok(Answer::Refused(refusal(refused.reason(), refused.to_string(), now)));
-        }
+    let judge = sessions
+        .store
+        .transaction("open a session", async |transaction| judge(transaction, sessions, hello, now).await);
+    let Opened { session, epoch, due } = match judge.await? {
+        Ok(opened) => opened,
+        Err(refused) => return Ok(Answer::Refused(refusal(refused.reason(), refused.to_string(), now))),
     };
-    let name = record.map(|record| record.name).unwrap_or_default();
-    let jetstream = &sessions.connection.jetstream;
-    broker::ensure_all(jetstream).await?;
-    durable::ensure_cluster(jetstream, cluster.as_str(), &name).await?;
-    durable::purge_cluster(jetstream, cluster.as_str()).await?;
-    let session = sessions::open(&mut transaction, &hello.request, now).await?;
-    let due = cluster_queue::resend_open(&mut transaction, cluster).await?;
-    transaction.commit().await?;
     tracing::info!(session, epoch, due, "session opened");
     sessions.wake.notify_one();
     sessions.receipts.add(cluster.clone());
@@ -171,6 +155,43 @@ async fn open(sessions: &Sessions, hello: &ReceivedHello, now: Timestamp) -> Res
         command_keys: sessions.keys.iter().map(command_key).collect(),
         ..HelloAnswer::default()
     }))
+}
+
+struct Opened {
+    session: i64,
+    epoch: i64,
+    /// Commands that are sent again.
+    due: u64,
+}
+
+/// Opens a session, or records why not.
+async fn judge(
+    transaction: &mut connection::Connection,
+    sessions: &Sessions,
+    hello: &ReceivedHello,
+    now: Timestamp,
+) -> Result<Result<Opened, HelloRefusal>, SessionError> {
+    let cluster = &hello.request.cluster_id;
+    let record = sessions::lock_cluster(transaction, cluster).await?;
+    let knows_revision =
+        sessions::revision_matches(transaction, cluster, hello.request.highest_revision, hello.highest_command).await?;
+    let epoch = match admit(hello, record.as_ref(), knows_revision) {
+        Ok(epoch) => epoch,
+        Err(refused) => {
+            if record.is_some() {
+                sessions::refuse(transaction, &hello.request, refused.reason(), now).await?;
+            }
+            return Ok(Err(refused));
+        }
+    };
+    let name = record.map(|record| record.name).unwrap_or_default();
+    let jetstream = &sessions.connection.jetstream;
+    broker::ensure_all(jetstream).await?;
+    durable::ensure_cluster(jetstream, cluster.as_str(), &name).await?;
+    durable::purge_cluster(jetstream, cluster.as_str()).await?;
+    let session = sessions::open(transaction, &hello.request, now).await?;
+    let due = cluster_queue::resend_open(transaction, cluster).await?;
+    Ok(Ok(Opened { session, epoch, due }))
 }
 
 fn admit(hello: &ReceivedHello, record: Option<&ClusterRecord>, knows_revision: bool) -> Result<i64, HelloRefusal> {

@@ -50,6 +50,7 @@ pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use crate::{
+        error::StoreError,
         fixture::{Fixture, at, caller, new_id},
         idempotency::ResponseRecord,
         write_tx::WriteContext,
@@ -59,21 +60,22 @@ mod tests {
     #[tokio::test]
     async fn an_audit_row_is_written_with_the_change_and_holds_texts_that_do_not_depend_on_the_code() {
         let fixture = Fixture::new().await;
-        let context = WriteContext {
-            caller: caller(),
-            request_id: "r-1".into(),
-            traceparent: None,
-            now: at(0),
-            new_id,
-            claim: None,
-        };
-        let mut rolled_back = fixture.store.begin_write(context.clone()).await.unwrap();
-        rolled_back.audit(Action::WriteTenants, "create", "tenant/0", None).await.unwrap();
-        drop(rolled_back);
-        let mut tx = fixture.store.begin_write(context).await.unwrap();
-        tx.audit(Action::WriteTenants, "create", "tenant/1", None).await.unwrap();
-        let response = ResponseRecord { status: 201, headers: Vec::new(), body: String::new() };
-        tx.commit(&response).await.unwrap();
+        for (dry_run, target) in [(true, "tenant/0"), (false, "tenant/1")] {
+            let context = WriteContext {
+                caller: caller(),
+                request_id: "r-1".into(),
+                traceparent: None,
+                now: at(0),
+                new_id,
+                claim: None,
+                dry_run,
+            };
+            let write = fixture.store.write(context, async |tx| {
+                tx.audit(Action::WriteTenants, "create", target, None).await?;
+                Ok::<_, StoreError>(((), ResponseRecord { status: 201, headers: Vec::new(), body: String::new() }))
+            });
+            write.await.unwrap();
+        }
         let rows: Vec<(String, String, String, String, String)> =
             sqlx::query_as("select subject, role, action, target, request_id from audit")
                 .fetch_all(&mut *fixture.store.acquire().await.unwrap())

@@ -77,8 +77,8 @@ pub enum StoreError {
         /// The most.
         most: usize,
     },
-    /// Another request with the same Idempotency-Key committed first.
-    #[error("another request with the same idempotency key committed first")]
+    /// Another request with the same Idempotency-Key is in progress or committed first.
+    #[error("another request with the same idempotency key is in progress or committed first")]
     IdempotencyKeyInUse,
 }
 
@@ -136,7 +136,7 @@ impl StoreError {
         match self {
             Self::IdempotencyKeyInUse => Some(Refusal::new(
                 Reason::IdempotencyKeyInUse,
-                "another request with this Idempotency-Key was accepted in the meantime",
+                "another request with this Idempotency-Key is in progress, or was accepted a moment ago",
             )),
             Self::TooLarge { .. } => Some(Refusal::new(
                 Reason::BodyTooLarge,

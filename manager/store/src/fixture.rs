@@ -15,7 +15,7 @@ use kubenova_core::{
     application::{Application, ApplicationId, ApplicationName, Form},
     change::Change,
     cluster::{Cluster, ClusterId, ClusterName, ClusterState, Components},
-    tenant::{PodSecurity, Quota, Tenant, TenantId, TenantName},
+    tenant::{PodSecurity, Tenant, TenantId, TenantName},
 };
 use kubenova_schema::window::Window;
 use kubenova_test_postgres::Database;
@@ -144,15 +144,11 @@ pub(crate) fn hello(cluster: &ClusterId) -> HelloRequest {
 }
 
 pub(crate) fn tenant(number: u128) -> Tenant {
+    let name = TenantName::parse(&format!("tenant-{number}")).unwrap();
+    // A level that is not the default, to see that it is stored.
     Tenant {
-        id: TenantId(Uuid::from_u128(number)),
-        name: TenantName::parse(&format!("tenant-{number}")).unwrap(),
-        quota: Quota::default(),
         pod_security: PodSecurity::Restricted,
-        generation: 1,
-        created_at: at(0),
-        updated_at: at(0),
-        created_by: "ann".into(),
+        ..Tenant::new(TenantId(Uuid::from_u128(number)), name, at(0), "ann")
     }
 }
 

@@ -1,7 +1,7 @@
 //! All SQL of the Manager, one file a noun, checked against the schema at compile time.
 //!
-//! Functions take a connection, so that callers decide what is one transaction ([`transaction`]). A change and its
-//! commands commit together ([`write_tx`], [`outbox`]) or do not exist. Every function fails when Postgres does not answer;
+//! Functions take a connection, so that callers decide what is one transaction ([`pool::Store::transaction`]). A change and its
+//! commands commit together ([`pool::Store::write`], [`outbox`]) or do not exist. Every function fails when Postgres does not answer;
 //! doc comments name the other failures only. Not found is `Option`; time and ids come in as arguments.
 
 pub mod access;
@@ -29,7 +29,7 @@ pub mod pool;
 pub mod receipts;
 pub mod sessions;
 pub mod tenants;
-pub mod transaction;
+mod transaction;
 pub mod usage_conflicts;
 pub mod windows;
 pub mod wire;

@@ -193,15 +193,16 @@ mod tests {
         let fixture = Fixture::new().await;
         let (mut clusters, tenant) = (fixture.clusters(1).await, fixture.tenant().await);
         clusters.push(cluster(9).id);
-        let mut tx = fixture.begin().await;
-        let missing = enqueue_commands(&mut tx, issuer(), &clusters, &Change::Tenant(tenant.clone())).await;
+        let write = async |clusters: &[ClusterId], change: Change| {
+            let enqueue = async |tx: &mut PgConnection| enqueue_commands(tx, issuer(), clusters, &change).await;
+            fixture.store.transaction("test", enqueue).await
+        };
+        let missing = write(&clusters, Change::Tenant(tenant.clone())).await;
         assert!(matches!(missing, Err(StoreError::Missing { table: "clusters", .. })), "{missing:?}");
-        drop(tx);
         let mut application = application(&tenant, "large");
         application.spec = format!("\"{}\"", "x".repeat(CARRIED_BYTES_MAX));
         let change = Change::Application { tenant: tenant.name.clone(), application };
-        let mut tx = fixture.begin().await;
-        let large = enqueue_commands(&mut tx, issuer(), &clusters[..1], &change).await.unwrap_err();
+        let large = write(&clusters[..1], change).await.unwrap_err();
         assert!(large.refusal().is_some(), "{large}");
     }
 

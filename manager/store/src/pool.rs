@@ -1,11 +1,12 @@
 //! The pool of connections, and the migrations that a Manager applies before it does anything else.
 //!
-//! Reads and single statements take a connection ([`Store::acquire`]); statements that belong together take a
-//! transaction ([`Store::begin`], or [`Store::begin_write`] for a request of the REST API).
+//! Reads and single statements take a connection ([`Store::acquire`]); statements that belong together are run in a
+//! transaction ([`Store::transaction`], or [`Store::write`] for a request of the REST API).
 
 use crate::{
+    connection::Connection,
     error::{StoreError, failed},
-    idempotency,
+    idempotency::ResponseRecord,
     outbox_listener::OutboxListener,
     transaction::Tx,
     write_tx::{WriteContext, WriteTx},
@@ -80,24 +81,51 @@ impl Store {
         self.pool.acquire().await.map_err(failed("get a connection"))
     }
 
-    /// A transaction; `attempt` says in error messages what it is for ("open a session").
-    pub async fn begin(&self, attempt: &'static str) -> Result<Tx, StoreError> {
-        Tx::begin(&self.pool, attempt).await
-    }
-
-    /// The transaction of a request that changes something. Fails with [`StoreError::IdempotencyKeyInUse`] when a
-    /// request with the same key is being handled or was answered.
-    pub async fn begin_write(&self, context: WriteContext) -> Result<WriteTx, StoreError> {
-        let mut tx = self.begin("apply a request").await?;
-        if let Some(claim) = &context.claim {
-            let locked = idempotency::lock_key(&mut tx, &context.caller.subject, claim, context.now).await;
-            if let Err(refused) = locked {
-                // A refused repetition must not hold the key that the next one asks for.
-                tx.rollback().await?;
-                return Err(refused);
+    /// Runs `work` in a transaction; `attempt` says in error messages what it is for ("open a session").
+    ///
+    /// When it succeeds, what it wrote is committed. When it fails, nothing of it stays and its locks are free before the
+    /// error is returned: whoever corrects a refused request and sends it again at once must not meet its own locks.
+    pub async fn transaction<T, E: From<StoreError>>(
+        &self,
+        attempt: &'static str,
+        work: impl AsyncFnOnce(&mut Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut tx = self.begin(attempt).await?;
+        match work(&mut tx).await {
+            Ok(done) => {
+                tx.commit().await?;
+                Ok(done)
+            }
+            Err(error) => {
+                tx.roll_back().await;
+                Err(error)
             }
         }
-        Ok(WriteTx::new(tx, context))
+    }
+
+    /// Runs `work` in the transaction of a request that changes something, and stores its response under the request's
+    /// idempotency key; a dry run is rolled back. Fails with [`StoreError::IdempotencyKeyInUse`] when a request with the
+    /// same key is being handled or was answered.
+    pub async fn write<T, E: From<StoreError>>(
+        &self,
+        context: WriteContext,
+        work: impl AsyncFnOnce(&mut WriteTx) -> Result<(T, ResponseRecord), E>,
+    ) -> Result<T, E> {
+        let mut tx = WriteTx::new(self.begin("apply a request").await?, context);
+        match carry_out(&mut tx, work).await {
+            Ok(done) => {
+                tx.end().await?;
+                Ok(done)
+            }
+            Err(error) => {
+                tx.roll_back().await;
+                Err(error)
+            }
+        }
+    }
+
+    pub(crate) async fn begin(&self, attempt: &'static str) -> Result<Tx, StoreError> {
+        Tx::begin(&self.pool, attempt).await
     }
 
     /// A connection that learns of new commands.
@@ -114,6 +142,16 @@ impl Store {
             .map_err(failed("ping the database"))?;
         Ok(())
     }
+}
+
+async fn carry_out<T, E: From<StoreError>>(
+    tx: &mut WriteTx,
+    work: impl AsyncFnOnce(&mut WriteTx) -> Result<(T, ResponseRecord), E>,
+) -> Result<T, E> {
+    tx.lock_key().await?;
+    let (done, response) = work(tx).await?;
+    tx.store_response(&response).await?;
+    Ok(done)
 }
 
 #[cfg(test)]

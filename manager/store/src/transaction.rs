@@ -1,12 +1,15 @@
 //! A transaction that knows what it is for, so that a failed begin or commit says so.
+//!
+//! It stays inside the store: outside one is run by [`crate::pool::Store::transaction`], which ends it whatever happens.
 
 use crate::{connection::Connection, error::StoreError};
 use sqlx::{PgPool, Postgres, Transaction};
 use std::ops::{Deref, DerefMut};
 
-/// An open transaction, usable wherever a connection is. Dropped without [`Tx::commit`] it is rolled back.
+/// An open transaction, usable wherever a connection is. One that is dropped holds its locks until a background task
+/// has given its connection back to the pool, which a next request can overtake.
 #[derive(Debug)]
-pub struct Tx {
+pub(crate) struct Tx {
     transaction: Transaction<'static, Postgres>,
     attempt: &'static str,
 }
@@ -19,18 +22,17 @@ impl Tx {
     }
 
     /// Makes everything written in it visible and durable.
-    pub async fn commit(self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
         let attempt = self.attempt;
         let committed = self.transaction.commit().await;
         committed.map_err(|source| StoreError::Transaction { step: "commit", attempt, source })
     }
 
-    /// Undoes everything written in it and frees its locks before it returns; a dropped transaction holds its locks
-    /// until the pool has taken its connection back, which a next request can overtake.
-    pub async fn rollback(self) -> Result<(), StoreError> {
-        let attempt = self.attempt;
-        let undone = self.transaction.rollback().await;
-        undone.map_err(|source| StoreError::Transaction { step: "roll back", attempt, source })
+    /// Undoes everything written in it, and returns when its locks are free.
+    pub(crate) async fn roll_back(self) {
+        // Without its connection the server rolls the transaction back by itself; there is nothing to report that the
+        // cause of the rollback does not say.
+        let _lost = self.transaction.rollback().await;
     }
 }
 
@@ -51,34 +53,61 @@ impl DerefMut for Tx {
 #[cfg(test)]
 mod tests {
     use crate::{
+        connection::Connection,
         error::StoreError,
         fixture::{Fixture, tenant},
         tenants,
     };
     use kubenova_core::tenant::TenantRef;
 
+    /// Takes a lock and fails when another transaction has it.
+    async fn lock(connection: &mut Connection) -> Result<(), StoreError> {
+        let held: bool = sqlx::query_scalar("select pg_try_advisory_xact_lock(7)").fetch_one(connection).await.unwrap();
+        if held { Ok(()) } else { Err(StoreError::IdempotencyKeyInUse) }
+    }
+
     #[tokio::test]
-    async fn what_is_committed_stays_and_what_is_dropped_does_not() {
+    async fn work_that_succeeds_stays_and_work_that_fails_does_not() {
         let fixture = Fixture::new().await;
-        let mut dropped = fixture.begin().await;
-        tenants::insert(&mut dropped, &tenant(1)).await.unwrap();
-        drop(dropped);
-        let mut committed = fixture.begin().await;
-        tenants::insert(&mut committed, &tenant(2)).await.unwrap();
-        committed.commit().await.unwrap();
+        let insert = |number: u128, result: Result<(), StoreError>| {
+            fixture.store.transaction("test", async move |connection| {
+                tenants::insert(connection, &tenant(number)).await?;
+                result
+            })
+        };
+        let refused = insert(1, Err(StoreError::IdempotencyKeyInUse)).await;
+        assert!(matches!(refused, Err(StoreError::IdempotencyKeyInUse)), "the error of the work: {refused:?}");
+        insert(2, Ok(())).await.unwrap();
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(tenants::find(&mut connection, &TenantRef::Id(tenant(1).id)).await.unwrap(), None);
         assert!(tenants::find(&mut connection, &TenantRef::Id(tenant(2).id)).await.unwrap().is_some());
     }
 
     #[tokio::test]
+    async fn the_locks_of_work_that_failed_are_free_when_its_error_is_returned() {
+        let fixture = Fixture::new().await;
+        for round in 0..200 {
+            let failed: Result<(), StoreError> = fixture
+                .store
+                .transaction("test", async |connection| {
+                    lock(connection).await?;
+                    Err(StoreError::Missing { table: "none", id: String::new() })
+                })
+                .await;
+            assert!(matches!(failed, Err(StoreError::Missing { .. })), "round {round}: {failed:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_failed_commit_says_what_it_was_for_and_may_be_tried_again() {
         let fixture = Fixture::new().await;
-        let mut tx = fixture.store.begin("open a session").await.unwrap();
-        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut *tx).await.unwrap();
-        let mut connection = fixture.store.acquire().await.unwrap();
-        sqlx::query("select pg_terminate_backend($1)").bind(pid).execute(&mut *connection).await.unwrap();
-        let error = tx.commit().await.unwrap_err();
+        let mut other = fixture.store.acquire().await.unwrap();
+        let ended = fixture.store.transaction("open a session", async |connection| {
+            let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(connection).await.unwrap();
+            sqlx::query("select pg_terminate_backend($1)").bind(pid).execute(&mut *other).await.unwrap();
+            Ok::<_, StoreError>(())
+        });
+        let error = ended.await.unwrap_err();
         assert_eq!(error.to_string(), "could not commit the transaction to open a session");
         assert!(matches!(error, StoreError::Transaction { .. }) && error.is_transient(), "{error:?}");
     }

@@ -33,9 +33,11 @@ pub struct WriteContext {
     pub new_id: fn() -> Uuid,
     /// The request's idempotency key, if it has one.
     pub claim: Option<Claim>,
+    /// Whether everything is rolled back in the end.
+    pub dry_run: bool,
 }
 
-/// An open transaction of one request. Dropped without a commit, nothing happened.
+/// The open transaction of one request, see [`crate::pool::Store::write`].
 #[derive(Debug)]
 pub struct WriteTx {
     tx: Tx,
@@ -94,14 +96,29 @@ impl WriteTx {
         audit::insert(&mut self.tx, &entry).await
     }
 
-    /// Commits, and stores the response under the request's idempotency key. Fails with
-    /// [`StoreError::IdempotencyKeyInUse`] when a request with the same key committed first.
-    pub async fn commit(mut self, answer: &ResponseRecord) -> Result<(), StoreError> {
-        if let Some(claim) = &self.context.claim {
-            let subject = &self.context.caller.subject;
-            idempotency::insert(&mut self.tx, subject, claim, answer, self.context.now).await?;
+    /// Takes the request's idempotency key until the transaction ends.
+    pub(crate) async fn lock_key(&mut self) -> Result<(), StoreError> {
+        let Some(claim) = &self.context.claim else { return Ok(()) };
+        idempotency::lock_key(&mut self.tx, &self.context.caller.subject, claim, self.context.now).await
+    }
+
+    /// Stores the response under the request's idempotency key.
+    pub(crate) async fn store_response(&mut self, response: &ResponseRecord) -> Result<(), StoreError> {
+        let Some(claim) = &self.context.claim else { return Ok(()) };
+        idempotency::insert(&mut self.tx, &self.context.caller.subject, claim, response, self.context.now).await
+    }
+
+    /// Commits, or rolls a dry run back.
+    pub(crate) async fn end(self) -> Result<(), StoreError> {
+        if self.context.dry_run {
+            self.roll_back().await;
+            return Ok(());
         }
         self.tx.commit().await
+    }
+
+    pub(crate) async fn roll_back(self) {
+        self.tx.roll_back().await;
     }
 }
 

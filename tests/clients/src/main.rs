@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use kubenova_api::{
+    body::BODY_TIMEOUT,
     router::router,
     state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
 };
@@ -62,5 +63,11 @@ fn state(store: Store) -> AppState {
         },
         components: default_components(),
     };
-    AppState { store, settings: Arc::new(settings), gates: Gates::default(), listening_since: clock::now() }
+    AppState {
+        store,
+        settings: Arc::new(settings),
+        gates: Gates::default(),
+        listening_since: clock::now(),
+        body_timeout: BODY_TIMEOUT,
+    }
 }

@@ -31,18 +31,19 @@ const WINDOW_SECONDS: u32 = 3600;
 /// Records everything, in one transaction.
 pub(crate) async fn record(state: &AppState, cluster: &ClusterId, tenant: TenantId, application: &Value) -> Result<()> {
     let now = clock::now();
-    let mut tx = state.store.begin("record reports").await?;
-    enrollments::enroll(&mut tx, cluster, "00000000-0000-4000-8000-000000000001", now).await?;
-    let session = sessions::open(&mut tx, &hello(cluster), now).await?;
-    let send_again_at = now + SignedDuration::from_mins(10);
-    let due = Due { now, heartbeat_since: now - SignedDuration::from_mins(1), send_again_at, window: CLAIMED_MAX };
-    cluster_queue::claim(&mut tx, cluster, &due).await?;
-    let version = Version { epoch: 1, session, counter: 1 };
-    observed::merge(&mut tx, cluster, version, &objects(tenant, now)).await?;
-    outcomes::record(&mut tx, &outcome(cluster, application)?, now).await?;
-    usage(&mut tx, cluster, tenant, now).await?;
-    tx.commit().await?;
-    Ok(())
+    let record = state.store.transaction("record reports", async |tx| {
+        enrollments::enroll(tx, cluster, "00000000-0000-4000-8000-000000000001", now).await?;
+        let session = sessions::open(tx, &hello(cluster), now).await?;
+        let send_again_at = now + SignedDuration::from_mins(10);
+        let due = Due { now, heartbeat_since: now - SignedDuration::from_mins(1), send_again_at, window: CLAIMED_MAX };
+        cluster_queue::claim(tx, cluster, &due).await?;
+        let version = Version { epoch: 1, session, counter: 1 };
+        observed::merge(tx, cluster, version, &objects(tenant, now)).await?;
+        outcomes::record(tx, &outcome(cluster, application)?, now).await?;
+        usage(tx, cluster, tenant, now).await?;
+        anyhow::Ok(())
+    });
+    record.await
 }
 
 fn hello(cluster: &ClusterId) -> HelloRequest {

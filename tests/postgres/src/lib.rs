@@ -10,6 +10,7 @@
 mod server;
 
 use server::{Job, Server};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use std::sync::{
     OnceLock,
     atomic::{AtomicU64, Ordering},
@@ -53,6 +54,38 @@ impl Database {
     pub fn url(&self) -> &str {
         &self.url
     }
+
+    /// Runs a statement for a state that the product reads but nothing writes yet.
+    ///
+    /// # Panics
+    /// When PostgreSQL refuses it.
+    pub async fn execute(&self, sql: &'static str) {
+        sqlx::raw_sql(sql).execute(&mut self.connect().await).await.expect("the statement of a test");
+    }
+
+    /// Every row of every table as text, in a fixed order: the same before and after what must change nothing.
+    ///
+    /// # Panics
+    /// When the database cannot be read.
+    pub async fn rows(&self) -> Vec<String> {
+        let mut connection = self.connect().await;
+        let tables: Vec<String> =
+            sqlx::query_scalar("select tablename::text from pg_tables where schemaname = 'public'")
+                .fetch_all(&mut connection)
+                .await
+                .expect("the tables");
+        let mut rows = Vec::new();
+        for table in tables {
+            let sql = AssertSqlSafe(format!("select '{table} ' || t::text from {table} t"));
+            rows.extend(sqlx::query_scalar::<_, String>(sql).fetch_all(&mut connection).await.expect("its rows"));
+        }
+        rows.sort();
+        rows
+    }
+
+    async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.expect("the server of this process accepts connections")
+    }
 }
 
 impl Drop for Database {
@@ -64,19 +97,15 @@ impl Drop for Database {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sqlx::{Connection as _, PgConnection};
 
     #[tokio::test]
     async fn two_tests_share_no_rows_and_the_migrations_are_applied() {
         let (one, other) = (Database::new().await, Database::new().await);
-        let mut connection = PgConnection::connect(one.url()).await.unwrap();
-        sqlx::query("insert into keys (name, public, kek_id, sealed, created_at) values ('a', '', '', '', now())")
-            .execute(&mut connection)
-            .await
-            .unwrap();
-        let mut connection = PgConnection::connect(other.url()).await.unwrap();
-        let keys: i64 = sqlx::query_scalar("select count(*) from keys").fetch_one(&mut connection).await.unwrap();
-        assert_eq!(keys, 0);
+        let migrated = other.rows().await;
+        one.execute("insert into keys (name, public, kek_id, sealed, created_at) values ('a', '', '', '', 'epoch')")
+            .await;
+        assert_eq!(other.rows().await, migrated);
+        assert_ne!(one.rows().await, migrated);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! sent here: file modes in octal, `yes` and `no`, merge keys. What kubectl would silently mangle is refused: duplicate keys,
 //! a second document, numbers without a form in JSON.
 //!
-//! Aliases, nesting and the size of the result are bounded before memory is spent. Before it: [`crate::body`].
+//! Aliases, nesting and the size of the result are bounded before memory is spent. Before it: `body.rs`.
 
 pub(crate) mod scalar;
 
@@ -17,8 +17,6 @@ const DEPTH_MAX: usize = 100;
 const ALIASES_MAX: usize = 200;
 /// Most scalars, lists and maps with aliases resolved, so that a bomb of aliases ends while it is small.
 const NODES_MAX: usize = 50_000;
-/// Most bytes of text with aliases resolved: as much as a body without aliases can hold.
-const TEXT_BYTES_MAX: usize = crate::body::BODY_BYTES_MAX;
 
 /// Why a document was not read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -41,11 +39,12 @@ impl From<ScanError> for YamlError {
     }
 }
 
-/// The only document of a text; null when there is none.
+/// The only document of a text; null when there is none. With aliases resolved it holds at most `text_bytes_max` bytes of
+/// text.
 ///
 /// # Errors
 /// When it is not YAML, above a limit, or has no form in JSON.
-pub(crate) fn read(text: &str) -> Result<Value, YamlError> {
+pub(crate) fn read(text: &str, text_bytes_max: usize) -> Result<Value, YamlError> {
     let options = granit_parser::options! {
         emit_comments: false,
         flow_nesting_limit: DEPTH_MAX,
@@ -53,7 +52,7 @@ pub(crate) fn read(text: &str) -> Result<Value, YamlError> {
         block_scalar_eof_without_line_feed: true,
     };
     let parser = Parser::new_from_str_with_options(text, options);
-    Reader { parser, anchors: HashMap::new(), cost: Cost::default(), aliases: 0, depth: 0 }.stream()
+    Reader { parser, anchors: HashMap::new(), cost: Cost::default(), text_bytes_max, aliases: 0, depth: 0 }.stream()
 }
 
 /// What a node takes, aliases resolved.
@@ -72,6 +71,7 @@ struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     anchors: HashMap<usize, Anchored>,
     cost: Cost,
+    text_bytes_max: usize,
     aliases: usize,
     depth: usize,
 }
@@ -207,8 +207,9 @@ impl<'t> Reader<'t> {
         if self.cost.nodes > NODES_MAX {
             return Err(YamlError::at(span, format!("more than {NODES_MAX} values, aliases resolved")));
         }
-        if self.cost.text_bytes > TEXT_BYTES_MAX {
-            return Err(YamlError::at(span, format!("more than {TEXT_BYTES_MAX} bytes of text, aliases resolved")));
+        if self.cost.text_bytes > self.text_bytes_max {
+            let message = format!("more than {} bytes of text, aliases resolved", self.text_bytes_max);
+            return Err(YamlError::at(span, message));
         }
         Ok(())
     }
@@ -264,6 +265,10 @@ fn scalar_tag(style: ScalarStyle, tag: Option<&Tag>) -> ScalarTag {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn read(text: &str) -> Result<Value, YamlError> {
+        super::read(text, 1024 * 1024)
+    }
 
     #[test]
     fn a_file_mode_is_octal_and_a_quoted_one_is_text() {

@@ -178,23 +178,12 @@ pub(crate) fn labels_from_json(value: Value) -> Result<BTreeMap<String, String>,
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use kubenova_core::{
-        application::{ApplicationId, ApplicationName, Form},
-        tenant::{PodSecurity, Quota},
-    };
+    use kubenova_core::application::{ApplicationId, ApplicationName, Form};
     use uuid::Uuid;
 
     fn tenant() -> Tenant {
-        Tenant {
-            id: TenantId(Uuid::from_u128(1)),
-            name: TenantName::parse("acme").unwrap(),
-            quota: Quota::default(),
-            pod_security: PodSecurity::Baseline,
-            generation: 1,
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: Timestamp::UNIX_EPOCH,
-            created_by: "ann".into(),
-        }
+        let name = TenantName::parse("acme").unwrap();
+        Tenant::new(TenantId(Uuid::from_u128(1)), name, Timestamp::UNIX_EPOCH, "ann")
     }
 
     fn application() -> Application {

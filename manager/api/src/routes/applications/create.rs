@@ -32,34 +32,37 @@ pub async fn create(
     Params(params): Params<ApplicationParams>,
     DocumentBody(body): DocumentBody,
 ) -> Result<Response, ApiError> {
-    let mut tx = ctx.write(&state).await?;
-    let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
-    let request = document::read(body, params.named(), &tenant)?;
-    // Found before the unique name is, to say why it is not free yet.
-    if let Some(present) = applications::find(tx.connection(), tenant.id, request.name.as_str()).await? {
-        not_deleting(&present)?;
-    }
-    let clusters = choose_clusters(tx.connection(), &tenant, request.clusters.as_deref()).await?;
-    let application = Application {
-        id: ApplicationId(random::uuid_v7()),
-        tenant_id: tenant.id,
-        name: request.name,
-        form: request.form,
-        labels: request.labels,
-        annotations: request.annotations,
-        spec: request.spec,
-        generation: 1,
-        created_at: ctx.now,
-        updated_at: ctx.now,
-        created_by: ctx.caller.subject.clone(),
-        deleting_since: None,
-    };
-    applications::insert(tx.connection(), &application, &clusters).await?;
-    let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
-    let enqueued = tx.enqueue_commands(&clusters, &change).await?;
-    tx.audit(ctx.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id)).await?;
+    ctx.write(&state, params.dry_run, async |tx| {
+        let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
+        let request = document::read(body, params.named(), &tenant)?;
+        // Found before the unique name is, to say why it is not free yet.
+        if let Some(present) = applications::find(tx.connection(), tenant.id, request.name.as_str()).await? {
+            not_deleting(&present)?;
+        }
+        let clusters = choose_clusters(tx.connection(), &tenant, request.clusters.as_deref()).await?;
+        let application = Application {
+            id: ApplicationId(random::uuid_v7()),
+            tenant_id: tenant.id,
+            name: request.name,
+            form: request.form,
+            labels: request.labels,
+            annotations: request.annotations,
+            spec: request.spec,
+            generation: 1,
+            created_at: ctx.now,
+            updated_at: ctx.now,
+            created_by: ctx.caller.subject.clone(),
+            deleting_since: None,
+        };
+        applications::insert(tx.connection(), &application, &clusters).await?;
+        let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
+        let enqueued = tx.enqueue_commands(&clusters, &change).await?;
+        tx.audit(ctx.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
+            .await?;
 
-    accepted(tx, params.dry_run, &tenant, &application, &enqueued, ctx.now).await
+        accepted(tx, &tenant, &application, &enqueued, ctx.now).await
+    })
+    .await
 }
 
 /// Create an application (the same as `POST /api/v1/tenants/{tenant}/apps`).
@@ -96,11 +99,10 @@ pub async fn create_of_user(
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, application, form};
     use crate::testing::TestApi;
-    use axum::http::Method;
     use kubenova_core::access::Role;
     use serde_json::{Value, json};
 
-    const YAML: (&str, &str) = ("content-type", "application/yaml");
+    const YAML: &str = "application/yaml";
 
     #[tokio::test]
     async fn an_application_is_stored_and_one_command_a_cluster_enqueued() {
@@ -134,7 +136,7 @@ mod tests {
                     \x20 - name: web\n    type: webservice\n    properties:\n      image: nginx\n      defaultMode: 0400\n\
                     \x20     other: 0o400\n      env: [{name: A, value: \"007\"}]\n";
         let path = format!("{APPS}?clusters=west");
-        world.call(&world.admin, Method::POST, &path, &[YAML], yaml).await.is(202);
+        world.api.post(&path).body(YAML, yaml).send(&world.admin).await.is(202);
         let spec = world.get(SHOP).await.body["spec"].clone();
         let properties = &spec["components"][0]["properties"];
         assert_eq!(properties["defaultMode"].to_string(), "256");
@@ -145,17 +147,17 @@ mod tests {
     #[tokio::test]
     async fn bodies_that_cannot_be_read_are_refused() {
         let world = World::new().await;
-        let send = |headers: &'static [(&'static str, &'static str)], body: &'static str| {
-            world.call(&world.admin, Method::POST, APPS, headers, body)
-        };
-        assert_eq!(send(&[], "{").await.refusal(), (400, "BODY_MALFORMED", ""));
-        assert_eq!(send(&[], "[]").await.refusal(), (400, "BODY_MALFORMED", ""));
-        assert_eq!(send(&[YAML], "a: 1\n---\nb: 2\n").await.refusal(), (400, "BODY_MALFORMED", ""));
-        assert_eq!(send(&[YAML], "a:\n\tb: 1\n").await.refusal(), (400, "BODY_MALFORMED", ""));
-        assert_eq!(send(&[("content-type", "text/plain")], "x").await.refusal(), (415, "MEDIA_TYPE_UNSUPPORTED", ""));
-        let utf16 = [("content-type", "application/json; charset=utf-16")];
-        let refused = world.call(&world.admin, Method::POST, APPS, &utf16, "{}").await;
-        assert_eq!(refused.refusal(), (415, "MEDIA_TYPE_UNSUPPORTED", ""));
+        for (content_type, body, expected) in [
+            ("application/json", "{", (400, "BODY_MALFORMED", "")),
+            ("application/json", "[]", (400, "BODY_MALFORMED", "")),
+            (YAML, "a: 1\n---\nb: 2\n", (400, "BODY_MALFORMED", "")),
+            (YAML, "a:\n\tb: 1\n", (400, "BODY_MALFORMED", "")),
+            ("text/plain", "x", (415, "MEDIA_TYPE_UNSUPPORTED", "")),
+            ("application/json; charset=utf-16", "{}", (415, "MEDIA_TYPE_UNSUPPORTED", "")),
+        ] {
+            let refused = world.api.post(APPS).body(content_type, body).send(&world.admin).await;
+            assert_eq!(refused.refusal(), expected, "{content_type}: {body}");
+        }
         let large = json!({ "name": "shop", "image": "x", "env": { "A": "x".repeat(2_000_000) } });
         assert_eq!(world.post(APPS, large).await.refusal(), (413, "BODY_TOO_LARGE", ""));
     }
@@ -208,8 +210,8 @@ mod tests {
     #[tokio::test]
     async fn a_repeated_key_is_answered_again_whatever_the_order_of_its_json() {
         let world = World::new().await;
-        let key = [("idempotency-key", "k1")];
-        let send = |path: &'static str, body: &'static str| world.call(&world.admin, Method::POST, path, &key, body);
+        let send =
+            |path: &str, body: &str| world.api.post(path).key("k1").body("application/json", body).send(&world.admin);
         let path = "/api/v1/tenants/acme/apps?dryRun=false&clusters=west";
         let first = send(path, r#"{"name":"shop","image":"nginx","env":{"A":"1","B":"2"}}"#).await.is(202);
         let again = send(
@@ -236,14 +238,13 @@ mod tests {
         ] {
             let token = world.token(role, (role != Role::Ops).then_some(world.acme)).await;
             let body = json!({ "name": format!("app-{status}-{}", role.as_str().to_lowercase().replace('_', "-")), "image": "x", "clusters": ["west"] });
-            let own = world.call(&token, Method::POST, APPS, &[], body.to_string()).await;
+            let own = world.api.post(APPS).json(&body).send(&token).await;
             assert_eq!(own.status, status, "{role:?}: {}", own.body);
         }
         let owner = world.token(Role::TenantOwner, Some(world.acme)).await;
-        let foreign =
-            world.call(&owner, Method::POST, "/api/v1/tenants/other/apps", &[], form("west").to_string()).await;
+        let foreign = world.api.post("/api/v1/tenants/other/apps").json(&form("west")).send(&owner).await;
         assert_eq!(foreign.refusal(), (404, "TENANT_NOT_FOUND", ""));
-        let nobody = world.call(&TestApi::token("knt_x"), Method::POST, APPS, &[], "").await;
+        let nobody = world.api.post(APPS).send(&TestApi::token("knt_x")).await;
         assert_eq!(nobody.refusal(), (401, "UNAUTHENTICATED", ""));
     }
 }

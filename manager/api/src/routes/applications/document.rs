@@ -59,7 +59,11 @@ pub fn read(document: Value, named: Option<Vec<String>>, tenant: &Tenant) -> Res
     };
     match (&request.clusters, named) {
         (Some(_), Some(_)) => {
-            return Err(Refusal::at(Reason::FieldInvalid, "/clusters", "clusters stands in the body and in the query"));
+            return Err(Refusal::at(
+                Reason::FieldInvalid,
+                "/clusters",
+                "clusters stands in the body and in the query; name them in one of the two",
+            ));
         }
         (None, Some(named)) => request.clusters = Some(named),
         _ => {}
@@ -121,32 +125,18 @@ fn typed(form: ApplicationForm, tenant: &Tenant) -> Result<ApplicationRequest, R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routes::applications::testing::application;
     use jiff::Timestamp;
-    use kubenova_core::tenant::{PodSecurity, Quota, TenantId, TenantName};
+    use kubenova_core::tenant::{TenantId, TenantName};
     use serde_json::json;
 
     fn tenant() -> Tenant {
-        Tenant {
-            id: TenantId::parse("0198aaaa-0000-7000-8000-000000000000").unwrap(),
-            name: TenantName::parse("acme").unwrap(),
-            quota: Quota::default(),
-            pod_security: PodSecurity::Baseline,
-            generation: 1,
-            created_at: Timestamp::UNIX_EPOCH,
-            updated_at: Timestamp::UNIX_EPOCH,
-            created_by: "ann".into(),
-        }
+        let id = TenantId::parse("0198aaaa-0000-7000-8000-000000000000").unwrap();
+        Tenant::new(id, TenantName::parse("acme").unwrap(), Timestamp::UNIX_EPOCH, "ann")
     }
 
     fn parsed(document: Value) -> Result<ApplicationRequest, Refusal> {
         read(document, None, &tenant())
-    }
-
-    fn application() -> Value {
-        json!({
-            "apiVersion": "core.oam.dev/v1beta1", "kind": "Application", "metadata": { "name": "shop" },
-            "spec": { "components": [{ "name": "web", "type": "webservice", "properties": { "image": "nginx" } }] },
-        })
     }
 
     #[test]

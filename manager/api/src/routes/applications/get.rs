@@ -29,7 +29,6 @@ pub async fn get(
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, form};
-    use axum::http::Method;
     use kubenova_core::access::Role;
 
     #[tokio::test]
@@ -38,12 +37,12 @@ mod tests {
         world.post(APPS, form("west")).await.is(202);
         for role in [Role::Admin, Role::TenantOwner, Role::ProjectDev, Role::ReadOnly] {
             let token = world.token(role, (role != Role::Admin).then_some(world.acme)).await;
-            let read = world.call(&token, Method::GET, SHOP, &[], "").await.is(200);
+            let read = world.api.get(SHOP).send(&token).await.is(200);
             assert_eq!(read.body["clusters"][0]["clusterName"], "west");
             assert_eq!(read.body["clusters"][0]["state"], "active");
         }
         let billing = world.token(Role::Billing, Some(world.acme)).await;
-        world.call(&billing, Method::GET, SHOP, &[], "").await.is(403);
+        world.api.get(SHOP).send(&billing).await.is(403);
     }
 
     #[tokio::test]
@@ -54,7 +53,7 @@ mod tests {
         assert_eq!(world.get("/api/v1/tenants/none/apps/shop").await.refusal(), (404, "TENANT_NOT_FOUND", ""));
         let owner = world.token(Role::TenantOwner, Some(world.acme)).await;
         let path = "/api/v1/tenants/other/apps/shop";
-        let foreign = world.call(&owner, Method::GET, path, &[], "").await;
+        let foreign = world.api.get(path).send(&owner).await;
         assert_eq!(foreign.refusal(), (404, "TENANT_NOT_FOUND", ""));
     }
 }

@@ -43,7 +43,6 @@ pub async fn list(
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, World};
-    use axum::http::Method;
     use kubenova_core::access::Role;
     use serde_json::json;
 
@@ -87,8 +86,8 @@ mod tests {
             [(Role::TenantOwner, 200), (Role::ProjectDev, 200), (Role::ReadOnly, 200), (Role::Billing, 403)]
         {
             let token = world.token(role, Some(world.acme)).await;
-            world.call(&token, Method::GET, APPS, &[], "").await.is(status);
-            let foreign = world.call(&token, Method::GET, "/api/v1/tenants/other/apps", &[], "").await;
+            world.api.get(APPS).send(&token).await.is(status);
+            let foreign = world.api.get("/api/v1/tenants/other/apps").send(&token).await;
             assert_eq!(foreign.status.as_u16(), if status == 200 { 404 } else { 403 });
         }
     }

@@ -9,7 +9,7 @@ pub mod remove;
 pub mod replace;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod view;
 
 use crate::{
@@ -17,7 +17,6 @@ use crate::{
     response::{self, MutationResponse},
     views,
 };
-use axum::response::Response;
 use jiff::Timestamp;
 use kubenova_api_types::applications::ApplicationAccepted;
 use kubenova_core::{
@@ -50,27 +49,24 @@ impl ApplicationParams {
     }
 }
 
-/// The answer to a new or changed request, committed with it.
+/// The answer to a new or changed request.
 async fn accepted(
-    mut tx: WriteTx,
-    dry_run: bool,
+    tx: &mut WriteTx,
     tenant: &Tenant,
     application: &Application,
     enqueued: &[EnqueuedCommand],
     now: Timestamp,
-) -> Result<Response, ApiError> {
+) -> Result<MutationResponse, ApiError> {
     let surroundings = Surroundings::read(tx.connection(), std::slice::from_ref(application)).await?;
     let body = ApplicationAccepted {
         application: surroundings.view(tenant, application, now),
         commands: views::enqueued(enqueued),
     };
-    let response = if enqueued.is_empty() { MutationResponse::done() } else { MutationResponse::accepted() };
-    response
+    let response = if enqueued.is_empty() { MutationResponse::done(&body) } else { MutationResponse::accepted(&body) };
+    Ok(response
         .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
         .etag(response::etag(&application.id, application.generation))
-        .operations(enqueued)
-        .commit(tx, dry_run, &body, &body)
-        .await
+        .operations(enqueued))
 }
 
 /// The application, or the refusal that says there is none.

@@ -34,36 +34,37 @@ pub async fn remove(
     Path((named, name)): Path<(String, String)>,
     Params(params): Params<ChangeParams>,
 ) -> Result<Response, ApiError> {
-    let mut tx = ctx.write(&state).await?;
-    let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
-    let mut application = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
-    ctx.matches(&response::etag(&application.id, application.generation))?;
-    let targets = applications::targets(tx.connection(), &[application.id]).await?;
-    let clusters: Vec<ClusterId> = targets.into_iter().map(|target| target.cluster_id).collect();
-    let enqueued = removal::remove_from(&mut tx, &tenant, &application, &clusters, ctx.now).await?;
-    let repeated = application.deleting_since.is_some();
-    application.deleting_since.get_or_insert(ctx.now);
-    applications::mark_deleting(tx.connection(), application.id, ctx.now).await?;
-    let gone = applications::remove_if_nowhere(tx.connection(), application.id).await?;
-    if !repeated || !enqueued.is_empty() {
-        let target = format!("application/{}/{}", tenant.id, application.name);
-        tx.audit(ctx.action, "delete", &target, Some(tenant.id)).await?;
-    }
+    ctx.write(&state, params.dry_run, async |tx| {
+        let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
+        let mut application = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
+        ctx.matches(&response::etag(&application.id, application.generation))?;
+        let targets = applications::targets(tx.connection(), &[application.id]).await?;
+        let clusters: Vec<ClusterId> = targets.into_iter().map(|target| target.cluster_id).collect();
+        let enqueued = removal::remove_from(tx, &tenant, &application, &clusters, ctx.now).await?;
+        let repeated = application.deleting_since.is_some();
+        application.deleting_since.get_or_insert(ctx.now);
+        applications::mark_deleting(tx.connection(), application.id, ctx.now).await?;
+        let gone = applications::remove_if_nowhere(tx.connection(), application.id).await?;
+        if !repeated || !enqueued.is_empty() {
+            let target = format!("application/{}/{}", tenant.id, application.name);
+            tx.audit(ctx.action, "delete", &target, Some(tenant.id)).await?;
+        }
 
-    let surroundings = Surroundings::read(tx.connection(), std::slice::from_ref(&application)).await?;
-    let mut view = surroundings.view(&tenant, &application, ctx.now);
-    if gone {
-        view.state = ApplicationState::Deleted;
-    }
-    let body = ApplicationAccepted { application: view, commands: views::enqueued(&enqueued) };
-    let response = if gone { MutationResponse::done() } else { MutationResponse::accepted() };
-    response.operations(&enqueued).commit(tx, params.dry_run, &body, &body).await
+        let surroundings = Surroundings::read(tx.connection(), std::slice::from_ref(&application)).await?;
+        let mut view = surroundings.view(&tenant, &application, ctx.now);
+        if gone {
+            view.state = ApplicationState::Deleted;
+        }
+        let body = ApplicationAccepted { application: view, commands: views::enqueued(&enqueued) };
+        let response = if gone { MutationResponse::done(&body) } else { MutationResponse::accepted(&body) };
+        Ok(response.operations(&enqueued))
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, form};
-    use axum::http::Method;
     use kubenova_core::{access::Role, command::CommandState};
     use serde_json::{Value, json};
 
@@ -71,8 +72,8 @@ mod tests {
     async fn running() -> World {
         let world = World::new().await;
         world.post(APPS, json!({ "name": "shop", "image": "nginx:1", "clusters": ["west", "east"] })).await.is(202);
-        world.relay(&world.west).await;
-        world.relay(&world.east).await;
+        world.api.relay(&world.west).await;
+        world.api.relay(&world.east).await;
         world
     }
 
@@ -89,19 +90,19 @@ mod tests {
         assert_eq!((commands.len(), &deleted.body["state"]), (2, &"deleting".into()));
         assert_eq!(world.get(APPS).await.body["items"][0]["state"], "deleting");
 
-        world.relay(&world.west).await;
-        world.defer(&world.west, commands[0], "DeletesPerHour").await;
+        world.api.relay(&world.west).await;
+        world.api.defer(&world.west, commands[0], "DeletesPerHour").await;
         let read = world.get(SHOP).await.is(200).body;
         let west = removal(&read, "west");
         assert_eq!((&west["state"], &west["waitingFor"]), (&"sent".into(), &"DeletesPerHour".into()));
         assert!(west["nextAttemptAt"].is_string(), "{west}");
         assert_eq!(removal(&read, "east")["waitingFor"], "ClusterNotJoined");
 
-        world.report(&world.west, commands[0], CommandState::Succeeded, "Gone").await;
+        world.api.report(&world.west, commands[0], CommandState::Succeeded, "Gone").await;
         let read = world.get(SHOP).await.is(200).body;
         assert_eq!(read["clusters"].as_array().unwrap().len(), 1);
-        world.relay(&world.east).await;
-        world.report(&world.east, commands[1], CommandState::Succeeded, "Gone").await;
+        world.api.relay(&world.east).await;
+        world.api.report(&world.east, commands[1], CommandState::Succeeded, "Gone").await;
         world.get(SHOP).await.is(404);
         assert_eq!(world.get(APPS).await.body["items"], json!([]));
         world.post(APPS, form("west")).await.is(202);
@@ -121,8 +122,8 @@ mod tests {
     async fn a_refused_delete_stays_visible_with_its_reason_and_can_be_tried_again() {
         let world = running().await;
         let commands = world.delete(SHOP).await.is(202).commands();
-        world.relay(&world.west).await;
-        world.report(&world.west, commands[0], CommandState::Refused, "Freeze").await;
+        world.api.relay(&world.west).await;
+        world.api.report(&world.west, commands[0], CommandState::Refused, "Freeze").await;
         let west = removal(&world.get(SHOP).await.is(200).body, "west");
         assert_eq!((&west["state"], &west["reason"]), (&"refused".into(), &"Freeze".into()));
         assert_eq!(west["message"], "the cluster says Freeze");
@@ -155,7 +156,7 @@ mod tests {
     async fn only_clusters_that_were_sent_something_are_waited_for() {
         let world = World::new().await;
         world.post(APPS, json!({ "name": "shop", "image": "nginx:1", "clusters": ["west", "east"] })).await.is(202);
-        world.relay(&world.west).await;
+        world.api.relay(&world.west).await;
         let deleted = world.delete(SHOP).await.is(202);
         assert_eq!(deleted.commands().len(), 1);
         assert_eq!(deleted.body["clusters"].as_array().unwrap().len(), 1);
@@ -169,7 +170,7 @@ mod tests {
         assert_eq!(dry.body["state"], "deleting");
         assert_eq!(world.get(SHOP).await.body["state"], "active");
         assert_eq!(world.delete(&format!("{APPS}/none")).await.refusal(), (404, "APPLICATION_NOT_FOUND", ""));
-        let stale = world.call(&world.admin, Method::DELETE, SHOP, &[("if-match", "\"x.1\"")], "").await;
+        let stale = world.api.delete(SHOP).header("if-match", "\"x.1\"").send(&world.admin).await;
         assert_eq!(stale.refusal(), (412, "ETAG_MISMATCH", ""));
         for (role, tenant, status) in [
             (Role::ReadOnly, "acme", 403),
@@ -179,7 +180,7 @@ mod tests {
         ] {
             let token = world.token(role, Some(world.acme)).await;
             let path = format!("/api/v1/tenants/{tenant}/apps/shop");
-            world.call(&token, Method::DELETE, &path, &[], "").await.is(status);
+            world.api.delete(&path).send(&token).await.is(status);
         }
     }
 }

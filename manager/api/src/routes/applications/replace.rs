@@ -47,52 +47,57 @@ pub async fn replace(
     Params(params): Params<ApplicationParams>,
     DocumentBody(body): DocumentBody,
 ) -> Result<Response, ApiError> {
-    let mut tx = ctx.write(&state).await?;
-    let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
-    let request = document::read(body, params.named(), &tenant)?;
-    let before = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
-    ctx.matches(&response::etag(&before.id, before.generation))?;
-    not_deleting(&before)?;
-    check_name(&request, &before)?;
-    let targets = applications::targets(tx.connection(), &[before.id]).await?;
-    let present: Vec<ClusterId> = wanted(&targets).collect();
-    let clusters = match &request.clusters {
-        None => present.clone(),
-        Some(named) => choose_clusters(tx.connection(), &tenant, Some(named)).await?,
-    };
-    let mut application = Application {
-        form: request.form,
-        labels: request.labels,
-        annotations: request.annotations,
-        spec: request.spec,
-        ..before.clone()
-    };
-    let unchanged = application.is_same_request(&before) && clusters == present;
-    let commanded = if unchanged {
-        again(tx.connection(), &application, &clusters).await?
-    } else {
-        application.generation += 1;
-        application.updated_at = ctx.now;
-        applications::update(tx.connection(), &application, &clusters).await?;
-        clusters.clone()
-    };
-    let left: Vec<ClusterId> = present.into_iter().filter(|cluster| !clusters.contains(cluster)).collect();
-    let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
-    let mut enqueued = tx.enqueue_commands(&commanded, &change).await?;
-    enqueued.extend(removal::remove_from(&mut tx, &tenant, &application, &left, ctx.now).await?);
-    if !unchanged || !enqueued.is_empty() {
-        let target = format!("application/{}/{}", tenant.id, application.name);
-        tx.audit(ctx.action, "replace", &target, Some(tenant.id)).await?;
-    }
+    ctx.write(&state, params.dry_run, async |tx| {
+        let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
+        let request = document::read(body, params.named(), &tenant)?;
+        let before = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
+        ctx.matches(&response::etag(&before.id, before.generation))?;
+        not_deleting(&before)?;
+        check_name(&request, &before)?;
+        let targets = applications::targets(tx.connection(), &[before.id]).await?;
+        let present: Vec<ClusterId> = wanted(&targets).collect();
+        let clusters = match &request.clusters {
+            None => present.clone(),
+            Some(named) => choose_clusters(tx.connection(), &tenant, Some(named)).await?,
+        };
+        let mut application = Application {
+            form: request.form,
+            labels: request.labels,
+            annotations: request.annotations,
+            spec: request.spec,
+            ..before.clone()
+        };
+        let unchanged = application.is_same_request(&before) && clusters == present;
+        let commanded = if unchanged {
+            again(tx.connection(), &application, &clusters).await?
+        } else {
+            application.generation += 1;
+            application.updated_at = ctx.now;
+            applications::update(tx.connection(), &application, &clusters).await?;
+            clusters.clone()
+        };
+        let left: Vec<ClusterId> = present.into_iter().filter(|cluster| !clusters.contains(cluster)).collect();
+        let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
+        let mut enqueued = tx.enqueue_commands(&commanded, &change).await?;
+        enqueued.extend(removal::remove_from(tx, &tenant, &application, &left, ctx.now).await?);
+        if !unchanged || !enqueued.is_empty() {
+            let target = format!("application/{}/{}", tenant.id, application.name);
+            tx.audit(ctx.action, "replace", &target, Some(tenant.id)).await?;
+        }
 
-    accepted(tx, params.dry_run, &tenant, &application, &enqueued, ctx.now).await
+        accepted(tx, &tenant, &application, &enqueued, ctx.now).await
+    })
+    .await
 }
 
 fn check_name(request: &ApplicationRequest, before: &Application) -> Result<(), Refusal> {
     if request.name == before.name {
         return Ok(());
     }
-    let detail = format!("the body names \"{}\", the path \"{}\"; a name cannot change", request.name, before.name);
+    let detail = format!(
+        "the body names \"{}\", the path \"{}\"; a name cannot change: send the path's, or create another application",
+        request.name, before.name
+    );
     Err(Refusal::at(Reason::FieldInvalid, request.name_pointer.clone(), detail))
 }
 
@@ -116,7 +121,6 @@ async fn again(
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, application, form};
-    use axum::http::Method;
     use kubenova_core::{access::Role, command::CommandState};
     use serde_json::{Value, json};
 
@@ -136,8 +140,8 @@ mod tests {
     async fn an_identical_body_tries_again_where_the_last_command_failed() {
         let world = World::new().await;
         let command = world.post(APPS, form("west")).await.is(202).commands()[0];
-        world.relay(&world.west).await;
-        world.report(&world.west, command, CommandState::Refused, "Freeze").await;
+        world.api.relay(&world.west).await;
+        world.api.report(&world.west, command, CommandState::Refused, "Freeze").await;
         let again = world.put(SHOP, form("west")).await.is(202);
         assert_eq!((again.commands().len(), &again.body["generation"]), (1, &"1".into()));
     }
@@ -199,15 +203,15 @@ mod tests {
         let world = World::new().await;
         let both = json!({ "name": "shop", "image": "nginx:1", "clusters": ["west", "east"] });
         world.post(APPS, both).await.is(202);
-        world.relay(&world.east).await;
+        world.api.relay(&world.east).await;
         let moved = world.put(SHOP, form("west")).await.is(202);
         assert_eq!(moved.commands().len(), 2);
         let clusters = world.get(SHOP).await.body["clusters"].clone();
         let of = |name: &str| clusters.as_array().unwrap().iter().find(|it| it["clusterName"] == name).unwrap().clone();
         assert_eq!((&of("west")["state"], &of("east")["state"]), (&"active".into(), &"deleting".into()));
         assert_eq!(of("east")["removal"]["commandId"], moved.commands()[1].to_string());
-        world.relay(&world.east).await;
-        world.report(&world.east, moved.commands()[1], CommandState::Succeeded, "Gone").await;
+        world.api.relay(&world.east).await;
+        world.api.report(&world.east, moved.commands()[1], CommandState::Succeeded, "Gone").await;
         let clusters = world.get(SHOP).await.body["clusters"].clone();
         assert_eq!(clusters.as_array().unwrap().len(), 1);
         world.put(SHOP, form("east")).await.is(202);
@@ -223,16 +227,11 @@ mod tests {
     async fn an_etag_guards_against_lost_updates() {
         let world = World::new().await;
         let created = world.post(APPS, form("west")).await.is(202);
-        let put = |etag: String| {
-            let world = &world;
-            async move {
-                let body = json!({ "name": "shop", "image": "nginx:2" }).to_string();
-                world.call(&world.admin, Method::PUT, SHOP, &[("if-match", &etag)], body).await
-            }
-        };
-        assert_eq!(put("\"other.1\"".to_owned()).await.refusal(), (412, "ETAG_MISMATCH", ""));
-        put(created.header("etag").to_owned()).await.is(202);
-        assert_eq!(put(created.header("etag").to_owned()).await.refusal(), (412, "ETAG_MISMATCH", ""));
+        let body = json!({ "name": "shop", "image": "nginx:2" });
+        let put = |etag: &str| world.api.put(SHOP).header("if-match", etag).json(&body).send(&world.admin);
+        assert_eq!(put("\"other.1\"").await.refusal(), (412, "ETAG_MISMATCH", ""));
+        put(created.header("etag")).await.is(202);
+        assert_eq!(put(created.header("etag")).await.refusal(), (412, "ETAG_MISMATCH", ""));
     }
 
     #[tokio::test]
@@ -248,6 +247,6 @@ mod tests {
         assert_eq!(dry.body["generation"], "2");
         assert_eq!(world.get(SHOP).await.body["generation"], "1");
         let reader = world.token(Role::ReadOnly, Some(world.acme)).await;
-        world.call(&reader, Method::PUT, SHOP, &[], form("west").to_string()).await.is(403);
+        world.api.put(SHOP).json(&form("west")).send(&reader).await.is(403);
     }
 }

@@ -99,7 +99,6 @@ fn answer(application: &Application, clusters: Vec<ApplicationClusterStatus>) ->
 #[cfg(test)]
 mod tests {
     use crate::routes::applications::testing::{APPS, SHOP, World, form};
-    use axum::http::Method;
     use kubenova_core::{access::Role, command::CommandState};
 
     #[tokio::test]
@@ -109,8 +108,8 @@ mod tests {
         let path = format!("{SHOP}/status");
         let before = world.get(&path).await.is(200).body;
         assert_eq!((&before["ready"], &before["clusters"][0]["command"]["state"]), (&false.into(), &"queued".into()));
-        world.relay(&world.west).await;
-        world.report(&world.west, command, CommandState::Succeeded, "Running").await;
+        world.api.relay(&world.west).await;
+        world.api.report(&world.west, command, CommandState::Succeeded, "Running").await;
         for path in [path.as_str(), "/users/acme/apps/shop/status"] {
             let after = world.get(path).await.is(200).body;
             assert_eq!((&after["ready"], &after["clusters"][0]["ready"]), (&true.into(), &true.into()));
@@ -121,8 +120,8 @@ mod tests {
     async fn an_application_that_is_being_deleted_is_never_ready() {
         let world = World::new().await;
         let command = world.post(APPS, form("west")).await.is(202).commands()[0];
-        world.relay(&world.west).await;
-        world.report(&world.west, command, CommandState::Succeeded, "Running").await;
+        world.api.relay(&world.west).await;
+        world.api.report(&world.west, command, CommandState::Succeeded, "Running").await;
         world.delete(SHOP).await.is(202);
         let status = world.get(&format!("{SHOP}/status")).await.is(200).body;
         assert_eq!((&status["state"], &status["ready"]), (&"deleting".into(), &false.into()));
@@ -138,7 +137,7 @@ mod tests {
         let path = format!("{SHOP}/status");
         for (role, status) in [(Role::ProjectDev, 200), (Role::ReadOnly, 200), (Role::Billing, 403)] {
             let token = world.token(role, Some(world.acme)).await;
-            world.call(&token, Method::GET, &path, &[], "").await.is(status);
+            world.api.get(&path).send(&token).await.is(status);
         }
         assert_eq!(world.get(&format!("{APPS}/none/status")).await.refusal(), (404, "APPLICATION_NOT_FOUND", ""));
     }

@@ -33,27 +33,28 @@ pub async fn create(
     let mut cluster = requested(&state, &ctx, body)?;
     let ticket = enroll::ticket(&state, &ctx, &cluster.id);
 
-    let mut tx = ctx.write(&state).await?;
-    clusters::insert(tx.connection(), &cluster).await?;
-    enrollments::insert(tx.connection(), &ticket.kept).await?;
-    let change = Change::ClusterConfig { components: cluster.components.clone(), generation: cluster.generation };
-    let enqueued = tx.enqueue_commands(std::slice::from_ref(&cluster.id), &change).await?;
-    tx.audit(ctx.action, "create", &format!("cluster/{}", cluster.id), None).await?;
+    ctx.write(&state, params.dry_run, async |tx| {
+        clusters::insert(tx.connection(), &cluster).await?;
+        enrollments::insert(tx.connection(), &ticket.kept).await?;
+        let change = Change::ClusterConfig { components: cluster.components.clone(), generation: cluster.generation };
+        let enqueued = tx.enqueue_commands(std::slice::from_ref(&cluster.id), &change).await?;
+        tx.audit(ctx.action, "create", &format!("cluster/{}", cluster.id), None).await?;
 
-    cluster.revision = enqueued.iter().map(|one| one.revision).max().unwrap_or_default();
-    let shown = ClusterCreated {
-        cluster: views::cluster(&cluster),
-        enrollment: ticket.shown,
-        commands: views::enqueued(&enqueued),
-    };
-    let mut kept = shown.clone();
-    kept.enrollment.token = None;
-    MutationResponse::created()
-        .location(format!("/api/v1/clusters/{}", cluster.id))
-        .etag(response::etag(&cluster.id, cluster.generation))
-        .operations(&enqueued)
-        .commit(tx, params.dry_run, &shown, &kept)
-        .await
+        cluster.revision = enqueued.iter().map(|one| one.revision).max().unwrap_or_default();
+        let shown = ClusterCreated {
+            cluster: views::cluster(&cluster),
+            enrollment: ticket.shown,
+            commands: views::enqueued(&enqueued),
+        };
+        let mut repeated = shown.clone();
+        repeated.enrollment.token = None;
+        Ok(MutationResponse::created(&shown)
+            .repeated_as(&repeated)
+            .location(format!("/api/v1/clusters/{}", cluster.id))
+            .etag(response::etag(&cluster.id, cluster.generation))
+            .operations(&enqueued))
+    })
+    .await
 }
 
 /// Create a cluster (the same as `POST /api/v1/clusters`).
@@ -175,7 +176,7 @@ mod tests {
         let again = send("dc1-a").await;
         assert_eq!(again.header("idempotency-replayed"), "true");
         assert_eq!(again.ok(201)["id"], first.ok(201)["id"]);
-        assert_eq!(again.json()["enrollment"]["token"], Value::Null);
+        assert_eq!(again.body["enrollment"]["token"], Value::Null);
         send("dc1-b").await.refused(Reason::IdempotencyKeyReused);
         assert_eq!(api.get(PATH).send(&admin).await.ok(200)["items"].as_array().unwrap().len(), 1);
         let empty = api.post(PATH).key("").json(&json!({ "name": "dc1-c" })).send(&admin).await;

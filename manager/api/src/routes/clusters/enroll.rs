@@ -36,21 +36,22 @@ pub async fn enroll(
     Params(params): Params<ChangeParams>,
 ) -> Result<Response, ApiError> {
     let named = ClusterRef::parse(&named);
-    let mut tx = ctx.write(&state).await?;
-    let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-    if !cluster.state.takes_changes() {
-        let detail = format!("cluster \"{named}\" is {}", cluster.state.as_str());
-        return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
-    }
-    let ticket = ticket(&state, &ctx, &cluster.id);
-    enrollments::insert(tx.connection(), &ticket.kept).await?;
-    tx.audit(ctx.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
+    ctx.write(&state, params.dry_run, async |tx| {
+        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
+        if !cluster.state.takes_changes() {
+            let detail = format!("cluster \"{named}\" is {}", cluster.state.as_str());
+            return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
+        }
+        let ticket = ticket(&state, &ctx, &cluster.id);
+        enrollments::insert(tx.connection(), &ticket.kept).await?;
+        tx.audit(ctx.action, "enroll", &format!("cluster/{}", cluster.id), None).await?;
 
-    let kept = Enrollment { token: None, ..ticket.shown.clone() };
-    MutationResponse::created()
-        .location(format!("/api/v1/clusters/{}", cluster.id))
-        .commit(tx, params.dry_run, &ticket.shown, &kept)
-        .await
+        let repeated = Enrollment { token: None, ..ticket.shown.clone() };
+        Ok(MutationResponse::created(&ticket.shown)
+            .repeated_as(&repeated)
+            .location(format!("/api/v1/clusters/{}", cluster.id)))
+    })
+    .await
 }
 
 /// A fresh token: what is kept of it, and what is shown once.
@@ -100,7 +101,7 @@ fn helm(chart: &str) -> String {
 #[cfg(test)]
 mod tests {
     use crate::testing::TestApi;
-    use kubenova_core::{access::Role, refusal::Reason};
+    use kubenova_core::{access::Role, cluster::ClusterState, refusal::Reason};
     use serde_json::Value;
 
     #[tokio::test]
@@ -118,5 +119,15 @@ mod tests {
         let states: Vec<_> = cluster["enrollments"].as_array().unwrap().iter().map(|it| &it["state"]).collect();
         assert_eq!(states, ["open", "open"]);
         api.post("/api/v1/clusters/none/enrollments").send(&admin).await.refused(Reason::ClusterNotFound);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_accepts_no_changes_gets_no_token() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.cluster_in_state("dc1-a", ClusterState::Revoked).await;
+        let refused = api.post("/api/v1/clusters/dc1-a/enrollments").send(&admin).await;
+        let detail = refused.refused(Reason::ClusterNotUsable)["detail"].clone();
+        assert_eq!(detail, "cluster \"dc1-a\" is revoked");
     }
 }

@@ -58,7 +58,7 @@ mod tests {
         let by_id = api.get(&format!("/api/v1/clusters/{id}")).send(&admin).await;
         assert_eq!(by_name.ok(200), by_id.ok(200));
         assert_eq!(by_id.header("etag"), format!("\"{id}.1\""));
-        assert_eq!(by_id.json()["enrollments"][0]["state"], "open");
+        assert_eq!(by_id.body["enrollments"][0]["state"], "open");
         for missing in ["none", "c00000000000000000000000001"] {
             let path = format!("/api/v1/clusters/{missing}");
             api.get(&path).send(&admin).await.refused(Reason::ClusterNotFound);

@@ -45,7 +45,14 @@ fn visible(scope: Scope, command: &command::Command) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::testing::TestApi;
-    use kubenova_core::{access::Role, refusal::Reason};
+    use jiff::{SignedDuration, Timestamp};
+    use kubenova_core::{
+        access::Role,
+        command::{CommandId, CommandState, Hop},
+        refusal::Reason,
+    };
+    use kubenova_runtime::clock;
+    use kubenova_store::outcomes::Reported;
 
     #[tokio::test]
     async fn a_command_shows_its_hops_to_those_who_may_see_its_object() {
@@ -65,5 +72,36 @@ mod tests {
         api.get(&of_cluster).send(&admin).await.ok(200);
         api.get(&of_cluster).send(&owner).await.refused(Reason::CommandNotFound);
         api.get("/api/v1/commands/none").send(&admin).await.refused(Reason::CommandNotFound);
+    }
+
+    #[tokio::test]
+    async fn hops_stand_in_the_order_of_their_times_whoever_recorded_them() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let cluster = api.cluster(&admin, "dc1-a").await;
+        let list = api.get("/api/v1/commands").send(&admin).await.ok(200);
+        let id = list["items"][0]["id"].as_str().unwrap();
+        api.relay(&cluster).await;
+        let hop = |name: &str, hours: i64| Hop {
+            name: name.to_owned(),
+            at: (clock::now() + SignedDuration::from_hours(hours)).to_string(),
+        };
+        // The cluster's clock is wrong by an hour, in either direction, and it reports the later hop first.
+        api.record(&Reported {
+            cluster_id: cluster,
+            command_id: CommandId::parse(id).unwrap(),
+            state: Some(CommandState::Succeeded),
+            reason: String::new(),
+            message: String::new(),
+            hops: vec![hop("applied", 1), hop("stored", -1)],
+            send_again_at: None,
+        })
+        .await;
+        let command = api.get(&format!("/api/v1/commands/{id}")).send(&admin).await.ok(200);
+        let hops = command["hops"].as_array().unwrap();
+        let names: Vec<_> = hops.iter().map(|hop| hop["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["stored", "queued", "sent", "acknowledged", "finished", "applied"]);
+        let times: Vec<Timestamp> = hops.iter().map(|hop| hop["at"].as_str().unwrap().parse().unwrap()).collect();
+        assert!(times.is_sorted(), "{times:?}");
     }
 }

@@ -39,42 +39,44 @@ pub async fn create(
         return Err(Refusal::at(
             Reason::FieldInvalid,
             "/clusters",
-            format!("{} clusters, the most is {CLUSTERS_MAX}", body.clusters.len()),
+            format!(
+                "{} clusters, the most is {CLUSTERS_MAX}; place the tenant on the others with POST /api/v1/tenants/{{tenant}}/placements",
+                body.clusters.len()
+            ),
         )
         .into());
     }
 
-    let mut tx = ctx.write(&state).await?;
-    let clusters = clusters_to_change(tx.connection(), &body.clusters, "/clusters").await?;
-    let ids: Vec<ClusterId> = clusters.into_iter().map(|cluster| cluster.id).collect();
-    tenants::insert(tx.connection(), &tenant).await?;
-    placements::insert(tx.connection(), tenant.id, &ids, &tenant.created_by, ctx.now).await?;
-    let enqueued = tx.enqueue_commands(&ids, &Change::Tenant(tenant.clone())).await?;
-    tx.audit(ctx.action, "create", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
+    ctx.write(&state, params.dry_run, async |tx| {
+        let clusters = clusters_to_change(tx.connection(), &body.clusters, "/clusters").await?;
+        let ids: Vec<ClusterId> = clusters.into_iter().map(|cluster| cluster.id).collect();
+        tenants::insert(tx.connection(), &tenant).await?;
+        placements::insert(tx.connection(), tenant.id, &ids, &tenant.created_by, ctx.now).await?;
+        let enqueued = tx.enqueue_commands(&ids, &Change::Tenant(tenant.clone())).await?;
+        tx.audit(ctx.action, "create", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
 
-    let placed = placements::of_tenants(tx.connection(), &[tenant.id]).await?;
-    let body = TenantAccepted { tenant: views::tenant(&tenant, &placed), commands: views::enqueued(&enqueued) };
-    let reply = if enqueued.is_empty() { MutationResponse::created() } else { MutationResponse::accepted() };
-    reply
-        .location(format!("/api/v1/tenants/{}", tenant.id))
-        .etag(response::etag(&tenant.id, tenant.generation))
-        .operations(&enqueued)
-        .commit(tx, params.dry_run, &body, &body)
-        .await
+        let placed = placements::of_tenants(tx.connection(), &[tenant.id]).await?;
+        let body = TenantAccepted { tenant: views::tenant(&tenant, &placed), commands: views::enqueued(&enqueued) };
+        let response =
+            if enqueued.is_empty() { MutationResponse::created(&body) } else { MutationResponse::accepted(&body) };
+        Ok(response
+            .location(format!("/api/v1/tenants/{}", tenant.id))
+            .etag(response::etag(&tenant.id, tenant.generation))
+            .operations(&enqueued))
+    })
+    .await
 }
 
 fn requested(ctx: &RequestContext, body: &TenantCreate) -> Result<Tenant, Refusal> {
-    let tenant = Tenant {
-        id: TenantId(random::uuid_v7()),
-        name: TenantName::parse(&body.name)?,
-        quota: quota(body.quota.clone().unwrap_or_default()),
-        pod_security: body.pod_security.map(views::to_pod_security).unwrap_or_default(),
-        generation: 1,
-        created_at: ctx.now,
-        updated_at: ctx.now,
-        created_by: ctx.caller.subject.clone(),
-    };
-    tenant.quota.check()?;
+    let name = TenantName::parse(&body.name)?;
+    let mut tenant = Tenant::new(TenantId(random::uuid_v7()), name, ctx.now, &ctx.caller.subject);
+    if let Some(change) = &body.quota {
+        tenant.quota = quota(change.clone());
+        tenant.quota.check()?;
+    }
+    if let Some(level) = body.pod_security {
+        tenant.pod_security = views::to_pod_security(level);
+    }
     Ok(tenant)
 }
 

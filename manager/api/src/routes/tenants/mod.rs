@@ -37,7 +37,7 @@ async fn clusters_to_change(
         ClusterRef::Name(name) => cluster.name.as_str() == name,
     };
     if let Some(missing) = wanted.iter().find(|wanted| !found.iter().any(|cluster| is(cluster, wanted))) {
-        let detail = format!("there is no cluster \"{missing}\"");
+        let detail = format!("there is no cluster \"{missing}\"; list the clusters with GET /api/v1/clusters");
         return Err(Refusal::at(Reason::FieldInvalid, field, detail).into());
     }
     if let Some(closed) = found.iter().find(|cluster| !cluster.state.takes_changes()) {

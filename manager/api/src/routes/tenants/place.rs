@@ -28,27 +28,27 @@ pub async fn place(
     Params(params): Params<ChangeParams>,
     JsonBody(body): JsonBody<PlacementCreate>,
 ) -> Result<Response, ApiError> {
-    let mut tx = ctx.write(&state).await?;
-    let tenant = hold(tx.connection(), &ctx, &named).await?;
-    let clusters = clusters_to_change(tx.connection(), &[body.cluster], "/cluster").await?;
-    let ids: Vec<ClusterId> = clusters.into_iter().map(|cluster| cluster.id).collect();
-    placements::insert(tx.connection(), tenant.id, &ids, &ctx.caller.subject, ctx.now).await?;
-    let enqueued = tx.enqueue_commands(&ids, &Change::Tenant(tenant.clone())).await?;
-    tx.audit(ctx.action, "place", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
+    ctx.write(&state, params.dry_run, async |tx| {
+        let tenant = hold(tx.connection(), &ctx, &named).await?;
+        let clusters = clusters_to_change(tx.connection(), &[body.cluster], "/cluster").await?;
+        let ids: Vec<ClusterId> = clusters.into_iter().map(|cluster| cluster.id).collect();
+        placements::insert(tx.connection(), tenant.id, &ids, &ctx.caller.subject, ctx.now).await?;
+        let enqueued = tx.enqueue_commands(&ids, &Change::Tenant(tenant.clone())).await?;
+        tx.audit(ctx.action, "place", &format!("tenant/{}", tenant.id), Some(tenant.id)).await?;
 
-    let placed = placements::of_tenants(tx.connection(), &[tenant.id]).await?;
-    let body = TenantAccepted { tenant: views::tenant(&tenant, &placed), commands: views::enqueued(&enqueued) };
-    MutationResponse::accepted()
-        .location(format!("/api/v1/tenants/{}/placements", tenant.id))
-        .operations(&enqueued)
-        .commit(tx, params.dry_run, &body, &body)
-        .await
+        let placed = placements::of_tenants(tx.connection(), &[tenant.id]).await?;
+        let body = TenantAccepted { tenant: views::tenant(&tenant, &placed), commands: views::enqueued(&enqueued) };
+        Ok(MutationResponse::accepted(&body)
+            .location(format!("/api/v1/tenants/{}/placements", tenant.id))
+            .operations(&enqueued))
+    })
+    .await
 }
 
 #[cfg(test)]
 mod tests {
     use crate::testing::TestApi;
-    use kubenova_core::{access::Role, refusal::Reason};
+    use kubenova_core::{access::Role, cluster::ClusterState, refusal::Reason};
     use serde_json::json;
 
     #[tokio::test]
@@ -68,5 +68,23 @@ mod tests {
         let none = api.post(path).json(&json!({ "cluster": "none" })).send(&admin).await.refused(Reason::FieldInvalid);
         assert_eq!(none["fields"][0]["pointer"], "/cluster");
         api.post("/api/v1/tenants/none/placements").json(&body).send(&admin).await.refused(Reason::TenantNotFound);
+    }
+
+    #[tokio::test]
+    async fn no_tenant_is_placed_on_a_cluster_that_accepts_no_changes() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.tenant(&admin, "acme", &[]).await;
+        for (name, state) in
+            [("a", ClusterState::Revoking), ("b", ClusterState::Revoked), ("c", ClusterState::Detached)]
+        {
+            api.cluster_in_state(name, state).await;
+            let place = api.post("/api/v1/tenants/acme/placements").json(&json!({ "cluster": name }));
+            let refused = place.send(&admin).await;
+            assert_eq!(refused.refusal(), (409, "CLUSTER_NOT_USABLE", "/cluster"), "{state:?}");
+            let create = api.post("/api/v1/tenants").json(&json!({ "name": "other", "clusters": [name] }));
+            let refused = create.send(&admin).await;
+            assert_eq!(refused.refusal(), (409, "CLUSTER_NOT_USABLE", "/clusters"), "{state:?}");
+        }
     }
 }

@@ -159,8 +159,14 @@ fn quantities(values: &Quantities) -> UsageQuantities {
 
 #[cfg(test)]
 mod tests {
-    use crate::testing::TestApi;
-    use kubenova_core::{access::Role, refusal::Reason};
+    use crate::testing::{TestApi, Token};
+    use kubenova_core::{access::Role, cluster::ClusterId, refusal::Reason, tenant::TenantId};
+    use kubenova_runtime::clock;
+    use kubenova_schema::{meters::Meter, window::Window};
+    use kubenova_store::{
+        ledger::{self, NewRow, WindowRows},
+        windows::{self, Arrival, NewWindow},
+    };
     use serde_json::{Value, json};
 
     #[tokio::test]
@@ -176,6 +182,113 @@ mod tests {
             assert_eq!((&list["items"], &list["rows"], &list["asOf"]), (&json!([]), &json!("0"), &Value::Null));
             assert_eq!(list["totals"]["podCountMs"], "0");
         }
+    }
+
+    /// An hour of a cluster with what its tenants used, as ingest adds it.
+    async fn add(api: &TestApi, cluster: &ClusterId, hour: i64, quality: &[String], used: &[(TenantId, i128)]) {
+        let window = Window { start: hour * 3600, seconds: 3600 };
+        let gaps = json!([]);
+        let sealed = NewWindow {
+            cluster: cluster.clone(),
+            window,
+            revision: 0,
+            manifest_sha256: hour.to_string().repeat(64),
+            previous_manifest_sha256: String::new(),
+            manifest: Vec::new(),
+            manifest_signature: String::new(),
+            record_count: i32::try_from(used.len()).unwrap(),
+            coverage_ms: 3_600_000,
+            gaps: gaps.clone(),
+            clock_offset_ms: 0,
+            incarnation: "1".to_owned(),
+            sealed_at: String::new(),
+        };
+        let of = WindowRows {
+            cluster,
+            window,
+            revision: 0,
+            quality,
+            coverage_ms: sealed.coverage_ms,
+            gaps: &gaps,
+            incarnation: "1",
+            received_at: clock::now(),
+        };
+        let row = |(tenant, amount): &(TenantId, i128)| NewRow {
+            tenant: *tenant,
+            tenant_name: "then".to_owned(),
+            quantities: [*amount; Meter::ALL.len()],
+            payload_sha256: "0".repeat(64),
+        };
+        let rows: Vec<NewRow> = used.iter().map(row).collect();
+        let add = api.state.store.transaction("test", async |tx| {
+            assert_eq!(windows::insert(tx, &sealed, clock::now()).await?, Arrival::New);
+            ledger::insert(tx, &of, &rows).await
+        });
+        add.await.unwrap();
+    }
+
+    /// More than a JSON number can hold exactly.
+    const LARGE: i128 = (1 << 53) + 1;
+
+    /// `acme` on two clusters and `other` on one of them; the second cluster has reported an hour less.
+    async fn used() -> (TestApi, Token, TenantId) {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let (a, b) = (api.cluster(&admin, "dc1-a").await, api.cluster(&admin, "dc1-b").await);
+        let acme = api.tenant(&admin, "acme", &["dc1-a", "dc1-b"]).await;
+        let other = api.tenant(&admin, "other", &["dc1-a"]).await;
+        add(&api, &a, 0, &[], &[(acme, LARGE), (other, 7)]).await;
+        add(&api, &a, 1, &["gap".to_owned()], &[(acme, 1)]).await;
+        add(&api, &b, 0, &[], &[(acme, 5)]).await;
+        (api, admin, acme)
+    }
+
+    #[tokio::test]
+    async fn sums_are_exact_over_what_each_filter_selects() {
+        let (api, admin, acme) = used().await;
+        let owner = api.caller(Role::TenantOwner, Some(acme)).await;
+        let (one, two) = ("1970-01-01T01:00:00Z", "1970-01-01T02:00:00Z");
+        for (caller, query, rows, sum, with_gaps, as_of) in [
+            (&admin, String::new(), "4", LARGE + 13, "1", one),
+            (&admin, "?tenant=acme".to_owned(), "3", LARGE + 6, "1", one),
+            (&owner, String::new(), "3", LARGE + 6, "1", one),
+            (&admin, "?tenant=other".to_owned(), "1", 7, "0", two),
+            (&admin, "?cluster=dc1-a".to_owned(), "3", LARGE + 8, "1", two),
+            (&admin, format!("?tenant={acme}&cluster=dc1-b"), "1", 5, "0", one),
+            (&admin, format!("?from={one}"), "1", 1, "1", one),
+            (&admin, format!("?to={one}"), "3", LARGE + 12, "0", one),
+            (&admin, format!("?from={one}&to={one}"), "0", 0, "0", one),
+        ] {
+            let list = api.get(&format!("/api/v1/usage{query}")).send(caller).await.ok(200);
+            assert_eq!((&list["rows"], &list["rowsWithGaps"]), (&json!(rows), &json!(with_gaps)), "{query}");
+            assert_eq!(list["items"].as_array().unwrap().len().to_string(), rows, "{query}");
+            for meter in list["totals"].as_object().unwrap().values() {
+                assert_eq!(*meter, sum.to_string(), "{query}");
+            }
+            assert_eq!(list["asOf"], as_of, "{query}: the end of the newest hour of the slowest cluster");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_hold_every_row_once_with_the_same_sums() {
+        let (api, admin, _) = used().await;
+        let whole = api.get("/api/v1/usage").send(&admin).await.ok(200);
+        let (mut seen, mut path) = (Vec::new(), "/api/v1/usage?limit=1".to_owned());
+        loop {
+            let page = api.get(&path).send(&admin).await.ok(200);
+            assert_eq!(page["totals"], whole["totals"]);
+            seen.extend(page["items"].as_array().unwrap().iter().cloned());
+            let Some(cursor) = page["nextCursor"].as_str() else { break };
+            path = format!("/api/v1/usage?limit=1&cursor={cursor}");
+        }
+        assert_eq!(json!(seen), whole["items"]);
+        let newest = &seen[3];
+        assert_eq!((&newest["clusterName"], &newest["tenantName"]), (&json!("dc1-a"), &json!("then")));
+        assert_eq!(
+            (&newest["windowStart"], &newest["windowEnd"]),
+            (&json!("1970-01-01T01:00:00Z"), &json!("1970-01-01T02:00:00Z"))
+        );
+        assert_eq!((&newest["quality"], &newest["coverageMs"]), (&json!(["gap"]), &json!("3600000")));
     }
 
     #[tokio::test]

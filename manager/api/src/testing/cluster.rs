@@ -1,0 +1,93 @@
+//! The cluster's side of a command, written to the database as relay and ingest do.
+
+use super::TestApi;
+use crate::state::default_components;
+use jiff::{SignedDuration, Timestamp};
+use kubenova_core::{
+    cluster::{Cluster, ClusterId, ClusterName, ClusterState},
+    command::{CommandId, CommandState},
+};
+use kubenova_runtime::{clock, random};
+use kubenova_store::{
+    cluster_queue::{self, Due},
+    clusters,
+    connection::Connection,
+    enrollments,
+    outcomes::{self, Recorded, Reported},
+};
+use std::collections::BTreeMap;
+
+impl TestApi {
+    /// A cluster in a state that no request brings about.
+    pub(crate) async fn cluster_in_state(&self, name: &str, state: ClusterState) -> ClusterId {
+        let now = clock::now();
+        let cluster = Cluster {
+            id: ClusterId::from_uuid(random::uuid_v7()),
+            name: ClusterName::parse(name).unwrap(),
+            datacenter: String::new(),
+            labels: BTreeMap::new(),
+            components: default_components(),
+            generation: 1,
+            epoch: 1,
+            revision: 0,
+            kubernetes_uid: None,
+            incarnation: 0,
+            state,
+            enrolled_at: None,
+            created_at: now,
+            updated_at: now,
+            created_by: "test".to_owned(),
+        };
+        clusters::insert(&mut self.state.store.acquire().await.unwrap(), &cluster).await.unwrap();
+        cluster.id
+    }
+
+    /// Sends what is due to a cluster, as the relay does.
+    pub(crate) async fn relay(&self, cluster: &ClusterId) {
+        let now = clock::now();
+        let due = Due { now, heartbeat_since: now, send_again_at: in_seconds(600), window: 32 };
+        let claim = self.state.store.transaction("test", async |tx| {
+            enrollments::enroll(tx, cluster, cluster.as_str(), now).await?;
+            cluster_queue::claim(tx, cluster, &due).await
+        });
+        claim.await.unwrap().expect("an enrolled cluster");
+    }
+
+    /// What the cluster reports about a command.
+    pub(crate) async fn report(&self, cluster: &ClusterId, command: CommandId, state: CommandState, reason: &str) {
+        let reported = Reported {
+            cluster_id: cluster.clone(),
+            command_id: command,
+            state: Some(state),
+            reason: reason.to_owned(),
+            message: format!("the cluster says {reason}"),
+            hops: Vec::new(),
+            send_again_at: None,
+        };
+        self.record(&reported).await;
+    }
+
+    /// The cluster puts a command off.
+    pub(crate) async fn defer(&self, cluster: &ClusterId, command: CommandId, reason: &str) {
+        let reported = Reported {
+            cluster_id: cluster.clone(),
+            command_id: command,
+            state: None,
+            reason: reason.to_owned(),
+            message: format!("the cluster says {reason}"),
+            hops: Vec::new(),
+            send_again_at: Some(in_seconds(1800)),
+        };
+        self.record(&reported).await;
+    }
+
+    /// Stores what a cluster reports.
+    pub(crate) async fn record(&self, reported: &Reported) {
+        let record = async |tx: &mut Connection| outcomes::record(tx, reported, clock::now()).await;
+        assert_eq!(self.state.store.transaction("test", record).await.unwrap(), Recorded::Moved);
+    }
+}
+
+fn in_seconds(seconds: i64) -> Timestamp {
+    clock::now().checked_add(SignedDuration::from_secs(seconds)).unwrap()
+}
