@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 name_type! {
     /// A cluster's name, unique among clusters and never of the form of an id.
     ClusterName, "cluster", |text| match ClusterId::parse(text) {
-        Some(_) => Err(Refusal::at(Reason::NameInvalid, "/name", "cluster name has the form of a cluster id")),
+        Some(_) => Err(Refusal::at(Reason::NameInvalid, "/name", "cluster name has the form of a cluster id; choose a shorter one")),
         None => Ok(()),
     }
 }

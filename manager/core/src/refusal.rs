@@ -78,9 +78,9 @@ reasons! {
     /// The tenant is already placed on this cluster.
     PlacementExists = "PLACEMENT_EXISTS", 409, "Placement already exists", "nothing to do: the tenant is on this cluster";
     /// The first request with this Idempotency-Key is not finished yet.
-    IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Request still in progress", "repeat the request after a second; it is then answered with the first request's answer";
+    IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Request still in progress", "repeat the request after a second; when the first one was accepted, it gets the same answer";
     /// The cluster's identity was revoked, or the cluster is detached.
-    ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "see the cluster's state with GET /api/v1/clusters/{cluster}";
+    ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "use another cluster; the state of this one is at GET /api/v1/clusters/{cluster}";
     /// The application is being deleted.
     ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
     /// The object changed since the caller read it.
@@ -96,13 +96,13 @@ reasons! {
     /// The name belongs to Kubernetes, to an installed component or to KubeNova itself.
     NameReserved = "NAME_RESERVED", 422, "Reserved name", "choose a name that does not begin with a reserved word; the detail names it";
     /// A field has a value that cannot be used.
-    FieldInvalid = "FIELD_INVALID", 422, "Invalid field", "correct the field named in the detail";
+    FieldInvalid = "FIELD_INVALID", 422, "Invalid field", "correct the value at the pointer in fields, as the detail says";
     /// The tenant is on several clusters and the request names none of them.
     PlacementRequired = "PLACEMENT_REQUIRED", 422, "Clusters not named", "name the clusters in clusters; see GET /api/v1/tenants/{tenant}/placements";
     /// The tenant is not placed on a cluster that the request names.
     NotPlaced = "NOT_PLACED", 422, "Tenant is not on this cluster", "place the tenant first with POST /api/v1/tenants/{tenant}/placements";
     /// The KubeVela Application breaks a rule of this API.
-    ApplicationInvalid = "APPLICATION_INVALID", 422, "Invalid Application", "correct the Application at the place named in the detail";
+    ApplicationInvalid = "APPLICATION_INVALID", 422, "Invalid Application", "correct the Application at the pointer in fields, as the detail says";
     /// The KubeVela Application names a namespace that is not the tenant's.
     ApplicationNamespace = "APPLICATION_NAMESPACE", 422, "Wrong namespace", "leave metadata.namespace out, or set it to <tenant>-apps";
     /// The Idempotency-Key was used for a different request.

@@ -36,6 +36,8 @@ impl Default for Component {
 
 /// Most replicas of a component's controller: one leads, the others only stand by.
 const REPLICAS_MAX: u32 = 5;
+/// Longest URL that every browser and proxy takes.
+const PUBLIC_URL_LENGTH_MAX: usize = 2000;
 
 impl Component {
     /// Checks what a caller may choose; `field` is the component's JSON pointer.
@@ -53,8 +55,9 @@ impl Component {
         }
         let host = self.public_url.strip_prefix("https://").unwrap_or_default();
         let is_https = !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic());
-        if !self.public_url.is_empty() && (!is_https || self.public_url.len() > 2000) {
-            return refuse("publicURL", "publicURL must be an https:// URL".to_owned());
+        if !self.public_url.is_empty() && (!is_https || self.public_url.len() > PUBLIC_URL_LENGTH_MAX) {
+            let rule = format!("publicURL must be an https:// URL of at most {PUBLIC_URL_LENGTH_MAX} bytes");
+            return refuse("publicURL", rule);
         }
         Ok(())
     }
