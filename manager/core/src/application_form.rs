@@ -1,8 +1,9 @@
 //! The typed form of an application: one web service, and the KubeVela spec it becomes.
 
 use crate::{
+    quantity,
     refusal::{Reason, Refusal},
-    tenant::{PodSecurity, is_quantity},
+    tenant::PodSecurity,
 };
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -55,9 +56,9 @@ impl WebService {
         if self.port == Some(0) {
             return invalid("/port", "port is 0, possible is 1 to 65535".to_owned());
         }
-        for (pointer, quantity) in [("/cpu", &self.cpu), ("/memory", &self.memory)] {
-            if let Some(text) = quantity.as_deref().filter(|text| !is_quantity(text)) {
-                return invalid(pointer, format!("{text:?} is not a Kubernetes quantity like 100m or 128Mi"));
+        for (pointer, chosen) in [("/cpu", &self.cpu), ("/memory", &self.memory)] {
+            if let Some(text) = chosen {
+                quantity::check(pointer, text)?;
             }
         }
         if let Some(index) = self.command.iter().position(|word| word.len() > VALUE_BYTES_MAX) {

@@ -18,6 +18,7 @@ pub mod label;
 pub mod metadata;
 pub mod page;
 pub mod pointer;
+pub mod quantity;
 pub mod refusal;
 pub mod session;
 pub mod tenant;

@@ -18,11 +18,10 @@ use kubenova_crds::usage_report::UsageReportSpec;
 use kubenova_operator_core::metering::{
     Levels, checkpoint,
     engine::{Ceilings, Engine, SOURCES},
-    quantity::Quantity,
     seal::{self, Sealer},
 };
 use kubenova_runtime::{clock, failpoint, probe::Gates, shutdown::Shutdown};
-use kubenova_schema::{meters::Meter, window::Window};
+use kubenova_schema::{meters::Meter, quantity::Quantity, window::Window};
 use prometheus_client::metrics::counter::Counter;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, watch};

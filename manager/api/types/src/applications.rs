@@ -30,11 +30,11 @@ pub struct ApplicationForm {
     pub port: Option<u16>,
     /// CPU request of each pod, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "100m", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+    #[schema(example = "100m", max_length = 15, pattern = "^[0-9]+([.][0-9]+)?([numkMGTP]|[KMGTPE]i)?$")]
     pub cpu: Option<String>,
     /// Memory request of each pod, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "128Mi", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+    #[schema(example = "128Mi", max_length = 15, pattern = "^[0-9]+([.][0-9]+)?([numkMGTP]|[KMGTPE]i)?$")]
     pub memory: Option<String>,
     /// Command in place of the image's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

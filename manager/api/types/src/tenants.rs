@@ -30,11 +30,11 @@ pub struct TenantCreate {
 pub struct QuotaChange {
     /// Sum of the CPU requests of its pods, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "8", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+    #[schema(example = "8", max_length = 15, pattern = "^[0-9]+([.][0-9]+)?([numkMGTP]|[KMGTPE]i)?$")]
     pub cpu: Option<String>,
     /// Sum of the memory requests of its pods, a Kubernetes quantity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "16Gi", pattern = "^[0-9]{1,15}([.][0-9]{1,15})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+    #[schema(example = "16Gi", max_length = 15, pattern = "^[0-9]+([.][0-9]+)?([numkMGTP]|[KMGTPE]i)?$")]
     pub memory: Option<String>,
     /// Number of its pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]

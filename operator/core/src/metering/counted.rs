@@ -7,11 +7,10 @@ use super::{
     Levels,
     observed::{Observation, TenantRef},
     pod_requests::pod_requests,
-    quantity::QuantityError,
 };
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kubenova_crds::labels;
-use kubenova_schema::meters::Meter;
+use kubenova_schema::{meters::Meter, quantity::QuantityError};
 
 /// A pod as the meters see it.
 ///

@@ -4,8 +4,6 @@
 //! Everything is an integer: millicore·ms, byte·ms, count·ms in `i128`. What could not be observed becomes a stated gap.
 //! Before this: `operator/src/metering` (watches, clock). After it: sealing and publishing there.
 
-pub mod quantity;
-
 pub mod pod_requests;
 
 pub mod counted;

@@ -4,11 +4,11 @@
 //! under way the largest of what the spec says, what is allocated and what is in use; pod-level requests in place of
 //! the sum; plus overhead. Rounded up once per pod, to millicores and bytes.
 
-use super::quantity::{Quantity, QuantityError};
 use k8s_openapi::{
     api::core::v1::{Container, ContainerStatus, Pod, PodSpec, PodStatus},
     apimachinery::pkg::api::resource::Quantity as Text,
 };
+use kubenova_schema::quantity::{Quantity, QuantityError};
 use std::collections::BTreeMap;
 
 /// Effective requests of one pod.

@@ -1,12 +1,21 @@
 //! Kubernetes quantities, exactly: sign, digits, suffix; integers of 10^-9 throughout.
 //!
 //! The suffix is one of n u m k M G T P E, Ki Mi Gi Ti Pi Ei, or `e`/`E` with a signed exponent; an `E` not followed by
-//! a sign or digit is exa. What is finer than 10^-9 is rounded away from zero, as the API server does. No float is
-//! involved: requests come back as `644245094400m`, and usage has to be exact.
+//! a sign or digit is exa. What is finer than 10^-9 is rounded away from zero, and a binary suffix counts to 2^63 - 1 at
+//! most, as in the API server (`k8s.io/apimachinery/pkg/api/resource`). No float is involved: requests come back as
+//! `644245094400m`, and usage has to be exact.
+//!
+//! Three kinds of text that the API server takes are refused, because it never writes them and no writer means them: one
+//! without a digit (`Ki`, read as 0), an exponent of more than three digits (the API server computes the power for
+//! minutes), and a number that 128 bits of 10^-9 cannot hold.
 
 use std::fmt;
 
 const NANO: i128 = 1_000_000_000;
+/// The most that a number with a binary suffix counts as.
+const BINARY_MAX: i128 = (i64::MAX as i128) * NANO;
+/// Digits of an exponent. Three reach far past what can be counted either way.
+const EXPONENT_DIGITS_MAX: usize = 3;
 
 /// An amount in units of 10^-9.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,7 +27,7 @@ pub enum QuantityError {
     /// No digits, stray characters or an unknown suffix.
     #[error("\"{0}\" is not a Kubernetes quantity: write digits and one of n, u, m, k, M, G, T, P, E, Ki ... Ei")]
     Malformed(String),
-    /// More than 10^29 or so.
+    /// More than 10^29 or so, or more digits than that.
     #[error("quantity \"{0}\" is too large to be counted")]
     TooLarge(String),
 }
@@ -86,6 +95,9 @@ impl Quantity {
         let fraction_digits = u32::try_from(fraction.len()).map_err(|_| too_large())?;
         let nano = match scale(suffix).ok_or_else(malformed)? {
             Scale::Nano(factor) => scaled(mantissa, factor, fraction_digits),
+            Scale::Binary(factor) => {
+                scaled(mantissa, factor, fraction_digits).or(Some(BINARY_MAX)).map(|nano| nano.min(BINARY_MAX))
+            }
             Scale::Exponent(exponent) => shifted(mantissa, exponent.saturating_add(9) - i64::from(fraction_digits)),
         }
         .ok_or_else(too_large)?;
@@ -96,12 +108,14 @@ impl Quantity {
 enum Scale {
     /// Multiply by this to get 10^-9.
     Nano(i128),
+    /// The same, up to [`BINARY_MAX`].
+    Binary(i128),
     /// Power of ten.
     Exponent(i64),
 }
 
 fn scale(suffix: &str) -> Option<Scale> {
-    let binary = |power: u32| Some(Scale::Nano(1024_i128.pow(power) * NANO));
+    let binary = |power: u32| Some(Scale::Binary(1024_i128.pow(power) * NANO));
     match suffix {
         "n" => Some(Scale::Nano(1)),
         "u" => Some(Scale::Nano(1_000)),
@@ -126,11 +140,10 @@ fn scale(suffix: &str) -> Option<Scale> {
 fn exponent(suffix: &str) -> Option<i64> {
     let digits = suffix.strip_prefix(['e', 'E'])?;
     let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
-    if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+    if unsigned.len() > EXPONENT_DIGITS_MAX || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    // A longer exponent is past anything that can be counted either way.
-    digits.parse::<i32>().ok().map(i64::from)
+    digits.parse().ok()
 }
 
 /// mantissa × factor ÷ 10^digits, rounded away from zero.
@@ -195,7 +208,7 @@ mod tests {
         assert_eq!(nano("1234567890123456789n"), 1_234_567_890_123_456_789);
         assert_eq!(Quantity::parse("1.5Gi").unwrap().units_rounded_up(), 1_610_612_736);
         assert_eq!(nano("1E"), 10_i128.pow(27));
-        assert_eq!(Quantity::parse("16Ei").unwrap().units_rounded_up(), 16 * 1024_i128.pow(6));
+        assert_eq!(Quantity::parse("7Ei").unwrap().units_rounded_up(), 7 * 1024_i128.pow(6));
         assert_eq!(Quantity::parse("644245094400m").unwrap().units_rounded_up(), 644_245_095);
     }
 
@@ -217,6 +230,29 @@ mod tests {
             ("250u", 250_000),
             ("0Ki", 0),
             ("0e400", 0),
+            ("-0", 0),
+            ("00012", 12 * NANO),
+            ("1.k", 1_000 * NANO),
+            ("1.Ki", 1_024 * NANO),
+            ("-.5Mi", -524_288 * NANO),
+            ("1e03", 1_000 * NANO),
+            ("1E18", 1_000_000_000_000_000_000 * NANO),
+        ] {
+            assert_eq!(nano(text), expected, "{text}");
+        }
+    }
+
+    /// Each pair as `resource.ParseQuantity` of apimachinery v0.36 reads it.
+    #[test]
+    fn a_binary_suffix_ends_at_the_most_that_a_go_integer_holds() {
+        for (text, expected) in [
+            ("8Ei", BINARY_MAX),
+            ("16Ei", BINARY_MAX),
+            ("-16Ei", -BINARY_MAX),
+            ("999999999999999Ei", BINARY_MAX),
+            ("9223372036854775808Ki", BINARY_MAX),
+            ("9223372036854775808", 9_223_372_036_854_775_808 * NANO),
+            ("-7.9999999999999Ei", -9_223_372_036_854_660_515_849_539_316),
         ] {
             assert_eq!(nano(text), expected, "{text}");
         }
@@ -228,6 +264,8 @@ mod tests {
         assert_eq!(nano("1e-20"), 1);
         assert_eq!(nano("-0.1n"), -1);
         assert_eq!(nano("1.0000000001"), NANO + 1);
+        assert_eq!(nano("0.00001Ki"), 10_240_000);
+        assert_eq!(nano("0.00000000001Ki"), 11);
     }
 
     #[test]
@@ -239,12 +277,44 @@ mod tests {
     #[test]
     fn other_texts_are_refused() {
         for text in [
-            "", "Ki", "m", ".", "-", "1.2.3", "1ki", "1mi", "1KiB", "1e", "1e+", "1E-", " 1", "1 ", "0x10", "1K", "١",
+            "",
+            "Ki",
+            "m",
+            ".",
+            "-",
+            "1.2.3",
+            "1ki",
+            "1mi",
+            "1KiB",
+            "1e",
+            "1e+",
+            "1E-",
+            " 1",
+            "1 ",
+            "0x10",
+            "1K",
+            "١",
             "1e1e1",
+            "+",
+            "1i",
+            ".5i",
+            "-3.01i",
+            "1.1.M",
+            "1+1.0M",
+            "..5",
+            "5..5",
+            "1mm",
+            "1Em",
+            "1m3",
+            "1m+",
+            "1_0",
+            "1e1000",
+            "1e-1000",
+            "1e4294967297",
         ] {
             assert!(matches!(Quantity::parse(text), Err(QuantityError::Malformed(_))), "{text}");
         }
-        for text in ["1e60", "99999999999999999999999999999999999999999", "999999999999999Ei"] {
+        for text in ["1e60", "99999999999999999999999999999999999999999"] {
             assert!(matches!(Quantity::parse(text), Err(QuantityError::TooLarge(_))), "{text}");
         }
     }
