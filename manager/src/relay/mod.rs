@@ -25,7 +25,7 @@ use kubenova_schema::{
     streams, subjects, trace,
 };
 use kubenova_store::{
-    cluster_queue::{self, Due, DueCommand, QueueState},
+    cluster_queue::{self, ClaimOptions, DueCommand, QueueState},
     error::StoreError,
     pool::Store,
 };
@@ -109,8 +109,8 @@ async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<(), StoreEr
     Ok(())
 }
 
-fn due(settings: &RelaySettings, now: Timestamp) -> Due {
-    Due {
+fn due(settings: &RelaySettings, now: Timestamp) -> ClaimOptions {
+    ClaimOptions {
         now,
         heartbeat_since: earlier(now, settings.stale_after),
         send_again_at: later(now, settings.send_again_after),

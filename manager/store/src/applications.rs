@@ -1,14 +1,12 @@
-//! Applications: their desired state, and on which clusters each should run.
+//! Applications: their desired state, and on which clusters each should run. How one leaves them:
+//! `application_removal.rs`.
 
-use crate::{
-    error::{RowRef, StoreError, failed, one_row},
-    outbox::EnqueuedCommand,
-};
+use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
     application::{Application, ApplicationId, ApplicationName, Form},
     cluster::ClusterId,
-    command::{CommandId, CommandState},
+    command::CommandId,
     page::Page,
     tenant::TenantId,
 };
@@ -156,178 +154,6 @@ async fn place(
     Ok(())
 }
 
-/// Ends that an application should run on these clusters. The caller enqueues the deletes in the same transaction.
-pub async fn unplace(
-    connection: &mut PgConnection,
-    id: ApplicationId,
-    clusters: &[ClusterId],
-) -> Result<(), StoreError> {
-    let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
-    sqlx::query!(
-        "delete from application_clusters where application_id = $1 and cluster_id = any($2)",
-        id.0,
-        &clusters
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("unplace an application"))?;
-    Ok(())
-}
-
-/// The commands of an application on one of its clusters, as far as its removal depends on them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct History {
-    /// The cluster.
-    pub cluster_id: ClusterId,
-    /// True when a command about it was ever sent there since it was last removed.
-    pub ever_sent: bool,
-    /// State of the command of an earlier delete.
-    pub delete_state: Option<CommandState>,
-}
-
-/// The histories of an application on these clusters. Its queued commands are locked, so that none of them is sent before
-/// the transaction ends.
-pub async fn histories(
-    connection: &mut PgConnection,
-    id: ApplicationId,
-    object_key: &str,
-    clusters: &[ClusterId],
-) -> Result<Vec<History>, StoreError> {
-    let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
-    sqlx::query!(
-        "select id from commands where cluster_id = any($1) and object_key = $2 and state = 'queued'
-         order by cluster_id, revision for update",
-        &clusters,
-        object_key,
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed("lock queued commands"))?;
-    // A new statement, so that it sees what the relay committed while this waited for its lock.
-    let rows = sqlx::query!(
-        r#"select a.cluster_id, d.state as "delete_state?",
-                  exists (select from commands k where k.cluster_id = a.cluster_id and k.object_key = $3
-                             and k.sent_at is not null
-                             and k.revision > coalesce((select max(g.revision) from commands g
-                                   where g.cluster_id = a.cluster_id and g.object_key = $3
-                                     and g.kind = 'delete-application' and g.state = 'succeeded'), 0)) as "ever_sent!"
-           from application_clusters a left join commands d on d.id = a.delete_command
-           where a.application_id = $1 and a.cluster_id = any($2) order by a.cluster_id"#,
-        id.0,
-        &clusters,
-        object_key,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(failed("read an application's history"))?;
-    rows.into_iter()
-        .map(|row| {
-            let at = RowRef { table: "application_clusters", id: &id.0 };
-            let state = row.delete_state.as_deref();
-            let delete_state = state.map(|text| at.parse("delete_command", text, CommandState::parse)).transpose()?;
-            let cluster_id = at.cluster_id("cluster_id", &row.cluster_id)?;
-            Ok(History { cluster_id, ever_sent: row.ever_sent, delete_state })
-        })
-        .collect()
-}
-
-/// Cancels commands about an object that were not sent yet. Only for clusters that were never sent one: elsewhere a newer
-/// command has to take their place.
-pub async fn cancel_queued(
-    connection: &mut PgConnection,
-    object_key: &str,
-    clusters: &[ClusterId],
-    now: jiff::Timestamp,
-) -> Result<(), StoreError> {
-    let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
-    sqlx::query!(
-        "update commands set state = 'cancelled', reason = 'Deleted', waiting_for = '', finished_at = $3,
-                message = 'the application was deleted before this command was sent'
-         where cluster_id = any($1) and object_key = $2 and state = 'queued'",
-        &clusters,
-        object_key,
-        now.to_sqlx(),
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("cancel queued commands"))?;
-    Ok(())
-}
-
-/// The application leaves a cluster once this delete command succeeded there.
-pub async fn await_removal(
-    connection: &mut PgConnection,
-    id: ApplicationId,
-    deletes: &[EnqueuedCommand],
-) -> Result<(), StoreError> {
-    let clusters: Vec<String> = deletes.iter().map(|delete| delete.cluster_id.to_string()).collect();
-    let commands: Vec<Uuid> = deletes.iter().map(|delete| delete.command_id.0).collect();
-    sqlx::query!(
-        "update application_clusters a set delete_command = d.command
-         from unnest($2::text[], $3::uuid[]) as d (cluster, command)
-         where a.application_id = $1 and a.cluster_id = d.cluster",
-        id.0,
-        &clusters,
-        &commands,
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("record delete commands"))?;
-    Ok(())
-}
-
-/// Records that a delete was accepted; a later one changes nothing.
-pub async fn mark_deleting(
-    connection: &mut PgConnection,
-    id: ApplicationId,
-    now: jiff::Timestamp,
-) -> Result<(), StoreError> {
-    let done = sqlx::query!(
-        "update applications set deleting_since = coalesce(deleting_since, $2) where id = $1",
-        id.0,
-        now.to_sqlx()
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("mark an application as deleting"))?;
-    one_row(done.rows_affected(), "applications", &id.0)
-}
-
-/// Removes an application that is being deleted and is on no cluster any more; true when it did. Its commands stay, and
-/// with them its history.
-pub async fn remove_if_nowhere(connection: &mut PgConnection, id: ApplicationId) -> Result<bool, StoreError> {
-    let removed = sqlx::query!(
-        "delete from applications a where a.id = $1 and a.deleting_since is not null
-           and not exists (select from application_clusters c where c.application_id = a.id)",
-        id.0
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("remove an application"))?;
-    Ok(removed.rows_affected() == 1)
-}
-
-/// A delete command succeeded: the application it belongs to left that cluster, and is gone once it left the last one.
-/// A command that no application waits for changes nothing.
-pub(crate) async fn delete_succeeded(connection: &mut PgConnection, command: CommandId) -> Result<(), StoreError> {
-    // The application before its clusters, as every writer locks them.
-    let application = sqlx::query_scalar!(
-        "select a.id from applications a join application_clusters c on c.application_id = a.id
-         where c.delete_command = $1 for update of a",
-        command.0,
-    )
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(failed("lock an application that left a cluster"))?;
-    let Some(application) = application else { return Ok(()) };
-    sqlx::query!("delete from application_clusters where delete_command = $1", command.0)
-        .execute(&mut *connection)
-        .await
-        .map_err(failed("record that an application left a cluster"))?;
-    remove_if_nowhere(connection, ApplicationId(application)).await?;
-    Ok(())
-}
-
 /// The tenant's application with this name.
 pub async fn find(
     connection: &mut PgConnection,
@@ -469,20 +295,16 @@ mod tests {
         assert_eq!(find(&mut connection, tenant.id, "shop").await.unwrap().as_ref(), Some(&second));
         let generations = |targets: Vec<Target>| targets.iter().map(|target| target.generation).collect::<Vec<_>>();
         assert_eq!(generations(targets(&mut connection, &[second.id]).await.unwrap()), [1, 2, 2]);
-        unplace(&mut connection, second.id, &clusters[..1]).await.unwrap();
-        assert_eq!(generations(targets(&mut connection, &[second.id]).await.unwrap()), [2, 2]);
     }
 
     #[tokio::test]
-    async fn a_missing_application_is_neither_changed_nor_deleted() {
+    async fn a_missing_application_is_not_changed() {
         let fixture = Fixture::new().await;
         let tenant = fixture.tenant().await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let missing = application(&tenant, "missing");
-        let changed = update(&mut connection, &missing, &[]).await;
-        for outcome in [changed, mark_deleting(&mut connection, missing.id, at(1)).await] {
-            assert!(matches!(outcome, Err(StoreError::Missing { table: "applications", .. })), "{outcome:?}");
-        }
+        let outcome = update(&mut connection, &missing, &[]).await;
+        assert!(matches!(outcome, Err(StoreError::Missing { table: "applications", .. })), "{outcome:?}");
     }
 
     #[tokio::test]

@@ -80,17 +80,25 @@ pub async fn unpublished(connection: &mut PgConnection, limit: i64) -> Result<Ve
     .map_err(failed("find billing events to publish"))
 }
 
-/// Marks events that the broker has stored.
+/// Marks events that the broker has stored. Fails when one of them is missing: it was published and nothing is left of it
+/// here. The others are marked all the same.
 pub async fn mark_published(
     connection: &mut PgConnection,
     sequences: &[i64],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    sqlx::query!("update billing_outbox set published_at = $2 where sequence = any($1)", sequences, now.to_sqlx())
-        .execute(connection)
-        .await
-        .map_err(failed("mark billing events as published"))?;
-    Ok(())
+    let updated = sqlx::query_scalar!(
+        "update billing_outbox set published_at = $2 where sequence = any($1) returning sequence",
+        sequences,
+        now.to_sqlx()
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("mark billing events as published"))?;
+    match sequences.iter().find(|sequence| !updated.contains(sequence)) {
+        Some(missing) => Err(StoreError::Missing { table: "billing_outbox", id: missing.to_string() }),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -116,5 +124,21 @@ mod tests {
         assert_eq!(texts(&unpublished(&mut connection, 1).await.unwrap()), ["b1"]);
         mark_published(&mut connection, &[waiting[0].sequence, waiting[2].sequence], at(2)).await.unwrap();
         assert_eq!(texts(&unpublished(&mut connection, 10).await.unwrap()), ["a2"]);
+    }
+
+    #[tokio::test]
+    async fn a_published_event_that_is_missing_is_an_error_and_the_others_are_marked() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        insert(&mut connection, &cluster, &[event("a", "1")], at(0)).await.unwrap();
+        let present = unpublished(&mut connection, 1).await.unwrap()[0].sequence;
+        let outcome = mark_published(&mut connection, &[present, present + 1], at(1)).await;
+        let missing = (present + 1).to_string();
+        assert!(
+            matches!(&outcome, Err(StoreError::Missing { table: "billing_outbox", id }) if *id == missing),
+            "{outcome:?}"
+        );
+        assert_eq!(unpublished(&mut connection, 1).await.unwrap(), []);
     }
 }

@@ -46,7 +46,7 @@ pub struct QueueState {
 
 /// What decides which commands are due.
 #[derive(Debug, Clone, Copy)]
-pub struct Due {
+pub struct ClaimOptions {
     /// Now.
     pub now: Timestamp,
     /// A cluster whose last heartbeat is older is not in session.
@@ -58,7 +58,10 @@ pub struct Due {
 }
 
 /// Clusters in session that have due commands.
-pub async fn clusters_with_due(connection: &mut PgConnection, due: &Due) -> Result<Vec<ClusterId>, StoreError> {
+pub async fn clusters_with_due(
+    connection: &mut PgConnection,
+    due: &ClaimOptions,
+) -> Result<Vec<ClusterId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "select distinct k.cluster_id from commands k
          join sessions s on s.cluster_id = k.cluster_id and s.last_heartbeat_at >= $2 and s.refused_reason = ''
@@ -101,7 +104,7 @@ pub async fn lease(
 pub async fn claim(
     connection: &mut PgConnection,
     cluster: &ClusterId,
-    due: &Due,
+    due: &ClaimOptions,
 ) -> Result<Option<QueueState>, StoreError> {
     let head = sqlx::query!(
         r#"select c.epoch, c.kubernetes_uid,
@@ -173,7 +176,8 @@ pub async fn record_published(
     one_row(done.rows_affected(), "commands", &command)
 }
 
-/// Fails a command that can never be published, so that it does not block those behind it.
+/// Fails a command that can never be published, so that it does not block those behind it. One that an outcome has moved
+/// on since it was claimed stays as it is.
 pub async fn fail_unsendable(
     connection: &mut PgConnection,
     command: CommandId,
@@ -193,7 +197,8 @@ pub async fn fail_unsendable(
     Ok(())
 }
 
-/// Makes a command that could not be published due again at this time.
+/// Makes a command that could not be published due again at this time. One that an outcome has moved on since it was
+/// claimed stays as it is.
 pub async fn retry_at(connection: &mut PgConnection, command: CommandId, at: Timestamp) -> Result<(), StoreError> {
     sqlx::query!("update commands set next_send_at = $2 where id = $1 and state = 'sent'", command.0, at.to_sqlx())
         .execute(connection)
@@ -225,8 +230,8 @@ mod tests {
     };
     use kubenova_core::{change::Change, command::CommandState};
 
-    fn due(now: i64, window: i64) -> Due {
-        Due { now: at(now), heartbeat_since: at(now - 45), send_again_at: at(now + 30), window }
+    fn due(now: i64, window: i64) -> ClaimOptions {
+        ClaimOptions { now: at(now), heartbeat_since: at(now - 45), send_again_at: at(now + 30), window }
     }
 
     /// A connected cluster with `count` commands about different applications.
@@ -241,7 +246,7 @@ mod tests {
         cluster
     }
 
-    async fn claim_committed(fixture: &Fixture, cluster: &ClusterId, due: &Due) -> QueueState {
+    async fn claim_committed(fixture: &Fixture, cluster: &ClusterId, due: &ClaimOptions) -> QueueState {
         let mut tx = fixture.begin().await;
         let claimed = claim(&mut tx, cluster, due).await.unwrap().unwrap();
         tx.commit().await.unwrap();

@@ -266,7 +266,7 @@ pub async fn mark_used(
     one_row(done.rows_affected(), "enrollments", &id)
 }
 
-/// Stops sending to a cluster until it enrolls with a new token.
+/// Stops sending to a cluster until it enrolls with a new token. A cluster in another state stays as it is.
 pub async fn quarantine(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query!(
         "update clusters set state = 'quarantined', updated_at = $2 where id = $1 and state in ('pendingBootstrap', 'enrolled')",

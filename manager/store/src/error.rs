@@ -121,6 +121,11 @@ pub(crate) fn one_row(rows: u64, table: &'static str, id: &impl ToString) -> Res
     if rows == 1 { Ok(()) } else { Err(StoreError::Missing { table, id: id.to_string() }) }
 }
 
+/// Fails unless so many rows were written: what the caller read before in this transaction is gone.
+pub(crate) fn every_row(rows: u64, expected: usize, table: &'static str, id: &impl ToString) -> Result<(), StoreError> {
+    if usize::try_from(rows) == Ok(expected) { Ok(()) } else { Err(StoreError::Missing { table, id: id.to_string() }) }
+}
+
 impl StoreError {
     /// What sqlx said, if the error comes from there.
     const fn cause(&self) -> Option<&sqlx::Error> {

@@ -22,8 +22,12 @@ use kubenova_test_postgres::Database;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 use uuid::Uuid;
+
+/// Far longer than a statement takes to reach a lock on a busy machine.
+const BLOCKED_WITHIN: Duration = Duration::from_secs(60);
 
 /// A store on a database that no other test uses.
 pub(crate) struct Fixture {
@@ -44,6 +48,19 @@ impl Fixture {
     /// Runs a statement that no function of the store has, committed at once.
     pub(crate) async fn execute(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&mut *self.store.acquire().await.unwrap()).await.unwrap();
+    }
+
+    /// A future that resolves once this transaction waits for a lock that another holds.
+    pub(crate) async fn blocked(&self, tx: &mut Tx) -> impl Future<Output = ()> + use<> {
+        let pid: i32 = sqlx::query_scalar("select pg_backend_pid()").fetch_one(&mut **tx).await.unwrap();
+        let mut observer = self.store.acquire().await.unwrap();
+        async move {
+            let observed = async {
+                let sql = "select cardinality(pg_blocking_pids($1)) > 0";
+                while !sqlx::query_scalar::<_, bool>(sql).bind(pid).fetch_one(&mut *observer).await.unwrap() {}
+            };
+            tokio::time::timeout(BLOCKED_WITHIN, observed).await.expect("the statement waits for a lock");
+        }
     }
 
     /// Clusters 1 to `count`, committed.

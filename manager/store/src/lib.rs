@@ -5,6 +5,7 @@
 //! doc comments name the other failures only. Not found is `Option`; time and ids come in as arguments.
 
 pub mod access;
+pub mod application_removal;
 pub mod applications;
 pub mod audit;
 pub mod billing;

@@ -4,8 +4,8 @@
 //! Before it: `manager/src/ingest/outcomes.rs`. After it: REST shows the row with its hops.
 
 use crate::{
-    applications,
-    error::{RowRef, StoreError, failed},
+    application_removal,
+    error::{RowRef, StoreError, failed, one_row},
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -82,7 +82,7 @@ pub async fn record(
         return Ok(Recorded::Repeated);
     }
     let hops: Vec<_> = reported.hops.iter().map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at })).collect();
-    sqlx::query!(
+    let done = sqlx::query!(
         "update commands set state = $2, reason = $3, message = $4, waiting_for = '', hops = $5, next_send_at = null,
                 acknowledged_at = coalesce(acknowledged_at, case when $6 then $8::timestamptz end),
                 running_at = coalesce(running_at, case when $2 = 'running' then $8::timestamptz end),
@@ -100,11 +100,12 @@ pub async fn record(
     .execute(&mut *connection)
     .await
     .map_err(failed("record an outcome"))?;
+    one_row(done.rows_affected(), "commands", &reported.command_id)?;
     if !matches!(next, CommandState::Refused | CommandState::Superseded) {
         supersede_lower(connection, &reported.cluster_id, &row.object_key, row.revision, now).await?;
     }
     if next == CommandState::Succeeded {
-        applications::delete_succeeded(connection, reported.command_id).await?;
+        application_removal::delete_succeeded(connection, reported.command_id).await?;
     }
     Ok(Recorded::Moved)
 }
@@ -150,7 +151,7 @@ async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Rec
 mod tests {
     use super::*;
     use crate::{
-        cluster_queue::{self, Due},
+        cluster_queue::{self, ClaimOptions},
         commands,
         connection::Connection,
         fixture::{Fixture, at},
@@ -167,7 +168,7 @@ mod tests {
             let command =
                 fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant.clone())).await.remove(0);
             ids.push(command.command_id);
-            let due = Due { now: at(1), heartbeat_since: at(0), send_again_at: at(31), window: 10 };
+            let due = ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(31), window: 10 };
             cluster_queue::claim(&mut connection, &cluster, &due).await.unwrap();
         }
         (cluster, ids)

@@ -9,7 +9,7 @@ use kubenova_core::{
 };
 use kubenova_runtime::{clock, random};
 use kubenova_store::{
-    cluster_queue::{self, Due},
+    cluster_queue::{self, ClaimOptions},
     clusters,
     connection::Connection,
     enrollments,
@@ -45,7 +45,7 @@ impl TestApi {
     /// Sends what is due to a cluster, as the relay does.
     pub(crate) async fn relay(&self, cluster: &ClusterId) {
         let now = clock::now();
-        let due = Due { now, heartbeat_since: now, send_again_at: in_seconds(600), window: 32 };
+        let due = ClaimOptions { now, heartbeat_since: now, send_again_at: in_seconds(600), window: 32 };
         let claim = self.state.store.transaction("test", async |tx| {
             enrollments::enroll(tx, cluster, cluster.as_str(), now).await?;
             cluster_queue::claim(tx, cluster, &due).await

@@ -9,7 +9,7 @@ use kubenova_core::{
     cluster::ClusterId,
     tenant::Tenant,
 };
-use kubenova_store::{applications, outbox::EnqueuedCommand, wire, write_tx::WriteTx};
+use kubenova_store::{application_removal, outbox::EnqueuedCommand, wire, write_tx::WriteTx};
 
 /// Removes an application from some of its clusters. The caller holds it by `applications::find_for_update`.
 pub(super) async fn remove_from(
@@ -20,7 +20,7 @@ pub(super) async fn remove_from(
     now: Timestamp,
 ) -> Result<Vec<EnqueuedCommand>, ApiError> {
     let key = wire::application_key(application).to_string();
-    let histories = applications::histories(tx.connection(), application.id, &key, clusters).await?;
+    let histories = application_removal::histories(tx.connection(), application.id, &key, clusters).await?;
     let decided = |wanted: Removal| -> Vec<ClusterId> {
         histories
             .iter()
@@ -29,10 +29,10 @@ pub(super) async fn remove_from(
             .collect()
     };
     let forgotten = decided(Removal::Forget);
-    applications::cancel_queued(tx.connection(), &key, &forgotten, now).await?;
-    applications::unplace(tx.connection(), application.id, &forgotten).await?;
+    application_removal::cancel_queued(tx.connection(), &key, &forgotten, now).await?;
+    application_removal::unplace(tx.connection(), application.id, &forgotten).await?;
     let change = Change::ApplicationDeleted { tenant: tenant.name.clone(), application: application.clone() };
     let enqueued = tx.enqueue_commands(&decided(Removal::Command), &change).await?;
-    applications::await_removal(tx.connection(), application.id, &enqueued).await?;
+    application_removal::await_removal(tx.connection(), application.id, &enqueued).await?;
     Ok(enqueued)
 }

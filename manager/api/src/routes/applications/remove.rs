@@ -15,7 +15,7 @@ use axum::{
 };
 use kubenova_api_types::applications::{ApplicationAccepted, ApplicationState};
 use kubenova_core::cluster::ClusterId;
-use kubenova_store::applications;
+use kubenova_store::{application_removal, applications};
 
 /// Delete an application from all its clusters.
 ///
@@ -43,8 +43,8 @@ pub async fn remove(
         let enqueued = removal::remove_from(tx, &tenant, &application, &clusters, ctx.now).await?;
         let repeated = application.deleting_since.is_some();
         application.deleting_since.get_or_insert(ctx.now);
-        applications::mark_deleting(tx.connection(), application.id, ctx.now).await?;
-        let gone = applications::remove_if_nowhere(tx.connection(), application.id).await?;
+        application_removal::mark_deleting(tx.connection(), application.id, ctx.now).await?;
+        let gone = application_removal::remove_if_nowhere(tx.connection(), application.id).await?;
         if !repeated || !enqueued.is_empty() {
             let target = format!("application/{}/{}", tenant.id, application.name);
             tx.audit(ctx.action, "delete", &target, Some(tenant.id)).await?;
