@@ -9,12 +9,11 @@ create table sessions (
     lease_term         bigint not null,
     operator_version   text not null default '',
     kubernetes_version text not null default '',
-    nodes              integer not null default 0,
     highest_revision   bigint not null default 0,
     -- Cluster clock minus Manager clock.
     clock_offset_ms    bigint not null default 0,
     opened_at          timestamptz not null,
-    last_heartbeat_at           timestamptz not null,
+    last_heartbeat_at  timestamptz not null,
     -- Why the last hello was refused; empty when it was accepted.
     refused_reason     text not null default ''
 );

@@ -114,7 +114,6 @@ mod tests {
             session: 1,
             operator_version: String::new(),
             kubernetes_version: String::new(),
-            nodes: 0,
             clock_offset_ms: 0,
             opened_at: at(0),
             last_heartbeat_at: at(999),

@@ -86,10 +86,9 @@ fn read(cluster: &ClusterId, payload: &[u8]) -> Option<Heartbeat> {
 
 async fn save(store: &Store, cluster: &ClusterId, heartbeat: &Heartbeat) -> Result<(), StoreError> {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let nodes = i32::try_from(heartbeat.nodes).unwrap_or(i32::MAX);
     let (session, revision) = (number(heartbeat.session), number(heartbeat.highest_revision));
     let mut connection = store.acquire().await?;
-    if !sessions::record_heartbeat(&mut connection, cluster, session, nodes, revision, clock::now()).await? {
+    if !sessions::record_heartbeat(&mut connection, cluster, session, revision, clock::now()).await? {
         tracing::debug!(cluster.id = %cluster, session, "ignored a heartbeat of another session");
     }
     Ok(())

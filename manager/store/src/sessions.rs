@@ -134,17 +134,15 @@ pub async fn record_heartbeat(
     connection: &mut PgConnection,
     cluster: &ClusterId,
     session: i64,
-    nodes: i32,
     highest_revision: i64,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
     let rows = sqlx::query!(
-        "update sessions set last_heartbeat_at = $3, nodes = $4, highest_revision = $5
+        "update sessions set last_heartbeat_at = $3, highest_revision = $4
          where cluster_id = $1 and session = $2 and refused_reason = ''",
         cluster.as_str(),
         session,
         now.to_sqlx(),
-        nodes,
         highest_revision,
     )
     .execute(connection)
@@ -164,8 +162,6 @@ pub struct Session {
     pub operator_version: String,
     /// Version of the API server.
     pub kubernetes_version: String,
-    /// Nodes at the last heartbeat.
-    pub nodes: i32,
     /// Its clock minus ours.
     pub clock_offset_ms: i64,
     /// When it was opened.
@@ -180,7 +176,7 @@ pub struct Session {
 pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) -> Result<Vec<Session>, StoreError> {
     let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        "select cluster_id, session, operator_version, kubernetes_version, nodes, clock_offset_ms, opened_at, last_heartbeat_at,
+        "select cluster_id, session, operator_version, kubernetes_version, clock_offset_ms, opened_at, last_heartbeat_at,
                 refused_reason
          from sessions where cluster_id = any($1) order by cluster_id",
         &ids,
@@ -196,7 +192,6 @@ pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) 
                 session: row.session,
                 operator_version: row.operator_version,
                 kubernetes_version: row.kubernetes_version,
-                nodes: row.nodes,
                 clock_offset_ms: row.clock_offset_ms,
                 opened_at: row.opened_at.to_jiff(),
                 last_heartbeat_at: row.last_heartbeat_at.to_jiff(),
@@ -219,10 +214,10 @@ mod tests {
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(open(&mut connection, &hello(&cluster), at(1)).await.unwrap(), 1);
         assert_eq!(open(&mut connection, &hello(&cluster), at(2)).await.unwrap(), 2);
-        assert!(!record_heartbeat(&mut connection, &cluster, 1, 3, 7, at(3)).await.unwrap(), "an earlier session");
-        assert!(record_heartbeat(&mut connection, &cluster, 2, 3, 7, at(4)).await.unwrap());
+        assert!(!record_heartbeat(&mut connection, &cluster, 1, 7, at(3)).await.unwrap(), "an earlier session");
+        assert!(record_heartbeat(&mut connection, &cluster, 2, 7, at(4)).await.unwrap());
         let session = of_clusters(&mut connection, &[cluster]).await.unwrap().remove(0);
-        assert_eq!((session.session, session.nodes, session.last_heartbeat_at), (2, 3, at(4)));
+        assert_eq!((session.session, session.last_heartbeat_at), (2, at(4)));
     }
 
     #[tokio::test]
@@ -232,7 +227,7 @@ mod tests {
         let mut connection = fixture.store.acquire().await.unwrap();
         open(&mut connection, &hello(&cluster), at(1)).await.unwrap();
         refuse(&mut connection, &hello(&cluster), "UidMismatch", at(2)).await.unwrap();
-        assert!(!record_heartbeat(&mut connection, &cluster, 2, 1, 0, at(3)).await.unwrap());
+        assert!(!record_heartbeat(&mut connection, &cluster, 2, 0, at(3)).await.unwrap());
         let refused = of_clusters(&mut connection, std::slice::from_ref(&cluster)).await.unwrap().remove(0);
         assert_eq!(refused.refused_reason, "UidMismatch");
         assert_eq!(open(&mut connection, &hello(&cluster), at(4)).await.unwrap(), 3);

@@ -60,7 +60,6 @@ async fn send(
         at: clock::rfc3339_ms(clock::now()),
         operator_version: env!("CARGO_PKG_VERSION").to_owned(),
         highest_revision: listing.highest,
-        nodes: 0,
         kubernetes_version: instance.kubernetes_version.clone(),
         unreceipted_windows,
         listing_sha256: listing.sha256.clone(),
