@@ -9,10 +9,11 @@
 //! a field would otherwise write for ever.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use kubenova_crds::FIELD_MANAGER;
 use kubenova_schema::signature::sha256_hex;
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 
 /// Annotation with the SHA-256 of what the Operator applied last, see [`stamp`].
 pub const APPLIED_SHA256: &str = "kubenova.io/applied-sha256";
@@ -61,12 +62,25 @@ pub fn compare(live: &ObjectMeta, desired: &Value) -> Difference {
         .managed_fields
         .iter()
         .flatten()
-        .filter(|entry| entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply"))
+        .filter(|entry| is_ours(entry))
         .filter_map(|entry| entry.fields_v1.as_ref().map(|fields| &fields.0))
         .collect();
     let mut fields = Vec::new();
     collect_not_owned(&body_of(desired), &owned, "", &mut fields);
     if fields.is_empty() { Difference::None } else { Difference::Drifted { fields } }
+}
+
+/// What of a live object is ours, as one value. It stays the same until the object is replaced or another client changes
+/// or removes a field of ours; what others write beside, a status first of all, does not move it.
+#[must_use]
+pub fn ownership(live: &ObjectMeta) -> String {
+    let owned = live.managed_fields.iter().flatten().filter(|entry| is_ours(entry)).map(|entry| &entry.fields_v1);
+    let owned: Vec<&Value> = owned.flatten().map(|fields| &fields.0).collect();
+    sha256_hex(serde_json::json!([live.uid, owned]).to_string().as_bytes())
+}
+
+fn is_ours(entry: &ManagedFieldsEntry) -> bool {
+    entry.manager.as_deref() == Some(FIELD_MANAGER) && entry.operation.as_deref() == Some("Apply")
 }
 
 /// What of an object has managed fields: everything but its identity.
@@ -158,6 +172,59 @@ impl Repairs {
     }
 }
 
+/// Fields of ours that other clients take back after each repair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contention {
+    pub fields: Vec<String>,
+    /// Field managers that hold any of them now; none when they were removed.
+    pub writers: Vec<String>,
+    /// Time to the next repair.
+    pub pause: SignedDuration,
+}
+
+/// Fields that a message names: enough to find the writer, short enough for an event.
+const FIELDS_NAMED_MAX: usize = 3;
+
+impl Contention {
+    fn of(live: &ObjectMeta, desired: &Value, fields: Vec<String>, pause: SignedDuration) -> Self {
+        let body = body_of(desired);
+        let others = live.managed_fields.iter().flatten().filter(|entry| !is_ours(entry));
+        let writers = others.filter_map(|entry| {
+            let owned = entry.fields_v1.as_ref().map(|fields| &fields.0)?;
+            let mut missing = Vec::new();
+            collect_not_owned(&body, &[owned], "", &mut missing);
+            fields.iter().any(|field| !is_below_any(field, &missing)).then(|| entry.manager.clone())?
+        });
+        let writers: BTreeSet<String> = writers.collect();
+        Self { fields, writers: writers.into_iter().collect(), pause }
+    }
+
+    /// What happens and what to do about it.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let who = match self.writers.as_slice() {
+            [] => "another client keeps removing".to_owned(),
+            writers => format!("{} keeps changing", writers.join(", ")),
+        };
+        let named = self.fields.iter().take(FIELDS_NAMED_MAX).cloned().collect::<Vec<_>>().join(", ");
+        let more = match self.fields.len().saturating_sub(FIELDS_NAMED_MAX) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!(
+            "{who} fields that KubeNova applies: {named}{more}; stop that client, or change the desired state at the \
+             Manager; until then KubeNova repairs the object less and less often"
+        )
+    }
+}
+
+/// Whether the field, or a parent of it, is one of these paths.
+fn is_below_any(field: &str, paths: &[String]) -> bool {
+    paths.iter().any(|path| {
+        field.strip_prefix(path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    })
+}
+
 /// What to do about a live object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -167,21 +234,23 @@ pub enum Action {
     Apply,
     /// Apply it, since others changed these fields.
     Repair { fields: Vec<String>, repairs: Repairs },
-    /// Nothing for this long: others changed these fields again right after a repair.
-    LeaveContested { fields: Vec<String>, pause: SignedDuration },
+    /// Nothing for a while: others changed fields again right after a repair.
+    LeaveContested(Contention),
 }
 
 /// Decides what to do about an object that may not be there.
 #[must_use]
 pub fn decide(live: Option<&ObjectMeta>, desired: &Value, repairs: Option<Repairs>, now: Timestamp) -> Action {
-    match live.map(|live| compare(live, desired)) {
-        None | Some(Difference::Outdated) => Action::Apply,
-        Some(Difference::None) => Action::Keep,
-        Some(Difference::Drifted { fields }) => {
+    let Some(live) = live else { return Action::Apply };
+    match compare(live, desired) {
+        Difference::Outdated => Action::Apply,
+        Difference::None => Action::Keep,
+        Difference::Drifted { fields } => {
             let earlier = repairs.filter(|repairs| !repairs.is_forgotten(now));
             match earlier {
                 Some(earlier) if now.duration_since(earlier.last) < earlier.pause() => {
-                    Action::LeaveContested { fields, pause: earlier.pause() - now.duration_since(earlier.last) }
+                    let pause = earlier.pause() - now.duration_since(earlier.last);
+                    Action::LeaveContested(Contention::of(live, desired, fields, pause))
                 }
                 earlier => {
                     let count = earlier.map_or(0, |repairs| repairs.count).saturating_add(1);
@@ -195,7 +264,7 @@ pub fn decide(live: Option<&ObjectMeta>, desired: &Value, repairs: Option<Repair
 #[cfg(test)]
 mod tests {
     use super::*;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::FieldsV1;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -313,7 +382,7 @@ mod tests {
                     repairs = Some(next);
                     repaired_at.push(second);
                 }
-                Action::LeaveContested { .. } => {}
+                Action::LeaveContested(_) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -322,6 +391,62 @@ mod tests {
             decide(Some(&taken), &desired, repairs, at(20_000)),
             Action::Repair { repairs: Repairs { count: 1, .. }, .. }
         ));
+    }
+
+    #[test]
+    fn a_contention_names_who_writes_the_fields_and_what_to_do() {
+        let desired = stamped(json!({"metadata": {"labels": {"a": "1"}}, "spec": {"replicas": 1, "paused": false}}));
+        let annotations = json!({"f:annotations": {}});
+        let mut taken = live(&desired, json!({"f:metadata": annotations, "f:spec": {"f:paused": {}}}));
+        let mut other = |manager: &str, owned: Value| {
+            taken.managed_fields.get_or_insert_default().push(ManagedFieldsEntry {
+                manager: Some(manager.to_owned()),
+                operation: Some("Update".to_owned()),
+                fields_v1: Some(FieldsV1(owned)),
+                ..ManagedFieldsEntry::default()
+            });
+        };
+        other("autoscaler", json!({"f:spec": {"f:replicas": {}}}));
+        other("status-writer", json!({"f:status": {"f:ready": {}}}));
+        other("neighbor", json!({"f:metadata": {"f:annotations": {"f:theirs": {}}}, "f:spec": {"f:paused": {}}}));
+        let repairs = Some(Repairs { count: 1, last: at(0) });
+        let Action::LeaveContested(contention) = decide(Some(&taken), &desired, repairs, at(1)) else {
+            panic!("repaired a second ago");
+        };
+        assert_eq!(contention.fields, ["metadata.labels", "spec.replicas"]);
+        assert_eq!(contention.writers, ["autoscaler"]);
+        assert_eq!(contention.pause, SignedDuration::from_secs(9));
+        let message = contention.message();
+        assert!(
+            message.starts_with(
+                "autoscaler keeps changing fields that KubeNova applies: metadata.labels, spec.replicas; stop"
+            ),
+            "{message}"
+        );
+        let removed = Contention { writers: Vec::new(), fields: vec!["a".to_owned(); 5], ..contention };
+        assert!(removed.message().contains("another client keeps removing"), "{}", removed.message());
+        assert!(removed.message().contains("a, a, a and 2 more"), "{}", removed.message());
+    }
+
+    #[test]
+    fn what_is_ours_does_not_move_with_what_others_write() {
+        let desired = stamped(json!({"metadata": {"name": "a"}, "spec": {"a": 1}}));
+        let applied = live(&desired, own_all(&desired));
+        let before = ownership(&applied);
+        let mut reported = applied.clone();
+        reported.resource_version = Some("8".to_owned());
+        reported.managed_fields.get_or_insert_default().push(ManagedFieldsEntry {
+            manager: Some("kube-apiserver".to_owned()),
+            operation: Some("Update".to_owned()),
+            subresource: Some("status".to_owned()),
+            fields_v1: Some(FieldsV1(json!({"f:status": {"f:conditions": {}}}))),
+            ..ManagedFieldsEntry::default()
+        });
+        assert_eq!(ownership(&reported), before);
+        let taken = live(&desired, json!({"f:metadata": {"f:annotations": {}}}));
+        assert_ne!(ownership(&taken), before, "a field was changed");
+        let replaced = ObjectMeta { uid: Some("other".to_owned()), ..applied };
+        assert_ne!(ownership(&replaced), before, "another object of the same name");
     }
 
     fn json_value() -> impl Strategy<Value = Value> {

@@ -6,7 +6,7 @@ use super::{
 };
 use kube::{
     Api, Client,
-    core::{ApiResource, DynamicObject, GroupVersionKind},
+    core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta},
 };
 use kubenova_operator_core::components::object::Key;
 use serde_json::Value;
@@ -40,11 +40,11 @@ pub async fn get(client: &Client, key: &Key) -> Result<Option<DynamicObject>, Er
     verbs::get(&api(client, key), &key.name).await
 }
 
-/// The resourceVersion of an object, without reading its body; `None` when it is not there.
-pub async fn resource_version(client: &Client, key: &Key) -> Result<Option<String>, Error> {
+/// The metadata of an object, without reading its body; `None` when it is not there.
+pub async fn metadata(client: &Client, key: &Key) -> Result<Option<ObjectMeta>, Error> {
     let found = api(client, key).get_metadata_opt(&key.name).await;
     let found = found.map_err(|source| Error::new(Verb::Read, &key.kind, &key.name, source))?;
-    Ok(found.and_then(|found| found.metadata.resource_version))
+    Ok(found.map(|found| found.metadata))
 }
 
 fn typed(object: &Value, verb: Verb) -> Result<(Key, DynamicObject), Error> {

@@ -1,11 +1,13 @@
 //! Applying a desired object only when the live one is not it already: the decision is `operator/core/src/drift.rs`,
-//! the memory of repairs is here.
+//! which objects were repaired lately is kept here. An object whose fields another client keeps changing has a Warning
+//! event with the reason [`CONTESTED`] after each repair that did not last.
 
-use crate::apiserver::{self, dynamic};
+use crate::apiserver::{self, client::Apiserver, dynamic, event};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, api::ObjectMeta, core::DynamicObject};
 use kubenova_operator_core::{
     components::object::Key,
-    drift::{self, Action, Repairs},
+    drift::{self, Action, Contention, Repairs},
 };
 use kubenova_runtime::clock;
 use serde_json::Value;
@@ -15,6 +17,8 @@ use std::{
     time::Duration,
 };
 
+/// Reason of the event about an object whose fields another client keeps changing.
+const CONTESTED: &str = "FieldsContested";
 /// Objects whose repairs are remembered. Beyond it all are forgotten, which costs one more repair each.
 const REMEMBERED_MAX: usize = 10_000;
 
@@ -23,11 +27,52 @@ const REMEMBERED_MAX: usize = 10_000;
 pub enum Decision {
     /// Nothing: it is as desired.
     Keep,
-    /// Nothing for this long: another client takes the same fields back after each repair.
-    LeaveFor(Duration),
+    /// Nothing for a while: another client takes the same fields back after each repair.
+    LeaveFor(LeftContested),
     Apply,
     /// Apply, then [`DriftGuard::remember`] it.
     Repair(Repair),
+}
+
+/// An object that is left as another client made it.
+#[derive(Debug)]
+pub struct LeftContested {
+    key: Key,
+    contention: Contention,
+    /// Found for the first time since the last repair.
+    is_new: bool,
+}
+
+impl LeftContested {
+    /// Time to the next repair.
+    pub const fn pause(&self) -> Duration {
+        self.contention.pause.unsigned_abs()
+    }
+
+    /// Writes the event, once for each repair that did not last.
+    pub async fn report(&self, apiserver: &Apiserver, live: &ObjectMeta) {
+        if !self.is_new {
+            return;
+        }
+        let message = self.contention.message();
+        tracing::warn!(object = %self.key, message, "another client keeps changing fields that KubeNova applies");
+        event::publish(apiserver, event::Kind::Warning, CONTESTED, &message, reference(&self.key, live)).await;
+    }
+}
+
+fn reference(key: &Key, live: &ObjectMeta) -> ObjectReference {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    ObjectReference {
+        api_version: Some(match key.group.as_str() {
+            "" => key.version.clone(),
+            group => format!("{group}/{}", key.version),
+        }),
+        kind: some(&key.kind),
+        namespace: some(&key.namespace),
+        name: some(&key.name),
+        uid: live.uid.clone(),
+        ..ObjectReference::default()
+    }
 }
 
 /// A repair that is about to be made.
@@ -37,9 +82,17 @@ pub struct Repair {
     repairs: Repairs,
 }
 
+/// The repairs of an object.
+#[derive(Debug)]
+struct Remembered {
+    repairs: Repairs,
+    /// It was reported that the last one did not last.
+    is_reported: bool,
+}
+
 /// Decides what to apply, and remembers which objects were repaired lately.
 #[derive(Debug, Default)]
-pub struct DriftGuard(Mutex<BTreeMap<Key, Repairs>>);
+pub struct DriftGuard(Mutex<BTreeMap<Key, Remembered>>);
 
 impl DriftGuard {
     /// Decides about a live object and the stamped desired one.
@@ -47,10 +100,10 @@ impl DriftGuard {
         let Some(key) = Key::of(desired) else { return Decision::Apply };
         let now = clock::now();
         let mut remembered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match drift::decide(live, desired, remembered.get(&key).copied(), now) {
+        match drift::decide(live, desired, remembered.get(&key).map(|it| it.repairs), now) {
             Action::Apply => Decision::Apply,
             Action::Keep => {
-                if remembered.get(&key).is_some_and(|repairs| repairs.is_forgotten(now)) {
+                if remembered.get(&key).is_some_and(|it| it.repairs.is_forgotten(now)) {
                     remembered.remove(&key);
                 }
                 Decision::Keep
@@ -59,9 +112,9 @@ impl DriftGuard {
                 tracing::info!(object = %key, ?fields, "another client changed fields that KubeNova applies; repairing");
                 Decision::Repair(Repair { key, repairs })
             }
-            Action::LeaveContested { fields, pause } => {
-                tracing::debug!(object = %key, ?fields, "another client keeps changing fields that KubeNova applies");
-                Decision::LeaveFor(pause.unsigned_abs())
+            Action::LeaveContested(contention) => {
+                let reported = remembered.get_mut(&key).map(|it| std::mem::replace(&mut it.is_reported, true));
+                Decision::LeaveFor(LeftContested { key, contention, is_new: reported == Some(false) })
             }
         }
     }
@@ -72,7 +125,7 @@ impl DriftGuard {
         if remembered.len() >= REMEMBERED_MAX {
             remembered.clear();
         }
-        remembered.insert(repair.key, repair.repairs);
+        remembered.insert(repair.key, Remembered { repairs: repair.repairs, is_reported: false });
     }
 
     /// Stamps a desired object and applies it, also when the live one is it already: for objects that a webhook
@@ -90,12 +143,12 @@ impl DriftGuard {
     ///
     /// # Errors
     /// When a call fails: not found when the kind is not served.
-    pub async fn ensure(&self, client: &Client, desired: &Value) -> Result<(), apiserver::Error> {
+    pub async fn ensure(&self, apiserver: &Apiserver, desired: &Value) -> Result<(), apiserver::Error> {
         let live = match Key::of(desired) {
-            Some(key) => dynamic::get(client, &key).await?,
+            Some(key) => dynamic::get(&apiserver.client(), &key).await?,
             None => None,
         };
-        self.ensure_over(client, live.as_ref(), desired).await
+        self.ensure_over(apiserver, live.as_ref(), desired).await
     }
 
     /// Like [`Self::ensure`] with the live object that was read already.
@@ -104,18 +157,23 @@ impl DriftGuard {
     /// When the apply fails: not found when the kind is not served.
     pub async fn ensure_over(
         &self,
-        client: &Client,
+        apiserver: &Apiserver,
         live: Option<&DynamicObject>,
         desired: &Value,
     ) -> Result<(), apiserver::Error> {
         let mut desired = desired.clone();
         drift::stamp(&mut desired);
-        let repair = match self.decide(live.map(|live| &live.metadata), &desired) {
-            Decision::Keep | Decision::LeaveFor(_) => return Ok(()),
+        let live = live.map(|live| &live.metadata);
+        let repair = match self.decide(live, &desired) {
+            Decision::Keep => return Ok(()),
+            Decision::LeaveFor(left) => {
+                left.report(apiserver, live.unwrap_or(&ObjectMeta::default())).await;
+                return Ok(());
+            }
             Decision::Apply => None,
             Decision::Repair(repair) => Some(repair),
         };
-        dynamic::apply(client, &desired).await?;
+        dynamic::apply(&apiserver.client(), &desired).await?;
         if let Some(repair) = repair {
             self.remember(repair);
         }
@@ -146,7 +204,25 @@ mod tests {
             panic!("an apply that failed must be tried again");
         };
         guard.remember(repair);
-        assert!(matches!(guard.decide(Some(&live), &desired), Decision::LeaveFor(_)));
+        let left = || match guard.decide(Some(&live), &desired) {
+            Decision::LeaveFor(left) => left,
+            other => panic!("a repair that did not last was not left alone: {other:?}"),
+        };
+        let (first, second) = (left(), left());
+        assert_eq!((first.is_new, second.is_new), (true, false), "reported once");
+        assert!(first.pause() > Duration::ZERO);
         assert!(matches!(guard.decide(None, &desired), Decision::Apply), "a deleted object is created at once");
+    }
+
+    #[test]
+    fn the_event_names_the_object() {
+        let live = ObjectMeta { uid: Some("u".to_owned()), ..ObjectMeta::default() };
+        let key: Key = "core.oam.dev/v1beta1/Application/n/a".parse().unwrap();
+        let found = reference(&key, &live);
+        assert_eq!((found.api_version.as_deref(), found.uid.as_deref()), (Some("core.oam.dev/v1beta1"), Some("u")));
+        assert_eq!((found.namespace.as_deref(), found.name.as_deref()), (Some("n"), Some("a")));
+        let key: Key = "/v1/Namespace//a".parse().unwrap();
+        let found = reference(&key, &live);
+        assert_eq!((found.api_version.as_deref(), found.namespace), (Some("v1"), None));
     }
 }

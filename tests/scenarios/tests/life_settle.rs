@@ -1,5 +1,5 @@
 //! Applications settle whatever form the cluster stores them in: one patch, then `succeeded`, and no patch when they are
-//! reconciled again. The API server's own audit log is the witness.
+//! reconciled again. What components define is applied once as well. The API server's own audit log is the witness.
 
 use std::collections::BTreeMap;
 
@@ -68,6 +68,10 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let site = Site::join(&platform, "alpha", 1).await?;
     site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+    let definitions = definition_patches(&site)?;
+    assert!(definitions.keys().any(|name| name.starts_with("traitdefinitions/")), "{definitions:?}");
+    let repeated: Vec<_> = definitions.into_iter().filter(|(_, count)| *count > 1).collect();
+    assert!(repeated.is_empty(), "a join applies each definition once: {repeated:?}");
     let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
     steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
 
@@ -139,6 +143,16 @@ fn record_reads(site: &Site) -> Result<BTreeMap<String, usize>> {
         let object = event.object_ref.as_ref().filter(|object| object.resource == "novacommands")?;
         let (_, name) = object.name.strip_prefix("application.")?.split_once('.')?;
         Some(name.to_owned())
+    })))
+}
+
+/// Patches by the Operator of CRDs and of KubeVela's definitions, by resource and name.
+fn definition_patches(site: &Site) -> Result<BTreeMap<String, usize>> {
+    let events = site.cluster.audit()?;
+    let patches = events.iter().filter(is_patch_by_operator);
+    Ok(count(patches.filter_map(|event| {
+        let object = event.object_ref.as_ref().filter(|object| object.resource.ends_with("definitions"))?;
+        Some(format!("{}/{}", object.resource, object.name))
     })))
 }
 

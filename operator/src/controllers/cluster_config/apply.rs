@@ -6,12 +6,18 @@ use super::{
 };
 use crate::apiserver::{dynamic, error::chain, verbs};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
-use kube::{Client, ResourceExt as _, core::DynamicObject};
-use kubenova_operator_core::components::{
-    Component, Plan, inventory,
-    object::Key,
-    render::{COMPONENT_LABEL, VERSION_LABEL},
-    waves::{self, Availability, Wave},
+use kube::{
+    Client, ResourceExt as _,
+    core::{DynamicObject, ObjectMeta},
+};
+use kubenova_operator_core::{
+    components::{
+        Component, Plan, inventory,
+        object::Key,
+        render::{COMPONENT_LABEL, VERSION_LABEL},
+        waves::{self, Availability, Wave},
+    },
+    drift,
 };
 use serde_json::Value;
 use std::{
@@ -32,21 +38,36 @@ const POLL: Duration = Duration::from_millis(500);
 /// Attempts at an object while the endpoint of a webhook that just started spreads: ten seconds.
 const ATTEMPTS: u32 = 20;
 
-/// What this process applied, and the resourceVersion that left: an object that still has it need not be applied again. Applying an unchanged CRD costs the API server 0.3 s, all of them together seven.
+/// What this process applied, and what of the object was its own then: while that is still so the object need not be
+/// applied again. Applying an unchanged CRD costs the API server 0.3 s, all of them together seven.
+///
+/// The resourceVersion would not do: the API server writes the status of a CRD and KubeVela that of a definition right
+/// after each is applied.
 #[derive(Debug, Default)]
-pub struct ApplyCache(Mutex<HashMap<Key, (u64, String)>>);
+pub struct ApplyCache(Mutex<HashMap<Key, Applied>>);
+
+#[derive(Debug)]
+struct Applied {
+    body: u64,
+    ownership: String,
+}
 
 impl ApplyCache {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (u64, String)>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Applied>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn recall(&self, key: &Key, body: u64) -> Option<String> {
-        self.lock().get(key).filter(|(applied, _)| *applied == body).map(|(_, version)| version.clone())
+    /// True when this body may have been applied, so that it is worth looking at the object.
+    fn holds(&self, key: &Key, body: u64) -> bool {
+        self.lock().get(key).is_some_and(|applied| applied.body == body)
     }
 
-    fn remember(&self, key: Key, body: u64, resource_version: String) {
-        self.lock().insert(key, (body, resource_version));
+    fn is_in_place(&self, key: &Key, body: u64, live: &ObjectMeta) -> bool {
+        self.lock().get(key).is_some_and(|applied| applied.body == body && applied.ownership == drift::ownership(live))
+    }
+
+    fn insert(&self, key: Key, body: u64, left: &ObjectMeta) {
+        self.lock().insert(key, Applied { body, ownership: drift::ownership(left) });
     }
 }
 
@@ -91,9 +112,9 @@ pub(super) async fn apply(
 async fn apply_one(client: &Client, cache: &ApplyCache, wave: Wave, object: &Value) -> Result<(), Outcome> {
     let Some(key) = Key::of(object) else { return Ok(()) };
     let body = body_of(object);
-    if let Some(left) = cache.recall(&key, body) {
-        let present = dynamic::resource_version(client, &key).await.map_err(|error| refused(&error))?;
-        if present.as_ref() == Some(&left) {
+    if cache.holds(&key, body) {
+        let live = dynamic::metadata(client, &key).await.map_err(|error| refused(&error))?;
+        if live.is_some_and(|live| cache.is_in_place(&key, body, &live)) {
             return Ok(());
         }
     }
@@ -102,7 +123,7 @@ async fn apply_one(client: &Client, cache: &ApplyCache, wave: Wave, object: &Val
     loop {
         match dynamic::apply(client, object).await {
             Ok(applied) => {
-                cache.remember(key, body, applied.resource_version().unwrap_or_default());
+                cache.insert(key, body, &applied.metadata);
                 return Ok(());
             }
             Err(error) if error.is_forbidden() || attempt >= attempts => return Err(refused(&error)),
@@ -182,14 +203,35 @@ fn is_labelled(object: &DynamicObject, component: Component) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+    use kubenova_crds::FIELD_MANAGER;
     use serde_json::json;
 
     #[test]
-    fn an_object_is_recalled_only_with_the_same_body() {
+    fn an_object_is_applied_again_when_the_chart_or_a_field_of_ours_changed_and_not_for_a_status() {
         let cache = ApplyCache::default();
         let key: Key = "/v1/ConfigMap/n/a".parse().unwrap();
-        cache.remember(key.clone(), body_of(&json!({"a": 1})), "7".to_owned());
-        assert_eq!(cache.recall(&key, body_of(&json!({"a": 1}))), Some("7".to_owned()));
-        assert_eq!(cache.recall(&key, body_of(&json!({"a": 2}))), None);
+        let (body, other) = (body_of(&json!({"a": 1})), body_of(&json!({"a": 2})));
+        let entry = |manager: &str, operation: &str, fields: Value| ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            operation: Some(operation.to_owned()),
+            fields_v1: Some(FieldsV1(fields)),
+            ..ManagedFieldsEntry::default()
+        };
+        let ours = entry(FIELD_MANAGER, "Apply", json!({"f:a": {}}));
+        let left = ObjectMeta { managed_fields: Some(vec![ours.clone()]), ..ObjectMeta::default() };
+        assert!(!cache.holds(&key, body));
+        cache.insert(key.clone(), body, &left);
+        assert!(cache.holds(&key, body) && !cache.holds(&key, other));
+        let status = entry("kube-apiserver", "Update", json!({"f:status": {}}));
+        let reported = ObjectMeta {
+            resource_version: Some("8".to_owned()),
+            managed_fields: Some(vec![ours, status]),
+            ..ObjectMeta::default()
+        };
+        assert!(cache.is_in_place(&key, body, &reported));
+        assert!(!cache.is_in_place(&key, other, &reported), "the chart has another body");
+        let taken = ObjectMeta { managed_fields: Some(vec![entry("x", "Update", json!({"f:a": {}}))]), ..reported };
+        assert!(!cache.is_in_place(&key, body, &taken), "another client changed a field of ours");
     }
 }

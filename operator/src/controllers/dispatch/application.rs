@@ -76,9 +76,10 @@ impl Dispatcher<'_> {
                 }
                 match self.drift.decide(Some(&present.metadata), desired) {
                     Decision::Keep => return self.application_progress(present).await,
-                    Decision::LeaveFor(pause) => {
+                    Decision::LeaveFor(left) => {
+                        left.report(&self.ctx.apiserver, &present.metadata).await;
                         // Set once a task; a later round of this loop can only say the same.
-                        let _set = task.look_again.set(pause);
+                        let _set = task.look_again.set(left.pause());
                         return self.application_progress(present).await;
                     }
                     Decision::Apply => {}

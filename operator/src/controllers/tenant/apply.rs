@@ -59,7 +59,7 @@ impl TenantController<'_> {
         let live = self.read_own(&object, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
         let before = live.as_ref().map(kinds::to_value).transpose();
         let before = before.map_err(|error| read_failed(condition::CAPSULE_TENANT_READY, &error))?;
-        match self.drift.ensure_over(&self.ctx.apiserver.client(), live.as_ref(), &object).await {
+        match self.drift.ensure_over(&self.ctx.apiserver, live.as_ref(), &object).await {
             Err(error) if error.is_not_found() => Err(Stopped::new(
                 condition::CAPSULE_TENANT_READY,
                 "CapsuleMissing",
@@ -79,7 +79,7 @@ impl TenantController<'_> {
             let live = self.read_own(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
             let applied = match live {
                 Some(live) if !capsule.lists(&live.name_any()) => self.drift.apply(&client, namespace).await,
-                live => self.drift.ensure_over(&client, live.as_ref(), namespace).await,
+                live => self.drift.ensure_over(&self.ctx.apiserver, live.as_ref(), namespace).await,
             };
             applied.map_err(|error| apply_failed(condition::NAMESPACES_READY, &error))?;
         }
@@ -137,7 +137,7 @@ impl TenantController<'_> {
     }
 
     async fn ensure(&self, object: &Value, condition: &'static str) -> Result<(), Stopped> {
-        let ensured = self.drift.ensure(&self.ctx.apiserver.client(), object).await;
+        let ensured = self.drift.ensure(&self.ctx.apiserver, object).await;
         ensured.map_err(|error| apply_failed(condition, &error))
     }
 }
