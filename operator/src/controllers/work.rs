@@ -22,10 +22,10 @@ use tracing::{Instrument as _, field::Empty};
 /// Reconciles that run at once: a slow object must not hold up the others, and the API server must not be flooded.
 const CONCURRENCY: usize = 16;
 /// First pause before something is tried again. Most waits (a webhook's answer, a namespace) end within it.
-const RETRY_MIN: Duration = Duration::from_secs(1);
+pub(super) const RETRY_MIN: Duration = Duration::from_secs(1);
 /// Longest pause. A change that no watch shows is then noticed within a minute, and a thousand stuck objects cost the
 /// API server 17 reconciles a second at most.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(60);
 
 /// What a reconcile asks for next. A watch event always makes it sooner.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,11 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, api::ObjectMeta};
-use kubenova_runtime::{clock, shutdown::Shutdown};
-use std::time::Duration;
+use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 use tokio::time::Instant;
 
 pub const NAME: &str = "kubenova-operator";
@@ -43,29 +46,25 @@ pub struct HeldLease {
 /// Waits until the Lease is held, and raises its term. `None` when a stop was requested first.
 pub async fn acquire(apiserver: &Apiserver, config: LeaseConfig, shutdown: &Shutdown) -> Option<HeldLease> {
     let api: Api<Lease> = Api::namespaced(apiserver.client(), &config.namespace);
-    let mut seen: Option<(String, Instant)> = None;
-    while !shutdown.is_requested() {
-        match attempt(&api, &config, &mut seen).await {
-            Ok(Some(lease)) => {
-                let term = term_of(&lease);
-                tracing::info!(lease.term = term, "acquired the lease");
-                return Some(HeldLease { api, lease, config, term });
-            }
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(error = %crate::apiserver::error::chain(&error), "could not acquire the lease; trying again");
-            }
+    let seen = Mutex::default();
+    loop {
+        let retry = Retry::new("acquire the lease").backoff(ACQUIRE_INTERVAL, ACQUIRE_INTERVAL).finish_attempt();
+        if let Some(lease) = retry.until_ok(shutdown, || attempt(&api, &config, &seen)).await? {
+            let term = term_of(&lease);
+            tracing::info!(lease.term = term, "acquired the lease");
+            return Some(HeldLease { api, lease, config, term });
         }
-        shutdown.sleep(ACQUIRE_INTERVAL).await;
+        // Another pod holds it, which is no failure.
+        if !shutdown.sleep(ACQUIRE_INTERVAL).await {
+            return None;
+        }
     }
-    None
 }
 
-async fn attempt(
-    api: &Api<Lease>,
-    config: &LeaseConfig,
-    seen: &mut Option<(String, Instant)>,
-) -> Result<Option<Lease>, Error> {
+/// The resourceVersion of another pod's lease, and since when it is that.
+type Seen = Mutex<Option<(String, Instant)>>;
+
+async fn attempt(api: &Api<Lease>, config: &LeaseConfig, seen: &Seen) -> Result<Option<Lease>, Error> {
     let Some(mut lease) = verbs::get(api, NAME).await? else {
         let lease = Lease {
             metadata: ObjectMeta {
@@ -85,7 +84,8 @@ async fn attempt(
             .lease_duration_seconds
             .and_then(|seconds| u64::try_from(seconds).ok())
             .map_or(config.duration, Duration::from_secs);
-        match seen {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*seen {
             Some((known, since)) if *known == version => {
                 if since.elapsed() < limit {
                     return Ok(None);
@@ -126,6 +126,8 @@ fn term_of(lease: &Lease) -> u64 {
 impl HeldLease {
     /// Renews the Lease until a stop is requested, and returns it then. `None` when the Lease is lost: the process must
     /// end, since another pod may be working.
+    ///
+    /// Not runtime::periodic: what counts is when the last renewal succeeded, not how long to wait for the next.
     pub async fn keep(mut self, shutdown: Shutdown) -> Option<Self> {
         let third = self.config.duration / 3;
         let mut renewed = Instant::now();

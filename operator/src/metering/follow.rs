@@ -62,6 +62,9 @@ enum End {
 
 impl Follower {
     /// Follows from a version; `None` when the kind is not installed.
+    ///
+    /// Not runtime::retry: it ends with the meter, which takes a last checkpoint after a stop was requested, and a break
+    /// must be reported before the wait.
     pub(super) async fn run(self, from: Option<u64>) {
         let mut position = from;
         let mut current_ms = self.clock.now_ms();

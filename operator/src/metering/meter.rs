@@ -44,18 +44,21 @@ pub(super) struct Parts {
     pub(super) windows_sealed: Counter,
     pub(super) gates: Gates,
     pub(super) health: watch::Sender<UsageHealth>,
+    pub(super) shutdown: Shutdown,
 }
 
 /// Another Operator owns the window.
 pub(super) struct SteppedDown;
 
 /// Meters until a stop is requested or another Operator owns the window.
-pub(super) async fn run(parts: Parts, shutdown: Shutdown) {
+pub(super) async fn run(parts: Parts) {
+    let shutdown = parts.shutdown.clone();
     let started = tokio::select! {
         () = shutdown.requested() => return,
         started = Running::start(parts) => started,
     };
     let Ok((mut meter, mut updates)) = started else { return };
+    // Not runtime::periodic: updates carry data, and the engine takes one step at a time.
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {

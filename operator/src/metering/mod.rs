@@ -96,10 +96,11 @@ pub async fn run(context: MeteringContext) {
         windows_sealed: context.metrics.windows_sealed.clone(),
         gates: context.gates,
         health: context.health,
+        shutdown: context.shutdown.clone(),
     };
     let shutdown = context.shutdown;
     let publishing = publisher.run(context.receipts, shutdown.clone());
-    let metering = meter::run(meter, shutdown.clone());
+    let metering = meter::run(meter);
     tokio::pin!(publishing, metering);
     tokio::select! {
         // The meter writes a last checkpoint on a stop; publishing may end first.

@@ -75,6 +75,7 @@ impl Publisher {
 
     pub(super) async fn run(mut self, mut receipts: mpsc::Receiver<ReceiptDelivery>, shutdown: Shutdown) {
         let interval = Duration::from_secs(self.parts.window_seconds.into()).clamp(REPUBLISH_MIN, REPUBLISH_MAX);
+        // Not runtime::periodic: sealed reports and receipts carry data, and each is handled as it comes.
         let mut repeats = tokio::time::interval(interval);
         repeats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut bus = self.parts.bus.clone();

@@ -2,7 +2,7 @@
 
 use super::{
     follow::{Follower, WatchUpdate},
-    health::{UsageHealth, set_healthy, set_problem},
+    health::{set_healthy, set_problem},
     meter::{Parts, Running, SteppedDown, unreachable},
     publish::Notice,
     reports,
@@ -20,17 +20,17 @@ use kubenova_operator_core::metering::{
     engine::{Beginning, Engine, Listing, SOURCES},
     observed::Source,
 };
-use kubenova_runtime::backoff::Backoff;
+use kubenova_runtime::retry::Retry;
 use kubenova_schema::window::Window;
 use std::collections::BTreeMap;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 /// Updates that the meter has not taken yet; followers wait beyond it, with the time already noted.
 const UPDATES_WAITING: usize = 1_024;
 
 impl Running {
     pub(super) async fn start(parts: Parts) -> Result<(Self, mpsc::Receiver<WatchUpdate>), SteppedDown> {
-        let reports = until_done(|| usage::list(&parts.client, &parts.namespace), &parts.health).await;
+        let reports = until_done(|| usage::list(&parts.client, &parts.namespace), &parts).await;
         let now_ms = parts.clock.now_ms();
         let mut meter = Self {
             engine: Engine::fresh(now_ms, parts.window_seconds),
@@ -139,14 +139,14 @@ impl Running {
         let mut lists: [Listing; SOURCES] = Default::default();
         if resumed {
             for source in Source::ALL {
-                let head = until_done(|| metered::head(client, source), &self.parts.health).await;
+                let head = until_done(|| metered::head(client, source), &self.parts).await;
                 targets[source as usize] = head.unwrap_or_default();
             }
             let mut exact = true;
             for source in Source::ALL {
                 // A kind that was not installed at the checkpoint is found by its follower.
                 let Some(position) = self.engine.positions[source as usize] else { continue };
-                match until_done(|| metered::list(client, source, Some(position)), &self.parts.health).await {
+                match until_done(|| metered::list(client, source, Some(position)), &self.parts).await {
                     Listed::Objects(mut listing) => {
                         listing.position = Some(position);
                         lists[source as usize] = listing;
@@ -161,8 +161,7 @@ impl Running {
             tracing::warn!("the API server has compacted its history since the last checkpoint; stating a gap");
         }
         for source in Source::ALL {
-            lists[source as usize] = match until_done(|| metered::list(client, source, None), &self.parts.health).await
-            {
+            lists[source as usize] = match until_done(|| metered::list(client, source, None), &self.parts).await {
                 Listed::Objects(listing) => listing,
                 Listed::NotInstalled | Listed::Gone => Listing::default(),
             };
@@ -172,19 +171,16 @@ impl Running {
 }
 
 /// Tries until it succeeds, and reports what it waits for.
-async fn until_done<T, F>(call: impl Fn() -> F, health: &watch::Sender<UsageHealth>) -> T
+async fn until_done<T, F>(call: impl Fn() -> F, parts: &Parts) -> T
 where
     F: Future<Output = Result<T, Error>>,
 {
-    let mut backoff = Backoff::default();
-    loop {
-        match call().await {
-            Ok(value) => return value,
-            Err(error) => {
-                tracing::warn!(error = %error.reason(), "{error}; trying again");
-                set_problem(health, "APIServerUnreachable", unreachable(&error));
-                tokio::time::sleep(backoff.next_wait()).await;
-            }
-        }
+    let attempt = || async {
+        call().await.inspect_err(|error| set_problem(&parts.health, "APIServerUnreachable", unreachable(error)))
+    };
+    match Retry::new("read what metering begins with").until_ok(&parts.shutdown, attempt).await {
+        Some(value) => value,
+        // A stop was requested, on which the caller drops this.
+        None => std::future::pending().await,
     }
 }

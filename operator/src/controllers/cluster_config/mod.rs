@@ -15,6 +15,7 @@ mod outcome;
 mod preflight;
 mod report;
 
+use super::work::{RETRY_MAX, RETRY_MIN};
 use crate::{
     apiserver::{self, error::chain, verbs, watch},
     trace,
@@ -32,6 +33,7 @@ use kubenova_crds::cluster_config::{
     ClusterConfigSpec, Component as ComponentSpec, Components, NAME, NovaClusterConfig,
 };
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
+use kubenova_runtime::backoff::Backoff;
 use outcome::Outcome;
 use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
@@ -41,8 +43,6 @@ use tracing::{Instrument as _, field::Empty};
 const CONTROLLER: &str = "cluster config";
 /// Time between reconciles when no watch asks for one: drift that no watch shows is repaired within it.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Time to the next reconcile while something is not as configured.
-const RETRY: Duration = Duration::from_secs(15);
 /// Changes that come together make one reconcile.
 const SETTLE: Duration = Duration::from_millis(500);
 
@@ -69,26 +69,35 @@ pub async fn run(ctx: InstallContext) {
     let mut specs = pin!(specs);
     let mut deployments = pin!(watch::changes(Api::<Deployment>::all(client), COMPONENT_LABEL).map(|_| ()));
     let cache = ApplyCache::default();
+    let mut backoff = Backoff::between(RETRY_MIN, RETRY_MAX);
+    // Not runtime::periodic, which finishes a round, and not the work queue, which finishes a reconcile, before it looks
+    // at what came meanwhile.
     loop {
         let began = Instant::now();
         let span = tracing::info_span!("reconcile", controller = CONTROLLER, object = NAME, trace.id = Empty);
         let finished = tokio::select! {
             finished = reconcile(&ctx, &cache).instrument(span) => finished,
             // A reconcile may wait long for a Deployment that the new spec no longer has; it can be dropped at any line.
-            _ = specs.next() => continue,
+            _ = specs.next() => {
+                backoff.reset();
+                continue;
+            }
             () = ctx.shutdown.requested() => return,
         };
         ctx.metrics.reconciled(CONTROLLER, began, !matches!(finished, Ok(Reconciled::Settled)));
         let pause = match finished {
-            Ok(Reconciled::Settled) => INTERVAL,
-            Ok(Reconciled::Unsettled) => RETRY,
+            Ok(Reconciled::Settled) => {
+                backoff.reset();
+                INTERVAL
+            }
+            Ok(Reconciled::Unsettled) => backoff.next_wait(),
             Err(error) => {
                 tracing::warn!(error = chain(&error), "could not reconcile the cluster's components; trying again");
-                RETRY
+                backoff.next_wait()
             }
         };
         tokio::select! {
-            _ = specs.next() => {}
+            _ = specs.next() => backoff.reset(),
             _ = deployments.next() => drain(&mut deployments).await,
             () = tokio::time::sleep(pause) => {}
             () = ctx.shutdown.requested() => return,
@@ -96,10 +105,10 @@ pub async fn run(ctx: InstallContext) {
     }
 }
 
-/// Waits until no change has come for a moment, but not for ever: a Deployment may never come to rest.
+/// Waits until no change has come for a moment, but not for ever: a Deployment may keep changing.
 async fn drain(triggers: &mut (impl futures::Stream<Item = ()> + Unpin)) {
     let rest = async { while let Ok(Some(())) = tokio::time::timeout(SETTLE, triggers.next()).await {} };
-    let _restless = tokio::time::timeout(4 * SETTLE, rest).await;
+    let _elapsed = tokio::time::timeout(4 * SETTLE, rest).await;
 }
 
 /// One reconcile of all components.
