@@ -15,7 +15,7 @@ use crate::{
     metrics::{self, Metrics},
     outbox_listener,
     own_identity::OwnIdentity,
-    receipts::{self, Due, Receipts},
+    receipts::{self, ReceiptQueue, Receipts},
     relay::{self, Relay, RelaySettings},
     session::{self, Sessions},
     settings::{Intervals, Settings},
@@ -226,7 +226,7 @@ impl Broker {
     }
 
     fn start_parts(&self, connection: &Connection) {
-        let receipts_due = Due::default();
+        let receipts_due = ReceiptQueue::default();
         let (relay_wake, billing_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         self.start_commands(connection, &relay_wake, &receipts_due);
         self.start_reports(connection, &receipts_due, &billing_wake);
@@ -249,7 +249,7 @@ impl Broker {
     }
 
     /// Out: listener, relay; and the sessions that decide to whom.
-    fn start_commands(&self, connection: &Connection, wake: &Arc<Notify>, receipts: &Due) {
+    fn start_commands(&self, connection: &Connection, wake: &Arc<Notify>, receipts: &ReceiptQueue) {
         let (store, shutdown) = (&self.store, &self.shutdown);
         let listener = outbox_listener::run(store.clone(), Arc::clone(wake), shutdown.clone());
         shutdown.spawn("outbox listener", listener);
@@ -277,7 +277,7 @@ impl Broker {
     }
 
     /// In: what clusters report.
-    fn start_reports(&self, connection: &Connection, receipts: &Due, billing: &Arc<Notify>) {
+    fn start_reports(&self, connection: &Connection, receipts: &ReceiptQueue, billing: &Arc<Notify>) {
         let shutdown = &self.shutdown;
         let ingest = Ingest {
             store: self.store.clone(),

@@ -105,7 +105,7 @@ impl<S: Send + Sync> FromRequest<S> for DocumentBody {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, stream) = request.into_parts();
-        // The kind of body is judged before it is read.
+        // The kind of body is checked before it is read.
         language(&parts.headers)?;
         let bytes = read(&parts.headers, stream, BODY_TIMEOUT).await?;
         Ok(Self(parse(&parts.headers, &bytes)?))

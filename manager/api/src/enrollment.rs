@@ -79,7 +79,7 @@ struct Checked<'a> {
 }
 
 /// The outcome of an attempt, with the token that it was about.
-struct Judged {
+struct Decided {
     token: Option<uuid::Uuid>,
     outcome: Result<EnrollmentAnswer, Refusal>,
 }
@@ -93,12 +93,12 @@ impl Enrollment {
     ) -> Result<EnrollmentAnswer, ApiError> {
         let checked = check(headers, request)?;
         let now = clock::now();
-        let carried_out = self.store.transaction("judge an enrollment", async |transaction| {
-            let judged = self.judge(transaction, &checked, now).await?;
-            enrollments::insert_attempt(transaction, &attempted(&checked, &judged, peer, now)).await?;
-            Ok::<_, ApiError>(judged)
+        let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
+            let decided = self.decide(transaction, &checked, now).await?;
+            enrollments::insert_attempt(transaction, &attempted(&checked, &decided, peer, now)).await?;
+            Ok::<_, ApiError>(decided)
         });
-        let Judged { outcome, .. } = carried_out.await?;
+        let Decided { outcome, .. } = carried_out.await?;
         match &outcome {
             Ok(answer) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
@@ -111,15 +111,15 @@ impl Enrollment {
         Ok(outcome?)
     }
 
-    async fn judge(
+    async fn decide(
         &self,
         transaction: &mut Connection,
         checked: &Checked<'_>,
         now: Timestamp,
-    ) -> Result<Judged, ApiError> {
+    ) -> Result<Decided, ApiError> {
         let stored = enrollments::lock_token(transaction, &checked.secret_sha256).await?;
         let token = stored.as_ref().map(|stored| stored.id);
-        let decision = enrollment::judge_token(stored.as_ref().map(record).as_ref(), &checked.attempt, now);
+        let decision = enrollment::check_token(stored.as_ref().map(record).as_ref(), &checked.attempt, now);
         let outcome = match (decision, stored) {
             (TokenDecision::Use, Some(stored)) => self.admit(transaction, &stored, checked, now).await?,
             (TokenDecision::Repeat, Some(stored)) => repeated_answer(&stored, now),
@@ -135,7 +135,7 @@ impl Enrollment {
                 Err(Refusal::new(Reason::EnrollmentTokenUnknown, "this Manager has no such enrollment token"))
             }
         };
-        Ok(Judged { token, outcome })
+        Ok(Decided { token, outcome })
     }
 
     /// Issues an identity if this Kubernetes cluster may enroll under the record.
@@ -214,8 +214,8 @@ impl Enrollment {
 }
 
 /// The row that shows an attempt and its outcome; a refusal is committed with it.
-fn attempted(checked: &Checked<'_>, judged: &Judged, peer: SocketAddr, now: Timestamp) -> NewAttempt {
-    let (outcome, message) = match &judged.outcome {
+fn attempted(checked: &Checked<'_>, judged: &Decided, peer: SocketAddr, now: Timestamp) -> NewAttempt {
+    let (outcome, message) = match &decided.outcome {
         Ok(_) => ("accepted".to_owned(), String::new()),
         Err(refusal) => (refusal.reason.to_string(), refusal.detail.clone()),
     };

@@ -37,8 +37,8 @@ impl ClusterObservations {
     /// Whether the cluster's heartbeats arrive.
     #[must_use]
     pub fn connectivity(&self, cluster: &ClusterId) -> Connectivity {
-        let heard_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.last_heartbeat_at);
-        Connectivity::judge(heard_at, self.listening_since, self.now)
+        let last_heartbeat_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.last_heartbeat_at);
+        Connectivity::of(last_heartbeat_at, self.listening_since, self.now)
     }
 
     /// The cluster's session.
@@ -50,7 +50,7 @@ impl ClusterObservations {
             kubernetes_version: heartbeat.kubernetes_version.clone(),
             clock_offset_ms: heartbeat.clock_offset_ms.to_string(),
             opened_at: heartbeat.opened_at,
-            heard_at: heartbeat.last_heartbeat_at,
+            last_heartbeat_at: heartbeat.last_heartbeat_at,
             refused_reason: heartbeat.refused_reason.clone(),
         })
     }

@@ -2,7 +2,7 @@
 //! ever sees it.
 //!
 //! What `kubectl get application -o yaml` prints for an application of ours can be sent back: what the API server, KubeVela
-//! and KubeNova wrote into it is dropped. The rest of the spec is KubeVela's to judge, in the cluster.
+//! and KubeNova wrote into it is dropped. The rest of the spec is for KubeVela to check, in the cluster.
 
 use crate::{
     application::ApplicationName,

@@ -62,7 +62,7 @@ pub struct Command {
     /// When it is sent again at the latest, while it is sent and the cluster has not acknowledged it.
     pub next_send_at: Option<Timestamp>,
     /// When its cluster last sent a heartbeat; none when it never joined.
-    pub cluster_heard_at: Option<Timestamp>,
+    pub cluster_last_heartbeat_at: Option<Timestamp>,
     /// Why the cluster's last hello was refused; empty when it was not.
     pub cluster_refused: String,
 }
@@ -74,7 +74,7 @@ impl Command {
         if self.state.is_terminal() || !self.waiting_for.is_empty() {
             return if self.state.is_terminal() { String::new() } else { self.waiting_for.clone() };
         }
-        match self.cluster_heard_at {
+        match self.cluster_last_heartbeat_at {
             _ if !self.cluster_refused.is_empty() => format!("SessionRefused: {}", self.cluster_refused),
             None => "ClusterNotJoined".to_owned(),
             Some(last) if now.duration_since(last) >= STALE_AFTER => format!("ClusterOffline since {last:.0}"),
@@ -284,7 +284,7 @@ mod tests {
     #[test]
     fn an_open_command_says_what_it_waits_for() {
         let at = |second| Timestamp::from_second(second).unwrap();
-        let command = |state, heard, refused: &str, waiting: &str| Command {
+        let command = |state, heartbeat_at, refused: &str, waiting: &str| Command {
             id: CommandId(uuid::Uuid::nil()),
             cluster_id: ClusterId::from_uuid(uuid::Uuid::nil()),
             cluster_name: String::new(),
@@ -308,7 +308,7 @@ mod tests {
             hops: Vec::new(),
             send_count: 0,
             next_send_at: None,
-            cluster_heard_at: heard,
+            cluster_last_heartbeat_at: heartbeat_at,
             cluster_refused: refused.to_owned(),
         };
         let (queued, sent) = (CommandState::Queued, CommandState::Sent);

@@ -60,7 +60,7 @@ pub enum TokenDecision {
 
 /// Decides whether a token may be used. A secret that belongs to no token is `None`.
 #[must_use]
-pub fn judge_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now: Timestamp) -> TokenDecision {
+pub fn check_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now: Timestamp) -> TokenDecision {
     let refuse = |reason, detail: &str| TokenDecision::Refuse(Refusal::new(reason, detail));
     let Some(token) = token else {
         return refuse(Reason::EnrollmentTokenUnknown, "this Manager has no such enrollment token");
@@ -177,26 +177,26 @@ mod tests {
 
     #[test]
     fn a_fresh_token_works_until_it_expires_or_is_revoked() {
-        let judge = |token: &TokenRecord, now| judge_token(Some(token), &attempt("u", "k"), at(now));
-        assert_eq!(judge(&fresh(), 99), TokenDecision::Use);
-        assert_eq!(refused(judge(&fresh(), 100)), Reason::EnrollmentTokenExpired);
+        let check = |token: &TokenRecord, now| check_token(Some(token), &attempt("u", "k"), at(now));
+        assert_eq!(check(&fresh(), 99), TokenDecision::Use);
+        assert_eq!(refused(check(&fresh(), 100)), Reason::EnrollmentTokenExpired);
         let revoked = TokenRecord { revoked: true, ..fresh() };
-        assert_eq!(refused(judge(&revoked, 0)), Reason::EnrollmentTokenRevoked);
+        assert_eq!(refused(check(&revoked, 0)), Reason::EnrollmentTokenRevoked);
         let foreign = TokenRecord { cluster: cluster(2), ..fresh() };
-        assert_eq!(refused(judge(&foreign, 0)), Reason::EnrollmentTokenUnknown);
-        assert_eq!(refused(judge_token(None, &attempt("u", "k"), at(0))), Reason::EnrollmentTokenUnknown);
+        assert_eq!(refused(check(&foreign, 0)), Reason::EnrollmentTokenUnknown);
+        assert_eq!(refused(check_token(None, &attempt("u", "k"), at(0))), Reason::EnrollmentTokenUnknown);
     }
 
     #[test]
     fn a_used_token_answers_its_own_installation_until_it_has_connected() {
         let used = TokenRecord { used_by: Some(attempt("u", "k").installation), ..fresh() };
         // Also after the token's time: the answer may have been lost just before.
-        assert_eq!(judge_token(Some(&used), &attempt("u", "k"), at(1000)), TokenDecision::Repeat);
+        assert_eq!(check_token(Some(&used), &attempt("u", "k"), at(1000)), TokenDecision::Repeat);
         let connected = TokenRecord { connected: true, ..used.clone() };
-        let decision = judge_token(Some(&connected), &attempt("u", "k"), at(0));
+        let decision = check_token(Some(&connected), &attempt("u", "k"), at(0));
         assert_eq!(refused(decision), Reason::EnrollmentTokenUsed);
         for other in [attempt("u", "other"), attempt("other", "k")] {
-            let decision = judge_token(Some(&used), &other, at(0));
+            let decision = check_token(Some(&used), &other, at(0));
             assert!(matches!(decision, TokenDecision::RefuseStolen(_)), "{decision:?}");
         }
     }

@@ -1,6 +1,6 @@
 //! Usage: whether a sealed window can be counted. Everything must fit before anything is.
 //!
-//! A window is judged whole: one bad number and no tenant of it is counted, because the cluster signed all of it at once
+//! A window is accepted or refused whole: one bad number and no tenant of it is counted, because the cluster signed all of it at once
 //! and the totals would no longer fit. Decoding and the signature are checked before (`manager/src/ingest/usage`).
 
 use crate::tenant::{TenantId, TenantName};

@@ -50,7 +50,7 @@ const USAGE: OwnDurable = OwnDurable {
 #[derive(Debug, Clone)]
 pub struct Wakes {
     /// Sends receipts to the cluster.
-    pub receipts: crate::receipts::Due,
+    pub receipts: crate::receipts::ReceiptQueue,
     /// Publishes billing events.
     pub billing: Arc<Notify>,
 }

@@ -30,8 +30,8 @@ pub async fn run(store: Store, gauges: StoredGauges, stale_after: Duration, shut
         .await;
 }
 
-async fn read(store: &Store, heard_since: Timestamp) -> Result<Stored, StoreError> {
-    gauges::read(&mut *store.acquire().await?, heard_since).await
+async fn read(store: &Store, heartbeat_since: Timestamp) -> Result<Stored, StoreError> {
+    gauges::read(&mut *store.acquire().await?, heartbeat_since).await
 }
 
 fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {

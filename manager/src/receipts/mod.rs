@@ -39,7 +39,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 ///
 /// Lost when the process ends; the next hello of the cluster, which follows a restart, makes its list due again.
 #[derive(Debug, Clone, Default)]
-pub struct Due(Arc<Inner>);
+pub struct ReceiptQueue(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -54,7 +54,7 @@ struct State {
     last: Option<ClusterId>,
 }
 
-impl Due {
+impl ReceiptQueue {
     /// Makes a cluster's list due.
     pub fn add(&self, cluster: ClusterId) {
         self.state().clusters.insert(cluster);
@@ -92,7 +92,7 @@ pub struct Receipts {
     /// The key that signs commands.
     pub key: Arc<SigningKey>,
     /// Clusters that wait for a list.
-    pub due: Due,
+    pub due: ReceiptQueue,
     /// Counts them.
     pub due_count: Gauge,
 }
@@ -174,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn many_reasons_for_one_cluster_are_one_list() {
-        let due = Due::default();
+        let due = ReceiptQueue::default();
         let clusters = [1, 2].map(|id| ClusterId::from_uuid(uuid::Uuid::from_u128(id)));
         for _ in 0..1000 {
             due.add(clusters[0].clone());
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_cluster_whose_list_fails_delays_no_other() {
-        let due = Due::default();
+        let due = ReceiptQueue::default();
         let clusters = [1, 2, 3].map(|id| ClusterId::from_uuid(uuid::Uuid::from_u128(id)));
         clusters.iter().for_each(|cluster| due.add(cluster.clone()));
         for expected in [0, 1, 2, 0] {

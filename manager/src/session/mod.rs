@@ -9,7 +9,7 @@
 pub mod heartbeat;
 mod hello;
 
-use crate::{metrics::HelloLabels, receipts::Due};
+use crate::{metrics::HelloLabels, receipts::ReceiptQueue};
 use async_nats::Message;
 use futures::StreamExt as _;
 use hello::{MalformedHello, ReceivedHello};
@@ -47,7 +47,7 @@ pub struct Sessions {
     /// Keys of commands that clusters must accept.
     pub keys: Vec<PublicKey>,
     /// Clusters that wait for their receipts.
-    pub receipts: Due,
+    pub receipts: ReceiptQueue,
     /// Signaled when rows became due.
     pub wake: Arc<Notify>,
     /// Counts hellos by answer.

@@ -69,7 +69,7 @@ impl TryFrom<Row> for Command {
             finished_at: row.finished_at.map(Timestamp::to_jiff),
             send_count: row.send_count,
             next_send_at: row.next_send_at.map(Timestamp::to_jiff),
-            cluster_heard_at: row.last_heartbeat_at.map(Timestamp::to_jiff),
+            cluster_last_heartbeat_at: row.last_heartbeat_at.map(Timestamp::to_jiff),
             cluster_refused: row.refused_reason.unwrap_or_default(),
         })
     }
@@ -201,7 +201,7 @@ mod tests {
         let found = newest(&mut connection, &clusters, &keys).await.unwrap();
         let ids = |commands: &[Command]| commands.iter().map(|command| command.id).collect::<Vec<_>>();
         assert_eq!(ids(&found), second.iter().map(|command| command.command_id).collect::<Vec<_>>());
-        assert_eq!(found[0].cluster_heard_at, None, "a cluster that never connected");
+        assert_eq!(found[0].cluster_last_heartbeat_at, None, "a cluster that never connected");
     }
 
     #[tokio::test]
@@ -212,6 +212,6 @@ mod tests {
         let command = fixture.enqueue(&[cluster], &Change::Tenant(tenant)).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
         let found = find(&mut connection, command.command_id).await.unwrap().unwrap();
-        assert_eq!((found.cluster_heard_at, found.cluster_refused.as_str()), (Some(at(0)), ""));
+        assert_eq!((found.cluster_last_heartbeat_at, found.cluster_refused.as_str()), (Some(at(0)), ""));
     }
 }

@@ -30,7 +30,7 @@ impl Default for Policy {
 
 /// What the policy is checked against.
 #[derive(Debug, Clone, Default)]
-pub struct Situation {
+pub struct PolicyInput {
     /// When commands to delete anything were stored, of those still known.
     pub deletes: Vec<Timestamp>,
     /// When commands to delete tenants were stored, of those still known.
@@ -43,7 +43,7 @@ pub struct Situation {
 
 /// Why the site does not accept a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Objection {
+pub struct Denial {
     /// CamelCase, for programs.
     pub reason: &'static str,
     /// What happened and what to do about it.
@@ -52,22 +52,17 @@ pub struct Objection {
     pub retry_after_seconds: Option<u32>,
 }
 
-/// Tenants that may be deleted within [`BRAKE_SPAN`] however few there are.
-const BRAKE_MINIMUM: usize = 5;
-/// The time the brake looks back.
-const BRAKE_SPAN: SignedDuration = SignedDuration::from_mins(10);
+/// Tenants that may be deleted within [`TENANT_DELETES_SPAN`] however few there are.
+const TENANT_DELETES_MIN: usize = 5;
+/// The time in which deletes of tenants are counted.
+const TENANT_DELETES_SPAN: SignedDuration = SignedDuration::from_mins(10);
 
 /// Checks a command that is not a replay.
 ///
 /// # Errors
 /// When the site does not allow it, or not now.
-pub fn judge(
-    policy: &Policy,
-    command: &VerifiedCommand,
-    situation: &Situation,
-    now: Timestamp,
-) -> Result<(), Objection> {
-    let refused = |reason, message: String| Err(Objection { reason, message, retry_after_seconds: None });
+pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, now: Timestamp) -> Result<(), Denial> {
+    let refused = |reason, message: String| Err(Denial { reason, message, retry_after_seconds: None });
     if policy.freeze {
         return refused(
             "SiteFrozen",
@@ -80,30 +75,28 @@ pub fn judge(
             format!("the site does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator");
         return refused("KindNotAllowed", message);
     }
-    if command.kind == CommandKind::ApplyClusterConfig
-        && !policy.component_upgrades
-        && changes_versions(command, situation)
+    if command.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades && changes_versions(command, input)
     {
         let message = "the site does not accept other component versions (sovereignPolicy.componentUpgrades); ask its administrator";
         return refused("ComponentUpgradesForbidden", message.to_owned());
     }
     if command.kind.is_delete() {
-        let hour = since(&situation.deletes, now, SignedDuration::from_hours(1));
+        let hour = since(&input.deletes, now, SignedDuration::from_hours(1));
         if hour >= usize::try_from(policy.deletes_per_hour).unwrap_or(usize::MAX) {
             let message = format!(
                 "{hour} deletes were accepted within the hour and the site allows {} (sovereignPolicy.deletesPerHour); this one is tried again",
                 policy.deletes_per_hour
             );
-            return Err(Objection { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
+            return Err(Denial { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
         }
     }
     if command.kind == CommandKind::DeleteTenant {
-        let lately = since(&situation.tenant_deletes, now, BRAKE_SPAN);
-        if lately >= BRAKE_MINIMUM.max((situation.tenants + lately).div_ceil(10)) {
+        let lately = since(&input.tenant_deletes, now, TENANT_DELETES_SPAN);
+        if lately >= TENANT_DELETES_MIN.max((input.tenants + lately).div_ceil(10)) {
             let message = format!(
                 "{lately} tenants were deleted within ten minutes, as many as are deleted at once; check that this is intended, this one is tried again"
             );
-            return Err(Objection { reason: "DeleteBrake", message, retry_after_seconds: Some(600) });
+            return Err(Denial { reason: "TooManyTenantDeletes", message, retry_after_seconds: Some(600) });
         }
     }
     Ok(())
@@ -113,13 +106,13 @@ fn since(times: &[Timestamp], now: Timestamp, span: SignedDuration) -> usize {
     times.iter().filter(|at| now.duration_since(**at) < span).count()
 }
 
-fn changes_versions(command: &VerifiedCommand, situation: &Situation) -> bool {
+fn changes_versions(command: &VerifiedCommand, input: &PolicyInput) -> bool {
     #[derive(Deserialize)]
     struct Document {
         #[serde(default)]
         spec: ClusterConfigSpec,
     }
-    let Some(present) = &situation.components else { return false };
+    let Some(present) = &input.components else { return false };
     let Ok(document) = serde_json::from_str::<Document>(&command.command.document) else { return false };
     let Some(desired) = document.spec.components else { return false };
     let pairs = [
@@ -144,16 +137,14 @@ mod tests {
         }
     }
 
-    fn reason(policy: &Policy, command: &VerifiedCommand, situation: &Situation) -> Option<&'static str> {
-        judge(policy, command, situation, Timestamp::from_second(10_000).unwrap())
-            .err()
-            .map(|objection| objection.reason)
+    fn reason(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput) -> Option<&'static str> {
+        check(policy, command, input, Timestamp::from_second(10_000).unwrap()).err().map(|denial| denial.reason)
     }
 
     #[test]
     fn the_default_policy_lets_everything_in() {
         for kind in CommandKind::ALL {
-            assert_eq!(reason(&Policy::default(), &command(kind, "{}"), &Situation::default()), None);
+            assert_eq!(reason(&Policy::default(), &command(kind, "{}"), &PolicyInput::default()), None);
         }
     }
 
@@ -161,13 +152,13 @@ mod tests {
     fn freeze_and_kinds_are_refused_for_good() {
         let frozen = Policy { freeze: true, ..Policy::default() };
         assert_eq!(
-            reason(&frozen, &command(CommandKind::ApplyTenant, "{}"), &Situation::default()),
+            reason(&frozen, &command(CommandKind::ApplyTenant, "{}"), &PolicyInput::default()),
             Some("SiteFrozen")
         );
         let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
-        assert_eq!(reason(&some, &command(CommandKind::ApplyTenant, "{}"), &Situation::default()), None);
+        assert_eq!(reason(&some, &command(CommandKind::ApplyTenant, "{}"), &PolicyInput::default()), None);
         assert_eq!(
-            reason(&some, &command(CommandKind::DeleteTenant, "{}"), &Situation::default()),
+            reason(&some, &command(CommandKind::DeleteTenant, "{}"), &PolicyInput::default()),
             Some("KindNotAllowed")
         );
     }
@@ -176,12 +167,15 @@ mod tests {
     fn deletes_are_counted_within_their_span_only() {
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
         let policy = Policy { deletes_per_hour: 2, ..Policy::default() };
-        let two = Situation { deletes: vec![at(9_000), at(9_999)], tenants: 100, ..Situation::default() };
+        let two = PolicyInput { deletes: vec![at(9_000), at(9_999)], tenants: 100, ..PolicyInput::default() };
         assert_eq!(reason(&policy, &command(CommandKind::DeleteApplication, "{}"), &two), Some("DeletesPerHour"));
-        let old = Situation { deletes: vec![at(1_000), at(9_999)], tenants: 100, ..Situation::default() };
+        let old = PolicyInput { deletes: vec![at(1_000), at(9_999)], tenants: 100, ..PolicyInput::default() };
         assert_eq!(reason(&policy, &command(CommandKind::DeleteApplication, "{}"), &old), None);
-        let many = Situation { tenant_deletes: vec![at(9_900); 5], tenants: 5, ..Situation::default() };
-        assert_eq!(reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &many), Some("DeleteBrake"));
+        let many = PolicyInput { tenant_deletes: vec![at(9_900); 5], tenants: 5, ..PolicyInput::default() };
+        assert_eq!(
+            reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &many),
+            Some("TooManyTenantDeletes")
+        );
         assert_eq!(reason(&Policy::default(), &command(CommandKind::DeleteApplication, "{}"), &many), None);
     }
 
@@ -191,12 +185,12 @@ mod tests {
         let mut present = Components::default();
         present.capsule.enabled = true;
         present.capsule.version = "0.14.0".into();
-        let situation = Situation { components: Some(present), ..Situation::default() };
+        let input = PolicyInput { components: Some(present), ..PolicyInput::default() };
         let same = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.14.0"}}}}"#;
         let other = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.15.0"}}}}"#;
-        assert_eq!(reason(&policy, &command(CommandKind::ApplyClusterConfig, same), &situation), None);
+        assert_eq!(reason(&policy, &command(CommandKind::ApplyClusterConfig, same), &input), None);
         assert_eq!(
-            reason(&policy, &command(CommandKind::ApplyClusterConfig, other), &situation),
+            reason(&policy, &command(CommandKind::ApplyClusterConfig, other), &input),
             Some("ComponentUpgradesForbidden")
         );
     }

@@ -19,7 +19,7 @@ use kubenova_operator_core::{
     command::{self, Recipient, Rejected, Unreadable, VerifiedCommand},
     inbox::{Decision, Stale},
     outcome::State,
-    policy::Objection,
+    policy::Denial,
 };
 use kubenova_runtime::{
     clock, failpoint,
@@ -93,10 +93,10 @@ impl Inbox {
         if let Some(parent) = parent {
             trace_context::follow(&span, &parent.to_string());
         }
-        self.judge(delivery).instrument(span).await
+        self.decide(delivery).instrument(span).await
     }
 
-    async fn judge(&self, delivery: Delivery) -> Verdict {
+    async fn decide(&self, delivery: Delivery) -> Verdict {
         let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
             Ok(command) => command,
             Err(error) => return self.unverified(&error).await,
@@ -145,8 +145,8 @@ impl Inbox {
                 Decision::Superseded(stale) => return self.answer(&verified.command, Answer::stale(stale)).await,
                 Decision::Store => {}
             }
-            if let Err(objection) = policy::judge(&self.cluster, &self.records, &verified).await? {
-                return self.answer(&verified.command, Answer::objection(objection)).await;
+            if let Err(denial) = policy::check(&self.cluster, &self.records, &verified).await? {
+                return self.answer(&verified.command, Answer::denial(denial)).await;
             }
             if self.is_late(&verified.command) {
                 return self.answer(&verified.command, Answer::late()).await;
@@ -176,7 +176,7 @@ impl Inbox {
         self.cluster.outcomes.push(record);
     }
 
-    /// Judged once, before storing, by the Manager's clock as measured at the hello.
+    /// Decided once, before storing, by the Manager's clock as measured at the hello.
     fn is_late(&self, command: &Command) -> bool {
         let Ok(not_after) = command.not_after.parse::<Timestamp>() else { return false };
         let now = self.broker.session.borrow().as_ref().map_or_else(clock::now, Session::manager_now);
@@ -238,13 +238,13 @@ impl Answer {
         }
     }
 
-    fn objection(objection: Objection) -> Self {
-        let state = if objection.retry_after_seconds.is_some() { State::Deferred } else { State::Refused };
+    fn denial(denial: Denial) -> Self {
+        let state = if denial.retry_after_seconds.is_some() { State::Deferred } else { State::Refused };
         Self {
             state,
-            reason: objection.reason,
-            message: objection.message,
-            retry_after_seconds: objection.retry_after_seconds.unwrap_or_default(),
+            reason: denial.reason,
+            message: denial.message,
+            retry_after_seconds: denial.retry_after_seconds.unwrap_or_default(),
         }
     }
 

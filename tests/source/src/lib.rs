@@ -1,7 +1,7 @@
 //! What the source of this repository must be, read as text and syntax: which crate uses which, no files that import each
 //! other in a circle, no dependency without a use, the field's words; and its measures.
 //!
-//! Knows none of our crates, so it works while they do not compile. The tests in `tests/` judge; the modules here read.
+//! Knows none of our crates, so it works while they do not compile. The tests in `tests/` decide; the modules here read.
 
 pub mod circles;
 pub mod measure;

@@ -1,7 +1,7 @@
 //! Rust source as the tests of this crate read it: the files of a crate in their module tree, and every path that a file
 //! names.
 //!
-//! Reads files, parses them with syn and judges nothing; [`crate::circles`], [`crate::unused`] and [`crate::measure`]
+//! Reads files, parses them with syn and decides nothing; [`crate::circles`], [`crate::unused`] and [`crate::measure`]
 //! do. A macro's input is not expanded: the paths in it are taken as they stand.
 
 use std::{

@@ -28,6 +28,8 @@ const REPLACED: &[(&[&str], &str)] = &[
     (&["anew"], "again, from the start"),
     (&["hear", "hears", "heard"], "receive; observe"),
     (&["told"], "reported; sent"),
+    (&["judge", "judges", "judged", "judging"], "check; decide"),
+    (&["brake", "brakes"], "limit"),
     (&["nobody", "somebody"], "name the actor"),
     (&["people"], "name the actor: administrators, users, operators"),
     (&["an order", "the orders", "signed order", "orders for", "old order", "old orders", "every order"], "command"),

@@ -176,7 +176,7 @@ pub struct Session {
     /// When the session was opened.
     pub opened_at: Timestamp,
     /// When the last heartbeat arrived.
-    pub heard_at: Timestamp,
+    pub last_heartbeat_at: Timestamp,
     /// Why the last hello was refused; no session is open then.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub refused_reason: String,

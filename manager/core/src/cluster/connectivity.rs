@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-/// Whether a cluster is connected, judged from its heartbeats.
+/// Whether a cluster is connected, by its heartbeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Connectivity {
     /// It never opened a session, or this Manager has not been listening long enough to know.
@@ -32,12 +32,12 @@ impl Connectivity {
         }
     }
 
-    /// Judges the time since the last heartbeat. A Manager that has been listening for less time than a limit does not
+    /// By the time since the last heartbeat. A Manager that has been listening for less time than a limit does not
     /// apply it: it could not have received the heartbeat.
     #[must_use]
-    pub fn judge(heard_at: Option<Timestamp>, listening_since: Timestamp, now: Timestamp) -> Self {
-        let Some(heard_at) = heard_at else { return Self::Unknown };
-        let silence = now.duration_since(heard_at);
+    pub fn of(last_heartbeat_at: Option<Timestamp>, listening_since: Timestamp, now: Timestamp) -> Self {
+        let Some(last_heartbeat_at) = last_heartbeat_at else { return Self::Unknown };
+        let silence = now.duration_since(last_heartbeat_at);
         let listened = now.duration_since(listening_since);
         if silence < STALE_AFTER {
             Self::Connected
@@ -59,12 +59,12 @@ mod tests {
     fn a_limit_applies_only_to_a_manager_that_listened_as_long() {
         let at = |second: i64| Timestamp::from_second(1_000_000 + second).unwrap();
         let long = at(-1_000_000);
-        let judge = |heard, since| Connectivity::judge(Some(at(heard)), since, at(1000));
-        assert_eq!(judge(990, long), Connectivity::Connected);
-        assert_eq!(judge(950, long), Connectivity::Stale);
-        assert_eq!(judge(100, long), Connectivity::Offline);
-        assert_eq!(judge(100, at(990)), Connectivity::Unknown, "the Manager has just started");
-        assert_eq!(judge(100, at(900)), Connectivity::Stale);
-        assert_eq!(Connectivity::judge(None, long, at(0)), Connectivity::Unknown);
+        let of = |heartbeat, since| Connectivity::of(Some(at(heartbeat)), since, at(1000));
+        assert_eq!(of(990, long), Connectivity::Connected);
+        assert_eq!(of(950, long), Connectivity::Stale);
+        assert_eq!(of(100, long), Connectivity::Offline);
+        assert_eq!(of(100, at(990)), Connectivity::Unknown, "the Manager has just started");
+        assert_eq!(of(100, at(900)), Connectivity::Stale);
+        assert_eq!(Connectivity::of(None, long, at(0)), Connectivity::Unknown);
     }
 }

@@ -36,12 +36,13 @@ pub async fn status(
     let ids: Vec<ClusterId> = targets.iter().map(|target| target.cluster_id.clone()).collect();
     let key = wire::application_key(&application).to_string();
     let newest = commands::newest(&mut connection, &ids, std::slice::from_ref(&key)).await?;
-    let heard = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, std::slice::from_ref(&key)).await?;
+    let observations =
+        ClusterObservations::read(&mut connection, &state, ctx.now, &ids, std::slice::from_ref(&key)).await?;
     let clusters: Vec<ApplicationClusterStatus> = targets
         .into_iter()
         .map(|target| {
             let command = newest.iter().find(|command| command.cluster_id == target.cluster_id);
-            let observed = heard.object(&target.cluster_id, &key);
+            let observed = observations.object(&target.cluster_id, &key);
             ApplicationClusterStatus {
                 cluster_id: target.cluster_id.to_string(),
                 cluster_name: target.cluster_name,

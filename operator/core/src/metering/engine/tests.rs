@@ -51,7 +51,7 @@ fn a_pod_counts_from_creation_to_the_event_of_its_end() {
 }
 
 #[test]
-fn a_pod_heard_before_its_namespace_counts_from_its_creation() {
+fn a_pod_observed_before_its_namespace_counts_from_its_creation() {
     let mut engine = started(10_000);
     engine.observe(Source::Pods, Change::Put(pod("p", "late-apps", 1, 12_000, 2)), 12_100);
     assert_eq!(sum(&engine, 0, Meter::Pods), 0);
