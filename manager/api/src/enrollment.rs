@@ -214,14 +214,14 @@ impl Enrollment {
 }
 
 /// The row that shows an attempt and its outcome; a refusal is committed with it.
-fn attempted(checked: &Checked<'_>, judged: &Decided, peer: SocketAddr, now: Timestamp) -> NewAttempt {
+fn attempted(checked: &Checked<'_>, decided: &Decided, peer: SocketAddr, now: Timestamp) -> NewAttempt {
     let (outcome, message) = match &decided.outcome {
         Ok(_) => ("accepted".to_owned(), String::new()),
         Err(refusal) => (refusal.reason.to_string(), refusal.detail.clone()),
     };
     NewAttempt {
         id: random::uuid_v7(),
-        enrollment_id: judged.token,
+        enrollment_id: decided.token,
         cluster_id: checked.attempt.cluster.clone(),
         at: now,
         outcome,

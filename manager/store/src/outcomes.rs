@@ -18,7 +18,7 @@ use sqlx::PgConnection;
 /// An outcome, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
-    /// The reporting cluster: from the subject, which the broker's permissions vouch for.
+    /// The reporting cluster: from the subject, which the broker's permissions guarantee.
     pub cluster_id: ClusterId,
     /// The command it is about.
     pub command_id: CommandId,

@@ -56,8 +56,8 @@ pub struct Rejected {
     pub message: String,
 }
 
-/// Abilities that `requires` may name. None yet.
-const ABILITIES: [&str; 0] = [];
+/// What `requires` may name. Nothing yet.
+const SUPPORTED_REQUIREMENTS: [&str; 0] = [];
 
 /// Verifies the exact bytes.
 ///
@@ -99,9 +99,11 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
         let message = format!("this Operator does not know commands of kind \"{}\"; upgrade it", command.kind);
         return Err(unsupported(command, "UnknownKind", message));
     };
-    if let Some(ability) = command.requires.iter().find(|ability| !ABILITIES.contains(&ability.as_str())) {
-        let message = format!("this Operator cannot do \"{ability}\"; upgrade it");
-        return Err(unsupported(command, "UnknownAbility", message));
+    if let Some(required) =
+        command.requires.iter().find(|required| !SUPPORTED_REQUIREMENTS.contains(&required.as_str()))
+    {
+        let message = format!("this Operator does not support \"{required}\"; upgrade it");
+        return Err(unsupported(command, "UnsupportedRequirement", message));
     }
     let key = ObjectKey::parse(&command.key).filter(|key| fits(kind, key) && is_object_name(&record_name(key)));
     let Some(key) = key else {
@@ -196,7 +198,7 @@ mod tests {
         assert_eq!(reason(|command| command.cluster_id = "c2".into()), "OtherCluster");
         assert_eq!(reason(|command| command.cluster_uid = "other".into()), "OtherClusterUid");
         assert_eq!(reason(|command| command.kind = "drop".into()), "UnknownKind");
-        assert_eq!(reason(|command| command.requires = vec!["magic".into()]), "UnknownAbility");
+        assert_eq!(reason(|command| command.requires = vec!["magic".into()]), "UnsupportedRequirement");
         assert_eq!(reason(|command| command.key = "application/x/y".into()), "BadKey");
         assert_eq!(reason(|command| command.key = "tenant/UPPER".into()), "BadKey");
         assert_eq!(reason(|command| command.document = r#"{"a":1,"a":2}"#.into()), "BadDocument");

@@ -5,8 +5,8 @@
 //! the digest of what was applied last, written as an annotation with the apply itself, and the managed fields, which
 //! lose a field of ours when another client changes it.
 //!
-//! A client that takes a field back after each repair is left alone for growing pauses: two controllers that fight over
-//! a field would otherwise write for ever.
+//! A client that takes a field back after each repair is left alone for growing pauses: two controllers that write the
+//! same field would otherwise do so for ever.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn drift_is_repaired_at_once_and_a_fight_is_left_for_growing_pauses() {
+    fn drift_is_repaired_at_once_and_a_contested_field_is_left_for_growing_pauses() {
         let desired = stamped(json!({"metadata": {}, "spec": {"a": 1}}));
         let taken = live(&desired, json!({"f:metadata": {"f:annotations": {}}}));
         let (mut repairs, mut repaired_at) = (None, Vec::new());

@@ -73,8 +73,8 @@ impl HelloClient {
         let request = connection.client.request(subject, message::to_json(hello).into());
         let reply = match tokio::time::timeout(ANSWER_LIMIT, request).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(error)) => return Err(silent(&telemetry::chain(&error))),
-            Err(_) => return Err(silent(&format!("it did not answer within {} s", ANSWER_LIMIT.as_secs()))),
+            Ok(Err(error)) => return Err(not_responding(&telemetry::chain(&error))),
+            Err(_) => return Err(not_responding(&format!("it did not answer within {} s", ANSWER_LIMIT.as_secs()))),
         };
         message::from_json(&reply.payload).map_err(|error| {
             let cause = telemetry::chain(&error);
@@ -110,11 +110,11 @@ impl HelloClient {
     }
 }
 
-fn silent(cause: &str) -> JoinError {
+fn not_responding(cause: &str) -> JoinError {
     let message = format!(
         "connected to the broker, but the Manager does not answer: {cause}; check that it runs and is connected to this broker"
     );
-    error_of("ManagerSilent", message)
+    error_of("ManagerNotResponding", message)
 }
 
 fn error_of(reason: &str, message: impl Into<String>) -> JoinError {

@@ -2,7 +2,7 @@
 //!
 //! `Done` acknowledges, and only after what the message holds is durable on our side. `Later` has it delivered again after
 //! a time. `Terminate` ends it with a reason; the handler has stored it as a dead letter. `Held` means that the handler
-//! keeps the acknowledger and answers later. A handler that dies answers nothing, and the broker delivers again.
+//! keeps the acknowledger and answers later. A handler that ends early answers nothing, and the broker delivers again.
 
 use async_nats::jetstream::{self, AckKind, consumer::pull};
 use bytes::Bytes;

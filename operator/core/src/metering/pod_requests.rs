@@ -106,7 +106,7 @@ fn aggregate(
     let mut init_phase = Quantity::ZERO;
     for container in spec.init_containers.iter().flatten() {
         let is_sidecar = container.restart_policy.as_deref() == Some("Always");
-        // An ordinary init container cannot be resized, so only its spec speaks.
+        // An ordinary init container cannot be resized, so only its spec counts.
         let own_basis = if is_sidecar { basis } else { Basis::Spec };
         let own = of_container(container, init_statuses, own_basis, resource)?;
         if is_sidecar {

@@ -109,7 +109,7 @@ impl OpenWindows {
         }
     }
 
-    /// Drops a sealed window, and the tenants nothing speaks of any more.
+    /// Drops a sealed window, and the tenants that nothing refers to any more.
     pub fn forget(&mut self, window: Window) {
         self.open.retain(|open| open.window != window);
         let open = &self.open;

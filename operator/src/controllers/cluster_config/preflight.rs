@@ -64,7 +64,7 @@ pub(super) async fn check_other_installs(client: &Client, desired: &DesiredCompo
                 "the {title} to adopt has version {found:?}, not {}; set its version in spec.components first, then upgrade",
                 desired.version,
             );
-            return Err(Outcome::failed("VersionClash", message));
+            return Err(Outcome::failed("VersionConflict", message));
         }
     }
     Ok(())
