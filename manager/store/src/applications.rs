@@ -174,18 +174,27 @@ pub async fn find(
     row.map(Application::try_from).transpose()
 }
 
-/// The tenant's application with this name, locked until the transaction ends.
+/// The tenant's application with this name as the last writer committed it, locked until the transaction ends. None when
+/// it was removed while the lock was waited for, also when another of that name was created since: that one is not
+/// locked, and the caller has not seen it.
 pub async fn find_for_update(
     connection: &mut PgConnection,
     tenant: TenantId,
     name: &str,
 ) -> Result<Option<Application>, StoreError> {
-    // Read after the lock, so that it is what the last writer committed.
-    sqlx::query_scalar!("select id from applications where tenant_id = $1 and name = $2 for update", tenant.0, name)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(failed("lock an application"))?;
-    find(connection, tenant, name).await
+    // One statement: a second one could read a row that this one did not lock.
+    let row = sqlx::query_as!(
+        Row,
+        "select id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by,
+                deleting_since
+         from applications where tenant_id = $1 and name = $2 for update",
+        tenant.0,
+        name,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("lock an application"))?;
+    row.map(Application::try_from).transpose()
 }
 
 /// One page of a tenant's applications by id (so by age), and one row more when there is a next page.
@@ -295,6 +304,40 @@ mod tests {
         assert_eq!(find(&mut connection, tenant.id, "shop").await.unwrap().as_ref(), Some(&second));
         let generations = |targets: Vec<Target>| targets.iter().map(|target| target.generation).collect::<Vec<_>>();
         assert_eq!(generations(targets(&mut connection, &[second.id]).await.unwrap()), [1, 2, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_lock_that_was_waited_for_shows_what_the_last_writer_committed() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        let first = fixture.application(&tenant, "shop", &[]).await;
+        let (mut writer, mut waiter) = (fixture.begin().await, fixture.begin().await);
+        let second = Application { spec: "{}".into(), generation: 2, ..first };
+        update(&mut writer, &second, &[]).await.unwrap();
+        let blocked = fixture.blocked(&mut waiter).await;
+        let commit = async {
+            blocked.await;
+            writer.commit().await.unwrap();
+        };
+        let (found, ()) = tokio::join!(find_for_update(&mut waiter, tenant.id, "shop"), commit);
+        assert_eq!(found.unwrap(), Some(second));
+    }
+
+    #[tokio::test]
+    async fn an_application_created_while_the_lock_was_waited_for_is_not_taken_for_the_removed_one() {
+        let fixture = Fixture::new().await;
+        let tenant = fixture.tenant().await;
+        fixture.application(&tenant, "shop", &[]).await;
+        let (mut writer, mut waiter) = (fixture.begin().await, fixture.begin().await);
+        sqlx::query("delete from applications").execute(&mut *writer).await.unwrap();
+        insert(&mut writer, &application(&tenant, "shop"), &[]).await.unwrap();
+        let blocked = fixture.blocked(&mut waiter).await;
+        let commit = async {
+            blocked.await;
+            writer.commit().await.unwrap();
+        };
+        let (found, ()) = tokio::join!(find_for_update(&mut waiter, tenant.id, "shop"), commit);
+        assert_eq!(found.unwrap(), None, "it would be read without a lock");
     }
 
     #[tokio::test]
