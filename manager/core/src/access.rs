@@ -218,12 +218,16 @@ impl Caller {
         };
         // Clusters belong to no tenant: callers that are limited to one see its placements instead.
         let of_no_tenant = matches!(action, Action::ReadClusters | Action::WriteClusters | Action::WriteUsage);
-        match scope {
-            Some(Scope::Tenant(_)) if of_no_tenant => {}
+        let detail = match scope {
+            Some(Scope::Tenant(_)) if of_no_tenant && role_may(self.role, action) => {
+                "the token is limited to one tenant, and clusters belong to none; \
+                 see GET /api/v1/tenants/{tenant}/placements for those of the tenant"
+                    .to_owned()
+            }
             Some(scope) if role_may(self.role, action) => return Ok(scope),
-            _ => {}
-        }
-        Err(Refusal::new(Reason::Forbidden, format!("role {} does not allow this", self.role.as_str())))
+            _ => format!("role {} does not allow this", self.role.as_str()),
+        };
+        Err(Refusal::new(Reason::Forbidden, detail))
     }
 }
 
@@ -269,6 +273,14 @@ mod tests {
             }
             assert!(caller(role, Some(7)).may(Action::ReadClusters).is_err(), "{role:?}");
         }
+        let limited = caller(Role::ReadOnly, Some(7)).may(Action::ReadClusters).unwrap_err();
+        assert!(limited.detail.contains("limited to one tenant"), "not the role is the cause: {}", limited.detail);
+    }
+
+    #[test]
+    fn a_role_that_does_not_allow_an_action_is_named() {
+        let refused = caller(Role::Billing, None).may(Action::WriteTenants).unwrap_err();
+        assert_eq!(refused.detail, "role billing does not allow this");
     }
 
     #[test]

@@ -121,14 +121,12 @@ pub fn needs_command_again(newest: Option<CommandState>) -> bool {
 /// The clusters an application runs on: those named, else the tenant's only one.
 ///
 /// # Errors
-/// With [`Reason::PlacementRequired`] when the tenant has no placement, or several and none was named;
-/// with [`Reason::NotPlaced`] when a named one is not the tenant's.
+/// With [`Reason::PlacementRequired`] when the tenant has several placements and none was named; with
+/// [`Reason::NotPlaced`] when it has none, or a named one is not the tenant's.
 pub fn choose_clusters(placements: &[ClusterId], named: Option<&[ClusterId]>) -> Result<Vec<ClusterId>, Refusal> {
     let required = |detail: &str| Err(Refusal::at(Reason::PlacementRequired, "/clusters", detail));
     let mut chosen = match (placements, named) {
-        ([], _) => {
-            return required("the tenant is on no cluster yet: place it with POST /api/v1/tenants/{tenant}/placements");
-        }
+        ([], _) => return Err(Refusal::at(Reason::NotPlaced, "/clusters", "the tenant is on no cluster yet")),
         (_, Some([])) => return required("clusters is empty: name at least one"),
         ([only], None) => vec![only.clone()],
         (several, None) => {
@@ -162,7 +160,7 @@ mod tests {
         assert_eq!(choose_clusters(std::slice::from_ref(&a), None), Ok(vec![a.clone()]));
         let both = [a.clone(), b.clone()];
         assert_eq!(choose_clusters(&both, None).unwrap_err().reason, Reason::PlacementRequired);
-        assert_eq!(choose_clusters(&[], None).unwrap_err().reason, Reason::PlacementRequired);
+        assert_eq!(choose_clusters(&[], None).unwrap_err().reason, Reason::NotPlaced);
         assert_eq!(choose_clusters(&both, Some(&[])).unwrap_err().reason, Reason::PlacementRequired);
         assert_eq!(choose_clusters(&both, Some(&[b.clone(), a.clone(), b.clone()])), Ok(vec![a, b]));
         assert_eq!(choose_clusters(&both, Some(&[cluster(3)])).unwrap_err().reason, Reason::NotPlaced);
