@@ -10,6 +10,7 @@ use axum::{
     routing::post,
 };
 use kubenova_api::{
+    body::BODY_TIMEOUT,
     router::router,
     state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
     token,
@@ -33,8 +34,9 @@ use kubenova_runtime::{
 use kubenova_schema::trace::TraceParent;
 use kubenova_store::{
     access,
-    cluster_queue::{self, Due},
+    cluster_queue::{self, ClaimOptions},
     enrollments,
+    error::StoreError,
     pool::Store,
 };
 use kubenova_test_postgres::Database;
@@ -105,6 +107,7 @@ impl Api {
             settings: Arc::new(Settings { enrollment, components: default_components() }),
             gates: Gates::default(),
             listening_since: clock::now(),
+            body_timeout: BODY_TIMEOUT,
         };
         let requests = Metrics::register(&mut Registry::new(PREFIX)).requests;
         Self { router: http::observed(router(state), requests), store, _database: database }
@@ -147,11 +150,13 @@ impl Api {
     async fn claimed(&self, cluster: &str) -> TraceParent {
         let cluster = ClusterId::parse(cluster).unwrap();
         let now = clock::now();
-        let mut tx = self.store.begin("test").await.unwrap();
-        enrollments::enroll(&mut tx, &cluster, "uid", now).await.unwrap();
-        let due = Due { now, heartbeat_since: now, send_again_at: now, window: 10 };
-        let queue = cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap();
-        queue.due.last().unwrap().traceparent.unwrap()
+        let due = ClaimOptions { now, heartbeat_since: now, send_again_at: now, window: 10 };
+        let claimed = self.store.transaction("claim as the relay does", async |tx| {
+            enrollments::enroll(tx, &cluster, "uid", now).await?;
+            cluster_queue::claim(tx, &cluster, &due).await
+        });
+        let queue: Result<_, StoreError> = claimed.await;
+        queue.unwrap().unwrap().due.last().unwrap().traceparent.unwrap()
     }
 }
 

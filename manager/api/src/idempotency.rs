@@ -168,6 +168,7 @@ mod tests {
         let first = WriteContext {
             caller: Caller { subject: TestApi::subject(Role::Admin), role: Role::Admin, tenant: None },
             request_id: "first".to_owned(),
+            traceparent: None,
             now: clock::now(),
             new_id: random::uuid_v7,
             claim: Some(Claim { key: "k".to_owned(), request_sha256: [0; 32] }),

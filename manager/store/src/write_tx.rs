@@ -126,7 +126,7 @@ impl WriteTx {
 mod tests {
     use super::*;
     use crate::{
-        cluster_queue::{self, Due},
+        cluster_queue::{self, ClaimOptions},
         fixture::{Fixture, at, caller, new_id},
     };
 
@@ -134,12 +134,21 @@ mod tests {
     async fn claimed(traceparent: Option<TraceParent>) -> Option<TraceParent> {
         let fixture = Fixture::new().await;
         let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
-        let context =
-            WriteContext { caller: caller(), request_id: "r".into(), traceparent, now: at(0), new_id, claim: None };
-        let mut tx = fixture.store.begin_write(context).await.unwrap();
-        tx.enqueue_commands(std::slice::from_ref(&cluster), &Change::Tenant(tenant)).await.unwrap();
-        tx.commit(&ResponseRecord { status: 202, headers: Vec::new(), body: String::new() }).await.unwrap();
-        let due = Due { now: at(1), heartbeat_since: at(0), send_again_at: at(30), window: 10 };
+        let context = WriteContext {
+            caller: caller(),
+            request_id: "r".into(),
+            traceparent,
+            now: at(0),
+            new_id,
+            claim: None,
+            dry_run: false,
+        };
+        let write = fixture.store.write(context, async |tx| {
+            tx.enqueue_commands(std::slice::from_ref(&cluster), &Change::Tenant(tenant.clone())).await?;
+            Ok::<_, StoreError>(((), ResponseRecord { status: 202, headers: Vec::new(), body: String::new() }))
+        });
+        write.await.unwrap();
+        let due = ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(30), window: 10 };
         let mut tx = fixture.begin().await;
         let queue = cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap();
         queue.due[0].traceparent
