@@ -30,14 +30,27 @@ impl<'de> Deserialize<'de> for PageLimit {
     }
 }
 
-/// The page that a query asks for; an altered or foreign cursor is refused with [`Reason::CursorInvalid`].
-pub fn page(list: &str, filter: &str, cursor: Option<&str>, limit: Option<PageLimit>) -> Result<Page, Refusal> {
+/// The page that a query asks for; an altered or foreign cursor is refused with [`Reason::CursorInvalid`], also one whose
+/// key is none of this list by `is_key`: cursors are not signed, and a caller can make one up.
+pub fn page(
+    list: &str,
+    filter: &str,
+    cursor: Option<&str>,
+    limit: Option<PageLimit>,
+    is_key: impl Fn(&str) -> bool,
+) -> Result<Page, Refusal> {
     let after = cursor.map(|text| read(list, filter, text)).transpose()?;
+    if after.as_deref().is_some_and(|key| !is_key(key)) {
+        return Err(altered());
+    }
     Ok(Page::new(after, limit.map(|limit| limit.0)))
 }
 
+fn altered() -> Refusal {
+    Refusal::new(Reason::CursorInvalid, "the cursor is not one that a list returned as nextCursor")
+}
+
 fn read(list: &str, filter: &str, text: &str) -> Result<String, Refusal> {
-    let altered = || Refusal::new(Reason::CursorInvalid, "the cursor is not one that a list returned as nextCursor");
     if text.len() > LENGTH_MAX {
         return Err(altered());
     }
@@ -70,10 +83,16 @@ mod tests {
 
     #[test]
     fn cursors_read_back_and_altered_ones_do_not() {
+        let is_key = |key: &str| key == "0198";
         let cursor = after("tenants", "", "0198");
-        assert_eq!(page("tenants", "", Some(&cursor), None).unwrap().after.as_deref(), Some("0198"));
-        for bad in ["", "!!", "AAAA", &cursor[1..], &"A".repeat(2000)] {
-            assert_eq!(page("tenants", "", Some(bad), None).unwrap_err().reason, Reason::CursorInvalid, "{bad}");
+        assert_eq!(page("tenants", "", Some(&cursor), None, is_key).unwrap().after.as_deref(), Some("0198"));
+        let made_up = after("tenants", "", "0199");
+        for bad in [&made_up, "", "!!", "AAAA", &cursor[1..], &"A".repeat(2000)] {
+            assert_eq!(
+                page("tenants", "", Some(bad), None, is_key).unwrap_err().reason,
+                Reason::CursorInvalid,
+                "{bad}"
+            );
         }
     }
 

@@ -47,7 +47,7 @@ pub async fn replay_repeated(State(state): State<AppState>, request: Request, ne
     if let (Some(key), Some(authorized)) = (key, parts.extensions.get::<Authorized>()) {
         let request_sha256 = request_sha256(&parts.method, &parts.uri, &parts.headers, &bytes);
         let claim = Claim { key, request_sha256 };
-        match answered(&state, &authorized.caller.subject, &claim).await {
+        match answered(&state, &authorized.caller.identity(), &claim).await {
             Ok(Some(answer)) => return replayed(&answer),
             Ok(None) => {}
             Err(error) => return error.into_response(),
@@ -82,7 +82,12 @@ fn canonical(headers: &HeaderMap, body: &[u8]) -> Vec<u8> {
 }
 
 fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
-    let Some(value) = headers.get(KEY) else { return Ok(None) };
+    let mut values = headers.get_all(KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        let detail = "Idempotency-Key is there more than once; send one";
+        return Err(Refusal::new(Reason::HeaderInvalid, detail));
+    }
     match value.to_str() {
         Ok(text) if (1..=KEY_LENGTH_MAX).contains(&text.len()) => Ok(Some(text.to_owned())),
         _ => Err(Refusal::new(
@@ -92,9 +97,9 @@ fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     }
 }
 
-async fn answered(state: &AppState, subject: &str, claim: &Claim) -> Result<Option<ResponseRecord>, ApiError> {
+async fn answered(state: &AppState, caller: &str, claim: &Claim) -> Result<Option<ResponseRecord>, ApiError> {
     let mut connection = state.store.acquire().await?;
-    match idempotency::find(&mut connection, subject, &claim.key, clock::now()).await? {
+    match idempotency::find(&mut connection, caller, &claim.key, clock::now()).await? {
         Some(kept) if kept.request_sha256 == claim.request_sha256 => Ok(Some(kept.answer)),
         Some(_) => Err(Refusal::new(
             Reason::IdempotencyKeyReused,
@@ -120,7 +125,10 @@ fn replayed(answer: &ResponseRecord) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TestApi;
+    use crate::{
+        routes::applications::testing::{APPS, World, form},
+        testing::TestApi,
+    };
     use axum::http::header;
     use kubenova_core::access::{Caller, Role};
     use kubenova_runtime::random;
@@ -158,6 +166,25 @@ mod tests {
             assert_ne!(first, other);
         }
         assert_ne!(sha256("/a?x=1&x=2", ""), sha256("/a?x=2&x=1", ""), "values of one parameter keep their order");
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_not_repeated_to_a_caller_of_another_tenant() {
+        let world = World::new().await;
+        let own = world.token(Role::ProjectDev, Some(world.acme)).await;
+        let stranger = world.token(Role::ProjectDev, Some(world.other)).await;
+        let create = |token| world.api.post(APPS).key("k").json(&form("west")).send(token);
+        create(&own).await.is(202);
+        create(&stranger).await.refused(Reason::TenantNotFound);
+        assert_eq!(create(&own).await.is(202).header("idempotency-replayed"), "true");
+    }
+
+    #[tokio::test]
+    async fn of_two_keys_neither_is_taken() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let create = api.post("/api/v1/tenants").key("a").key("b").json(&json!({ "name": "acme" }));
+        create.send(&admin).await.refused(Reason::HeaderInvalid);
     }
 
     #[tokio::test]

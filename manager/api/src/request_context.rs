@@ -3,7 +3,7 @@
 use crate::{error::ApiError, request_id, response::MutationResponse, state::AppState};
 use axum::{
     extract::{FromRequestParts, Query},
-    http::request::Parts,
+    http::{HeaderMap, HeaderValue, header, request::Parts},
     response::{IntoResponse as _, Response},
 };
 use axum_extra::headers::{ETag, HeaderMapExt as _, IfMatch};
@@ -57,9 +57,7 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
         let authorized = parts.extensions.get::<Authorized>().cloned();
         let Authorized { caller, action, scope } =
             authorized.ok_or_else(|| Refusal::new(Reason::Unauthenticated, "this path needs a token"))?;
-        let if_match = parts.headers.typed_try_get::<IfMatch>().map_err(|_| {
-            Refusal::new(Reason::HeaderInvalid, "If-Match is not an ETag such as \"0198….3\" in its quotes, or *")
-        })?;
+        let if_match = if_match(&parts.headers)?;
         Ok(Self {
             caller,
             action,
@@ -70,6 +68,37 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
             claim: parts.extensions.get::<Claim>().cloned(),
             if_match,
         })
+    }
+}
+
+/// The typed header also takes texts without quotes for tags that match nothing, which hides a mistake.
+fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, Refusal> {
+    let invalid =
+        || Refusal::new(Reason::HeaderInvalid, "If-Match is not an ETag such as \"0198….3\" in its quotes, or *");
+    let well_formed = |value: &HeaderValue| value.to_str().is_ok_and(|text| text.trim() == "*" || are_etags(text));
+    if !headers.get_all(header::IF_MATCH).iter().all(well_formed) {
+        return Err(invalid());
+    }
+    headers.typed_try_get::<IfMatch>().map_err(|_| invalid())
+}
+
+/// Whether this is a list of entity tags (RFC 9110, 8.8.3).
+fn are_etags(text: &str) -> bool {
+    let mut rest = text.trim();
+    loop {
+        let opaque = rest.strip_prefix("W/").unwrap_or(rest);
+        let Some((tag, after)) = opaque.strip_prefix('"').and_then(|opened| opened.split_once('"')) else {
+            return false;
+        };
+        if !tag.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return false;
+        }
+        rest = after.trim_start();
+        if rest.is_empty() {
+            return true;
+        }
+        let Some(next) = rest.strip_prefix(',') else { return false };
+        rest = next.trim_start();
     }
 }
 
@@ -169,6 +198,28 @@ mod tests {
     use kubenova_core::{access::Role, refusal::Reason};
     use serde_json::{Value, json};
     use std::collections::BTreeSet;
+
+    #[test]
+    fn entity_tags_are_told_from_other_texts() {
+        for good in ["\"a.1\"", "\"a.1\", W/\"b,2\"", " \"\" "] {
+            assert!(super::are_etags(good), "{good}");
+        }
+        for bad in ["", "0", "a.1", "\"a.1", "\"a.1\" \"b\"", "\"a.1\",", "\"a b\"", "w/\"a\"", "*, \"a\""] {
+            assert!(!super::are_etags(bad), "{bad}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_if_match_without_quotes_is_a_mistake_and_not_another_version() {
+        let world = World::new().await;
+        world.post(APPS, form("west")).await.is(202);
+        for bad in ["", "0", "abc.1"] {
+            let delete = world.api.delete(SHOP).header("if-match", bad).send(&world.admin).await;
+            delete.refused(Reason::HeaderInvalid);
+        }
+        world.api.delete(SHOP).header("if-match", "\"0\"").send(&world.admin).await.refused(Reason::EtagMismatch);
+        world.api.delete(SHOP).header("if-match", "*").send(&world.admin).await.is(200);
+    }
 
     #[tokio::test]
     async fn a_refused_request_frees_its_key_before_it_is_answered() {

@@ -111,8 +111,11 @@ impl<S: Send + 'static> Accept<TcpStream, S> for FirstByte {
     type Future = BoxFuture<'static, io::Result<(Self::Stream, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        // Else the first response waits for the client's delayed acknowledgement of the handshake, some 40 ms.
+        let nodelay = stream.set_nodelay(true);
         let (accepted, timeout) = (self.tls.accept(stream, service), self.timeout);
         Box::pin(async move {
+            nodelay?;
             let (mut stream, service) = accepted.await?;
             // Reads into the buffer of the TLS session without consuming anything.
             tokio::time::timeout(timeout, stream.fill_buf()).await??;

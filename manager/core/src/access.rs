@@ -206,6 +206,14 @@ pub const fn role_may(role: Role, action: Action) -> bool {
 }
 
 impl Caller {
+    /// Who this is, where something is kept for each caller. Two tokens may have one subject: with another role or tenant
+    /// they are two callers, and what one was answered is not the other's to see.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let tenant = self.tenant.map_or_else(|| "all".to_owned(), |tenant| tenant.to_string());
+        format!("{}/{tenant}/{}", self.role.as_str(), self.subject)
+    }
+
     /// How far the caller may do this.
     ///
     /// # Errors
@@ -275,6 +283,18 @@ mod tests {
         }
         let limited = caller(Role::ReadOnly, Some(7)).may(Action::ReadClusters).unwrap_err();
         assert!(limited.detail.contains("limited to one tenant"), "not the role is the cause: {}", limited.detail);
+    }
+
+    #[test]
+    fn callers_with_one_subject_differ_by_role_and_tenant() {
+        let callers = [
+            caller(Role::ProjectDev, Some(1)),
+            caller(Role::ProjectDev, Some(2)),
+            caller(Role::TenantOwner, Some(1)),
+            caller(Role::ReadOnly, None),
+        ];
+        let identities: std::collections::BTreeSet<String> = callers.iter().map(Caller::identity).collect();
+        assert_eq!(identities.len(), callers.len(), "{identities:?}");
     }
 
     #[test]

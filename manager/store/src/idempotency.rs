@@ -40,13 +40,13 @@ pub struct StoredResponse {
 /// The response stored under this caller's key, unless it is older than [`RETENTION`].
 pub async fn find(
     connection: &mut PgConnection,
-    subject: &str,
+    caller: &str,
     key: &str,
     now: Timestamp,
 ) -> Result<Option<StoredResponse>, StoreError> {
     let row = sqlx::query!(
-        "select request_sha256, status, headers, body from idempotency where subject = $1 and key = $2 and expires_at > $3",
-        subject,
+        "select request_sha256, status, headers, body from idempotency where caller = $1 and key = $2 and expires_at > $3",
+        caller,
         key,
         now.to_sqlx(),
     )
@@ -54,7 +54,7 @@ pub async fn find(
     .await
     .map_err(failed("find the response of an idempotency key"))?;
     row.map(|row| {
-        let id = format!("{subject}/{key}");
+        let id = format!("{caller}/{key}");
         let at = RowRef { table: "idempotency", id: &id };
         Ok(StoredResponse {
             request_sha256: row.request_sha256,
@@ -72,19 +72,19 @@ pub async fn find(
 /// [`StoreError::IdempotencyKeyInUse`], whatever else they would have collided on. An answered key fails the same way.
 pub(crate) async fn lock_key(
     connection: &mut PgConnection,
-    subject: &str,
+    caller: &str,
     claim: &Claim,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let held = sqlx::query_scalar!(
-        r#"select pg_try_advisory_xact_lock(hashtextextended('idempotency/' || $1 || '/' || $2, 0)) as "held!""#,
-        subject,
+        r#"select pg_try_advisory_xact_lock(hashtextextended('idempotency/' || length($1) || '/' || $1 || '/' || $2, 0)) as "held!""#,
+        caller,
         claim.key,
     )
     .fetch_one(&mut *connection)
     .await
     .map_err(failed("lock an idempotency key"))?;
-    if !held || find(connection, subject, &claim.key, now).await?.is_some() {
+    if !held || find(connection, caller, &claim.key, now).await?.is_some() {
         return Err(StoreError::IdempotencyKeyInUse);
     }
     Ok(())
@@ -94,7 +94,7 @@ pub(crate) async fn lock_key(
 /// [`StoreError::IdempotencyKeyInUse`] when that one committed.
 pub(crate) async fn insert(
     connection: &mut PgConnection,
-    subject: &str,
+    caller: &str,
     claim: &Claim,
     answer: &ResponseRecord,
     now: Timestamp,
@@ -102,13 +102,13 @@ pub(crate) async fn insert(
     let headers = serde_json::to_value(&answer.headers).expect("pairs of strings are JSON");
     let expires = now.checked_add(RETENTION).unwrap_or(now);
     let done = sqlx::query!(
-        "insert into idempotency as present (subject, key, request_sha256, status, headers, body, created_at, expires_at)
+        "insert into idempotency as present (caller, key, request_sha256, status, headers, body, created_at, expires_at)
          values ($1, $2, $3, $4, $5, $6, $7, $8)
-         on conflict (subject, key) do update
+         on conflict (caller, key) do update
             set request_sha256 = excluded.request_sha256, status = excluded.status, headers = excluded.headers,
                 body = excluded.body, created_at = excluded.created_at, expires_at = excluded.expires_at
             where present.expires_at <= excluded.created_at",
-        subject,
+        caller,
         claim.key,
         claim.request_sha256.as_slice(),
         i32::from(answer.status),
@@ -126,8 +126,8 @@ pub(crate) async fn insert(
 /// Deletes responses older than [`RETENTION`], at most `limit`; returns how many.
 pub async fn delete_expired(connection: &mut PgConnection, now: Timestamp, limit: i64) -> Result<u64, StoreError> {
     let done = sqlx::query!(
-        "delete from idempotency where (subject, key) in
-            (select subject, key from idempotency where expires_at <= $1 order by expires_at limit $2)",
+        "delete from idempotency where (caller, key) in
+            (select caller, key from idempotency where expires_at <= $1 order by expires_at limit $2)",
         now.to_sqlx(),
         limit,
     )
@@ -171,9 +171,9 @@ mod tests {
         let fixture = Fixture::new().await;
         let day = RETENTION.as_secs();
         write(&fixture, 0, "first").await.unwrap();
-        let found = stored(&fixture, "ann", day - 1).await.unwrap();
+        let found = stored(&fixture, &caller().identity(), day - 1).await.unwrap();
         assert_eq!((found.request_sha256, found.answer), (vec![1; 32], response("first")));
-        assert_eq!(stored(&fixture, "ann", day).await, None, "expired");
+        assert_eq!(stored(&fixture, &caller().identity(), day).await, None, "expired");
         assert_eq!(stored(&fixture, "bob", 1).await, None, "another caller");
     }
 
@@ -185,7 +185,7 @@ mod tests {
         let again = write(&fixture, 1, "second").await.unwrap_err();
         assert!(matches!(again, StoreError::IdempotencyKeyInUse) && again.refusal().is_some(), "{again}");
         write(&fixture, day, "third").await.unwrap();
-        assert_eq!(stored(&fixture, "ann", day).await.unwrap().answer, response("third"));
+        assert_eq!(stored(&fixture, &caller().identity(), day).await.unwrap().answer, response("third"));
     }
 
     #[tokio::test]
@@ -201,7 +201,7 @@ mod tests {
             .await;
         assert!(matches!(first, Err(StoreError::Missing { .. })), "{first:?}");
         write(&fixture, 0, "second").await.unwrap();
-        assert_eq!(stored(&fixture, "ann", 0).await.unwrap().answer, response("second"));
+        assert_eq!(stored(&fixture, &caller().identity(), 0).await.unwrap().answer, response("second"));
     }
 
     #[tokio::test]

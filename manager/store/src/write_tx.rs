@@ -99,13 +99,13 @@ impl WriteTx {
     /// Takes the request's idempotency key until the transaction ends.
     pub(crate) async fn lock_key(&mut self) -> Result<(), StoreError> {
         let Some(claim) = &self.context.claim else { return Ok(()) };
-        idempotency::lock_key(&mut self.tx, &self.context.caller.subject, claim, self.context.now).await
+        idempotency::lock_key(&mut self.tx, &self.context.caller.identity(), claim, self.context.now).await
     }
 
     /// Stores the response under the request's idempotency key.
     pub(crate) async fn store_response(&mut self, response: &ResponseRecord) -> Result<(), StoreError> {
         let Some(claim) = &self.context.claim else { return Ok(()) };
-        idempotency::insert(&mut self.tx, &self.context.caller.subject, claim, response, self.context.now).await
+        idempotency::insert(&mut self.tx, &self.context.caller.identity(), claim, response, self.context.now).await
     }
 
     /// Commits, or rolls a dry run back.

@@ -13,6 +13,7 @@ use axum::{
     extract::{Path, State},
 };
 use kubenova_api_types::{applications::ApplicationList, list::List};
+use kubenova_core::application::ApplicationId;
 use kubenova_store::applications;
 
 const LIST: &str = "applications";
@@ -30,7 +31,8 @@ pub async fn list(
     let mut connection = state.store.acquire().await?;
     let tenant = tenants::find(&mut connection, &ctx, &named).await?;
     let filter = tenant.id.to_string();
-    let page = cursor::page(LIST, &filter, params.cursor.as_deref(), params.limit)?;
+    let page =
+        cursor::page(LIST, &filter, params.cursor.as_deref(), params.limit, |key| ApplicationId::parse(key).is_some())?;
     let mut applications = applications::list(&mut connection, tenant.id, &page).await?;
     let more = page.cut(&mut applications);
     let surroundings = Surroundings::read(&mut connection, &applications).await?;

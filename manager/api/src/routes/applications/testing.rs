@@ -14,6 +14,7 @@ pub(crate) struct World {
     pub(crate) west: ClusterId,
     pub(crate) east: ClusterId,
     pub(crate) acme: TenantId,
+    pub(crate) other: TenantId,
 }
 
 impl World {
@@ -23,8 +24,8 @@ impl World {
         let west = api.cluster(&admin, "west").await;
         let east = api.cluster(&admin, "east").await;
         let acme = api.tenant(&admin, "acme", &["west", "east"]).await;
-        api.tenant(&admin, "other", &["west"]).await;
-        Self { api, admin, west, east, acme }
+        let other = api.tenant(&admin, "other", &["west"]).await;
+        Self { api, admin, west, east, acme, other }
     }
 
     /// The token of a caller with this role, limited to a tenant or not.

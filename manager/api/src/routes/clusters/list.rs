@@ -36,7 +36,7 @@ pub async fn list(
     ctx: RequestContext,
     Params(params): Params<ListParams>,
 ) -> Result<Json<ClusterList>, ApiError> {
-    let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
+    let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit, |key| ClusterId::parse(key).is_some())?;
     let mut connection = state.store.acquire().await?;
     let mut clusters = clusters::list(&mut connection, &page).await?;
     let more = page.cut(&mut clusters);

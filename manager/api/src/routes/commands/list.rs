@@ -16,7 +16,7 @@ use kubenova_api_types::{
 use kubenova_core::{
     application::ApplicationName,
     cluster::ClusterRef,
-    command::CommandFilter,
+    command::{CommandFilter, CommandId},
     refusal::{Reason, Refusal},
 };
 use kubenova_store::{clusters, commands, connection::Connection, placements};
@@ -64,7 +64,8 @@ pub async fn list(
         ("application", filter.application.clone()),
         ("state", filter.state.map(|state| state.as_str().to_owned())),
     ]);
-    let page = cursor::page(LIST, &text, params.cursor.as_deref(), params.limit)?;
+    let page =
+        cursor::page(LIST, &text, params.cursor.as_deref(), params.limit, |key| CommandId::parse(key).is_some())?;
     let mut commands = commands::list(&mut connection, &filter, &page).await?;
     let more = page.cut(&mut commands);
     let next_cursor =

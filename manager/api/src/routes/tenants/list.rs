@@ -23,7 +23,7 @@ pub async fn list(
     ctx: RequestContext,
     Params(params): Params<ListParams>,
 ) -> Result<Json<TenantList>, ApiError> {
-    let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit)?;
+    let page = cursor::page(LIST, "", params.cursor.as_deref(), params.limit, |key| TenantId::parse(key).is_some())?;
     let mut connection = state.store.acquire().await?;
     let mut tenants = tenants::list(&mut connection, &page, ctx.scope.tenant()).await?;
     let more = page.cut(&mut tenants);
