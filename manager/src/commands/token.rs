@@ -1,24 +1,30 @@
 //! `token create`, `token list`, `token revoke`: who may call the REST API. For whoever may read the settings file: it needs
 //! the database, not a token.
 
-use super::write_secret;
 use crate::settings::Settings;
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_api::token;
 use kubenova_core::{
     access::{ApiToken, Caller, Role},
-    tenant::TenantRef,
+    tenant::{TenantId, TenantRef},
 };
-use kubenova_runtime::{clock, random};
-use kubenova_store::{access, tenants};
-use std::{io::Write as _, path::PathBuf};
+use kubenova_runtime::{
+    clock,
+    file::{self, Readers},
+    random,
+};
+use kubenova_store::{access, tenants, transaction::Tx};
+use std::{
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
 use uuid::Uuid;
 
 /// Commands about tokens.
 #[derive(Debug, clap::Subcommand)]
 pub enum TokenVerb {
-    /// Create a token and write it to a file (mode 0600).
+    /// Create a token and write it to a new file (mode 0600).
     Create {
         /// Name for logs and the audit trail.
         #[arg(long)]
@@ -32,7 +38,7 @@ pub enum TokenVerb {
         /// Days until it expires; never without this.
         #[arg(long)]
         days: Option<u32>,
-        /// File to write the token to.
+        /// New file to write the token to.
         #[arg(long)]
         out: PathBuf,
     },
@@ -48,26 +54,18 @@ pub enum TokenVerb {
 impl TokenVerb {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
         let store = settings.connect().await?;
-        let mut connection = store.acquire().await?;
         let now = clock::now();
         match self {
             Self::List => {
-                let mut text = String::new();
-                for token in access::list(&mut connection).await? {
-                    let state = if token.revoked_at.is_some() { "revoked" } else { "valid" };
-                    let tenant = token.caller.tenant.map_or_else(|| "-".to_owned(), |tenant| tenant.to_string());
-                    let caller = &token.caller;
-                    text.push_str(&format!(
-                        "{}  {}  {}  tenant {tenant}  {state}\n",
-                        token.id,
-                        caller.role.as_str(),
-                        caller.subject
-                    ));
-                }
+                let text: String = access::list(&mut *store.acquire().await?)
+                    .await?
+                    .iter()
+                    .map(|token| format!("{}\n", line(token, now)))
+                    .collect();
                 std::io::stdout().write_all(text.as_bytes()).context("could not print the list")
             }
             Self::Revoke { id } => {
-                if !access::revoke(&mut connection, id, now).await? {
+                if !access::revoke(&mut *store.acquire().await?, id, now).await? {
                     bail!("there is no valid token {id}: see kubenova-manager token list");
                 }
                 Ok(())
@@ -76,31 +74,177 @@ impl TokenVerb {
                 let role = Role::parse(&role).with_context(|| {
                     format!("there is no role \"{role}\": see kubenova-manager token create --help")
                 })?;
+                check_subject(&subject)?;
+                check_scope(role, tenant.is_some())?;
+                let expires_at = days.map(|days| after_days(now, days)).transpose()?;
+                let mut tx = store.begin("create a token").await?;
                 let tenant = match tenant {
                     None => None,
-                    Some(name) => {
-                        let found = tenants::find(&mut connection, &TenantRef::parse(&name)).await?;
-                        Some(found.with_context(|| format!("there is no tenant \"{name}\""))?.id)
-                    }
+                    Some(name) => Some(tenant_id(&mut tx, &name).await?),
                 };
-                let text = token::mint(random::bytes());
                 let fresh = ApiToken {
                     id: random::uuid_v7(),
                     caller: Caller { subject, role, tenant },
                     created_at: now,
                     created_by: "kubenova-manager token create".to_owned(),
-                    expires_at: days.map(|days| after_days(now, days)).transpose()?,
+                    expires_at,
                     revoked_at: None,
                 };
-                write_secret(&out, &format!("{text}\n"))?;
-                access::insert(&mut connection, &fresh, &token::sha256(&text)).await.context(
-                    "could not store the token: tenantOwner and projectDev need --tenant, admin and ops take none",
-                )
+                create(tx, &fresh, &out).await
             }
         }
     }
 }
 
+async fn tenant_id(tx: &mut Tx, name: &str) -> Result<TenantId> {
+    let found = tenants::find(tx, &TenantRef::parse(name)).await?;
+    Ok(found.with_context(|| format!("there is no tenant \"{name}\": GET /api/v1/tenants lists them"))?.id)
+}
+
+/// Stores a token and writes its text to a new file: both, or neither.
+async fn create(mut tx: Tx, fresh: &ApiToken, out: &Path) -> Result<()> {
+    let text = token::mint(random::bytes());
+    access::insert(&mut tx, fresh, &token::sha256(&text)).await?;
+    // The file first: a token whose text nobody has would be valid until it expires.
+    file::create(out, format!("{text}\n").as_bytes(), Readers::Owner).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => anyhow!("{} exists already: name another file with --out", out.display()),
+        _ => {
+            anyhow!(error).context(format!("could not write {}: its folder must exist and be writable", out.display()))
+        }
+    })?;
+    if let Err(error) = tx.commit().await {
+        std::fs::remove_file(out)
+            .with_context(|| format!("could not remove {}, whose token is not valid", out.display()))?;
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Longest subject, in characters: it stands in every audit row.
+const SUBJECT_LENGTH_MAX: usize = 253;
+
+fn check_subject(subject: &str) -> Result<()> {
+    let length = subject.chars().count();
+    if subject.trim().is_empty() || length > SUBJECT_LENGTH_MAX || subject.chars().any(char::is_control) {
+        bail!(
+            "--subject must be 1 to {SUBJECT_LENGTH_MAX} characters without control characters, for example the user's or the program's name"
+        );
+    }
+    Ok(())
+}
+
+fn check_scope(role: Role, of_tenant: bool) -> Result<()> {
+    match (role, of_tenant) {
+        (Role::TenantOwner | Role::ProjectDev, false) => {
+            bail!("role {} is for one tenant: name it with --tenant", role.as_str())
+        }
+        (Role::Admin | Role::Ops, true) => {
+            bail!("role {} is for all tenants: leave out --tenant, or choose another role", role.as_str())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// One token in the list.
+fn line(token: &ApiToken, now: Timestamp) -> String {
+    let caller = &token.caller;
+    let tenant = caller.tenant.map_or_else(|| "-".to_owned(), |tenant| tenant.to_string());
+    let state = match (token.revoked_at, token.expires_at) {
+        (Some(at), _) => format!("revoked at {at:.0}"),
+        (None, None) => "valid".to_owned(),
+        (None, Some(at)) if at <= now => format!("expired at {at:.0}"),
+        (None, Some(at)) => format!("valid until {at:.0}"),
+    };
+    format!("{}  {}  {}  tenant {tenant}  {state}", token.id, caller.role.as_str(), caller.subject)
+}
+
 fn after_days(now: Timestamp, days: u32) -> Result<Timestamp> {
+    if days == 0 {
+        bail!("--days 0 would be a token that is expired at once: write at least 1");
+    }
     now.checked_add(SignedDuration::from_hours(24 * i64::from(days))).context("--days is too large")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_store::pool::Store;
+    use kubenova_test_postgres::Database;
+
+    fn fresh(revoked_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> ApiToken {
+        ApiToken {
+            id: random::uuid_v7(),
+            caller: Caller { subject: "ann".to_owned(), role: Role::Admin, tenant: None },
+            created_at: Timestamp::UNIX_EPOCH,
+            created_by: "test".to_owned(),
+            expires_at,
+            revoked_at,
+        }
+    }
+
+    #[test]
+    fn the_list_says_whether_a_token_is_valid_and_until_when() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let now = Timestamp::from_second(10).unwrap();
+        for (token, state) in [
+            (fresh(None, None), "valid"),
+            (fresh(None, at(11)), "valid until 1970-01-01T00:00:11Z"),
+            (fresh(None, at(10)), "expired at 1970-01-01T00:00:10Z"),
+            (fresh(at(3), at(10)), "revoked at 1970-01-01T00:00:03Z"),
+        ] {
+            let shown = line(&token, now);
+            assert!(shown.ends_with(&format!("  admin  ann  tenant -  {state}")), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_token_is_refused_with_what_to_write() {
+        for subject in ["", " ", "ann\nbob", "\u{1b}[31m", &"a".repeat(254)] {
+            assert!(check_subject(subject).unwrap_err().to_string().starts_with("--subject must be"), "{subject:?}");
+        }
+        check_subject("ann@example.com").unwrap();
+        assert!(check_scope(Role::ProjectDev, false).unwrap_err().to_string().contains("--tenant"));
+        assert!(check_scope(Role::Ops, true).is_err());
+        check_scope(Role::ReadOnly, true).unwrap();
+        assert!(after_days(Timestamp::UNIX_EPOCH, 0).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_token_is_stored_only_with_a_new_file() {
+        let database = Database::new().await;
+        let store = Store::open(database.url(), 2).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let count = async || access::list(&mut store.acquire().await.unwrap()).await.unwrap().len();
+        let create = async |path: &Path| create(store.begin("test").await.unwrap(), &fresh(None, None), path).await;
+
+        let taken = folder.path().join("taken");
+        std::fs::write(&taken, "precious").unwrap();
+        let error = create(&taken).await.unwrap_err().to_string();
+        assert!(error.contains("taken exists already"), "{error}");
+        assert_eq!(std::fs::read_to_string(&taken).unwrap(), "precious");
+        create(&folder.path().join("missing/token")).await.unwrap_err();
+        assert_eq!(count().await, 0, "no token without its text");
+
+        let path = folder.path().join("token");
+        create(&path).await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let hash = token::sha256(text.trim());
+        let caller = access::caller(&mut store.acquire().await.unwrap(), &hash, clock::now()).await.unwrap();
+        assert_eq!(caller.unwrap().subject, "ann");
+    }
+
+    #[tokio::test]
+    async fn a_missing_tenant_is_named_and_nothing_is_written_when_the_row_is_refused() {
+        let database = Database::new().await;
+        let store = Store::open(database.url(), 2).unwrap();
+        let mut tx = store.begin("test").await.unwrap();
+        let error = tenant_id(&mut tx, "nobody").await.unwrap_err().to_string();
+        assert!(error.starts_with("there is no tenant \"nobody\""), "{error}");
+
+        let folder = tempfile::tempdir().unwrap();
+        let mut refused = fresh(None, None);
+        refused.caller.role = Role::TenantOwner;
+        create(tx, &refused, &folder.path().join("token")).await.unwrap_err();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

@@ -9,6 +9,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::Path,
 };
+use tempfile::NamedTempFile;
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +36,36 @@ impl Readers {
 /// # Errors
 /// When the folder is missing or not writable, or the disk is full; the old file is untouched then.
 pub fn replace(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
-    let folder = match path.parent() {
+    let folder = folder_of(path);
+    write_beside(folder, content, readers)?.persist(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}
+
+/// Creates the file as a whole, like [`replace`], and never touches one that exists.
+///
+/// # Errors
+/// With [`io::ErrorKind::AlreadyExists`] when there is one, and as [`replace`] does.
+pub fn create(path: &Path, content: &[u8], readers: Readers) -> io::Result<()> {
+    let folder = folder_of(path);
+    write_beside(folder, content, readers)?.persist_noclobber(path).map_err(|error| error.error)?;
+    File::open(folder)?.sync_all()
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+fn write_beside(folder: &Path, content: &[u8], readers: Readers) -> io::Result<NamedTempFile> {
     let mut beside =
         tempfile::Builder::new().prefix(".kubenova-").permissions(Permissions::from_mode(0o600)).tempfile_in(folder)?;
     beside.write_all(content)?;
     // Set here, since the mode that a file is made with is cut by the process' umask.
     beside.as_file().set_permissions(Permissions::from_mode(readers.mode()))?;
     beside.as_file().sync_all()?;
-    beside.persist(path).map_err(|error| error.error)?;
-    File::open(folder)?.sync_all()
+    Ok(beside)
 }
 
 #[cfg(test)]
@@ -77,5 +96,17 @@ mod tests {
         fs::create_dir(&taken).unwrap();
         assert!(replace(&taken, b"x", Readers::Owner).is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "the temporary file is gone");
+    }
+
+    #[test]
+    fn a_created_file_is_whole_and_one_that_exists_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        create(&path, b"one", Readers::Owner).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let error = create(&path, b"two", Readers::Owner).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }
