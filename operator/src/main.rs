@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use kubenova_operator::{settings::Settings, wiring};
 use kubenova_runtime::{
-    probe as probes,
+    panic_log, probe as probes,
     shutdown::Shutdown,
     telemetry::{self, TelemetryOptions},
     tls,
@@ -46,16 +46,30 @@ enum Check {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn main() -> ExitCode {
     tls::install_provider();
     match Arguments::parse().command {
-        Command::Run { config } => run(&config).await.map(|()| ExitCode::SUCCESS),
-        Command::Probe { check, socket } => Ok(probe(check, &socket).await),
+        Command::Run { config } => match run(&config).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                // Logging may not be set up, so this goes to standard error as it is.
+                say(&format!("error: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+        Command::Probe { check, socket } => probe(check, &socket).await,
     }
 }
 
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _closed = writeln!(std::io::stderr(), "{text}");
+}
+
 async fn run(config: &std::path::Path) -> anyhow::Result<()> {
-    let settings = Settings::read(config).with_context(|| format!("could not read {}", config.display()))?;
+    let settings = Settings::read(config).with_context(|| {
+        format!("settings {} are not usable: the chart writes them; name another file with --config", config.display())
+    })?;
     let telemetry = telemetry::init(&TelemetryOptions {
         service: "kubenova-operator",
         filter: &settings.log,
@@ -63,6 +77,7 @@ async fn run(config: &std::path::Path) -> anyhow::Result<()> {
         otlp_endpoint: settings.tracing.otlp_endpoint.as_deref(),
     })
     .context("could not start logging")?;
+    panic_log::install();
     let shutdown = Shutdown::new();
     shutdown.on_signals().context("could not listen for signals")?;
     let running = wiring::start(settings, shutdown);
@@ -73,16 +88,15 @@ async fn run(config: &std::path::Path) -> anyhow::Result<()> {
 }
 
 async fn probe(check: Check, socket: &std::path::Path) -> ExitCode {
-    use std::io::Write as _;
     match (probes::ask(socket).await, check) {
         (Ok(_), Check::Live) => ExitCode::SUCCESS,
         (Ok(answer), Check::Ready) if answer == "ok" => ExitCode::SUCCESS,
         (Ok(answer), Check::Ready) => {
-            let _caller_gone = writeln!(std::io::stderr(), "not ready: {answer}");
+            say(&format!("not ready: {answer}"));
             ExitCode::FAILURE
         }
         (Err(error), _) => {
-            let _caller_gone = writeln!(std::io::stderr(), "the Operator does not answer: {error}");
+            say(&format!("the Operator does not answer: {error}"));
             ExitCode::FAILURE
         }
     }

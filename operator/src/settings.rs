@@ -126,11 +126,11 @@ impl Default for LeaseSettings {
 
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    #[error("could not open the settings file")]
+    #[error("could not open the file")]
     Open(#[source] std::io::Error),
-    #[error("the settings file has an unknown key or a wrong value")]
+    #[error("an unknown key or a wrong value")]
     Parse(#[source] Box<serde_saphyr::Error>),
-    #[error("{0} in the settings file must be at least {1}")]
+    #[error("{0} must be at least {1}")]
     TooSmall(&'static str, u64),
 }
 

@@ -3,6 +3,7 @@
 use crate::{settings::Settings, wiring};
 use anyhow::{Context as _, Result};
 use kubenova_runtime::{
+    panic_log,
     shutdown::Shutdown,
     telemetry::{self, TelemetryOptions},
 };
@@ -24,6 +25,7 @@ impl Serve {
             otlp_endpoint: settings.tracing.otlp_endpoint.as_deref(),
         })
         .context("could not start logging: see log and tracing in the settings")?;
+        panic_log::install();
         let ended = Self::until_stopped(settings).await;
         telemetry.finish().await;
         ended

@@ -14,7 +14,9 @@ mod failures;
 pub mod periodic;
 pub mod retry;
 
+mod log_filter;
 pub mod metrics;
+pub mod panic_log;
 pub mod probe;
 pub mod telemetry;
 

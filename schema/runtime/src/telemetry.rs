@@ -7,11 +7,12 @@
 mod otlp;
 pub mod trace_context;
 
+use crate::log_filter;
 use otlp::Exporter;
 pub use otlp::OtlpError;
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
+    Layer, Registry,
     filter::{ParseError, Targets},
     fmt,
     layer::SubscriberExt as _,
@@ -82,8 +83,8 @@ pub fn subscriber(
     options: &TelemetryOptions<'_>,
 ) -> Result<(impl Subscriber + Send + Sync + use<>, Telemetry), TelemetryError> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) => EnvFilter::try_new(text)?,
-        Err(_) => EnvFilter::try_new(options.filter)?,
+        Ok(text) => log_filter::parse(&text)?,
+        Err(_) => log_filter::parse(options.filter)?,
     };
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines: BoxedLayer = if options.json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
