@@ -6,7 +6,7 @@
 use crate::{
     billing::{self, Billing},
     commands::keys,
-    http,
+    expiry, http,
     ingest::{
         durable::Ingest,
         outcomes, status,
@@ -125,6 +125,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         shutdown.clone(),
     );
     shutdown.spawn("database metrics", stored);
+    shutdown.spawn("expiry", expiry::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
     Ok(Running { addresses, metrics: metrics_address, _temporary: temporary })

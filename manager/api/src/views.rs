@@ -125,6 +125,9 @@ pub fn enqueued(commands: &[EnqueuedCommand]) -> Vec<commands::CommandRef> {
 #[must_use]
 pub fn command(command: &Command, now: Timestamp) -> commands::Command {
     let open = !command.state.is_terminal();
+    let wait = command.waits_for(now);
+    let (waiting_for, message) =
+        wait.map_or_else(|| (String::new(), command.message.clone()), |wait| (wait.word, wait.message));
     commands::Command {
         id: command.id.to_string(),
         kind: command.kind.clone(),
@@ -139,8 +142,8 @@ pub fn command(command: &Command, now: Timestamp) -> commands::Command {
         revision: command.revision.to_string(),
         state: command_state(command.state),
         reason: command.reason.clone(),
-        message: command.message.clone(),
-        waiting_for: command.waits_for(now),
+        message,
+        waiting_for,
         next_attempt_at: command.next_send_at.filter(|_| open),
         overdue: open && command.not_after.is_some_and(|deadline| deadline < now),
         attempts: u32::try_from(command.send_count).unwrap_or_default(),

@@ -1,7 +1,7 @@
 //! Commands: states, and who may move one from which to which. The first terminal state wins.
 
 use crate::{
-    cluster::{ClusterId, STALE_AFTER},
+    cluster::{ClusterId, ClusterState, STALE_AFTER},
     label::id_type,
     tenant::TenantId,
 };
@@ -65,21 +65,63 @@ pub struct Command {
     pub cluster_last_heartbeat_at: Option<Timestamp>,
     /// Why the cluster's last hello was refused; empty when it was not.
     pub cluster_refused: String,
+    /// Whether the cluster is trusted.
+    pub cluster_state: ClusterState,
+}
+
+/// What an open command waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wait {
+    /// One CamelCase word.
+    pub word: String,
+    /// What it waits for, and what to do, as a sentence.
+    pub message: String,
 }
 
 impl Command {
-    /// What an open command waits for, empty when it moves on. What the cluster said takes precedence.
+    /// What an open command waits for, none when it moves on. What the cluster said takes precedence.
     #[must_use]
-    pub fn waits_for(&self, now: Timestamp) -> String {
-        if self.state.is_terminal() || !self.waiting_for.is_empty() {
-            return if self.state.is_terminal() { String::new() } else { self.waiting_for.clone() };
+    pub fn waits_for(&self, now: Timestamp) -> Option<Wait> {
+        if self.state.is_terminal() {
+            return None;
         }
-        match self.cluster_last_heartbeat_at {
-            _ if !self.cluster_refused.is_empty() => format!("SessionRefused: {}", self.cluster_refused),
-            None => "ClusterNotJoined".to_owned(),
-            Some(last) if now.duration_since(last) >= STALE_AFTER => format!("ClusterOffline since {last:.0}"),
-            Some(_) => String::new(),
+        if !self.waiting_for.is_empty() {
+            return Some(Wait { word: self.waiting_for.clone(), message: self.message.clone() });
         }
+        let name = &self.cluster_name;
+        let (word, message) = match self.cluster_last_heartbeat_at {
+            _ if self.cluster_state == ClusterState::Quarantined => (
+                "ClusterQuarantined",
+                format!(
+                    "cluster {name} is quarantined, because two Kubernetes clusters claim to be it: nothing is sent until the \
+                     right one enrolls with a new token, from POST /api/v1/clusters/{name}/enrollments"
+                ),
+            ),
+            _ if !self.cluster_refused.is_empty() => (
+                "SessionRefused",
+                format!(
+                    "the Manager refuses the session of cluster {name} ({}): condition BusConnected of the NovaClusterConfig in the \
+                     cluster says what to do",
+                    self.cluster_refused
+                ),
+            ),
+            None => (
+                "ClusterNotJoined",
+                format!(
+                    "cluster {name} has not connected yet: install the Operator there with its enrollment token, or see its \
+                     enrollment attempts with GET /api/v1/clusters/{name}"
+                ),
+            ),
+            Some(last) if now.duration_since(last) >= STALE_AFTER => (
+                "ClusterOffline",
+                format!(
+                    "cluster {name} has sent no heartbeat since {last:.0}: the command is sent when it connects again; check \
+                     its Operator and its way to the broker"
+                ),
+            ),
+            Some(_) => return None,
+        };
+        Some(Wait { word: word.to_owned(), message })
     }
 }
 
@@ -287,7 +329,7 @@ mod tests {
         let command = |state, heartbeat_at, refused: &str, waiting: &str| Command {
             id: CommandId(uuid::Uuid::nil()),
             cluster_id: ClusterId::from_uuid(uuid::Uuid::nil()),
-            cluster_name: String::new(),
+            cluster_name: "dc1-a".to_owned(),
             revision: 1,
             kind: String::new(),
             object_key: String::new(),
@@ -310,18 +352,28 @@ mod tests {
             next_send_at: None,
             cluster_last_heartbeat_at: heartbeat_at,
             cluster_refused: refused.to_owned(),
+            cluster_state: ClusterState::Enrolled,
         };
         let (queued, sent) = (CommandState::Queued, CommandState::Sent);
-        for (command, expected) in [
-            (command(queued, None, "", ""), "ClusterNotJoined"),
-            (command(sent, Some(at(100)), "", ""), "ClusterOffline since 1970-01-01T00:01:40Z"),
-            (command(sent, Some(at(190)), "", ""), ""),
-            (command(queued, Some(at(190)), "StaleIncarnation", ""), "SessionRefused: StaleIncarnation"),
-            (command(sent, Some(at(190)), "", "Late"), "Late"),
-            (command(CommandState::Succeeded, None, "", "Late"), ""),
+        let quarantined = Command {
+            cluster_state: ClusterState::Quarantined,
+            ..command(queued, Some(at(190)), "StaleIncarnation", "")
+        };
+        for (command, word, part) in [
+            (command(queued, None, "", ""), "ClusterNotJoined", "install the Operator"),
+            (command(sent, Some(at(100)), "", ""), "ClusterOffline", "since 1970-01-01T00:01:40Z"),
+            (command(queued, Some(at(190)), "StaleIncarnation", ""), "SessionRefused", "(StaleIncarnation)"),
+            (quarantined, "ClusterQuarantined", "two Kubernetes clusters"),
         ] {
-            assert_eq!(command.waits_for(at(200)), expected);
+            let wait = command.waits_for(at(200)).unwrap();
+            assert_eq!(wait.word, word);
+            assert!(wait.message.contains("cluster dc1-a") && wait.message.contains(part), "{}", wait.message);
         }
+        let deferred = Command { message: "not before noon".to_owned(), ..command(sent, None, "", "Late") };
+        let expected = Wait { word: "Late".to_owned(), message: "not before noon".to_owned() };
+        assert_eq!(deferred.waits_for(at(200)), Some(expected), "the cluster's own word and message");
+        assert_eq!(command(sent, Some(at(190)), "", "").waits_for(at(200)), None);
+        assert_eq!(command(CommandState::Succeeded, None, "", "Late").waits_for(at(200)), None);
     }
 
     #[test]

@@ -57,13 +57,14 @@ pub struct ClaimOptions {
     pub window: i64,
 }
 
-/// Clusters in session that have due commands.
+/// Clusters in session that have due commands, without quarantined ones.
 pub async fn clusters_with_due(
     connection: &mut PgConnection,
     due: &ClaimOptions,
 ) -> Result<Vec<ClusterId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "select distinct k.cluster_id from commands k
+         join clusters c on c.id = k.cluster_id and c.state <> 'quarantined'
          join sessions s on s.cluster_id = k.cluster_id and s.last_heartbeat_at >= $2 and s.refused_reason = ''
          where k.state in ('queued', 'sent') and (k.next_send_at is null or k.next_send_at <= $1)
          order by k.cluster_id",
@@ -223,7 +224,7 @@ pub async fn resend_open(connection: &mut PgConnection, cluster: &ClusterId) -> 
 mod tests {
     use super::*;
     use crate::{
-        commands,
+        commands, enrollments,
         fixture::{Fixture, at},
         outcomes::{self, Reported},
         sessions,
@@ -277,6 +278,10 @@ mod tests {
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), std::slice::from_ref(&cluster));
         assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "no heartbeat since 46 s");
+        enrollments::quarantine(&mut connection, &cluster, at(45)).await.unwrap();
+        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), [], "quarantined");
+        enrollments::enroll(&mut connection, &cluster, "uid-1", at(45)).await.unwrap();
+        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap().len(), 1, "enrolled again");
         sessions::refuse(&mut connection, &crate::fixture::hello(&cluster), "UidMismatch", at(46)).await.unwrap();
         assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "refused");
     }

@@ -4,7 +4,7 @@
 use crate::error::{RowRef, StoreError, failed};
 use jiff_sqlx::Timestamp;
 use kubenova_core::{
-    cluster::ClusterId,
+    cluster::{ClusterId, ClusterState},
     command::{Command, CommandFilter, CommandId, CommandState, Hop},
     page::Page,
     tenant::TenantId,
@@ -38,6 +38,7 @@ struct Row {
     next_send_at: Option<Timestamp>,
     last_heartbeat_at: Option<Timestamp>,
     refused_reason: Option<String>,
+    cluster_state: String,
 }
 
 impl TryFrom<Row> for Command {
@@ -71,6 +72,11 @@ impl TryFrom<Row> for Command {
             next_send_at: row.next_send_at.map(Timestamp::to_jiff),
             cluster_last_heartbeat_at: row.last_heartbeat_at.map(Timestamp::to_jiff),
             cluster_refused: row.refused_reason.unwrap_or_default(),
+            cluster_state: RowRef { table: "clusters", id: &row.cluster_id }.parse(
+                "state",
+                &row.cluster_state,
+                ClusterState::parse,
+            )?,
         })
     }
 }
@@ -87,7 +93,8 @@ pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?"
+                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?",
+                c.state as cluster_state
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id where k.id = $1"#,
         id.0,
     )
@@ -108,7 +115,8 @@ pub async fn list(
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?"
+                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?",
+                c.state as cluster_state
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where ($1::text is null or k.cluster_id = $1) and ($2::uuid is null or k.tenant_id = $2)
            and ($3::text is null or k.application_name = $3) and ($4::text is null or k.state = $4)
@@ -140,7 +148,8 @@ pub async fn newest(
                 k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?"
+                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?",
+                c.state as cluster_state
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
          where k.cluster_id = any($1) and k.object_key = any($2)
          order by k.cluster_id, k.object_key, k.revision desc"#,

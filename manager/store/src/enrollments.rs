@@ -323,6 +323,20 @@ pub async fn insert_attempt(connection: &mut PgConnection, attempt: &NewAttempt)
     Ok(())
 }
 
+/// Deletes attempts before this time, at most `limit`; returns how many. Their ids rise with time.
+pub async fn delete_attempts(connection: &mut PgConnection, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "delete from enrollment_attempts where id in
+            (select id from enrollment_attempts where at < $1 order by id limit $2)",
+        before.to_sqlx(),
+        limit,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("delete old enrollment attempts"))?;
+    Ok(done.rows_affected())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -427,5 +441,7 @@ mod tests {
         assert_eq!(attempts(&mut connection).await, ATTEMPTS_PER_HOUR_MAX + 1);
         let shown = of_cluster(&mut connection, &cluster).await.unwrap();
         assert_eq!(shown[0].attempts[0].at, at(2 * 3600), "newest first");
+        assert_eq!(delete_attempts(&mut connection, at(5), 3).await.unwrap(), 3, "at most the limit");
+        assert_eq!(delete_attempts(&mut connection, at(5), 3).await.unwrap(), 2, "none after the time");
     }
 }

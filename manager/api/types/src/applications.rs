@@ -288,7 +288,7 @@ pub struct Removal {
     /// A sentence why it is there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What it waits for; absent when it makes progress.
+    /// What it waits for: one CamelCase word, explained in `message`; absent when it makes progress.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waiting_for: String,
     /// When the command is sent again at the latest, once it was sent and the cluster has not carried it out.

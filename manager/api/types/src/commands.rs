@@ -45,7 +45,7 @@ pub struct Command {
     /// Why it is in this state: a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// What it waits for.
+    /// What it waits for: one CamelCase word, explained in `message`; absent when it makes progress.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub waiting_for: String,
     /// When it is sent again at the latest, while it was sent and the cluster has not carried it out.

@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(read.header("etag"), answer.header("etag"));
         let command = api.get(&format!("/api/v1/commands/{command}")).send(&ops).await.ok(200);
         assert_eq!((&command["state"], &command["waitingFor"]), (&json!("queued"), &json!("ClusterNotJoined")));
+        assert!(command["message"].as_str().unwrap().starts_with("cluster dc1-a has not connected yet"), "{command}");
     }
 
     #[tokio::test]
