@@ -99,7 +99,7 @@ impl OwnIdentity {
         kubenova_bus::Settings {
             urls: urls.to_vec(),
             name: "kubenova-manager".to_owned(),
-            ca_file: self.folder.join("ca.pem"),
+            ca_file: self.folder.join("ca.crt"),
             cert_file: self.folder.join("manager.pem"),
             key_file: self.folder.join("manager.key"),
             credentials: self.credentials.borrow().clone(),
@@ -139,7 +139,7 @@ impl OwnIdentity {
 
     fn write_client(&self) -> Result<()> {
         let client = self.keyring.authority.client("manager", validity(self.lifetime))?;
-        self.write("ca.pem", self.keyring.authority.bundle_pem())?;
+        self.write("ca.crt", self.keyring.authority.bundle_pem())?;
         self.write("manager.pem", &client.chain_pem)?;
         self.write("manager.key", &client.key_pem)
     }

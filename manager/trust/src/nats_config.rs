@@ -65,7 +65,6 @@ impl NatsConfig<'_> {
         }
         let validity = Validity { now: self.now, lifetime: self.lifetime };
         let server = authority.server("kubenova-hub", self.hosts, validity)?;
-        write(&folder.join("tls/ca.pem"), authority.bundle_pem(), Readers::Everybody)?;
         write(&folder.join("ca.crt"), authority.bundle_pem(), Readers::Everybody)?;
         write(&folder.join("tls/server.pem"), &server.chain_pem, Readers::Everybody)?;
         write(&folder.join("tls/server.key"), &server.key_pem, Readers::Owner)?;
@@ -101,7 +100,7 @@ impl NatsConfig<'_> {
             "creds": folder.join("ops.creds"),
             "cert": folder.join("tls/ops.pem"),
             "key": folder.join("tls/ops.key"),
-            "ca": folder.join("tls/ca.pem"),
+            "ca": folder.join("ca.crt"),
             "inbox_prefix": ops_inbox_prefix(),
         });
         let text = format!("{context:#}\n");
@@ -135,7 +134,7 @@ impl NatsConfig<'_> {
             "tls {{\n  cert_file: {}\n  key_file: {}\n  ca_file: {}\n  verify: true\n  timeout: {TLS_TIMEOUT_SECONDS}\n}}",
             at("tls/server.pem"),
             at("tls/server.key"),
-            at("tls/ca.pem"),
+            at("ca.crt"),
         ));
         // Without it nats-server reserves three quarters of the free disk and refuses streams whose limits add up to
         // more, however empty they are.

@@ -76,7 +76,7 @@ impl Files {
     fn write(folder: &Path, identity: &Identity) -> io::Result<Self> {
         std::fs::create_dir_all(folder)?;
         let files =
-            Self { ca: folder.join("ca.pem"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+            Self { ca: folder.join("ca.crt"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
         let answer = &identity.answer;
         file::replace(&files.ca, answer.ca_bundle_pem.as_bytes(), Readers::Everybody)?;
         file::replace(&files.certificate, answer.certificate_chain_pem.as_bytes(), Readers::Everybody)?;

@@ -61,8 +61,10 @@ pub(crate) enum Command {
     },
     /// Measures in release builds, as ratios to the raw stage
     Bench {
-        /// Name of the benchmark, then its options (`cargo dev bench command-latency --help`)
-        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        /// Which; without a name the benchmarks are listed
+        name: Option<BenchmarkName>,
+        /// Its options; `cargo dev bench <name> -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
     /// Checks that need more than CI has, in time or in programs; without a name they are listed
@@ -108,9 +110,9 @@ pub(crate) struct UpOptions {
     /// Only the clusters: no Manager, no Operator, nothing installed
     #[arg(long)]
     bare: bool,
-    /// How many clusters
-    #[arg(long, default_value = "1")]
-    clusters: Option<u8>,
+    /// How many clusters; each takes about 600 MiB of memory
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    clusters: u8,
     /// Print what would be built and run, and stop
     #[arg(long)]
     plan: bool,
@@ -134,6 +136,23 @@ pub(crate) struct CampaignOptions {
 pub(crate) enum CampaignName {
     /// schemathesis against the REST API, and a client in each of four languages made from its OpenAPI document
     Clients,
+}
+
+/// The benchmarks, as `kubenova-bench` names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BenchmarkName {
+    /// H1: from the first byte of a REST request to the object in the cluster and back, against the raw chain
+    CommandLatency,
+}
+
+/// The names of a kind of work that needs one, each with what it does.
+pub(crate) fn listed<V: ValueEnum>(title: &str) -> String {
+    let mut text = format!("{title}\n");
+    for value in V::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
+        let help = value.get_help().map(ToString::to_string).unwrap_or_default();
+        text.push_str(&format!("  {:<16} {help}\n", value.get_name()));
+    }
+    text
 }
 
 /// A driver of the product, with its arguments.
@@ -164,7 +183,7 @@ impl From<DemoOptions> for Drive {
 impl From<UpOptions> for Drive {
     fn from(options: UpOptions) -> Self {
         let mut args = flags(&[(options.once, "once"), (!options.bare, "empty")]);
-        args.extend(options.clusters.map(|number| format!("--clusters={number}")));
+        args.push(format!("--clusters={}", options.clusters));
         let program = if options.bare { "kubenova-clusters" } else { "kubenova-demo" };
         Self { verb: "up", program, args, plan_only: options.plan }
     }
@@ -224,8 +243,19 @@ mod tests {
 
     #[test]
     fn a_benchmark_gets_its_own_options() {
-        let args = ["command-latency", "--rate", "3", "--help"].map(OsString::from).to_vec();
-        assert_eq!(parsed("bench command-latency --rate 3 --help"), Ok(Command::Bench { args }));
-        assert!(parsed("bench").is_err());
+        let args = ["--rate", "3", "--help"].map(OsString::from).to_vec();
+        let name = Some(BenchmarkName::CommandLatency);
+        assert_eq!(parsed("bench command-latency --rate 3 --help"), Ok(Command::Bench { name, args }));
+        assert_eq!(parsed("bench"), Ok(Command::Bench { name: None, args: Vec::new() }));
+        assert!(parsed("bench command-latenc").unwrap_err().contains("'command-latency'"));
+        let list = listed::<BenchmarkName>("benchmarks:");
+        assert!(list.contains("\n  command-latency  H1: "), "{list}");
+    }
+
+    #[test]
+    fn as_many_clusters_as_the_driver_has_names_for() {
+        for number in [0, 5, 99] {
+            assert!(parsed(&format!("up --clusters {number}")).unwrap_err().contains("1..=4"), "{number}");
+        }
     }
 }

@@ -12,8 +12,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use clap::ValueEnum as _;
 
-use crate::command::Drive;
+use crate::command::{BenchmarkName, Drive, listed};
 use crate::executables::{cargo, clear_cargo_variables, run_cargo};
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
@@ -66,7 +67,11 @@ pub(crate) fn command(places: &Places, drive: &Drive) -> Result<ExitCode> {
 }
 
 /// `cargo dev bench`.
-pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
+pub(crate) fn bench(places: &Places, name: Option<BenchmarkName>, args: &[OsString]) -> Result<ExitCode> {
+    let Some(name) = name.and_then(|name| name.to_possible_value()) else {
+        print(listed::<BenchmarkName>("cargo dev bench <name>, with one of:"));
+        return Ok(ExitCode::SUCCESS);
+    };
     let fleet = Fleet::load(places)?;
     let missing = fleet.missing();
     let mut steps = servers::steps(&missing);
@@ -94,7 +99,11 @@ pub(crate) fn bench(places: &Places, args: &[OsString]) -> Result<ExitCode> {
     })?;
     let mut driver = Command::new(places.target.join("release/kubenova-bench"));
     clear_cargo_variables(&mut driver);
-    driver.current_dir(&places.repository).envs(environment(places, &fleet, &logs, "release")).args(args);
+    driver
+        .current_dir(&places.repository)
+        .envs(environment(places, &fleet, &logs, "release"))
+        .arg(name.get_name())
+        .args(args);
     Ok(process::exit_code(Running::start(&mut driver)?.wait()?))
 }
 
@@ -107,13 +116,17 @@ fn before(places: &Places, first: &[Tool]) -> Plan {
 }
 
 fn overview(verb: &str, places: &Places, before: &Plan, later: &[Tool]) -> String {
-    let mut text = format!("cargo dev {verb}: starts in about {}\n", about(before.estimate()));
+    let mut text =
+        format!("cargo dev {verb}: builds and starts Manager and hub, in about {}\n", about(before.estimate()));
     before.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     if later.is_empty() {
-        text.push_str("all other servers are there\n");
+        text.push_str("the servers of the clusters are built already\n");
     } else {
         let plan = Plan { steps: servers::steps(later) };
-        text.push_str(&format!("meanwhile, about {} more, once:\n", about(plan.estimate())));
+        text.push_str(&format!(
+            "meanwhile it builds the servers of the clusters, about {} more, once:\n",
+            about(plan.estimate())
+        ));
         plan.lines().iter().for_each(|line| text.push_str(&format!("{line}\n")));
     }
     text.push_str(&format!(

@@ -54,7 +54,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Measure { write } => generate::measure(&places, write),
         Command::Demo(options) => demo::command(&places, &Drive::from(options)),
         Command::Up(options) => demo::command(&places, &Drive::from(options)),
-        Command::Bench { args } => demo::bench(&places, &args),
+        Command::Bench { name, args } => demo::bench(&places, name, &args),
         Command::Campaign(options) => campaign::command(&places, &options),
         Command::Clean { yes } => clean::command(&places, yes),
     }

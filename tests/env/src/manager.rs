@@ -48,6 +48,11 @@ impl ManagerProcess {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// The program.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The Manager's folder.
     pub fn folder(&self) -> &Path {
         &self.folder

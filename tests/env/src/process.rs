@@ -20,6 +20,8 @@ use crate::poll::{self, Step};
 
 /// A killed process is gone within milliseconds; what is not then is the kernel's business.
 const GONE_MAX: Duration = Duration::from_secs(5);
+/// Time between two looks at a process: who waits for its end wants to know within seconds.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How many lines of a log an error shows.
 const TAIL_LINES: usize = 12;
 
@@ -116,6 +118,25 @@ impl ProcessSpec {
     }
 }
 
+/// Sees the end of a process without taking its exit status from its owner.
+#[derive(Clone, Debug)]
+pub struct ProcessWatch {
+    name: String,
+    pid: Pid,
+    log: PathBuf,
+}
+
+impl ProcessWatch {
+    /// Waits until it has ended and says so, with the path and the end of its log.
+    pub async fn ended(&self) -> String {
+        let mut look = tokio::time::interval(WATCH_EVERY);
+        while is_alive(self.pid) {
+            look.tick().await;
+        }
+        format!("{} ended; the end of {}:\n{}", self.name, self.log.display(), tail(&self.log, TAIL_LINES))
+    }
+}
+
 /// A running (or killed, or ended) server.
 #[derive(Debug)]
 pub struct Process {
@@ -157,6 +178,11 @@ impl Process {
             self.ended = self.child.try_wait().ok().flatten();
         }
         self.ended
+    }
+
+    /// For whoever does not own the process and wants to know when it ends.
+    pub fn watch(&self) -> ProcessWatch {
+        ProcessWatch { name: self.spec.name.clone(), pid: pid(&self.child), log: self.log_path() }
     }
 
     /// An error with the end of the log when it is not running.

@@ -39,6 +39,8 @@ pub const MANAGER_HOST: &str = "manager.kubenova.test";
 /// The broker's name inside the sandbox.
 pub const HUB_HOST: &str = "hub.kubenova.test";
 
+/// File in the run's folder with the process id of the sandbox, as it is outside.
+const PID_FILE: &str = "sandbox.pid";
 const LIFELINE: &str = "KUBENOVA_SANDBOX_LIFELINE";
 const RUN: &str = "KUBENOVA_SANDBOX_RUN";
 const HELPER: &str = "KUBENOVA_SANDBOX_HELPER";
@@ -81,6 +83,12 @@ impl Sandbox {
     /// A folder in memory, made if absent; for secrets, namespaces and private roots.
     pub fn memory(&self, name: impl AsRef<Path>) -> Result<PathBuf> {
         make(&self.run.join("memory").join(name))
+    }
+
+    /// The beginning of a command line that runs a program inside the sandbox from a terminal outside.
+    pub fn way_in(&self) -> String {
+        let pid = self.run.join(PID_FILE);
+        format!("nsenter --target $(cat {}) --user --net --mount --preserve-credentials --", pid.display())
     }
 
     /// The listeners bound outside and inherited. Each is taken once.
@@ -162,6 +170,9 @@ pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<Ex
         .spawn()
         .context("could not start unshare; install util-linux")?;
     drop((lifeline_inside, listeners));
+    // `unshare` is in the sandbox's namespaces but its own process namespace is ours, so that its id means something here.
+    let pid_file = folder.path().join(PID_FILE);
+    fs::write(&pid_file, child.id().to_string()).with_context(|| format!("could not write {}", pid_file.display()))?;
     if let Some(mut input) = child.stdin.take() {
         // Ends with either side, which needs no report.
         std::thread::spawn(move || drop(std::io::copy(&mut std::io::stdin(), &mut input)));

@@ -80,7 +80,7 @@ impl Platform {
         manager.serve()?;
         let address: SocketAddr = format!("{HUB_ADDRESS}:{MANAGER_PORT}").parse().context("the Manager's address")?;
         manager.wait_listening(address).await?;
-        let ca_file = nats_folder.join("tls/ca.pem");
+        let ca_file = nats_folder.join("ca.crt");
         let token = fs::read_to_string(&token_file).context("init wrote no admin token")?;
         let rest = Rest::new(&format!("https://{MANAGER_HOST}:{MANAGER_PORT}"), &ca_file, &token)?;
         let platform = Self { sandbox, postgres, database_url, hub, nats_folder, manager, rest, token_file, ca_file };

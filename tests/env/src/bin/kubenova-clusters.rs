@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
 use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::forward::{Forward, ForwardRequest, Inherited};
@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
     /// How many clusters.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
     clusters: u8,
     /// The first cluster's port on 127.0.0.1; the others follow. 0 takes free ones.
     #[arg(long, default_value_t = 0)]
@@ -35,9 +35,6 @@ fn main() -> Result<ExitCode> {
         return Ok(code);
     }
     let arguments = Arguments::parse();
-    if arguments.clusters == 0 {
-        bail!("--clusters must be at least 1");
-    }
     if Sandbox::require().is_err() {
         return go_inside(&arguments);
     }
@@ -127,7 +124,7 @@ fn describe(up: &Up) -> Result<()> {
     let helm = up.cluster.servers().binary("helm")?;
     say(&format!(
         "  {} install kubenova-operator deploy/helm/operator -n kubenova-system --create-namespace \
-         --set enrollment.token=kn1.…",
+         --set-file enrollment.token=./kn-token",
         helm.display()
     ))?;
     Ok(())

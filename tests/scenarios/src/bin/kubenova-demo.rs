@@ -12,13 +12,15 @@ use std::ffi::OsStr;
 use std::io::BufRead as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Parser;
 use kubenova_env::forward::{Forward, ForwardRequest, Inherited};
 use kubenova_env::network::Cut;
 use kubenova_env::poll::{self, Step};
+use kubenova_env::process::ProcessWatch;
 use kubenova_env::sandbox::{self, HUB_ADDRESS, Options, Sandbox};
 use kubenova_env::servers::Servers;
 use kubenova_scenarios::integral;
@@ -26,10 +28,12 @@ use kubenova_scenarios::platform::{MANAGER_PORT, Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 /// Names of the clusters; as many as asked for are used.
 const NAMES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
+/// Time between two looks at the Operators.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// Tenant of the demo. Not the one of the front page's examples, which must work beside it.
 const TENANT: &str = "demo";
 
@@ -77,10 +81,61 @@ fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
 async fn until_stopped(arguments: Arguments) -> Result<ExitCode> {
     let mut interrupted = signal(SignalKind::interrupt()).context("could not listen for Ctrl-C")?;
     let mut terminated = signal(SignalKind::terminate()).context("could not listen for SIGTERM")?;
+    let deaths = Deaths::default();
     tokio::select! {
-        outcome = Box::pin(run(&arguments)) => outcome,
-        _ = interrupted.recv() => Ok(ExitCode::SUCCESS),
-        _ = terminated.recv() => Ok(ExitCode::SUCCESS),
+        outcome = Box::pin(run(&arguments, &deaths)) => outcome,
+        _ = interrupted.recv() => Ok(deaths.exit_code()),
+        _ = terminated.recv() => Ok(deaths.exit_code()),
+    }
+}
+
+/// Processes of the product that ended by themselves: said at once, and the run's folder with their logs is kept.
+#[derive(Clone, Default)]
+struct Deaths(Arc<watch::Sender<Option<String>>>);
+
+impl Deaths {
+    fn report(&self, text: String) {
+        println!("\n{text}");
+        self.0.send_replace(Some(text));
+    }
+
+    /// Waits for the first one.
+    async fn first(&self) -> anyhow::Error {
+        match self.0.subscribe().wait_for(Option::is_some).await {
+            Ok(text) => anyhow!("{}", text.as_deref().unwrap_or_default()),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The sandbox removes the folder of a run that succeeded.
+    fn exit_code(&self) -> ExitCode {
+        if self.0.borrow().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    }
+
+    fn watch_process(&self, process: ProcessWatch) {
+        let deaths = self.clone();
+        tokio::spawn(async move { deaths.report(process.ended().await) });
+    }
+
+    /// The pod runner starts an Operator that ended again, as a kubelet does; a developer wants to know all the same.
+    fn watch_operator(&self, site: &Site) -> Result<()> {
+        let (deaths, pod, cluster) = (self.clone(), site.operator()?, site.name.clone());
+        tokio::spawn(async move {
+            let mut look = tokio::time::interval(WATCH_EVERY);
+            let mut running = pod.pids();
+            loop {
+                look.tick().await;
+                let now = pod.pids();
+                if !running.is_empty() && now != running {
+                    deaths.report(format!(
+                        "the Operator of cluster {cluster} ended and is started again; its logs are in {}",
+                        pod.logs().display()
+                    ));
+                }
+                running = now;
+            }
+        });
+        Ok(())
     }
 }
 
@@ -107,10 +162,10 @@ struct Fleet {
     forwards: Vec<Forward>,
 }
 
-async fn run(arguments: &Arguments) -> Result<ExitCode> {
+async fn run(arguments: &Arguments, deaths: &Deaths) -> Result<ExitCode> {
     let mut progress = Progress { began: Instant::now(), milestone: "the hub" };
     let mut fleet = Fleet::default();
-    let outcome = Box::pin(walk_through(arguments, &mut progress, &mut fleet)).await;
+    let outcome = Box::pin(walk_through(arguments, &mut progress, &mut fleet, deaths)).await;
     if arguments.keep {
         keep()?;
     }
@@ -137,18 +192,31 @@ fn first_false(site: &Site) -> Option<String> {
     Some(format!("{kind}={status} ({reason}): {message}"))
 }
 
-async fn walk_through(arguments: &Arguments, progress: &mut Progress, fleet: &mut Fleet) -> Result<()> {
-    let platform = Platform::start(&PlatformOptions::default()).await?;
+async fn walk_through(
+    arguments: &Arguments,
+    progress: &mut Progress,
+    fleet: &mut Fleet,
+    deaths: &Deaths,
+) -> Result<()> {
+    let mut platform = Platform::start(&PlatformOptions::default()).await?;
+    deaths.watch_process(platform.manager.process().context("the Manager was started")?.watch());
+    deaths.watch_process(platform.hub.process().watch());
     let mut inherited = platform.sandbox.inherited()?;
     let manager = inherited.forward("manager", None, format!("{HUB_ADDRESS}:{MANAGER_PORT}").parse()?)?;
     let nats = inherited.forward("nats", None, platform.hub.address())?;
     progress.say(&format!("Postgres, hub and Manager are up: https://{}", manager.address()));
     println!("          token: {}   CA: {}", platform.token_file.display(), platform.ca_file.display());
 
-    progress.begin("the cluster servers");
-    Servers::wait_until_built(|line| println!("          building: {line}")).await?;
-    join(arguments, &platform, &mut inherited, progress, fleet).await?;
-    let tenant_id = if arguments.empty { None } else { Some(run_workload(&platform, fleet, progress).await?) };
+    let milestones = async {
+        progress.begin("the cluster servers");
+        Servers::wait_until_built(|line| println!("          building: {line}")).await?;
+        join(arguments, &platform, &mut inherited, progress, fleet, deaths).await?;
+        if arguments.empty { Ok(None) } else { run_workload(&platform, fleet, progress).await.map(Some) }
+    };
+    let tenant_id = tokio::select! {
+        reached = milestones => reached?,
+        death = deaths.first() => return Err(death),
+    };
     if arguments.once {
         println!("\nall of it was seen; without --once it stays up and prints commands to copy");
         return Ok(());
@@ -169,6 +237,7 @@ async fn join(
     inherited: &mut Inherited,
     progress: &mut Progress,
     fleet: &mut Fleet,
+    deaths: &Deaths,
 ) -> Result<()> {
     for (name, index) in arguments.names().iter().zip(1_u8..) {
         progress.begin("joining");
@@ -181,6 +250,7 @@ async fn join(
     }
     for site in &fleet.sites {
         site.wait_condition("BusConnected", "True", COMMAND_MAX).await?;
+        deaths.watch_operator(site)?;
         progress.say(&format!("cluster {} connected to the hub and joined (BusConnected)", site.name));
     }
     progress.begin("Capsule and KubeVela, installed by the Operator");
@@ -280,7 +350,23 @@ fn describe(platform: &Platform, fleet: &Fleet, manager: &Forward, nats: &Forwar
     println!("             KN_CMD holds commands, KN_STS status, KN_USE usage windows, KN_BILL billing events");
     let ids: Vec<String> = fleet.sites.iter().map(|site| format!("{} = {}", site.name, site.id)).collect();
     println!("             subjects name clusters by id: {}", ids.join(", "));
+    let way_in = platform.sandbox.way_in();
+    println!(
+        "token        {way_in} {} --config {} token create --subject ann --role readOnly --out ann.token",
+        platform.manager.binary().display(),
+        platform.manager.config().display()
+    );
+    if let Some(metrics) = metrics_address(&platform.manager.log()?) {
+        println!("metrics      {way_in} curl -s http://{metrics}/metrics");
+    }
     Ok(())
+}
+
+/// The address that the Manager's log names when it is up.
+fn metrics_address(log: &str) -> Option<String> {
+    let line = log.lines().find(|line| line.contains("the Manager is running"))?;
+    let line: serde_json::Value = serde_json::from_str(line).ok()?;
+    Some(line["metrics"].as_str()?.to_owned())
 }
 
 async fn take_keys(platform: &Platform, tenant_id: Option<&str>, site: &Site) -> Result<()> {
