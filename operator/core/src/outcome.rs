@@ -16,7 +16,7 @@ pub enum State {
     Succeeded,
     /// Refused for good by the cluster, or out of time.
     Failed,
-    /// Not stored: the site's policy or the fence's divergence check refused it.
+    /// Not stored: the sovereign policy or the fence's divergence check refused it.
     Refused,
     /// Not stored: something newer holds.
     Superseded,

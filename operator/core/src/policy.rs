@@ -1,4 +1,4 @@
-//! What the site allows: a file from chart values that no command can write, and the limit on deletions.
+//! What the sovereign policy of a cluster allows: a file from chart values that no command can write, and the limit on deletions.
 //!
 //! Pure: the caller passes in what was deleted lately. A refusal is reported with its reason, never swallowed.
 
@@ -41,7 +41,7 @@ pub struct PolicyInput {
     pub components: Option<Components>,
 }
 
-/// Why the site does not accept a command.
+/// Why the sovereign policy does not accept a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
     /// CamelCase, for programs.
@@ -60,31 +60,33 @@ const TENANT_DELETES_SPAN: SignedDuration = SignedDuration::from_mins(10);
 /// Checks a command that is not a replay.
 ///
 /// # Errors
-/// When the site does not allow it, or not now.
+/// When the sovereign policy does not allow it, or not now.
 pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, now: Timestamp) -> Result<(), Denial> {
     let refused = |reason, message: String| Err(Denial { reason, message, retry_after_seconds: None });
     if policy.freeze {
         return refused(
-            "SiteFrozen",
-            "the site has frozen this cluster (sovereignPolicy.freeze); ask its administrator".to_owned(),
+            "ClusterFrozen",
+            "the sovereign policy of this cluster freezes it (sovereignPolicy.freeze); ask its administrator"
+                .to_owned(),
         );
     }
     let kind = command.kind.as_str();
     if !policy.allowed_command_kinds.is_empty() && !policy.allowed_command_kinds.iter().any(|allowed| allowed == kind) {
-        let message =
-            format!("the site does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator");
+        let message = format!(
+            "the sovereign policy of this cluster does not accept \"{kind}\" (sovereignPolicy.allowedCommandKinds); ask its administrator"
+        );
         return refused("KindNotAllowed", message);
     }
     if command.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades && changes_versions(command, input)
     {
-        let message = "the site does not accept other component versions (sovereignPolicy.componentUpgrades); ask its administrator";
+        let message = "the sovereign policy of this cluster does not accept other component versions (sovereignPolicy.componentUpgrades); ask its administrator";
         return refused("ComponentUpgradesForbidden", message.to_owned());
     }
     if command.kind.is_delete() {
         let hour = since(&input.deletes, now, SignedDuration::from_hours(1));
         if hour >= usize::try_from(policy.deletes_per_hour).unwrap_or(usize::MAX) {
             let message = format!(
-                "{hour} deletes were accepted within the hour and the site allows {} (sovereignPolicy.deletesPerHour); this one is tried again",
+                "{hour} deletes were accepted within the hour and the sovereign policy of this cluster allows {} (sovereignPolicy.deletesPerHour); this one is tried again",
                 policy.deletes_per_hour
             );
             return Err(Denial { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
@@ -153,7 +155,7 @@ mod tests {
         let frozen = Policy { freeze: true, ..Policy::default() };
         assert_eq!(
             reason(&frozen, &command(CommandKind::ApplyTenant, "{}"), &PolicyInput::default()),
-            Some("SiteFrozen")
+            Some("ClusterFrozen")
         );
         let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
         assert_eq!(reason(&some, &command(CommandKind::ApplyTenant, "{}"), &PolicyInput::default()), None);

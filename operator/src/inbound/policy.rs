@@ -1,6 +1,6 @@
-//! The sovereign policy, read again for every command: a file from the site's ConfigMap, which the Operator cannot write.
+//! The sovereign policy, read again for every command: a file from the cluster's ConfigMap, which the Operator cannot write.
 //!
-//! A file that exists and cannot be read refuses every command: the site may have meant to forbid it.
+//! A file that exists and cannot be read refuses every command: the cluster's administrator may have meant to forbid it.
 
 use super::record::Records;
 use crate::{
@@ -44,7 +44,7 @@ async fn read(file: &Path) -> Result<Policy, Denial> {
     let unreadable = |error: String| Denial {
         reason: "PolicyUnreadable",
         message: format!(
-            "the site's policy file {} is unusable: {error}; correct the ConfigMap kubenova-sovereign-policy",
+            "the sovereign policy of this cluster, {}, is unusable: {error}; correct the ConfigMap kubenova-sovereign-policy",
             file.display()
         ),
         retry_after_seconds: Some(UNREADABLE_RETRY_SECONDS),

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 /// Old records cost only storage, so there is no hurry.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// A delete is remembered at least this long: the site's limit on deletes per hour is counted from the records.
+/// A delete is remembered at least this long: the sovereign policy's limit on deletes per hour is counted from the records.
 const DELETE_KEPT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Prunes until the process stops.

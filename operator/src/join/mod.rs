@@ -157,7 +157,7 @@ async fn enroll(
     conditions: &mut ConditionSet,
 ) -> Result<Identity, JoinError> {
     let text = text.ok_or_else(|| {
-        let message = "there is no enrollment token; install the chart with --set enrollment.token=kn1.…";
+        let message = "there is no enrollment token; install the chart with --set-file enrollment.token=<file>";
         JoinError::new(condition::TOKEN_ACCEPTED, "TokenMissing", message)
     })?;
     let token = EnrollmentToken::decode(text)

@@ -1,6 +1,6 @@
 //! Whether the roles in the cluster were written for the desired version.
 //!
-//! Roles come with the Operator's chart and are applied by the site's administrator; the Operator writes none. It reads
+//! Roles come with the Operator's chart and are applied by the cluster's administrator; the Operator writes none. It reads
 //! the label `kubenova.io/for` of one ClusterRole per component and says what to do when it does not match.
 
 use super::component::Component;

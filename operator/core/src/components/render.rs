@@ -15,7 +15,7 @@ pub const COMPONENT_LABEL: &str = "kubenova.io/component";
 pub const VERSION_LABEL: &str = "kubenova.io/component-version";
 const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
 
-/// Kinds that come with the Operator's own chart, under the site administrator's hand.
+/// Kinds that come with the Operator's own chart, under the cluster administrator's hand.
 const NOT_OURS: [&str; 7] = [
     "Namespace",
     "ClusterRole",
