@@ -1,4 +1,4 @@
-//! Deletes rows that nobody reads again: responses of idempotency keys that have expired, and old enrollment attempts.
+//! Deletes rows that are not read again: responses of idempotency keys that have expired, and old enrollment attempts.
 
 use jiff::{SignedDuration, Timestamp};
 use kubenova_runtime::{
