@@ -43,24 +43,35 @@ mod tests {
     use kubenova_core::access::{Caller, Role};
     use kubenova_runtime::{random, tls};
     use kubenova_store::{
+        error::StoreError,
         idempotency::{Claim, ResponseRecord},
         write_tx::WriteContext,
     };
     use kubenova_test_postgres::Database;
     use serde_json::json;
 
+    fn caller() -> Caller {
+        Caller { subject: "ann".to_owned(), role: Role::Ops, tenant: None }
+    }
+
     async fn respond(store: &Store, key: &str, now: Timestamp) {
-        let caller = Caller { subject: "ann".to_owned(), role: Role::Ops, tenant: None };
-        let claim = Some(Claim { key: key.to_owned(), request_sha256: [1; 32] });
-        let context = WriteContext { caller, request_id: "r".to_owned(), now, new_id: random::uuid_v7, claim };
+        let context = WriteContext {
+            caller: caller(),
+            request_id: "r".to_owned(),
+            traceparent: None,
+            now,
+            new_id: random::uuid_v7,
+            claim: Some(Claim { key: key.to_owned(), request_sha256: [1; 32] }),
+            dry_run: false,
+        };
         let response = ResponseRecord { status: 202, headers: Vec::new(), body: String::new() };
-        store.begin_write(context).await.unwrap().commit(&response).await.unwrap();
+        store.write(context, async |_| Ok::<_, StoreError>(((), response))).await.unwrap();
     }
 
     /// Whether the row is there, as it was found while it was valid.
     async fn is_stored(store: &Store, key: &str, then: Timestamp) -> bool {
         let mut connection = store.acquire().await.unwrap();
-        idempotency::find(&mut connection, "ann", key, then).await.unwrap().is_some()
+        idempotency::find(&mut connection, &caller().identity(), key, then).await.unwrap().is_some()
     }
 
     #[tokio::test]

@@ -14,7 +14,7 @@ use kubenova_runtime::{
     file::{self, Readers},
     random,
 };
-use kubenova_store::{access, tenants, transaction::Tx};
+use kubenova_store::{access, connection::Connection, pool::Store, tenants};
 use std::{
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
@@ -77,47 +77,54 @@ impl TokenVerb {
                 check_subject(&subject)?;
                 check_scope(role, tenant.is_some())?;
                 let expires_at = days.map(|days| after_days(now, days)).transpose()?;
-                let mut tx = store.begin("create a token").await?;
-                let tenant = match tenant {
-                    None => None,
-                    Some(name) => Some(tenant_id(&mut tx, &name).await?),
-                };
                 let fresh = ApiToken {
                     id: random::uuid_v7(),
-                    caller: Caller { subject, role, tenant },
+                    caller: Caller { subject, role, tenant: None },
                     created_at: now,
                     created_by: "kubenova-manager token create".to_owned(),
                     expires_at,
                     revoked_at: None,
                 };
-                create(tx, &fresh, &out).await
+                create(&store, fresh, tenant.as_deref(), &out).await
             }
         }
     }
 }
 
-async fn tenant_id(tx: &mut Tx, name: &str) -> Result<TenantId> {
-    let found = tenants::find(tx, &TenantRef::parse(name)).await?;
+/// Stores a token, limited to this tenant or not, and writes its text to a new file: both, or neither.
+async fn create(store: &Store, mut fresh: ApiToken, tenant: Option<&str>, out: &Path) -> Result<()> {
+    let text = token::mint(random::bytes());
+    let mut written = false;
+    let stored = store.transaction("create a token", async |connection| {
+        if let Some(name) = tenant {
+            fresh.caller.tenant = Some(tenant_id(connection, name).await?);
+        }
+        access::insert(connection, &fresh, &token::sha256(&text)).await?;
+        // The file before the commit: a token whose text nobody has would be valid until it expires.
+        write(out, &text)?;
+        written = true;
+        anyhow::Ok(())
+    });
+    let stored = stored.await;
+    if stored.is_err() && written {
+        std::fs::remove_file(out)
+            .with_context(|| format!("could not remove {}, whose token is not valid", out.display()))?;
+    }
+    stored
+}
+
+async fn tenant_id(connection: &mut Connection, name: &str) -> Result<TenantId> {
+    let found = tenants::find(connection, &TenantRef::parse(name)).await?;
     Ok(found.with_context(|| format!("there is no tenant \"{name}\": GET /api/v1/tenants lists them"))?.id)
 }
 
-/// Stores a token and writes its text to a new file: both, or neither.
-async fn create(mut tx: Tx, fresh: &ApiToken, out: &Path) -> Result<()> {
-    let text = token::mint(random::bytes());
-    access::insert(&mut tx, fresh, &token::sha256(&text)).await?;
-    // The file first: a token whose text nobody has would be valid until it expires.
+fn write(out: &Path, text: &str) -> Result<()> {
     file::create(out, format!("{text}\n").as_bytes(), Readers::Owner).map_err(|error| match error.kind() {
         ErrorKind::AlreadyExists => anyhow!("{} exists already: name another file with --out", out.display()),
         _ => {
             anyhow!(error).context(format!("could not write {}: its folder must exist and be writable", out.display()))
         }
-    })?;
-    if let Err(error) = tx.commit().await {
-        std::fs::remove_file(out)
-            .with_context(|| format!("could not remove {}, whose token is not valid", out.display()))?;
-        return Err(error.into());
-    }
-    Ok(())
+    })
 }
 
 /// Longest subject, in characters: it stands in every audit row.
@@ -168,7 +175,6 @@ fn after_days(now: Timestamp, days: u32) -> Result<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubenova_store::pool::Store;
     use kubenova_test_postgres::Database;
 
     fn fresh(revoked_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> ApiToken {
@@ -215,7 +221,7 @@ mod tests {
         let store = Store::open(database.url(), 2).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let count = async || access::list(&mut store.acquire().await.unwrap()).await.unwrap().len();
-        let create = async |path: &Path| create(store.begin("test").await.unwrap(), &fresh(None, None), path).await;
+        let create = async |path: &Path| create(&store, fresh(None, None), None, path).await;
 
         let taken = folder.path().join("taken");
         std::fs::write(&taken, "precious").unwrap();
@@ -237,14 +243,14 @@ mod tests {
     async fn a_missing_tenant_is_named_and_nothing_is_written_when_the_row_is_refused() {
         let database = Database::new().await;
         let store = Store::open(database.url(), 2).unwrap();
-        let mut tx = store.begin("test").await.unwrap();
-        let error = tenant_id(&mut tx, "nobody").await.unwrap_err().to_string();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let error = create(&store, fresh(None, None), Some("nobody"), &path).await.unwrap_err().to_string();
         assert!(error.starts_with("there is no tenant \"nobody\""), "{error}");
 
-        let folder = tempfile::tempdir().unwrap();
         let mut refused = fresh(None, None);
         refused.caller.role = Role::TenantOwner;
-        create(tx, &refused, &folder.path().join("token")).await.unwrap_err();
+        create(&store, refused, None, &path).await.unwrap_err();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
