@@ -168,6 +168,36 @@ mod tests {
         assert_ne!(sha256("/a?x=1&x=2", ""), sha256("/a?x=2&x=1", ""), "values of one parameter keep their order");
     }
 
+    /// A request of an administrator that does nothing but take its key.
+    fn holder(key: &str) -> WriteContext {
+        WriteContext {
+            caller: Caller { subject: TestApi::subject(Role::Admin), role: Role::Admin, tenant: None },
+            request_id: "holder".to_owned(),
+            traceparent: None,
+            now: clock::now(),
+            new_id: random::uuid_v7,
+            claim: Some(Claim { key: key.to_owned(), request_sha256: [0; 32] }),
+            dry_run: true,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refused_request_frees_its_key_before_it_is_answered() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        api.tenant(&admin, "taken", &[]).await;
+        for number in 0..200 {
+            let key = format!("key-{number}");
+            let send = |name: &str| api.post("/api/v1/tenants").key(&key).json(&json!({ "name": name })).send(&admin);
+            send("taken").await.refused(Reason::NameTaken);
+            // Without the two queries that authenticate a request, in which a late rollback would catch up.
+            let response = ResponseRecord { status: 200, headers: Vec::new(), body: String::new() };
+            let taken = api.state.store.write(holder(&key), async |_| Ok::<_, StoreError>(((), response)));
+            taken.await.unwrap();
+            send(&format!("corrected-{number}")).await.is(201);
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_is_not_repeated_to_a_caller_of_another_tenant() {
         let world = World::new().await;
@@ -192,16 +222,7 @@ mod tests {
         let api = TestApi::start().await;
         let admin = api.caller(Role::Admin, None).await;
         let send = || api.post("/api/v1/tenants").key("k").json(&json!({ "name": "acme" })).send(&admin);
-        let first = WriteContext {
-            caller: Caller { subject: TestApi::subject(Role::Admin), role: Role::Admin, tenant: None },
-            request_id: "first".to_owned(),
-            traceparent: None,
-            now: clock::now(),
-            new_id: random::uuid_v7,
-            claim: Some(Claim { key: "k".to_owned(), request_sha256: [0; 32] }),
-            dry_run: true,
-        };
-        let in_progress = api.state.store.write(first, async |_| {
+        let in_progress = api.state.store.write(holder("k"), async |_| {
             let second = send().await;
             Ok::<_, StoreError>((second, ResponseRecord { status: 200, headers: Vec::new(), body: String::new() }))
         });

@@ -192,10 +192,9 @@ mod tests {
     use crate::{
         router::openapi,
         routes::applications::testing::{APPS, SHOP, World, form},
-        testing::TestApi,
     };
     use axum::http::Method;
-    use kubenova_core::{access::Role, refusal::Reason};
+    use kubenova_core::refusal::Reason;
     use serde_json::{Value, json};
     use std::collections::BTreeSet;
 
@@ -219,19 +218,6 @@ mod tests {
         }
         world.api.delete(SHOP).header("if-match", "\"0\"").send(&world.admin).await.refused(Reason::EtagMismatch);
         world.api.delete(SHOP).header("if-match", "*").send(&world.admin).await.is(200);
-    }
-
-    #[tokio::test]
-    async fn a_refused_request_frees_its_key_before_it_is_answered() {
-        let api = TestApi::start().await;
-        let admin = api.caller(Role::Admin, None).await;
-        api.tenant(&admin, "taken", &[]).await;
-        for number in 0..200 {
-            let key = format!("key-{number}");
-            let send = |name: &str| api.post("/api/v1/tenants").key(&key).json(&json!({ "name": name })).send(&admin);
-            send("taken").await.refused(Reason::NameTaken);
-            send(&format!("corrected-{number}")).await.is(201);
-        }
     }
 
     /// Every change of the API in a state in which it has something to do.

@@ -132,7 +132,7 @@ impl UsageIngest {
     }
 }
 
-/// Adds a window that is new with its rows, and keeps what cannot be counted for people to look at.
+/// Adds a window that is new with its rows, and keeps what cannot be counted for an administrator to look at.
 async fn insert_window(
     transaction: &mut Connection,
     subject: &str,

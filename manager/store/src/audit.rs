@@ -51,7 +51,7 @@ pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), 
 mod tests {
     use crate::{
         error::StoreError,
-        fixture::{Fixture, at, caller, new_id},
+        fixture::{Fixture, write_context},
         idempotency::ResponseRecord,
         write_tx::WriteContext,
     };
@@ -61,15 +61,7 @@ mod tests {
     async fn an_audit_row_is_written_with_the_change_and_holds_texts_that_do_not_depend_on_the_code() {
         let fixture = Fixture::new().await;
         for (dry_run, target) in [(true, "tenant/0"), (false, "tenant/1")] {
-            let context = WriteContext {
-                caller: caller(),
-                request_id: "r-1".into(),
-                traceparent: None,
-                now: at(0),
-                new_id,
-                claim: None,
-                dry_run,
-            };
+            let context = WriteContext { request_id: "r-1".into(), dry_run, ..write_context() };
             let write = fixture.store.write(context, async |tx| {
                 tx.audit(Action::WriteTenants, "create", target, None).await?;
                 Ok::<_, StoreError>(((), ResponseRecord { status: 201, headers: Vec::new(), body: String::new() }))

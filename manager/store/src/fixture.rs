@@ -8,6 +8,7 @@ use crate::{
     tenants,
     transaction::Tx,
     windows::NewWindow,
+    write_tx::WriteContext,
 };
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::{
@@ -125,6 +126,19 @@ pub(crate) fn issuer() -> Issuer<'static> {
 
 pub(crate) fn caller() -> Caller {
     Caller { subject: "ann".into(), role: Role::Ops, tenant: None }
+}
+
+/// A request at [`at`] 0 without an idempotency key.
+pub(crate) fn write_context() -> WriteContext {
+    WriteContext {
+        caller: caller(),
+        request_id: "r".into(),
+        traceparent: None,
+        now: at(0),
+        new_id,
+        claim: None,
+        dry_run: false,
+    }
 }
 
 pub(crate) fn cluster(number: u128) -> Cluster {

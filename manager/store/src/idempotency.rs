@@ -141,7 +141,7 @@ pub async fn delete_expired(connection: &mut PgConnection, now: Timestamp, limit
 mod tests {
     use super::*;
     use crate::{
-        fixture::{Fixture, at, caller, new_id},
+        fixture::{Fixture, at, write_context},
         write_tx::WriteContext,
     };
 
@@ -150,8 +150,7 @@ mod tests {
     }
 
     fn context(now: i64) -> WriteContext {
-        let (caller, claim) = (caller(), Some(claim(1)));
-        WriteContext { caller, request_id: "r".into(), traceparent: None, now: at(now), new_id, claim, dry_run: false }
+        WriteContext { now: at(now), claim: Some(claim(1)), ..write_context() }
     }
 
     fn response(body: &str) -> ResponseRecord {
