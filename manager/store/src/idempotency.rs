@@ -141,7 +141,7 @@ pub async fn delete_expired(connection: &mut PgConnection, now: Timestamp, limit
 mod tests {
     use super::*;
     use crate::{
-        fixture::{Fixture, at, write_context},
+        fixture::{Fixture, at, caller, write_context},
         write_tx::WriteContext,
     };
 
