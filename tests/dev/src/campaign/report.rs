@@ -56,9 +56,15 @@ impl Report {
             version.unwrap_or_default(),
         );
         for (run, outcome) in &self.schemathesis {
+            let left_out: Vec<String> =
+                outcome.left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
             text.push_str(&format!(
                 "| {} | {} | {} | {} | 0 | {} |\n",
-                run.role, run.seed, outcome.operations.tested, outcome.test_cases.generated, outcome.filtered
+                run.role,
+                run.seed,
+                outcome.operations.tested,
+                outcome.test_cases.generated,
+                left_out.join(", ")
             ));
         }
         text.push_str(
@@ -92,10 +98,12 @@ mod tests {
             r#"{ "schemathesis_version": "4.32.5", "stop_reason": "completed", "failures": [], "errors": [],
                  "operations": { "total": 28, "tested": 28 }, "test_cases": { "generated": 2663 }, "filtered": 2 }"#,
         );
+        let mut outcome: Outcome = outcome.unwrap();
+        outcome.left_out.insert("NOT_PLACED".into(), 2);
         let report = Report {
             commit: "67fdd5a".into(),
             seed: 7,
-            schemathesis: vec![(Run { role: "admin", seed: 7 }, outcome.unwrap())],
+            schemathesis: vec![(Run { role: "admin", seed: 7 }, outcome)],
             callers: vec![Caller {
                 language: "Go",
                 with: "go1.26.8 linux/amd64".into(),
@@ -107,7 +115,7 @@ mod tests {
         for part in [
             "--seed 7` at commit 67fdd5a.",
             "## schemathesis 4.32.5\n",
-            "| admin | 7 | 28 | 2663 | 0 | 2 |\n",
+            "| admin | 7 | 28 | 2663 | 0 | NOT_PLACED 2 |\n",
             "| Go | oapi-codegen 2.8.2 | go1.26.8 linux/amd64 | 2 clusters |\n",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");

@@ -25,8 +25,6 @@ pub(crate) struct Served {
     pub(crate) url: String,
     /// By role.
     tokens: std::collections::BTreeMap<String, String>,
-    /// The tenant to which tenant owners are limited.
-    pub(crate) tenant: String,
     /// A cluster that is enrolled.
     pub(crate) cluster: String,
 }
