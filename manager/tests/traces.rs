@@ -73,7 +73,7 @@ impl Traced {
         let collector = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&received));
         tokio::spawn(async { axum::serve(listener, collector).await.unwrap() });
         let options =
-            TelemetryOptions { service: "kubenova-manager", filter: "off", json: false, otlp_endpoint: Some(&url) };
+            TelemetryOptions { service: "kubenova-manager", filter: "info", json: false, otlp_endpoint: Some(&url) };
         let (subscriber, telemetry) = telemetry::subscriber(&options).unwrap();
         Self { received, telemetry, _subscriber: tracing::subscriber::set_default(subscriber) }
     }

@@ -17,7 +17,7 @@ use kubenova_crds::{
 };
 use kubenova_operator_core::{conditions::ConditionSet, observed};
 use kubenova_runtime::clock;
-use std::time::Duration;
+use std::{fmt, time::Duration};
 use tokio::sync::watch::Receiver;
 
 /// Time between reports when no watch asks for one.
@@ -32,6 +32,15 @@ enum Reported {
         id: String,
         name: String,
     },
+}
+
+impl fmt::Display for Reported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClusterConfig => f.write_str("cluster-config"),
+            Self::Tenant { id, name } => write!(f, "tenant {name} ({id})"),
+        }
+    }
 }
 
 /// Runs until the process stops.

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use kubenova_runtime::{random, shutdown::Shutdown};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt::Debug,
+    fmt::Display,
     future::Future,
     pin::pin,
     time::Duration,
@@ -53,7 +53,7 @@ pub async fn run<K, S, P, F>(
     shutdown: &Shutdown,
     reconcile: P,
 ) where
-    K: Ord + Clone + Debug,
+    K: Ord + Clone + Display,
     S: Stream<Item = Vec<K>>,
     P: Fn(K) -> F,
     F: Future<Output = Next>,
@@ -66,7 +66,7 @@ pub async fn run<K, S, P, F>(
             && let Some(key) = queue.start_due(Instant::now())
         {
             let span =
-                tracing::info_span!("reconcile", controller, object = ?key, trace.id = Empty, command.id = Empty);
+                tracing::info_span!("reconcile", controller, object = %key, trace.id = Empty, command.id = Empty);
             let reconciled = reconcile(key.clone()).instrument(span);
             let began = Instant::now();
             running.push(async move {

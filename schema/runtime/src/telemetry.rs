@@ -1,8 +1,8 @@
 //! Logs and spans: one JSON object a line on standard error, or readable text; and, when a collector is named, spans over
 //! OTLP to it.
 //!
-//! The lines carry the fields of the spans that they stand in. What is exported does not depend on the filter of the
-//! lines: spans of our own crates, from level info up, with the log lines inside them.
+//! The lines carry the fields of the spans that they stand in. What is exported is what the filter lets through: our spans
+//! have level info, and a filter above it exports none.
 
 mod otlp;
 pub mod trace_context;
@@ -10,20 +10,13 @@ pub mod trace_context;
 use crate::log_filter;
 use otlp::Exporter;
 pub use otlp::OtlpError;
-use tracing::{Subscriber, level_filters::LevelFilter};
+use tracing::Subscriber;
 use tracing_subscriber::{
-    Layer, Registry,
-    filter::{ParseError, Targets},
-    fmt,
-    layer::SubscriberExt as _,
-    util::SubscriberInitExt as _,
+    Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
 /// Lines or spans.
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
-
-/// Begins the name of each of our crates, and so the target of each of our spans.
-const OWN_TARGETS: &str = "kubenova";
 
 /// What is logged, how, and where spans are sent.
 #[derive(Debug, Clone, Copy)]
@@ -88,13 +81,14 @@ pub fn subscriber(
     };
     let lines = fmt::layer().with_writer(std::io::stderr);
     let lines: BoxedLayer = if options.json { lines.json().flatten_event(true).boxed() } else { lines.boxed() };
-    let mut layers: Vec<BoxedLayer> = vec![lines.with_filter(filter).boxed()];
+    let mut layers: Vec<BoxedLayer> = vec![lines];
     let exporter = Exporter::start(options.service, options.otlp_endpoint)?;
     if let Some(exporter) = &exporter {
-        let own = Targets::new().with_target(OWN_TARGETS, LevelFilter::INFO);
-        layers.push(exporter.layer::<Registry>().with_filter(own).boxed());
+        layers.push(exporter.layer::<Registry>().boxed());
     }
-    Ok((tracing_subscriber::registry().with(layers), Telemetry { exporter }))
+    // One filter for all layers, not one for each: whoever asks whether a line would be logged and then logs none, as
+    // sqlx does for every statement, leaves a layer's own filter in a state in which it drops the next line or span.
+    Ok((tracing_subscriber::registry().with(layers).with(filter), Telemetry { exporter }))
 }
 
 /// The whole cause chain of an error, for one log line or one condition message.

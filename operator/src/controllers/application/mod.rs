@@ -17,6 +17,7 @@ use kubenova_crds::labels;
 use kubenova_schema::kinds::ObjectKey;
 use std::{
     collections::BTreeMap,
+    fmt,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -28,6 +29,12 @@ const INTERVAL: Duration = Duration::from_secs(60);
 struct ApplicationKey {
     namespace: String,
     name: String,
+}
+
+impl fmt::Display for ApplicationKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
 }
 
 /// Tenant ids of applications: one that is deleted can no longer be asked for its label.

@@ -214,7 +214,7 @@ mod tests {
     }
 
     fn options(otlp_endpoint: &str) -> TelemetryOptions<'_> {
-        TelemetryOptions { service: "test", filter: "off", json: false, otlp_endpoint: Some(otlp_endpoint) }
+        TelemetryOptions { service: "test", filter: "info", json: false, otlp_endpoint: Some(otlp_endpoint) }
     }
 
     #[tokio::test]
