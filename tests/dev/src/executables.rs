@@ -30,12 +30,17 @@ pub(crate) struct Executable {
 }
 
 impl Executable {
-    /// Whether it starts clusters: it is below `tests` and uses the test environment. The product's own packages use of
-    /// that environment PostgreSQL only.
+    /// Whether it starts servers other than PostgreSQL: it is below `tests` and uses the test environment, or its package
+    /// says so of it in `[package.metadata] needs-servers`.
     pub(crate) fn needs_servers(&self, places: &Places) -> bool {
-        let manifest = std::fs::read_to_string(self.folder.join("Cargo.toml"));
-        self.folder.starts_with(places.repository.join("tests"))
-            && manifest.is_ok_and(|text| text.contains("kubenova-env"))
+        let below_tests = self.folder.starts_with(places.repository.join("tests"));
+        let Ok(text) = std::fs::read_to_string(self.manifest()) else { return false };
+        below_tests && text.contains("kubenova-env")
+            || metadata(&text).is_ok_and(|metadata| metadata.needs_servers.contains(&self.target))
+    }
+
+    fn manifest(&self) -> PathBuf {
+        self.folder.join("Cargo.toml")
     }
 
     /// Whether it holds scenarios, which are slow and are shown as they run.
@@ -46,9 +51,10 @@ impl Executable {
     /// About how many seconds one of its tests takes, as its package's `[package.metadata.test-seconds]` says; 0 for a
     /// short one, which needs no entry.
     fn test_seconds(&self) -> Result<u64> {
-        let path = self.folder.join("Cargo.toml");
+        let path = self.manifest();
         let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-        test_seconds(&text, &self.target).with_context(|| format!("could not read {}", path.display()))
+        let metadata = metadata(&text).with_context(|| format!("could not read {}", path.display()))?;
+        Ok(metadata.test_seconds.get(&self.target).copied().unwrap_or_default())
     }
 
     /// Its name for a person: package folder and target.
@@ -179,9 +185,9 @@ fn longest_first(executables: &[Executable]) -> Result<Vec<&Executable>> {
     Ok(ranked.into_iter().map(|(_, executable)| executable).collect())
 }
 
-fn test_seconds(manifest: &str, target: &str) -> Result<u64> {
+fn metadata(manifest: &str) -> Result<Metadata> {
     let manifest: Manifest = toml::from_str(manifest)?;
-    Ok(manifest.package.metadata.test_seconds.get(target).copied().unwrap_or_default())
+    Ok(manifest.package.metadata)
 }
 
 /// What is read of a package's manifest.
@@ -196,11 +202,11 @@ struct Package {
     metadata: Metadata,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 struct Metadata {
-    #[serde(default)]
     test_seconds: BTreeMap<String, u64>,
+    needs_servers: Vec<String>,
 }
 
 fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: &Path) -> Result<Vec<Job>> {
@@ -268,10 +274,25 @@ mod tests {
     #[test]
     fn a_manifest_says_how_long_the_tests_of_a_program_take() {
         let manifest = "[package]\nname = \"x\"\n[package.metadata.test-seconds]\nfault_hops = 190\n";
-        assert_eq!(test_seconds(manifest, "fault_hops").unwrap(), 190);
-        assert_eq!(test_seconds(manifest, "life_join").unwrap(), 0, "short");
-        assert_eq!(test_seconds("[package]\nname = \"x\"\n", "x").unwrap(), 0, "no entry");
-        assert!(test_seconds("[package.metadata]\ntest-seconds = 4", "x").is_err());
+        assert_eq!(metadata(manifest).unwrap().test_seconds, BTreeMap::from([("fault_hops".to_owned(), 190)]));
+        assert!(metadata("[package]\nname = \"x\"\n").unwrap().test_seconds.is_empty(), "no entry");
+        assert!(metadata("[package.metadata]\ntest-seconds = 4").is_err());
+    }
+
+    #[test]
+    fn a_package_of_the_product_says_which_of_its_tests_start_servers() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = "[package]\nname = \"x\"\nmetadata.needs-servers = [\"access_list\"]\n";
+        std::fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let places = Places { repository: path("repository"), cache: path("cache"), target: path("target") };
+        let program = |target: &str| Executable {
+            folder: folder.path().to_path_buf(),
+            target: target.to_owned(),
+            path: folder.path().join(target),
+        };
+        assert!(program("access_list").needs_servers(&places));
+        assert!(!program("x").needs_servers(&places));
     }
 
     #[test]
