@@ -1,6 +1,6 @@
 //! One request as its handler sees it: the caller, the time, the idempotency key, `If-Match`, and the query.
 
-use crate::{error::ApiError, request_id, response::MutationResponse, state::AppState};
+use crate::{error::ApiError, request_id, response::MutationResponse, shape, state::AppState};
 use axum::{
     extract::{FromRequestParts, Query},
     http::{HeaderMap, HeaderValue, header, request::Parts},
@@ -19,7 +19,11 @@ use kubenova_store::{
     idempotency::Claim,
     write_tx::{WriteContext, WriteTx},
 };
-use serde::de::DeserializeOwned;
+use serde::{
+    Deserialize as _, Deserializer,
+    de::{DeserializeOwned, Error as _},
+};
+use serde_json::{Map, Value};
 use tracing::{Span, field};
 
 /// The caller and how far its role reaches; [`crate::authenticate`] puts it on every request that it lets through.
@@ -167,13 +171,35 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        let Query(params) = Query::<T>::try_from_uri(&parts.uri).map_err(|cause| {
-            Refusal::new(
-                Reason::QueryInvalid,
-                std::error::Error::source(&cause).map_or_else(|| cause.to_string(), ToString::to_string),
-            )
-        })?;
-        Ok(Self(params))
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(&parts.uri)
+            .map_err(|cause| Refusal::new(Reason::QueryInvalid, cause.to_string()))?;
+        Ok(read_query(pairs).map(Self)?)
+    }
+}
+
+/// Reads a query as one shape, as bodies are read, so that mistakes are described in the same words.
+fn read_query<T: DeserializeOwned>(pairs: Vec<(String, String)>) -> Result<T, Refusal> {
+    let mut parameters = Map::new();
+    for (name, value) in pairs {
+        if parameters.contains_key(&name) {
+            return Err(Refusal::new(Reason::QueryInvalid, format!("{name} is there more than once; send it once")));
+        }
+        parameters.insert(name, Value::String(value));
+    }
+    shape::read(&Value::Object(parameters)).map_err(|refusal| {
+        Refusal::new(
+            Reason::QueryInvalid,
+            refusal.detail.replace("there is no such field", "there is no such parameter"),
+        )
+    })
+}
+
+/// Reads a parameter that is `true` or `false`; all values of a query are texts.
+pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        other => Err(D::Error::custom(format!("{other:?} is neither true nor false"))),
     }
 }
 
@@ -183,7 +209,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
 #[into_params(parameter_in = Query)]
 pub struct ChangeParams {
     /// Check the request and answer what would happen, but change nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     pub dry_run: bool,
 }
 
@@ -197,6 +223,23 @@ mod tests {
     use kubenova_core::refusal::Reason;
     use serde_json::{Value, json};
     use std::collections::BTreeSet;
+
+    #[tokio::test]
+    async fn mistakes_in_a_query_are_told_in_plain_words() {
+        let world = World::new().await;
+        for (path, detail) in [
+            ("/api/v1/clusters?foo=1", "foo: there is no such parameter; possible are cursor, limit"),
+            ("/api/v1/clusters?limit=1&limit=2", "limit is there more than once; send it once"),
+            ("/api/v1/clusters?limit=x", "limit: \"x\" is not a whole number from 1 to 500"),
+            ("/api/v1/commands?state=lost", "state: it is \"lost\", possible are queued, sent,"),
+        ] {
+            let problem = world.api.get(path).send(&world.admin).await.refused(Reason::QueryInvalid);
+            assert!(problem["detail"].as_str().unwrap().starts_with(detail), "{problem}");
+        }
+        let dry = world.api.delete(&format!("{SHOP}?dryRun=perhaps")).send(&world.admin).await;
+        let problem = dry.refused(Reason::QueryInvalid);
+        assert_eq!(problem["detail"], "dryRun: \"perhaps\" is neither true nor false");
+    }
 
     #[test]
     fn entity_tags_are_told_from_other_texts() {

@@ -262,6 +262,8 @@ mod tests {
             let mut tx = self.fixture.begin().await;
             let clusters = std::slice::from_ref(&self.cluster);
             let histories = histories(&mut tx, self.application.id, &self.key, clusters).await.unwrap();
+            // Its locks must be free when the test goes on.
+            tx.roll_back().await;
             histories.into_iter().map(|it| (it.ever_sent, it.delete_state)).collect()
         }
 

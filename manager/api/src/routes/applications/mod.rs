@@ -14,6 +14,7 @@ mod view;
 
 use crate::{
     error::ApiError,
+    request_context::flag,
     response::{self, MutationResponse},
     views,
 };
@@ -34,7 +35,7 @@ use view::Surroundings;
 #[into_params(parameter_in = Query)]
 pub struct ApplicationParams {
     /// Check and answer as if, but change nothing.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "flag")]
     pub dry_run: bool,
     /// For a bare KubeVela Application: its clusters by id or name, separated by commas.
     pub clusters: Option<String>,
