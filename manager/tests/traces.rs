@@ -9,12 +9,7 @@ use axum::{
     http::{Request, StatusCode},
     routing::post,
 };
-use kubenova_api::{
-    body::BODY_TIMEOUT,
-    router::router,
-    state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
-    token,
-};
+use kubenova_api::{router::router, state::AppState, token};
 use kubenova_core::{
     access::{ApiToken, Caller, Role},
     cluster::ClusterId,
@@ -27,7 +22,6 @@ use kubenova_manager::{
 use kubenova_runtime::{
     clock,
     metrics::Registry,
-    probe::Gates,
     random,
     telemetry::{self, Telemetry, TelemetryOptions, trace_context},
 };
@@ -96,19 +90,7 @@ impl Api {
     async fn start() -> Self {
         let database = Database::new().await;
         let store = Store::open(database.url(), 4).unwrap();
-        let enrollment = EnrollmentSettings {
-            endpoints: vec!["https://manager.example.com".to_owned()],
-            ca_spki_sha256: "0".repeat(64),
-            token_ttl: TOKEN_TTL,
-            chart: "chart".to_owned(),
-        };
-        let state = AppState {
-            store: store.clone(),
-            settings: Arc::new(Settings { enrollment, components: default_components() }),
-            gates: Gates::default(),
-            listening_since: clock::now(),
-            body_timeout: BODY_TIMEOUT,
-        };
+        let state = AppState::without_clusters(store.clone());
         let requests = Metrics::register(&mut Registry::new(PREFIX)).requests;
         Self { router: http::observed(router(state), requests), store, _database: database }
     }

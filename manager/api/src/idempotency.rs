@@ -202,10 +202,10 @@ mod tests {
     async fn an_answer_is_not_repeated_to_a_caller_of_another_tenant() {
         let world = World::new().await;
         let own = world.token(Role::ProjectDev, Some(world.acme)).await;
-        let stranger = world.token(Role::ProjectDev, Some(world.other)).await;
+        let unrelated = world.token(Role::ProjectDev, Some(world.other)).await;
         let create = |token| world.api.post(APPS).key("k").json(&form("west")).send(token);
         create(&own).await.is(202);
-        create(&stranger).await.refused(Reason::TenantNotFound);
+        create(&unrelated).await.refused(Reason::TenantNotFound);
         assert_eq!(create(&own).await.is(202).header("idempotency-replayed"), "true");
     }
 

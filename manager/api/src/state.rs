@@ -1,8 +1,9 @@
 //! What every handler may use.
 
+use crate::body::BODY_TIMEOUT;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::{Component, Components};
-use kubenova_runtime::probe::Gates;
+use kubenova_runtime::{clock, probe::Gates};
 use kubenova_store::pool::Store;
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +20,26 @@ pub struct AppState {
     pub listening_since: Timestamp,
     /// [`crate::body::BODY_TIMEOUT`], or less in a test.
     pub body_timeout: Duration,
+}
+
+impl AppState {
+    /// On this database, with settings that lead nowhere: for tests, and to serve the API where no cluster is.
+    #[must_use]
+    pub fn without_clusters(store: Store) -> Self {
+        let enrollment = EnrollmentSettings {
+            endpoints: vec!["https://manager.example.com".to_owned()],
+            ca_spki_sha256: "0".repeat(64),
+            token_ttl: TOKEN_TTL,
+            chart: "oci://example.com/operator".to_owned(),
+        };
+        Self {
+            store,
+            settings: Arc::new(Settings { enrollment, components: default_components() }),
+            gates: Gates::default(),
+            listening_since: clock::now(),
+            body_timeout: BODY_TIMEOUT,
+        }
+    }
 }
 
 /// What the operator of this Manager decided.

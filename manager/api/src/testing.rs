@@ -12,12 +12,7 @@
 mod cluster;
 mod contract;
 
-use crate::{
-    body::BODY_TIMEOUT,
-    router,
-    state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
-    token,
-};
+use crate::{router, state::AppState, token};
 use axum::{
     Router,
     body::Body,
@@ -32,11 +27,11 @@ use kubenova_core::{
     refusal::Reason,
     tenant::TenantId,
 };
-use kubenova_runtime::{clock, probe::Gates, random};
+use kubenova_runtime::{clock, random};
 use kubenova_store::{access, pool::Store};
 use kubenova_test_postgres::Database;
 use serde_json::{Value, json};
-use std::{io, sync::Arc, time::Duration};
+use std::{io, time::Duration};
 use tower::ServiceExt as _;
 
 /// Connections of one test; more than one so that requests can wait for each other in Postgres.
@@ -63,23 +58,8 @@ impl TestApi {
     pub(crate) async fn start_with(others: impl FnOnce(&Store) -> Router) -> Self {
         let database = Database::new().await;
         let store = Store::open(database.url(), CONNECTIONS).unwrap();
-        let settings = Settings {
-            enrollment: EnrollmentSettings {
-                endpoints: vec!["https://manager.example.com".to_owned()],
-                ca_spki_sha256: "0".repeat(64),
-                token_ttl: TOKEN_TTL,
-                chart: "oci://example.com/operator".to_owned(),
-            },
-            components: default_components(),
-        };
         let others = others(&store);
-        let state = AppState {
-            store,
-            settings: Arc::new(settings),
-            gates: Gates::default(),
-            listening_since: clock::now(),
-            body_timeout: BODY_TIMEOUT,
-        };
+        let state = AppState::without_clusters(store);
         Self { router: router::router_with(state.clone(), others), state, database }
     }
 

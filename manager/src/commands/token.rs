@@ -100,7 +100,7 @@ async fn create(store: &Store, mut fresh: ApiToken, tenant: Option<&str>, out: &
             fresh.caller.tenant = Some(tenant_id(connection, name).await?);
         }
         access::insert(connection, &fresh, &token::sha256(&text)).await?;
-        // The file before the commit: a token whose text nobody has would be valid until it expires.
+        // The file before the commit: a token whose text is lost would be valid until it expires.
         write(out, &text)?;
         written = true;
         anyhow::Ok(())
@@ -245,8 +245,8 @@ mod tests {
         let store = Store::open(database.url(), 2).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
-        let error = create(&store, fresh(None, None), Some("nobody"), &path).await.unwrap_err().to_string();
-        assert!(error.starts_with("there is no tenant \"nobody\""), "{error}");
+        let error = create(&store, fresh(None, None), Some("missing"), &path).await.unwrap_err().to_string();
+        assert!(error.starts_with("there is no tenant \"missing\""), "{error}");
 
         let mut refused = fresh(None, None);
         refused.caller.role = Role::TenantOwner;

@@ -11,16 +11,10 @@ mod seed;
 use std::{
     io::Write as _,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
 };
 
 use anyhow::{Context as _, Result};
-use kubenova_api::{
-    body::BODY_TIMEOUT,
-    router::router,
-    state::{AppState, EnrollmentSettings, Settings, TOKEN_TTL, default_components},
-};
-use kubenova_runtime::{clock, probe::Gates};
+use kubenova_api::{router::router, state::AppState};
 use kubenova_store::pool::Store;
 use kubenova_test_postgres::Database;
 use serde::Serialize;
@@ -40,7 +34,7 @@ struct Served {
 #[tokio::main]
 async fn main() -> Result<()> {
     let database = Database::new().await;
-    let state = state(Store::open(database.url(), CONNECTIONS)?);
+    let state = AppState::without_clusters(Store::open(database.url(), CONNECTIONS)?);
     let router = router(state.clone());
     let seeded = seed::seed(&state, &router).await.context("could not make the objects to begin with")?;
     let listener = tokio::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
@@ -51,23 +45,4 @@ async fn main() -> Result<()> {
     let line = serde_json::to_string(&served).context("could not write the tokens")?;
     writeln!(std::io::stdout(), "{line}").context("could not print where it listens")?;
     axum::serve(listener, router).await.context("could not serve")
-}
-
-fn state(store: Store) -> AppState {
-    let settings = Settings {
-        enrollment: EnrollmentSettings {
-            endpoints: vec!["https://manager.example.com".to_owned()],
-            ca_spki_sha256: "0".repeat(64),
-            token_ttl: TOKEN_TTL,
-            chart: "oci://example.com/operator".to_owned(),
-        },
-        components: default_components(),
-    };
-    AppState {
-        store,
-        settings: Arc::new(settings),
-        gates: Gates::default(),
-        listening_since: clock::now(),
-        body_timeout: BODY_TIMEOUT,
-    }
 }

@@ -39,10 +39,7 @@ pub(crate) fn command(places: &Places, drive: &Drive) -> Result<ExitCode> {
     }
     say(&overview(drive.verb, places, &before, &later));
     let building = !(first.is_empty() && later.is_empty());
-    preflight::require(
-        places,
-        &Need { build_servers: building, postgres: true, clusters: true, build_rust: true, ..Need::default() },
-    )?;
+    preflight::require(places, &Need::clusters(building))?;
     fleet.lay_out()?;
     let logs = places.new_logs(drive.verb)?;
 
@@ -78,16 +75,7 @@ pub(crate) fn bench(places: &Places, name: Option<BenchmarkName>, args: &[OsStri
     steps.push(Step::new(test::step::BUILD, "cargo build --release --workspace", 420));
     let plan = Plan { steps };
     test::announce("bench", &plan);
-    preflight::require(
-        places,
-        &Need {
-            build_servers: !missing.is_empty(),
-            postgres: true,
-            clusters: true,
-            build_rust: true,
-            ..Need::default()
-        },
-    )?;
+    preflight::require(places, &Need::clusters(!missing.is_empty()))?;
     fleet.lay_out()?;
     let logs = places.new_logs("bench")?;
     let mut progress = Progress::new(plan, Display::for_person());

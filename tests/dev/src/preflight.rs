@@ -29,6 +29,13 @@ pub(crate) struct Need {
     pub(crate) clients: bool,
 }
 
+impl Need {
+    /// To run clusters, after building the workspace and, if some are missing, servers.
+    pub(crate) fn clusters(build_servers: bool) -> Self {
+        Self { build_servers, postgres: true, clusters: true, build_rust: true, ..Self::default() }
+    }
+}
+
 const GIB: u64 = 1 << 30;
 /// All servers, the module and build caches of Go, and a debug target folder: about 12 GiB.
 const DISK_COLD: u64 = 15 * GIB;

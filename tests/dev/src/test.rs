@@ -49,16 +49,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters, and the fleet's own tests", 530));
     let plan = Plan { steps };
     announce("test", &plan);
-    preflight::require(
-        places,
-        &Need {
-            build_servers: !missing.is_empty(),
-            postgres: true,
-            clusters: true,
-            build_rust: true,
-            ..Need::default()
-        },
-    )?;
+    preflight::require(places, &Need::clusters(!missing.is_empty()))?;
     fleet.lay_out()?;
 
     let logs = places.new_logs("test")?;
@@ -109,16 +100,8 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
     let fleet = if chosen.iter().any(|it| it.needs_servers(places)) {
         let fleet = Fleet::load(places)?;
         missing = fleet.missing();
-        preflight::require(
-            places,
-            &Need {
-                build_servers: !missing.is_empty(),
-                postgres: true,
-                clusters: true,
-                build_rust: false,
-                ..Need::default()
-            },
-        )?;
+        // The workspace is built by now.
+        preflight::require(places, &Need { build_rust: false, ..Need::clusters(!missing.is_empty()) })?;
         fleet.lay_out()?;
         steps.extend(servers::steps(&missing));
         with = surroundings(places, &fleet);

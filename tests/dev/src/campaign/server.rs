@@ -88,6 +88,6 @@ mod tests {
         assert_eq!(line(whole).unwrap(), None);
         let served = line(&format!("{whole}\n")).unwrap().unwrap();
         assert_eq!((served.url.as_str(), served.token("admin").unwrap()), ("http://127.0.0.1:1", "knt_x"));
-        assert!(served.token("nobody").is_err() && line("{}\n").is_err());
+        assert!(served.token("missing").is_err() && line("{}\n").is_err());
     }
 }

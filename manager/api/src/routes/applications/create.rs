@@ -244,7 +244,7 @@ mod tests {
         let owner = world.token(Role::TenantOwner, Some(world.acme)).await;
         let foreign = world.api.post("/api/v1/tenants/other/apps").json(&form("west")).send(&owner).await;
         assert_eq!(foreign.refusal(), (404, "TENANT_NOT_FOUND", ""));
-        let nobody = world.api.post(APPS).send(&TestApi::token("knt_x")).await;
-        assert_eq!(nobody.refusal(), (401, "UNAUTHENTICATED", ""));
+        let refused = world.api.post(APPS).send(&TestApi::token("knt_x")).await;
+        assert_eq!(refused.refusal(), (401, "UNAUTHENTICATED", ""));
     }
 }
