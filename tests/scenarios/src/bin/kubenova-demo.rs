@@ -29,6 +29,7 @@ use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 /// Names of the clusters; as many as asked for are used.
 const NAMES: [&str; 4] = ["alpha", "beta", "gamma", "delta"];
@@ -111,16 +112,28 @@ impl Deaths {
     fn exit_code(&self) -> ExitCode {
         if self.0.borrow().is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
+}
 
-    fn watch_process(&self, process: ProcessWatch) {
-        let deaths = self.clone();
-        tokio::spawn(async move { deaths.report(process.ended().await) });
+/// Watches processes until it is dropped: whoever ends them drops it first, or their ends are reported as deaths.
+struct Watches {
+    deaths: Deaths,
+    tasks: JoinSet<()>,
+}
+
+impl Watches {
+    fn new(deaths: &Deaths) -> Self {
+        Self { deaths: deaths.clone(), tasks: JoinSet::new() }
+    }
+
+    fn watch_process(&mut self, process: ProcessWatch) {
+        let deaths = self.deaths.clone();
+        self.tasks.spawn(async move { deaths.report(process.ended().await) });
     }
 
     /// The pod runner starts an Operator that ended again, as a kubelet does; a developer wants to know all the same.
-    fn watch_operator(&self, site: &Site) -> Result<()> {
-        let (deaths, pod, cluster) = (self.clone(), site.operator()?, site.name.clone());
-        tokio::spawn(async move {
+    fn watch_operator(&mut self, site: &Site) -> Result<()> {
+        let (deaths, pod, cluster) = (self.deaths.clone(), site.operator()?, site.name.clone());
+        self.tasks.spawn(async move {
             let mut look = tokio::time::interval(WATCH_EVERY);
             let mut running = pod.pids();
             loop {
@@ -199,8 +212,10 @@ async fn walk_through(
     deaths: &Deaths,
 ) -> Result<()> {
     let mut platform = Platform::start(&PlatformOptions::default()).await?;
-    deaths.watch_process(platform.manager.process().context("the Manager was started")?.watch());
-    deaths.watch_process(platform.hub.process().watch());
+    // Declared after the platform, and so dropped before it.
+    let mut watches = Watches::new(deaths);
+    watches.watch_process(platform.manager.process().context("the Manager was started")?.watch());
+    watches.watch_process(platform.hub.process().watch());
     let mut inherited = platform.sandbox.inherited()?;
     let manager = inherited.forward("manager", None, format!("{HUB_ADDRESS}:{MANAGER_PORT}").parse()?)?;
     let nats = inherited.forward("nats", None, platform.hub.address())?;
@@ -210,7 +225,7 @@ async fn walk_through(
     let milestones = async {
         progress.begin("the cluster servers");
         Servers::wait_until_built(|line| println!("          building: {line}")).await?;
-        join(arguments, &platform, &mut inherited, progress, fleet, deaths).await?;
+        join(arguments, &platform, &mut inherited, progress, fleet, &mut watches).await?;
         if arguments.empty { Ok(None) } else { run_workload(&platform, fleet, progress).await.map(Some) }
     };
     let tenant_id = tokio::select! {
@@ -237,7 +252,7 @@ async fn join(
     inherited: &mut Inherited,
     progress: &mut Progress,
     fleet: &mut Fleet,
-    deaths: &Deaths,
+    watches: &mut Watches,
 ) -> Result<()> {
     for (name, index) in arguments.names().iter().zip(1_u8..) {
         progress.begin("joining");
@@ -250,7 +265,7 @@ async fn join(
     }
     for site in &fleet.sites {
         site.wait_condition("BusConnected", "True", COMMAND_MAX).await?;
-        deaths.watch_operator(site)?;
+        watches.watch_operator(site)?;
         progress.say(&format!("cluster {} connected to the hub and joined (BusConnected)", site.name));
     }
     progress.begin("Capsule and KubeVela, installed by the Operator");
