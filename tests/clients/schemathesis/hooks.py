@@ -7,6 +7,7 @@ the request means for another one. Any other refusal of a valid request is a fin
 
 import json
 import os
+import re
 
 import schemathesis
 from schemathesis.openapi.checks import RejectedPositiveData
@@ -35,7 +36,7 @@ def filter_failure(context, failure, case, response):
     if not isinstance(failure, RejectedPositiveData):
         return True
     problem = response.json()
-    reason = left_out(problem)
+    reason = left_out(problem) or invalid_header(case)
     if reason is None:
         return True
     with open(os.environ["KUBENOVA_LEFT_OUT"], "a", encoding="utf-8") as file:
@@ -52,6 +53,20 @@ def left_out(problem):
     pointers = {field["pointer"] for field in problem.get("fields", [])}
     if problem["reason"] == "FIELD_INVALID" and pointers & REFERENCES and "there is no cluster" in problem["detail"]:
         return "no such cluster"
+    return None
+
+
+def invalid_header(case):
+    """The header that does not match the document; None when all do.
+
+    The coverage phase of schemathesis 4.32 finds no valid value for a header that begins with a quotation mark, as an ETag does.
+    When the header is optional it then sends an invalid one, the number 0, and takes the request for a valid one.
+    """
+    for parameter in case.operation.headers:
+        pattern = parameter.definition.get("schema", {}).get("pattern")
+        value = (case.headers or {}).get(parameter.name)
+        if pattern is not None and value is not None and re.search(pattern, str(value)) is None:
+            return f"{parameter.name} does not match its pattern"
     return None
 
 

@@ -1,10 +1,9 @@
 //! The Operator's chart: its schema knows every value that the chart has, or `helm install` refuses its own defaults.
 
 use serde_json::Value;
-use std::path::Path;
 
 fn chart(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/helm/operator").join(file);
+    let path = kubenova_gen::repository_root().join("deploy/helm/operator").join(file);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -32,7 +32,6 @@ const MEMORY_MIN: u64 = 1024 * 1024 * 1024;
 const TEMPLATE: &str = "migrated";
 /// Runs a program as an ordinary user; the shell splits it into words.
 const AS_USER: &str = "unshare --user --map-user=1000 --map-group=1000 --";
-const MIGRATIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations");
 
 /// Makes the store and runs the server until standard input ends, then removes the folder; ends by itself when the server
 /// does. SIGQUIT is PostgreSQL's immediate shutdown: it frees its shared memory and leaves the store as it is.
@@ -194,11 +193,22 @@ async fn prepare(supervised: &mut Supervised) -> Result<PgConnection> {
     let mut connection = connect(supervised, &options.clone().database("postgres")).await?;
     execute(&mut connection, format!("create database {TEMPLATE}")).await?;
     let mut template = PgConnection::connect_with(&options.database(TEMPLATE)).await.context("no template")?;
-    let migrations = Migrator::new(Path::new(MIGRATIONS)).await.context("could not read the migrations")?;
+    let migrations = Migrator::new(migrations()?).await.context("could not read the migrations")?;
     migrations.run(&mut template).await.context("could not apply the migrations")?;
     template.close().await.context("could not leave the template")?;
     execute(&mut connection, format!("alter database {TEMPLATE} with allow_connections false")).await?;
     Ok(connection)
+}
+
+/// The migrations of this checkout. Found while it runs: a program in a shared target folder may have been compiled in another.
+fn migrations() -> Result<PathBuf> {
+    let package =
+        std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+    package
+        .ancestors()
+        .map(|folder| folder.join("migrations"))
+        .find(|folder| folder.is_dir())
+        .with_context(|| format!("neither {} nor a folder above it has a folder named migrations", package.display()))
 }
 
 async fn connect(supervised: &mut Supervised, options: &PgConnectOptions) -> Result<PgConnection> {

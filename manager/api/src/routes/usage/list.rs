@@ -108,13 +108,16 @@ async fn filter(connection: &mut Connection, ctx: &RequestContext, params: &Usag
     Ok(filter)
 }
 
+/// The first instant of the year 0000, the earliest that RFC 3339 can write, in Unix seconds.
+const YEAR_ZERO: i64 = -62_167_219_200;
+
 fn time(name: &str, text: Option<&str>) -> Result<Option<Timestamp>, Refusal> {
     text.map(|text| {
-        // A year below that is none of ours, and Postgres keeps none before 4713 BC.
-        text.parse().ok().filter(|time| *time >= Timestamp::UNIX_EPOCH).ok_or_else(|| {
+        // jiff also reads years before 0000, of which Postgres keeps none before 4713 BC.
+        text.parse::<Timestamp>().ok().filter(|time| time.as_second() >= YEAR_ZERO).ok_or_else(|| {
             Refusal::new(
                 Reason::QueryInvalid,
-                format!("{name} is {text:?}, which is not a time since 1970 such as 2026-01-31T00:00:00Z"),
+                format!("{name} is {text:?}, which is not an RFC 3339 time such as 2026-01-31T00:00:00Z"),
             )
         })
     })
@@ -252,6 +255,8 @@ mod tests {
             (&admin, "?cluster=dc1-a".to_owned(), "3", LARGE + 8, "1", two),
             (&admin, format!("?tenant={acme}&cluster=dc1-b"), "1", 5, "0", one),
             (&admin, format!("?from={one}"), "1", 1, "1", one),
+            (&admin, "?from=0000-01-01T00:00:00Z".to_owned(), "4", LARGE + 13, "1", one),
+            (&admin, "?to=0000-01-01T00:00:00Z".to_owned(), "0", 0, "0", one),
             (&admin, format!("?to={one}"), "3", LARGE + 12, "0", one),
             (&admin, format!("?from={one}&to={one}"), "0", 0, "0", one),
         ] {
@@ -295,7 +300,9 @@ mod tests {
         let acme = api.tenant(&admin, "acme", &[]).await;
         let owner = api.caller(Role::TenantOwner, Some(acme)).await;
         let list = |query: &str| api.get(&format!("/api/v1/usage?{query}")).send(&admin);
-        for query in ["from=yesterday", "from=", "to=2026-13-01T00:00:00Z", "limit=0", "day=1"] {
+        for query in
+            ["from=yesterday", "from=", "from=-009999-01-01T00:00:00Z", "to=2026-13-01T00:00:00Z", "limit=0", "day=1"]
+        {
             list(query).await.refused(Reason::QueryInvalid);
         }
         let swapped = list("from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z").await.refused(Reason::QueryInvalid);
