@@ -70,7 +70,11 @@ def invalid_header(case):
     return None
 
 
-@schemathesis.serializer("application/yaml")
+# schemathesis takes the first that it finds for any name of YAML, so all of them are replaced.
+YAML = ("text/yaml", "text/x-yaml", "text/vnd.yaml", "text/yml", "application/yaml", "application/x-yaml")
+
+
+@schemathesis.serializer(*YAML)
 def yaml(context, value):
     """Writes YAML as JSON, which is YAML, too.
 
