@@ -25,6 +25,7 @@ STORED = {
 CONTRADICTIONS = (
     "which is after to",  # usage from a time that is after the end
     "clusters stands in the body and in the query",
+    "; a name cannot change",  # the body names another application than the path
 )
 # A cluster that is named in a body and does not exist; its field is the only one that refers to another object.
 REFERENCES = {"/cluster", "/clusters"}
