@@ -4,7 +4,7 @@
 //! needed for is left out. Each test program's `test result:` line is printed,
 //! and the last line counts them all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
@@ -135,7 +135,7 @@ pub(crate) fn announce(command: &str, plan: &Plan) {
 pub(crate) fn code_steps(places: &Places) -> Vec<Step> {
     vec![
         Step::new(step::FORMAT, "cargo fmt --check", 2),
-        Step::new(step::LINT, "cargo clippy, warnings are errors", if is_built(places, "rmeta") { 30 } else { 120 }),
+        Step::new(step::LINT, "cargo clippy, warnings are errors", if is_linted(places) { 30 } else { 200 }),
         build_step(places),
         Step::new(step::POLICY, "licences, bans and sources of dependencies", 5),
     ]
@@ -151,21 +151,36 @@ pub(crate) fn test_steps(places: &Places) -> Vec<Step> {
 }
 
 fn build_step(places: &Places) -> Step {
-    Step::new(step::BUILD, "cargo build --workspace", if is_built(places, "rlib") { 30 } else { 300 })
+    Step::new(step::BUILD, "cargo build --workspace", if is_built(places) { 30 } else { 300 })
 }
 
 fn test_build_step(places: &Places) -> Step {
-    Step::new(step::TEST_BUILD, "build every test program", if is_built(places, "rlib") { 40 } else { 180 })
+    Step::new(step::TEST_BUILD, "build every test program", if are_tests_built(places) { 40 } else { 420 })
 }
 
-/// Whether the dependencies were compiled before, to run (`rlib`) or only for lints (`rmeta`): whether the largest of them
-/// was. A folder of cargo's alone says nothing, since `cargo dev` itself may have been built into it.
-fn is_built(places: &Places, extension: &str) -> bool {
+/// Whether the dependencies were compiled before: whether the largest of them was. A folder of cargo's alone says nothing,
+/// since `cargo dev` itself may have been built into it.
+fn is_built(places: &Places) -> bool {
+    compiled(places, "libk8s_openapi-").iter().any(|path| path.extension().is_some_and(|it| it == "rlib"))
+}
+
+/// Whether the dependencies were checked before for lints, which leaves metadata without code.
+fn is_linted(places: &Places) -> bool {
+    let compiled = compiled(places, "libk8s_openapi-");
+    let metadata = compiled.iter().filter(|path| path.extension().is_some_and(|it| it == "rmeta"));
+    metadata.into_iter().any(|path| !compiled.contains(&path.with_extension("rlib")))
+}
+
+/// Whether the test programs were built before: whether one of the last of them was.
+fn are_tests_built(places: &Places) -> bool {
+    compiled(places, "life_join-").iter().any(|path| path.extension().is_none())
+}
+
+/// What cargo compiled under a name that begins so.
+fn compiled(places: &Places, name: &str) -> Vec<PathBuf> {
     let folder = std::fs::read_dir(places.target.join("debug/deps")).into_iter().flatten().flatten();
-    folder.map(|entry| entry.path()).any(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libk8s_openapi-") && path.extension().is_some_and(|it| it == extension)
-    })
+    let begins = |path: &PathBuf| path.file_name().is_some_and(|it| it.to_string_lossy().starts_with(name));
+    folder.map(|entry| entry.path()).filter(begins).collect()
 }
 
 /// Builds the workspace: the binaries that demo and scenarios start.
