@@ -26,7 +26,7 @@ use kubenova_operator_core::metering::{
 
 /// Objects in one page of a list.
 const PAGE: u32 = 500;
-/// The server ends a watch after this, a little below the client's own read timeout of 295 s.
+/// Seconds after which the server ends a watch; it is opened again from where it was.
 const WATCH_SECONDS: u32 = 290;
 
 /// A complete list, or why there is none.
