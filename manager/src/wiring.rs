@@ -28,6 +28,7 @@ use kubenova_api::{
     router::router_with,
     serve::{HEADER_TIMEOUT, Server, serve},
     state::{self, AppState, EnrollmentSettings},
+    write_slots::WriteSlots,
 };
 use kubenova_bus::{Connection, Credentials, streams};
 use kubenova_runtime::{
@@ -165,6 +166,7 @@ fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gate
         gates: gates.clone(),
         listening_since: clock::now(),
         body_timeout: BODY_TIMEOUT,
+        writes: WriteSlots::of_pool(store.connections_max()),
     })
 }
 

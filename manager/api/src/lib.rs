@@ -24,4 +24,5 @@ pub mod state;
 mod testing;
 pub mod token;
 pub mod views;
+pub mod write_slots;
 mod yaml;

@@ -115,7 +115,8 @@ fn now() -> Timestamp {
 impl RequestContext {
     /// Carries this request out in one transaction ([`kubenova_store::pool::Store::write`]): the response is committed
     /// with the change, a refusal or a dry run leaves nothing. With an idempotency key it fails while another request with
-    /// the same key is in progress.
+    /// the same key is in progress. Waits a
+    /// while, then fails, while too many changes of the same tenant or caller are being carried out.
     pub async fn write(
         &self,
         state: &AppState,
@@ -131,6 +132,7 @@ impl RequestContext {
             claim: self.claim.clone(),
             dry_run,
         };
+        let _slot = state.writes.take(&self.caller).await?;
         let carried_out = state.store.write(context, async |tx| {
             let response = work(tx).await?;
             let stored = response.stored();

@@ -1,6 +1,6 @@
 //! What every handler may use.
 
-use crate::body::BODY_TIMEOUT;
+use crate::{body::BODY_TIMEOUT, write_slots::WriteSlots};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::{Component, Components};
 use kubenova_runtime::{clock, probe::Gates};
@@ -20,6 +20,8 @@ pub struct AppState {
     pub listening_since: Timestamp,
     /// [`crate::body::BODY_TIMEOUT`], or less in a test.
     pub body_timeout: Duration,
+    /// Places for changes.
+    pub writes: WriteSlots,
 }
 
 impl AppState {
@@ -33,6 +35,7 @@ impl AppState {
             chart: "oci://example.com/operator".to_owned(),
         };
         Self {
+            writes: WriteSlots::of_pool(store.connections_max()),
             store,
             settings: Arc::new(Settings { enrollment, components: default_components() }),
             gates: Gates::default(),

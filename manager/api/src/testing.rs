@@ -28,7 +28,10 @@ use kubenova_core::{
     tenant::TenantId,
 };
 use kubenova_runtime::{clock, random};
-use kubenova_store::{access, pool::Store};
+use kubenova_store::{
+    access,
+    pool::{Limits, Store},
+};
 use kubenova_test_postgres::Database;
 use serde_json::{Value, json};
 use std::{io, time::Duration};
@@ -66,6 +69,13 @@ impl TestApi {
     /// The same API with less patience for bodies.
     pub(crate) fn with_body_timeout(mut self, body_timeout: Duration) -> Self {
         self.state.body_timeout = body_timeout;
+        self.router = router::router(self.state.clone());
+        self
+    }
+
+    /// The same API with other limits of time in Postgres.
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
+        self.state.store = Store::open_with(self.database.url(), CONNECTIONS, limits).unwrap();
         self.router = router::router(self.state.clone());
         self
     }

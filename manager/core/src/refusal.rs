@@ -123,6 +123,8 @@ reasons! {
     Internal = "INTERNAL", 500, "Internal error", "try again; report the requestId if this persists";
     /// A service that the Manager needs does not respond.
     DependencyDown = "DEPENDENCY_DOWN", 503, "Temporarily unavailable", "try again shortly; see /readyz";
+    /// Too many changes of the same objects, or of the same tenant, are being carried out; nothing was changed.
+    Contended = "CONTENDED", 503, "Too many changes at once", "repeat the request after a second, and send changes of one object one after the other";
     /// The request took too long; nothing was changed.
     Timeout = "TIMEOUT", 503, "Request took too long", "try again shortly";
 }
@@ -145,7 +147,12 @@ impl Reason {
     pub const fn is_retryable(self) -> bool {
         matches!(
             self,
-            Self::Internal | Self::DependencyDown | Self::Timeout | Self::RequestTimeout | Self::IdempotencyKeyInUse
+            Self::Internal
+                | Self::DependencyDown
+                | Self::Timeout
+                | Self::RequestTimeout
+                | Self::IdempotencyKeyInUse
+                | Self::Contended
         )
     }
 }

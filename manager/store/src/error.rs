@@ -135,7 +135,7 @@ impl StoreError {
         }
     }
 
-    /// The refusal when the cause is something the caller did: a broken named constraint.
+    /// The refusal when the cause is something callers did: a broken named constraint, changes of the same object at once.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
         match self {
@@ -148,6 +148,10 @@ impl StoreError {
                 format!(
                     "{self}; quotes and backslashes count several times, because the document travels as text in text"
                 ),
+            )),
+            _ if self.is_contended() => Some(Refusal::new(
+                Reason::Contended,
+                "other changes of the same object, or on the same clusters, were carried out for too long; nothing was changed",
             )),
             _ => match self.cause()? {
                 sqlx::Error::Database(cause) => on_constraint(cause.constraint()?),
@@ -164,16 +168,29 @@ impl StoreError {
         cause.code().is_some_and(|code| ["21", "22", "23", "54"].iter().any(|class| code.starts_with(class)))
     }
 
-    /// True when trying again may help: no connection, a deadlock, a serialization failure, a server that is starting.
+    /// True when other transactions held the same rows for too long: a lock that was not free in time, a deadlock, a
+    /// serialization failure.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        let Some(sqlx::Error::Database(cause)) = self.cause() else { return false };
+        // Lock not available, transaction rollback (PostgreSQL, appendix A).
+        cause.code().is_some_and(|code| code == "55P03" || code.starts_with("40"))
+    }
+
+    /// True when trying again may help: no connection, rows that others held for too long, a server that is starting or
+    /// was stopped, a statement that took too long.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        // Transaction rollback, operator intervention, insufficient resources (PostgreSQL, appendix A).
+        if self.is_contended() {
+            return true;
+        }
+        // Operator intervention, insufficient resources (PostgreSQL, appendix A).
         match self.cause() {
             Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Tls(_)) => {
                 true
             }
             Some(sqlx::Error::Database(cause)) => {
-                cause.code().is_some_and(|code| ["40", "57P", "53"].iter().any(|class| code.starts_with(class)))
+                cause.code().is_some_and(|code| ["57", "53"].iter().any(|class| code.starts_with(class)))
             }
             _ => false,
         }

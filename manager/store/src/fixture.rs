@@ -33,13 +33,18 @@ const BLOCKED_WITHIN: Duration = Duration::from_secs(60);
 /// A store on a database that no other test uses.
 pub(crate) struct Fixture {
     pub(crate) store: Store,
-    _database: Database,
+    database: Database,
 }
 
 impl Fixture {
     pub(crate) async fn new() -> Self {
         let database = Database::new().await;
-        Self { store: Store::open(database.url(), 8).unwrap(), _database: database }
+        Self { store: Store::open(database.url(), 8).unwrap(), database }
+    }
+
+    /// URL of its database.
+    pub(crate) fn url(&self) -> &str {
+        self.database.url()
     }
 
     pub(crate) async fn begin(&self) -> Tx {

@@ -12,7 +12,7 @@ use crate::{
     write_tx::{WriteContext, WriteTx},
 };
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Postgres,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Postgres,
     pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
@@ -26,6 +26,40 @@ pub const CONNECTIONS_MAX: u32 = 16;
 /// Longest wait for a connection; after it the request fails with "the database does not answer".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time limits that Postgres keeps for every connection of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest wait for a row or table that another transaction holds. Transactions take milliseconds.
+    pub lock: Duration,
+    /// Longest time for a statement; a request of the REST API has as long.
+    pub statement: Duration,
+    /// Longest pause within a transaction: a Manager that stops in the middle of one holds its rows no longer.
+    pub idle_in_transaction: Duration,
+}
+
+impl Limits {
+    async fn set(self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let limits = [
+            ("lock_timeout", self.lock),
+            ("statement_timeout", self.statement),
+            ("idle_in_transaction_session_timeout", self.idle_in_transaction),
+        ];
+        let sets: Vec<String> =
+            limits.iter().map(|(name, limit)| format!("set {name} = {}", limit.as_millis())).collect();
+        sqlx::raw_sql(AssertSqlSafe(sets.join("; "))).execute(connection).await.map(drop)
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            lock: Duration::from_secs(5),
+            statement: Duration::from_secs(30),
+            idle_in_transaction: Duration::from_secs(60),
+        }
+    }
+}
+
 /// The migrations of this release, in order.
 pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
@@ -33,25 +67,39 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// How to connect without limits: a migration takes as long as it takes.
+    unlimited: PgConnectOptions,
 }
 
 impl Store {
     /// Connects lazily: the first use opens the first connection.
-    ///
     pub fn open(url: &str, connections_max: u32) -> Result<Self, StoreError> {
+        Self::open_with(url, connections_max, Limits::default())
+    }
+
+    /// The same with other limits.
+    pub fn open_with(url: &str, connections_max: u32, limits: Limits) -> Result<Self, StoreError> {
         // sqlx reads the URL of any database as one of Postgres.
         if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
             let cause = "it must begin with postgres:// or postgresql://";
             return Err(failed("read the database URL")(sqlx::Error::Configuration(cause.into())));
         }
-        let options = PgConnectOptions::from_str(url)
+        let unlimited = PgConnectOptions::from_str(url)
             .map_err(failed("read the database URL"))?
             .application_name("kubenova-manager");
         let pool = PgPoolOptions::new()
             .max_connections(connections_max)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_lazy_with(options);
-        Ok(Self { pool })
+            // Not as startup options, which some poolers refuse.
+            .after_connect(move |connection, _| Box::pin(async move { limits.set(connection).await }))
+            .connect_lazy_with(unlimited.clone());
+        Ok(Self { pool, unlimited })
+    }
+
+    /// Most connections at once.
+    #[must_use]
+    pub fn connections_max(&self) -> usize {
+        usize::try_from(self.pool.options().get_max_connections()).unwrap_or(usize::MAX)
     }
 
     /// Makes one connection outside the pool, to report why none can be made ([`StoreError::Connect`]): the pool itself only
@@ -73,7 +121,12 @@ impl Store {
     /// Applies the migrations that are missing; several Managers at once wait for each other. Fails when the database
     /// was migrated by a newer release.
     pub async fn migrate(&self) -> Result<(), StoreError> {
-        MIGRATIONS.run(&self.pool).await.map_err(StoreError::Migrate)
+        let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&self.unlimited)).await;
+        let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+        let mut connection = connected.map_err(failed("connect to apply migrations"))?;
+        let applied = MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migrate);
+        let _closed = connection.close().await;
+        applied
     }
 
     /// A connection, for reads and for single statements.
@@ -178,5 +231,26 @@ mod tests {
         let error = store.ping().await.unwrap_err();
         assert!(error.is_transient() && error.refusal().is_none(), "{error:?}");
         assert!(Store::open("mysql://localhost", 1).is_err());
+    }
+
+    #[tokio::test]
+    async fn a_row_that_another_transaction_holds_and_a_statement_without_end_are_not_waited_for() {
+        let fixture = Fixture::new().await;
+        fixture.clusters(1).await;
+        let (lock, statement) = (Duration::from_millis(50), Duration::from_millis(200));
+        let limits = Limits { lock, statement, ..Limits::default() };
+        let store = Store::open_with(fixture.url(), 1, limits).unwrap();
+        let mut holder = fixture.begin().await;
+        sqlx::raw_sql("update clusters set name = 'held'").execute(&mut *holder).await.unwrap();
+        let execute = async |sql: &'static str| {
+            let mut connection = store.acquire().await.unwrap();
+            sqlx::raw_sql(sql).execute(&mut *connection).await.map_err(failed("test")).unwrap_err()
+        };
+        let held = execute("update clusters set name = 'wanted'").await;
+        assert!(held.is_contended() && held.is_transient(), "{held:?}");
+        assert_eq!(held.refusal().unwrap().reason, kubenova_core::refusal::Reason::Contended);
+        holder.roll_back().await;
+        let endless = execute("select pg_sleep(600)").await;
+        assert!(endless.is_transient() && endless.refusal().is_none(), "{endless:?}");
     }
 }

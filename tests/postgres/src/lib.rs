@@ -83,6 +83,17 @@ impl Database {
         rows
     }
 
+    /// Resolves once a transaction of this database waits for a lock that another one holds.
+    ///
+    /// # Panics
+    /// When the database cannot be asked.
+    pub async fn blocked(&self) {
+        let mut connection = self.connect().await;
+        let sql = "select count(*) > 0 from pg_stat_activity
+                   where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0";
+        while !sqlx::query_scalar::<_, bool>(sql).fetch_one(&mut connection).await.expect("the activity") {}
+    }
+
     async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url).await.expect("the server of this process accepts connections")
     }

@@ -154,7 +154,7 @@ fn reasons(path: &str, method: &HttpMethod, operation: &Operation, facts: &Facts
         reasons.insert(R::EtagMismatch);
     }
     if is_mutation(method) {
-        reasons.extend([R::IdempotencyKeyInUse, R::IdempotencyKeyReused]);
+        reasons.extend([R::IdempotencyKeyInUse, R::IdempotencyKeyReused, R::Contended]);
         // The body is read before the operation is known not to have one.
         reasons.extend([R::BodyMalformed, R::BodyTooLarge, R::RequestTimeout]);
     }

@@ -19,7 +19,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Self {
-        let api = TestApi::start().await;
+        Self::on(TestApi::start().await).await
+    }
+
+    /// The same on an API with settings of a test's own.
+    pub(crate) async fn on(api: TestApi) -> Self {
         let admin = api.caller(Role::Admin, None).await;
         let west = api.cluster(&admin, "west").await;
         let east = api.cluster(&admin, "east").await;
