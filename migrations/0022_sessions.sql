@@ -1,4 +1,4 @@
--- The session of each cluster, opened by a hello and kept alive by heartbeats, and the lease on its queue of commands.
+-- The session of each cluster, opened by a hello and kept alive by heartbeats; and hellos that were refused.
 -- Locks: creates tables, touches no row of another.
 create table sessions (
     cluster_id         text primary key references clusters (id),
@@ -14,13 +14,21 @@ create table sessions (
     clock_offset_ms    bigint not null default 0,
     opened_at          timestamptz not null,
     last_heartbeat_at  timestamptz not null,
-    -- Why the last hello was refused; empty when it was accepted.
-    refused_reason     text not null default ''
+    -- When the PostgreSQL server was started that recorded the hello. A server that was started since may be one that was
+    -- restored to an earlier point: then nothing is sent before the next hello, which compares both sides and empties the
+    -- wire. (A dump that is restored into a running server is noticed by the revision in the heartbeats.)
+    recorded_by        timestamptz not null
 );
 
--- Which Manager sends the commands of a cluster, and until when unless it renews the lease.
-create table cluster_queues (
+-- Sessions that the running server has confirmed. Whether the heartbeat is fresh is decided by whoever asks.
+create view confirmed_sessions as select * from sessions where recorded_by = pg_postmaster_start_time();
+
+-- The last hello of each cluster that was refused. Beside the session, never over it: whoever sends a hello that is
+-- refused does not end the session of the cluster.
+create table hello_refusals (
     cluster_id text primary key references clusters (id),
-    owner      text not null,
-    until      timestamptz not null
+    boot_id    text not null,
+    reason     text not null,
+    message    text not null,
+    refused_at timestamptz not null
 );

@@ -10,6 +10,9 @@ create table billing_outbox (
     -- The exact CloudEvent.
     body         text not null,
     created_at   timestamptz not null,
-    published_at timestamptz
+    published_at timestamptz,
+    -- Why it can never be published; empty otherwise. The row is for an administrator to look at.
+    refused_reason text not null default ''
 );
-create index billing_outbox_unpublished on billing_outbox (sequence) where published_at is null;
+create index billing_outbox_unpublished on billing_outbox (sequence) where published_at is null and refused_reason = '';
+create index billing_outbox_set_aside on billing_outbox (sequence) where refused_reason <> '';

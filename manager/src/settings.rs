@@ -121,6 +121,9 @@ pub struct Intervals {
     pub heartbeat_stale_ms: u64,
     /// A command that is not acknowledged is sent again after this.
     pub resend_after_ms: u64,
+    /// A command that is acknowledged and whose cluster has reported nothing new about it is sent again after this, so that
+    /// the cluster reports again.
+    pub report_again_after_ms: u64,
     /// Longest time between two rounds of the relay.
     pub poll_ms: u64,
 }
@@ -236,7 +239,7 @@ impl Default for Lifetimes {
 
 impl Default for Intervals {
     fn default() -> Self {
-        Self { heartbeat_stale_ms: 45_000, resend_after_ms: 30_000, poll_ms: 500 }
+        Self { heartbeat_stale_ms: 45_000, resend_after_ms: 30_000, report_again_after_ms: 600_000, poll_ms: 500 }
     }
 }
 

@@ -35,7 +35,6 @@ use kubenova_runtime::{
     clock,
     metrics::{Registry, serve as serve_metrics},
     probe::Gates,
-    random,
     retry::Retry,
     shutdown::Shutdown,
     telemetry,
@@ -184,6 +183,7 @@ const fn relay_settings(intervals: &Intervals) -> RelaySettings {
     RelaySettings {
         poll: Duration::from_millis(intervals.poll_ms),
         send_again_after: Duration::from_millis(intervals.resend_after_ms),
+        report_again_after: Duration::from_millis(intervals.report_again_after_ms),
         stale_after: Duration::from_millis(intervals.heartbeat_stale_ms),
     }
 }
@@ -260,7 +260,6 @@ impl Broker {
             store: store.clone(),
             jetstream: connection.jetstream.clone(),
             key: Arc::clone(&self.keyring.command),
-            owner: random::uuid_v7().to_string(),
             wake: Arc::clone(wake),
             settings: self.relay,
             metrics: self.metrics.relay.clone(),
@@ -272,11 +271,11 @@ impl Broker {
             keys: self.keyring.command_public.clone(),
             receipts: receipts.clone(),
             wake: Arc::clone(wake),
-            hellos: self.metrics.hellos.clone(),
+            metrics: self.metrics.sessions.clone(),
         };
-        shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
-        let heartbeats = session::heartbeat::run(store.clone(), connection.clone(), shutdown.clone());
+        let heartbeats = session::heartbeat::run(sessions.clone(), shutdown.clone());
         shutdown.spawn("heartbeats", heartbeats);
+        shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
     }
 
     /// In: what clusters report.
@@ -287,7 +286,8 @@ impl Broker {
             jetstream: connection.jetstream.clone(),
             metrics: self.metrics.ingest.clone(),
         };
-        shutdown.spawn("outcome ingest", outcomes::run(ingest.clone(), shutdown.clone()));
+        shutdown
+            .spawn("outcome ingest", outcomes::run(ingest.clone(), self.relay.report_again_after, shutdown.clone()));
         shutdown.spawn("status ingest", status::run(ingest.clone(), shutdown.clone()));
         let wakes = Wakes { receipts: receipts.clone(), billing: Arc::clone(billing) };
         shutdown.spawn("usage ingest", usage::run(ingest, wakes, shutdown.clone()));

@@ -3,6 +3,7 @@
 
 use crate::{
     apiserver::client::Apiserver,
+    inbound::highest::Highest,
     join::identity::Identity,
     metrics::Metrics,
     outbound::{outcome_queue::OutcomeQueue, status_cache::StatusCache},
@@ -26,6 +27,8 @@ pub struct ClusterContext {
     pub status: StatusCache,
     /// Outcomes of commands, for publishing.
     pub outcomes: OutcomeQueue,
+    /// The highest revision in the inbox, for heartbeats.
+    pub highest: Highest,
     pub metrics: Metrics,
 }
 

@@ -5,7 +5,8 @@ use crate::{
     apiserver::client::Apiserver,
     context::{BrokerContext, ClusterContext},
     controllers::{self, cluster_config},
-    inbound, join,
+    inbound::{self, highest::Highest},
+    join,
     join::{conditions::StatusReporter, identity::Identity},
     lease::{self, LeaseConfig},
     metering::{self, MeteringContext, UsageHealth, receipt::ReceiptDelivery},
@@ -123,7 +124,8 @@ impl Parts {
         let rehello = Arc::new(Notify::new());
         let outcomes = OutcomeQueue::new(identity.cluster_id(), metrics.outcomes_pending.clone());
         let status = StatusCache::default();
-        let cluster = ClusterContext { apiserver, settings, shutdown, gates, status, outcomes, metrics };
+        let highest = Highest::default();
+        let cluster = ClusterContext { apiserver, settings, shutdown, gates, status, outcomes, highest, metrics };
         let senders = Senders { bus: bus_sender, session: session_sender, rehello: Arc::clone(&rehello) };
         let broker = BrokerContext { identity, bus, session, rehello };
         Self { cluster, broker, instance: Arc::new(instance), senders, usage_sender, usage }
@@ -160,6 +162,7 @@ fn session_context(
         namespace: cluster.settings.state_namespace.clone(),
         identity: Arc::clone(&broker.identity),
         instance: Arc::clone(instance),
+        highest: cluster.highest.clone(),
     };
     SessionContext {
         settings: Arc::clone(&cluster.settings),

@@ -54,6 +54,7 @@ named!(
     Heartbeat,
     Hello,
     HelloAnswer,
+    HelloWanted,
     UsageManifest,
     UsageRecords,
     UsageChunk

@@ -63,6 +63,12 @@ pub fn hello(cluster: &str) -> String {
     format!("kn.v1.ask.{cluster}.hello")
 }
 
+/// Asks a cluster for a hello, in no stream. Carries no command.
+#[must_use]
+pub fn control(cluster: &str) -> String {
+    format!("kn.v1.ctl.{cluster}")
+}
+
 /// A billing event: `kind` is `usage`, `gap`, `correction` or `period`.
 #[must_use]
 pub fn bill(tenant_id: &str, cluster: &str, kind: &str) -> String {
@@ -127,8 +133,14 @@ pub mod accounts {
         "kn.v1.ask.{{name()}}.>",
     ];
 
+    /// Messages that EDGE imports from CORE as they are.
+    pub const EDGE_STREAMS: [&str; 1] = ["kn.v1.ctl.*"];
+
+    /// Where every role receives its replies: below its own name only.
+    pub const OWN_INBOX: &str = "_INBOX.{{name()}}.>";
+
     /// What the `cluster` role may subscribe to.
-    pub const CLUSTER_SUBSCRIBE: [&str; 1] = ["_INBOX.{{name()}}.>"];
+    pub const CLUSTER_SUBSCRIBE: [&str; 2] = [OWN_INBOX, "kn.v1.ctl.{{name()}}"];
 
     /// JetStream API services that CORE exports to OPS, unchanged: reading only, no consumer can be made.
     pub const OPS_API: [&str; 8] = [

@@ -2,7 +2,7 @@
 
 use crate::{error::ApiError, state::AppState, views};
 use jiff::Timestamp;
-use kubenova_api_types::clusters::{Condition, Observed, Session};
+use kubenova_api_types::clusters::{Condition, Observed, RefusedHello, Session};
 use kubenova_core::cluster::{ClusterId, Connectivity};
 use kubenova_store::{
     connection,
@@ -15,13 +15,14 @@ use serde_json::Value;
 #[derive(Debug, Clone)]
 pub struct ClusterObservations {
     heartbeats: Vec<Heartbeat>,
+    refusals: Vec<sessions::RefusedHello>,
     objects: Vec<(ClusterId, ObservedObject)>,
     listening_since: Timestamp,
     now: Timestamp,
 }
 
 impl ClusterObservations {
-    /// Reads all of them with one query each for heartbeats and objects.
+    /// Reads all of them with one query each for heartbeats, refused hellos and objects.
     pub async fn read(
         connection: &mut connection::Connection,
         state: &AppState,
@@ -30,8 +31,9 @@ impl ClusterObservations {
         keys: &[String],
     ) -> Result<Self, ApiError> {
         let heartbeats = sessions::of_clusters(connection, clusters).await?;
+        let refusals = sessions::refusals(connection, clusters).await?;
         let objects = if keys.is_empty() { Vec::new() } else { observed::find(connection, clusters, keys).await? };
-        Ok(Self { heartbeats, objects, listening_since: state.listening_since, now })
+        Ok(Self { heartbeats, refusals, objects, listening_since: state.listening_since, now })
     }
 
     /// Whether the cluster's heartbeats arrive.
@@ -51,7 +53,17 @@ impl ClusterObservations {
             clock_offset_ms: heartbeat.clock_offset_ms.to_string(),
             opened_at: heartbeat.opened_at,
             last_heartbeat_at: heartbeat.last_heartbeat_at,
-            refused_reason: heartbeat.refused_reason.clone(),
+        })
+    }
+
+    /// The cluster's last hello that was refused.
+    #[must_use]
+    pub fn refused_hello(&self, cluster: &ClusterId) -> Option<RefusedHello> {
+        self.refusals.iter().find(|refused| refused.cluster_id == *cluster).map(|refused| RefusedHello {
+            reason: refused.reason.clone(),
+            message: refused.message.clone(),
+            boot_id: refused.boot_id.clone(),
+            refused_at: refused.refused_at,
         })
     }
 
@@ -74,10 +86,10 @@ impl ClusterObservations {
         })
     }
 
-    /// A cluster with an open session reports every change, so its last heartbeat confirms the last report.
+    /// A cluster in session reports every change, and only the heartbeats of a session are recorded: the last one confirms
+    /// the last report.
     fn as_of(&self, cluster: &ClusterId, object: &ObservedObject) -> Timestamp {
-        let open = self.heartbeat(cluster).filter(|heartbeat| heartbeat.refused_reason.is_empty());
-        open.map_or(object.as_of, |heartbeat| heartbeat.last_heartbeat_at.max(object.as_of))
+        self.heartbeat(cluster).map_or(object.as_of, |heartbeat| heartbeat.last_heartbeat_at.max(object.as_of))
     }
 
     fn heartbeat(&self, cluster: &ClusterId) -> Option<&Heartbeat> {
@@ -107,18 +119,17 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn observed(refused_reason: &str) -> Observed {
+    fn observed(heartbeat_at: Option<Timestamp>) -> Observed {
         let cluster = ClusterId::parse("c00000000000000000000000001").unwrap();
-        let heartbeat = Heartbeat {
+        let heartbeat = heartbeat_at.map(|last_heartbeat_at| Heartbeat {
             cluster_id: cluster.clone(),
             session: 1,
             operator_version: String::new(),
             kubernetes_version: String::new(),
             clock_offset_ms: 0,
             opened_at: at(0),
-            last_heartbeat_at: at(999),
-            refused_reason: refused_reason.to_owned(),
-        };
+            last_heartbeat_at,
+        });
         let object = ObservedObject {
             object_key: "tenant/1".to_owned(),
             revision: 3,
@@ -128,7 +139,8 @@ mod tests {
             detail: json!({}),
         };
         let observations = ClusterObservations {
-            heartbeats: vec![heartbeat],
+            heartbeats: heartbeat.into_iter().collect(),
+            refusals: Vec::new(),
             objects: vec![(cluster.clone(), object)],
             listening_since: at(0),
             now: at(1000),
@@ -138,13 +150,14 @@ mod tests {
 
     #[test]
     fn a_heartbeat_confirms_the_last_report() {
-        let observed = observed("");
+        let observed = observed(Some(at(999)));
         assert_eq!((observed.as_of, observed.changed_at), (at(999), at(400)));
         assert!(observed.ready);
     }
 
     #[test]
-    fn a_refused_hello_confirms_nothing() {
-        assert_eq!(observed("StaleIncarnation").as_of, at(400));
+    fn without_a_later_heartbeat_a_report_is_as_old_as_it_says() {
+        assert_eq!(observed(None).as_of, at(400));
+        assert_eq!(observed(Some(at(300))).as_of, at(400));
     }
 }

@@ -30,6 +30,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         created_by: cluster.created_by.clone(),
         connection: clusters::Connection::Unknown,
         session: None,
+        refused_hello: None,
         observed: None,
         enrollments: Vec::new(),
     }

@@ -63,7 +63,7 @@ pub struct Command {
     pub next_send_at: Option<Timestamp>,
     /// When its cluster last sent a heartbeat; none when it never joined.
     pub cluster_last_heartbeat_at: Option<Timestamp>,
-    /// Why the cluster's last hello was refused; empty when it was not.
+    /// Why a hello of the cluster was refused since its last heartbeat; empty when none was.
     pub cluster_refused: String,
     /// Whether the cluster is trusted.
     pub cluster_state: ClusterState,

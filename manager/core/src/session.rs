@@ -3,7 +3,8 @@
 //! Decided from what the cluster says and what the Manager holds. A refusal carries a reason for machines and a sentence
 //! with the remedy; both end up in the cluster's conditions.
 
-use crate::cluster::ClusterState;
+use crate::cluster::{ClusterState, OFFLINE_AFTER};
+use jiff::Timestamp;
 
 /// What a cluster says of itself, as far as it decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,9 +95,67 @@ pub fn admit(hello: &Hello<'_>, held: Option<&Held>) -> Result<i64, HelloRefusal
     Ok(held.epoch)
 }
 
+/// Why a cluster is asked for a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HelloWanted {
+    /// Its heartbeat belongs to another session than the open one, or names a revision that Postgres does not know.
+    HeartbeatNotCounted,
+    /// Its heartbeat is the first after a silence in which reports may have been lost: its own, or the Manager's.
+    AfterSilence,
+    /// Postgres was started since the session was opened: it may have been restored to an earlier point.
+    PostgresStarted,
+}
+
+impl HelloWanted {
+    /// After a heartbeat that counted: when the one before it was recorded, and whether its session is confirmed by the
+    /// running server of Postgres; after one that did not: none.
+    #[must_use]
+    pub fn after_heartbeat(counted: Option<(Timestamp, bool)>, now: Timestamp) -> Option<Self> {
+        match counted {
+            None => Some(Self::HeartbeatNotCounted),
+            Some((_, false)) => Some(Self::PostgresStarted),
+            Some((previous, true)) if now.duration_since(previous) >= OFFLINE_AFTER => Some(Self::AfterSilence),
+            Some(_) => None,
+        }
+    }
+
+    /// One CamelCase word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::HeartbeatNotCounted => "HeartbeatNotCounted",
+            Self::AfterSilence => "AfterSilence",
+            Self::PostgresStarted => "PostgresStarted",
+        }
+    }
+
+    /// A sentence.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            Self::HeartbeatNotCounted => {
+                "the heartbeat belongs to another session than the one the Manager holds, or names a revision that the Manager does not know"
+            }
+            Self::AfterSilence => "the Manager has recorded no heartbeat of this cluster for minutes",
+            Self::PostgresStarted => "the Manager's database was started since the session was opened",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hello_is_wanted_after_a_heartbeat_that_does_not_count_and_after_a_silence() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let wanted = |previous, confirmed| HelloWanted::after_heartbeat(Some((at(previous), confirmed)), at(1000));
+        assert_eq!(HelloWanted::after_heartbeat(None, at(1000)), Some(HelloWanted::HeartbeatNotCounted));
+        assert_eq!(wanted(985, true), None);
+        assert_eq!(wanted(701, true), None);
+        assert_eq!(wanted(700, true), Some(HelloWanted::AfterSilence));
+        assert_eq!(wanted(985, false), Some(HelloWanted::PostgresStarted));
+    }
 
     const HELLO: Hello<'_> = Hello { cluster_uid: "uid", epoch: 1 };
 

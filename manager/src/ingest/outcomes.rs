@@ -4,7 +4,7 @@
 //! only that cluster publish; a body that names another one becomes a dead letter.
 
 use super::durable::{self, Handled, Ingest, IngestError};
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kubenova_bus::{consume::Delivery, durable::OwnDurable};
 use kubenova_core::command::{CommandId, CommandState, Hop, OutcomeReport};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown, telemetry};
@@ -24,14 +24,15 @@ const OUTCOMES: OwnDurable = OwnDurable {
     ack_wait: Duration::from_secs(30),
 };
 
-/// Ingests until a stop is requested.
-pub async fn run(ingest: Ingest, shutdown: Shutdown) {
-    Box::pin(durable::run(&OUTCOMES, &ingest, &shutdown, |delivery| handle(&ingest.store, delivery))).await;
+/// Ingests until a stop is requested. A command that did not end is due again after `report_again_after`.
+pub async fn run(ingest: Ingest, report_again_after: Duration, shutdown: Shutdown) {
+    let handle = |delivery| handle(&ingest.store, report_again_after, delivery);
+    Box::pin(durable::run(&OUTCOMES, &ingest, &shutdown, handle)).await;
 }
 
-async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestError> {
+async fn handle(store: &Store, report_again_after: Duration, delivery: Delivery) -> Result<Handled, IngestError> {
     let now = clock::now();
-    let reported = read(&delivery, now)?;
+    let reported = read(&delivery, report_again_after, now)?;
     let recorded = record(store, &reported, now).await?;
     tracing::debug!(
         cluster.id = %reported.cluster_id, command.id = %reported.command_id,
@@ -50,7 +51,7 @@ async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Re
     store.transaction("record an outcome", async |tx| outcomes::record(tx, reported, now).await).await
 }
 
-fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, IngestError> {
+fn read(delivery: &Delivery, report_again_after: Duration, now: Timestamp) -> Result<Reported, IngestError> {
     let outcome: Outcome =
         message::from_json(&delivery.payload).map_err(|error| IngestError::Invalid(telemetry::chain(&error)))?;
     let cluster_id = durable::sender_named(&delivery.subject, &outcome.cluster_id)?;
@@ -59,15 +60,19 @@ fn read(delivery: &Delivery, now: Timestamp) -> Result<Reported, IngestError> {
     let report = OutcomeReport::parse(&outcome.state).ok_or_else(|| {
         IngestError::Invalid(format!("\"{}\" is not a state that a cluster may report", outcome.state))
     })?;
-    let after = SignedDuration::from_secs(i64::from(outcome.retry_after_seconds.max(1)));
+    let after = match report {
+        OutcomeReport::Deferred => Duration::from_secs(u64::from(outcome.retry_after_seconds.max(1))),
+        _ => report_again_after,
+    };
     Ok(Reported {
         cluster_id,
         command_id,
+        epoch: i64::try_from(outcome.epoch).unwrap_or(i64::MAX),
         state: report.state(),
         reason: plain(&outcome.reason),
         message: plain(&outcome.message),
         hops: outcome.hops.into_iter().map(|hop| Hop { name: plain(&hop.name), at: plain(&hop.at) }).collect(),
-        send_again_at: if report == OutcomeReport::Deferred { now.checked_add(after).ok() } else { None },
+        send_again_at: now.checked_add(after).ok(),
     })
 }
 

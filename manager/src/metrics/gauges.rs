@@ -45,6 +45,7 @@ fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
     gauges.outbox_oldest_seconds.set(age(stored.oldest_queued));
     gauges.billing_outbox.set(stored.billing_outbox);
     gauges.billing_outbox_oldest_seconds.set(age(stored.oldest_billing));
+    gauges.billing_events_set_aside.set(stored.billing_set_aside);
     gauges.sessions_open.set(stored.sessions_open);
     gauges.windows_unreceipted.set(stored.windows_unreceipted);
     gauges.dead_letters.set(stored.dead_letters);
@@ -68,6 +69,7 @@ mod tests {
             oldest_queued: Some(Timestamp::from_second(990).unwrap()),
             billing_outbox: 0,
             oldest_billing: None,
+            billing_set_aside: 5,
             sessions_open: 2,
             windows_unreceipted: 4,
             dead_letters: 1,
@@ -80,6 +82,7 @@ mod tests {
             "commands_without_session 2",
             "outbox_oldest_seconds 10.0",
             "billing_outbox_oldest_seconds 0.0",
+            "billing_events_set_aside 5",
             "sessions_open 2",
             "usage_windows_unreceipted 4",
             "dead_letters 1",

@@ -23,8 +23,8 @@ pub struct Metrics {
     pub requests: Family<RequestLabels, Histogram>,
     /// The relay.
     pub relay: RelayMetrics,
-    /// Hellos by answer.
-    pub hellos: Family<HelloLabels, Counter>,
+    /// Sessions.
+    pub sessions: SessionMetrics,
     /// Ingest.
     pub ingest: IngestMetrics,
     /// Clusters that wait for a list of receipts.
@@ -40,8 +40,17 @@ pub struct Metrics {
 pub struct RelayMetrics {
     /// Sends by result.
     pub sends: Family<SendLabels, Counter>,
-    /// Time of a round that had something to send.
+    /// Time to send what was due for one cluster.
     pub round_seconds: Histogram,
+}
+
+/// Metrics of sessions.
+#[derive(Debug, Clone)]
+pub struct SessionMetrics {
+    /// Hellos by answer.
+    pub hellos: Family<HelloLabels, Counter>,
+    /// Requests for a hello by reason.
+    pub hello_requests: Family<HelloRequestLabels, Counter>,
 }
 
 /// Metrics of ingest.
@@ -68,6 +77,8 @@ pub struct StoredGauges {
     pub billing_outbox: Gauge,
     /// Age of the oldest of them.
     pub billing_outbox_oldest_seconds: GaugeSeconds,
+    /// Billing events that can never be published.
+    pub billing_events_set_aside: Gauge,
     /// Sessions whose heartbeat is fresh.
     pub sessions_open: Gauge,
     /// Windows in the ledger without a receipt.
@@ -90,11 +101,14 @@ impl Metrics {
                 sends: registry.counters("command_sends", "Attempts to publish a command, repeated sends included"),
                 round_seconds: registry.histogram(
                     "relay_round_seconds",
-                    "Time of a relay round that had something to send",
+                    "Time to send what was due for one cluster, acknowledgements of the broker included",
                     duration,
                 ),
             },
-            hellos: registry.counters("hellos", "Hellos of clusters by the Manager's answer"),
+            sessions: SessionMetrics {
+                hellos: registry.counters("hellos", "Hellos of clusters by the Manager's answer"),
+                hello_requests: registry.counters("hello_requests", "Requests to a cluster for a hello, by reason"),
+            },
             ingest: IngestMetrics {
                 messages: registry.counters("ingest_messages", "Messages of clusters by what became of them"),
                 lag_seconds: registry.histograms(
@@ -134,6 +148,10 @@ impl StoredGauges {
             billing_outbox_oldest_seconds: registry.gauge_seconds(
                 "billing_outbox_oldest_seconds",
                 "Age of the oldest billing event that was not published yet, 0 without one",
+            ),
+            billing_events_set_aside: registry.gauge(
+                "billing_events_set_aside",
+                "Billing events that no broker accepts, with the reason in table billing_outbox: usage without an invoice",
             ),
             sessions_open: registry.gauge("sessions_open", "Clusters in session, with a fresh heartbeat"),
             windows_unreceipted: registry.gauge(
@@ -236,6 +254,21 @@ pub struct HelloLabels {
 impl Labels for HelloLabels {
     const LABELS: &'static [(&'static str, &'static str)] =
         &[("answer", "`accepted`, `refused`, `not_ready` (Postgres or the broker did not answer)")];
+}
+
+/// Labels of a request for a hello.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct HelloRequestLabels {
+    /// `HeartbeatNotCounted`, `AfterSilence` or `PostgresStarted`.
+    pub reason: &'static str,
+}
+
+impl Labels for HelloRequestLabels {
+    const LABELS: &'static [(&'static str, &'static str)] = &[(
+        "reason",
+        "`HeartbeatNotCounted` (of another session, or with a revision that Postgres does not know), `AfterSilence` (the first \
+         heartbeat after minutes), `PostgresStarted` (Postgres was started since the session was opened)",
+    )];
 }
 
 /// Labels of a consumer.

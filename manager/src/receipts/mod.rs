@@ -14,7 +14,7 @@ use kubenova_runtime::{
 };
 use kubenova_schema::{
     message,
-    signature::{HEADER, PayloadType, SigningKey},
+    signature::{HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
     subjects,
     v1::ReceiptList,
 };
@@ -157,7 +157,8 @@ async fn send(parts: &Receipts, cluster: &ClusterId) -> Result<(), ReceiptError>
     };
     let body = message::to_json(&list);
     let signature = parts.key.sign(PayloadType::Receipt, &body);
-    let headers = publish::headers(&random::uuid_v4().to_string(), &[(HEADER, &signature)]);
+    let ours = [(HEADER, &*signature), (SCHEMA_HEADER, "kubenova.v1.ReceiptList")];
+    let headers = publish::headers(&random::uuid_v4().to_string(), &ours);
     publish::publish(&parts.jetstream, &subjects::receipt(cluster.as_str()), headers, body)
         .await
         .map_err(|source| ReceiptError::Bus { cluster: cluster.clone(), source })?;

@@ -1,17 +1,19 @@
 //! Messages out: from outbox rows to JetStream, signed.
 //!
-//! Each round: clusters in session with due rows → lease the cluster's queue → mark rows `sent` and commit → sign and
-//! publish outside the transaction → note stream and sequence. A row that is not acknowledged is due again later; the
-//! Operator's fence makes a repeated send harmless. A notification only makes a round sooner; the poll finds everything.
+//! For each cluster in session with due rows, all of them at once: mark rows `sent` and commit → sign and publish outside the
+//! transaction → record stream and sequence. A row that is not acknowledged is due again later, and so is one about which the
+//! cluster has reported nothing new for long; the Operator's fence makes a repeated send harmless. A notification only makes
+//! a round sooner; the poll finds everything.
 //!
 //! Before it: `store/outbox.rs`. After it: `operator/src/inbound`.
 
 mod envelope;
+mod turns;
 
 use crate::metrics::{RelayMetrics, SendLabels};
 use async_nats::{HeaderMap, jetstream};
 use jiff::{SignedDuration, Timestamp};
-use kubenova_bus::publish;
+use kubenova_bus::{BusError, publish};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{
     clock, failpoint,
@@ -25,7 +27,7 @@ use kubenova_schema::{
     streams, subjects, trace,
 };
 use kubenova_store::{
-    cluster_queue::{self, ClaimOptions, DueCommand, QueueState},
+    cluster_queue::{self, ClaimOptions, DueCommand, Published, QueueState},
     error::StoreError,
     pool::Store,
 };
@@ -35,10 +37,11 @@ use std::{
 };
 use tokio::sync::Notify;
 use tracing::{Instrument as _, Span};
+use turns::Turns;
 
-/// How long a cluster's queue is leased. A round takes milliseconds; another Manager takes over a dead one's queues after
-/// this, and a command that both send is harmless.
-const LEASE: SignedDuration = SignedDuration::from_secs(10);
+/// Clusters that are served at once. A place costs memory, up to 32 commands; one whose messages the broker does not
+/// acknowledge holds its place for ten seconds.
+const CLUSTERS_MAX: usize = 32;
 /// Pause before a command that could not be published is due again.
 const UNPUBLISHED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,6 +52,8 @@ pub struct RelaySettings {
     pub poll: Duration,
     /// A sent row that is not acknowledged is sent again after this.
     pub send_again_after: Duration,
+    /// An acknowledged row that did not end is sent again after this: the cluster reports on it again.
+    pub report_again_after: Duration,
     /// A cluster without a heartbeat for this long is not in session.
     pub stale_after: Duration,
 }
@@ -62,8 +67,6 @@ pub struct Relay {
     pub jetstream: jetstream::Context,
     /// Signs commands; no other part holds it but receipts.
     pub key: Arc<SigningKey>,
-    /// Names this process in leases.
-    pub owner: String,
     /// Signaled when there may be something to send.
     pub wake: Arc<Notify>,
     /// Times.
@@ -74,39 +77,69 @@ pub struct Relay {
 
 /// Sends until a stop is requested.
 pub async fn run(relay: Relay, shutdown: Shutdown) {
+    let (relay, turns) = (Arc::new(relay), Turns::new(CLUSTERS_MAX));
     Periodic::new("relay commands", relay.settings.poll)
         .on_signal(Arc::clone(&relay.wake))
-        .run(&shutdown, || round(&relay))
+        .run(&shutdown, || round(&relay, &turns, &shutdown))
         .await;
 }
 
-async fn round(relay: &Relay) -> Result<Next, StoreError> {
-    let started = Instant::now();
+/// Starts serving the clusters that have something due and are not being served yet. A cluster that takes its time delays
+/// itself only.
+async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result<Next, StoreError> {
     let due = due(&relay.settings, clock::now());
-    let clusters = cluster_queue::clusters_with_due(&mut *relay.store.acquire().await?, &due).await?;
-    if clusters.is_empty() {
-        return Ok(Next::Wait);
-    }
+    let clusters = {
+        let mut connection = relay.store.acquire().await?;
+        cluster_queue::clusters_with_due(&mut connection, &due).await?
+    };
     for cluster in clusters {
+        let Some(turn) = turns.take(&cluster).await else { continue };
+        let relay = Arc::clone(relay);
         let span = tracing::info_span!("relay_round", cluster.id = %cluster);
-        relay_cluster(relay, &cluster).instrument(span).await?;
+        let serve = async move {
+            let served = relay_cluster(&relay, &cluster).await;
+            // First: else the next round would pass over this cluster.
+            drop(turn);
+            match served {
+                // More may be due than one claim takes.
+                Ok(sent) if sent > 0 => relay.wake.notify_one(),
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(error = %telemetry::chain(&error), "could not relay commands; trying again");
+                }
+            }
+        };
+        shutdown.spawn_work("relay commands", serve.instrument(span));
     }
-    relay.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
     Ok(Next::Wait)
 }
 
-async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<(), StoreError> {
-    let Some(queue) = claim(relay, cluster).await? else { return Ok(()) };
+/// Sends what is due for a cluster, in the order of revisions, and then waits for the acknowledgements. How many it sent.
+async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<usize, StoreError> {
+    let started = Instant::now();
+    let due = due(&relay.settings, clock::now());
+    let claim = relay
+        .store
+        .transaction("claim due commands", async |transaction| cluster_queue::claim(transaction, cluster, &due).await);
+    let Some(queue) = claim.await? else { return Ok(0) };
+    if queue.due.is_empty() {
+        return Ok(0);
+    }
     failpoint::passing("relay.marked-sent");
+    let mut on_their_way = Vec::with_capacity(queue.due.len());
     for command in &queue.due {
         let trace_id = command.traceparent.map(|parent| parent.trace_id());
         let span = tracing::info_span!("send", otel.kind = "producer", trace.id = trace_id, command.id = %command.id);
         if let Some(parent) = command.traceparent {
             trace_context::follow(&span, &parent.to_string());
         }
-        send(relay, cluster, &queue, command).instrument(span).await?;
+        let sent = send(relay, cluster, &queue, command).instrument(span.clone()).await?;
+        on_their_way.push(async move { (command, confirm(relay, command, sent).instrument(span).await) });
     }
-    Ok(())
+    let confirmed = futures::future::join_all(on_their_way).await;
+    record(relay, confirmed).await?;
+    relay.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
+    Ok(queue.due.len())
 }
 
 fn due(settings: &RelaySettings, now: Timestamp) -> ClaimOptions {
@@ -114,54 +147,86 @@ fn due(settings: &RelaySettings, now: Timestamp) -> ClaimOptions {
         now,
         heartbeat_since: earlier(now, settings.stale_after),
         send_again_at: later(now, settings.send_again_after),
+        report_again_at: later(now, settings.report_again_after),
         window: i64::from(streams::COMMAND_WINDOW),
     }
 }
 
-/// Leases the cluster's queue and marks what is due as sent. None when another Manager has the queue.
-async fn claim(relay: &Relay, cluster: &ClusterId) -> Result<Option<QueueState>, StoreError> {
-    let now = clock::now();
-    let until = now.checked_add(LEASE).unwrap_or(now);
-    let claim = relay.store.transaction("claim due commands", async |transaction| {
-        if !cluster_queue::lease(transaction, cluster, &relay.owner, now, until).await? {
-            return Ok(None);
-        }
-        cluster_queue::claim(transaction, cluster, &due(&relay.settings, now)).await
-    });
-    claim.await
+/// What became of a command when it was sent.
+enum Sent {
+    OnItsWay(publish::Unconfirmed),
+    /// It can never be sent, and has failed.
+    Failed,
+    Unsent(BusError),
 }
 
-async fn send(relay: &Relay, cluster: &ClusterId, queue: &QueueState, command: &DueCommand) -> Result<(), StoreError> {
-    let sent = |result| relay.metrics.sends.get_or_create(&SendLabels { result }).inc();
+async fn send(
+    relay: &Relay,
+    cluster: &ClusterId,
+    queue: &QueueState,
+    command: &DueCommand,
+) -> Result<Sent, StoreError> {
     let body = envelope::body(cluster, queue, command, clock::now());
     if body.len() > streams::MESSAGE_BYTES_MAX {
         let message =
             format!("the command has {} bytes, the broker accepts {}", body.len(), streams::MESSAGE_BYTES_MAX);
         tracing::error!(reason = message, "a command is too large to be sent; it has failed");
-        sent("too_large");
-        return cluster_queue::fail_unsendable(&mut *relay.store.acquire().await?, command.id, &message, clock::now())
-            .await;
+        count(relay, "too_large");
+        let mut connection = relay.store.acquire().await?;
+        cluster_queue::fail_unsendable(&mut connection, command.id, &message, clock::now()).await?;
+        return Ok(Sent::Failed);
     }
-    match publish(relay, cluster, command, body).await {
-        Ok(stored) => {
+    Ok(publish(relay, cluster, command, body).await.map_or_else(Sent::Unsent, Sent::OnItsWay))
+}
+
+/// Waits until the broker has stored a command. None for one that has failed for good.
+async fn confirm(relay: &Relay, command: &DueCommand, sent: Sent) -> Option<Result<publish::Stored, BusError>> {
+    let stored = match sent {
+        Sent::OnItsWay(unconfirmed) => unconfirmed.stored().await,
+        Sent::Unsent(error) => Err(error),
+        Sent::Failed => return None,
+    };
+    match &stored {
+        Ok(_) => {
             failpoint::passing("relay.published");
-            sent("stored");
+            count(relay, "stored");
             tracing::info!(revision = command.revision, kind = command.kind, "command sent");
-            cluster_queue::record_published(
-                &mut *relay.store.acquire().await?,
-                command.id,
-                &stored.stream,
-                stored.sequence,
-            )
-            .await
         }
         Err(error) => {
-            sent("unconfirmed");
-            tracing::warn!(error = %telemetry::chain(&error), "could not send a command; trying again");
-            let again = later(clock::now(), UNPUBLISHED_PAUSE);
-            cluster_queue::retry_at(&mut *relay.store.acquire().await?, command.id, again).await
+            count(relay, "unconfirmed");
+            tracing::warn!(error = %telemetry::chain(error), "could not send a command; trying again");
         }
     }
+    Some(stored)
+}
+
+/// Records where the broker has stored commands, and makes the others due again.
+async fn record(
+    relay: &Relay,
+    confirmed: Vec<(&DueCommand, Option<Result<publish::Stored, BusError>>)>,
+) -> Result<(), StoreError> {
+    let (mut published, mut unpublished) = (Vec::new(), Vec::new());
+    for (command, result) in confirmed {
+        match result {
+            Some(Ok(publish::Stored { stream, sequence, .. })) => {
+                published.push(Published { command: command.id, stream, sequence });
+            }
+            Some(Err(_)) => unpublished.push(command.id),
+            None => {}
+        }
+    }
+    let mut connection = relay.store.acquire().await?;
+    if !published.is_empty() {
+        cluster_queue::record_published(&mut connection, &published).await?;
+    }
+    if !unpublished.is_empty() {
+        cluster_queue::retry_at(&mut connection, &unpublished, later(clock::now(), UNPUBLISHED_PAUSE)).await?;
+    }
+    Ok(())
+}
+
+fn count(relay: &Relay, result: &'static str) {
+    relay.metrics.sends.get_or_create(&SendLabels { result }).inc();
 }
 
 async fn publish(
@@ -169,12 +234,12 @@ async fn publish(
     cluster: &ClusterId,
     command: &DueCommand,
     body: Vec<u8>,
-) -> Result<publish::Stored, kubenova_bus::BusError> {
+) -> Result<publish::Unconfirmed, BusError> {
     let signature = relay.key.sign(PayloadType::Command, &body);
     let id = command.id.to_string();
     let traceparent = trace_context::of(&Span::current()).or(command.traceparent.map(|parent| parent.to_string()));
     let headers = headers(&signature, &id, traceparent.as_deref());
-    publish::publish(&relay.jetstream, &subjects::command(cluster.as_str(), &command.kind), headers, body).await
+    publish::send(&relay.jetstream, &subjects::command(cluster.as_str(), &command.kind), headers, body).await
 }
 
 fn headers(signature: &str, command_id: &str, traceparent: Option<&str>) -> HeaderMap {

@@ -1,38 +1,47 @@
 //! Heartbeats: which clusters are connected, and how far each is.
 //!
-//! Only the newest heartbeat of a cluster waits to be stored, so a cluster that floods the Manager delays no other: what it
-//! sends between two rounds is one update of one row. Before it: `operator/src/outbound`. After it: `relay`, which sends to
-//! clusters with a fresh heartbeat.
+//! Only the newest heartbeat of a cluster waits to be recorded, so a cluster that floods the Manager delays no other: what it
+//! sends between two rounds is one update of one row, and a round is one statement. A heartbeat of another session than the
+//! open one, or with a revision that Postgres does not know, does not count: its cluster is asked for a hello, so that no
+//! cluster stays out of session until its Operator is restarted.
+//!
+//! Before it: `operator/src/outbound`. After it: `relay`, which sends to clusters with a fresh heartbeat.
 
-use super::subscribe;
+use super::{
+    Sessions, Subscribed, subscribe,
+    wanted::{self, Wanted},
+};
 use async_nats::Message;
 use bytes::Bytes;
-use kubenova_bus::Connection;
-use kubenova_core::cluster::ClusterId;
+use jiff::Timestamp;
+use kubenova_core::{cluster::ClusterId, session::HelloWanted};
 use kubenova_runtime::{
     clock,
     periodic::{Next, Periodic},
     shutdown::Shutdown,
     telemetry,
 };
-use kubenova_schema::{message, subjects, v1::Heartbeat};
-use kubenova_store::{error::StoreError, pool::Store, sessions};
+use kubenova_schema::{message, subjects, v1};
+use kubenova_store::{
+    error::StoreError,
+    sessions::{self, Heartbeat},
+};
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
+    sync::{Mutex as StdMutex, PoisonError},
+    time::{Duration, Instant},
 };
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 
 /// Shortest time between two rounds: far below any heartbeat interval, far above the time between two messages of a flood.
 const ROUND_MIN: Duration = Duration::from_millis(100);
 /// Time between two rounds without a signal. One without a waiting heartbeat costs nothing.
 const EVERY: Duration = Duration::from_secs(15);
 
-/// The newest heartbeat of each cluster that is not stored yet, as it arrived.
+/// The newest heartbeat of each cluster that is not recorded yet, as it arrived.
 #[derive(Debug, Default)]
 struct Waiting {
-    newest: Mutex<BTreeMap<ClusterId, Bytes>>,
+    newest: StdMutex<BTreeMap<ClusterId, Bytes>>,
     wake: Notify,
 }
 
@@ -49,49 +58,65 @@ impl Waiting {
     }
 }
 
-/// Stores heartbeats until a stop is requested.
-pub async fn run(store: Store, connection: Connection, shutdown: Shutdown) {
+/// Records heartbeats until a stop is requested, and asks clusters for a hello whose heartbeats do not count.
+///
+/// Every Manager receives every heartbeat: one that is cut off from Postgres must not take any from the others.
+pub async fn run(sessions: Sessions, shutdown: Shutdown) {
     let waiting = Waiting::default();
-    let receive = subscribe(&connection, subjects::every::HEARTBEAT, &shutdown, |message| {
+    let wanted = Mutex::new(Wanted::default());
+    let from = Subscribed { subject: subjects::every::HEARTBEAT, group: None };
+    let receive = subscribe(&sessions.connection, from, &shutdown, |message| {
         waiting.put(message);
         std::future::ready(())
     });
-    let rounds = Periodic::new("store heartbeats", EVERY)
+    let rounds = Periodic::new("record heartbeats", EVERY)
         .on_signal(&waiting.wake)
         .at_most_every(ROUND_MIN)
-        .run(&shutdown, || round(&store, &waiting));
+        .run(&shutdown, || round(&sessions, &waiting, &wanted));
     tokio::join!(receive, rounds);
 }
 
-/// Stores what waits. Heartbeats that Postgres could not take are dropped: the next ones are on their way.
-async fn round(store: &Store, waiting: &Waiting) -> Result<Next, StoreError> {
-    for (cluster, payload) in waiting.take() {
-        if let Some(heartbeat) = read(&cluster, &payload) {
-            save(store, &cluster, &heartbeat).await?;
+/// Records what waits in one statement. Heartbeats that Postgres could not take are dropped: the next ones are on their way.
+async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -> Result<Next, StoreError> {
+    let heartbeats: Vec<Heartbeat> =
+        waiting.take().iter().filter_map(|(cluster, payload)| read(cluster, payload)).collect();
+    if heartbeats.is_empty() {
+        return Ok(Next::Wait);
+    }
+    let now = clock::now();
+    let recorded = {
+        let mut connection = sessions.store.acquire().await?;
+        sessions::record_heartbeats(&mut connection, &heartbeats, now).await?
+    };
+    let counted: BTreeMap<ClusterId, (Timestamp, bool)> =
+        recorded.into_iter().map(|one| (one.cluster_id, (one.previous_at, one.confirmed))).collect();
+    let (mut wanted, instant) = (wanted.lock().await, Instant::now());
+    for Heartbeat { cluster_id, session, .. } in &heartbeats {
+        let reason = HelloWanted::after_heartbeat(counted.get(cluster_id).copied(), now);
+        if let Some(reason) = wanted.heartbeat(cluster_id, *session, reason, instant) {
+            wanted::ask(&sessions.connection, &sessions.metrics.hello_requests, cluster_id, reason).await;
         }
     }
+    wanted.forget_silent(instant);
     Ok(Next::Wait)
 }
 
 /// None when it cannot be decoded or names another cluster than its subject.
 fn read(cluster: &ClusterId, payload: &[u8]) -> Option<Heartbeat> {
-    match message::from_json::<Heartbeat>(payload) {
-        Ok(heartbeat) => (heartbeat.cluster_id == cluster.as_str()).then_some(heartbeat),
+    let heartbeat = match message::from_json::<v1::Heartbeat>(payload) {
+        Ok(heartbeat) => heartbeat,
         Err(error) => {
             tracing::debug!(cluster.id = %cluster, error = %telemetry::chain(&error), "could not decode a heartbeat");
-            None
+            return None;
         }
-    }
-}
-
-async fn save(store: &Store, cluster: &ClusterId, heartbeat: &Heartbeat) -> Result<(), StoreError> {
+    };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let (session, revision) = (number(heartbeat.session), number(heartbeat.highest_revision));
-    let mut connection = store.acquire().await?;
-    if !sessions::record_heartbeat(&mut connection, cluster, session, revision, clock::now()).await? {
-        tracing::debug!(cluster.id = %cluster, session, "ignored a heartbeat of another session");
-    }
-    Ok(())
+    (heartbeat.cluster_id == cluster.as_str()).then(|| Heartbeat {
+        cluster_id: cluster.clone(),
+        session: number(heartbeat.session),
+        highest_revision: number(heartbeat.highest_revision),
+        highest_command: heartbeat.highest_command_id.parse().ok(),
+    })
 }
 
 #[cfg(test)]

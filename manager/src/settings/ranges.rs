@@ -17,7 +17,7 @@ const DAY: u64 = 24 * 3600;
 const MINUTE_MS: u64 = 60 * 1000;
 
 /// Every number but ports. A bound says where the Manager stops working, not what is wise; defaults are far from both.
-const RANGES: [Range; 10] = [
+const RANGES: [Range; 11] = [
     Range {
         key: "database.connectionsMax",
         unit: "connections",
@@ -82,6 +82,14 @@ const RANGES: [Range; 10] = [
         min: 1000,
         max: 60 * MINUTE_MS,
         read: |settings| settings.intervals.resend_after_ms,
+    },
+    Range {
+        key: "intervals.reportAgainAfterMs",
+        unit: "milliseconds",
+        // Sooner, every command that takes its time is sent over and over.
+        min: 1000,
+        max: 24 * 60 * MINUTE_MS,
+        read: |settings| settings.intervals.report_again_after_ms,
     },
     Range {
         key: "intervals.pollMs",

@@ -236,6 +236,7 @@ mod tests {
             let reported = Reported {
                 cluster_id: self.cluster.clone(),
                 command_id: command,
+                epoch: 1,
                 state: Some(state),
                 reason: String::new(),
                 message: String::new(),
@@ -274,7 +275,13 @@ mod tests {
     }
 
     async fn claim(connection: &mut PgConnection, cluster: &ClusterId) -> Vec<CommandId> {
-        let due = ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(31), window: 10 };
+        let due = ClaimOptions {
+            now: at(1),
+            heartbeat_since: at(0),
+            send_again_at: at(31),
+            report_again_at: at(600),
+            window: 10,
+        };
         let queue = cluster_queue::claim(connection, cluster, &due).await.unwrap().unwrap();
         queue.due.into_iter().map(|command| command.id).collect()
     }

@@ -1,14 +1,16 @@
-//! The sending side of the outbox: which Manager sends to a cluster, which commands are due, where each was stored.
+//! The sending side of the outbox: which commands are due, and where each was stored.
 //!
-//! Before it: `outbox.rs` wrote the rows. After it: the relay signs and publishes outside these transactions. The
-//! Operator's fence makes a second send harmless, so a queue may change its Manager as soon as the lease has expired.
+//! Several Managers may claim at once: a row is claimed by one of them, and the Operator's fence makes a second send and any
+//! order harmless (`docs/adr/0009`). Before it: `outbox.rs` wrote the rows. After it: the relay signs and publishes outside
+//! these transactions.
 
-use crate::error::{RowRef, StoreError, failed, one_row};
+use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{cluster::ClusterId, command::CommandId};
 use kubenova_schema::trace::TraceParent;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// A command to sign and send now. Its row is marked `sent` already.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,11 +55,15 @@ pub struct ClaimOptions {
     pub heartbeat_since: Timestamp,
     /// When a command that is sent now is due again unless the cluster acknowledges it.
     pub send_again_at: Timestamp,
+    /// When a command that the cluster acknowledged is due again unless it ends: a cluster that has it already reports on
+    /// it again.
+    pub report_again_at: Timestamp,
     /// Most unacknowledged commands of a cluster.
     pub window: i64,
 }
 
-/// Clusters in session that have due commands, without quarantined ones.
+/// Clusters in session that have due commands, without quarantined ones. A session counts only when the running server of
+/// Postgres has confirmed it (`migrations/0022_sessions.sql`).
 pub async fn clusters_with_due(
     connection: &mut PgConnection,
     due: &ClaimOptions,
@@ -65,8 +71,9 @@ pub async fn clusters_with_due(
     let rows = sqlx::query_scalar!(
         "select distinct k.cluster_id from commands k
          join clusters c on c.id = k.cluster_id and c.state <> 'quarantined'
-         join sessions s on s.cluster_id = k.cluster_id and s.last_heartbeat_at >= $2 and s.refused_reason = ''
+         join confirmed_sessions s on s.cluster_id = k.cluster_id and s.last_heartbeat_at >= $2
          where k.state in ('queued', 'sent') and (k.next_send_at is null or k.next_send_at <= $1)
+            or k.state in ('acknowledged', 'running') and k.next_send_at <= $1
          order by k.cluster_id",
         due.now.to_sqlx(),
         due.heartbeat_since.to_sqlx(),
@@ -77,66 +84,54 @@ pub async fn clusters_with_due(
     rows.iter().map(|id| RowRef { table: "commands", id }.cluster_id("cluster_id", id)).collect()
 }
 
-/// Takes or renews the lease on a cluster's queue. False when another Manager holds it.
-pub async fn lease(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-    owner: &str,
-    now: Timestamp,
-    until: Timestamp,
-) -> Result<bool, StoreError> {
-    let taken = sqlx::query!(
-        "insert into cluster_queues (cluster_id, owner, until) values ($1, $2, $4)
-         on conflict (cluster_id) do update set owner = excluded.owner, until = excluded.until
-         where cluster_queues.owner = excluded.owner or cluster_queues.until < $3",
+/// The revision at or below which every command of the cluster is in a terminal state.
+pub async fn floor(connection: &mut PgConnection, cluster: &ClusterId) -> Result<i64, StoreError> {
+    sqlx::query_scalar!(
+        r#"select coalesce((select min(k.revision) - 1 from commands k where k.cluster_id = c.id
+                              and k.state in ('queued', 'sent', 'acknowledged', 'running')), c.revision_counter) as "floor!"
+           from clusters c where c.id = $1"#,
         cluster.as_str(),
-        owner,
-        now.to_sqlx(),
-        until.to_sqlx(),
     )
-    .execute(connection)
+    .fetch_one(connection)
     .await
-    .map_err(failed("lease a cluster's queue"))?;
-    Ok(taken.rows_affected() == 1)
+    .map_err(failed("read the floor of a cluster's commands"))
 }
 
-/// Marks due commands as sent and returns them. Must run in a transaction that is committed before they are published.
-/// None for a cluster that was never enrolled.
+/// Marks due commands as sent and returns them; one that the cluster acknowledged keeps its state. Must run in a transaction
+/// that is committed before they are published. None for a cluster that was never enrolled.
 pub async fn claim(
     connection: &mut PgConnection,
     cluster: &ClusterId,
     due: &ClaimOptions,
 ) -> Result<Option<QueueState>, StoreError> {
-    let head = sqlx::query!(
-        r#"select c.epoch, c.kubernetes_uid,
-                  coalesce((select min(k.revision) - 1 from commands k where k.cluster_id = c.id
-                              and k.state in ('queued', 'sent', 'acknowledged', 'running')), c.revision_counter) as "floor!"
-           from clusters c where c.id = $1"#,
-        cluster.as_str(),
-    )
-    .fetch_optional(&mut *connection)
-    .await
-    .map_err(failed("read the head of a cluster's queue"))?;
+    let head = sqlx::query!("select c.epoch, c.kubernetes_uid from clusters c where c.id = $1", cluster.as_str(),)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed("read the head of a cluster's queue"))?;
     let Some(head) = head else { return Ok(None) };
     let Some(kubernetes_uid) = head.kubernetes_uid else { return Ok(None) };
+    let floor = floor(&mut *connection, cluster).await?;
     let rows = sqlx::query!(
         "with room as (
              select greatest($4 - count(*), 0) as rows from commands
              where cluster_id = $1 and state = 'sent' and next_send_at > $2 and waiting_for = ''
          ), due as (
              select id from commands
-             where cluster_id = $1 and state in ('queued', 'sent') and (next_send_at is null or next_send_at <= $2)
+             where cluster_id = $1 and (state in ('queued', 'sent') and (next_send_at is null or next_send_at <= $2)
+                                        or state in ('acknowledged', 'running') and next_send_at <= $2)
              order by revision limit (select rows from room) for update skip locked
          )
          update commands k
-            set state = 'sent', sent_at = coalesce(k.sent_at, $2), send_count = k.send_count + 1, next_send_at = $3,
-                waiting_for = ''
+            set state = case when k.state = 'queued' then 'sent' else k.state end,
+                sent_at = coalesce(k.sent_at, $2), send_count = k.send_count + 1, waiting_for = '',
+                next_send_at = case when k.state in ('queued', 'sent') then $3::timestamptz else $5::timestamptz end
            from due where k.id = due.id
          returning k.id, k.revision, k.kind, k.object_key, k.document, k.not_after, k.send_count, k.traceparent",
         cluster.as_str(),
         due.now.to_sqlx(),
         due.send_again_at.to_sqlx(),
         due.window,
+        due.report_again_at.to_sqlx(),
     )
     .fetch_all(connection)
     .await
@@ -155,26 +150,39 @@ pub async fn claim(
         })
         .collect();
     claimed.sort_by_key(|command| command.revision);
-    Ok(Some(QueueState { epoch: head.epoch, kubernetes_uid, floor: head.floor, due: claimed }))
+    Ok(Some(QueueState { epoch: head.epoch, kubernetes_uid, floor, due: claimed }))
 }
 
-/// Records where the broker stored a command.
-pub async fn record_published(
-    connection: &mut PgConnection,
-    command: CommandId,
-    stream: &str,
-    sequence: u64,
-) -> Result<(), StoreError> {
-    let done = sqlx::query!(
-        "update commands set stream = $2, stream_seq = $3 where id = $1",
-        command.0,
-        stream,
-        i64::try_from(sequence).unwrap_or(i64::MAX),
+/// Where the broker stored a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The command.
+    pub command: CommandId,
+    /// The stream.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: u64,
+}
+
+/// Records where the broker stored commands.
+pub async fn record_published(connection: &mut PgConnection, published: &[Published]) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = published.iter().map(|one| one.command.0).collect();
+    let streams: Vec<String> = published.iter().map(|one| one.stream.clone()).collect();
+    let sequences: Vec<i64> = published.iter().map(|one| i64::try_from(one.sequence).unwrap_or(i64::MAX)).collect();
+    sqlx::query!(
+        // Locked from the highest revision down, as an outcome locks the commands of its object.
+        "with locked as materialized (select id from commands where id = any($1) order by revision desc for update)
+         update commands k set stream = p.stream, stream_seq = p.sequence
+         from locked join unnest($1::uuid[], $2::text[], $3::bigint[]) as p (id, stream, sequence) on p.id = locked.id
+         where k.id = p.id",
+        &ids,
+        &streams,
+        &sequences,
     )
     .execute(connection)
     .await
-    .map_err(failed("record where a command was stored"))?;
-    one_row(done.rows_affected(), "commands", &command)
+    .map_err(failed("record where commands were stored"))?;
+    Ok(())
 }
 
 /// Fails a command that can never be published, so that it does not block those behind it. One that an outcome has moved
@@ -198,13 +206,19 @@ pub async fn fail_unsendable(
     Ok(())
 }
 
-/// Makes a command that could not be published due again at this time. One that an outcome has moved on since it was
-/// claimed stays as it is.
-pub async fn retry_at(connection: &mut PgConnection, command: CommandId, at: Timestamp) -> Result<(), StoreError> {
-    sqlx::query!("update commands set next_send_at = $2 where id = $1 and state = 'sent'", command.0, at.to_sqlx())
-        .execute(connection)
-        .await
-        .map_err(failed("schedule a command again"))?;
+/// Makes commands that could not be published due again at this time. One that has ended meanwhile stays as it is.
+pub async fn retry_at(connection: &mut PgConnection, commands: &[CommandId], at: Timestamp) -> Result<(), StoreError> {
+    let ids: Vec<Uuid> = commands.iter().map(|command| command.0).collect();
+    sqlx::query!(
+        "with locked as materialized (select id from commands where id = any($1) order by revision desc for update)
+         update commands k set next_send_at = $2 from locked
+         where k.id = locked.id and k.state in ('sent', 'acknowledged', 'running')",
+        &ids,
+        at.to_sqlx(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("schedule commands again"))?;
     Ok(())
 }
 
@@ -227,12 +241,17 @@ mod tests {
         commands, enrollments,
         fixture::{Fixture, at},
         outcomes::{self, Reported},
-        sessions,
     };
     use kubenova_core::{change::Change, command::CommandState};
 
     fn due(now: i64, window: i64) -> ClaimOptions {
-        ClaimOptions { now: at(now), heartbeat_since: at(now - 45), send_again_at: at(now + 30), window }
+        ClaimOptions {
+            now: at(now),
+            heartbeat_since: at(now - 45),
+            send_again_at: at(now + 30),
+            report_again_at: at(now + 600),
+            window,
+        }
     }
 
     /// A connected cluster with `count` commands about different applications.
@@ -259,19 +278,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lease_has_one_owner_until_it_expires() {
-        let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
-        let mut connection = fixture.store.acquire().await.unwrap();
-        for (owner, now, until, granted) in
-            [("a", 0, 10, true), ("b", 5, 15, false), ("a", 5, 15, true), ("b", 15, 25, false), ("b", 16, 26, true)]
-        {
-            let lease = lease(&mut connection, &cluster, owner, at(now), at(until)).await.unwrap();
-            assert_eq!(lease, granted, "{owner} at {now}");
-        }
-    }
-
-    #[tokio::test]
     async fn only_clusters_in_session_have_due_commands() {
         let fixture = Fixture::new().await;
         let cluster = queue(&fixture, 1).await;
@@ -282,7 +288,8 @@ mod tests {
         assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), [], "quarantined");
         enrollments::enroll(&mut connection, &cluster, "uid-1", at(45)).await.unwrap();
         assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap().len(), 1, "enrolled again");
-        sessions::refuse(&mut connection, &crate::fixture::hello(&cluster), "UidMismatch", at(46)).await.unwrap();
+        // Another server of Postgres than the one that recorded the heartbeat: the database may have been restored.
+        fixture.execute("update sessions set recorded_by = recorded_by - interval '1 hour'").await;
         assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "refused");
     }
 
@@ -327,6 +334,7 @@ mod tests {
             let reported = Reported {
                 cluster_id: cluster.clone(),
                 command_id: claimed.due[number].id,
+                epoch: 1,
                 state: Some(CommandState::Succeeded),
                 reason: String::new(),
                 message: String::new(),
@@ -344,7 +352,7 @@ mod tests {
         let cluster = queue(&fixture, 2).await;
         let claimed = claim_committed(&fixture, &cluster, &due(1, 2)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
-        retry_at(&mut connection, claimed.due[0].id, at(2)).await.unwrap();
+        retry_at(&mut connection, &[claimed.due[0].id], at(2)).await.unwrap();
         fail_unsendable(&mut connection, claimed.due[1].id, "too large", at(2)).await.unwrap();
         assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 2)).await), [1]);
         let failed = commands::find(&mut connection, claimed.due[1].id).await.unwrap().unwrap();
@@ -352,15 +360,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_new_session_makes_sent_commands_due_and_a_missing_command_is_an_error() {
+    async fn a_new_session_makes_sent_commands_due() {
         let fixture = Fixture::new().await;
         let cluster = queue(&fixture, 2).await;
         let claimed = claim_committed(&fixture, &cluster, &due(1, 2)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
-        record_published(&mut connection, claimed.due[0].id, "stream", 7).await.unwrap();
+        let stored = Published { command: claimed.due[0].id, stream: "stream".into(), sequence: 7 };
+        record_published(&mut connection, &[stored]).await.unwrap();
         assert_eq!(resend_open(&mut connection, &cluster).await.unwrap(), 2);
         assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 2)).await), [1, 2]);
-        let missing = record_published(&mut connection, CommandId(crate::fixture::new_id()), "stream", 8).await;
-        assert!(matches!(missing, Err(StoreError::Missing { table: "commands", .. })), "{missing:?}");
     }
 }

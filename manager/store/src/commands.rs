@@ -93,9 +93,11 @@ pub async fn find(connection: &mut PgConnection, id: CommandId) -> Result<Option
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?",
-                c.state as cluster_state
-         from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id where k.id = $1"#,
+                s.last_heartbeat_at as "last_heartbeat_at?", c.state as cluster_state,
+                case when s.session is null or r.refused_at > s.last_heartbeat_at then r.reason end as refused_reason
+         from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
+              left join hello_refusals r on r.cluster_id = k.cluster_id
+         where k.id = $1"#,
         id.0,
     )
     .fetch_optional(connection)
@@ -115,9 +117,10 @@ pub async fn list(
         r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?",
-                c.state as cluster_state
+                s.last_heartbeat_at as "last_heartbeat_at?", c.state as cluster_state,
+                case when s.session is null or r.refused_at > s.last_heartbeat_at then r.reason end as refused_reason
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
+              left join hello_refusals r on r.cluster_id = k.cluster_id
          where ($1::text is null or k.cluster_id = $1) and ($2::uuid is null or k.tenant_id = $2)
            and ($3::text is null or k.application_name = $3) and ($4::text is null or k.state = $4)
            and ($5::uuid is null or k.id < $5)
@@ -148,9 +151,10 @@ pub async fn newest(
                 k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
-                s.last_heartbeat_at as "last_heartbeat_at?", s.refused_reason as "refused_reason?",
-                c.state as cluster_state
+                s.last_heartbeat_at as "last_heartbeat_at?", c.state as cluster_state,
+                case when s.session is null or r.refused_at > s.last_heartbeat_at then r.reason end as refused_reason
          from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
+              left join hello_refusals r on r.cluster_id = k.cluster_id
          where k.cluster_id = any($1) and k.object_key = any($2)
          order by k.cluster_id, k.object_key, k.revision desc"#,
         &clusters,

@@ -153,8 +153,8 @@ pub async fn lock_token(
 ) -> Result<Option<EnrollmentToken>, StoreError> {
     let row = sqlx::query!(
         r#"select e.id, e.cluster_id, e.expires_at, e.revoked_at, e.used_by_uid, e.used_keys, e.answer,
-                  exists (select from sessions s where s.cluster_id = e.cluster_id and s.opened_at > e.used_at
-                            and s.refused_reason = '') as "connected!"
+                  exists (select from sessions s where s.cluster_id = e.cluster_id and s.opened_at > e.used_at)
+                      as "connected!"
            from enrollments e where e.secret_sha256 = $1 for update of e"#,
         secret_sha256.as_slice(),
     )

@@ -22,6 +22,8 @@ pub struct Stored {
     pub billing_outbox: i64,
     /// When the oldest of them was written.
     pub oldest_billing: Option<Timestamp>,
+    /// Billing events that can never be published.
+    pub billing_set_aside: i64,
     /// Sessions with a fresh heartbeat.
     pub sessions_open: i64,
     /// Windows in the ledger that came after the newest list of receipts of their cluster.
@@ -40,13 +42,14 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
     .await
     .map_err(failed("count open commands"))?;
     let others = sqlx::query!(
-        r#"select (select count(*) from billing_outbox where published_at is null) as "billing!",
-                  (select min(created_at) from billing_outbox where published_at is null) as oldest_billing,
-                  (select count(*) from sessions where last_heartbeat_at >= $1 and refused_reason = '') as "sessions!",
+        r#"select (select count(*) from billing_outbox where published_at is null and refused_reason = '') as "billing!",
+                  (select min(created_at) from billing_outbox where published_at is null and refused_reason = '') as oldest_billing,
+                  (select count(*) from billing_outbox where refused_reason <> '') as "set_aside!",
+                  (select count(*) from confirmed_sessions where last_heartbeat_at >= $1) as "sessions!",
                   (select count(*) from commands k
                     where k.state in ('queued', 'sent', 'acknowledged', 'running')
-                      and not exists (select from sessions s where s.cluster_id = k.cluster_id
-                                         and s.last_heartbeat_at >= $1 and s.refused_reason = '')) as "sessionless!",
+                      and not exists (select from confirmed_sessions s where s.cluster_id = k.cluster_id
+                                         and s.last_heartbeat_at >= $1)) as "sessionless!",
                   (select count(*) from clusters c left join receipts r on r.cluster_id = c.id
                      join usage_windows w on w.cluster_id = c.id and w.revision = 0
                           and w.received_at > coalesce(r.issued_at, '-infinity')) as "unreceipted!",
@@ -70,6 +73,7 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
         open_without_session: others.sessionless,
         oldest_queued,
         billing_outbox: others.billing,
+        billing_set_aside: others.set_aside,
         oldest_billing: others.oldest_billing.map(jiff_sqlx::Timestamp::to_jiff),
         sessions_open: others.sessions,
         windows_unreceipted: others.unreceipted,

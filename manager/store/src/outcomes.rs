@@ -7,7 +7,7 @@ use crate::{
     application_removal,
     error::{RowRef, StoreError, failed, one_row},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
     cluster::ClusterId,
@@ -22,6 +22,8 @@ pub struct Reported {
     pub cluster_id: ClusterId,
     /// The command it is about.
     pub command_id: CommandId,
+    /// Epoch of the command that the cluster answered.
+    pub epoch: i64,
     /// The state it reached; none for a deferral.
     pub state: Option<CommandState>,
     /// One CamelCase word.
@@ -30,7 +32,7 @@ pub struct Reported {
     pub message: String,
     /// Steps in the cluster with their times.
     pub hops: Vec<Hop>,
-    /// With a deferral: when to send again.
+    /// When to send the command again unless it ends before; a deferral says when, none is at once.
     pub send_again_at: Option<Timestamp>,
 }
 
@@ -64,7 +66,8 @@ pub async fn record(
     now: Timestamp,
 ) -> Result<Recorded, StoreError> {
     let row = sqlx::query!(
-        "select state, reason, message, object_key, revision from commands where id = $1 and cluster_id = $2 for update",
+        "select k.state, k.reason, k.message, k.object_key, k.revision, c.epoch
+         from commands k join clusters c on c.id = k.cluster_id where k.id = $1 and k.cluster_id = $2 for update of k",
         reported.command_id.0,
         reported.cluster_id.as_str(),
     )
@@ -75,6 +78,10 @@ pub async fn record(
     let present =
         RowRef { table: "commands", id: &reported.command_id }.parse("state", &row.state, CommandState::parse)?;
     let Some(next) = reported.state else { return defer(connection, reported).await };
+    // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
+    if next == CommandState::Superseded && reported.epoch < row.epoch {
+        return send_under_present_epoch(connection, reported.command_id, now).await;
+    }
     // While it runs, a changed reason is worth recording as well.
     let new_reason =
         next == CommandState::Running && (&row.reason, &row.message) != (&reported.reason, &reported.message);
@@ -83,7 +90,8 @@ pub async fn record(
     }
     let hops: Vec<_> = reported.hops.iter().map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at })).collect();
     let done = sqlx::query!(
-        "update commands set state = $2, reason = $3, message = $4, waiting_for = '', hops = $5, next_send_at = null,
+        "update commands set state = $2, reason = $3, message = $4, waiting_for = '', hops = $5,
+                next_send_at = case when not $7 then $9::timestamptz end,
                 acknowledged_at = coalesce(acknowledged_at, case when $6 then $8::timestamptz end),
                 running_at = coalesce(running_at, case when $2 = 'running' then $8::timestamptz end),
                 finished_at = case when $7 then $8::timestamptz end
@@ -96,6 +104,7 @@ pub async fn record(
         !matches!(next, CommandState::Refused | CommandState::Superseded),
         next.is_terminal(),
         now.to_sqlx(),
+        reported.send_again_at.map(|at| at.to_sqlx()) as _,
     )
     .execute(&mut *connection)
     .await
@@ -133,6 +142,27 @@ async fn supersede_lower(
     Ok(())
 }
 
+/// Pause before a command is sent under the present epoch: a cluster that answers so for ever must not make the relay send
+/// without a pause.
+const PRESENT_EPOCH_PAUSE: SignedDuration = SignedDuration::from_secs(5);
+
+async fn send_under_present_epoch(
+    connection: &mut PgConnection,
+    command: CommandId,
+    now: Timestamp,
+) -> Result<Recorded, StoreError> {
+    let at = now.checked_add(PRESENT_EPOCH_PAUSE).unwrap_or(now);
+    let rows = sqlx::query!(
+        "update commands set next_send_at = $2 where id = $1 and state = 'sent'",
+        command.0,
+        at.to_sqlx(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("schedule a command under the present epoch"))?;
+    Ok(if rows.rows_affected() == 1 { Recorded::Moved } else { Recorded::Repeated })
+}
+
 async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Recorded, StoreError> {
     let rows = sqlx::query!(
         "update commands set reason = $2, message = $3, waiting_for = $2, next_send_at = $4 where id = $1 and state = 'sent'",
@@ -154,6 +184,7 @@ mod tests {
         cluster_queue::{self, ClaimOptions},
         commands,
         connection::Connection,
+        enrollments,
         fixture::{Fixture, at},
     };
     use kubenova_core::{change::Change, command::Command};
@@ -168,7 +199,13 @@ mod tests {
             let command =
                 fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant.clone())).await.remove(0);
             ids.push(command.command_id);
-            let due = ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(31), window: 10 };
+            let due = ClaimOptions {
+                now: at(1),
+                heartbeat_since: at(0),
+                send_again_at: at(31),
+                report_again_at: at(600),
+                window: 10,
+            };
             cluster_queue::claim(&mut connection, &cluster, &due).await.unwrap();
         }
         (cluster, ids)
@@ -178,6 +215,7 @@ mod tests {
         Reported {
             cluster_id: cluster.clone(),
             command_id: command,
+            epoch: 1,
             state,
             reason: reason.to_owned(),
             message: String::new(),
@@ -228,6 +266,50 @@ mod tests {
         let acknowledged = outcome(&cluster, ids[1], Some(CommandState::Acknowledged), "");
         record(&mut connection, &acknowledged, at(3)).await.unwrap();
         assert_eq!(command(&mut connection, ids[0]).await.state, CommandState::Superseded);
+    }
+
+    #[tokio::test]
+    async fn a_verdict_about_an_earlier_epoch_has_the_command_sent_again_and_ends_nothing() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        // The cluster enrolls again: its epoch rises.
+        enrollments::enroll(&mut connection, &cluster, "uid-1", at(2)).await.unwrap();
+        let stale = outcome(&cluster, ids[1], Some(CommandState::Superseded), "StaleEpoch");
+        assert_eq!(record(&mut connection, &stale, at(3)).await.unwrap(), Recorded::Moved);
+        let waiting = command(&mut connection, ids[1]).await;
+        assert_eq!((waiting.state, waiting.next_send_at), (CommandState::Sent, Some(at(3) + PRESENT_EPOCH_PAUSE)));
+        let present = Reported { epoch: 2, ..stale };
+        assert_eq!(record(&mut connection, &present, at(4)).await.unwrap(), Recorded::Moved);
+        assert_eq!(command(&mut connection, ids[1]).await.state, CommandState::Superseded);
+    }
+
+    #[tokio::test]
+    async fn an_acknowledged_command_is_due_again_when_its_report_is_late_and_keeps_its_state() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let running =
+            Reported { send_again_at: Some(at(600)), ..outcome(&cluster, ids[1], Some(CommandState::Running), "") };
+        record(&mut connection, &running, at(3)).await.unwrap();
+        let claim = async |connection: &mut Connection, now| {
+            let due = ClaimOptions {
+                now: at(now),
+                heartbeat_since: at(0),
+                send_again_at: at(now + 30),
+                report_again_at: at(now + 600),
+                window: 10,
+            };
+            let queue = cluster_queue::claim(connection, &cluster, &due).await.unwrap().unwrap();
+            queue.due.into_iter().map(|command| command.id).collect::<Vec<_>>()
+        };
+        assert_eq!(claim(&mut connection, 599).await, []);
+        assert_eq!(claim(&mut connection, 600).await, [ids[1]]);
+        let again = command(&mut connection, ids[1]).await;
+        assert_eq!((again.state, again.next_send_at), (CommandState::Running, Some(at(1200))));
+        let succeeded = outcome(&cluster, ids[1], Some(CommandState::Succeeded), "");
+        record(&mut connection, &succeeded, at(601)).await.unwrap();
+        assert_eq!(command(&mut connection, ids[1]).await.next_send_at, None);
     }
 
     #[tokio::test]

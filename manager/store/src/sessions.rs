@@ -83,35 +83,16 @@ pub async fn revision_matches(
 
 /// Opens the next session and returns its number.
 pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Timestamp) -> Result<i64, StoreError> {
-    write(connection, hello, "", now).await
-}
-
-/// Records that a hello was refused, and why. The relay sends nothing to the cluster while the reason stands.
-pub async fn refuse(
-    connection: &mut PgConnection,
-    hello: &HelloRequest,
-    reason: &str,
-    now: Timestamp,
-) -> Result<(), StoreError> {
-    write(connection, hello, reason, now).await.map(drop)
-}
-
-async fn write(
-    connection: &mut PgConnection,
-    hello: &HelloRequest,
-    refused_reason: &str,
-    now: Timestamp,
-) -> Result<i64, StoreError> {
     sqlx::query_scalar!(
         "insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, operator_version, kubernetes_version,
-                               highest_revision, clock_offset_ms, opened_at, last_heartbeat_at, refused_reason)
-         values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $10)
+                               highest_revision, clock_offset_ms, opened_at, last_heartbeat_at, recorded_by)
+         values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $9, pg_postmaster_start_time())
          on conflict (cluster_id) do update
             set session = sessions.session + 1, incarnation = excluded.incarnation, boot_id = excluded.boot_id,
                 lease_term = excluded.lease_term, operator_version = excluded.operator_version,
                 kubernetes_version = excluded.kubernetes_version, highest_revision = excluded.highest_revision,
-                clock_offset_ms = excluded.clock_offset_ms, opened_at = excluded.opened_at, last_heartbeat_at = excluded.last_heartbeat_at,
-                refused_reason = excluded.refused_reason
+                clock_offset_ms = excluded.clock_offset_ms, opened_at = excluded.opened_at,
+                last_heartbeat_at = excluded.last_heartbeat_at, recorded_by = excluded.recorded_by
          returning session",
         hello.cluster_id.as_str(),
         hello.incarnation,
@@ -122,33 +103,124 @@ async fn write(
         hello.highest_revision,
         hello.clock_offset_ms,
         now.to_sqlx(),
-        refused_reason,
     )
     .fetch_one(connection)
     .await
     .map_err(failed("open a session"))
 }
 
-/// Records a heartbeat. False when it is not of the open session: that Operator must send a hello first.
-pub async fn record_heartbeat(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-    session: i64,
-    highest_revision: i64,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    let rows = sqlx::query!(
-        "update sessions set last_heartbeat_at = $3, highest_revision = $4
-         where cluster_id = $1 and session = $2 and refused_reason = ''",
-        cluster.as_str(),
-        session,
-        now.to_sqlx(),
-        highest_revision,
+/// Why a hello was refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedHello {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// Id of the Operator process that sent it.
+    pub boot_id: String,
+    /// One CamelCase word.
+    pub reason: String,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// When.
+    pub refused_at: Timestamp,
+}
+
+/// Records that a hello was refused. The session stays as it is: it belongs to whoever sends its heartbeats.
+pub async fn record_refusal(connection: &mut PgConnection, refused: &RefusedHello) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into hello_refusals (cluster_id, boot_id, reason, message, refused_at) values ($1, $2, $3, $4, $5)
+         on conflict (cluster_id) do update
+            set boot_id = excluded.boot_id, reason = excluded.reason, message = excluded.message,
+                refused_at = excluded.refused_at",
+        refused.cluster_id.as_str(),
+        refused.boot_id,
+        refused.reason,
+        refused.message,
+        refused.refused_at.to_sqlx(),
     )
     .execute(connection)
     .await
-    .map_err(failed("record a heartbeat"))?;
-    Ok(rows.rows_affected() == 1)
+    .map(drop)
+    .map_err(failed("record a refused hello"))
+}
+
+/// A heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// The session it belongs to.
+    pub session: i64,
+    /// Highest revision stored there.
+    pub highest_revision: i64,
+    /// The command with that revision.
+    pub highest_command: Option<Uuid>,
+}
+
+/// A heartbeat that belongs to the open session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountedHeartbeat {
+    /// The cluster.
+    pub cluster_id: ClusterId,
+    /// When the one before it was recorded.
+    pub previous_at: Timestamp,
+    /// Whether the running server of Postgres has confirmed the session: only then commands are sent.
+    pub confirmed: bool,
+}
+
+/// Records heartbeats, at most one a cluster. Those that are missing in the answer do not count: they belong to another
+/// session than the open one, or their highest revision is not here with the same command, because this database was
+/// restored to an earlier point.
+///
+/// A row that another transaction holds is passed over, and its heartbeat counts all the same: the next one is recorded. One
+/// slow hello must not make every other cluster stale.
+pub async fn record_heartbeats(
+    connection: &mut PgConnection,
+    heartbeats: &[Heartbeat],
+    now: Timestamp,
+) -> Result<Vec<CountedHeartbeat>, StoreError> {
+    let clusters: Vec<String> = heartbeats.iter().map(|one| one.cluster_id.to_string()).collect();
+    let sessions: Vec<i64> = heartbeats.iter().map(|one| one.session).collect();
+    let revisions: Vec<i64> = heartbeats.iter().map(|one| one.highest_revision).collect();
+    let commands: Vec<Option<Uuid>> = heartbeats.iter().map(|one| one.highest_command).collect();
+    let rows = sqlx::query!(
+        r#"with heartbeat as (
+             select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::uuid[])
+                        as h (cluster_id, session, highest_revision, command_id)
+         ), counted as materialized (
+             select s.cluster_id, s.session, s.last_heartbeat_at, s.recorded_by, h.highest_revision
+             from sessions s join heartbeat h on h.cluster_id = s.cluster_id and h.session = s.session
+             where h.highest_revision in (0, s.highest_revision)
+                or exists (select from commands k where k.cluster_id = h.cluster_id and k.revision = h.highest_revision
+                                                    and k.id = h.command_id)
+         ), free as materialized (
+             select cluster_id from sessions where cluster_id in (select cluster_id from counted)
+             order by cluster_id for update skip locked
+         ), recorded as (
+             update sessions s set last_heartbeat_at = $5, highest_revision = counted.highest_revision
+               from counted join free on free.cluster_id = counted.cluster_id
+              where s.cluster_id = counted.cluster_id and s.session = counted.session
+         )
+         select cluster_id, last_heartbeat_at as previous_at, recorded_by = pg_postmaster_start_time() as "confirmed!"
+         from counted"#,
+        &clusters,
+        &sessions,
+        &revisions,
+        &commands as &[Option<Uuid>],
+        now.to_sqlx(),
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("record heartbeats"))?;
+    rows.into_iter()
+        .map(|row| {
+            let at = RowRef { table: "sessions", id: &row.cluster_id };
+            Ok(CountedHeartbeat {
+                cluster_id: at.cluster_id("cluster_id", &row.cluster_id)?,
+                previous_at: row.previous_at.to_jiff(),
+                confirmed: row.confirmed,
+            })
+        })
+        .collect()
 }
 
 /// A session as the REST API shows it.
@@ -168,16 +240,13 @@ pub struct Session {
     pub opened_at: Timestamp,
     /// The last heartbeat.
     pub last_heartbeat_at: Timestamp,
-    /// Why the last hello was refused; empty when it was not.
-    pub refused_reason: String,
 }
 
 /// The sessions of these clusters; a cluster that never connected has none.
 pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) -> Result<Vec<Session>, StoreError> {
     let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        "select cluster_id, session, operator_version, kubernetes_version, clock_offset_ms, opened_at, last_heartbeat_at,
-                refused_reason
+        "select cluster_id, session, operator_version, kubernetes_version, clock_offset_ms, opened_at, last_heartbeat_at
          from sessions where cluster_id = any($1) order by cluster_id",
         &ids,
     )
@@ -195,7 +264,31 @@ pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) 
                 clock_offset_ms: row.clock_offset_ms,
                 opened_at: row.opened_at.to_jiff(),
                 last_heartbeat_at: row.last_heartbeat_at.to_jiff(),
-                refused_reason: row.refused_reason,
+            })
+        })
+        .collect()
+}
+
+/// The last refused hello of each of these clusters that had one.
+pub async fn refusals(connection: &mut PgConnection, clusters: &[ClusterId]) -> Result<Vec<RefusedHello>, StoreError> {
+    let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
+    let rows = sqlx::query!(
+        "select cluster_id, boot_id, reason, message, refused_at from hello_refusals where cluster_id = any($1)
+         order by cluster_id",
+        &ids,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("find refused hellos"))?;
+    rows.into_iter()
+        .map(|row| {
+            let at = RowRef { table: "hello_refusals", id: &row.cluster_id };
+            Ok(RefusedHello {
+                cluster_id: at.cluster_id("cluster_id", &row.cluster_id)?,
+                boot_id: row.boot_id,
+                reason: row.reason,
+                message: row.message,
+                refused_at: row.refused_at.to_jiff(),
             })
         })
         .collect()
@@ -207,6 +300,11 @@ mod tests {
     use crate::fixture::{Fixture, at, hello};
     use kubenova_core::change::Change;
 
+    fn beat(cluster: &ClusterId, session: i64, revision: i64, command: Option<Uuid>) -> Heartbeat {
+        let (cluster_id, highest_revision, highest_command) = (cluster.clone(), revision, command);
+        Heartbeat { cluster_id, session, highest_revision, highest_command }
+    }
+
     #[tokio::test]
     async fn every_hello_raises_the_session_and_only_the_open_one_has_heartbeats() {
         let fixture = Fixture::new().await;
@@ -214,24 +312,97 @@ mod tests {
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(open(&mut connection, &hello(&cluster), at(1)).await.unwrap(), 1);
         assert_eq!(open(&mut connection, &hello(&cluster), at(2)).await.unwrap(), 2);
-        assert!(!record_heartbeat(&mut connection, &cluster, 1, 7, at(3)).await.unwrap(), "an earlier session");
-        assert!(record_heartbeat(&mut connection, &cluster, 2, 7, at(4)).await.unwrap());
+        let earlier = record_heartbeats(&mut connection, &[beat(&cluster, 1, 0, None)], at(3)).await.unwrap();
+        assert_eq!(earlier, [], "an earlier session");
+        let counted = record_heartbeats(&mut connection, &[beat(&cluster, 2, 0, None)], at(4)).await.unwrap();
+        let expected = CountedHeartbeat { cluster_id: cluster.clone(), previous_at: at(2), confirmed: true };
+        assert_eq!(counted, [expected]);
         let session = of_clusters(&mut connection, &[cluster]).await.unwrap().remove(0);
         assert_eq!((session.session, session.last_heartbeat_at), (2, at(4)));
     }
 
     #[tokio::test]
-    async fn a_refused_hello_ends_the_session_and_the_next_accepted_one_clears_the_reason() {
+    async fn a_heartbeat_counts_only_with_a_revision_that_is_here_with_the_same_command() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let commands = fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for cluster in &clusters {
+            open(&mut connection, &hello(cluster), at(1)).await.unwrap();
+        }
+        let (one, other) = (commands[0].command_id.0, commands[1].command_id.0);
+        for (revision, command, counts) in [
+            (1, Some(other), false),
+            (1, None, false),
+            (2, Some(one), false),
+            (1, Some(one), true),
+            // Known since the last one; the row of the command may have been deleted.
+            (1, None, true),
+            (0, None, true),
+        ] {
+            let sent = [beat(&clusters[0], 1, revision, command), beat(&clusters[1], 1, 0, None)];
+            let recorded = record_heartbeats(&mut connection, &sent, at(2)).await.unwrap();
+            let ids: Vec<&ClusterId> = recorded.iter().map(|one| &one.cluster_id).collect();
+            assert_eq!(ids.contains(&&clusters[0]), counts, "revision {revision}, command {command:?}");
+            assert!(ids.contains(&&clusters[1]), "one that does not count takes no other with it");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_session_that_another_server_recorded_is_confirmed_by_a_hello_only() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.connected_cluster().await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let confirmed = async |connection: &mut PgConnection| {
+            let count = sqlx::query_scalar::<_, i64>("select count(*) from confirmed_sessions").fetch_one(connection);
+            count.await.unwrap()
+        };
+        assert_eq!(confirmed(&mut connection).await, 1);
+        // As after a restore: the row is from before the start of this server.
+        fixture.execute("update sessions set recorded_by = recorded_by - interval '1 hour'").await;
+        let counted = record_heartbeats(&mut connection, &[beat(&cluster, 1, 0, None)], at(1)).await.unwrap();
+        assert!(!counted[0].confirmed, "{counted:?}");
+        assert_eq!(confirmed(&mut connection).await, 0, "messages of before may still be on the wire");
+        open(&mut connection, &hello(&cluster), at(2)).await.unwrap();
+        assert_eq!(confirmed(&mut connection).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_session_that_a_transaction_holds_delays_no_heartbeat_of_another_cluster() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for cluster in &clusters {
+            open(&mut connection, &hello(cluster), at(1)).await.unwrap();
+        }
+        let mut holder = fixture.begin().await;
+        open(&mut holder, &hello(&clusters[0]), at(2)).await.unwrap();
+        let sent = clusters.iter().map(|cluster| beat(cluster, 1, 0, None)).collect::<Vec<_>>();
+        assert_eq!(record_heartbeats(&mut connection, &sent, at(3)).await.unwrap().len(), 2);
+        let seen = of_clusters(&mut connection, &clusters).await.unwrap();
+        assert_eq!(seen.iter().map(|one| one.last_heartbeat_at).collect::<Vec<_>>(), [at(1), at(3)]);
+        holder.roll_back().await;
+    }
+
+    #[tokio::test]
+    async fn a_refused_hello_is_recorded_beside_the_session() {
         let fixture = Fixture::new().await;
         let cluster = fixture.clusters(1).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
+        let refused = |reason: &str, second| RefusedHello {
+            cluster_id: cluster.clone(),
+            boot_id: "boot-2".into(),
+            reason: reason.into(),
+            message: "another cluster".into(),
+            refused_at: at(second),
+        };
+        record_refusal(&mut connection, &refused("Diverged", 0)).await.unwrap();
         open(&mut connection, &hello(&cluster), at(1)).await.unwrap();
-        refuse(&mut connection, &hello(&cluster), "UidMismatch", at(2)).await.unwrap();
-        assert!(!record_heartbeat(&mut connection, &cluster, 2, 0, at(3)).await.unwrap());
-        let refused = of_clusters(&mut connection, std::slice::from_ref(&cluster)).await.unwrap().remove(0);
-        assert_eq!(refused.refused_reason, "UidMismatch");
-        assert_eq!(open(&mut connection, &hello(&cluster), at(4)).await.unwrap(), 3);
-        assert_eq!(of_clusters(&mut connection, &[cluster]).await.unwrap()[0].refused_reason, "");
+        record_refusal(&mut connection, &refused("ClusterUidMismatch", 2)).await.unwrap();
+        let recorded = record_heartbeats(&mut connection, &[beat(&cluster, 1, 0, None)], at(3)).await.unwrap();
+        assert_eq!(recorded.len(), 1, "the session goes on");
+        let found = refusals(&mut connection, std::slice::from_ref(&cluster)).await.unwrap();
+        assert_eq!(found, [refused("ClusterUidMismatch", 2)]);
     }
 
     #[tokio::test]

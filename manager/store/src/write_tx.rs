@@ -148,7 +148,13 @@ mod tests {
             Ok::<_, StoreError>(((), ResponseRecord { status: 202, headers: Vec::new(), body: String::new() }))
         });
         write.await.unwrap();
-        let due = ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(30), window: 10 };
+        let due = ClaimOptions {
+            now: at(1),
+            heartbeat_since: at(0),
+            send_again_at: at(30),
+            report_again_at: at(600),
+            window: 10,
+        };
         let mut tx = fixture.begin().await;
         let queue = cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap();
         queue.due[0].traceparent

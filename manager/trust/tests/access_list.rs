@@ -289,6 +289,16 @@ async fn a_cluster_does_its_own_things_and_nothing_else() {
     jetstream.publish(subjects::command(A, "apply-tenant"), "for a".into()).await.unwrap().await.unwrap();
     assert_eq!(a.pull(&named(next, A)).await, "for a");
 
+    // What the Manager asks of it, and of no other.
+    let mut requests = a.client.subscribe(subjects::control(A)).await.unwrap();
+    // An answer to a later request proves that the server has the subscription.
+    assert!(a.ask(&subjects::outcome(A), "{}").await.contains("\"seq\":"));
+    for cluster in [B, A] {
+        manager.client.publish(subjects::control(cluster), cluster.into()).await.unwrap();
+    }
+    let heard = tokio::time::timeout(ANSWER_MAX, requests.next()).await.unwrap().unwrap();
+    assert_eq!(heard.payload, A);
+
     // Another's: everything the template allows, with another name in it.
     for template in accounts::CLUSTER_PUBLISH {
         let subject = named(template, B).replace('*', "1");
@@ -298,6 +308,8 @@ async fn a_cluster_does_its_own_things_and_nothing_else() {
         subjects::command(A, "apply-tenant"),
         subjects::command(B, "apply-tenant"),
         subjects::bill("tenant", A, "usage"),
+        subjects::control(A),
+        subjects::control(B),
         format!("{}.x", subjects::inbox_prefix(B)),
     ] {
         a.may_not_publish(&subject).await;
@@ -310,6 +322,7 @@ async fn a_cluster_does_its_own_things_and_nothing_else() {
         subjects::ALL.to_owned(),
         ">".to_owned(),
         subjects::commands_to(A),
+        subjects::control(B),
         format!("{}.>", subjects::inbox_prefix(B)),
         subjects::every::HEARTBEAT.to_owned(),
     ] {

@@ -170,6 +170,7 @@ impl Inbox {
     fn stored(&self, verified: &VerifiedCommand, record: &NovaCommand) {
         failpoint::passing("inbound.stored");
         self.fence.raise_floor(verified);
+        self.cluster.highest.raise([record]);
         let command = &verified.command;
         tracing::info!(revision = command.revision, kind = command.kind, "stored a command");
         self.cluster.metrics.command("stored");

@@ -5,6 +5,7 @@
 //! `controllers/dispatch`.
 
 pub mod fence;
+pub mod highest;
 mod inbox;
 pub mod policy;
 mod prune;

@@ -15,7 +15,7 @@ use kubenova_bus::{Connection, publish};
 use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
 use kubenova_operator_core::metering::seal::{PART_BYTES, chunks};
 use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown};
-use kubenova_schema::{subjects, v1::ReceiptList, window::Window};
+use kubenova_schema::{signature::SCHEMA_HEADER, subjects, v1::ReceiptList, window::Window};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -162,7 +162,8 @@ impl Publisher {
         };
         let subject = subjects::usage(&self.parts.cluster_id, &name);
         for chunk in chunks(&manifest, &spec.manifest_signature, &records, PART_BYTES) {
-            let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
+            let schema = (SCHEMA_HEADER, "kubenova.v1.UsageChunk");
+            let headers = publish::headers(&random::uuid_v4().to_string(), &[schema]);
             if let Err(error) = publish::publish(&connection.jetstream, &subject, headers, chunk).await {
                 tracing::debug!(%window, %error, "could not publish a usage window; trying again later");
                 return false;

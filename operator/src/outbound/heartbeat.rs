@@ -1,7 +1,7 @@
 //! The heartbeat: sent every few seconds, stored in no stream. Its absence makes a cluster stale at the Manager.
 
 use crate::{
-    apiserver::{client::Apiserver, verbs},
+    apiserver::verbs,
     context::{BrokerContext, ClusterContext},
     metering::UsageHealth,
     session::hello::Instance,
@@ -34,23 +34,29 @@ pub async fn run(
     let listing = Mutex::new(Listing::default());
     let round = || async {
         let mut listing = listing.lock().await;
-        listing.refresh(&cluster.apiserver, &cluster.settings.state_namespace).await;
+        listing.refresh(&cluster).await;
         let unreceipted_windows = usage.borrow().unreceipted_windows;
-        send(&broker, &instance, &listing, unreceipted_windows).await.map(|()| Next::Wait)
+        let stated =
+            Stated { highest: cluster.highest.now(), listing_sha256: listing.sha256.clone(), unreceipted_windows };
+        send(&broker, &instance, stated).await.map(|()| Next::Wait)
     };
     Periodic::new("send a heartbeat", cluster.settings.heartbeat()).run(&cluster.shutdown, round).await;
 }
 
-/// Without a session there is nothing to send: the Manager counts a heartbeat only with the session's number.
-async fn send(
-    broker: &BrokerContext,
-    instance: &Instance,
-    listing: &Listing,
+/// What a heartbeat says of the cluster.
+struct Stated {
+    /// Highest revision in the inbox, and its command.
+    highest: (u64, String),
+    listing_sha256: String,
     unreceipted_windows: u32,
-) -> Result<(), PublishError> {
+}
+
+/// Without a session there is nothing to send: the Manager counts a heartbeat only with the session's number.
+async fn send(broker: &BrokerContext, instance: &Instance, stated: Stated) -> Result<(), PublishError> {
     let Some(connection) = broker.connection() else { return Ok(()) };
     let Some(session) = broker.session.borrow().clone() else { return Ok(()) };
     failpoint::passing("outbound.heartbeat");
+    let Stated { highest: (highest_revision, highest_command_id), listing_sha256, unreceipted_windows } = stated;
     let heartbeat = Heartbeat {
         cluster_id: broker.cluster_id().to_owned(),
         boot_id: instance.boot_id.clone(),
@@ -59,32 +65,32 @@ async fn send(
         session: session.number,
         at: clock::rfc3339_ms(clock::now()),
         operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-        highest_revision: listing.highest,
+        highest_revision,
+        highest_command_id,
         kubernetes_version: instance.kubernetes_version.clone(),
         unreceipted_windows,
-        listing_sha256: listing.sha256.clone(),
+        listing_sha256,
     };
     let subject = subjects::heartbeat(broker.cluster_id());
     connection.client.publish(subject, message::to_json(&heartbeat).into()).await
 }
 
-/// Hash and highest revision of the inbox, as of the last time they were read.
+/// Hash of the inbox, as of the last time it was read.
 #[derive(Debug, Default)]
 struct Listing {
     sha256: String,
-    highest: u64,
     at: Option<Instant>,
 }
 
 impl Listing {
-    async fn refresh(&mut self, apiserver: &Apiserver, namespace: &str) {
+    async fn refresh(&mut self, cluster: &ClusterContext) {
         if self.at.is_some_and(|at| at.elapsed() < LISTING_INTERVAL) {
             return;
         }
-        let api: Api<NovaCommand> = Api::namespaced(apiserver.client(), namespace);
+        let api: Api<NovaCommand> = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
         if let Ok(records) = verbs::list(&api, "").await {
             self.sha256 = listing::sha256(&records);
-            self.highest = listing::highest(&records).map_or(0, |(revision, _)| revision);
+            cluster.highest.raise(&records);
             self.at = Some(Instant::now());
         }
     }

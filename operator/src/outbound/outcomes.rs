@@ -37,7 +37,7 @@ pub async fn run(cluster: ClusterContext, broker: BrokerContext) {
         cluster.outcomes.clear();
         tokio::select! {
             () = cluster.shutdown.requested() => return,
-            () = serve(&cluster, &broker) => {}
+            () = serve(&cluster, &broker, open.floor) => {}
             () = session_ended(&mut session, &open) => {}
         }
     }
@@ -60,13 +60,13 @@ pub async fn publish(broker: &BrokerContext, outcome: &Outcome) -> Result<(), Pu
     Ok(())
 }
 
-async fn serve(cluster: &ClusterContext, broker: &BrokerContext) {
-    repeat(cluster, broker).await;
+async fn serve(cluster: &ClusterContext, broker: &BrokerContext, floor: u64) {
+    repeat(cluster, broker, floor).await;
     let mut backoff = Backoff::default();
     loop {
         let Batch { outcomes, overflowed } = cluster.outcomes.take(IN_FLIGHT);
         if overflowed {
-            repeat(cluster, broker).await;
+            repeat(cluster, broker, floor).await;
             continue;
         }
         if outcomes.is_empty() {
@@ -103,15 +103,17 @@ async fn publish_all(broker: &BrokerContext, batch: Vec<Outcome>) -> Vec<Outcome
         .await
 }
 
-/// Publishes every record's outcome, settled ones too: only the Manager knows which of its rows are still open.
-async fn repeat(cluster: &ClusterContext, broker: &BrokerContext) {
+/// Publishes the outcome of every record above the floor, settled ones too: only the Manager knows which of its rows are
+/// still open.
+async fn repeat(cluster: &ClusterContext, broker: &BrokerContext, floor: u64) {
     let api: Api<NovaCommand> = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
     let listed =
         Retry::new("list the inbox to repeat its outcomes").until_ok(&cluster.shutdown, || verbs::list(&api, "")).await;
     let Some(records) = listed else { return };
-    tracing::debug!(count = records.len(), "repeating outcomes");
-    let mut outcomes: Vec<Outcome> =
-        records.iter().map(|record| outcome::of_record(broker.cluster_id(), record)).collect();
+    let above =
+        records.iter().filter(|record| u64::try_from(record.spec.revision).is_ok_and(|revision| revision > floor));
+    let mut outcomes: Vec<Outcome> = above.map(|record| outcome::of_record(broker.cluster_id(), record)).collect();
+    tracing::debug!(count = outcomes.len(), floor, "repeating outcomes");
     let mut backoff = Backoff::default();
     while !outcomes.is_empty() {
         let rest = outcomes.split_off(outcomes.len().min(IN_FLIGHT));

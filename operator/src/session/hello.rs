@@ -4,6 +4,7 @@
 use super::state::Session;
 use crate::{
     apiserver::{self, client::Apiserver, verbs},
+    inbound::highest::Highest,
     join::{conditions::JoinError, identity::Identity},
 };
 use jiff::Timestamp;
@@ -40,6 +41,8 @@ pub struct HelloClient {
     pub namespace: String,
     pub identity: Arc<Identity>,
     pub instance: Arc<Instance>,
+    /// Raised by what the inbox holds, so that the first heartbeat says the same as the hello.
+    pub highest: Highest,
 }
 
 impl HelloClient {
@@ -54,16 +57,16 @@ impl HelloClient {
         })?;
         let sent_ms = clock::now_ms();
         let answer = self.request(connection, &hello).await?;
-        let middle_ms = i64::midpoint(sent_ms, clock::now_ms());
+        let came_ms = clock::now_ms();
         if !answer.accepted {
             let reason = if answer.reason.is_empty() { "NotAccepted" } else { &answer.reason };
             return Err(error_of(reason, answer.message.clone()));
         }
-        let manager_time = answer.manager_time.parse::<Timestamp>().ok();
         Ok(Session {
             epoch: answer.epoch,
             number: answer.session,
-            clock_offset_ms: manager_time.map_or(0, |at| middle_ms - at.as_millisecond()),
+            floor: answer.floor,
+            clock_offset_ms: clock_offset_ms(sent_ms, &answer, came_ms),
             durable: if answer.durable.is_empty() { self.identity.cluster_id().to_owned() } else { answer.durable },
         })
     }
@@ -88,6 +91,7 @@ impl HelloClient {
     async fn hello(&self) -> Result<Hello, apiserver::Error> {
         let api: Api<NovaCommand> = Api::namespaced(self.apiserver.client(), &self.namespace);
         let records = verbs::list(&api, "").await?;
+        self.highest.raise(&records);
         let (revision, command_id) = listing::highest(&records).unwrap_or_default();
         let epoch = records.iter().map(|record| record.spec.epoch).max().and_then(|epoch| u64::try_from(epoch).ok());
         let Self { identity, instance, .. } = self;
@@ -110,6 +114,16 @@ impl HelloClient {
     }
 }
 
+/// This cluster's clock minus the Manager's, as NTP measures it (RFC 5905, section 8): the time that the Manager took for the
+/// answer cancels out, and what is left wrong is at most half the time on the way. 0 when the answer names no times.
+fn clock_offset_ms(sent_ms: i64, answer: &HelloAnswer, came_ms: i64) -> i64 {
+    let ms = |text: &str| text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond);
+    let (Some(received_ms), Some(answered_ms)) = (ms(&answer.received_time), ms(&answer.manager_time)) else {
+        return 0;
+    };
+    i64::midpoint(sent_ms.saturating_sub(received_ms), came_ms.saturating_sub(answered_ms))
+}
+
 fn not_responding(cause: &str) -> JoinError {
     let message = format!(
         "connected to the broker, but the Manager does not answer: {cause}; check that it runs and is connected to this broker"
@@ -119,4 +133,22 @@ fn not_responding(cause: &str) -> JoinError {
 
 fn error_of(reason: &str, message: impl Into<String>) -> JoinError {
     JoinError::new(condition::BUS_CONNECTED, reason, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_that_the_manager_takes_is_no_offset() {
+        let answer = HelloAnswer {
+            received_time: "1970-01-01T00:00:10.000Z".to_owned(),
+            manager_time: "1970-01-01T00:00:18.000Z".to_owned(),
+            ..HelloAnswer::default()
+        };
+        // Ahead by 3 s, 20 ms each way, and 8 s until the answer.
+        assert_eq!(clock_offset_ms(12_980, &answer, 21_020), 3_000);
+        assert_eq!(clock_offset_ms(9_980, &answer, 18_020), 0);
+        assert_eq!(clock_offset_ms(5, &HelloAnswer::default(), 9), 0);
+    }
 }

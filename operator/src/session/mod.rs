@@ -5,6 +5,7 @@
 
 mod broker;
 pub mod hello;
+mod requests;
 pub mod state;
 
 use crate::{
@@ -21,6 +22,7 @@ use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{probe::Gates, retry::Retry, shutdown::Shutdown};
 use prometheus_client::metrics::gauge::Gauge;
+use requests::Requests;
 use state::Session;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{Notify, watch};
@@ -64,6 +66,7 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
     let Senders { bus, session, rehello } = &context.senders;
     bus.send_replace(Some(connection.clone()));
     let mut connects = connection.connects.clone();
+    let mut requests = Requests::subscribe(&connection, context.identity.cluster_id()).await;
     // Without this the announcement of the first connect would end the first session.
     let _announced = tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await.is_ok();
     while let Some(open) = context.open(&connection, &mut connects, &shutdown).await {
@@ -73,8 +76,11 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
         if !shutdown.sleep(HELLO_INTERVAL_MIN).await {
             return;
         }
+        // What came before or during the last hello was answered by it.
+        requests.forget();
         tokio::select! {
             () = shutdown.requested() => return,
+            reason = requests.next() => tracing::info!(reason, "opening a new session: the Manager asks for a hello"),
             () = rehello.notified() => tracing::info!("opening a new session: a stream or the durable consumer is missing"),
             changed = connects.changed() => {
                 if changed.is_err() {

@@ -11,6 +11,8 @@ pub struct Session {
     pub epoch: u64,
     /// Rises with every session of this cluster.
     pub number: u64,
+    /// Every command at or below this revision is in a terminal state at the Manager.
+    pub floor: u64,
     /// This cluster's clock minus the Manager's, in milliseconds.
     pub clock_offset_ms: i64,
     /// The durable consumer to pull from.

@@ -67,3 +67,13 @@ pub enum BusError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
+
+impl BusError {
+    /// True when the broker accepts no message as large as this one.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        let Self::Publish { source, .. } = self else { return false };
+        let error = source.downcast_ref::<async_nats::jetstream::context::PublishError>();
+        error.is_some_and(|error| error.kind() == async_nats::jetstream::context::PublishErrorKind::MaxPayloadExceeded)
+    }
+}

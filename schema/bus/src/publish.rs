@@ -1,4 +1,4 @@
-//! Publishing: done only when the broker has stored the message.
+//! Publishing: done only when the broker has stored the message. Many may be on their way at once.
 
 use crate::BusError;
 use async_nats::{HeaderMap, jetstream};
@@ -15,6 +15,43 @@ pub struct Stored {
     pub duplicate: bool,
 }
 
+/// A message that was sent and that the broker has not acknowledged yet.
+#[derive(Debug)]
+pub struct Unconfirmed {
+    subject: String,
+    acknowledgement: jetstream::context::PublishAckFuture,
+}
+
+impl Unconfirmed {
+    /// Waits until the broker has stored it.
+    ///
+    /// # Errors
+    /// When the broker does not acknowledge it in time: publish it again.
+    pub async fn stored(self) -> Result<Stored, BusError> {
+        let acknowledgement = self.acknowledgement.await.map_err(|error| failed(&self.subject, error))?;
+        Ok(Stored {
+            stream: acknowledgement.stream,
+            sequence: acknowledgement.sequence,
+            duplicate: acknowledgement.duplicate,
+        })
+    }
+}
+
+/// Sends a message to a stream. Messages of one connection are stored in the order in which they are sent.
+///
+/// # Errors
+/// When it cannot be sent.
+pub async fn send(
+    jetstream: &jetstream::Context,
+    subject: &str,
+    headers: HeaderMap,
+    payload: impl Into<Bytes>,
+) -> Result<Unconfirmed, BusError> {
+    let sent = jetstream.publish_with_headers(subject.to_owned(), headers, payload.into()).await;
+    let acknowledgement = sent.map_err(|error| failed(subject, error))?;
+    Ok(Unconfirmed { subject: subject.to_owned(), acknowledgement })
+}
+
 /// Publishes to a stream and waits until it is stored.
 ///
 /// # Errors
@@ -25,19 +62,11 @@ pub async fn publish(
     headers: HeaderMap,
     payload: impl Into<Bytes>,
 ) -> Result<Stored, BusError> {
-    let failed =
-        |source: Box<dyn std::error::Error + Send + Sync>| BusError::Publish { subject: subject.to_owned(), source };
-    let acknowledgement = jetstream
-        .publish_with_headers(subject.to_owned(), headers, payload.into())
-        .await
-        .map_err(|error| failed(error.into()))?
-        .await
-        .map_err(|error| failed(error.into()))?;
-    Ok(Stored {
-        stream: acknowledgement.stream,
-        sequence: acknowledgement.sequence,
-        duplicate: acknowledgement.duplicate,
-    })
+    send(jetstream, subject, headers, payload).await?.stored().await
+}
+
+fn failed(subject: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BusError {
+    BusError::Publish { subject: subject.to_owned(), source: error.into() }
 }
 
 /// Headers with a message id and others.

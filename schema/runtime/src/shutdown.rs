@@ -90,6 +90,18 @@ impl Shutdown {
         });
     }
 
+    /// Runs work that ends by itself; a stop waits for it. When it panics, the process stops as it does for a part.
+    pub fn spawn_work(&self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.clone();
+        self.tracker.spawn(async move {
+            if AssertUnwindSafe(work).catch_unwind().await.is_err() {
+                tracing::error!(work = name, "panicked; stopping the process");
+                stop.failed.store(true, Ordering::SeqCst);
+                stop.request();
+            }
+        });
+    }
+
     /// True when a part ended unexpectedly: the process should say so with its exit code.
     #[must_use]
     pub fn part_failed(&self) -> bool {
@@ -140,5 +152,14 @@ mod tests {
         stop.spawn("a part", async move { token.cancelled().await });
         stop.request();
         assert!(stop.finish(Duration::from_secs(5)).await && !stop.part_failed());
+    }
+
+    #[tokio::test]
+    async fn work_may_end_and_stops_the_process_only_when_it_panics() {
+        let stop = Shutdown::new();
+        stop.spawn_work("some work", async {});
+        assert!(stop.finish(Duration::from_secs(5)).await && !stop.is_requested());
+        stop.spawn_work("some work", async { panic!("work that panics") });
+        assert!(stop.finish(Duration::from_secs(5)).await && stop.part_failed());
     }
 }

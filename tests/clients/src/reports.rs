@@ -39,6 +39,7 @@ pub(crate) async fn record(state: &AppState, cluster: &ClusterId, tenant: Tenant
             now,
             heartbeat_since: now - SignedDuration::from_mins(1),
             send_again_at,
+            report_again_at: send_again_at,
             window: CLAIMED_MAX,
         };
         cluster_queue::claim(tx, cluster, &due).await?;
@@ -89,6 +90,7 @@ fn outcome(cluster: &ClusterId, application: &Value) -> Result<Reported> {
     Ok(Reported {
         cluster_id: cluster.clone(),
         command_id: command.context("the application has a command for the cluster")?,
+        epoch: 1,
         state: Some(CommandState::Succeeded),
         reason: "Ready".to_owned(),
         message: "the application is ready".to_owned(),

@@ -40,7 +40,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     let accepted = platform.rest.post_raw("/users/acme/apps", "application/json", body, &traced).await?.expect(202)?;
     // A live tap of what the Manager says; billing events come every window, so it ends even if it was late for this.
     let nats = platform.nats()?;
-    let tap = std::thread::spawn(move || nats.run(&["sub", "kn.v1.>", "--count", "1"]));
+    let tap = std::thread::spawn(move || nats.run(&["sub", "kn.v1.>", "--count", "5"]));
     let only_alpha = steps::web_application("cron", 2, &["alpha"]);
     let accepted_alpha = platform.rest.post("/api/v1/tenants/acme/apps", &only_alpha).await?.expect(202)?;
     steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
@@ -60,7 +60,9 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     the_wire_is_readable(&platform, &alpha)?;
     isolation_holds(&alpha)?;
     let tapped = tap.join().map_err(|_| anyhow::anyhow!("the tap panicked"))??;
-    assert!(tapped.contains("kn.v1.") && tapped.contains("Kn-Schema"), "{tapped}");
+    let messages = tapped.matches("Received on \"kn.v1.").count();
+    assert_eq!(messages, 5, "{tapped}");
+    assert_eq!(tapped.matches("Kn-Schema: ").count(), messages, "each message says what it is: {tapped}");
 
     // Every connection that crossed an uplink was opened by the cluster, towards the hub or the Manager.
     for (site, capture) in [&alpha, &beta].into_iter().zip(&captures) {

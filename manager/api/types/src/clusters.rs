@@ -104,6 +104,9 @@ pub struct Cluster {
     /// Its session with the Manager; absent before its first hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
+    /// Its last hello that was refused, if one ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_hello: Option<RefusedHello>,
     /// The observed state of its configuration; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
@@ -177,9 +180,21 @@ pub struct Session {
     pub opened_at: Timestamp,
     /// When the last heartbeat arrived.
     pub last_heartbeat_at: Timestamp,
-    /// Why the last hello was refused; no session is open then.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub refused_reason: String,
+}
+
+/// A hello that was refused. It does not end a session that is open: only heartbeats keep one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedHello {
+    /// One CamelCase word.
+    #[schema(example = "ClusterUidMismatch")]
+    pub reason: String,
+    /// What is wrong and what to do.
+    pub message: String,
+    /// Id of the Operator process that sent it.
+    pub boot_id: String,
+    /// When.
+    pub refused_at: Timestamp,
 }
 
 /// The observed state of an object, as its cluster reported it.

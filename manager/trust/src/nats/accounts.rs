@@ -81,18 +81,23 @@ pub(super) fn service_import(subject: &str, core: &str) -> Import {
     }
 }
 
+fn stream_import(subject: &str, core: &str) -> Import {
+    Import { kind: "stream", ..service_import(subject, core) }
+}
+
 pub(super) fn edge_imports(core: &str) -> Vec<Import> {
     let plain = accounts::EDGE_SERVICES.iter().map(|(subject, _)| service_import(subject, core));
     let renamed = accounts::EDGE_API.iter().map(|(subject, local, _)| Import {
         local_subject: Some((*local).to_owned()),
         ..service_import(subject, core)
     });
-    plain.chain(renamed).collect()
+    let streams = accounts::EDGE_STREAMS.iter().map(|subject| stream_import(subject, core));
+    plain.chain(renamed).chain(streams).collect()
 }
 
 pub(super) fn ops_imports(core: &str) -> Vec<Import> {
     let mut imports: Vec<Import> = accounts::OPS_API.iter().map(|subject| service_import(subject, core)).collect();
-    imports.push(Import { kind: "stream", ..service_import(subjects::ALL, core) });
+    imports.push(stream_import(subjects::ALL, core));
     imports
 }
 
@@ -120,14 +125,17 @@ pub(super) fn cluster_template() -> Template {
     )
 }
 
-/// Every role receives its replies below its own name only.
 pub(super) fn billing_template() -> Template {
-    template(&accounts::BILLING_PUBLISH, &accounts::CLUSTER_SUBSCRIBE, READER_SUBSCRIPTIONS, &["STANDARD", "WEBSOCKET"])
+    template(&accounts::BILLING_PUBLISH, &[accounts::OWN_INBOX], READER_SUBSCRIPTIONS, &["STANDARD", "WEBSOCKET"])
 }
 
 pub(super) fn reader_template() -> Template {
-    let [own_inbox] = accounts::CLUSTER_SUBSCRIBE;
-    template(&accounts::OPS_API, &[own_inbox, subjects::ALL], READER_SUBSCRIPTIONS, &["STANDARD", "WEBSOCKET"])
+    template(
+        &accounts::OPS_API,
+        &[accounts::OWN_INBOX, subjects::ALL],
+        READER_SUBSCRIPTIONS,
+        &["STANDARD", "WEBSOCKET"],
+    )
 }
 
 #[cfg(test)]

@@ -48,6 +48,7 @@ pub async fn list(
         let mut body = views::cluster(cluster);
         body.connection = views::connection(observations.connectivity(&cluster.id));
         body.session = observations.session(&cluster.id);
+        body.refused_hello = observations.refused_hello(&cluster.id);
         body
     };
     Ok(Json(List { items: clusters.iter().map(one).collect(), next_cursor }))

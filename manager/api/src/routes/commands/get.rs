@@ -90,6 +90,7 @@ mod tests {
         api.record(&Reported {
             cluster_id: cluster,
             command_id: CommandId::parse(id).unwrap(),
+            epoch: 1,
             state: Some(CommandState::Succeeded),
             reason: String::new(),
             message: String::new(),

@@ -1,0 +1,127 @@
+//! Opens a session: what the hello says is compared with Postgres, the broker is prepared, and only then a short transaction
+//! raises the session's number. No row is locked while the broker is waited for.
+
+use super::{Sessions, hello::ReceivedHello};
+use jiff::Timestamp;
+use kubenova_bus::{BusError, durable, streams as broker};
+use kubenova_core::session::{self, Held, Hello, HelloRefusal};
+use kubenova_runtime::clock;
+use kubenova_store::{
+    cluster_queue,
+    connection::Connection,
+    error::StoreError,
+    sessions::{self, ClusterRecord, RefusedHello},
+};
+
+/// Why a session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionError {
+    #[error("could not read or write the session")]
+    Store(#[from] StoreError),
+    #[error("could not prepare the broker for the session")]
+    Bus(#[from] BusError),
+}
+
+/// What became of a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Opened(Opened),
+    Refused(HelloRefusal),
+    /// The broker was too slow: the cluster has asked again meanwhile, perhaps another Manager.
+    TooLate,
+}
+
+/// A session that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Opened {
+    pub(super) session: i64,
+    pub(super) epoch: i64,
+    /// Every command at or below this revision is in a terminal state.
+    pub(super) floor: i64,
+    /// Commands that are sent again.
+    pub(super) due: u64,
+}
+
+/// What the Manager holds about a cluster that it accepts.
+struct Admitted {
+    name: String,
+    epoch: i64,
+}
+
+/// Opens a session while the cluster waits for it, or records why not.
+pub(super) async fn open(
+    sessions: &Sessions,
+    hello: &ReceivedHello,
+    is_waited_for: impl Fn() -> bool,
+) -> Result<Outcome, SessionError> {
+    let store = &sessions.store;
+    let cluster = hello.request.cluster_id.as_str();
+    let read = store.transaction("read the cluster of a hello", async |tx| admit(tx, hello, clock::now()).await);
+    let admitted = match read.await? {
+        Ok(admitted) => admitted,
+        Err(refused) => return Ok(Outcome::Refused(refused)),
+    };
+    let jetstream = &sessions.connection.jetstream;
+    broker::ensure_all(jetstream).await?;
+    durable::ensure_cluster(jetstream, cluster, &admitted.name).await?;
+    // The stream is only the wire: what is still open is sent again from Postgres.
+    durable::purge_cluster(jetstream, cluster).await?;
+    if !is_waited_for() {
+        return Ok(Outcome::TooLate);
+    }
+    let begin = store.transaction("open a session", async |tx| {
+        // The broker may have taken seconds, and a session that begins in the past would be stale at once.
+        let now = clock::now();
+        // It may have been quarantined meanwhile.
+        let Admitted { epoch, .. } = match admit(tx, hello, now).await? {
+            Ok(admitted) => admitted,
+            Err(refused) => return Ok(Outcome::Refused(refused)),
+        };
+        let session = sessions::open(tx, &hello.request, now).await?;
+        let due = cluster_queue::resend_open(tx, &hello.request.cluster_id).await?;
+        let floor = cluster_queue::floor(tx, &hello.request.cluster_id).await?;
+        Ok::<_, StoreError>(Outcome::Opened(Opened { session, epoch, floor, due }))
+    });
+    Ok(begin.await?)
+}
+
+/// Compares a hello with what Postgres holds, and records a refusal.
+async fn admit(
+    tx: &mut Connection,
+    hello: &ReceivedHello,
+    now: Timestamp,
+) -> Result<Result<Admitted, HelloRefusal>, StoreError> {
+    let request = &hello.request;
+    let record = sessions::lock_cluster(tx, &request.cluster_id).await?;
+    let knows_revision =
+        sessions::revision_matches(tx, &request.cluster_id, request.highest_revision, hello.highest_command).await?;
+    match decide(hello, record.as_ref(), knows_revision) {
+        Ok(epoch) => Ok(Ok(Admitted { name: record.map(|record| record.name).unwrap_or_default(), epoch })),
+        Err(refused) => {
+            if record.is_some() {
+                sessions::record_refusal(tx, &refusal(hello, refused, now)).await?;
+            }
+            Ok(Err(refused))
+        }
+    }
+}
+
+fn decide(hello: &ReceivedHello, record: Option<&ClusterRecord>, knows_revision: bool) -> Result<i64, HelloRefusal> {
+    let held = record.map(|record| Held {
+        state: record.state,
+        kubernetes_uid: record.kubernetes_uid.clone(),
+        epoch: record.epoch,
+        knows_revision,
+    });
+    session::admit(&Hello { cluster_uid: &hello.cluster_uid, epoch: hello.epoch }, held.as_ref())
+}
+
+fn refusal(hello: &ReceivedHello, refused: HelloRefusal, now: Timestamp) -> RefusedHello {
+    RefusedHello {
+        cluster_id: hello.request.cluster_id.clone(),
+        boot_id: hello.request.boot_id.clone(),
+        reason: refused.reason().to_owned(),
+        message: refused.to_string(),
+        refused_at: now,
+    }
+}

@@ -1,0 +1,119 @@
+//! Sessions heal by themselves: after a stray hello, after a refused one, and after the database was restored to the past no
+//! cluster waits for a person to restart its Operator, and nothing is sent to a cluster that knows more than the database.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use kubenova_bus::Connection;
+use kubenova_env::poll::{self, Step};
+use kubenova_runtime::{clock, random};
+use kubenova_scenarios::broker;
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::steps;
+use kubenova_schema::message;
+use kubenova_schema::subjects;
+use kubenova_schema::v1::{Hello, HelloAnswer};
+use serde_json::Value;
+
+const JOIN_MAX: Duration = Duration::from_secs(120);
+/// Two heartbeats of the test's Operators, the pause between two hellos, and what a busy machine adds.
+const HEAL_MAX: Duration = Duration::from_secs(60);
+
+/// Says hello in the name of a cluster, as a process would that holds its credentials.
+async fn stray_hello(broker: &Connection, site: &Site, cluster_uid: &str) -> Result<HelloAnswer> {
+    let hello = Hello {
+        cluster_id: site.id.clone(),
+        cluster_uid: cluster_uid.to_owned(),
+        boot_id: random::uuid_v4().to_string(),
+        at: clock::rfc3339_ms(clock::now()),
+        ..Hello::default()
+    };
+    let reply = broker.client.request(subjects::hello(&site.id), message::to_json(&hello).into()).await?;
+    message::from_json(&reply.payload).context("the answer to a hello")
+}
+
+async fn cluster(platform: &Platform, site: &Site) -> Result<Value> {
+    platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)
+}
+
+/// The number of the session and the time of its last heartbeat.
+fn session(cluster: &Value) -> Result<(u64, String)> {
+    let number = text(cluster, "/session/number")?.parse().context("the session's number")?;
+    Ok((number, text(cluster, "/session/lastHeartbeatAt")?))
+}
+
+/// Waits for a later heartbeat of a session with at least this number; returns its number.
+async fn wait_in_session(platform: &Platform, site: &Site, least: u64) -> Result<u64> {
+    let (_, seen_at) = session(&cluster(platform, site).await?)?;
+    poll::until(format!("a heartbeat of session {least} or a later one"), HEAL_MAX, || async {
+        let body = cluster(platform, site).await?;
+        let (number, heartbeat_at) = session(&body)?;
+        Ok(Step::when(number >= least && heartbeat_at > seen_at, number, body["session"].to_string()))
+    })
+    .await
+}
+
+fn operator_restarts(site: &Site) -> Result<String> {
+    let path = "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].restartCount}";
+    site.cluster.kubectl_ok(&[
+        "get",
+        "pods",
+        "-n",
+        "kubenova-system",
+        "-l",
+        kubenova_scenarios::site::OPERATOR,
+        "-o",
+        path,
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_session_heals_by_itself() -> Result<()> {
+    let mut platform = Platform::start(&PlatformOptions::default()).await?;
+    let site = Site::join(&platform, "alpha", 1).await?;
+    site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
+    let uid = site.cluster.kubectl_ok(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"])?;
+    let operator = operator_restarts(&site)?;
+    let broker = broker::connect(&platform, &broker::keyring(&platform)?).await?;
+    let (before, _) = session(&cluster(&platform, &site).await?)?;
+
+    // A hello in the cluster's name with a UID that is not its own changes nothing but what is shown.
+    let refused = stray_hello(&broker, &site, "another-cluster").await?;
+    assert_eq!((refused.accepted, refused.reason.as_str()), (false, "ClusterUidMismatch"), "{refused:?}");
+    assert_eq!(wait_in_session(&platform, &site, before).await?, before, "the session goes on");
+    let seen = cluster(&platform, &site).await?;
+    assert_eq!(seen["refusedHello"]["reason"], "ClusterUidMismatch", "{seen}");
+    assert_eq!(seen["connection"], "connected", "{seen}");
+
+    // One that is accepted takes the session; the Operator is asked for a hello, and takes it back.
+    let stray = stray_hello(&broker, &site, &uid).await?;
+    assert!(stray.accepted && stray.session > before, "{stray:?}");
+    let healed = wait_in_session(&platform, &site, stray.session + 1).await?;
+    steps::wait_all_succeeded(&platform, &site, steps::COMPONENTS_MAX).await?;
+
+    // The database is restored to a time before the cluster's newest commands: it knows less than the cluster.
+    platform.postgres.back_up().await?;
+    platform.wait_ready().await?;
+    let lost = steps::create_tenant(&platform, "lost", &["alpha"]).await?;
+    steps::wait_commands(&platform, &lost["commands"], "succeeded", steps::COMMAND_MAX).await?;
+    platform.postgres.restore().await?;
+    platform.wait_ready().await?;
+    let after = steps::create_tenant(&platform, "after", &["alpha"]).await?;
+    poll::until("the Manager to refuse the cluster's hello", HEAL_MAX, || async {
+        let body = cluster(&platform, &site).await?;
+        Ok(Step::when(body["refusedHello"]["reason"] == "Diverged", (), body["refusedHello"].to_string()))
+    })
+    .await?;
+    site.wait_condition("BusConnected", "False", HEAL_MAX).await?;
+    let command = text(&after, "/commands/0/id")?;
+    let waiting = platform.rest.get(&format!("/api/v1/commands/{command}")).await?.expect(200)?;
+    assert_eq!(waiting["state"], "queued", "its revision belongs to another command in the cluster: {waiting}");
+    assert_eq!(waiting["waitingFor"], "SessionRefused", "{waiting}");
+    let tenants = site.cluster.kubectl_ok(&["get", "novatenants", "-o", "name"])?;
+    assert_eq!(tenants.lines().count(), 1, "the tenant that the database forgot runs on: {tenants}");
+    let (number, _) = session(&cluster(&platform, &site).await?)?;
+    assert_eq!(number, healed, "no session was opened for a cluster that has diverged");
+    assert_eq!(operator_restarts(&site)?, operator, "the Operator was not restarted");
+    Ok(())
+}
