@@ -1,7 +1,8 @@
-//! Usage: whether a sealed window can be counted. Everything must fit before anything is.
+//! Usage: whether a sealed window can be counted, and which of its records.
 //!
-//! A window is accepted or refused whole: one bad number and no tenant of it is counted, because the cluster signed all of it at once
-//! and the totals would no longer fit. Decoding and the signature are checked before (`manager/src/ingest/usage`).
+//! A record that cannot be right is set aside alone: the sealed bytes can never change, so refusing the window would leave the
+//! usage of all other tenants uncounted for good. Decoding and the signature are checked before
+//! (`manager/src/ingest/usage`).
 
 use crate::tenant::{TenantId, TenantName};
 use jiff::{SignedDuration, Timestamp};
@@ -59,6 +60,15 @@ pub struct TenantUsage<const METERS: usize> {
     pub quantities: [i128; METERS],
 }
 
+/// A window whose records were checked one by one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CheckedRecords<const METERS: usize> {
+    /// What each tenant used, with the place of its record.
+    pub used: Vec<(usize, TenantUsage<METERS>)>,
+    /// Why the other records can never be counted.
+    pub set_aside: Vec<InvalidRecord>,
+}
+
 /// What a reader must know about the rows of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Quality {
@@ -99,6 +109,11 @@ pub enum InvalidWindow {
     /// The records do not add up to what was signed for.
     #[error("the records do not add up to the manifest's totals")]
     Totals,
+}
+
+/// Why a record can never be counted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidRecord {
     /// A tenant id that is none, or stands twice.
     #[error("tenant id \"{0}\" is not a UUID or occurs twice")]
     Tenant(String),
@@ -108,7 +123,7 @@ pub enum InvalidWindow {
     /// A quantity that is missing, no number, negative, or more than there can be; or a meter that is not known.
     #[error("{meter} of tenant \"{tenant}\" is missing, unknown or no possible quantity")]
     Quantity {
-        /// The tenant; `total` in the totals.
+        /// The tenant.
         tenant: String,
         /// The meter.
         meter: String,
@@ -118,12 +133,13 @@ pub enum InvalidWindow {
 /// Checks a window and returns what each tenant used. `meters` names all meters, in the order of the quantities.
 ///
 /// # Errors
-/// With the first thing that does not fit.
+/// With the first thing about the window that does not fit. That the records add up is checked when all quantities can be
+/// read.
 pub fn check<const METERS: usize>(
     window: &SealedWindow<'_>,
     meters: [&'static str; METERS],
     now: Timestamp,
-) -> Result<Vec<TenantUsage<METERS>>, InvalidWindow> {
+) -> Result<CheckedRecords<METERS>, InvalidWindow> {
     let ahead_ms = window.end_ms.saturating_sub(now.as_millisecond());
     if SignedDuration::from_millis(ahead_ms) > AHEAD_MAX {
         return Err(InvalidWindow::Future);
@@ -137,17 +153,24 @@ pub fn check<const METERS: usize>(
     if usize::try_from(window.record_count).ok() != Some(window.records.len()) {
         return Err(InvalidWindow::RecordCount { signed: window.record_count, found: window.records.len() });
     }
+    let read: Vec<_> =
+        window.records.iter().map(|record| quantities(record.tenant_id, record.meters, meters)).collect();
+    let signed = quantities("total", window.totals, meters).map_err(|_| InvalidWindow::Totals)?;
+    if read.iter().all(Result::is_ok) && total(read.iter().flatten()) != signed {
+        return Err(InvalidWindow::Totals);
+    }
     let most = LEVEL_MAX * i128::from(length_ms);
     let mut seen = BTreeSet::new();
-    let used = window
-        .records
-        .iter()
-        .map(|record| {
-            let used = tenant_usage(record, meters, most)?;
-            if seen.insert(used.tenant.0) { Ok(used) } else { Err(InvalidWindow::Tenant(record.tenant_id.to_owned())) }
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    if total(&used) == quantities("total", window.totals, meters)? { Ok(used) } else { Err(InvalidWindow::Totals) }
+    let mut checked = CheckedRecords { used: Vec::new(), set_aside: Vec::new() };
+    for (place, (record, quantities)) in window.records.iter().zip(read).enumerate() {
+        let used = quantities.and_then(|quantities| tenant_usage(record, quantities, meters, most));
+        match used {
+            Ok(used) if seen.insert(used.tenant.0) => checked.used.push((place, used)),
+            Ok(_) => checked.set_aside.push(InvalidRecord::Tenant(record.tenant_id.to_owned())),
+            Err(invalid) => checked.set_aside.push(invalid),
+        }
+    }
+    Ok(checked)
 }
 
 /// What a reader must know about the rows of this window.
@@ -160,15 +183,15 @@ pub fn qualities(window: &SealedWindow<'_>) -> Vec<Quality> {
 
 fn tenant_usage<const METERS: usize>(
     record: &Record<'_>,
+    quantities: [i128; METERS],
     meters: [&'static str; METERS],
     most: i128,
-) -> Result<TenantUsage<METERS>, InvalidWindow> {
+) -> Result<TenantUsage<METERS>, InvalidRecord> {
     let id = || record.tenant_id.to_owned();
-    let tenant = TenantId::parse(record.tenant_id).ok_or_else(|| InvalidWindow::Tenant(id()))?;
-    let name = TenantName::parse(record.tenant_name).map_err(|_| InvalidWindow::Name(id()))?;
-    let quantities = quantities(record.tenant_id, record.meters, meters)?;
+    let tenant = TenantId::parse(record.tenant_id).ok_or_else(|| InvalidRecord::Tenant(id()))?;
+    let name = TenantName::parse(record.tenant_name).map_err(|_| InvalidRecord::Name(id()))?;
     match meters.into_iter().zip(quantities).find(|(_, quantity)| *quantity > most) {
-        Some((meter, _)) => Err(InvalidWindow::Quantity { tenant: id(), meter: meter.to_owned() }),
+        Some((meter, _)) => Err(InvalidRecord::Quantity { tenant: id(), meter: meter.to_owned() }),
         None => Ok(TenantUsage { tenant, name, quantities }),
     }
 }
@@ -178,8 +201,8 @@ fn quantities<const METERS: usize>(
     tenant: &str,
     given: &BTreeMap<String, String>,
     meters: [&'static str; METERS],
-) -> Result<[i128; METERS], InvalidWindow> {
-    let bad = |meter: &str| InvalidWindow::Quantity { tenant: tenant.to_owned(), meter: meter.to_owned() };
+) -> Result<[i128; METERS], InvalidRecord> {
+    let bad = |meter: &str| InvalidRecord::Quantity { tenant: tenant.to_owned(), meter: meter.to_owned() };
     if let Some(unknown) = given.keys().find(|name| !meters.contains(&name.as_str())) {
         return Err(bad(unknown));
     }
@@ -191,11 +214,11 @@ fn quantities<const METERS: usize>(
     Ok(quantities)
 }
 
-fn total<const METERS: usize>(used: &[TenantUsage<METERS>]) -> [i128; METERS] {
+fn total<'a, const METERS: usize>(all: impl Iterator<Item = &'a [i128; METERS]>) -> [i128; METERS] {
     let mut totals = [0_i128; METERS];
-    for one in used {
-        for (total, quantity) in totals.iter_mut().zip(one.quantities) {
-            *total = total.saturating_add(quantity);
+    for quantities in all {
+        for (total, quantity) in totals.iter_mut().zip(quantities) {
+            *total = total.saturating_add(*quantity);
         }
     }
     totals
@@ -255,8 +278,9 @@ mod tests {
         #[test]
         fn records_that_add_up_are_counted_as_they_are(pods in proptest::collection::vec(0..=LEVEL_MAX, 0..20)) {
             let given = given(&pods);
-            let used = check(&given.window(), METERS, now()).unwrap();
-            prop_assert_eq!(used.iter().map(|one| one.quantities[1]).collect::<Vec<_>>(), pods);
+            let checked = check(&given.window(), METERS, now()).unwrap();
+            prop_assert_eq!(checked.used.iter().map(|(_, one)| one.quantities[1]).collect::<Vec<_>>(), pods);
+            prop_assert!(checked.set_aside.is_empty());
         }
     }
 
@@ -291,35 +315,45 @@ mod tests {
         let counted = SealedWindow { record_count: 2, ..one.window() };
         assert_eq!(check(&counted, METERS, now()), Err(InvalidWindow::RecordCount { signed: 2, found: 1 }));
         assert_eq!(refused(&Given { totals: meters(6), ..given(&[5]) }), InvalidWindow::Totals);
-        let mut twice = given(&[5, 5]);
-        let first = twice.tenants[0].0.clone();
-        twice.tenants[1].0 = first;
-        assert_eq!(refused(&twice), InvalidWindow::Tenant(twice.tenants[0].0.clone()));
-        let mut nameless = given(&[5]);
-        nameless.tenants[0].1 = "a\0b".to_owned();
-        assert_eq!(refused(&nameless), InvalidWindow::Name(nameless.tenants[0].0.clone()));
-        let mut no_uuid = given(&[5]);
-        no_uuid.tenants[0].0 = "acme".to_owned();
-        assert_eq!(refused(&no_uuid), InvalidWindow::Tenant("acme".to_owned()));
+        let unreadable = Given { totals: BTreeMap::new(), ..given(&[5]) };
+        assert_eq!(refused(&unreadable), InvalidWindow::Totals);
+    }
+
+    /// The reason of the first record, which is set aside while the second is counted.
+    fn set_aside(change: impl FnOnce(&mut (String, String, BTreeMap<String, String>))) -> InvalidRecord {
+        let mut given = given(&[5, 7]);
+        change(&mut given.tenants[0]);
+        let mut checked = check(&given.window(), METERS, now()).unwrap();
+        let counted: Vec<_> = checked.used.iter().map(|(place, one)| (*place, one.quantities[1])).collect();
+        assert_eq!(counted, [(1, 7)], "the other record of the window is counted");
+        checked.set_aside.remove(0)
     }
 
     #[test]
-    fn a_quantity_that_cannot_be_is_refused_by_its_name() {
-        let refused = |change: fn(&mut BTreeMap<String, String>)| {
-            let mut given = given(&[5]);
-            change(&mut given.tenants[0].2);
-            match check(&given.window(), METERS, now()) {
-                Err(InvalidWindow::Quantity { meter, .. }) => meter,
-                other => panic!("{other:?}"),
-            }
+    fn a_record_that_cannot_be_right_is_set_aside_alone() {
+        let first = Uuid::from_u128(1).to_string();
+        assert_eq!(set_aside(|record| record.0 = "acme".to_owned()), InvalidRecord::Tenant("acme".to_owned()));
+        assert_eq!(set_aside(|record| record.1 = "a\0b".to_owned()), InvalidRecord::Name(first));
+        let mut twice = given(&[5, 5]);
+        twice.tenants[1].0 = twice.tenants[0].0.clone();
+        let checked = check(&twice.window(), METERS, now()).unwrap();
+        assert_eq!((checked.used.len(), checked.used[0].0), (1, 0), "the first one counts");
+        assert_eq!(checked.set_aside, [InvalidRecord::Tenant(twice.tenants[0].0.clone())]);
+    }
+
+    #[test]
+    fn a_quantity_that_cannot_be_is_set_aside_by_its_name() {
+        let meter = |change: fn(&mut BTreeMap<String, String>)| match set_aside(|record| change(&mut record.2)) {
+            InvalidRecord::Quantity { meter, .. } => meter,
+            other => panic!("{other:?}"),
         };
-        assert_eq!(refused(|meters| meters.extend([("pods".to_owned(), "-5".to_owned())])), "pods");
-        assert_eq!(refused(|meters| meters.extend([("pods".to_owned(), "1e3".to_owned())])), "pods");
-        assert_eq!(refused(|meters| meters.extend([("gpus".to_owned(), "1".to_owned())])), "gpus");
-        assert_eq!(refused(|meters| drop(meters.remove("cpu"))), "cpu");
+        assert_eq!(meter(|meters| meters.extend([("pods".to_owned(), "-5".to_owned())])), "pods");
+        assert_eq!(meter(|meters| meters.extend([("pods".to_owned(), "1e3".to_owned())])), "pods");
+        assert_eq!(meter(|meters| meters.extend([("gpus".to_owned(), "1".to_owned())])), "gpus");
+        assert_eq!(meter(|meters| drop(meters.remove("cpu"))), "cpu");
         let most = LEVEL_MAX * i128::from(HOUR_MS);
-        assert!(check(&given(&[most]).window(), METERS, now()).is_ok());
-        let beyond = given(&[most + 1]);
-        assert!(matches!(check(&beyond.window(), METERS, now()), Err(InvalidWindow::Quantity { .. })));
+        assert_eq!(check(&given(&[most]).window(), METERS, now()).unwrap().used.len(), 1);
+        let beyond = check(&given(&[most + 1]).window(), METERS, now()).unwrap();
+        assert!(matches!(beyond.set_aside[..], [InvalidRecord::Quantity { .. }]) && beyond.used.is_empty());
     }
 }

@@ -1,7 +1,7 @@
 //! Billing events from the outbox to KN_BILL, each confirmed by the broker before it is marked as published.
 //!
 //! At least once: an event's id is its ledger key and never changes, the broker drops a repeated `Nats-Msg-Id` within
-//! two minutes, and subscribers add up by id. A signal only makes a round sooner; the poll finds everything.
+//! two minutes, and subscribers add up by id. An event that no broker accepts is set aside, with an error in the log. A signal only makes a round sooner; the poll finds everything.
 
 pub mod event;
 
@@ -64,11 +64,16 @@ async fn round(billing: &Billing) -> Result<Next, BillingError> {
     let mut confirmed = Vec::new();
     let mut failed = None;
     for event in &events {
+        if event.body.len() > streams::MESSAGE_BYTES_MAX {
+            set_aside(billing, event).await?;
+            continue;
+        }
         match publish(&billing.jetstream, event).await {
             Ok(()) => {
                 failpoint::passing("billing.published");
                 confirmed.push(event.sequence);
             }
+            Err(error) if error.is_too_large() => set_aside(billing, event).await?,
             Err(error) => {
                 failed = Some(error);
                 break;
@@ -90,6 +95,13 @@ async fn round(billing: &Billing) -> Result<Next, BillingError> {
         None if i64::try_from(events.len()).unwrap_or(i64::MAX) < BATCH => Ok(Next::Wait),
         None => Ok(Next::AtOnce),
     }
+}
+
+/// An event that no broker accepts must not hold up those behind it.
+async fn set_aside(billing: &Billing, event: &Event) -> Result<(), StoreError> {
+    let reason = format!("the event has {} bytes, more than the broker accepts", event.body.len());
+    tracing::error!(event.id = event.event_id, reason, "set a billing event aside that can never be published");
+    billing::set_aside(&mut *billing.store.acquire().await?, event.sequence, &reason).await
 }
 
 async fn publish(jetstream: &jetstream::Context, event: &Event) -> Result<(), BusError> {

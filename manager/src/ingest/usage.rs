@@ -13,7 +13,7 @@ mod signature;
 
 use super::durable::{self, Handled, Ingest, IngestError};
 use crate::billing::event;
-use assembly::{Assembly, Key, Whole};
+use assembly::{Added, Assembly, Ended, Key, Whole};
 use invalid::InvalidUsage;
 use jiff::Timestamp;
 use kubenova_bus::{
@@ -82,7 +82,9 @@ impl UsageIngest {
     async fn handle(&self, delivery: Delivery) -> Result<Handled, IngestError> {
         let subject = delivery.subject.clone();
         let (stored_ms, pending) = (delivery.stored_ms, delivery.pending);
-        let Some(whole) = self.collect(delivery).await? else { return Ok(Handled::Held) };
+        let Added { whole, ended } = self.collect(delivery).await?;
+        self.end(&ended).await;
+        let Some(whole) = whole else { return Ok(Handled::Held) };
         let verdict = match self.commit(&subject, &whole).await {
             Ok(()) => Verdict::Done,
             Err(error) => durable::verdict(&self.ingest.store, &subject, &whole.payload, error).await,
@@ -94,8 +96,23 @@ impl UsageIngest {
         Ok(Handled::Held)
     }
 
+    /// Ends chunks of windows that did not become whole. Nothing is lost: the cluster keeps the window until it holds a
+    /// receipt, and publishes it again.
+    async fn end(&self, windows: &[Ended]) {
+        let verdict = Verdict::Terminate("the window did not become whole".to_owned());
+        for Ended { key, acknowledgers } in windows {
+            tracing::debug!(
+                window.cluster = %key.cluster, window = %key.window, chunks = acknowledgers.len(),
+                "ended the chunks of a usage window that did not become whole; its cluster publishes it again"
+            );
+            for acknowledger in acknowledgers {
+                acknowledger.answer(&verdict).await;
+            }
+        }
+    }
+
     /// Keeps a chunk; returns the whole window when it was the last.
-    async fn collect(&self, delivery: Delivery) -> Result<Option<Whole>, IngestError> {
+    async fn collect(&self, delivery: Delivery) -> Result<Added, IngestError> {
         let (cluster, window) = named(&delivery.subject)?;
         let chunk: UsageChunk =
             message::from_binary(&delivery.payload).map_err(|error| InvalidUsage::Undecodable(error.to_string()))?;
@@ -144,10 +161,8 @@ async fn insert_window(
     match arrival {
         Arrival::New => {
             let unplaced = remove_unplaced_tenants(transaction, &whole.key.cluster, &mut checked).await?;
-            if !unplaced.is_empty() {
-                let named = unplaced.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let reason = format!("not counted, because they were never placed on this cluster: tenants {named}");
-                tracing::error!(window = %whole.key.window, reason, "usage of tenants that are not on the cluster");
+            if let Some(reason) = not_counted(&checked.set_aside, &unplaced) {
+                tracing::error!(window = %whole.key.window, reason, "records of a usage window are not counted");
                 durable::insert_dead_letter(transaction, subject, &whole.payload, &reason).await?;
             }
             insert_rows(transaction, &whole.key.cluster, &checked, now).await?;
@@ -163,6 +178,23 @@ async fn insert_window(
         }
     }
     Ok(arrival)
+}
+
+/// The reason of the dead letter for the records of a window that are not counted; none when all are. What the cluster wrote
+/// is quoted in part only, for it may be of any length.
+fn not_counted(set_aside: &[String], unplaced: &[TenantId]) -> Option<String> {
+    const NAMED_MAX: usize = 10;
+    const QUOTED_MAX: usize = 200;
+    let unplaced = unplaced.iter().map(|tenant| format!("tenant {tenant} was never placed on this cluster"));
+    let reasons: Vec<String> = set_aside.iter().cloned().chain(unplaced).collect();
+    if reasons.is_empty() {
+        return None;
+    }
+    let quote = |reason: &String| reason.chars().take(QUOTED_MAX).collect::<String>();
+    let named = reasons.iter().take(NAMED_MAX).map(quote).collect::<Vec<_>>().join("; ");
+    let more = reasons.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    Some(format!("not counted: {named}{more}"))
 }
 
 /// Removes the rows of tenants that were never placed on the cluster from a window, and returns these tenants: a cluster
@@ -205,4 +237,19 @@ fn named(subject: &str) -> Result<(ClusterId, Window), InvalidUsage> {
     let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
     let window = subject.rsplit('.').next().and_then(Window::parse);
     cluster.zip(window).ok_or_else(|| InvalidUsage::Subject(subject.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use uuid::Uuid;
+
+    #[test]
+    fn what_is_not_counted_is_told_in_bounded_words() {
+        assert_eq!(not_counted(&[], &[]), None);
+        let unplaced: Vec<TenantId> = (0..20).map(|number| TenantId(Uuid::from_u128(number))).collect();
+        let reason = not_counted(&["x".repeat(1_000_000)], &unplaced).unwrap();
+        assert!(reason.len() < 10 * 250 && reason.ends_with("; and 11 more"), "{reason}");
+        assert!(reason.contains("tenant 00000000-0000-0000-0000-000000000000 was never placed"), "{reason}");
+    }
 }

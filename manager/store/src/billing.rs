@@ -1,6 +1,6 @@
 //! The outbox of billing events: written with their ledger rows, published by `manager/src/billing`.
 
-use crate::error::{StoreError, failed};
+use crate::error::{StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{cluster::ClusterId, tenant::TenantId};
@@ -72,12 +72,21 @@ pub async fn unpublished(connection: &mut PgConnection, limit: i64) -> Result<Ve
     sqlx::query_as!(
         Event,
         r#"select sequence, event_id, tenant_id::text as "tenant_id!", cluster_id, kind, body
-           from billing_outbox where published_at is null order by sequence limit $1"#,
+           from billing_outbox where published_at is null and refused_reason = '' order by sequence limit $1"#,
         limit,
     )
     .fetch_all(connection)
     .await
     .map_err(failed("find billing events to publish"))
+}
+
+/// Sets an event aside that can never be published, so that it holds up none behind it.
+pub async fn set_aside(connection: &mut PgConnection, sequence: i64, reason: &str) -> Result<(), StoreError> {
+    let done = sqlx::query!("update billing_outbox set refused_reason = $2 where sequence = $1", sequence, reason)
+        .execute(connection)
+        .await
+        .map_err(failed("set a billing event aside"))?;
+    one_row(done.rows_affected(), "billing_outbox", &sequence)
 }
 
 /// Marks events that the broker has stored. Fails when one of them is missing: it was published and nothing is left of it
@@ -124,6 +133,19 @@ mod tests {
         assert_eq!(texts(&unpublished(&mut connection, 1).await.unwrap()), ["b1"]);
         mark_published(&mut connection, &[waiting[0].sequence, waiting[2].sequence], at(2)).await.unwrap();
         assert_eq!(texts(&unpublished(&mut connection, 10).await.unwrap()), ["a2"]);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_is_set_aside_holds_up_none_behind_it() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        insert(&mut connection, &cluster, &[event("a", "1"), event("b", "2")], at(0)).await.unwrap();
+        let first = unpublished(&mut connection, 1).await.unwrap().remove(0);
+        set_aside(&mut connection, first.sequence, "too large").await.unwrap();
+        assert_eq!(unpublished(&mut connection, 10).await.unwrap()[0].event_id, "b");
+        let missing = set_aside(&mut connection, first.sequence + 9, "too large").await;
+        assert!(matches!(missing, Err(StoreError::Missing { table: "billing_outbox", .. })), "{missing:?}");
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use kubenova_schema::{
     v1::{UsageGap, UsageManifest, UsageRecord, UsageRecords},
 };
 use kubenova_store::{ledger::NewRow, windows::NewWindow};
+use std::collections::BTreeMap;
 
 /// A window that may be counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub(super) struct Checked {
     pub(super) window: NewWindow,
     /// The ledger's rows.
     pub(super) rows: Vec<NewRow>,
+    /// Why other records can never be counted.
+    pub(super) set_aside: Vec<String>,
     /// What a reader must know about them.
     pub(super) quality: Vec<String>,
 }
@@ -30,10 +33,11 @@ pub(super) fn check(whole: &Whole, now: Timestamp) -> Result<Checked, InvalidUsa
     agrees(whole, &manifest)?;
     let records: UsageRecords = message::from_binary(&whole.records).map_err(undecodable)?;
     let window = sealed(whole, &manifest, &records.records);
-    let used = usage::check(&window, Meter::ALL.map(Meter::as_str), now)?;
-    let rows = used.iter().zip(&records.records).map(|(used, record)| row(used, record)).collect();
+    let checked = usage::check(&window, Meter::ALL.map(Meter::as_str), now)?;
+    let rows = checked.used.iter().map(|(place, used)| row(used, &records.records[*place])).collect();
+    let set_aside = checked.set_aside.iter().map(ToString::to_string).collect();
     let quality = usage::qualities(&window).into_iter().map(|quality| quality.as_str().to_owned()).collect();
-    Ok(Checked { window: new_window(whole, &manifest), rows, quality })
+    Ok(Checked { window: new_window(whole, &manifest), rows, set_aside, quality })
 }
 
 /// Manifest, subject and records belong together.
@@ -90,17 +94,45 @@ fn new_window(whole: &Whole, manifest: &UsageManifest) -> NewWindow {
         manifest_signature: whole.manifest_signature.clone(),
         record_count: i32::try_from(manifest.record_count).unwrap_or(i32::MAX),
         coverage_ms: i64::try_from(manifest.coverage_ms).unwrap_or(i64::MAX),
-        gaps: manifest.gaps.iter().map(gap).collect(),
+        gaps: gaps(&manifest.gaps),
         clock_offset_ms: manifest.clock_offset_ms,
         incarnation: manifest.incarnation.clone(),
         sealed_at: manifest.sealed_at.clone(),
     }
 }
 
-/// A gap as REST and billing events show it. A meter that is missing in `bound` has no known bound.
+/// Most gaps of a window that are kept one by one: they stand in every row and in every billing event of it.
+const GAPS_MAX: usize = 128;
+/// Longest reason of a gap, and longest bound: the digits of the largest sum.
+const REASON_LENGTH_MAX: usize = 40;
+const BOUND_LENGTH_MAX: usize = 39;
+/// Reason of a gap whose own is not one word, and of the one that stands for more than there is room for.
+const UNKNOWN: &str = "Unknown";
+
+/// The gaps as REST and billing events show them. What a cluster may write in them is bounded: an event that is too large for
+/// the broker would hold up all events behind it.
+fn gaps(gaps: &[UsageGap]) -> serde_json::Value {
+    if gaps.len() <= GAPS_MAX {
+        return gaps.iter().map(gap).collect();
+    }
+    let (start_ms, end_ms) = (gaps.iter().map(|gap| gap.start_ms).min(), gaps.iter().map(|gap| gap.end_ms).max());
+    let all =
+        UsageGap { start_ms: start_ms.unwrap_or_default(), end_ms: end_ms.unwrap_or_default(), ..UsageGap::default() };
+    std::iter::once(gap(&all)).collect()
+}
+
+/// A meter that is missing in `bound` has no known bound.
 fn gap(gap: &UsageGap) -> serde_json::Value {
     let at = |ms| Timestamp::from_millisecond(ms).map(clock::rfc3339_ms).unwrap_or_default();
-    serde_json::json!({ "reason": gap.reason, "start": at(gap.start_ms), "end": at(gap.end_ms), "bound": gap.bound })
+    let is_word = (1..=REASON_LENGTH_MAX).contains(&gap.reason.len())
+        && gap.reason.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let reason = if is_word { &gap.reason } else { UNKNOWN };
+    let is_number =
+        |text: &str| (1..=BOUND_LENGTH_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let known = |meter: &str| Meter::ALL.iter().any(|known| known.as_str() == meter);
+    let bound: BTreeMap<&String, &String> =
+        gap.bound.iter().filter(|(meter, bound)| known(meter) && is_number(bound)).collect();
+    serde_json::json!({ "reason": reason, "start": at(gap.start_ms), "end": at(gap.end_ms), "bound": bound })
 }
 
 /// Hash of a record, field by field.
@@ -116,7 +148,10 @@ fn record_sha256(record: &UsageRecord) -> String {
 mod tests {
     use super::*;
     use crate::ingest::usage::assembly::Key;
-    use kubenova_core::{cluster::ClusterId, usage::InvalidWindow};
+    use kubenova_core::{
+        cluster::ClusterId,
+        usage::{InvalidRecord, InvalidWindow},
+    };
     use kubenova_schema::{message::Named, window::Window};
 
     fn encode<M: Named>(message: &M) -> Vec<u8> {
@@ -187,6 +222,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_cluster_writes_in_its_gaps_is_bounded() {
+        let gap = |reason: &str, bound: &[(&str, &str)]| UsageGap {
+            reason: reason.into(),
+            start_ms: 3_600_000,
+            end_ms: 3_601_000,
+            bound: bound.iter().map(|(meter, text)| ((*meter).to_owned(), (*text).to_owned())).collect(),
+        };
+        let hostile = gap(
+            &"x".repeat(900_000),
+            &[("podCountMs", "9 pods"), ("memoryRequestByteMs", ""), ("gpus", "1"), ("cpuRequestMillicoreMs", "7")],
+        );
+        let one = gaps(&[gap("HistoryLost", &[]), hostile]);
+        assert_eq!((&one[0]["reason"], &one[1]["reason"]), (&"HistoryLost".into(), &UNKNOWN.into()));
+        assert_eq!(one[1]["bound"], serde_json::json!({ "cpuRequestMillicoreMs": "7" }));
+        let many = gaps(&vec![gap("HistoryLost", &[]); GAPS_MAX + 1]);
+        assert_eq!(many.as_array().unwrap().len(), 1, "one gap over all of them, without a bound");
+        assert_eq!(
+            (&many[0]["start"], &many[0]["bound"]),
+            (&"1970-01-01T01:00:00.000Z".into(), &serde_json::json!({}))
+        );
+    }
+
+    #[test]
     fn a_manifest_that_does_not_agree_with_subject_or_records_is_refused() {
         let cases: [(Whole, &str); 4] = [
             (whole(&[], |manifest| manifest.cluster_id = "c1".into()), "subject"),
@@ -206,8 +264,12 @@ mod tests {
         assert_eq!(refused(&count), InvalidWindow::RecordCount { signed: 2, found: 1 }.into());
         let totals = whole(&[record(1, 5)], |manifest| manifest.totals = record(0, 6).meters);
         assert_eq!(refused(&totals), InvalidWindow::Totals.into());
-        let negative = InvalidWindow::Quantity { tenant: record(1, 0).tenant_id, meter: "podCountMs".into() };
-        assert_eq!(refused(&whole(&[record(1, -5)], |_| {})), negative.into());
+        let negative = InvalidRecord::Quantity { tenant: record(1, 0).tenant_id, meter: "podCountMs".into() };
+        let checked =
+            check(&whole(&[record(1, -5), record(2, 7)], |manifest| manifest.totals = record(0, 0).meters), now());
+        let checked = checked.unwrap();
+        assert_eq!((checked.set_aside, checked.rows.len()), (vec![negative.to_string()], 1));
+        assert_eq!(checked.rows[0].quantities[Meter::Pods as usize], 7);
         let early = Timestamp::from_second(6000).unwrap();
         assert_eq!(check(&whole(&[], |_| {}), early), Err(InvalidWindow::Future.into()));
         assert_eq!(refused(&whole(&[], |manifest| manifest.coverage_ms += 1)), InvalidWindow::Coverage.into());

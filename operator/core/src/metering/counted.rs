@@ -11,6 +11,7 @@ use super::{
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kubenova_crds::labels;
 use kubenova_schema::{meters::Meter, quantity::QuantityError};
+use uuid::Uuid;
 
 /// A pod as the meters see it.
 ///
@@ -37,7 +38,8 @@ pub fn application(metadata: &ObjectMeta) -> Observation {
     observation(metadata, Levels::only(Meter::Applications, 1))
 }
 
-/// A namespace as the meters see it; its label assigns the pods and Applications in it to a tenant.
+/// A namespace as the meters see it; its label assigns the pods and Applications in it to a tenant. A label that is no tenant's
+/// id assigns them to none: whoever may label a namespace must not be able to make a window that cannot be counted.
 #[must_use]
 pub fn namespace(metadata: &ObjectMeta) -> Observation {
     let label =
@@ -45,8 +47,14 @@ pub fn namespace(metadata: &ObjectMeta) -> Observation {
     let mut observation = observation(metadata, Levels::only(Meter::Namespaces, 1));
     observation.namespace = metadata.name.clone().unwrap_or_default();
     observation.tenant = label(labels::TENANT_ID)
+        .filter(|id| is_tenant_id(id))
         .map(|id| TenantRef { id: id.clone(), name: label(labels::TENANT).cloned().unwrap_or_default() });
     observation
+}
+
+/// A UUID as the Manager writes it.
+fn is_tenant_id(text: &str) -> bool {
+    Uuid::try_parse(text).is_ok_and(|id| id.to_string() == text)
 }
 
 fn observation(metadata: &ObjectMeta, levels: Levels) -> Observation {
@@ -98,6 +106,19 @@ mod tests {
         }
         for phase in ["Succeeded", "Failed"] {
             assert!(sighted(phase, None).levels.is_zero(), "{phase}");
+        }
+    }
+
+    #[test]
+    fn only_a_tenants_id_assigns_a_namespace() {
+        let id = "01939c5e-0000-7000-8000-000000000001";
+        let upper = id.to_uppercase();
+        let simple = id.replace('-', "");
+        for (label, counts) in [(id, true), ("x", false), ("", false), (&*upper, false), (&*simple, false)] {
+            let labels = [(labels::TENANT_ID.to_owned(), label.to_owned())].into();
+            let metadata = ObjectMeta { labels: Some(labels), ..ObjectMeta::default() };
+            let tenant = namespace(&metadata).tenant.map(|tenant| tenant.id);
+            assert_eq!(tenant, counts.then(|| id.to_owned()), "{label}");
         }
     }
 
