@@ -26,6 +26,9 @@ use kubenova_store::{
 use std::{future::Future, panic::AssertUnwindSafe, time::Duration};
 use tracing::Instrument as _;
 
+/// Longest time to handle a message: less than the broker waits for its acknowledgement. A Postgres that is gone without a word
+/// must not be waited for.
+const HANDLE_MAX: Duration = Duration::from_secs(25);
 /// Pause before a message that Postgres could not store is delivered again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -78,9 +81,13 @@ where
         let cluster = subjects::cluster_of(&subject).unwrap_or_default().to_owned();
         let span = tracing::info_span!("ingest", consumer, cluster.id = cluster, stream.sequence = delivery.sequence);
         // A panic over one message must neither stop those behind it nor let it come again for ever.
-        let handled = AssertUnwindSafe(handle(delivery)).catch_unwind();
+        let handled = tokio::time::timeout(HANDLE_MAX, AssertUnwindSafe(handle(delivery)).catch_unwind());
         let verdict = async move {
-            let handled = handled.await.unwrap_or_else(|_| {
+            let Ok(handled) = handled.await else {
+                tracing::warn!(subject, "could not handle a message in time; it will be delivered again");
+                return Verdict::Later(RETRY);
+            };
+            let handled = handled.unwrap_or_else(|_| {
                 Err(IngestError::Invalid("the Manager panicked while it handled the message; see its log".to_owned()))
             });
             match handled {

@@ -17,10 +17,14 @@ use std::time::Duration;
 /// Time between two reads: as often as Prometheus scrapes by default.
 const EVERY: Duration = Duration::from_secs(15);
 
+/// Longest time for a round: a Postgres that is gone without a word must not be waited for.
+const ROUND_MAX: Duration = Duration::from_secs(30);
+
 /// Reads until a stop is requested. A cluster without a heartbeat for `stale_after` is not in session.
 pub async fn run(store: Store, gauges: StoredGauges, stale_after: Duration, shutdown: Shutdown) {
     let stale_after = SignedDuration::try_from(stale_after).unwrap_or(SignedDuration::MAX);
     Periodic::new("read the metrics of the database", EVERY)
+        .limit(ROUND_MAX)
         .run(&shutdown, || async {
             let now = clock::now();
             let stored = read(&store, now.checked_sub(stale_after).unwrap_or(Timestamp::MIN)).await?;

@@ -42,6 +42,10 @@ use turns::Turns;
 /// Clusters that are served at once. A place costs memory, up to 32 commands; one whose messages the broker does not
 /// acknowledge holds its place for ten seconds.
 const CLUSTERS_MAX: usize = 32;
+/// Longest time for a round: a Postgres that is gone without a word must not be waited for.
+const ROUND_MAX: Duration = Duration::from_secs(30);
+/// Longest time to serve a cluster: to claim, to wait for the broker's acknowledgements and to record them.
+const SERVE_MAX: Duration = Duration::from_secs(60);
 /// Pause before a command that could not be published is due again.
 const UNPUBLISHED_PAUSE: Duration = Duration::from_secs(1);
 
@@ -80,6 +84,7 @@ pub async fn run(relay: Relay, shutdown: Shutdown) {
     let (relay, turns) = (Arc::new(relay), Turns::new(CLUSTERS_MAX));
     Periodic::new("relay commands", relay.settings.poll)
         .on_signal(Arc::clone(&relay.wake))
+        .limit(ROUND_MAX)
         .run(&shutdown, || round(&relay, &turns, &shutdown))
         .await;
 }
@@ -97,16 +102,20 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
         let relay = Arc::clone(relay);
         let span = tracing::info_span!("relay_round", cluster.id = %cluster);
         let serve = async move {
-            let served = relay_cluster(&relay, &cluster).await;
+            let served = tokio::time::timeout(SERVE_MAX, relay_cluster(&relay, &cluster)).await;
             // First: else the next round would pass over this cluster.
             drop(turn);
             match served {
                 // More may be due than one claim takes.
-                Ok(sent) if sent > 0 => relay.wake.notify_one(),
-                Ok(_) => {}
-                Err(error) => {
+                Ok(Ok(sent)) if sent > 0 => relay.wake.notify_one(),
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => {
                     tracing::warn!(error = %telemetry::chain(&error), "could not relay commands; trying again");
                 }
+                Err(_) => tracing::warn!(
+                    limit_seconds = SERVE_MAX.as_secs(),
+                    "could not relay commands in time: Postgres or the broker does not answer; trying again"
+                ),
             }
         };
         shutdown.spawn_work("relay commands", serve.instrument(span));

@@ -35,6 +35,8 @@ use tokio::sync::{Mutex, Notify};
 
 /// Shortest time between two rounds: far below any heartbeat interval, far above the time between two messages of a flood.
 const ROUND_MIN: Duration = Duration::from_millis(100);
+/// Longest time for a round: a Postgres that is gone without a word must not be waited for.
+const ROUND_MAX: Duration = Duration::from_secs(30);
 /// Time between two rounds without a signal. One without a waiting heartbeat costs nothing.
 const EVERY: Duration = Duration::from_secs(15);
 
@@ -72,6 +74,7 @@ pub async fn run(sessions: Sessions, shutdown: Shutdown) {
     let rounds = Periodic::new("record heartbeats", EVERY)
         .on_signal(&waiting.wake)
         .at_most_every(ROUND_MIN)
+        .limit(ROUND_MAX)
         .run(&shutdown, || round(&sessions, &waiting, &wanted));
     tokio::join!(receive, rounds);
 }

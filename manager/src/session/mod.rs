@@ -44,6 +44,8 @@ use tracing::Instrument as _;
 const HELLOS_MAX: usize = 8;
 /// Time within which a hello is answered: a little less than the Operator waits.
 const ANSWER_WITHIN: Duration = Duration::from_secs(9);
+/// Longest time for the work of an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// Managers that share the hellos of all clusters: each is answered by one of them.
 const HELLO_GROUP: &str = "manager-hello";
 
@@ -111,9 +113,11 @@ async fn serve(sessions: Arc<Sessions>, slots: Arc<Semaphore>, mut turn: Turn<Ar
             tracing::debug!("passed over a hello that its cluster no longer waits for");
             continue;
         }
-        // A hello that makes the Manager panic must not stop it for all other clusters.
-        if AssertUnwindSafe(answer(&sessions, hello)).catch_unwind().await.is_err() {
-            tracing::error!("the Manager panicked over a hello; the cluster asks again");
+        // A hello that makes the Manager panic, or wait without end, must not stop it for all other clusters.
+        match tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(answer(&sessions, hello)).catch_unwind()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("the Manager panicked over a hello; the cluster asks again"),
+            Err(_) => tracing::warn!("could not answer a hello in time: Postgres or the broker does not answer"),
         }
     }
 }

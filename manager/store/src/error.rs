@@ -30,6 +30,14 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// A transaction was given up.
+    #[error("could not {attempt} within {} s: Postgres does not answer, or is overloaded", limit.as_secs_f64())]
+    TooLong {
+        /// What the transaction is for.
+        attempt: &'static str,
+        /// The limit.
+        limit: std::time::Duration,
+    },
     /// No connection could be made.
     #[error(
         "could not connect to database \"{database}\" of Postgres at {address}: check database.url or database.urlFile of the settings, and that Postgres runs and accepts connections from here"
@@ -181,7 +189,7 @@ impl StoreError {
     /// was stopped, a statement that took too long.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        if self.is_contended() {
+        if self.is_contended() || matches!(self, Self::TooLong { .. }) {
             return true;
         }
         // Operator intervention, insufficient resources (PostgreSQL, appendix A).

@@ -23,6 +23,9 @@ const PING_MAX: Duration = Duration::from_secs(1);
 
 /// Default limit of connections of one Manager; Postgres' own default is 100 for all clients together.
 pub const CONNECTIONS_MAX: u32 = 16;
+/// Longest wait for the answer of a connection that comes back to the pool: one in the middle of a statement whose answer never
+/// comes would never be free again.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait for a connection; after it the request fails with "the database does not answer".
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -35,6 +38,8 @@ pub struct Limits {
     pub statement: Duration,
     /// Longest pause within a transaction: a Manager that stops in the middle of one holds its rows no longer.
     pub idle_in_transaction: Duration,
+    /// Longest time for a whole transaction, kept by the Manager itself: a server that is gone without a word keeps none.
+    pub transaction: Duration,
 }
 
 impl Limits {
@@ -56,6 +61,7 @@ impl Default for Limits {
             lock: Duration::from_secs(5),
             statement: Duration::from_secs(30),
             idle_in_transaction: Duration::from_secs(60),
+            transaction: Duration::from_secs(45),
         }
     }
 }
@@ -67,6 +73,7 @@ pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migration
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    limits: Limits,
     /// How to connect without limits: a migration takes as long as it takes.
     unlimited: PgConnectOptions,
 }
@@ -92,8 +99,16 @@ impl Store {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             // Not as startup options, which some poolers refuse.
             .after_connect(move |connection, _| Box::pin(async move { limits.set(connection).await }))
+            .after_release(|connection, _| {
+                Box::pin(async {
+                    let answered = tokio::time::timeout(RELEASE_TIMEOUT, connection.ping()).await;
+                    answered
+                        .unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())))
+                        .map(|()| true)
+                })
+            })
             .connect_lazy_with(unlimited.clone());
-        Ok(Self { pool, unlimited })
+        Ok(Self { pool, limits, unlimited })
     }
 
     /// Most connections at once.
@@ -143,17 +158,32 @@ impl Store {
         attempt: &'static str,
         work: impl AsyncFnOnce(&mut Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut tx = self.begin(attempt).await?;
-        match work(&mut tx).await {
-            Ok(done) => {
-                tx.commit().await?;
-                Ok(done)
+        self.in_time(attempt, async {
+            let mut tx = self.begin(attempt).await?;
+            match work(&mut tx).await {
+                Ok(done) => {
+                    tx.commit().await?;
+                    Ok(done)
+                }
+                Err(error) => {
+                    tx.roll_back().await;
+                    Err(error)
+                }
             }
-            Err(error) => {
-                tx.roll_back().await;
-                Err(error)
-            }
-        }
+        })
+        .await
+    }
+
+    /// Gives a transaction up that takes too long. Its connection is closed, and so the server rolls it back.
+    async fn in_time<T, E: From<StoreError>>(
+        &self,
+        attempt: &'static str,
+        transaction: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let limit = self.limits.transaction;
+        tokio::time::timeout(limit, transaction)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::TooLong { attempt, limit }.into()))
     }
 
     /// Runs `work` in the transaction of a request that changes something, and stores its response under the request's
@@ -164,17 +194,20 @@ impl Store {
         context: WriteContext,
         work: impl AsyncFnOnce(&mut WriteTx) -> Result<(T, ResponseRecord), E>,
     ) -> Result<T, E> {
-        let mut tx = WriteTx::new(self.begin("apply a request").await?, context);
-        match carry_out(&mut tx, work).await {
-            Ok(done) => {
-                tx.end().await?;
-                Ok(done)
+        self.in_time("apply a request", async {
+            let mut tx = WriteTx::new(self.begin("apply a request").await?, context);
+            match carry_out(&mut tx, work).await {
+                Ok(done) => {
+                    tx.end().await?;
+                    Ok(done)
+                }
+                Err(error) => {
+                    tx.roll_back().await;
+                    Err(error)
+                }
             }
-            Err(error) => {
-                tx.roll_back().await;
-                Err(error)
-            }
-        }
+        })
+        .await
     }
 
     pub(crate) async fn begin(&self, attempt: &'static str) -> Result<Tx, StoreError> {
@@ -252,5 +285,57 @@ mod tests {
         holder.roll_back().await;
         let endless = execute("select pg_sleep(600)").await;
         assert!(endless.is_transient() && endless.refusal().is_none(), "{endless:?}");
+    }
+
+    /// Hands bytes between the store and Postgres, until told to lose the connections of then: they stay open, and nothing comes
+    /// through them any more, as when the host of a server is gone.
+    struct Line {
+        lost: tokio::sync::watch::Sender<u32>,
+        port: u16,
+    }
+
+    impl Line {
+        async fn to(fixture: &Fixture) -> Self {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let options = PgConnectOptions::from_str(fixture.url()).unwrap();
+            let socket = options.get_socket().unwrap().join(format!(".s.PGSQL.{}", options.get_port()));
+            let (lost, watched) = tokio::sync::watch::channel(0);
+            tokio::spawn(async move {
+                while let Ok((mut client, _)) = listener.accept().await {
+                    let (socket, mut watched) = (socket.clone(), watched.clone());
+                    watched.mark_unchanged();
+                    tokio::spawn(async move {
+                        let mut server = tokio::net::UnixStream::connect(socket).await.unwrap();
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+                            _ = watched.changed() => std::future::pending().await,
+                        }
+                    });
+                }
+            });
+            Self { lost, port }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_without_a_word_is_given_up_and_new_connections_are_made() {
+        let fixture = Fixture::new().await;
+        let line = Line::to(&fixture).await;
+        let database = PgConnectOptions::from_str(fixture.url()).unwrap().get_database().unwrap().to_owned();
+        let url = format!("postgres://postgres@127.0.0.1:{}/{database}", line.port);
+        let limits = Limits { transaction: Duration::from_millis(300), ..Limits::default() };
+        let store = Store::open_with(&url, 1, limits).unwrap();
+        let ask = async |connection: &mut Connection| {
+            sqlx::query_scalar::<_, i32>("select 1").fetch_one(connection).await.map_err(failed("test"))
+        };
+        assert_eq!(store.transaction("test", ask).await.unwrap(), 1);
+        let lost = store.transaction("ask a server that is gone", async |connection: &mut Connection| {
+            line.lost.send_modify(|count| *count += 1);
+            ask(connection).await
+        });
+        let error = lost.await.unwrap_err();
+        assert!(matches!(error, StoreError::TooLong { .. }) && error.is_transient(), "{error:?}");
+        assert_eq!(store.transaction("test", ask).await.unwrap(), 1, "the only place of the pool is free again");
     }
 }

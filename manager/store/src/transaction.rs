@@ -3,36 +3,49 @@
 //! It stays inside the store: outside one is run by [`crate::pool::Store::transaction`], which ends it whatever happens.
 
 use crate::{connection::Connection, error::StoreError};
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{PgPool, Postgres, pool::PoolConnection};
 use std::ops::{Deref, DerefMut};
 
-/// An open transaction, usable wherever a connection is. One that is dropped holds its locks until a background task
-/// has given its connection back to the pool, which a next request can overtake.
+/// An open transaction, usable wherever a connection is. One that is dropped closes its connection, so that the server rolls
+/// it back: a statement may have been under way, and the server gone without a word.
 #[derive(Debug)]
 pub(crate) struct Tx {
-    transaction: Transaction<'static, Postgres>,
+    connection: PoolConnection<Postgres>,
     attempt: &'static str,
+    ended: bool,
 }
 
 impl Tx {
     pub(crate) async fn begin(pool: &PgPool, attempt: &'static str) -> Result<Self, StoreError> {
-        let begun = pool.begin().await;
-        let transaction = begun.map_err(|source| StoreError::Transaction { step: "begin", attempt, source })?;
-        Ok(Self { transaction, attempt })
+        let failed = |source| StoreError::Transaction { step: "begin", attempt, source };
+        let connection = pool.acquire().await.map_err(failed)?;
+        let mut tx = Self { connection, attempt, ended: false };
+        sqlx::raw_sql("begin").execute(&mut *tx.connection).await.map_err(failed)?;
+        Ok(tx)
     }
 
     /// Makes everything written in it visible and durable.
-    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+    pub(crate) async fn commit(mut self) -> Result<(), StoreError> {
         let attempt = self.attempt;
-        let committed = self.transaction.commit().await;
-        committed.map_err(|source| StoreError::Transaction { step: "commit", attempt, source })
+        let committed = sqlx::raw_sql("commit").execute(&mut *self.connection).await;
+        committed.map_err(|source| StoreError::Transaction { step: "commit", attempt, source })?;
+        self.ended = true;
+        Ok(())
     }
 
     /// Undoes everything written in it, and returns when its locks are free.
-    pub(crate) async fn roll_back(self) {
+    pub(crate) async fn roll_back(mut self) {
         // Without its connection the server rolls the transaction back by itself; there is nothing to report that the
         // cause of the rollback does not say.
-        let _lost = self.transaction.rollback().await;
+        self.ended = sqlx::raw_sql("rollback").execute(&mut *self.connection).await.is_ok();
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.connection.close_on_drop();
+        }
     }
 }
 
@@ -40,13 +53,13 @@ impl Deref for Tx {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.transaction
+        &self.connection
     }
 }
 
 impl DerefMut for Tx {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.transaction
+        &mut self.connection
     }
 }
 

@@ -3,7 +3,7 @@
 //! Guarantees: rounds run on a signal *and* on a timer; a signal only makes a round sooner, so a lost one costs time and
 //! nothing else. Signals that come while a round runs are one more round. After a failed round the error's whole chain is
 //! logged and the next round comes after a growing, jittered wait. The loop ends when a stop is requested; a round that
-//! runs then is finished first, so a round must be bounded in time.
+//! runs then is finished first, so a round must be bounded in time: by itself, or by [`Periodic::limit`].
 //!
 //! ```no_run
 //! # use kubenova_runtime::{periodic::{Periodic, Next}, shutdown::Shutdown};
@@ -43,16 +43,22 @@ pub struct Periodic<S = Never> {
     what: &'static str,
     every: Duration,
     pause: Duration,
+    limit: Option<Duration>,
     backoff: Backoff,
     signal: S,
 }
+
+/// A round that did not end in time.
+#[derive(Debug, thiserror::Error)]
+#[error("it did not end within {} s", .0.as_secs_f64())]
+struct TooLong(Duration);
 
 impl Periodic {
     /// Work that runs at once and then at least every `every`. `what` completes the sentence "could not ...": a verb and
     /// its object, for example "relay commands".
     #[must_use]
     pub fn new(what: &'static str, every: Duration) -> Self {
-        Self { what, every, pause: Duration::ZERO, backoff: Backoff::default(), signal: Never }
+        Self { what, every, pause: Duration::ZERO, limit: None, backoff: Backoff::default(), signal: Never }
     }
 }
 
@@ -60,14 +66,22 @@ impl<S: Signal> Periodic<S> {
     /// Runs a round also when this is signaled.
     #[must_use]
     pub fn on_signal<T: Signal>(self, signal: T) -> Periodic<T> {
-        let Self { what, every, pause, backoff, .. } = self;
-        Periodic { what, every, pause, backoff, signal }
+        let Self { what, every, pause, limit, backoff, .. } = self;
+        Periodic { what, every, pause, limit, backoff, signal }
     }
 
     /// Leaves at least this time between two rounds, so that many signals become one round.
     #[must_use]
     pub const fn at_most_every(mut self, pause: Duration) -> Self {
         self.pause = pause;
+        self
+    }
+
+    /// Gives a round up that takes longer, and counts it as failed: what it waits for may be gone without a word. The round
+    /// must leave nothing half done when it is dropped at any point.
+    #[must_use]
+    pub const fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
         self
     }
 
@@ -87,7 +101,14 @@ impl<S: Signal> Periodic<S> {
     {
         let mut failures = Failures::new(self.what);
         while !shutdown.is_requested() {
-            let (pause, wait) = match round().await {
+            let ended: Result<Next, Box<dyn Error + Send + Sync>> = match self.limit {
+                None => round().await.map_err(Into::into),
+                Some(limit) => match tokio::time::timeout(limit, round()).await {
+                    Ok(ended) => ended.map_err(Into::into),
+                    Err(_) => Err(TooLong(limit).into()),
+                },
+            };
+            let (pause, wait) = match ended {
                 Ok(next) => {
                     failures.succeeded();
                     self.backoff.reset();
@@ -99,7 +120,7 @@ impl<S: Signal> Periodic<S> {
                 }
                 Err(error) => {
                     let wait = self.backoff.next_wait();
-                    failures.failed(&*error.into(), wait);
+                    failures.failed(&*error, wait);
                     (self.pause.max(WAIT_MIN).min(wait), wait)
                 }
             };
@@ -177,6 +198,26 @@ mod tests {
         for number in 0..4 {
             assert_eq!(work.rounds.recv().await, Some(number));
         }
+    }
+
+    #[tokio::test]
+    async fn a_round_that_never_ends_is_given_up() {
+        let (sender, mut rounds) = mpsc::unbounded_channel();
+        let shutdown = Shutdown::new();
+        let stop = shutdown.clone();
+        shutdown.spawn("test", async move {
+            let round = || {
+                sender.send(()).expect("the test listens");
+                std::future::pending::<io::Result<Next>>()
+            };
+            let limit = Duration::from_millis(1);
+            Periodic::new("test", NEVER).limit(limit).backoff(limit, limit).run(&stop, round).await;
+        });
+        for _ in 0..3 {
+            assert_eq!(rounds.recv().await, Some(()));
+        }
+        shutdown.request();
+        assert!(shutdown.finish(Duration::from_secs(5)).await);
     }
 
     #[tokio::test]
