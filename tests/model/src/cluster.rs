@@ -1,0 +1,144 @@
+//! A cluster in memory: inbox records with their outcome, the fence, and the objects that were made of them.
+
+use crate::store::{Kind, Message, Outcome};
+use kubenova_core::command::CommandState;
+use kubenova_operator_core::inbox::{self, Decision, Fence, Held};
+use std::collections::BTreeMap;
+
+/// A rule that is switched off, to see that the invariants notice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mutant {
+    /// A command is stored whatever is held.
+    NoFence,
+    /// The epoch is not compared.
+    NoEpoch,
+    /// A repeated command is stored and carried out again.
+    ReplayedTwice,
+    /// A message is acknowledged before its record is stored.
+    AcknowledgedFirst,
+    /// An outcome ends a command whatever it was before.
+    LastOutcomeWins,
+    /// A sent command is never sent again.
+    NeverAgain,
+}
+
+/// An inbox record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The message as stored.
+    pub message: Message,
+    /// The outcome so far.
+    pub state: CommandState,
+}
+
+/// What a cluster did: the command, the epoch of its message, and its revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Effect {
+    /// The object.
+    pub key: u8,
+    /// The command.
+    pub id: u64,
+    /// Epoch of the message.
+    pub epoch: u64,
+    /// Its revision.
+    pub revision: u64,
+}
+
+/// A cluster. What is in `records`, `fence` and `objects` survives a crash of the Operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cluster {
+    /// By object.
+    pub records: BTreeMap<u8, Record>,
+    /// The highest epoch, and the floor as last signed.
+    pub fence: Option<(u64, u64)>,
+    /// Objects that exist, each with the command that made it.
+    pub objects: BTreeMap<u8, u64>,
+    /// Everything that was carried out, in order.
+    pub effects: Vec<Effect>,
+    /// The session that the running Operator believes in; none while it has none.
+    pub session: Option<u64>,
+}
+
+impl Cluster {
+    fn fence(&self) -> Fence {
+        let (epoch, floor) = self.fence.unwrap_or_default();
+        Fence { epoch, floor }
+    }
+
+    /// Handles a message: the outcome to send at once, if any.
+    pub fn receive(&mut self, message: &Message, mutant: Option<Mutant>) -> Option<Outcome> {
+        let held = |message: &Message| Held {
+            epoch: message.epoch,
+            revision: message.revision,
+            command_id: message.id.to_string(),
+            command_sha256: format!("{} {:?} {}", message.id, message.kind, message.key),
+        };
+        let mut incoming = held(message);
+        let mut fence = self.fence();
+        if mutant == Some(Mutant::NoEpoch) {
+            (incoming.epoch, fence.epoch) = (u64::MAX, 0);
+        }
+        let present = self.records.get(&message.key).map(|record| held(&record.message));
+        let mut decision = inbox::decide(present.as_ref(), &incoming, fence);
+        if mutant == Some(Mutant::NoFence) && decision != Decision::Replay {
+            decision = Decision::Store;
+        }
+        if mutant == Some(Mutant::ReplayedTwice) && decision == Decision::Replay {
+            decision = Decision::Store;
+        }
+        let answer = |state| Some(Outcome { id: message.id, epoch: message.epoch, state: Some(state) });
+        match decision {
+            Decision::Replay => self.report(message.key),
+            Decision::Divergence => answer(CommandState::Refused),
+            Decision::Superseded(_) => answer(CommandState::Superseded),
+            Decision::Store => {
+                let raised = fence.raised(message.epoch, message.floor.min(message.revision.saturating_sub(1)));
+                self.fence = Some((raised.epoch, raised.floor));
+                let state = CommandState::Acknowledged;
+                self.records.insert(message.key, Record { message: message.clone(), state });
+                answer(state)
+            }
+        }
+    }
+
+    /// What the record of an object says of its command.
+    #[must_use]
+    pub fn report(&self, key: u8) -> Option<Outcome> {
+        let Record { message, state } = self.records.get(&key)?;
+        Some(Outcome { id: message.id, epoch: message.epoch, state: Some(*state) })
+    }
+
+    /// Carries the record of an object one step further: the outcome to send, if any.
+    pub fn work(&mut self, key: u8, mutant: Option<Mutant>) -> Option<Outcome> {
+        let record = self.records.get_mut(&key)?;
+        let Message { id, epoch, revision, kind, .. } = record.message;
+        record.state = match record.state {
+            CommandState::Acknowledged => CommandState::Running,
+            CommandState::Running => {
+                // Applying twice writes nothing.
+                let made = self.objects.get(&key).copied().filter(|_| mutant != Some(Mutant::ReplayedTwice));
+                match kind {
+                    Kind::Apply if made != Some(id) => {
+                        self.objects.insert(key, id);
+                        self.effects.push(Effect { key, id, epoch, revision });
+                    }
+                    Kind::Delete if made.is_some() => {
+                        self.objects.remove(&key);
+                        self.effects.push(Effect { key, id, epoch, revision });
+                    }
+                    _ => {}
+                }
+                CommandState::Succeeded
+            }
+            _ => return None,
+        };
+        self.report(key)
+    }
+
+    /// The highest revision that is held, with its command.
+    #[must_use]
+    pub fn highest(&self) -> (u64, u64) {
+        let top = self.records.values().max_by_key(|record| record.message.revision);
+        top.map_or((0, 0), |record| (record.message.revision, record.message.id))
+    }
+}

@@ -1,0 +1,95 @@
+//! What must hold after every step, and what must hold when everything has healed (`docs/architecture.md`).
+
+use crate::{
+    cluster::Cluster,
+    store::{Kind, Queue},
+};
+use kubenova_core::command::CommandState;
+use std::collections::BTreeMap;
+
+/// An invariant that is broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Broken {
+    /// Which.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub seen: String,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.invariant, self.seen)
+    }
+}
+
+/// What was seen of a cluster so far.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    effects: usize,
+    /// Highest epoch and revision of each object.
+    highest: BTreeMap<u8, (u64, u64)>,
+    /// How each command ended.
+    ended: BTreeMap<u64, CommandState>,
+    times: BTreeMap<u64, usize>,
+}
+
+impl Seen {
+    /// Looks at a cluster and its rows after a step.
+    ///
+    /// # Errors
+    /// With the first invariant that is broken.
+    pub fn look(&mut self, queue: &Queue, cluster: &Cluster, step: usize) -> Result<(), Broken> {
+        let broken = |invariant, seen: String| Err(Broken { invariant, seen: format!("step {step}: {seen}") });
+        for effect in &cluster.effects[self.effects..] {
+            let now = (effect.epoch, effect.revision);
+            let before = self.highest.insert(effect.key, now).unwrap_or_default();
+            if now < before {
+                return broken(
+                    "(epoch, revision) of an object never goes down",
+                    format!("{effect:?} after {before:?}"),
+                );
+            }
+            let times = self.times.entry(effect.id).or_default();
+            *times += 1;
+            if *times > 1 {
+                return broken("a command is carried out once", format!("{effect:?}"));
+            }
+        }
+        self.effects = cluster.effects.len();
+        for row in queue.rows.values().filter(|row| row.state.is_terminal()) {
+            let ended = *self.ended.entry(row.id).or_insert(row.state);
+            if ended != row.state {
+                return broken("a command ends in exactly one state", format!("{row:?} had ended {}", ended.as_str()));
+            }
+        }
+        let reopened =
+            self.ended.keys().find(|id| queue.rows.values().any(|row| row.id == **id && !row.state.is_terminal()));
+        match reopened {
+            Some(id) => broken("a command that ended stays ended", format!("command {id}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether everything that was asked for is so, once nothing is lost any more.
+///
+/// # Errors
+/// With the first invariant that is broken.
+pub fn converged(queue: &Queue, cluster: &Cluster) -> Result<(), Broken> {
+    if let Some(open) = queue.rows.values().find(|row| !row.state.is_terminal()) {
+        return Err(Broken { invariant: "every command ends", seen: format!("{open:?}") });
+    }
+    let mut newest: BTreeMap<u8, (u64, Kind)> = BTreeMap::new();
+    for row in queue.rows.values() {
+        newest.insert(row.key, (row.id, row.kind));
+    }
+    for (key, (id, kind)) in newest {
+        let wanted = (kind == Kind::Apply).then_some(id);
+        let present = cluster.objects.get(&key).copied();
+        if present != wanted {
+            let seen = format!("object {key} is {present:?}, wanted {wanted:?}");
+            return Err(Broken { invariant: "what was asked for last is so in the end", seen });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,214 @@
+//! The Manager's database in memory: the outbox, its claims, the outcomes and the sessions, as the statements of
+//! `kubenova-store` change them.
+
+use kubenova_core::{
+    cluster::ClusterState,
+    command::{CommandState, Mover},
+    session::{self, Held, Hello, HelloRefusal},
+};
+use std::collections::BTreeMap;
+
+/// Most unacknowledged commands of a cluster.
+pub const WINDOW: usize = 32;
+/// Seconds after which a command that is not acknowledged is sent again.
+pub const SEND_AGAIN: i64 = 30;
+/// Seconds after which a command that did not end is sent again.
+pub const REPORT_AGAIN: i64 = 600;
+/// Seconds before a command is sent under the present epoch.
+pub const PRESENT_EPOCH_PAUSE: i64 = 5;
+
+/// What a command asks of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// That it is as the command's document says.
+    Apply,
+    /// That it is gone.
+    Delete,
+}
+
+/// A row of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Its id.
+    pub id: u64,
+    /// Its place in the order of the cluster's commands.
+    pub revision: u64,
+    /// The object.
+    pub key: u8,
+    /// What is asked.
+    pub kind: Kind,
+    /// Where it is.
+    pub state: CommandState,
+    /// When it is sent (again); none is at once.
+    pub next_send_at: Option<i64>,
+    /// Whether the cluster deferred it.
+    pub deferred: bool,
+}
+
+/// A command as it is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its id.
+    pub id: u64,
+    /// The epoch it was sent under.
+    pub epoch: u64,
+    /// Its revision.
+    pub revision: u64,
+    /// Every command at or below it is in a terminal state.
+    pub floor: u64,
+    /// The object.
+    pub key: u8,
+    /// What is asked.
+    pub kind: Kind,
+}
+
+/// What a cluster says of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The command.
+    pub id: u64,
+    /// Epoch of the message that was answered.
+    pub epoch: u64,
+    /// The state; none is a deferral.
+    pub state: Option<CommandState>,
+}
+
+/// One cluster's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Queue {
+    /// Current epoch.
+    pub epoch: u64,
+    /// Highest revision that was given.
+    pub counter: u64,
+    /// Number of the open session, 0 before the first.
+    pub session: u64,
+    /// Whether the running server recorded the session.
+    pub confirmed: bool,
+    /// Commands by revision.
+    pub rows: BTreeMap<u64, Row>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { epoch: 1, counter: 0, session: 0, confirmed: false, rows: BTreeMap::new() }
+    }
+}
+
+impl Queue {
+    /// Writes a command and supersedes those about the same object that were not sent.
+    pub fn enqueue(&mut self, id: u64, key: u8, kind: Kind) -> u64 {
+        self.counter += 1;
+        for row in self.rows.values_mut() {
+            let next = CommandState::Superseded;
+            if row.key == key && row.state.may_become(next, Mover::Manager) {
+                row.state = next;
+            }
+        }
+        let revision = self.counter;
+        let state = CommandState::Queued;
+        self.rows.insert(revision, Row { id, revision, key, kind, state, next_send_at: None, deferred: false });
+        revision
+    }
+
+    /// Every command at or below it is in a terminal state.
+    #[must_use]
+    pub fn floor(&self) -> u64 {
+        let open = self.rows.values().find(|row| !row.state.is_terminal());
+        open.map_or(self.counter, |row| row.revision - 1)
+    }
+
+    /// Marks due commands as sent and returns them, lowest revision first.
+    pub fn claim(&mut self, now: i64) -> Vec<Message> {
+        let (epoch, floor) = (self.epoch, self.floor());
+        let waits = |row: &&Row| {
+            row.state == CommandState::Sent && row.next_send_at.is_some_and(|at| at > now) && !row.deferred
+        };
+        let room = WINDOW.saturating_sub(self.rows.values().filter(waits).count());
+        let due = |row: &&mut Row| match row.state {
+            CommandState::Queued | CommandState::Sent => row.next_send_at.is_none_or(|at| at <= now),
+            CommandState::Acknowledged | CommandState::Running => row.next_send_at.is_some_and(|at| at <= now),
+            _ => false,
+        };
+        let claim = |row: &mut Row| {
+            let again =
+                if matches!(row.state, CommandState::Queued | CommandState::Sent) { SEND_AGAIN } else { REPORT_AGAIN };
+            if row.state == CommandState::Queued {
+                row.state = CommandState::Sent;
+            }
+            (row.next_send_at, row.deferred) = (Some(now + again), false);
+            Message { id: row.id, epoch, revision: row.revision, floor, key: row.key, kind: row.kind }
+        };
+        self.rows.values_mut().filter(due).take(room).map(claim).collect()
+    }
+
+    /// Records an outcome. False when nothing changed.
+    pub fn record(&mut self, outcome: &Outcome, now: i64) -> bool {
+        let epoch = self.epoch;
+        let Some(row) = self.rows.values_mut().find(|row| row.id == outcome.id) else { return false };
+        let sent = row.state == CommandState::Sent;
+        let Some(next) = outcome.state else {
+            if sent {
+                (row.next_send_at, row.deferred) = (Some(now + 1), true);
+            }
+            return sent;
+        };
+        if next == CommandState::Superseded && outcome.epoch < epoch {
+            if sent {
+                row.next_send_at = Some(now + PRESENT_EPOCH_PAUSE);
+            }
+            return sent;
+        }
+        if !row.state.may_become(next, Mover::Operator) {
+            return false;
+        }
+        row.state = next;
+        row.deferred = false;
+        row.next_send_at = (!next.is_terminal()).then_some(now + REPORT_AGAIN);
+        let (key, revision) = (row.key, row.revision);
+        if !matches!(next, CommandState::Refused | CommandState::Superseded) {
+            let open = [CommandState::Sent, CommandState::Acknowledged, CommandState::Running];
+            for lower in self.rows.range_mut(..revision).map(|(_, row)| row) {
+                if lower.key == key && open.contains(&lower.state) {
+                    (lower.state, lower.next_send_at) = (CommandState::Superseded, None);
+                }
+            }
+        }
+        true
+    }
+
+    /// Opens a session for a cluster that names this revision and command as the highest that it holds, and this epoch as the
+    /// highest that it has seen.
+    ///
+    /// # Errors
+    /// When the cluster holds what is not here.
+    pub fn hello(&mut self, revision: u64, command: u64, epoch: u64) -> Result<u64, HelloRefusal> {
+        let held = Held {
+            state: ClusterState::Enrolled,
+            kubernetes_uid: Some("uid".to_owned()),
+            epoch: i64::try_from(self.epoch).unwrap_or(i64::MAX),
+            knows_revision: self.knows(revision, command),
+        };
+        session::admit(&Hello { cluster_uid: "uid", epoch }, Some(&held))?;
+        self.session += 1;
+        self.confirmed = true;
+        for row in self.rows.values_mut().filter(|row| row.state == CommandState::Sent) {
+            row.next_send_at = None;
+        }
+        Ok(self.session)
+    }
+
+    /// Whether a heartbeat of this session with this highest revision and command counts.
+    #[must_use]
+    pub fn counts(&self, session: u64, revision: u64, command: u64) -> bool {
+        session == self.session && self.knows(revision, command)
+    }
+
+    fn knows(&self, revision: u64, command: u64) -> bool {
+        revision == 0 || self.rows.get(&revision).is_some_and(|row| row.id == command)
+    }
+
+    /// The cluster enrolls again.
+    pub const fn enroll_again(&mut self) {
+        self.epoch += 1;
+    }
+}
