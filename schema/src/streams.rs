@@ -50,7 +50,8 @@ pub const STATUS: Stream = Stream {
     subjects: &[subjects::every::STATUS],
     max_age: Duration::from_secs(6 * 3600),
     duplicate_window: Duration::from_secs(120),
-    max_messages_per_subject: -1,
+    // Outcomes and status of one cluster are a subject each, so that a cluster pushes out nothing but its own.
+    max_messages_per_subject: 400,
     max_bytes: 1024 * MIB,
     max_consumers: 100,
 };
@@ -87,6 +88,10 @@ pub const FILE_STORE_BYTES: i64 = COMMANDS.max_bytes + STATUS.max_bytes + USAGE.
 
 /// Most bytes of a message's body: the broker's `max_payload` of 1 MiB less room for headers.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024 - 16 * 1024;
+
+/// Most bytes of a message that a cluster sends, headers included; its user JWT says so, and the broker disconnects who sends
+/// more. With the messages per subject it bounds what one cluster can take of `KN_STS`.
+pub const CLUSTER_MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// Unacknowledged commands a cluster may hold; the rest waits in Postgres, where cancel and supersede are exact.
 pub const COMMAND_WINDOW: u32 = 32;

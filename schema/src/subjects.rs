@@ -106,13 +106,14 @@ pub mod every {
 /// Both acknowledgement forms are allowed: 2.15.1 still writes v1 (`js_ack_fc_v2: false`), later servers write v2.
 pub mod accounts {
     /// Services that CORE exports to EDGE as they are: `(subject, streamed response)`.
-    pub const EDGE_SERVICES: [(&str, bool); 6] = [
+    pub const EDGE_SERVICES: [(&str, bool); 7] = [
         ("$JS.ACK.KN_CMD.*.>", false),
         ("$JS.ACK.hub.*.KN_CMD.*.>", false),
         ("kn.v1.use.*.>", false),
-        ("kn.v1.sts.*.>", false),
+        ("kn.v1.sts.*.outcome", false),
+        ("kn.v1.sts.*.status", false),
         ("kn.v1.hb.*", false),
-        ("kn.v1.ask.*.>", false),
+        ("kn.v1.ask.*.hello", false),
     ];
 
     /// JetStream API services CORE exports to EDGE, renamed on import: `(subject, local subject, streamed response)`.
@@ -122,15 +123,16 @@ pub mod accounts {
     ];
 
     /// What the `cluster` role may publish; `{{name()}}` is the user's name, the cluster id.
-    pub const CLUSTER_PUBLISH: [&str; 8] = [
+    pub const CLUSTER_PUBLISH: [&str; 9] = [
         "kn.js.CONSUMER.MSG.NEXT.KN_CMD.{{name()}}",
         "kn.js.CONSUMER.INFO.KN_CMD.{{name()}}",
         "$JS.ACK.KN_CMD.{{name()}}.*.*.*.*.*",
         "$JS.ACK.hub.*.KN_CMD.{{name()}}.>",
-        "kn.v1.sts.{{name()}}.>",
+        "kn.v1.sts.{{name()}}.outcome",
+        "kn.v1.sts.{{name()}}.status",
         "kn.v1.use.{{name()}}.>",
         "kn.v1.hb.{{name()}}",
-        "kn.v1.ask.{{name()}}.>",
+        "kn.v1.ask.{{name()}}.hello",
     ];
 
     /// Messages that EDGE imports from CORE as they are.

@@ -38,7 +38,8 @@ pub struct ObservedObject {
     pub as_of: Timestamp,
 }
 
-/// Merges a report; objects with a newer one stay as they are. Returns how many changed.
+/// Merges a report; objects with a newer one stay as they are, and objects that no command was about are passed over: a cluster
+/// must not fill the database with keys of its own. Returns how many changed.
 pub async fn merge(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -56,6 +57,7 @@ pub async fn merge(
          select $1, new.object_key, $2, $3, $4, new.revision, new.absent, new.conditions, new.detail, new.as_of
          from unnest($5::text[], $6::bigint[], $7::boolean[], $8::jsonb[], $9::jsonb[], $10::timestamptz[])
               as new (object_key, revision, absent, conditions, detail, as_of)
+         where exists (select from commands k where k.cluster_id = $1 and k.object_key = new.object_key)
          on conflict (cluster_id, object_key) do update
             set epoch = excluded.epoch, session = excluded.session, counter = excluded.counter, revision = excluded.revision,
                 absent = excluded.absent, conditions = excluded.conditions, detail = excluded.detail, as_of = excluded.as_of
@@ -114,6 +116,7 @@ pub async fn find(
 mod tests {
     use super::*;
     use crate::fixture::{Fixture, at};
+    use kubenova_core::change::Change;
     use serde_json::json;
 
     fn object(key: &str, revision: i64) -> ObservedObject {
@@ -127,10 +130,38 @@ mod tests {
         }
     }
 
+    /// A command about each of these objects.
+    async fn commanded(fixture: &Fixture, cluster: &ClusterId, keys: &[&str]) {
+        let tenant = fixture.tenant().await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for key in keys {
+            let command =
+                fixture.enqueue(std::slice::from_ref(cluster), &Change::Tenant(tenant.clone())).await.remove(0);
+            sqlx::query("update commands set object_key = $2 where id = $1")
+                .bind(command.command_id.0)
+                .bind(key)
+                .execute(&mut *connection)
+                .await
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn objects_that_no_command_was_about_are_passed_over() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        commanded(&fixture, &cluster, &["tenant/1"]).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let version = Version { epoch: 1, session: 1, counter: 1 };
+        let reported = [object("tenant/1", 1), object("tenant/made-up", 1)];
+        assert_eq!(merge(&mut connection, &cluster, version, &reported).await.unwrap(), 1);
+    }
+
     #[tokio::test]
     async fn the_newest_report_wins_in_any_order_and_silence_changes_nothing() {
         let fixture = Fixture::new().await;
         let cluster = fixture.clusters(1).await.remove(0);
+        commanded(&fixture, &cluster, &["tenant/1", "tenant/2"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = |epoch, session, counter| Version { epoch, session, counter };
         for (version, revision, changed) in [
@@ -154,6 +185,7 @@ mod tests {
     async fn an_object_named_twice_in_one_report_can_never_be_stored() {
         let fixture = Fixture::new().await;
         let cluster = fixture.clusters(1).await.remove(0);
+        commanded(&fixture, &cluster, &["tenant/1"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = Version { epoch: 1, session: 1, counter: 1 };
         let twice = [object("tenant/1", 1), object("tenant/1", 2)];

@@ -310,6 +310,8 @@ async fn a_cluster_does_its_own_things_and_nothing_else() {
         subjects::bill("tenant", A, "usage"),
         subjects::control(A),
         subjects::control(B),
+        subjects::status(A).replace("status", "other"),
+        subjects::hello(A).replace("hello", "other"),
         format!("{}.x", subjects::inbox_prefix(B)),
     ] {
         a.may_not_publish(&subject).await;

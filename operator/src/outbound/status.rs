@@ -15,13 +15,15 @@ use kubenova_crds::{cluster_config::NovaClusterConfig, tenant::NovaTenant};
 use kubenova_operator_core::observed;
 use kubenova_runtime::{backoff::Backoff, clock, failpoint, random, retry::Retry, telemetry};
 use kubenova_schema::{
-    message, signature, subjects,
+    message, signature, streams, subjects,
     v1::{ObjectStatus, StatusReport},
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// Objects in one report: an object's status is below 16 KiB, a message must stay below 1 MiB.
+/// Objects in one report: an object's status is below 16 KiB, mostly far below it.
 const OBJECTS_MAX: usize = 50;
+/// Bytes of one report: what a cluster may send, less the headers.
+const REPORT_BYTES_MAX: usize = streams::CLUSTER_MESSAGE_BYTES_MAX - 4 * 1024;
 /// Changes that come within this time are sent in one report.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -71,9 +73,9 @@ impl Reports<'_> {
     /// Sends until the stream has it. A snapshot that is too big is sent as changes instead.
     async fn send(&mut self, snapshot: bool, mut objects: Vec<ObjectStatus>) {
         // A snapshot says "this is everything"; only one that fits into a message may say so.
-        let snapshot = snapshot && objects.len() <= OBJECTS_MAX;
-        loop {
-            let rest = objects.split_off(objects.len().min(OBJECTS_MAX));
+        let snapshot = snapshot && objects.len() <= OBJECTS_MAX && bytes(&objects) <= REPORT_BYTES_MAX;
+        while !objects.is_empty() || snapshot {
+            let rest = objects.split_off(fitting(&objects));
             self.send_one(snapshot, objects).await;
             if rest.is_empty() {
                 return;
@@ -116,6 +118,23 @@ impl Reports<'_> {
     }
 }
 
+/// How many of these objects fit into one report; at least one.
+fn fitting(objects: &[ObjectStatus]) -> usize {
+    let mut count = objects.len().min(OBJECTS_MAX);
+    while count > 1 && bytes(&objects[..count]) > REPORT_BYTES_MAX {
+        count /= 2;
+    }
+    count
+}
+
+/// Bytes of a report with these objects.
+fn bytes(objects: &[ObjectStatus]) -> usize {
+    message::to_json(&StatusReport { objects: objects.to_vec(), ..StatusReport::default() }).len() + HEAD_BYTES
+}
+
+/// Bytes of a report without objects, at most.
+const HEAD_BYTES: usize = 1024;
+
 /// Brings the cache in line with the API server: what vanished while the Operator was down is reported absent.
 async fn refresh(cluster: &ClusterContext) -> Result<(), apiserver::Error> {
     let before = cluster.status.keys();
@@ -133,4 +152,22 @@ async fn refresh(cluster: &ClusterContext) -> Result<(), apiserver::Error> {
         cluster.status.remove(gone);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_holds_as_many_objects_as_a_message_has_room_for() {
+        let objects = |count: usize, bytes: usize| {
+            vec![ObjectStatus { key: "tenant/x".into(), detail: "x".repeat(bytes), ..ObjectStatus::default() }; count]
+        };
+        assert_eq!(fitting(&objects(3, 10)), 3);
+        assert_eq!(fitting(&objects(70, 10)), OBJECTS_MAX);
+        let large = objects(OBJECTS_MAX, 16 * 1024);
+        let count = fitting(&large);
+        assert!(count > 1 && bytes(&large[..count]) <= REPORT_BYTES_MAX, "{count}");
+        assert_eq!(fitting(&objects(2, 2 * REPORT_BYTES_MAX)), 1, "one is sent alone whatever its size");
+    }
 }

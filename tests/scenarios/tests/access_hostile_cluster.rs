@@ -139,7 +139,8 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     thief.send(&subjects::outcome(&beta), outcome.replace("CLUSTER", &beta).into_bytes()).await?;
     let status = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x","detail":"{\"a\":\"\\u0000\"}"}]}"#;
     thief.send(&subjects::status(&beta), status.replace("CLUSTER", &beta).into_bytes()).await?;
-    let twice = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x"},{"key":"tenant/x"}]}"#;
+    let twice =
+        r#"{"clusterId":"CLUSTER","objects":[{"key":"cluster-config/default"},{"key":"cluster-config/default"}]}"#;
     thief.send(&subjects::status(&beta), twice.replace("CLUSTER", &beta).into_bytes()).await?;
     kept(&platform, "the Manager sent no command", 1).await?;
     let flood = (0..110).map(|number| thief.report(&past_twenty, vec![record(&globex, "globex", number)]));

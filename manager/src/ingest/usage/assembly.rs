@@ -6,15 +6,15 @@ use super::invalid::InvalidUsage;
 use bytes::Bytes;
 use kubenova_bus::consume::Acknowledger;
 use kubenova_core::cluster::ClusterId;
-use kubenova_schema::{v1::UsageChunk, window::Window};
+use kubenova_schema::{streams, v1::UsageChunk, window::Window};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Windows of one cluster that may miss chunks at once. Most windows are one chunk and never wait here.
 const WINDOWS_MAX: usize = 8;
-/// Chunks of one window: 32 of 512 KiB are some 50,000 tenants.
-const CHUNKS_MAX: u32 = 32;
-/// Bytes of one chunk: the 512 KiB that an Operator makes, and some room.
-const CHUNK_BYTES_MAX: usize = 600 * 1024;
+/// Chunks of one window: 96 of 192 KiB are some 50,000 tenants.
+const CHUNKS_MAX: u32 = 96;
+/// Bytes of one chunk: no message of a cluster is larger.
+const CHUNK_BYTES_MAX: usize = streams::CLUSTER_MESSAGE_BYTES_MAX;
 /// Bytes of one cluster's windows that miss chunks: the largest window, and some room.
 const CLUSTER_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Bytes of all windows that miss chunks.

@@ -4,7 +4,10 @@
 //! may do. Before it: `kubenova_schema::subjects::accounts`. After it: [`super::Nkeys`] signs it.
 
 use crate::claims::{AccountClaims, AccountLimits, Export, Import, NoPermissions, Permission, Template};
-use kubenova_schema::subjects::{self, accounts};
+use kubenova_schema::{
+    streams,
+    subjects::{self, accounts},
+};
 use std::collections::BTreeMap;
 
 /// Subscriptions a cluster needs: one inbox; the rest is room for the bridge.
@@ -117,12 +120,13 @@ fn template(publish: &[&str], subscribe: &[&str], subscriptions: i64, connection
 }
 
 pub(super) fn cluster_template() -> Template {
-    template(
+    let template = template(
         &accounts::CLUSTER_PUBLISH,
         &accounts::CLUSTER_SUBSCRIBE,
         CLUSTER_SUBSCRIPTIONS,
         &["STANDARD", "WEBSOCKET", "LEAFNODE"],
-    )
+    );
+    Template { payload: i64::try_from(streams::CLUSTER_MESSAGE_BYTES_MAX).unwrap_or(i64::MAX), ..template }
 }
 
 pub(super) fn billing_template() -> Template {

@@ -12,12 +12,13 @@ use kubenova_schema::{
     message::Named,
     meters::Meter,
     signature::sha256_hex,
+    streams,
     v1::{UsageChunk, UsageGap, UsageManifest, UsageRecord, UsageRecords},
     window::Window,
 };
 
-/// Bytes of records in one message; half of what a broker takes by default.
-pub const PART_BYTES: usize = 512 * 1024;
+/// Bytes of records in one message: what a cluster may send, less the manifest with its gaps.
+pub const PART_BYTES: usize = streams::CLUSTER_MESSAGE_BYTES_MAX - 64 * 1024;
 
 /// Who seals, and when.
 #[derive(Debug, Clone)]
