@@ -2,7 +2,7 @@
 //!
 //! `settings` and `wiring` build the parts, in the order in which data flows: [`http`] observes requests, [`relay`] sends
 //! the commands they wrote, woken by [`outbox_listener`]; [`session`] answers clusters that connect; [`ingest`] stores what
-//! they report; [`receipts`] and [`billing`] pass on what is in the ledger; [`expiry`] deletes old rows. No Kubernetes client is in this crate's
+//! they report; [`receipts`] and [`billing`] pass on what is in the ledger; [`audit_log`] links audit records; [`expiry`] deletes old rows. No Kubernetes client is in this crate's
 //! dependency graph.
 
 pub mod commands;
@@ -22,4 +22,5 @@ pub mod ingest;
 pub mod billing;
 pub mod receipts;
 
+pub mod audit_log;
 pub mod expiry;

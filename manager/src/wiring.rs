@@ -4,6 +4,7 @@
 //! broker begins with its first connection and survives every later loss of it.
 
 use crate::{
+    audit_log,
     billing::{self, Billing},
     commands::keys,
     expiry, http,
@@ -125,6 +126,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         shutdown.clone(),
     );
     shutdown.spawn("database metrics", stored);
+    shutdown.spawn("audit log", audit_log::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("expiry", expiry::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());

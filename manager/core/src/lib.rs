@@ -10,6 +10,7 @@ pub mod access;
 pub mod application;
 pub mod application_document;
 pub mod application_form;
+pub mod audit;
 pub mod change;
 pub mod cluster;
 pub mod command;

@@ -1,5 +1,6 @@
 //! The command line: one command a file.
 
+mod audit;
 mod init;
 pub(crate) mod keys;
 mod nats;
@@ -44,6 +45,12 @@ pub enum Verb {
         #[command(subcommand)]
         verb: token::TokenVerb,
     },
+    /// The audit log: who changed what, and what clusters made of it.
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        verb: audit::AuditVerb,
+    },
     /// Print the OpenAPI document of the REST API.
     Openapi(openapi::Openapi),
 }
@@ -64,6 +71,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Openapi(openapi) => openapi.run(),
         Verb::Init(init) => init.run(&Settings::read(&cli.config)?).await,
         Verb::Nats { verb: NatsVerb::Config(config) } => config.run(&Settings::read(&cli.config)?).await,
+        Verb::Audit { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Token { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Serve(serve) => serve.run(Settings::read(&cli.config)?).await,
     }

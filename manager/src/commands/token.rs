@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_api::token;
 use kubenova_core::{
-    access::{ApiToken, Caller, Role},
+    access::{Action, ApiToken, Caller, Role},
     tenant::{TenantId, TenantRef},
 };
 use kubenova_runtime::{
@@ -14,7 +14,7 @@ use kubenova_runtime::{
     file::{self, Readers},
     random,
 };
-use kubenova_store::{access, connection::Connection, pool::Store, tenants};
+use kubenova_store::{access, audit, connection::Connection, pool::Store, tenants};
 use std::{
     io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
@@ -65,10 +65,13 @@ impl TokenVerb {
                 std::io::stdout().write_all(text.as_bytes()).context("could not print the list")
             }
             Self::Revoke { id } => {
-                if !access::revoke(&mut *store.acquire().await?, id, now).await? {
-                    bail!("there is no valid token {id}: see kubenova-manager token list");
-                }
-                Ok(())
+                let revoke = store.transaction("revoke a token", async |connection| {
+                    if !access::revoke(connection, id, now).await? {
+                        bail!("there is no valid token {id}: see kubenova-manager token list");
+                    }
+                    record(connection, "revoke", id, None, now).await
+                });
+                revoke.await
             }
             Self::Create { subject, role, tenant, days, out } => {
                 let role = Role::parse(&role).with_context(|| {
@@ -100,6 +103,7 @@ async fn create(store: &Store, mut fresh: ApiToken, tenant: Option<&str>, out: &
             fresh.caller.tenant = Some(tenant_id(connection, name).await?);
         }
         access::insert(connection, &fresh, &token::sha256(&text)).await?;
+        record(connection, "create", fresh.id, fresh.caller.tenant, fresh.created_at).await?;
         // The file before the commit: a token whose text is lost would be valid until it expires.
         write(out, &text)?;
         written = true;
@@ -111,6 +115,26 @@ async fn create(store: &Store, mut fresh: ApiToken, tenant: Option<&str>, out: &
             .with_context(|| format!("could not remove {}, whose token is not valid", out.display()))?;
     }
     stored
+}
+
+/// Writes the audit record: who may run this command is an administrator.
+async fn record(
+    connection: &mut Connection,
+    verb: &str,
+    token: Uuid,
+    tenant: Option<TenantId>,
+    now: Timestamp,
+) -> Result<()> {
+    let entry = audit::Entry {
+        at: now,
+        subject: "kubenova-manager token".to_owned(),
+        role: Role::Admin,
+        action: format!("{}/{verb}", Action::WriteAccess.as_str()),
+        target: format!("token/{token}"),
+        tenant,
+        request_id: String::new(),
+    };
+    Ok(audit::insert(connection, &entry).await?)
 }
 
 async fn tenant_id(connection: &mut Connection, name: &str) -> Result<TenantId> {
@@ -175,6 +199,7 @@ fn after_days(now: Timestamp, days: u32) -> Result<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubenova_store::audit_chain;
     use kubenova_test_postgres::Database;
 
     fn fresh(revoked_at: Option<Timestamp>, expires_at: Option<Timestamp>) -> ApiToken {
@@ -237,6 +262,8 @@ mod tests {
         let hash = token::sha256(text.trim());
         let caller = access::caller(&mut store.acquire().await.unwrap(), &hash, clock::now()).await.unwrap();
         assert_eq!(caller.unwrap().subject, "ann");
+        let records = audit_chain::pending(&mut store.acquire().await.unwrap()).await.unwrap();
+        assert_eq!(records, 1, "in the audit log");
     }
 
     #[tokio::test]

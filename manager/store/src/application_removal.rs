@@ -84,9 +84,14 @@ pub async fn cancel_queued(
 ) -> Result<(), StoreError> {
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     sqlx::query!(
-        "update commands set state = 'cancelled', reason = 'Deleted', waiting_for = '', finished_at = $3,
-                message = 'the application was deleted before this command was sent'
-         where cluster_id = any($1) and object_key = $2 and state = 'queued'",
+        "with ended as (
+             update commands set state = 'cancelled', reason = 'Deleted', waiting_for = '', finished_at = $3,
+                    message = 'the application was deleted before this command was sent'
+             where cluster_id = any($1) and object_key = $2 and state = 'queued' returning *
+         )
+         insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
+         select finished_at, 'manager', 'manager', 'command/cancelled', object_key, tenant_id, id, cluster_id, revision, reason
+         from ended order by cluster_id, revision",
         &clusters,
         object_key,
         now.to_sqlx(),

@@ -1,17 +1,17 @@
-//! The audit log. Rows are only ever added, in the transaction of the change they describe.
+//! What is written into the audit log, in the transaction of what it describes. `audit_chain.rs` moves it into the chain.
+//!
+//! Records about commands are written by the statements that write or end the commands (`outbox.rs`, `outcomes.rs`,
+//! `cluster_queue.rs`, `application_removal.rs`): in the same statement, so that neither is there without the other.
 
 use crate::error::{StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{access::Role, tenant::TenantId};
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 /// One accepted change. Never holds a body or a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// UUIDv7.
-    pub id: Uuid,
     /// When.
     pub at: Timestamp,
     /// Name of the caller.
@@ -31,8 +31,7 @@ pub struct Entry {
 /// Adds an entry.
 pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into audit (id, at, subject, role, action, target, tenant_id, request_id) values ($1, $2, $3, $4, $5, $6, $7, $8)",
-        entry.id,
+        "insert into audit_pending (at, subject, role, action, target, tenant_id, request_id) values ($1, $2, $3, $4, $5, $6, $7)",
         entry.at.to_sqlx(),
         entry.subject,
         entry.role.as_str(),
@@ -43,37 +42,139 @@ pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), 
     )
     .execute(connection)
     .await
-    .map_err(failed("write an audit row"))?;
+    .map_err(failed("write an audit record"))?;
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use crate::{
+        audit_chain,
+        cluster_queue::{self, ClaimOptions},
         error::StoreError,
-        fixture::{Fixture, write_context},
+        fixture::{Fixture, at, write_context},
         idempotency::ResponseRecord,
+        outcomes::{self, Reported},
         write_tx::WriteContext,
     };
-    use kubenova_core::access::Action;
+    use kubenova_core::{
+        access::Action,
+        audit::{Head, Record},
+        change::Change,
+        cluster::ClusterId,
+        command::{CommandId, CommandState},
+        tenant::Tenant,
+    };
+
+    fn response() -> ResponseRecord {
+        ResponseRecord { status: 201, headers: Vec::new(), body: String::new() }
+    }
+
+    async fn records(fixture: &Fixture) -> Vec<Record> {
+        let mut tx = fixture.begin().await;
+        audit_chain::link(&mut tx, 100).await.unwrap();
+        let linked = audit_chain::batch(&mut tx, 0, 100).await.unwrap();
+        tx.commit().await.unwrap();
+        linked.into_iter().map(|linked| linked.record).collect()
+    }
 
     #[tokio::test]
-    async fn an_audit_row_is_written_with_the_change_and_holds_texts_that_do_not_depend_on_the_code() {
+    async fn a_record_is_written_with_the_change_and_holds_texts_that_do_not_depend_on_the_code() {
         let fixture = Fixture::new().await;
         for (dry_run, target) in [(true, "tenant/0"), (false, "tenant/1")] {
             let context = WriteContext { request_id: "r-1".into(), dry_run, ..write_context() };
             let write = fixture.store.write(context, async |tx| {
                 tx.audit(Action::WriteTenants, "create", target, None).await?;
-                Ok::<_, StoreError>(((), ResponseRecord { status: 201, headers: Vec::new(), body: String::new() }))
+                Ok::<_, StoreError>(((), response()))
             });
             write.await.unwrap();
         }
-        let rows: Vec<(String, String, String, String, String)> =
-            sqlx::query_as("select subject, role, action, target, request_id from audit")
-                .fetch_all(&mut *fixture.store.acquire().await.unwrap())
-                .await
-                .unwrap();
-        let expected = ["ann", "ops", "writeTenants/create", "tenant/1", "r-1"].map(str::to_owned);
-        assert_eq!(rows, [expected.into()]);
+        let records = records(&fixture).await;
+        let [record] = records.as_slice() else { panic!("{records:?}") };
+        let texts = [&record.subject, &record.role, &record.action, &record.target, &record.request_id];
+        assert_eq!(texts.map(String::as_str), ["ann", "ops", "writeTenants/create", "tenant/1", "r-1"]);
+    }
+
+    /// One request with its change of a tenant; the id of its command.
+    async fn request(fixture: &Fixture, cluster: &ClusterId, tenant: &Tenant, id: &str) -> CommandId {
+        let context = WriteContext { request_id: id.into(), ..write_context() };
+        let write = fixture.store.write(context, async |tx| {
+            tx.audit(Action::WriteTenants, "replace", "tenant/1", Some(tenant.id)).await?;
+            let enqueued = tx.enqueue_commands(std::slice::from_ref(cluster), &Change::Tenant(tenant.clone())).await?;
+            Ok::<_, StoreError>((enqueued[0].command_id, response()))
+        });
+        write.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_request_is_followed_by_its_commands_and_their_ends() {
+        let fixture = Fixture::new().await;
+        let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
+        let superseded = request(&fixture, &cluster, &tenant, "r-1").await;
+        let carried_out = request(&fixture, &cluster, &tenant, "r-2").await;
+        let due = ClaimOptions {
+            now: at(1),
+            heartbeat_since: at(0),
+            send_again_at: at(30),
+            report_again_at: at(600),
+            window: 10,
+        };
+        let mut tx = fixture.begin().await;
+        cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap();
+        for state in [CommandState::Running, CommandState::Succeeded, CommandState::Succeeded] {
+            let reported = Reported {
+                cluster_id: cluster.clone(),
+                command_id: carried_out,
+                epoch: 1,
+                state: Some(state),
+                reason: "Ready".into(),
+                message: String::new(),
+                hops: Vec::new(),
+                send_again_at: None,
+            };
+            outcomes::record(&mut tx, &reported, at(2)).await.unwrap();
+        }
+        tx.commit().await.unwrap();
+
+        let records = records(&fixture).await;
+        let told: Vec<_> = records
+            .iter()
+            .map(|record| (record.action.as_str(), record.role.as_str(), record.request_id.as_str(), record.command))
+            .collect();
+        let (first, second) = (Some(superseded.0), Some(carried_out.0));
+        assert_eq!(
+            told,
+            [
+                ("writeTenants/replace", "ops", "r-1", None),
+                ("command/enqueued", "ops", "r-1", first),
+                ("writeTenants/replace", "ops", "r-2", None),
+                ("command/superseded", "manager", "", first),
+                ("command/enqueued", "ops", "r-2", second),
+                ("command/succeeded", "cluster", "", second),
+            ]
+        );
+        let (enqueued, ended) = (&records[4], &records[5]);
+        assert_eq!((enqueued.revision, ended.revision), (Some(2), Some(2)));
+        assert_eq!((enqueued.document_sha256.len(), ended.subject.as_str()), (64, cluster.as_str()));
+        assert_eq!((ended.detail.as_str(), ended.at), ("Ready", at(2)));
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_neither_changed_nor_deleted_by_a_statement() {
+        let fixture = Fixture::new().await;
+        let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
+        request(&fixture, &cluster, &tenant, "r-1").await;
+        let refused = async |sql: &'static str| {
+            let mut connection = fixture.store.acquire().await.unwrap();
+            let error = sqlx::raw_sql(sql).execute(&mut *connection).await.unwrap_err().to_string();
+            assert!(error.contains("neither changed nor deleted"), "{sql}: {error}");
+        };
+        refused("update audit_pending set subject = 'bob'").await;
+        assert_ne!(records(&fixture).await, []);
+        refused("update audit set subject = 'bob'").await;
+        refused("delete from audit").await;
+        refused("truncate audit").await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert_ne!(audit_chain::head(&mut connection).await.unwrap(), Head::none());
     }
 }

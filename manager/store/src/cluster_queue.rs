@@ -194,8 +194,13 @@ pub async fn fail_unsendable(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "update commands set state = 'failed', reason = 'TooLarge', message = $2, waiting_for = '', finished_at = $3
-         where id = $1 and state = 'sent'",
+        "with ended as (
+             update commands set state = 'failed', reason = 'TooLarge', message = $2, waiting_for = '', finished_at = $3
+             where id = $1 and state = 'sent' returning *
+         )
+         insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
+         select finished_at, 'manager', 'manager', 'command/failed', object_key, tenant_id, id, cluster_id, revision, reason
+         from ended",
         command.0,
         message,
         now.to_sqlx(),

@@ -126,7 +126,7 @@ pub(crate) fn new_id() -> Uuid {
 }
 
 pub(crate) fn issuer() -> Issuer<'static> {
-    Issuer { subject: "ann", now: at(0), new_id, traceparent: None }
+    Issuer { subject: "ann", role: "ops", request_id: "r", now: at(0), new_id, traceparent: None }
 }
 
 pub(crate) fn caller() -> Caller {

@@ -8,6 +8,7 @@ pub mod access;
 pub mod application_removal;
 pub mod applications;
 pub mod audit;
+pub mod audit_chain;
 pub mod billing;
 pub mod cluster_keys;
 pub mod cluster_queue;

@@ -10,7 +10,7 @@ use crate::{
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{change::Change, cluster::ClusterId, command::CommandId};
-use kubenova_schema::trace::TraceParent;
+use kubenova_schema::{signature::sha256_hex, trace::TraceParent};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -29,8 +29,12 @@ fn carried_bytes(document: &str) -> usize {
 /// Who issues commands and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Issuer<'a> {
-    /// Name of the caller, for `created_by`.
+    /// Name of the caller, for `created_by` and the audit log.
     pub subject: &'a str,
+    /// Role of the caller, or `manager`.
+    pub role: &'a str,
+    /// Id of the request; empty when the Manager issues them by itself.
+    pub request_id: &'a str,
     /// Now.
     pub now: Timestamp,
     /// Makes new ids (UUIDv7).
@@ -69,10 +73,16 @@ pub async fn enqueue_commands(
     let names: Vec<String> = enqueued.iter().map(|one| one.cluster_id.to_string()).collect();
     let revisions: Vec<i64> = enqueued.iter().map(|one| one.revision).collect();
     let key = encoded.key.to_string();
+    let document_sha256 = sha256_hex(encoded.document.as_bytes());
     sqlx::query!(
-        "update commands set state = 'superseded', reason = 'NewerChange', message = 'a newer change replaced it before it was sent',
-                waiting_for = '', finished_at = $3
-         where cluster_id = any($1) and object_key = $2 and state = 'queued'",
+        "with ended as (
+             update commands set state = 'superseded', reason = 'NewerChange',
+                    message = 'a newer change replaced it before it was sent', waiting_for = '', finished_at = $3
+             where cluster_id = any($1) and object_key = $2 and state = 'queued' returning *
+         )
+         insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
+         select finished_at, 'manager', 'manager', 'command/superseded', object_key, tenant_id, id, cluster_id, revision, reason
+         from ended order by cluster_id, revision",
         &names,
         key,
         issuer.now.to_sqlx(),
@@ -81,10 +91,17 @@ pub async fn enqueue_commands(
     .await
     .map_err(failed("supersede queued commands"))?;
     sqlx::query!(
-        "insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
-                               created_by, queued_at, traceparent)
-         select new.id, new.cluster_id, new.revision, $4, $5, $6, $7, $8, $9, $10, $11, $12
-         from unnest($1::uuid[], $2::text[], $3::bigint[]) as new (id, cluster_id, revision)",
+        "with enqueued as (
+             insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
+                                   created_by, queued_at, traceparent)
+             select new.id, new.cluster_id, new.revision, $4, $5, $6, $7, $8, $9, $10, $11, $12
+             from unnest($1::uuid[], $2::text[], $3::bigint[]) as new (id, cluster_id, revision)
+             returning *
+         )
+         insert into audit_pending (at, subject, role, action, target, tenant_id, request_id, command_id, cluster_id, revision,
+                                    document_sha256, detail)
+         select queued_at, created_by, $13, 'command/enqueued', object_key, tenant_id, $14, id, cluster_id, revision, $15, kind
+         from enqueued order by cluster_id",
         &ids,
         &names,
         &revisions,
@@ -97,6 +114,9 @@ pub async fn enqueue_commands(
         issuer.subject,
         issuer.now.to_sqlx(),
         issuer.traceparent.map(|parent| parent.to_string()),
+        issuer.role,
+        issuer.request_id,
+        document_sha256,
     )
     .execute(&mut *connection)
     .await

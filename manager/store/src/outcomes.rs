@@ -59,6 +59,9 @@ impl Recorded {
     }
 }
 
+/// Most characters of a reason in the audit log, which keeps it for years: reasons are one word.
+const AUDITED_REASON_MAX: i32 = 100;
+
 /// Records an outcome. Must run in a transaction, which keeps the row locked between reading and writing it.
 pub async fn record(
     connection: &mut PgConnection,
@@ -89,13 +92,21 @@ pub async fn record(
         return Ok(Recorded::Repeated);
     }
     let hops: Vec<_> = reported.hops.iter().map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at })).collect();
-    let done = sqlx::query!(
-        "update commands set state = $2, reason = $3, message = $4, waiting_for = '', hops = $5,
-                next_send_at = case when not $7 then $9::timestamptz end,
-                acknowledged_at = coalesce(acknowledged_at, case when $6 then $8::timestamptz end),
-                running_at = coalesce(running_at, case when $2 = 'running' then $8::timestamptz end),
-                finished_at = case when $7 then $8::timestamptz end
-         where id = $1",
+    let moved = sqlx::query_scalar!(
+        r#"with moved as (
+             update commands set state = $2, reason = $3, message = $4, waiting_for = '', hops = $5,
+                    next_send_at = case when not $7 then $9::timestamptz end,
+                    acknowledged_at = coalesce(acknowledged_at, case when $6 then $8::timestamptz end),
+                    running_at = coalesce(running_at, case when $2 = 'running' then $8::timestamptz end),
+                    finished_at = case when $7 then $8::timestamptz end
+             where id = $1 returning *
+         ), ended as (
+             insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
+             select finished_at, cluster_id, 'cluster', 'command/' || state, object_key, tenant_id, id, cluster_id, revision,
+                    left(reason, $10)
+             from moved where finished_at is not null
+         )
+         select count(*) as "count!" from moved"#,
         reported.command_id.0,
         next.as_str(),
         reported.reason,
@@ -105,11 +116,12 @@ pub async fn record(
         next.is_terminal(),
         now.to_sqlx(),
         reported.send_again_at.map(|at| at.to_sqlx()) as _,
+        AUDITED_REASON_MAX,
     )
-    .execute(&mut *connection)
+    .fetch_one(&mut *connection)
     .await
     .map_err(failed("record an outcome"))?;
-    one_row(done.rows_affected(), "commands", &reported.command_id)?;
+    one_row(moved.unsigned_abs(), "commands", &reported.command_id)?;
     if !matches!(next, CommandState::Refused | CommandState::Superseded) {
         supersede_lower(connection, &reported.cluster_id, &row.object_key, row.revision, now).await?;
     }
@@ -128,9 +140,15 @@ async fn supersede_lower(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "update commands set state = 'superseded', reason = 'NewerChange', waiting_for = '', next_send_at = null,
-                message = 'the cluster holds a newer change of this object', finished_at = $4
-         where cluster_id = $1 and object_key = $2 and revision < $3 and state in ('sent', 'acknowledged', 'running')",
+        "with ended as (
+             update commands set state = 'superseded', reason = 'NewerChange', waiting_for = '', next_send_at = null,
+                    message = 'the cluster holds a newer change of this object', finished_at = $4
+             where cluster_id = $1 and object_key = $2 and revision < $3 and state in ('sent', 'acknowledged', 'running')
+             returning *
+         )
+         insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
+         select finished_at, cluster_id, 'cluster', 'command/superseded', object_key, tenant_id, id, cluster_id, revision, reason
+         from ended order by revision",
         cluster.as_str(),
         object_key,
         revision,

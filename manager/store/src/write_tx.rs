@@ -68,6 +68,8 @@ impl WriteTx {
     ) -> Result<Vec<EnqueuedCommand>, StoreError> {
         let issuer = Issuer {
             subject: &self.context.caller.subject,
+            role: self.context.caller.role.as_str(),
+            request_id: &self.context.request_id,
             now: self.context.now,
             new_id: self.context.new_id,
             traceparent: self.context.traceparent,
@@ -75,7 +77,7 @@ impl WriteTx {
         outbox::enqueue_commands(&mut self.tx, issuer, clusters, change).await
     }
 
-    /// Adds the audit row of the request; `verb` says what was done ("create", "replace").
+    /// Adds the audit record of the request; `verb` says what was done ("create", "replace").
     pub async fn audit(
         &mut self,
         action: Action,
@@ -84,7 +86,6 @@ impl WriteTx {
         tenant: Option<TenantId>,
     ) -> Result<(), StoreError> {
         let entry = audit::Entry {
-            id: (self.context.new_id)(),
             at: self.context.now,
             subject: self.context.caller.subject.clone(),
             role: self.context.caller.role,
