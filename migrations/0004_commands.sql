@@ -1,6 +1,6 @@
 -- Commands: the outbox that the relay sends from, and the resource that the REST API shows. One row for both, so that the
 -- two cannot disagree.
--- Locks: creates a table, touches no row of another.
+-- Locks: creates tables, touches no row of another.
 create table commands (
     id               uuid primary key,
     cluster_id       text not null references clusters (id),
@@ -49,3 +49,10 @@ create index commands_by_object on commands (cluster_id, object_key, revision);
 create index commands_by_tenant on commands (tenant_id, id) where tenant_id is not null;
 create index commands_by_cluster on commands (cluster_id, id);
 create index commands_by_state on commands (state, id);
+
+-- The highest revision of each cluster whose command was deleted on schedule: a cluster that names a revision up to it, and
+-- whose row is gone, is not one that holds what Postgres never had. In no row of `clusters`, which requests and hellos lock.
+create table pruned_commands (
+    cluster_id text primary key references clusters (id),
+    revision   bigint not null
+);

@@ -14,3 +14,5 @@ create table dead_letters (
 );
 
 create index dead_letters_newest on dead_letters (cluster_id, last_seen_at desc);
+-- For their deletion on schedule.
+create index dead_letters_oldest on dead_letters (last_seen_at);

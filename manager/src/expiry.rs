@@ -1,34 +1,82 @@
-//! Deletes rows that are not read again: responses of idempotency keys that have expired, and old enrollment attempts.
+//! Deletes rows that are not read again: responses of idempotency keys that have expired, and what has ended and is older
+//! than the settings' `retention`.
 
+use crate::settings::Retention;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_runtime::{
     clock,
     periodic::{Next, Periodic},
     shutdown::Shutdown,
 };
-use kubenova_store::{enrollments, error::StoreError, idempotency, pool::Store};
-use std::time::Duration;
+use kubenova_store::{
+    audit_chain,
+    command_retention::{self, Pass},
+    connection::Connection,
+    dead_letters, enrollments,
+    error::StoreError,
+    idempotency,
+    pool::Store,
+    sessions,
+};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 /// Time between two rounds: expired rows cost disk only, never an answer.
 const EVERY: Duration = Duration::from_secs(3600);
-/// Rows of one table deleted in one statement: some ten milliseconds of locks.
+/// Time between two passes over the old commands, most of which stay because they are the newest of their objects.
+const PASS_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Rows of one table that a statement deletes or looks at: some ten milliseconds of locks.
 const BATCH: i64 = 1000;
-/// How long an enrollment attempt is kept: who looks for why a cluster did not join looks within days.
-const ATTEMPTS_KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Pause between two batches of commands: relay and ingest use the same rows.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Deletes until a stop is requested. Several Managers at once do no harm.
-pub async fn run(store: Store, shutdown: Shutdown) {
-    Periodic::new("delete expired rows", EVERY).run(&shutdown, || round(&store, clock::now())).await;
+pub async fn run(store: Store, retention: Retention, shutdown: Shutdown) {
+    let pass = Mutex::new(Pass::default());
+    let commands = Periodic::new("delete old commands", PASS_EVERY)
+        .at_most_every(PAUSE)
+        .run(&shutdown, || commands_round(&store, &retention, &pass, clock::now()));
+    let others = Periodic::new("delete expired rows", EVERY).run(&shutdown, || round(&store, &retention, clock::now()));
+    tokio::join!(commands, others);
 }
 
 /// Deletes one batch of each table.
-async fn round(store: &Store, now: Timestamp) -> Result<Next, StoreError> {
+async fn round(store: &Store, retention: &Retention, now: Timestamp) -> Result<Next, StoreError> {
     let mut connection = store.acquire().await?;
-    let attempts_before = now.checked_sub(ATTEMPTS_KEPT).unwrap_or(Timestamp::MIN);
-    let responses = idempotency::delete_expired(&mut connection, now, BATCH).await?;
-    let attempts = enrollments::delete_attempts(&mut connection, attempts_before, BATCH).await?;
-    let whole_batch = responses.max(attempts) >= BATCH.unsigned_abs();
-    Ok(if whole_batch { Next::AtOnce } else { Next::Wait })
+    let mut most = idempotency::delete_expired(&mut connection, now, BATCH).await?;
+    let before = days_before(now, retention.enrollment_attempts_days);
+    most = most.max(enrollments::delete_attempts(&mut connection, before, BATCH).await?);
+    let before = days_before(now, retention.dead_letters_days);
+    most = most.max(dead_letters::delete_old(&mut connection, before, BATCH).await?);
+    let before = days_before(now, retention.refused_hellos_days);
+    most = most.max(sessions::delete_refusals(&mut connection, before, BATCH).await?);
+    drop(connection);
+    let before = days_before(now, retention.audit_days);
+    let prune = async |tx: &mut Connection| audit_chain::prune(tx, before, now, BATCH).await;
+    most = most.max(store.transaction("delete old audit records", prune).await?);
+    Ok(if most >= BATCH.unsigned_abs() { Next::AtOnce } else { Next::Wait })
+}
+
+/// Looks at the next old commands.
+async fn commands_round(
+    store: &Store,
+    retention: &Retention,
+    pass: &Mutex<Pass>,
+    now: Timestamp,
+) -> Result<Next, StoreError> {
+    let before = days_before(now, retention.commands_days);
+    let mut connection = store.acquire().await?;
+    let from = *pass.lock().unwrap_or_else(PoisonError::into_inner);
+    let next = command_retention::delete_old(&mut connection, before, from, BATCH).await?;
+    *pass.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
+    Ok(if next.is_some() { Next::AtOnce } else { Next::Wait })
+}
+
+fn days_before(now: Timestamp, days: u64) -> Timestamp {
+    let hours = i64::try_from(days.saturating_mul(24)).unwrap_or(i64::MAX);
+    now.checked_sub(SignedDuration::from_hours(hours)).unwrap_or(Timestamp::MIN)
 }
 
 #[cfg(test)]
@@ -83,9 +131,9 @@ mod tests {
             respond(&store, &number.to_string(), begun).await;
         }
         let later = begun + idempotency::RETENTION;
-        assert_eq!(round(&store, begun).await.unwrap(), Next::Wait, "none has expired");
-        assert_eq!(round(&store, later).await.unwrap(), Next::AtOnce);
-        assert_eq!(round(&store, later).await.unwrap(), Next::Wait);
+        assert_eq!(round(&store, &Retention::default(), begun).await.unwrap(), Next::Wait, "none has expired");
+        assert_eq!(round(&store, &Retention::default(), later).await.unwrap(), Next::AtOnce);
+        assert_eq!(round(&store, &Retention::default(), later).await.unwrap(), Next::Wait);
         assert!(!is_stored(&store, &BATCH.to_string(), begun).await);
     }
 

@@ -47,6 +47,9 @@ pub struct Settings {
     /// Intervals of periodic work.
     #[serde(default)]
     pub intervals: Intervals,
+    /// How long what has ended is kept.
+    #[serde(default)]
+    pub retention: Retention,
     /// Components of new clusters for which the request names none.
     #[serde(default)]
     pub components: Option<ComponentSettings>,
@@ -126,6 +129,22 @@ pub struct Intervals {
     pub report_again_after_ms: u64,
     /// Longest time between two rounds of the relay.
     pub poll_ms: u64,
+}
+
+/// How long what has ended is kept, in days. Responses of idempotency keys are kept for a day, which REST documents.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Retention {
+    /// Commands that have ended. The newest that a cluster stored about each object stays, whatever its age.
+    pub commands_days: u64,
+    /// Records of the audit log.
+    pub audit_days: u64,
+    /// Messages of clusters that can never be handled.
+    pub dead_letters_days: u64,
+    /// Attempts to use an enrollment token.
+    pub enrollment_attempts_days: u64,
+    /// Refused hellos of clusters that have none newer.
+    pub refused_hellos_days: u64,
 }
 
 /// Metering.
@@ -240,6 +259,20 @@ impl Default for Lifetimes {
 impl Default for Intervals {
     fn default() -> Self {
         Self { heartbeat_stale_ms: 45_000, resend_after_ms: 30_000, report_again_after_ms: 600_000, poll_ms: 500 }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            commands_days: 90,
+            // Where the law asks for accounts of who did what, it asks for up to ten years.
+            audit_days: 3650,
+            // Who looks for why a report was lost, or a cluster did not join, looks within days.
+            dead_letters_days: 30,
+            enrollment_attempts_days: 30,
+            refused_hellos_days: 30,
+        }
     }
 }
 

@@ -127,7 +127,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     );
     shutdown.spawn("database metrics", stored);
     shutdown.spawn("audit log", audit_log::run(broker.store.clone(), shutdown.clone()));
-    shutdown.spawn("expiry", expiry::run(broker.store.clone(), shutdown.clone()));
+    shutdown.spawn("expiry", expiry::run(broker.store.clone(), settings.retention.clone(), shutdown.clone()));
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
     Ok(Running { addresses, metrics: metrics_address, _temporary: temporary })

@@ -14,10 +14,12 @@ struct Range {
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 3600;
+/// A century: for ever.
+const DAYS_MAX: u64 = 36_500;
 const MINUTE_MS: u64 = 60 * 1000;
 
 /// Every number but ports. A bound says where the Manager stops working, not what is wise; defaults are far from both.
-const RANGES: [Range; 11] = [
+const RANGES: [Range; 16] = [
     Range {
         key: "database.connectionsMax",
         unit: "connections",
@@ -98,6 +100,42 @@ const RANGES: [Range; 11] = [
         min: 10,
         max: MINUTE_MS,
         read: |settings| settings.intervals.poll_ms,
+    },
+    Range {
+        key: "retention.commandsDays",
+        unit: "days",
+        // A day's changes can be looked at.
+        min: 1,
+        max: DAYS_MAX,
+        read: |settings| settings.retention.commands_days,
+    },
+    Range {
+        key: "retention.auditDays",
+        unit: "days",
+        min: 1,
+        max: DAYS_MAX,
+        read: |settings| settings.retention.audit_days,
+    },
+    Range {
+        key: "retention.deadLettersDays",
+        unit: "days",
+        min: 1,
+        max: DAYS_MAX,
+        read: |settings| settings.retention.dead_letters_days,
+    },
+    Range {
+        key: "retention.enrollmentAttemptsDays",
+        unit: "days",
+        min: 1,
+        max: DAYS_MAX,
+        read: |settings| settings.retention.enrollment_attempts_days,
+    },
+    Range {
+        key: "retention.refusedHellosDays",
+        unit: "days",
+        min: 1,
+        max: DAYS_MAX,
+        read: |settings| settings.retention.refused_hellos_days,
     },
     Range {
         key: "usage.windowSeconds",

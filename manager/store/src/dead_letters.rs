@@ -58,6 +58,20 @@ pub async fn insert(
     Ok(())
 }
 
+/// Deletes messages that came last before this time, at most `limit`; returns how many.
+pub async fn delete_old(connection: &mut PgConnection, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "delete from dead_letters where (cluster_id, payload_sha256) in
+            (select cluster_id, payload_sha256 from dead_letters where last_seen_at < $1 order by last_seen_at limit $2)",
+        before.to_sqlx(),
+        limit,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("delete old dead letters"))?;
+    Ok(done.rows_affected())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -60,7 +60,8 @@ pub async fn lock_cluster(
     .transpose()
 }
 
-/// Whether this revision of the cluster belongs to this command here too. True for a cluster that stored none yet.
+/// Whether this revision of the cluster belongs to this command here too, or belonged to one that was deleted on schedule.
+/// True for a cluster that stored none yet.
 pub async fn revision_matches(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -70,15 +71,16 @@ pub async fn revision_matches(
     if revision == 0 {
         return Ok(true);
     }
-    let id = sqlx::query_scalar!(
-        "select id from commands where cluster_id = $1 and revision = $2",
+    let found = sqlx::query!(
+        r#"select (select id from commands where cluster_id = $1 and revision = $2) as id,
+                  exists (select from pruned_commands where cluster_id = $1 and revision >= $2) as "pruned!""#,
         cluster.as_str(),
         revision
     )
-    .fetch_optional(connection)
+    .fetch_one(connection)
     .await
     .map_err(failed("find the revision of a hello"))?;
-    Ok(id.is_some() && id == command)
+    Ok(found.id.map_or(found.pruned, |id| Some(id) == command))
 }
 
 /// Opens the next session and returns its number.
@@ -141,6 +143,20 @@ pub async fn record_refusal(connection: &mut PgConnection, refused: &RefusedHell
     .await
     .map(drop)
     .map_err(failed("record a refused hello"))
+}
+
+/// Deletes refused hellos before this time, at most `limit`; returns how many.
+pub async fn delete_refusals(connection: &mut PgConnection, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "delete from hello_refusals where cluster_id in
+            (select cluster_id from hello_refusals where refused_at < $1 limit $2)",
+        before.to_sqlx(),
+        limit,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("delete old refused hellos"))?;
+    Ok(done.rows_affected())
 }
 
 /// A heartbeat.
