@@ -2,7 +2,7 @@
 //! A part is handed only the half it needs.
 
 use crate::{
-    apiserver::client::Apiserver,
+    apiserver::{cache::Cache, client::Apiserver},
     inbound::highest::Highest,
     join::identity::Identity,
     metrics::Metrics,
@@ -11,6 +11,7 @@ use crate::{
     settings::Settings,
 };
 use kubenova_bus::Connection;
+use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
 use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -27,6 +28,10 @@ pub struct ClusterContext {
     pub status: StatusCache,
     /// Outcomes of commands, for publishing.
     pub outcomes: OutcomeQueue,
+    /// Every inbox record without its body.
+    pub inbox: Cache<RecordDigest>,
+    /// Every NovaTenant, as far as commands wait for it.
+    pub tenants: Cache<TenantDigest>,
     /// The highest revision in the inbox, for heartbeats.
     pub highest: Highest,
     pub metrics: Metrics,

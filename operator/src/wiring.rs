@@ -2,7 +2,7 @@
 //! soft first, hard after [`SOFT_STOP`].
 
 use crate::{
-    apiserver::client::Apiserver,
+    apiserver::{cache::Cache, client::Apiserver},
     context::{BrokerContext, ClusterContext},
     controllers::{self, cluster_config},
     inbound::{self, highest::Highest},
@@ -20,6 +20,8 @@ use crate::{
     settings::Settings,
 };
 use anyhow::Context as _;
+use kube::Api;
+use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
 use kubenova_runtime::{
     probe::{self, Gates},
     random,
@@ -125,7 +127,9 @@ impl Parts {
         let outcomes = OutcomeQueue::new(identity.cluster_id(), metrics.outcomes_pending.clone());
         let status = StatusCache::default();
         let highest = Highest::default();
-        let cluster = ClusterContext { apiserver, settings, shutdown, gates, status, outcomes, highest, metrics };
+        let (inbox, tenants) = (Cache::default(), Cache::default());
+        let cluster =
+            ClusterContext { apiserver, settings, shutdown, gates, status, outcomes, inbox, tenants, highest, metrics };
         let senders = Senders { bus: bus_sender, session: session_sender, rehello: Arc::clone(&rehello) };
         let broker = BrokerContext { identity, bus, session, rehello };
         Self { cluster, broker, instance: Arc::new(instance), senders, usage_sender, usage }
@@ -136,6 +140,7 @@ impl Parts {
         let Self { cluster, broker, instance, senders, usage_sender, usage } = self;
         let shutdown = cluster.shutdown.clone();
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
+        spawn_caches(&cluster);
         let session = session_context(&cluster, &broker, &instance, senders);
         shutdown.spawn("session", session::run(session, shutdown.clone()));
         shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), receipt_sender));
@@ -151,6 +156,15 @@ impl Parts {
     }
 }
 
+fn spawn_caches(cluster: &ClusterContext) {
+    let (client, shutdown) = (cluster.apiserver.client(), &cluster.shutdown);
+    let records = Api::namespaced(client.clone(), &cluster.settings.state_namespace);
+    let inbox = cluster.inbox.clone().follow(records, RecordDigest::of, shutdown.clone());
+    shutdown.spawn("inbox cache", inbox);
+    let tenants = cluster.tenants.clone().follow(Api::all(client), TenantDigest::of, shutdown.clone());
+    shutdown.spawn("tenant cache", tenants);
+}
+
 fn session_context(
     cluster: &ClusterContext,
     broker: &BrokerContext,
@@ -158,8 +172,7 @@ fn session_context(
     senders: Senders,
 ) -> SessionContext {
     let hello = HelloClient {
-        apiserver: cluster.apiserver.clone(),
-        namespace: cluster.settings.state_namespace.clone(),
+        inbox: cluster.inbox.clone(),
         identity: Arc::clone(&broker.identity),
         instance: Arc::clone(instance),
         highest: cluster.highest.clone(),

@@ -1,13 +1,14 @@
 //! What the Operator decides, without a client, a clock or randomness.
 //!
 //! In the order of the flow: a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]) and its
-//! progress is reported ([`outcome`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
+//! progress is reported ([`outcome`]); of its record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
 //! compared with what does ([`drift`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
 
 pub mod application;
 pub mod command;
 pub mod components;
 pub mod conditions;
+pub mod digest;
 pub mod drift;
 pub mod inbox;
 pub mod listing;

@@ -6,7 +6,7 @@ use super::{
     verbs::{self, Object},
 };
 use kube::{
-    Api,
+    Api, ResourceExt as _,
     api::{Patch, PatchParams, PostParams},
 };
 use kubenova_crds::FIELD_MANAGER;
@@ -23,22 +23,39 @@ const ATTEMPTS: u32 = 8;
 pub async fn update<K: Object>(
     api: &Api<K>,
     name: &str,
+    change: impl FnMut(&mut K) -> bool,
+) -> Result<Option<K>, Error> {
+    match verbs::get(api, name).await? {
+        Some(object) => update_from(api, object, change).await,
+        None => Ok(None),
+    }
+}
+
+/// The same from the object as it was read before: one call less. Read again only when another writer came between.
+///
+/// # Errors
+/// When a call fails, or when others kept writing in between.
+pub async fn update_from<K: Object>(
+    api: &Api<K>,
+    mut object: K,
     mut change: impl FnMut(&mut K) -> bool,
 ) -> Result<Option<K>, Error> {
+    let name = object.name_any();
     let mut attempt = 1;
     loop {
-        let Some(mut object) = verbs::get(api, name).await? else { return Ok(None) };
         if !change(&mut object) {
             return Ok(Some(object));
         }
         let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let written = api.replace_status(name, &params, &object).await;
-        match written.map_err(|source| Error::new(Verb::WriteStatus, &verbs::kind_of(api), name, source)) {
+        let written = api.replace_status(&name, &params, &object).await;
+        match written.map_err(|source| Error::new(Verb::WriteStatus, &verbs::kind_of(api), &name, source)) {
             Ok(written) => return Ok(Some(written)),
             Err(error) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error),
         }
+        let Some(present) = verbs::get(api, &name).await? else { return Ok(None) };
+        object = present;
     }
 }
 

@@ -14,8 +14,8 @@ use std::fmt::Debug;
 pub trait Object: Resource + Clone + Debug + Serialize + DeserializeOwned {}
 impl<K: Resource + Clone + Debug + Serialize + DeserializeOwned> Object for K {}
 
-/// Objects asked for in one page of a list.
-const PAGE: u32 = 500;
+/// Objects in one page of a list. An inbox record or an Application may have 900 KB, and a page is held whole.
+pub(super) const PAGE: u32 = 50;
 
 /// The plural of the kind, which ends the path.
 pub(super) fn kind_of<K: Resource>(api: &Api<K>) -> String {

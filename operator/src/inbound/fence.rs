@@ -2,16 +2,15 @@
 //!
 //! A higher epoch is written there before the first command of it is stored; the floor before anything is forgotten.
 
-use super::record::Records;
 use crate::{
-    apiserver::{Error, verbs},
+    apiserver::{Error, cache::Cache, verbs},
     context::ClusterContext,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::ObjectMeta};
-use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::{
     command::VerifiedCommand,
+    digest::RecordDigest,
     inbox::{self, Decision, Fence, Held},
 };
 use kubenova_runtime::{failpoint, retry::Retry};
@@ -40,9 +39,9 @@ struct Known {
 
 impl FenceKeeper {
     /// Reads the stored fence and raises it by what the records say. `None` when a stop was requested first.
-    pub async fn load(cluster: &ClusterContext, records: &Records) -> Option<Self> {
+    pub async fn load(cluster: &ClusterContext) -> Option<Self> {
         let api = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
-        let known = Retry::new("read the fence").until_ok(&cluster.shutdown, || read(&api, records)).await?;
+        let known = Retry::new("read the fence").until_ok(&cluster.shutdown, || read(&api, &cluster.inbox)).await?;
         Some(Self { api, known: Mutex::new(known) })
     }
 
@@ -54,20 +53,14 @@ impl FenceKeeper {
 
     /// What to do with a command, given the record of its object.
     #[must_use]
-    pub fn decide(&self, held: Option<&NovaCommand>, verified: &VerifiedCommand) -> Decision {
-        let held = held.map(|record| Held {
-            epoch: u64::try_from(record.spec.epoch).unwrap_or_default(),
-            revision: u64::try_from(record.spec.revision).unwrap_or_default(),
-            command_id: record.spec.command_id.clone(),
-            command_sha256: record.spec.command_sha256.clone(),
-        });
+    pub fn decide(&self, held: Option<&Held>, verified: &VerifiedCommand) -> Decision {
         let incoming = Held {
             epoch: verified.command.epoch,
             revision: verified.command.revision,
             command_id: verified.command.id.clone(),
             command_sha256: verified.sha256.clone(),
         };
-        inbox::decide(held.as_ref(), &incoming, self.now())
+        inbox::decide(held, &incoming, self.now())
     }
 
     /// Makes a higher epoch durable before a command of it is stored: from then on the whole cluster refuses lower ones.
@@ -109,12 +102,10 @@ impl FenceKeeper {
     }
 }
 
-async fn read(api: &Api<ConfigMap>, records: &Records) -> Result<Known, Error> {
+async fn read(api: &Api<ConfigMap>, inbox: &Cache<RecordDigest>) -> Result<Known, Error> {
     let stored = verbs::get(api, NAME).await?.map_or_else(Fence::default, |map| parse(map.data.as_ref()));
-    let mut now = stored;
-    for record in records.list().await? {
-        now = now.raised(u64::try_from(record.spec.epoch).unwrap_or_default(), 0);
-    }
+    inbox.complete().await;
+    let now = inbox.all().iter().fold(stored, |fence, record| fence.raised(record.epoch, 0));
     Ok(Known { now, stored })
 }
 

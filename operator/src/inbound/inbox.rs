@@ -1,6 +1,10 @@
 //! One command, from delivery to verdict.
 
-use super::{fence::FenceKeeper, policy, record::Records};
+use super::{
+    fence::FenceKeeper,
+    policy,
+    record::{Records, Version},
+};
 use crate::{
     apiserver::{self, event},
     context::{BrokerContext, ClusterContext},
@@ -16,7 +20,8 @@ use kubenova_crds::{
     command::NovaCommand,
 };
 use kubenova_operator_core::{
-    command::{self, Recipient, Rejected, Unreadable, VerifiedCommand},
+    command::{self, Recipient, Rejected, Unreadable, VerifiedCommand, record_name},
+    digest::RecordDigest,
     inbox::{Decision, Stale},
     outcome::State,
     policy::Denial,
@@ -46,6 +51,14 @@ pub(super) struct Inbox {
     keys: AcceptedKeys,
     records: Records,
     fence: Arc<FenceKeeper>,
+}
+
+/// The record of a command's object, as kept in memory or as read; none when there is none.
+struct Seen {
+    digest: Option<RecordDigest>,
+    /// Only when it was read.
+    record: Option<NovaCommand>,
+    is_read: bool,
 }
 
 /// What to answer about a command that is not stored.
@@ -131,11 +144,20 @@ impl Inbox {
             Ok(verified) => verified,
             Err(rejected) => return self.answer(&rejected.command.clone(), Answer::rejected(rejected)).await,
         };
+        let known = self.cluster.inbox.get(&record_name(&verified.key));
+        // What is kept of a record may be of an older version. So it only saves reading the record when the command is to be
+        // stored, which the API server does at that very version or not at all; all else is decided from the record itself.
+        let mut seen = Seen { digest: known.map(|known| (*known).clone()), record: None, is_read: false };
         for _ in 0..STORE_ATTEMPTS {
-            let held = self.records.get(&verified.key).await?;
+            let held = seen.digest.as_ref().map(RecordDigest::held);
             match self.fence.decide(held.as_ref(), &verified) {
+                Decision::Store => {}
+                _ if !seen.is_read => {
+                    seen = self.read(&verified).await?;
+                    continue;
+                }
                 Decision::Replay => {
-                    if let Some(held) = &held {
+                    if let Some(held) = &seen.record {
                         self.cluster.outcomes.push(held);
                     }
                     self.cluster.metrics.command("replayed");
@@ -143,21 +165,20 @@ impl Inbox {
                 }
                 Decision::Divergence => return self.diverged(&verified.command).await,
                 Decision::Superseded(stale) => return self.answer(&verified.command, Answer::stale(stale)).await,
-                Decision::Store => {}
             }
-            if let Err(denial) = policy::check(&self.cluster, &self.records, &verified).await? {
+            if let Err(denial) = policy::check(&self.cluster, &verified).await? {
                 return self.answer(&verified.command, Answer::denial(denial)).await;
             }
             if self.is_late(&verified.command) {
                 return self.answer(&verified.command, Answer::late()).await;
             }
             self.fence.raise_epoch(&verified).await?;
-            match self.records.store(held, &verified, delivery).await {
+            match self.records.store(seen.digest.as_ref().map(Version::of).as_ref(), &verified, delivery).await {
                 Ok(record) => {
                     self.stored(&verified, &record);
                     return Ok(());
                 }
-                Err(error) if error.is_conflict() => {}
+                Err(error) if error.is_conflict() => seen = self.read(&verified).await?,
                 Err(error) if error.is_invalid() => {
                     return self.answer(&verified.command, Answer::rejected_record(&error)).await;
                 }
@@ -167,10 +188,19 @@ impl Inbox {
         Err(NotNow::Contended)
     }
 
+    /// The record as it is.
+    async fn read(&self, verified: &VerifiedCommand) -> Result<Seen, NotNow> {
+        let record = self.records.get(&verified.key).await?;
+        Ok(Seen { digest: record.as_ref().map(RecordDigest::of), record, is_read: true })
+    }
+
     fn stored(&self, verified: &VerifiedCommand, record: &NovaCommand) {
         failpoint::passing("inbound.stored");
         self.fence.raise_floor(verified);
-        self.cluster.highest.raise([record]);
+        let digest = RecordDigest::of(record);
+        self.cluster.highest.raise([&digest]);
+        // Also makes dispatch begin, before the watch shows the record.
+        self.cluster.inbox.wrote(record, digest);
         let command = &verified.command;
         tracing::info!(revision = command.revision, kind = command.kind, "stored a command");
         self.cluster.metrics.command("stored");

@@ -30,10 +30,13 @@ use tokio::sync::mpsc;
 /// Pulls commands while a session is open, until the process stops.
 pub async fn run(cluster: ClusterContext, broker: BrokerContext, receipts: mpsc::Sender<ReceiptDelivery>) {
     let records = Records::new(&cluster);
-    let Some(fence) = FenceKeeper::load(&cluster, &records).await else { return };
+    let Some(fence) = FenceKeeper::load(&cluster).await else { return };
     let fence = Arc::new(fence);
     let shutdown = cluster.shutdown.clone();
-    shutdown.spawn("inbox pruning", prune::run(records.clone(), Arc::clone(&fence), shutdown.clone()));
+    shutdown.spawn(
+        "inbox pruning",
+        prune::run(cluster.inbox.clone(), records.clone(), Arc::clone(&fence), shutdown.clone()),
+    );
     let receipts = Receipts::new(Arc::clone(&broker.identity), receipts);
     let mut session = broker.session.clone();
     let inbox = Inbox::new(cluster, broker, records, fence);

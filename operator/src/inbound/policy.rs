@@ -2,16 +2,12 @@
 //!
 //! A file that exists and cannot be read refuses every command: the cluster's administrator may have meant to forbid it.
 
-use super::record::Records;
 use crate::{
     apiserver::{Error, verbs},
     context::ClusterContext,
 };
 use kube::Api;
-use kubenova_crds::{
-    cluster_config::{NAME, NovaClusterConfig},
-    tenant::NovaTenant,
-};
+use kubenova_crds::cluster_config::{NAME, NovaClusterConfig};
 use kubenova_operator_core::{
     command::VerifiedCommand,
     policy::{self, Denial, Policy, PolicyInput},
@@ -27,16 +23,12 @@ const UNREADABLE_RETRY_SECONDS: u32 = 60;
 ///
 /// # Errors
 /// When what it is checked against cannot be read.
-pub async fn check(
-    cluster: &ClusterContext,
-    records: &Records,
-    verified: &VerifiedCommand,
-) -> Result<Result<(), Denial>, Error> {
+pub async fn check(cluster: &ClusterContext, verified: &VerifiedCommand) -> Result<Result<(), Denial>, Error> {
     let policy = match read(&cluster.settings.policy_file).await {
         Ok(policy) => policy,
         Err(denial) => return Ok(Err(denial)),
     };
-    let input = input(cluster, records, verified, &policy).await?;
+    let input = input(cluster, verified, &policy).await?;
     Ok(policy::check(&policy, verified, &input, clock::now()))
 }
 
@@ -59,26 +51,20 @@ async fn read(file: &Path) -> Result<Policy, Denial> {
 }
 
 /// Reads only what this command is checked against.
-async fn input(
-    cluster: &ClusterContext,
-    records: &Records,
-    verified: &VerifiedCommand,
-    policy: &Policy,
-) -> Result<PolicyInput, Error> {
+async fn input(cluster: &ClusterContext, verified: &VerifiedCommand, policy: &Policy) -> Result<PolicyInput, Error> {
     let mut input = PolicyInput::default();
     if verified.kind.is_delete() {
-        for record in records.list().await? {
-            let Some(kind) = CommandKind::parse(&record.spec.kind).filter(|kind| kind.is_delete()) else { continue };
-            let Ok(at) = record.spec.stored_at.parse() else { continue };
+        for record in cluster.inbox.all().iter().filter(|record| record.is_delete()) {
+            let Some(at) = record.stored_at else { continue };
             input.deletes.push(at);
-            if kind == CommandKind::DeleteTenant {
+            if record.kind == Some(CommandKind::DeleteTenant) {
                 input.tenant_deletes.push(at);
             }
         }
     }
     if verified.kind == CommandKind::DeleteTenant {
-        let tenants: Api<NovaTenant> = Api::all(cluster.apiserver.client());
-        input.tenants = verbs::list(&tenants, "").await?.len();
+        cluster.tenants.complete().await;
+        input.tenants = cluster.tenants.count();
     }
     if verified.kind == CommandKind::ApplyClusterConfig && !policy.component_upgrades {
         let configs: Api<NovaClusterConfig> = Api::all(cluster.apiserver.client());

@@ -2,16 +2,14 @@
 //! the fence is written before anything is.
 
 use super::{fence::FenceKeeper, record::Records};
-use crate::apiserver::Error;
+use crate::apiserver::{Error, cache::Cache};
 use jiff::{SignedDuration, Timestamp};
-use kubenova_crds::command::NovaCommand;
-use kubenova_operator_core::outcome;
+use kubenova_operator_core::digest::RecordDigest;
 use kubenova_runtime::{
     clock, failpoint,
     periodic::{Next, Periodic},
     shutdown::Shutdown,
 };
-use kubenova_schema::kinds::CommandKind;
 use std::{sync::Arc, time::Duration};
 
 /// Old records cost only storage, so there is no hurry.
@@ -20,17 +18,16 @@ const INTERVAL: Duration = Duration::from_secs(300);
 const DELETE_KEPT: SignedDuration = SignedDuration::from_hours(1);
 
 /// Prunes until the process stops.
-pub(super) async fn run(records: Records, fence: Arc<FenceKeeper>, shutdown: Shutdown) {
-    Periodic::new("prune the inbox", INTERVAL).run(&shutdown, || prune(&records, &fence)).await;
+pub(super) async fn run(inbox: Cache<RecordDigest>, records: Records, fence: Arc<FenceKeeper>, shutdown: Shutdown) {
+    Periodic::new("prune the inbox", INTERVAL).run(&shutdown, || prune(&inbox, &records, &fence)).await;
 }
 
-async fn prune(records: &Records, fence: &FenceKeeper) -> Result<Next, Error> {
-    let all = records.list().await?;
-    let highest = all.iter().map(|record| record.spec.revision).max().unwrap_or_default();
-    let floor = i64::try_from(fence.now().floor).unwrap_or(i64::MAX);
+async fn prune(inbox: &Cache<RecordDigest>, records: &Records, fence: &FenceKeeper) -> Result<Next, Error> {
+    let all = inbox.all();
+    let highest = all.iter().map(|record| record.revision).max().unwrap_or_default();
+    let floor = fence.now().floor;
     let now = clock::now();
-    let settled: Vec<&NovaCommand> =
-        all.iter().filter(|record| may_be_forgotten(record, highest, floor, now)).collect();
+    let settled: Vec<_> = all.iter().filter(|record| may_be_forgotten(record, highest, floor, now)).collect();
     if settled.is_empty() {
         return Ok(Next::Wait);
     }
@@ -42,23 +39,17 @@ async fn prune(records: &Records, fence: &FenceKeeper) -> Result<Next, Error> {
     Ok(Next::Wait)
 }
 
-fn may_be_forgotten(record: &NovaCommand, highest: i64, floor: i64, now: Timestamp) -> bool {
-    let spec = &record.spec;
-    let is_delete = CommandKind::parse(&spec.kind).is_some_and(CommandKind::is_delete);
-    let settled = record
-        .status
-        .as_ref()
-        .is_some_and(|status| status.command_id == spec.command_id && outcome::is_terminal(&status.state));
-    let old = spec.stored_at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) > DELETE_KEPT);
-    is_delete && settled && old && spec.revision <= floor && spec.revision < highest
+fn may_be_forgotten(record: &RecordDigest, highest: u64, floor: u64, now: Timestamp) -> bool {
+    let is_old = record.stored_at.is_some_and(|at| now.duration_since(at) > DELETE_KEPT);
+    record.is_delete() && record.has_ended && is_old && record.revision <= floor && record.revision < highest
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubenova_crds::command::{CommandSpec, CommandStatus};
+    use kubenova_crds::command::{CommandSpec, CommandStatus, NovaCommand};
 
-    fn record(kind: &str, state: &str, revision: i64) -> NovaCommand {
+    fn record(kind: &str, state: &str, revision: i64) -> RecordDigest {
         let spec = CommandSpec {
             kind: kind.into(),
             command_id: "a".into(),
@@ -68,7 +59,7 @@ mod tests {
         };
         let mut record = NovaCommand::new("x", spec);
         record.status = Some(CommandStatus { command_id: "a".into(), state: state.into(), ..CommandStatus::default() });
-        record
+        RecordDigest::of(&record)
     }
 
     #[test]

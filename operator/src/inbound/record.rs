@@ -9,9 +9,26 @@ use crate::{
 use kube::{Api, ResourceExt as _};
 use kubenova_bus::consume::Delivery;
 use kubenova_crds::command::{CommandSpec, NovaCommand};
-use kubenova_operator_core::command::{self, VerifiedCommand};
+use kubenova_operator_core::{
+    command::{self, VerifiedCommand},
+    digest::RecordDigest,
+};
 use kubenova_runtime::clock;
 use kubenova_schema::{kinds::ObjectKey, signature};
+
+/// Which object, and which version of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    uid: String,
+    resource_version: String,
+}
+
+impl Version {
+    #[must_use]
+    pub fn of(record: &RecordDigest) -> Self {
+        Self { uid: record.uid.clone(), resource_version: record.resource_version.clone() }
+    }
+}
 
 /// The inbox.
 #[derive(Debug, Clone)]
@@ -30,17 +47,13 @@ impl Records {
         verbs::get(&self.api, &command::record_name(key)).await
     }
 
-    pub async fn list(&self) -> Result<Vec<NovaCommand>, Error> {
-        verbs::list(&self.api, "").await
-    }
-
-    /// Stores a command: created when there is no record, else replaced at exactly the state that the decision was made on.
+    /// Stores a command: created when there is no record, else replaced at exactly the version that the decision was made on.
     ///
     /// # Errors
-    /// When the call fails; a conflict when the record changed since the decision.
+    /// When the call fails; a conflict when the record is not, or no longer, that version.
     pub async fn store(
         &self,
-        held: Option<NovaCommand>,
+        over: Option<&Version>,
         verified: &VerifiedCommand,
         delivery: &Delivery,
     ) -> Result<NovaCommand, Error> {
@@ -56,19 +69,20 @@ impl Records {
             command_sha256: verified.sha256.clone(),
             stored_at: clock::rfc3339_ms(clock::now()),
         };
-        let is_new = held.is_none();
-        let mut record = match held {
-            Some(record) => NovaCommand { spec, ..record },
-            None => NovaCommand::new(&command::record_name(&verified.key), spec),
-        };
+        let mut record = NovaCommand::new(&command::record_name(&verified.key), spec);
         trace::annotate(record.annotations_mut(), trace::to_keep(trace::of_delivery(delivery)));
-        if is_new { verbs::create(&self.api, &record).await } else { verbs::replace(&self.api, &record).await }
+        let Some(Version { uid, resource_version }) = over else { return verbs::create(&self.api, &record).await };
+        record.metadata.uid = Some(uid.clone());
+        record.metadata.resource_version = Some(resource_version.clone());
+        verbs::replace(&self.api, &record).await
     }
 
-    /// Deletes exactly the record that was read.
-    pub(super) async fn forget(&self, record: &NovaCommand) -> Result<(), Error> {
-        // An object that came from the API server has both.
-        let (Some(uid), Some(version)) = (record.uid(), record.resource_version()) else { return Ok(()) };
-        verbs::delete_exact(&self.api, &record.name_any(), &uid, Some(&version)).await.map(drop)
+    /// Deletes exactly the record of this digest; one that has changed stays.
+    pub(super) async fn forget(&self, record: &RecordDigest) -> Result<(), Error> {
+        let deleted = verbs::delete_exact(&self.api, &record.name, &record.uid, Some(&record.resource_version)).await;
+        match deleted {
+            Err(error) if error.is_conflict() => Ok(()),
+            deleted => deleted.map(drop),
+        }
     }
 }

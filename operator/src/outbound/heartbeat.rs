@@ -1,14 +1,11 @@
 //! The heartbeat: sent every few seconds, stored in no stream. Its absence makes a cluster stale at the Manager.
 
 use crate::{
-    apiserver::verbs,
     context::{BrokerContext, ClusterContext},
     metering::UsageHealth,
     session::hello::Instance,
 };
 use async_nats::PublishError;
-use kube::Api;
-use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::listing;
 use kubenova_runtime::{
     clock, failpoint,
@@ -21,7 +18,7 @@ use tokio::{
     time::Instant,
 };
 
-/// Hashing the listing reads every record, so it is done less often than heartbeats are sent.
+/// Hashing the listing goes through every record, so it is done less often than heartbeats are sent.
 const LISTING_INTERVAL: Duration = Duration::from_secs(120);
 
 /// Sends heartbeats until the process stops.
@@ -34,7 +31,7 @@ pub async fn run(
     let listing = Mutex::new(Listing::default());
     let round = || async {
         let mut listing = listing.lock().await;
-        listing.refresh(&cluster).await;
+        listing.refresh(&cluster);
         let unreceipted_windows = usage.borrow().unreceipted_windows;
         let stated =
             Stated { highest: cluster.highest.now(), listing_sha256: listing.sha256.clone(), unreceipted_windows };
@@ -83,15 +80,13 @@ struct Listing {
 }
 
 impl Listing {
-    async fn refresh(&mut self, cluster: &ClusterContext) {
+    fn refresh(&mut self, cluster: &ClusterContext) {
         if self.at.is_some_and(|at| at.elapsed() < LISTING_INTERVAL) {
             return;
         }
-        let api: Api<NovaCommand> = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
-        if let Ok(records) = verbs::list(&api, "").await {
-            self.sha256 = listing::sha256(&records);
-            cluster.highest.raise(&records);
-            self.at = Some(Instant::now());
-        }
+        let records = cluster.inbox.all();
+        self.sha256 = listing::sha256(records.iter().map(|record| &**record));
+        cluster.highest.raise(records.iter().map(|record| &**record));
+        self.at = Some(Instant::now());
     }
 }

@@ -5,11 +5,11 @@
 
 use super::outcome_queue::Batch;
 use crate::{
-    apiserver::verbs,
+    apiserver::{self, verbs},
     context::{BrokerContext, ClusterContext},
     session::state::{session_ended, wait_for_session},
 };
-use futures::{StreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, future::ready, stream};
 use kube::Api;
 use kubenova_bus::{BusError, publish as bus};
 use kubenova_crds::command::NovaCommand;
@@ -19,6 +19,8 @@ use kubenova_schema::{message, signature, subjects, v1::Outcome};
 
 /// Publishes that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 64;
+/// Records that are read at once; each may have 900 KB.
+const READS: usize = 8;
 
 /// An outcome was not stored by the broker.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +100,7 @@ async fn publish_all(broker: &BrokerContext, batch: Vec<Outcome>) -> Vec<Outcome
             }
         })
         .buffered(IN_FLIGHT)
-        .filter_map(futures::future::ready)
+        .filter_map(ready)
         .collect()
         .await
 }
@@ -106,23 +108,35 @@ async fn publish_all(broker: &BrokerContext, batch: Vec<Outcome>) -> Vec<Outcome
 /// Publishes the outcome of every record above the floor, settled ones too: only the Manager knows which of its rows are
 /// still open.
 async fn repeat(cluster: &ClusterContext, broker: &BrokerContext, floor: u64) {
-    let api: Api<NovaCommand> = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
-    let listed =
-        Retry::new("list the inbox to repeat its outcomes").until_ok(&cluster.shutdown, || verbs::list(&api, "")).await;
-    let Some(records) = listed else { return };
-    let above =
-        records.iter().filter(|record| u64::try_from(record.spec.revision).is_ok_and(|revision| revision > floor));
-    let mut outcomes: Vec<Outcome> = above.map(|record| outcome::of_record(broker.cluster_id(), record)).collect();
-    tracing::debug!(count = outcomes.len(), floor, "repeating outcomes");
+    let above = cluster.inbox.all().into_iter().filter(|record| record.revision > floor);
+    let names: Vec<String> = above.map(|record| record.name.clone()).collect();
+    tracing::debug!(count = names.len(), floor, "repeating outcomes");
     let mut backoff = Backoff::default();
-    while !outcomes.is_empty() {
-        let rest = outcomes.split_off(outcomes.len().min(IN_FLIGHT));
-        let failed = publish_all(broker, outcomes).await;
-        if failed.is_empty() {
-            backoff.reset();
-        } else {
+    for names in names.chunks(IN_FLIGHT) {
+        let read = || read(cluster, broker, names);
+        let read = Retry::new("read inbox records to repeat their outcomes").until_ok(&cluster.shutdown, read).await;
+        let Some(mut outcomes) = read else { return };
+        loop {
+            outcomes = publish_all(broker, outcomes).await;
+            if outcomes.is_empty() {
+                backoff.reset();
+                break;
+            }
             tokio::time::sleep(backoff.next_wait()).await;
         }
-        outcomes = failed.into_iter().chain(rest).collect();
     }
+}
+
+/// What these records report; one that is gone reports nothing.
+async fn read(
+    cluster: &ClusterContext,
+    broker: &BrokerContext,
+    names: &[String],
+) -> Result<Vec<Outcome>, apiserver::Error> {
+    let api: Api<NovaCommand> = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
+    let outcome = async |name: &String| {
+        let record = verbs::get(&api, name).await?;
+        Ok(record.map(|record| outcome::of_record(broker.cluster_id(), &record)))
+    };
+    stream::iter(names).map(outcome).buffered(READS).try_filter_map(|outcome| ready(Ok(outcome))).try_collect().await
 }

@@ -3,15 +3,14 @@
 
 use super::state::Session;
 use crate::{
-    apiserver::{self, client::Apiserver, verbs},
+    apiserver::cache::Cache,
     inbound::highest::Highest,
     join::{conditions::JoinError, identity::Identity},
 };
 use jiff::Timestamp;
-use kube::Api;
 use kubenova_bus::Connection;
-use kubenova_crds::{cluster_config::condition, command::NovaCommand};
-use kubenova_operator_core::listing;
+use kubenova_crds::cluster_config::condition;
+use kubenova_operator_core::{digest::RecordDigest, listing};
 use kubenova_runtime::{clock, telemetry};
 use kubenova_schema::{
     message, subjects,
@@ -21,6 +20,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Time for the Manager's answer; it creates missing streams before it answers.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Time for the first look at every inbox record: 50 of 900 KB each take about a second.
+const INBOX_LIMIT: Duration = Duration::from_secs(60);
 
 /// What tells this process from every other Operator of this cluster.
 #[derive(Debug, Clone)]
@@ -36,9 +38,7 @@ pub struct Instance {
 /// Sends hellos.
 #[derive(Debug, Clone)]
 pub struct HelloClient {
-    pub apiserver: Apiserver,
-    /// Namespace of the inbox.
-    pub namespace: String,
+    pub inbox: Cache<RecordDigest>,
     pub identity: Arc<Identity>,
     pub instance: Arc<Instance>,
     /// Raised by what the inbox holds, so that the first heartbeat says the same as the hello.
@@ -51,10 +51,11 @@ impl HelloClient {
     /// # Errors
     /// When no answer comes in time, or the Manager does not accept the hello.
     pub async fn send(&self, connection: &Connection) -> Result<Session, JoinError> {
-        let hello = self.hello().await.map_err(|error| {
-            let cause = apiserver::error::chain(&error);
-            error_of("InboxUnreadable", format!("{cause}; check the API server and the Operator's roles"))
-        })?;
+        if tokio::time::timeout(INBOX_LIMIT, self.inbox.complete()).await.is_err() {
+            let message = "could not read the inbox yet; check the API server and the Operator's roles";
+            return Err(error_of("InboxUnreadable", message));
+        }
+        let hello = self.hello();
         let sent_ms = clock::now_ms();
         let answer = self.request(connection, &hello).await?;
         let came_ms = clock::now_ms();
@@ -88,14 +89,14 @@ impl HelloClient {
         })
     }
 
-    async fn hello(&self) -> Result<Hello, apiserver::Error> {
-        let api: Api<NovaCommand> = Api::namespaced(self.apiserver.client(), &self.namespace);
-        let records = verbs::list(&api, "").await?;
-        self.highest.raise(&records);
-        let (revision, command_id) = listing::highest(&records).unwrap_or_default();
-        let epoch = records.iter().map(|record| record.spec.epoch).max().and_then(|epoch| u64::try_from(epoch).ok());
+    fn hello(&self) -> Hello {
+        let records = self.inbox.all();
+        let records = || records.iter().map(|record| &**record);
+        self.highest.raise(records());
+        let (revision, command_id) = listing::highest(records()).unwrap_or_default();
+        let epoch = records().map(|record| record.epoch).max();
         let Self { identity, instance, .. } = self;
-        Ok(Hello {
+        Hello {
             cluster_id: identity.cluster_id().to_owned(),
             cluster_uid: identity.cluster_uid().to_owned(),
             incarnation: identity.answer.incarnation.clone(),
@@ -104,13 +105,13 @@ impl HelloClient {
             highest_command_id: command_id,
             boot_id: instance.boot_id.clone(),
             lease_term: instance.lease_term,
-            listing_sha256: listing::sha256(&records),
+            listing_sha256: listing::sha256(records()),
             status_sha256: String::new(),
             operator_version: env!("CARGO_PKG_VERSION").to_owned(),
             kubernetes_version: instance.kubernetes_version.clone(),
             at: clock::rfc3339_ms(clock::now()),
             versions: BTreeMap::new(),
-        })
+        }
     }
 }
 

@@ -93,11 +93,13 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
     assert_eq!(application_patches(&site)?, once, "one patch each until they succeeded");
     let tenant_patches = tenant_object_patches(&site)?;
 
-    // A change of the NovaTenant makes the Operator reconcile the tenant and every application of it.
+    // A change of the NovaTenant makes the Operator reconcile the tenant, and one of an inbox record what its command is about.
     for round in 0..ROUNDS {
         let before = record_reads(&site)?;
         let annotation = format!("example.com/round={round}");
         site.cluster.kubectl_ok(&["annotate", "novatenant", "acme", &annotation, "--overwrite"])?;
+        let records = ["annotate", "novacommands", "--all", "-n", "kubenova-system", &annotation, "--overwrite"];
+        site.cluster.kubectl_ok(&records)?;
         poll::until(format!("every application to be reconciled in round {round}"), COMMAND_MAX, || async {
             let now = record_reads(&site)?;
             let all = once.keys().all(|name| now.get(name) > before.get(name));

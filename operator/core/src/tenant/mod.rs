@@ -3,6 +3,7 @@
 pub mod build;
 pub mod capsule;
 pub mod deletion;
+pub mod digest;
 pub mod limits;
 pub mod report;
 

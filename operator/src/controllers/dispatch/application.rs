@@ -1,7 +1,7 @@
 //! `apply-application` and `delete-application`: every write impersonates the tenant's deployer, since KubeVela runs an
 //! application with the rights of its last writer.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError, tenant};
+use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError};
 use crate::{
     apiserver::{self, kinds, verbs},
     controllers::{
@@ -11,7 +11,6 @@ use crate::{
     },
 };
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
-use kubenova_crds::tenant::NovaTenant;
 use kubenova_operator_core::{
     application::{self, Origin, status},
     drift,
@@ -34,9 +33,8 @@ impl Dispatcher<'_> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
             return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
-        let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
-        let tenant = tenant::by_id(&tenants, tenant_id).await?;
-        let Some(tenant) = tenant.filter(tenant::is_ready).map(|tenant| tenant.name_any()) else {
+        let ready = self.known_tenant(tenant_id).filter(|tenant| tenant.is_ready);
+        let Some(tenant) = ready.map(|tenant| tenant.name.clone()) else {
             return Ok(CommandProgress::running(
                 "WaitingForTenant",
                 "waiting until the tenant is ready on this cluster",
@@ -126,10 +124,7 @@ impl Dispatcher<'_> {
             return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
         let gone = || CommandProgress::succeeded("Gone", "nothing of the application is left").at("ready");
-        let tenants: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
-        let Some(tenant) = tenant::by_id(&tenants, tenant_id).await?.map(|tenant| tenant.name_any()) else {
-            return Ok(gone());
-        };
+        let Some(tenant) = self.tenant_name(tenant_id).await? else { return Ok(gone()) };
         let namespace = apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = self.deployers.of(&tenant)?;

@@ -15,17 +15,23 @@ use super::{
     work::{self, Next},
 };
 use crate::{
-    apiserver::{self, kinds, status, verbs, watch},
+    apiserver::{
+        self,
+        cache::{Cache, Change},
+        kinds, status, verbs, watch,
+    },
     context::ClusterContext,
     trace,
 };
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt as _};
-use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels, tenant::NovaTenant};
+use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels};
 use kubenova_operator_core::{
     command,
+    digest::RecordDigest,
     outcome::{self, CommandProgress, State},
+    tenant::digest::TenantDigest,
 };
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{
@@ -34,15 +40,12 @@ use kubenova_schema::{
     trace::TraceParent,
     v1::Command,
 };
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::OnceLock, time::Duration};
 use tracing::Span;
 
-/// Time to the next reconcile of a settled command: drift that no watch shows is repaired within it.
-const SETTLED: Duration = Duration::from_secs(300);
+/// Time to the next reconcile of a settled command. Drift is repaired as soon as a watch shows it, and a watch that lost events
+/// lists again, so this only bounds what a fault could hide; six thousand applications cost three reconciles a second.
+const SETTLED: Duration = Duration::from_secs(1_800);
 /// Attempts against controllers that write the same object's status meanwhile.
 const CONFLICTS_MAX: u32 = 8;
 
@@ -50,21 +53,11 @@ const CONFLICTS_MAX: u32 = 8;
 pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
-    // Names of records, so that a tenant's change triggers the commands that wait for it.
-    let names: Mutex<BTreeSet<String>> = Mutex::default();
-    let records = watch::changes(Api::<NovaCommand>::namespaced(client.clone(), namespace), "").map(|record| {
-        let name = record.name_any();
-        names.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone());
-        vec![name]
-    });
+    let records = ctx.inbox.changes().map(|changes| changes.into_iter().map(|change| change.name).collect());
     let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "")
         .map(|_| vec![command::record_name(&ObjectKey::ClusterConfig)]);
-    let tenants = watch::changes(Api::<NovaTenant>::all(client.clone()), "").map(|tenant| {
-        let prefix = format!("application.{}.", tenant.spec.tenant_id);
-        let names = names.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = names.range(prefix.clone()..).take_while(|name| name.starts_with(&prefix)).cloned();
-        std::iter::once(format!("tenant.{}", tenant.spec.tenant_id)).chain(waiting).collect()
-    });
+    let tenants =
+        ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| concerned(&ctx.inbox, it)).collect());
     let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
         vec![command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
@@ -76,8 +69,28 @@ pub async fn run(ctx: ClusterContext) {
         deployers: Deployers::new(&ctx.apiserver),
         drift: DriftGuard::default(),
     };
+    tokio::select! {
+        () = ctx.shutdown.requested() => return,
+        // An application would wait for a tenant that only was not listed yet.
+        () = ctx.tenants.complete() => {}
+    }
     ctx.gates.set("dispatch", None);
     work::run("dispatch", triggers, &ctx.metrics, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
+}
+
+/// Records that a tenant's change concerns: its own, and those of its applications when it becomes ready or is so no more.
+fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<String> {
+    let mut names = Vec::new();
+    for tenant in change.before.iter().chain(&change.after) {
+        let tenant_id = tenant.tenant_id.clone();
+        if change.before != change.after {
+            names.extend(inbox.names_from(&format!("application.{tenant_id}.")));
+        }
+        names.push(command::record_name(&ObjectKey::Tenant { tenant_id }));
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 struct Dispatcher<'a> {
@@ -115,7 +128,7 @@ impl Dispatcher<'_> {
             _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
         };
         let progress = self.fail_if_overdue(&record, progress);
-        match self.write_status(&name, &record, &progress).await {
+        match self.write_status(record, &progress).await {
             Ok(()) => next,
             Err(error) => {
                 let cause = apiserver::error::chain(&error);
@@ -165,16 +178,12 @@ impl Dispatcher<'_> {
     }
 
     /// Status first, outcome second.
-    async fn write_status(
-        &self,
-        name: &str,
-        seen: &NovaCommand,
-        progress: &CommandProgress,
-    ) -> Result<(), apiserver::Error> {
+    async fn write_status(&self, seen: NovaCommand, progress: &CommandProgress) -> Result<(), apiserver::Error> {
+        let command_id = seen.spec.command_id.clone();
         let mut changed = false;
-        let written = status::update(&self.records, name, |record| {
+        let written = status::update_from(&self.records, seen, |record| {
             changed = false;
-            if record.spec.command_id != seen.spec.command_id {
+            if record.spec.command_id != command_id {
                 return false;
             }
             let at = clock::rfc3339_ms(clock::now());
@@ -196,6 +205,7 @@ impl Dispatcher<'_> {
                 );
             }
             self.ctx.outcomes.push(&record);
+            self.ctx.inbox.wrote(&record, RecordDigest::of(&record));
         }
         Ok(())
     }

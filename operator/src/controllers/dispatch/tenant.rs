@@ -4,31 +4,44 @@ use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError};
 use crate::apiserver::{self, verbs};
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
-    conditions, labels,
+    labels,
     tenant::{NovaTenant, TenantSpec, condition},
 };
-use kubenova_operator_core::{observed, outcome::CommandProgress, tenant::FINALIZER};
+use kubenova_operator_core::{
+    observed,
+    outcome::CommandProgress,
+    tenant::{
+        FINALIZER,
+        digest::{self, TenantDigest},
+    },
+};
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
+use std::sync::Arc;
 
-/// The tenant with this id.
-pub(super) async fn by_id(api: &Api<NovaTenant>, id: &str) -> Result<Option<NovaTenant>, apiserver::Error> {
+/// The tenant with this id. A list waits until the API server's own cache is current, up to 100 ms, so it is made only where
+/// an absence must be certain.
+async fn by_id(api: &Api<NovaTenant>, id: &str) -> Result<Option<NovaTenant>, apiserver::Error> {
     let labeled = verbs::list(api, &format!("{}={id}", labels::TENANT_ID)).await?;
     Ok(labeled.into_iter().find(|tenant| tenant.spec.tenant_id == id))
 }
 
-/// Everything its present generation asks for is in place.
-pub(super) fn is_ready(tenant: &NovaTenant) -> bool {
-    let status = tenant.status.as_ref();
-    tenant.metadata.deletion_timestamp.is_none()
-        && status.is_some_and(|status| {
-            status.observed_generation == tenant.metadata.generation
-                && conditions::is_true(&status.conditions, condition::READY)
-        })
-}
-
 impl Dispatcher<'_> {
+    /// The tenant with this id, as the watch has shown it.
+    pub(super) fn known_tenant(&self, id: &str) -> Option<Arc<TenantDigest>> {
+        self.ctx.tenants.find(|tenant| tenant.tenant_id == id)
+    }
+
+    /// Its name; none only when it is certain that there is no such tenant.
+    pub(super) async fn tenant_name(&self, id: &str) -> Result<Option<String>, apiserver::Error> {
+        if let Some(known) = self.known_tenant(id) {
+            return Ok(Some(known.name.clone()));
+        }
+        let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
+        Ok(by_id(&api, id).await?.map(|tenant| tenant.name_any()))
+    }
+
     pub(super) async fn apply_tenant(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
         let ObjectKey::Tenant { tenant_id } = task.key else {
             return Ok(bad_document("the command's key does not name a tenant"));
@@ -135,7 +148,7 @@ fn desired(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTena
 }
 
 fn progress(live: &NovaTenant) -> CommandProgress {
-    if is_ready(live) {
+    if digest::is_ready(live) {
         return CommandProgress::succeeded("Ready", "the tenant is ready").at("ready");
     }
     let status = live.status.clone().unwrap_or_default();
