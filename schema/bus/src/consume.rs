@@ -74,7 +74,14 @@ impl Delivery {
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Messages pulled at once. Storing one takes milliseconds, so more would only wait here instead of at the broker.
-const BATCH: usize = 64;
+pub const BATCH: usize = 64;
+/// Bytes pulled at once: at least four messages of the broker's largest size, 1 MiB. The client asks again when half has come,
+/// so twice this may wait here.
+pub const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// How long a pull stands, and how often the broker says that it does while nothing comes. Ten thousand idle clusters receive 333
+/// of these a second. They are not what notices a dead broker: that is the connection's ping.
+pub const PULL_LASTS: Duration = Duration::from_secs(120);
+pub const PULL_HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// Pulls from a durable until a stop is requested; when the durable or the connection is lost, opens it again.
 /// `missing` is called when the durable cannot be opened, so that its owner may create it again.
@@ -115,8 +122,9 @@ async fn open(jetstream: &jetstream::Context, stream: &str, durable: &str) -> Re
     let messages = consumer
         .stream()
         .max_messages_per_batch(BATCH)
-        .expires(Duration::from_secs(10))
-        .heartbeat(Duration::from_secs(3))
+        .max_bytes_per_batch(BATCH_BYTES)
+        .expires(PULL_LASTS)
+        .heartbeat(PULL_HEARTBEAT)
         .messages()
         .await?;
     Ok(messages)

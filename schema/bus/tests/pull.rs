@@ -1,0 +1,187 @@
+//! Pulling from a durable of a real nats-server: how much of it waits here, how quiet an idle pull is, and that a consumer that
+//! ends leaves nothing behind.
+//!
+//! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`); nothing else.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
+
+use async_nats::{
+    Client,
+    jetstream::{self, consumer::pull, stream},
+};
+use futures::StreamExt as _;
+use kubenova_bus::consume::{self, BATCH, BATCH_BYTES, Delivery, PULL_HEARTBEAT, PULL_LASTS, Verdict};
+use kubenova_runtime::shutdown::Shutdown;
+use serde_json::Value;
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::timeout};
+
+const STREAM: &str = "TEST";
+const DURABLE: &str = "one";
+/// Pulls that a cluster's durable lets wait.
+const WAITING_MAX: i64 = 8;
+/// Longest that loopback may take for one answer; only a failing test waits so long.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// The largest command.
+const LARGE: usize = 900 * 1024;
+
+/// A broker that ends with the test.
+struct Broker {
+    process: Child,
+    client: Client,
+    jetstream: jetstream::Context,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let _already_gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+impl Broker {
+    async fn start() -> Self {
+        let servers = std::env::var_os("KUBENOVA_SERVERS")
+            .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let process = Command::new(Path::new(&servers).join("bin/nats-server"))
+            .args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream"])
+            .args(["--store_dir".as_ref(), path.as_os_str(), "--ports_file_dir".as_ref(), path.as_os_str()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server starts");
+        let url = address(&path.join(format!("nats-server_{}.ports", process.id()))).await;
+        let client = async_nats::connect(url).await.unwrap();
+        let jetstream = jetstream::new(client.clone());
+        let config =
+            stream::Config { name: STREAM.to_owned(), subjects: vec!["test".to_owned()], ..stream::Config::default() };
+        let stream = jetstream.create_stream(config).await.unwrap();
+        let durable = pull::Config {
+            durable_name: Some(DURABLE.to_owned()),
+            max_waiting: WAITING_MAX,
+            ..pull::Config::default()
+        };
+        stream.create_consumer(durable).await.unwrap();
+        Self { process, client, jetstream, _folder: folder }
+    }
+
+    async fn publish(&self, body: Vec<u8>) {
+        self.jetstream.publish("test", body.into()).await.unwrap().await.unwrap();
+    }
+
+    /// Delivered and unacknowledged, and pulls that wait.
+    async fn outstanding(&self) -> (usize, usize) {
+        let stream = self.jetstream.get_stream(STREAM).await.unwrap();
+        let info = stream.consumer_info(DURABLE).await.unwrap();
+        (info.num_ack_pending, info.num_waiting)
+    }
+}
+
+/// Where the server says it listens.
+async fn address(ports: &Path) -> String {
+    for _ in 0..200 {
+        if let Ok(text) = std::fs::read_to_string(ports)
+            && let Some(start) = text.find("nats://")
+        {
+            return text[start..].split('"').next().unwrap_or_default().to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("nats-server wrote no {} within 10 s", ports.display());
+}
+
+#[tokio::test]
+async fn large_messages_wait_at_the_broker_and_all_of_them_come() {
+    let broker = Broker::start().await;
+    for _ in 0..BATCH {
+        broker.publish(vec![b'x'; LARGE]).await;
+    }
+    let (stop, first, go_on) = (Shutdown::new(), Notify::new(), Notify::new());
+    let handled = std::sync::atomic::AtomicUsize::new(0);
+    let handle = |_: Delivery| async {
+        if handled.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 0 {
+            first.notify_one();
+            go_on.notified().await;
+        }
+        if handled.load(std::sync::atomic::Ordering::SeqCst) == BATCH {
+            stop.request();
+        }
+        Verdict::Done
+    };
+    let missing = || async { panic!("the durable is there") };
+    let look = async {
+        first.notified().await;
+        // The server has sent what was asked for once another request of the same connection is answered.
+        let (delivered, _) = broker.outstanding().await;
+        assert!((1..=2 * BATCH_BYTES / LARGE).contains(&delivered), "{delivered} messages wait here");
+        go_on.notify_one();
+    };
+    let both = async { tokio::join!(consume::run(&broker.jetstream, STREAM, DURABLE, &stop, handle, missing), look) };
+    assert!(timeout(ANSWER_MAX, both).await.is_ok(), "{handled:?} of {BATCH} came");
+}
+
+#[tokio::test]
+async fn an_idle_pull_stands_long_and_ends_at_once_when_a_stop_is_requested() {
+    let broker = Broker::start().await;
+    let mut asked = broker.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.>").await.unwrap();
+    broker.client.flush().await.unwrap();
+    let stop = Shutdown::new();
+    let idle = consume::run(
+        &broker.jetstream,
+        STREAM,
+        DURABLE,
+        &stop,
+        |_| async { Verdict::Done },
+        || async { panic!("the durable is there") },
+    );
+    let look = async {
+        let asked: Value = serde_json::from_slice(&asked.next().await.unwrap().payload).unwrap();
+        let nanoseconds = |name: &str| Duration::from_nanos(asked[name].as_u64().unwrap());
+        assert_eq!((nanoseconds("expires"), nanoseconds("idle_heartbeat")), (PULL_LASTS, PULL_HEARTBEAT));
+        assert_eq!(asked["max_bytes"], BATCH_BYTES);
+        stop.request();
+    };
+    assert!(timeout(ANSWER_MAX, async { tokio::join!(idle, look) }).await.is_ok(), "the stop was not noticed");
+}
+
+/// Pulls that were given up stand for two minutes; they must not use up those that a durable allows.
+#[tokio::test]
+async fn a_durable_that_is_opened_again_and_again_still_delivers() {
+    let broker = Broker::start().await;
+    for round in 0..3 * WAITING_MAX {
+        let opened = Shutdown::new();
+        let mut asked = broker.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.>").await.unwrap();
+        broker.client.flush().await.unwrap();
+        let idle = consume::run(
+            &broker.jetstream,
+            STREAM,
+            DURABLE,
+            &opened,
+            |_| async { Verdict::Done },
+            || async { panic!("the durable is there") },
+        );
+        let pulled = timeout(ANSWER_MAX, async {
+            tokio::select! {
+                () = idle => panic!("ended by itself"),
+                asked = asked.next() => drop(asked.unwrap()),
+            }
+        });
+        assert!(pulled.await.is_ok(), "round {round} asked for nothing");
+    }
+    broker.publish(b"the last".to_vec()).await;
+    let stop = Shutdown::new();
+    let handle = |delivery: Delivery| {
+        assert_eq!(&*delivery.payload, b"the last");
+        stop.request();
+        async { Verdict::Done }
+    };
+    let last = consume::run(&broker.jetstream, STREAM, DURABLE, &stop, handle, || async { panic!("it is there") });
+    assert!(timeout(ANSWER_MAX, last).await.is_ok(), "nothing was delivered; {:?}", broker.outstanding().await);
+}
