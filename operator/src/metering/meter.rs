@@ -40,7 +40,7 @@ pub(super) struct Parts {
     pub(super) incarnation: String,
     pub(super) nkey_seed: String,
     pub(super) clock: Clock,
-    pub(super) sealed: mpsc::Sender<Notice>,
+    pub(super) sealed: mpsc::UnboundedSender<Notice>,
     pub(super) windows_sealed: Counter,
     pub(super) gates: Gates,
     pub(super) health: watch::Sender<UsageHealth>,
@@ -189,7 +189,7 @@ impl Running {
         tracing::info!(records = sealed.record_count, "sealed a usage window");
         self.parts.health.send_modify(|health| health.last_sealed = Some(window.to_string()));
         let notice = Notice { window, manifest_sha256: sealed.manifest_sha256, received_at_ms: None };
-        let _publisher_is_gone = self.parts.sealed.send(notice).await;
+        let _publisher_is_gone = self.parts.sealed.send(notice);
         Ok(true)
     }
 

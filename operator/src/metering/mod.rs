@@ -29,9 +29,6 @@ use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use receipt::ReceiptDelivery;
 use tokio::sync::{mpsc, watch};
 
-/// Sealed windows that the publisher has not taken yet; the meter waits beyond it.
-const SEALED_WAITING: usize = 64;
-
 /// What metering needs.
 pub struct MeteringContext {
     pub client: kube::Client,
@@ -72,7 +69,8 @@ pub fn health() -> (watch::Sender<UsageHealth>, watch::Receiver<UsageHealth>) {
 /// Meters until a stop is requested. Returns early when another Operator owns the window: the process must stop then.
 pub async fn run(context: MeteringContext) {
     context.gates.set("metering", Some("waiting for the first lists of namespaces, pods and applications".to_owned()));
-    let (sealed_sender, sealed) = mpsc::channel(SEALED_WAITING);
+    // Without a bound, so that the meter never waits for a broker: it holds one short notice for each stored report at most.
+    let (sealed_sender, sealed) = mpsc::unbounded_channel();
     let clock = Clock { offset_ms: context.clock_offset_ms };
     let publisher = publish::Publisher::new(publish::Parts {
         client: context.client.clone(),

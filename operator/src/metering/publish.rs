@@ -30,6 +30,9 @@ const KEEP_RECEIVED_MS: i64 = 7 * 24 * 3_600_000;
 /// A report without a receipt stays this long; a longer outage loses usage rather than filling the API server.
 const KEEP_UNRECEIVED_MS: i64 = 35 * 24 * 3_600_000;
 
+/// Sealed reports taken over at once, as after a start: those of five weeks of hours.
+const SEALED_AT_ONCE: usize = 1_024;
+
 /// A sealed report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notice {
@@ -55,7 +58,7 @@ pub(super) struct Parts {
     pub(super) cluster_id: String,
     pub(super) window_seconds: u32,
     pub(super) bus: watch::Receiver<Option<Connection>>,
-    pub(super) sealed: mpsc::Receiver<Notice>,
+    pub(super) sealed: mpsc::UnboundedReceiver<Notice>,
     pub(super) unreceipted: Gauge,
     pub(super) health: watch::Sender<UsageHealth>,
 }
@@ -82,12 +85,13 @@ impl Publisher {
         bus.mark_changed();
         let mut connects = None;
         let mut receipts_open = true;
+        let mut sealed = Vec::new();
         loop {
             tokio::select! {
                 () = shutdown.requested() => return,
-                sealed = self.parts.sealed.recv() => match sealed {
-                    Some(notice) => self.add(notice).await,
-                    None => return,
+                count = self.parts.sealed.recv_many(&mut sealed, SEALED_AT_ONCE) => match count {
+                    0 => return,
+                    _ => self.add(std::mem::take(&mut sealed)).await,
                 },
                 delivery = receipts.recv(), if receipts_open => match delivery {
                     Some(delivery) => self.mark(delivery).await,
@@ -110,14 +114,12 @@ impl Publisher {
         }
     }
 
-    async fn add(&mut self, notice: Notice) {
-        let window = notice.window;
-        let unreceived = notice.received_at_ms.is_none();
-        self.held.insert(window, notice);
+    async fn add(&mut self, notices: Vec<Notice>) {
+        let unreceived = notices.iter().filter(|notice| notice.received_at_ms.is_none()).map(|notice| notice.window);
+        let windows: Vec<Window> = unreceived.collect();
+        self.held.extend(notices.into_iter().map(|notice| (notice.window, notice)));
         self.report_unreceived();
-        if unreceived {
-            self.publish(window).await;
-        }
+        self.publish_all(windows).await;
     }
 
     fn report_unreceived(&self) {
@@ -134,6 +136,11 @@ impl Publisher {
     async fn publish_unreceived(&self) {
         let windows: Vec<Window> =
             self.held.values().filter(|notice| notice.received_at_ms.is_none()).map(|notice| notice.window).collect();
+        self.publish_all(windows).await;
+    }
+
+    /// Stops at the first that cannot be published: a broker that does not answer costs one time limit, not one a window.
+    async fn publish_all(&self, windows: Vec<Window>) {
         for window in windows {
             if !self.publish(window).await {
                 return;

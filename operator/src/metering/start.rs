@@ -41,9 +41,10 @@ impl Running {
             parts,
         };
         let resumed = meter.resume(&reports);
-        for report in reports.into_iter().filter(|report| report.spec.state == ReportState::Sealed) {
-            let _publisher_is_gone = meter.parts.sealed.send(Notice::from_report(&report)).await;
+        for report in reports.iter().filter(|report| report.spec.state == ReportState::Sealed) {
+            let _publisher_is_gone = meter.parts.sealed.send(Notice::from_report(report));
         }
+        drop(reports);
         meter.begin(resumed).await;
         meter.steps.drain(&mut meter.engine);
         meter.checkpoint().await?;
