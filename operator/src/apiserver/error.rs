@@ -1,6 +1,9 @@
 //! A failed call: what was attempted on which object, and what kind of failure it was.
 
-use std::fmt;
+use std::{fmt, time::Duration};
+
+/// Longest wait that is taken from an answer: an API server asks for seconds.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 
 /// What was attempted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,16 @@ impl Error {
         matches!(self.code(), Some(400 | 422))
     }
 
+    /// How long the API server asks to wait before the next attempt; zero when it does not.
+    #[must_use]
+    pub fn retry_after(&self) -> Duration {
+        let seconds = match &*self.source {
+            kube::Error::Api(status) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds),
+            _ => 0,
+        };
+        Duration::from_secs(seconds.into()).min(RETRY_AFTER_MAX)
+    }
+
     /// The server's message, or the transport error.
     #[must_use]
     pub fn reason(&self) -> String {
@@ -133,5 +146,15 @@ mod tests {
         assert_eq!(error.to_string(), "could not apply Namespace \"a\"");
         assert!(error.is_forbidden() && !error.is_conflict());
         assert_eq!(chain(&error), "could not apply Namespace \"a\": namespaces \"a\" is forbidden");
+        assert_eq!(error.retry_after(), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_wait_that_the_api_server_asks_for_is_read_from_its_answer() {
+        let answer = r#"{"kind":"Status","apiVersion":"v1","metadata":{},"status":"Failure","message":"too many requests",
+            "reason":"TooManyRequests","details":{"retryAfterSeconds":7},"code":429}"#;
+        let status: kube::core::Status = serde_json::from_str(answer).unwrap();
+        let error = Error::new(Verb::Apply, "Namespace", "a", kube::Error::Api(status.boxed()));
+        assert_eq!(error.retry_after(), Duration::from_secs(7));
     }
 }

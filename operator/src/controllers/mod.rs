@@ -6,7 +6,7 @@
 pub mod application;
 pub mod apply;
 pub mod cluster_config;
-mod deployers;
+mod deployer;
 pub mod dispatch;
 pub mod orphans;
 pub mod report;

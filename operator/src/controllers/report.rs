@@ -69,7 +69,7 @@ async fn reconcile(ctx: &ClusterContext, usage: &Receiver<UsageHealth>, object: 
         Err(error) => {
             let cause = apiserver::error::chain(&error);
             tracing::debug!(?object, error = cause, "could not report an object's status; trying again");
-            Next::retry(cause)
+            Next::failed(cause, &error)
         }
     }
 }

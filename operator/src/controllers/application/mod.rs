@@ -22,8 +22,10 @@ use std::{
     time::Duration,
 };
 
-/// Time between reports when no watch asks for one.
+/// Time between reports when no watch asks for one: what keeps an application from running may not be visible in a watch.
 const INTERVAL: Duration = Duration::from_secs(60);
+/// The same while it runs, when the watch shows whatever changes; six thousand cost three reads a second.
+const RUNNING_INTERVAL: Duration = Duration::from_secs(1_800);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ApplicationKey {
@@ -77,8 +79,8 @@ async fn reconcile(ctx: &ClusterContext, tenant_ids: &TenantIds, key: Applicatio
     // A Deployment with KubeVela's label that no application of ours made.
     let Some(tenant_id) = tenant_ids.get(&key) else { return Next::OnChange };
     match report(ctx, &key, &tenant_id).await {
-        Ok(true) => Next::After(INTERVAL),
-        Ok(false) => {
+        Ok(Some(interval)) => Next::After(interval),
+        Ok(None) => {
             tenant_ids.forget(&key);
             Next::OnChange
         }
@@ -89,22 +91,26 @@ async fn reconcile(ctx: &ClusterContext, tenant_ids: &TenantIds, key: Applicatio
                 error = cause,
                 "could not report an application's status; trying again"
             );
-            Next::retry(cause)
+            Next::failed(cause, &error)
         }
     }
 }
 
-/// False when it is gone.
-async fn report(ctx: &ClusterContext, key: &ApplicationKey, tenant_id: &str) -> Result<bool, apiserver::Error> {
+/// Time to the next report; none when it is gone.
+async fn report(
+    ctx: &ClusterContext,
+    key: &ApplicationKey,
+    tenant_id: &str,
+) -> Result<Option<Duration>, apiserver::Error> {
     let client = ctx.apiserver.client();
     let api = kinds::namespaced(&client, "core.oam.dev", "v1beta1", "Application", &key.namespace);
     let Some(live) = verbs::get(&api, &key.name).await? else {
         let key = ObjectKey::Application { tenant_id: tenant_id.to_owned(), name: key.name.clone() };
         ctx.status.remove(&key.to_string());
-        return Ok(false);
+        return Ok(None);
     };
     if let Some(status) = observe::one(ctx, &live).await? {
         ctx.status.put(status);
     }
-    Ok(true)
+    Ok(Some(if observe::is_running(&live) { RUNNING_INTERVAL } else { INTERVAL }))
 }

@@ -32,13 +32,18 @@ pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::E
     Ok(statuses)
 }
 
+/// KubeVela says that it runs.
+#[must_use]
+pub fn is_running(live: &DynamicObject) -> bool {
+    live.data.pointer("/status/status").is_some_and(|status| status == "running")
+}
+
 /// Why its Deployments have no pods, when they have none.
 ///
 /// # Errors
 /// When they cannot be listed.
 pub async fn findings(ctx: &ClusterContext, live: &DynamicObject) -> Result<Findings, apiserver::Error> {
-    let running = live.data.pointer("/status/status").is_some_and(|status| status == "running");
-    if running {
+    if is_running(live) {
         return Ok(Findings::default());
     }
     let namespace = live.namespace().unwrap_or_default();

@@ -7,6 +7,7 @@ use crate::{
     controllers::{
         application::observe,
         apply::Decision,
+        deployer,
         orphans::{self, NAME_LABEL},
     },
 };
@@ -49,7 +50,7 @@ impl Dispatcher<'_> {
         drift::stamp(&mut desired);
         let namespace = apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
-        let as_deployer = applications(&self.deployers.of(&tenant)?, &namespace);
+        let as_deployer = applications(&deployer::client(&self.ctx.apiserver, &tenant)?, &namespace);
         self.apply_object(task, name, &own, &as_deployer, &desired).await
     }
 
@@ -127,7 +128,7 @@ impl Dispatcher<'_> {
         let Some(tenant) = self.tenant_name(tenant_id).await? else { return Ok(gone()) };
         let namespace = apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
-        let deployer = self.deployers.of(&tenant)?;
+        let deployer = deployer::client(&self.ctx.apiserver, &tenant)?;
         if let Some(present) = kinds::get_if_served(&own, name).await? {
             if present.metadata.deletion_timestamp.is_none() {
                 let uid = present.uid().unwrap_or_default();

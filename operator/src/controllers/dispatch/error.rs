@@ -2,6 +2,7 @@
 
 use crate::apiserver;
 use kubenova_operator_core::outcome::CommandProgress;
+use std::time::Duration;
 
 /// A call that failed; the command is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,13 @@ pub(super) enum DispatchError {
 }
 
 impl DispatchError {
+    pub(super) fn retry_after(&self) -> Duration {
+        match self {
+            Self::Apiserver(error) => error.retry_after(),
+            Self::Client(_) => Duration::ZERO,
+        }
+    }
+
     pub(super) fn progress(&self) -> CommandProgress {
         match self {
             Self::Apiserver(error) if is_refused(error) => {

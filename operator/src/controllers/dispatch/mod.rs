@@ -11,7 +11,6 @@ mod tenant;
 
 use super::{
     apply::DriftGuard,
-    deployers::Deployers,
     work::{self, Next},
 };
 use crate::{
@@ -23,6 +22,7 @@ use crate::{
     context::ClusterContext,
     trace,
 };
+use error::DispatchError;
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
 use kube::{Api, ResourceExt as _};
@@ -63,12 +63,8 @@ pub async fn run(ctx: ClusterContext) {
         vec![command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
     });
     let triggers = stream::select(stream::select(records, configs), stream::select(tenants, applications));
-    let dispatcher = Dispatcher {
-        ctx: &ctx,
-        records: Api::namespaced(client, namespace),
-        deployers: Deployers::new(&ctx.apiserver),
-        drift: DriftGuard::default(),
-    };
+    let dispatcher =
+        Dispatcher { ctx: &ctx, records: Api::namespaced(client, namespace), drift: DriftGuard::default() };
     tokio::select! {
         () = ctx.shutdown.requested() => return,
         // An application would wait for a tenant that only was not listed yet.
@@ -96,7 +92,6 @@ fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<
 struct Dispatcher<'a> {
     ctx: &'a ClusterContext,
     records: Api<NovaCommand>,
-    deployers: Deployers,
     drift: DriftGuard,
 }
 
@@ -110,6 +105,21 @@ struct Task<'a> {
     look_again: OnceLock<Duration>,
 }
 
+/// What an attempt to carry out a command came to.
+struct Attempt {
+    progress: CommandProgress,
+    /// When to reconcile a settled command again, if sooner than usual.
+    look_again: Option<Duration>,
+    /// The API server asks to wait so long.
+    not_before: Duration,
+}
+
+impl From<CommandProgress> for Attempt {
+    fn from(progress: CommandProgress) -> Self {
+        Self { progress, look_again: None, not_before: Duration::ZERO }
+    }
+}
+
 impl Dispatcher<'_> {
     async fn reconcile(&self, name: String) -> Next {
         let record = match verbs::get(&self.records, &name).await {
@@ -118,13 +128,15 @@ impl Dispatcher<'_> {
             Err(error) => {
                 let cause = apiserver::error::chain(&error);
                 tracing::debug!(record = name, error = cause, "could not read an inbox record; trying again");
-                return Next::retry(cause);
+                return Next::failed(cause, &error);
             }
         };
         name_command(&record);
-        let (progress, look_again) = self.progress(&record).await;
+        let Attempt { progress, look_again, not_before } = self.attempt(&record).await;
         let next = match progress.state {
-            State::Running => Next::retry(format!("{}: {}", progress.reason, progress.message)),
+            State::Running => {
+                Next::Retry { waiting_for: format!("{}: {}", progress.reason, progress.message), not_before }
+            }
             _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
         };
         let progress = self.fail_if_overdue(&record, progress);
@@ -133,24 +145,25 @@ impl Dispatcher<'_> {
             Err(error) => {
                 let cause = apiserver::error::chain(&error);
                 tracing::warn!(record = name, error = cause, "could not write a command's progress; trying again");
-                Next::retry(cause)
+                Next::failed(cause, &error)
             }
         }
     }
 
-    /// How far the record's command is, and when to look again if sooner than usual.
-    async fn progress(&self, record: &NovaCommand) -> (CommandProgress, Option<Duration>) {
+    /// How far the record's command is.
+    async fn attempt(&self, record: &NovaCommand) -> Attempt {
+        let failed = |reason: &str, message: String| Attempt::from(CommandProgress::failed(reason, message));
         let spec = &record.spec;
         let (Some(kind), Some(key)) = (CommandKind::parse(&spec.kind), ObjectKey::parse(&spec.key)) else {
             let message = "this release of the Operator does not know this command, which a newer release stored; \
                            upgrade the Operator again";
-            return (CommandProgress::failed("UnknownKind", message), None);
+            return failed("UnknownKind", message.to_owned());
         };
         let command: Command = match message::from_json(spec.body.as_bytes()) {
             Ok(command) => command,
             Err(error) => {
                 let cause = kubenova_runtime::telemetry::chain(&error);
-                return (CommandProgress::failed("BadCommand", cause), None);
+                return failed("BadCommand", cause);
             }
         };
         let traceparent = trace::of_object(record);
@@ -162,7 +175,9 @@ impl Dispatcher<'_> {
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
         };
-        (progress.unwrap_or_else(|error| error.progress()), task.look_again.get().copied())
+        let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
+        let look_again = task.look_again.get().copied();
+        Attempt { progress: progress.unwrap_or_else(|error| error.progress()), look_again, not_before }
     }
 
     /// A command that has not succeeded in time has failed; it is carried out all the same.

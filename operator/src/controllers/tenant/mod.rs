@@ -9,7 +9,6 @@ mod removal;
 
 use super::{
     apply::DriftGuard,
-    deployers::Deployers,
     work::{self, Next},
 };
 use crate::{
@@ -43,12 +42,7 @@ pub async fn run(ctx: ClusterContext) {
     let namespaces = watch::changes(Api::<Namespace>::all(client.clone()), labels::TENANT_ID)
         .map(|namespace| namespace.labels().get(labels::TENANT).cloned().into_iter().collect());
     let triggers = stream::select(tenants, stream::select(capsule, namespaces));
-    let controller = TenantController {
-        ctx: &ctx,
-        tenants: Api::all(client),
-        deployers: Deployers::new(&ctx.apiserver),
-        drift: DriftGuard::default(),
-    };
+    let controller = TenantController { ctx: &ctx, tenants: Api::all(client), drift: DriftGuard::default() };
     ctx.gates.set("tenants", None);
     work::run("tenants", triggers, &ctx.metrics, &ctx.shutdown, |name| controller.reconcile(name)).await;
 }
@@ -56,7 +50,6 @@ pub async fn run(ctx: ClusterContext) {
 struct TenantController<'a> {
     ctx: &'a ClusterContext,
     tenants: Api<NovaTenant>,
-    deployers: Deployers,
     drift: DriftGuard,
 }
 
@@ -135,5 +128,5 @@ impl TenantController<'_> {
 fn failed(name: &str, what: &'static str, error: &apiserver::Error) -> Next {
     let cause = apiserver::error::chain(error);
     tracing::warn!(tenant.name = name, error = cause, "{what}");
-    Next::retry(cause)
+    Next::failed(cause, error)
 }

@@ -5,6 +5,7 @@ use super::{TenantController, failed};
 use crate::{
     apiserver::{self, dynamic, kinds, status, verbs},
     controllers::{
+        deployer,
         orphans::{self, NAME_LABEL},
         work::Next,
     },
@@ -63,10 +64,7 @@ impl Removal<'_> {
             spec: self.tenant.spec.clone(),
         };
         let client = self.controller.ctx.apiserver.client();
-        let deployer = self
-            .controller
-            .deployers
-            .of(&desired.name)
+        let deployer = deployer::client(&self.controller.ctx.apiserver, &desired.name)
             .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
         let remains = look(&client, &deployer, &desired).await?;
         let step = deletion::next(&remains);
