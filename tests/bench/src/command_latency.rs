@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use kubenova_env::poll::{self, Step};
+use kubenova_runtime::clock;
 use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::rest::Rest;
@@ -18,6 +19,7 @@ use serde_json::Value;
 use crate::applications::{Seen, application};
 use crate::raw_chain::{Measured, RawChain};
 use crate::statistics::{Poisson, Sample, row};
+use crate::{beside, calls};
 
 /// Pause between two looks over REST; it adds half of itself to t3.
 const LOOK: Duration = Duration::from_millis(4);
@@ -37,6 +39,9 @@ pub(crate) struct Settings {
     /// Requests of each serial measurement.
     #[arg(long, default_value_t = 100)]
     serial: u64,
+    /// Settled applications on the cluster beside those; one measurement for each number, which must rise.
+    #[arg(long, value_delimiter = ',')]
+    beside: Vec<u64>,
     /// Seed of the Poisson process.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -117,11 +122,11 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
 
     let mut bare = raw.run(&seen, settings.serial, false).await?;
     let mut equal = raw.run(&seen, settings.serial, true).await?;
-    let mut serial = Product::default();
-    for number in 1..=settings.serial {
-        serial.note(&request(&platform.rest, &seen, &name(number % settings.applications), number).await?);
-    }
-    let (poisson, took) = at_rate(settings, &platform.rest, &seen).await?;
+    let mut number = 0;
+    let from = clock::now();
+    let serial = serially(settings, &platform.rest, &seen, &mut number).await?;
+    let calls = calls::rows(&site, from, clock::now(), settings.serial)?;
+    let (poisson, took) = at_rate(settings, &platform.rest, &seen, &mut number).await?;
     bare.add(&raw.run(&seen, settings.serial, false).await?);
     equal.add(&raw.run(&seen, settings.serial, true).await?);
 
@@ -139,23 +144,49 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         settings.seed
     );
     poisson.print(&equal);
+    println!("\nwhat the Operator asked the API server in the serial measurement\n");
+    calls.iter().for_each(|row| println!("{row}"));
+    let tenant_id = text(&tenant, "/tenant/id")?;
+    let mut there = 0;
+    for count in &settings.beside {
+        beside::fill(&site, &tenant_id, there, *count).await?;
+        there = *count;
+        settle(&site).await?;
+        let raw = raw.run(&seen, settings.serial, true).await?;
+        let from = clock::now();
+        let serial = serially(settings, &platform.rest, &seen, &mut number).await?;
+        let calls = calls::rows(&site, from, clock::now(), settings.serial)?;
+        println!("\nwith {count} settled applications beside");
+        println!("{}", row("raw chain, equal writes: in the cluster", &raw.seen, None));
+        serial.print(&raw);
+        calls.iter().for_each(|row| println!("{row}"));
+    }
     Ok(())
 }
 
+/// Requests one after another, round the applications.
+async fn serially(settings: &Settings, rest: &Rest, seen: &Seen, number: &mut u64) -> Result<Product> {
+    let mut product = Product::default();
+    for _ in 0..settings.serial {
+        *number += 1;
+        product.note(&request(rest, seen, &name(*number % settings.applications), *number).await?);
+    }
+    Ok(product)
+}
+
 /// Requests at a rate, each in a task of its own, round the applications.
-async fn at_rate(settings: &Settings, rest: &Rest, seen: &Seen) -> Result<(Product, Duration)> {
+async fn at_rate(settings: &Settings, rest: &Rest, seen: &Seen, number: &mut u64) -> Result<(Product, Duration)> {
     let mut pauses = Poisson::new(settings.seed, settings.rate);
     let began = Instant::now();
     let end = began + Duration::from_secs(u64::from(settings.seconds));
     let mut next = began;
     let mut tasks = tokio::task::JoinSet::new();
-    let mut count = 0;
     while next < end {
         tokio::time::sleep_until(next.into()).await;
         let (rest, seen) = (rest.clone(), seen.clone());
-        let (name, number) = (name(count % settings.applications), settings.serial + 1 + count / settings.applications);
+        *number += 1;
+        let (name, number) = (name(*number % settings.applications), *number);
         tasks.spawn(async move { request(&rest, &seen, &name, number).await });
-        count += 1;
         next += pauses.pause();
     }
     let mut product = Product::default();

@@ -5,6 +5,8 @@
 #![expect(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
 
 mod applications;
+mod beside;
+mod calls;
 mod command_latency;
 mod raw_chain;
 mod statistics;
