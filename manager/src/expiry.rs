@@ -138,6 +138,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_older_than_the_settings_say_is_deleted_and_the_rest_stays() {
+        let database = Database::new().await;
+        let store = Store::open(database.url(), 2).unwrap();
+        database
+            .execute(
+                "insert into clusters (id, name, created_at, updated_at, created_by)
+                 select 'c' || lpad(n::text, 26, '0'), 'c' || n, now(), now(), 'test' from generate_series(1, 2) n;
+                 insert into dead_letters (id, cluster_id, kind, payload_sha256, subject, reason, payload, payload_bytes,
+                                           first_seen_at, last_seen_at)
+                 select gen_random_uuid(), '', 'other', n::text, '', '', '', 0, now() - n * interval '20 days',
+                        now() - n * interval '20 days' from generate_series(1, 2) n;
+                 insert into hello_refusals (cluster_id, boot_id, reason, message, refused_at)
+                 select 'c' || lpad(n::text, 26, '0'), '', '', '', now() - n * interval '20 days' from generate_series(1, 2) n;
+                 insert into commands (id, cluster_id, revision, kind, object_key, document, generation, state, created_by, queued_at,
+                                       acknowledged_at, finished_at)
+                 select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'c' || lpad('1', 26, '0'), n, 'apply-tenant',
+                        'tenant/1', '{}', 1, 'succeeded', 'ann', now() - interval '91 days', now(), now() - interval '91 days'
+                 from generate_series(1, 3) n;
+                 insert into audit_pending (at, subject, role, action, target)
+                 select now() - interval '3651 days', 'ann', 'ops', 'writeTenants/create', 'tenant/1'",
+            )
+            .await;
+        store.transaction("test", async |tx: &mut Connection| audit_chain::link(tx, 10).await).await.unwrap();
+        let (retention, pass) = (Retention::default(), Mutex::new(Pass::default()));
+        assert_eq!(round(&store, &retention, clock::now()).await.unwrap(), Next::Wait);
+        assert_eq!(commands_round(&store, &retention, &pass, clock::now()).await.unwrap(), Next::Wait);
+        let rows = database.rows().await;
+        let left = |table: &str| rows.iter().filter(|row| row.starts_with(&format!("{table} "))).count();
+        // Of the audit log the record of the deletion stays, and of commands the newest of the object.
+        for (table, rows) in [("dead_letters", 1), ("hello_refusals", 1), ("commands", 1), ("audit", 1)] {
+            assert_eq!(left(table), rows, "{table}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_running_manager_deletes_what_has_expired_and_keeps_the_rest() {
         tls::install_provider();
         let database = Database::new().await;

@@ -47,6 +47,11 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/tenants/{tenant}/apps/{application}/status", Action::ReadApplications),
     ("GET", "/api/v1/commands", Action::ReadCommands),
     ("GET", "/api/v1/commands/{command}", Action::ReadCommands),
+    ("POST", "/api/v1/commands/{command}/cancel", Action::WriteCommands),
+    ("POST", "/api/v1/commands/{command}/retry", Action::WriteCommands),
+    ("GET", "/api/v1/dead-letters", Action::ReadDeadLetters),
+    ("GET", "/api/v1/dead-letters/{deadLetter}", Action::ReadDeadLetters),
+    ("DELETE", "/api/v1/dead-letters/{deadLetter}", Action::WriteDeadLetters),
     ("GET", "/api/v1/usage", Action::ReadUsage),
 ];
 
@@ -186,7 +191,8 @@ mod tests {
     /// A path of the table with names that exist, or not.
     fn filled(path: &str, tenant: &str) -> String {
         let path = path.replace("{tenant}", tenant).replace("{cluster}", "dc1-a").replace("{application}", "shop");
-        path.replace("{command}", "0198c1d2-0000-7000-8000-000000000000")
+        let id = "0198c1d2-0000-7000-8000-000000000000";
+        path.replace("{command}", id).replace("{deadLetter}", id)
     }
 
     #[tokio::test]

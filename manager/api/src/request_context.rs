@@ -219,10 +219,13 @@ pub struct ChangeParams {
 mod tests {
     use crate::{
         router::openapi,
-        routes::applications::testing::{APPS, SHOP, World, form},
+        routes::{
+            applications::testing::{APPS, SHOP, World, form},
+            dead_letters,
+        },
     };
     use axum::http::Method;
-    use kubenova_core::refusal::Reason;
+    use kubenova_core::{command::CommandState, refusal::Reason};
     use serde_json::{Value, json};
     use std::collections::BTreeSet;
 
@@ -266,11 +269,17 @@ mod tests {
     }
 
     /// Every change of the API in a state in which it has something to do.
-    fn changes() -> Vec<(&'static str, Method, &'static str, Value)> {
+    async fn changes(world: &World) -> Vec<(&'static str, Method, String, Value)> {
+        let shop = world.post(APPS, form("west")).await.is(202).commands()[0];
+        world.api.relay(&world.west).await;
+        world.api.report(&world.west, shop, CommandState::Failed, "No").await;
+        let queued = world.get("/api/v1/commands?state=queued").await.ok(200)["items"][0]["id"].clone();
+        let queued = format!("/api/v1/commands/{}/cancel", queued.as_str().unwrap());
+        let letter = dead_letters::testing::store(&world.api, "", "s", b"x").await;
         let (cluster, blog) =
             (json!({ "name": "north" }), json!({ "name": "blog", "image": "nginx:1", "clusters": ["west"] }));
         let moved = json!({ "name": "shop", "image": "nginx:2", "clusters": ["east"] });
-        vec![
+        let changes = [
             ("createCluster", Method::POST, "/api/v1/clusters", cluster.clone()),
             ("createClusterAtRoot", Method::POST, "/clusters", cluster),
             ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
@@ -281,7 +290,11 @@ mod tests {
             ("createApplicationOfUser", Method::POST, "/api/v1/users/acme/apps", blog),
             ("replaceApplication", Method::PUT, SHOP, moved),
             ("deleteApplication", Method::DELETE, SHOP, Value::Null),
-        ]
+            ("cancelCommand", Method::POST, queued.as_str(), Value::Null),
+            ("retryCommand", Method::POST, &format!("/api/v1/commands/{shop}/retry"), Value::Null),
+            ("discardDeadLetter", Method::DELETE, &format!("/api/v1/dead-letters/{letter}"), Value::Null),
+        ];
+        changes.map(|(operation, method, path, body)| (operation, method, path.to_owned(), body)).to_vec()
     }
 
     fn operations_with_dry_run() -> BTreeSet<String> {
@@ -297,9 +310,7 @@ mod tests {
     #[tokio::test]
     async fn a_dry_run_of_any_change_leaves_nothing() {
         let world = World::new().await;
-        world.post(APPS, form("west")).await.is(202);
-        world.api.relay(&world.west).await;
-        let changes = changes();
+        let changes = changes(&world).await;
         let tried: BTreeSet<String> = changes.iter().map(|change| change.0.to_owned()).collect();
         assert_eq!(tried, operations_with_dry_run(), "left: tried here; right: what the document has");
         let before = world.api.database.rows().await;

@@ -7,6 +7,8 @@ use axum::{
 use kubenova_api_types::{
     applications::ApplicationAccepted,
     clusters::{ClusterCreated, Enrollment},
+    commands::Command,
+    dead_letters::DeadLetter,
     tenants::TenantAccepted,
 };
 use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand};
@@ -42,6 +44,18 @@ impl MutationBody for TenantAccepted {
 impl MutationBody for ApplicationAccepted {
     fn without_commands(self) -> Self {
         Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for Command {
+    fn without_commands(self) -> Self {
+        self
+    }
+}
+
+impl MutationBody for DeadLetter {
+    fn without_commands(self) -> Self {
+        self
     }
 }
 

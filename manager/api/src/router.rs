@@ -7,7 +7,7 @@ use crate::{
     openapi::{self, Head},
     problem::write_problems,
     request_id::{self, NewRequestId},
-    routes::{applications, clusters, commands, meta, tenants, usage},
+    routes::{applications, clusters, commands, dead_letters, meta, tenants, usage},
     state::AppState,
 };
 use axum::{
@@ -43,6 +43,10 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(applications::status::status_at_root))
         .routes(routes!(commands::list::list))
         .routes(routes!(commands::get::get))
+        .routes(routes!(commands::cancel::cancel))
+        .routes(routes!(commands::retry::retry))
+        .routes(routes!(dead_letters::list::list))
+        .routes(routes!(dead_letters::get::get, dead_letters::discard::discard))
         .routes(routes!(usage::list::list))
 }
 

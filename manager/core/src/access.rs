@@ -66,12 +66,18 @@ pub enum Action {
     ReadApplications,
     /// See commands. Of a tenant: only its own.
     ReadCommands,
+    /// Cancel and retry commands. Of a tenant: only those about its applications.
+    WriteCommands,
     /// See usage.
     ReadUsage,
     /// Close periods, replay and correct usage.
     WriteUsage,
     /// See who did what.
     ReadAudit,
+    /// See dead letters: what clusters sent and the Manager cannot handle.
+    ReadDeadLetters,
+    /// Discard dead letters.
+    WriteDeadLetters,
     /// Make and revoke tokens.
     WriteAccess,
     /// Read one's own identity.
@@ -80,7 +86,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::WriteClusters,
         Self::ReadClusters,
         Self::WriteTenants,
@@ -88,9 +94,12 @@ impl Action {
         Self::WriteApplications,
         Self::ReadApplications,
         Self::ReadCommands,
+        Self::WriteCommands,
         Self::ReadUsage,
         Self::WriteUsage,
         Self::ReadAudit,
+        Self::ReadDeadLetters,
+        Self::WriteDeadLetters,
         Self::WriteAccess,
         Self::ReadSelf,
     ];
@@ -106,9 +115,12 @@ impl Action {
             Self::WriteApplications => "writeApplications",
             Self::ReadApplications => "readApplications",
             Self::ReadCommands => "readCommands",
+            Self::WriteCommands => "writeCommands",
             Self::ReadUsage => "readUsage",
             Self::WriteUsage => "writeUsage",
             Self::ReadAudit => "readAudit",
+            Self::ReadDeadLetters => "readDeadLetters",
+            Self::WriteDeadLetters => "writeDeadLetters",
             Self::WriteAccess => "writeAccess",
             Self::ReadSelf => "readSelf",
         }
@@ -185,6 +197,7 @@ pub const fn role_may(role: Role, action: Action) -> bool {
                 | A::WriteApplications
                 | A::ReadApplications
                 | A::ReadCommands
+                | A::WriteCommands
                 | A::ReadUsage
                 | A::ReadAudit
                 | A::ReadSelf
@@ -192,7 +205,12 @@ pub const fn role_may(role: Role, action: Action) -> bool {
         Role::ProjectDev => {
             matches!(
                 action,
-                A::ReadTenants | A::WriteApplications | A::ReadApplications | A::ReadCommands | A::ReadSelf
+                A::ReadTenants
+                    | A::WriteApplications
+                    | A::ReadApplications
+                    | A::ReadCommands
+                    | A::WriteCommands
+                    | A::ReadSelf
             )
         }
         Role::ReadOnly => {
@@ -249,12 +267,12 @@ mod tests {
 
     /// One row a role, one column an action, in the order of [`Action::ALL`]: change it with the product's promise.
     const MATRIX: [(Role, &str); 6] = [
-        (Role::Admin, "yyyyyyyyyyyy"),
-        (Role::Ops, "yyyyyyyyyy-y"),
-        (Role::TenantOwner, "---yyyyy-y-y"),
-        (Role::ProjectDev, "---yyyy----y"),
-        (Role::ReadOnly, "-y-y-yyy---y"),
-        (Role::Billing, "-------y---y"),
+        (Role::Admin, "yyyyyyyyyyyyyyy"),
+        (Role::Ops, "yyyyyyyyyyyyy-y"),
+        (Role::TenantOwner, "---yyyyyy-y---y"),
+        (Role::ProjectDev, "---yyyyy------y"),
+        (Role::ReadOnly, "-y-y-yy-y-----y"),
+        (Role::Billing, "--------y-----y"),
     ];
 
     #[test]

@@ -293,6 +293,39 @@ impl OutcomeReport {
     }
 }
 
+/// A command in this state.
+#[cfg(test)]
+pub(crate) fn example(state: CommandState) -> Command {
+    Command {
+        id: CommandId(uuid::Uuid::nil()),
+        cluster_id: ClusterId::from_uuid(uuid::Uuid::nil()),
+        cluster_name: "dc1-a".to_owned(),
+        revision: 1,
+        kind: String::new(),
+        object_key: String::new(),
+        tenant_id: None,
+        application_name: None,
+        generation: 1,
+        state,
+        reason: String::new(),
+        message: String::new(),
+        waiting_for: String::new(),
+        created_by: String::new(),
+        not_after: None,
+        queued_at: Timestamp::UNIX_EPOCH,
+        sent_at: None,
+        acknowledged_at: None,
+        running_at: None,
+        finished_at: None,
+        hops: Vec::new(),
+        send_count: 0,
+        next_send_at: None,
+        cluster_last_heartbeat_at: None,
+        cluster_refused: String::new(),
+        cluster_state: ClusterState::Enrolled,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,32 +360,10 @@ mod tests {
     fn an_open_command_says_what_it_waits_for() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let command = |state, heartbeat_at, refused: &str, waiting: &str| Command {
-            id: CommandId(uuid::Uuid::nil()),
-            cluster_id: ClusterId::from_uuid(uuid::Uuid::nil()),
-            cluster_name: "dc1-a".to_owned(),
-            revision: 1,
-            kind: String::new(),
-            object_key: String::new(),
-            tenant_id: None,
-            application_name: None,
-            generation: 1,
-            state,
-            reason: String::new(),
-            message: String::new(),
             waiting_for: waiting.to_owned(),
-            created_by: String::new(),
-            not_after: None,
-            queued_at: at(0),
-            sent_at: None,
-            acknowledged_at: None,
-            running_at: None,
-            finished_at: None,
-            hops: Vec::new(),
-            send_count: 0,
-            next_send_at: None,
             cluster_last_heartbeat_at: heartbeat_at,
             cluster_refused: refused.to_owned(),
-            cluster_state: ClusterState::Enrolled,
+            ..example(state)
         };
         let (queued, sent) = (CommandState::Queued, CommandState::Sent);
         let quarantined = Command {

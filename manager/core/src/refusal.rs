@@ -69,6 +69,8 @@ reasons! {
     ApplicationNotFound = "APPLICATION_NOT_FOUND", 404, "Application not found", "list the applications with GET /api/v1/tenants/{tenant}/apps";
     /// No command that the caller may see has this id.
     CommandNotFound = "COMMAND_NOT_FOUND", 404, "Command not found", "list the commands with GET /api/v1/commands";
+    /// No dead letter has this id: it was discarded, or deleted because of its age.
+    DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND", 404, "Dead letter not found", "list the dead letters with GET /api/v1/dead-letters";
     /// The path exists, but not with this method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "Method not allowed", "use one of the methods in the Allow header";
     /// The request's body did not arrive in time.
@@ -83,6 +85,14 @@ reasons! {
     ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "use another cluster; the state of this one is at GET /api/v1/clusters/{cluster}";
     /// The application is being deleted.
     ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
+    /// The command was sent to its cluster before it could be cancelled.
+    CommandSent = "COMMAND_SENT", 409, "Command was sent already", "write the version before of the object again, for example with PUT /api/v1/tenants/{tenant}/apps/{application}: a newer command takes the place of this one";
+    /// The command has reached a final state.
+    CommandEnded = "COMMAND_ENDED", 409, "Command has ended", "see its state with GET /api/v1/commands/{command}; to undo what it did, write the version before of the object again";
+    /// The command is under way, was carried out, or was replaced by a newer one.
+    CommandNotRetryable = "COMMAND_NOT_RETRYABLE", 409, "Command cannot be retried", "see its state with GET /api/v1/commands/{command}: only a command that ended without success can be retried";
+    /// What the command carries is not wanted any more.
+    CommandOutdated = "COMMAND_OUTDATED", 409, "Command is out of date", "see in the detail what is wanted now; change the object itself if that is wrong";
     /// The object changed since the caller read it.
     EtagMismatch = "ETAG_MISMATCH", 412, "Object has changed", "read the object again and repeat the change with its new ETag";
     /// The body is larger than this API accepts.

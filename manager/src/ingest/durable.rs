@@ -15,11 +15,11 @@ use kubenova_bus::{
     streams,
 };
 use kubenova_core::cluster::ClusterId;
-use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{clock, random, shutdown::Shutdown, telemetry};
 use kubenova_schema::{signature::sha256_hex, subjects};
 use kubenova_store::{
     connection::Connection,
-    dead_letters::{self, DeadLetter},
+    dead_letters::{self, NewDeadLetter},
     error::StoreError,
     pool::Store,
 };
@@ -170,7 +170,14 @@ pub(super) async fn insert_dead_letter(
     // The reason may quote what a hostile cluster sent, and Postgres stores no NUL in a text.
     let reason = reason.replace('\0', "\u{fffd}");
     let payload_sha256 = sha256_hex(payload);
-    let letter = DeadLetter { cluster: &cluster, payload_sha256: &payload_sha256, subject, reason: &reason, payload };
+    let letter = NewDeadLetter {
+        id: random::uuid_v7(),
+        cluster: &cluster,
+        payload_sha256: &payload_sha256,
+        subject,
+        reason: &reason,
+        payload,
+    };
     dead_letters::insert(connection, &letter, clock::now()).await
 }
 

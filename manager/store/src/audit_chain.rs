@@ -382,8 +382,10 @@ mod tests {
     /// The statements of the document for whoever checks the log without this code.
     async fn verify_as_documented(fixture: &Fixture) -> Option<i64> {
         let document = include_str!("../../../docs/operations/audit.md");
-        let block =
-            document.split("```").find(|block| block.starts_with("sql\ncreate function")).expect("the statements");
+        let block = document
+            .split("```")
+            .find(|block| block.starts_with("sql\ncreate or replace function"))
+            .expect("the statements");
         let (create, query) = block.strip_prefix("sql\n").unwrap().split_once(";\n").unwrap();
         let mut connection = fixture.store.acquire().await.unwrap();
         sqlx::raw_sql(create).execute(&mut *connection).await.unwrap();

@@ -33,7 +33,7 @@ const BLOCKED_WITHIN: Duration = Duration::from_secs(60);
 /// A store on a database that no other test uses.
 pub(crate) struct Fixture {
     pub(crate) store: Store,
-    database: Database,
+    pub(crate) database: Database,
 }
 
 impl Fixture {

@@ -1,7 +1,7 @@
 //! The transaction of one accepted request: state, commands, audit row and stored response commit together or not at all.
 
 use crate::{
-    audit,
+    audit, command_cancel,
     connection::Connection,
     error::StoreError,
     idempotency::{self, Claim, ResponseRecord},
@@ -13,6 +13,7 @@ use kubenova_core::{
     access::{Action, Caller},
     change::Change,
     cluster::ClusterId,
+    command::CommandId,
     tenant::TenantId,
 };
 use kubenova_schema::trace::TraceParent;
@@ -75,6 +76,12 @@ impl WriteTx {
             traceparent: self.context.traceparent,
         };
         outbox::enqueue_commands(&mut self.tx, issuer, clusters, change).await
+    }
+
+    /// Ends a command that was not sent yet. False when it is not queued: another transaction sent or ended it.
+    pub async fn cancel_command(&mut self, command: CommandId) -> Result<bool, StoreError> {
+        let Self { tx, context } = self;
+        command_cancel::cancel(tx, command, &context.caller, &context.request_id, context.now).await
     }
 
     /// Adds the audit record of the request; `verb` says what was done ("create", "replace").

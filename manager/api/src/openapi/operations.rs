@@ -59,6 +59,8 @@ const CREATE_APPLICATION: &[Reason] = &[
     R::ApplicationNamespace,
 ];
 
+const RETRY_COMMAND: &[Reason] = &[R::CommandNotRetryable, R::CommandOutdated, R::ClusterNotUsable];
+
 /// Every operation.
 pub const OPERATIONS: &[Facts] = &[
     reads("getFrontPage"),
@@ -88,6 +90,11 @@ pub const OPERATIONS: &[Facts] = &[
     reads("getApplicationStatusAtRoot"),
     Facts { refusals: &[R::TenantNotFound, R::ClusterNotFound], ..reads("listCommands") },
     reads("getCommand"),
+    changes("cancelCommand", &[R::CommandSent, R::CommandEnded]),
+    changes("retryCommand", RETRY_COMMAND),
+    Facts { refusals: &[R::ClusterNotFound], ..reads("listDeadLetters") },
+    reads("getDeadLetter"),
+    changes("discardDeadLetter", &[]),
     Facts { refusals: &[R::TenantNotFound, R::ClusterNotFound], ..reads("listUsage") },
 ];
 

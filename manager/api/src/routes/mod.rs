@@ -3,6 +3,7 @@
 pub mod applications;
 pub mod clusters;
 pub mod commands;
+pub mod dead_letters;
 pub mod meta;
 pub mod tenants;
 pub mod usage;

@@ -7,6 +7,7 @@
 pub mod applications;
 pub mod clusters;
 pub mod commands;
+pub mod dead_letters;
 pub mod list;
 pub mod meta;
 pub mod problem;

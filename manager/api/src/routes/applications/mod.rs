@@ -4,7 +4,7 @@ pub mod create;
 pub mod document;
 pub mod get;
 pub mod list;
-mod removal;
+pub(crate) mod removal;
 pub mod remove;
 pub mod replace;
 pub mod status;

@@ -12,7 +12,7 @@ use kubenova_core::{
 use kubenova_store::{application_removal, outbox::EnqueuedCommand, wire, write_tx::WriteTx};
 
 /// Removes an application from some of its clusters. The caller holds it by `applications::find_for_update`.
-pub(super) async fn remove_from(
+pub(crate) async fn remove_from(
     tx: &mut WriteTx,
     tenant: &Tenant,
     application: &Application,
