@@ -34,7 +34,7 @@ struct Broker {
     process: Child,
     client: Client,
     jetstream: jetstream::Context,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Drop for Broker {
@@ -46,18 +46,9 @@ impl Drop for Broker {
 
 impl Broker {
     async fn start() -> Self {
-        let servers = std::env::var_os("KUBENOVA_SERVERS")
-            .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        let process = Command::new(Path::new(&servers).join("bin/nats-server"))
-            .args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream"])
-            .args(["--store_dir".as_ref(), path.as_os_str(), "--ports_file_dir".as_ref(), path.as_os_str()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server starts");
-        let url = address(&path.join(format!("nats-server_{}.ports", process.id()))).await;
+        let process = start_server(folder.path(), "-1");
+        let url = address(&folder.path().join(format!("nats-server_{}.ports", process.id()))).await;
         let client = async_nats::connect(url).await.unwrap();
         let jetstream = jetstream::new(client.clone());
         let config =
@@ -69,7 +60,15 @@ impl Broker {
             ..pull::Config::default()
         };
         stream.create_consumer(durable).await.unwrap();
-        Self { process, client, jetstream, _folder: folder }
+        Self { process, client, jetstream, folder }
+    }
+
+    /// Kills it and starts it again with its store, where it listened before.
+    fn restart(&mut self) {
+        let port = self.client.server_info().port.to_string();
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = start_server(self.folder.path(), &port);
     }
 
     async fn publish(&self, body: Vec<u8>) {
@@ -82,6 +81,18 @@ impl Broker {
         let info = stream.consumer_info(DURABLE).await.unwrap();
         (info.num_ack_pending, info.num_waiting)
     }
+}
+
+fn start_server(folder: &Path, port: &str) -> Child {
+    let servers = std::env::var_os("KUBENOVA_SERVERS")
+        .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
+    Command::new(Path::new(&servers).join("bin/nats-server"))
+        .args(["--addr", "127.0.0.1", "--port", port, "--jetstream"])
+        .args(["--store_dir".as_ref(), folder.as_os_str(), "--ports_file_dir".as_ref(), folder.as_os_str()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nats-server starts")
 }
 
 /// Where the server says it listens.
@@ -184,4 +195,29 @@ async fn a_durable_that_is_opened_again_and_again_still_delivers() {
     };
     let last = consume::run(&broker.jetstream, STREAM, DURABLE, &stop, handle, || async { panic!("it is there") });
     assert!(timeout(ANSWER_MAX, last).await.is_ok(), "nothing was delivered; {:?}", broker.outstanding().await);
+}
+
+/// The pull ended with the connection; waiting until its heartbeats are missed would take a minute.
+#[tokio::test]
+async fn what_comes_after_a_restart_of_the_broker_is_delivered_at_once() {
+    let mut broker = Broker::start().await;
+    let mut asked = broker.client.subscribe("$JS.API.CONSUMER.MSG.NEXT.>").await.unwrap();
+    broker.client.flush().await.unwrap();
+    let (stop, jetstream) = (Shutdown::new(), broker.jetstream.clone());
+    let handle = |_: Delivery| {
+        stop.request();
+        async { Verdict::Done }
+    };
+    // Opened again as often as the server is away.
+    let missing = || async { tokio::time::sleep(Duration::from_millis(100)).await };
+    let restart = async {
+        asked.next().await.unwrap();
+        broker.restart();
+        let publish = async || broker.jetstream.publish("test", "after".into()).await.ok()?.await.ok();
+        while publish().await.is_none() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let both = async { tokio::join!(consume::run(&jetstream, STREAM, DURABLE, &stop, handle, missing), restart) };
+    assert!(timeout(ANSWER_MAX, both).await.is_ok(), "nothing was delivered; {:?}", broker.outstanding().await);
 }
