@@ -7,9 +7,11 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use futures::StreamExt as _;
 use kube::api::DynamicObject;
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::{WatchStreamExt as _, watcher};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Config, ResourceExt as _};
+use kubenova_scenarios::site::Site;
 use kubenova_scenarios::steps::COMMAND_MAX;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -30,6 +32,16 @@ pub(crate) fn application(name: &str, number: u64) -> Value {
 /// What Applications are, to a client that knows no types.
 pub(crate) fn resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("core.oam.dev", "v1beta1", "Application"))
+}
+
+/// A client with the rights of a ServiceAccount: only some may write Applications.
+pub(crate) async fn acting_as(site: &Site, namespace: &str, account: &str) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(site.cluster.kubeconfig())?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.auth_info.impersonate = Some(format!("system:serviceaccount:{namespace}:{account}"));
+    let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+    config.auth_info.impersonate_groups = Some(groups.to_vec());
+    Ok(Client::try_from(config)?)
 }
 
 /// By Application: numbers of requests, rising, with the moment each was first seen.

@@ -14,7 +14,7 @@ use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::site::Site;
 use serde_json::json;
 
-use crate::applications::{application, resource};
+use crate::applications::{acting_as, application, resource};
 
 const NAMESPACE: &str = "acme-apps";
 const STATE_NAMESPACE: &str = "kubenova-system";
@@ -30,12 +30,18 @@ fn name(index: u64) -> String {
 }
 
 /// Makes those from `from` up to `to`, and waits until the Operator has applied all of them.
-pub(crate) async fn fill(site: &Site, tenant_id: &str, from: u64, to: u64) -> Result<()> {
+pub(crate) async fn fill(
+    site: &Site,
+    as_deployer: &Api<DynamicObject>,
+    tenant_id: &str,
+    from: u64,
+    to: u64,
+) -> Result<()> {
     let client = site.cluster.kube_client();
     let applications: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &resource());
     let records = records(client);
     stream::iter((from..to).map(Ok))
-        .try_for_each_concurrent(WRITES, |index| make(&applications, &records, tenant_id, index))
+        .try_for_each_concurrent(WRITES, |index| make(as_deployer, &records, tenant_id, index))
         .await?;
     poll::until("the Operator to apply what stands beside", APPLIED_MAX, || async {
         let metadata = applications.list_metadata(&ListParams::default()).await?;
@@ -47,11 +53,9 @@ pub(crate) async fn fill(site: &Site, tenant_id: &str, from: u64, to: u64) -> Re
         Ok(Step::when(waiting == 0, (), format!("{waiting} wait")))
     })
     .await?;
-    stream::iter(from..to)
-        .map(|index| run(&applications, index))
-        .buffer_unordered(WRITES)
-        .try_collect::<Vec<()>>()
-        .await?;
+    let kubevela = acting_as(site, "vela-system", "kubevela-vela-core").await?;
+    let kubevela = Api::namespaced_with(kubevela, NAMESPACE, &resource());
+    stream::iter(from..to).map(|index| run(&kubevela, index)).buffer_unordered(WRITES).try_collect::<Vec<()>>().await?;
     Ok(())
 }
 

@@ -146,10 +146,10 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     poisson.print(&equal);
     println!("\nwhat the Operator asked the API server in the serial measurement\n");
     calls.iter().for_each(|row| println!("{row}"));
-    let tenant_id = text(&tenant, "/tenant/id")?;
+    let tenant_id = text(&tenant, "/id")?;
     let mut there = 0;
     for count in &settings.beside {
-        beside::fill(&site, &tenant_id, there, *count).await?;
+        beside::fill(&site, raw.applications(), &tenant_id, there, *count).await?;
         there = *count;
         settle(&site).await?;
         let raw = raw.run(&seen, settings.serial, true).await?;

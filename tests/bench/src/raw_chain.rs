@@ -13,9 +13,8 @@ use async_nats::jetstream::{
 };
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
 use kubenova_bus::{Connection, publish};
 use kubenova_env::postgres::Postgres;
 use kubenova_runtime::random;
@@ -23,7 +22,7 @@ use kubenova_scenarios::site::Site;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 
-use crate::applications::{Seen, application, resource};
+use crate::applications::{Seen, acting_as, application, resource};
 use crate::statistics::Sample;
 
 const NAMESPACE: &str = "acme-apps";
@@ -84,14 +83,15 @@ impl RawChain {
         };
         let commands = stream.create_consumer(durable(COMMANDS)).await?;
         let outcomes = stream.create_consumer(durable(OUTCOMES)).await?;
-        let kubeconfig = Kubeconfig::read_from(site.cluster.kubeconfig())?;
-        let mut deployer = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-        deployer.auth_info.impersonate = Some("system:serviceaccount:acme-owner:kubenova-deployer".to_owned());
-        deployer.auth_info.impersonate_groups =
-            Some(["system:serviceaccounts", "system:serviceaccounts:acme-owner"].map(str::to_owned).to_vec());
-        let applications = Api::namespaced_with(Client::try_from(deployer)?, NAMESPACE, &resource());
+        let deployer = acting_as(site, "acme-owner", "kubenova-deployer").await?;
+        let applications = Api::namespaced_with(deployer, NAMESPACE, &resource());
         let records = Api::namespaced(site.cluster.kube_client(), "default");
         Ok(Self { database, connection, commands, outcomes, applications, records, done: 0 })
+    }
+
+    /// The tenant's Applications, as its deployer.
+    pub(crate) fn applications(&self) -> &Api<DynamicObject> {
+        &self.applications
     }
 
     /// Makes the Applications that the chain goes round.
