@@ -102,6 +102,11 @@ impl<T: Send + Sync + 'static> Cache<T> {
         self.0.wake.notify_one();
     }
 
+    /// The same for the reader of the changes, to whom its own write is none: else each would be looked at once more.
+    pub fn reader_wrote<K: kube::Resource>(&self, object: &K, kept: T) {
+        self.lock().put_unnoticed(&object.name_any(), version(object), Arc::new(kept));
+    }
+
     /// Resolves once every object has been seen.
     pub async fn complete(&self) {
         let mut complete = self.0.complete.subscribe();
@@ -181,15 +186,19 @@ impl<T> Clone for Entry<T> {
 }
 
 impl<T> State<T> {
-    /// An older version than the kept one is an event that came after our own write.
     fn put(&mut self, name: String, version: u64, kept: Arc<T>) {
-        let entry = Entry { version, kept };
-        if let Some(listed) = &mut self.listed {
-            insert_newer(listed, &name, entry.clone());
-        }
-        if let Some(before) = insert_newer(&mut self.entries, &name, entry) {
+        if let Some(before) = self.put_unnoticed(&name, version, kept) {
             self.changed.entry(name).or_insert(before);
         }
+    }
+
+    /// What was kept before, if this is newer. An older version than the kept one is an event that came after our own write.
+    fn put_unnoticed(&mut self, name: &str, version: u64, kept: Arc<T>) -> Option<Option<Arc<T>>> {
+        let entry = Entry { version, kept };
+        if let Some(listed) = &mut self.listed {
+            insert_newer(listed, name, entry.clone());
+        }
+        insert_newer(&mut self.entries, name, entry)
     }
 
     fn remove(&mut self, name: &str, version: u64) {
@@ -311,6 +320,18 @@ mod tests {
         assert_eq!(changed(&cache), [("a".to_owned(), None, Some("a@8".to_owned()))], "several changes are one");
         cache.take(Event::Delete(object("a", 9)), kept);
         assert_eq!(changed(&cache), [("a".to_owned(), Some("a@8".to_owned()), None)]);
+    }
+
+    #[test]
+    fn a_write_of_the_reader_is_kept_and_is_no_change_to_it() {
+        let cache = cache([Event::Init, Event::InitApply(object("a", 1)), Event::InitDone]);
+        assert_eq!(changed(&cache).len(), 1);
+        let written: NovaTenant = object("a", 2).try_parse().unwrap();
+        cache.reader_wrote(&written, "ours".to_owned());
+        cache.take(Event::Apply(object("a", 2)), kept);
+        assert_eq!((all(&cache), changed(&cache)), (vec!["ours".to_owned()], vec![]));
+        cache.take(Event::Apply(object("a", 3)), kept);
+        assert_eq!(changed(&cache), [("a".to_owned(), Some("ours".to_owned()), Some("a@3".to_owned()))]);
     }
 
     #[test]

@@ -36,7 +36,16 @@ pub async fn get<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, Error
 /// All objects with these labels (an empty selector means all), read page by page. An object that cannot be decoded is
 /// skipped and logged: one malformed object must not hide the others.
 pub async fn list<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<K>, Error> {
-    let mut params = ListParams::default().labels(label_selector).limit(PAGE);
+    list_by(api, ListParams::default().labels(label_selector).limit(PAGE)).await
+}
+
+/// The same as the API server has it in memory, where the next event of a watch corrects what is a moment old: the answer
+/// does not wait until that memory is current, which takes up to 100 ms.
+pub async fn list_recent<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<K>, Error> {
+    list_by(api, ListParams::default().labels(label_selector).match_any()).await
+}
+
+async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<K>, Error> {
     let mut objects = Vec::new();
     loop {
         let request = Request::new(api.resource_url()).list(&params).map_err(kube::Error::BuildRequest);
@@ -44,7 +53,8 @@ pub async fn list<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<K
             Ok(request) => api.clone().into_client().request::<ObjectList<DeserializeGuard<K>>>(request).await,
             Err(error) => Err(error),
         };
-        let page = page.map_err(failed(api, Verb::List, label_selector))?;
+        let selector = params.label_selector.as_deref().unwrap_or_default();
+        let page = page.map_err(failed(api, Verb::List, selector))?;
         objects.extend(page.items.into_iter().filter_map(decoded));
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),

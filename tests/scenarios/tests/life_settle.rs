@@ -72,6 +72,8 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
     assert!(definitions.keys().any(|name| name.starts_with("traitdefinitions/")), "{definitions:?}");
     let repeated: Vec<_> = definitions.into_iter().filter(|(_, count)| *count > 1).collect();
     assert!(repeated.is_empty(), "a join applies each definition once: {repeated:?}");
+    let lists = record_lists(&site)?;
+    assert!(lists > 0, "the Operator lists the inbox once, before its watch");
     let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
     steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
 
@@ -109,6 +111,7 @@ async fn life_settle_in_one_patch_whatever_form_is_stored() -> Result<()> {
     }
     assert_eq!(application_patches(&site)?, once, "no patch when they are reconciled again");
     assert_eq!(tenant_object_patches(&site)?, tenant_patches, "no patch of the tenant's objects either");
+    assert_eq!(record_lists(&site)?, lists, "no list of the inbox, whose records may have 900 KB each");
     Ok(())
 }
 
@@ -146,6 +149,14 @@ fn record_reads(site: &Site) -> Result<BTreeMap<String, usize>> {
         let (_, name) = object.name.strip_prefix("application.")?.split_once('.')?;
         Some(name.to_owned())
     })))
+}
+
+/// Lists of inbox records by the Operator.
+fn record_lists(site: &Site) -> Result<usize> {
+    let events = site.cluster.audit()?;
+    let lists = events.iter().filter(|event| event.verb == "list" && event.user.username == OPERATOR_USER);
+    let resource = |event: &AuditEvent| event.object_ref.as_ref().map(|object| object.resource.clone());
+    Ok(lists.filter(|event| resource(event).as_deref() == Some("novacommands")).count())
 }
 
 /// Patches by the Operator of CRDs and of KubeVela's definitions, by resource and name.

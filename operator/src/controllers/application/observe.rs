@@ -48,7 +48,8 @@ pub async fn findings(ctx: &ClusterContext, live: &DynamicObject) -> Result<Find
     }
     let namespace = live.namespace().unwrap_or_default();
     let api: Api<Deployment> = Api::namespaced(ctx.apiserver.client(), &namespace);
-    let deployments = verbs::list(&api, &format!("{NAME_LABEL}={}", live.name_any())).await?;
+    // A Deployment that changes makes the application be looked at again.
+    let deployments = verbs::list_recent(&api, &format!("{NAME_LABEL}={}", live.name_any())).await?;
     let failure = |deployment: &Deployment| {
         let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
         let failed = conditions.iter().find(|condition| {

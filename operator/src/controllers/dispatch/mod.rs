@@ -220,7 +220,7 @@ impl Dispatcher<'_> {
                 );
             }
             self.ctx.outcomes.push(&record);
-            self.ctx.inbox.wrote(&record, RecordDigest::of(&record));
+            self.ctx.inbox.reader_wrote(&record, RecordDigest::of(&record));
         }
         Ok(())
     }
