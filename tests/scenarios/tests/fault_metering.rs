@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 const STORED: i64 = 200;
 const DAY_SECONDS: i64 = 86_400;
 
-/// Every message of the stream is stored, and no publisher is told so.
+/// Every message of the stream is stored and none is acknowledged.
 async fn acknowledge_nothing(platform: &Platform, site: &Site) -> Result<()> {
     let connection = broker::connect(platform, &broker::keyring(platform)?).await?;
     let mut usage = connection.jetstream.get_stream(streams::USAGE.name).await?;
