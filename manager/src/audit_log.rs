@@ -41,7 +41,7 @@ pub async fn run(store: Store, shutdown: Shutdown) {
 
 /// None when there is nothing to link, or another Manager does it.
 async fn round(store: &Store) -> Result<Option<Linked>, StoreError> {
-    if audit_chain::pending(&mut *store.acquire().await?).await? == 0 {
+    if !audit_chain::is_pending(&mut *store.acquire().await?).await? {
         return Ok(None);
     }
     let link = async |tx: &mut Connection| audit_chain::link(tx, BATCH).await;

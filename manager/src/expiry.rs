@@ -36,7 +36,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub async fn run(store: Store, retention: Retention, shutdown: Shutdown) {
     let pass = Mutex::new(Pass::default());
     let commands = Periodic::new("delete old commands", PASS_EVERY)
-        .at_most_every(PAUSE)
         .run(&shutdown, || commands_round(&store, &retention, &pass, clock::now()));
     let others = Periodic::new("delete expired rows", EVERY).run(&shutdown, || round(&store, &retention, clock::now()));
     tokio::join!(commands, others);
@@ -71,7 +70,7 @@ async fn commands_round(
     let from = *pass.lock().unwrap_or_else(PoisonError::into_inner);
     let next = command_retention::delete_old(&mut connection, before, from, BATCH).await?;
     *pass.lock().unwrap_or_else(PoisonError::into_inner) = next.unwrap_or_default();
-    Ok(if next.is_some() { Next::AtOnce } else { Next::Wait })
+    Ok(if next.is_some() { Next::After(PAUSE) } else { Next::Wait })
 }
 
 fn days_before(now: Timestamp, days: u64) -> Timestamp {
@@ -122,6 +121,17 @@ mod tests {
         idempotency::find(&mut connection, &caller().identity(), key, then).await.unwrap().is_some()
     }
 
+    /// Three commands about one object of the cluster with the number 1, which ended 91 days ago.
+    const OLD_COMMANDS: &str = "insert into commands (id, cluster_id, revision, kind, object_key, document, generation, state, created_by,
+                                                      queued_at, acknowledged_at, finished_at)
+         select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'c' || lpad('1', 26, '0'), n, 'apply-tenant', 'tenant/1',
+                '{}', 1, 'succeeded', 'ann', now() - interval '91 days', now(), now() - interval '91 days'
+         from generate_series(1, 3) n";
+
+    async fn count(database: &Database, table: &str) -> usize {
+        database.rows().await.iter().filter(|row| row.starts_with(&format!("{table} "))).count()
+    }
+
     #[tokio::test]
     async fn a_round_that_filled_its_batch_is_followed_at_once() {
         let database = Database::new().await;
@@ -151,24 +161,18 @@ mod tests {
                         now() - n * interval '20 days' from generate_series(1, 2) n;
                  insert into hello_refusals (cluster_id, boot_id, reason, message, refused_at)
                  select 'c' || lpad(n::text, 26, '0'), '', '', '', now() - n * interval '20 days' from generate_series(1, 2) n;
-                 insert into commands (id, cluster_id, revision, kind, object_key, document, generation, state, created_by, queued_at,
-                                       acknowledged_at, finished_at)
-                 select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'c' || lpad('1', 26, '0'), n, 'apply-tenant',
-                        'tenant/1', '{}', 1, 'succeeded', 'ann', now() - interval '91 days', now(), now() - interval '91 days'
-                 from generate_series(1, 3) n;
                  insert into audit_pending (at, subject, role, action, target)
                  select now() - interval '3651 days', 'ann', 'ops', 'writeTenants/create', 'tenant/1'",
             )
             .await;
+        database.execute(OLD_COMMANDS).await;
         store.transaction("test", async |tx: &mut Connection| audit_chain::link(tx, 10).await).await.unwrap();
         let (retention, pass) = (Retention::default(), Mutex::new(Pass::default()));
         assert_eq!(round(&store, &retention, clock::now()).await.unwrap(), Next::Wait);
         assert_eq!(commands_round(&store, &retention, &pass, clock::now()).await.unwrap(), Next::Wait);
-        let rows = database.rows().await;
-        let left = |table: &str| rows.iter().filter(|row| row.starts_with(&format!("{table} "))).count();
         // Of the audit log the record of the deletion stays, and of commands the newest of the object.
         for (table, rows) in [("dead_letters", 1), ("hello_refusals", 1), ("commands", 1), ("audit", 1)] {
-            assert_eq!(left(table), rows, "{table}");
+            assert_eq!(count(&database, table).await, rows, "{table}");
         }
     }
 
@@ -196,17 +200,30 @@ mod tests {
         let (now, days_ago) = (clock::now(), clock::now() - idempotency::RETENTION * 2);
         respond(&store, "old", days_ago).await;
         respond(&store, "new", now).await;
+        database
+            .execute(
+                "insert into audit_pending (at, subject, role, action, target)
+                 values (now(), 'ann', 'ops', 'writeTenants/create', 'tenant/1');
+                 insert into clusters (id, name, created_at, updated_at, created_by)
+                 values ('c' || lpad('1', 26, '0'), 'dc1-a', now(), now(), 'test')",
+            )
+            .await;
+        database.execute(OLD_COMMANDS).await;
         assert!(is_stored(&store, "old", days_ago).await);
 
         let shutdown = Shutdown::new();
         let running = wiring::start(Settings::read(&file).unwrap(), shutdown.clone()).await.unwrap();
         let deleted = async {
             let mut check = tokio::time::interval(Duration::from_millis(20));
-            while is_stored(&store, "old", days_ago).await {
+            while is_stored(&store, "old", days_ago).await
+                || count(&database, "commands").await > 1
+                || count(&database, "audit").await == 0
+            {
                 check.tick().await;
             }
         };
-        tokio::time::timeout(Duration::from_secs(60), deleted).await.expect("the expired response stays");
+        let deleted = tokio::time::timeout(Duration::from_secs(60), deleted).await;
+        deleted.expect("the response and the commands are deleted, and the audit record is linked");
         assert!(is_stored(&store, "new", now).await);
         shutdown.request();
         shutdown.finish(Duration::from_secs(10)).await;

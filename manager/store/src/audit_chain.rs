@@ -196,7 +196,15 @@ async fn head_after(connection: &mut PgConnection, start: Head) -> Result<Head, 
     Ok(last.unwrap_or(start))
 }
 
-/// Records that wait to be linked.
+/// Whether records wait to be linked.
+pub async fn is_pending(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(r#"select exists (select from audit_pending) as "exists!""#)
+        .fetch_one(connection)
+        .await
+        .map_err(failed("look for audit records to link"))
+}
+
+/// How many records wait to be linked.
 pub async fn pending(connection: &mut PgConnection) -> Result<i64, StoreError> {
     sqlx::query_scalar!(r#"select count(*) as "count!" from audit_pending"#)
         .fetch_one(connection)

@@ -55,6 +55,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     assert!(!absent.status.success(), "what is placed on alpha only is not on beta");
 
     the_request_can_be_followed(&platform, [&alpha, &beta])?;
+    the_audit_log_tells_it(&platform, &accepted["commands"]).await?;
     status_comes_back(&platform).await?;
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
@@ -102,6 +103,30 @@ fn the_request_can_be_followed(platform: &Platform, sites: [&Site; 2]) -> Result
             assert!(traced(&log, message), "{message:?} lacks {trace_id} in the Operator's log on {}", site.name);
         }
     }
+    Ok(())
+}
+
+/// The request, its commands and what the clusters made of them are in the hash chain, which is whole.
+async fn the_audit_log_tells_it(platform: &Platform, commands: &serde_json::Value) -> Result<()> {
+    for command in commands.as_array().context("commands")? {
+        let (id, cluster) = (text(command, "/id")?, text(command, "/clusterId")?);
+        let sql = format!(
+            "select a.action, a.role, a.cluster_id, a.revision = k.revision,
+                    a.document_sha256 in ('', encode(sha256(convert_to(k.document, 'UTF8')), 'hex')),
+                    (select r.action from audit r where a.request_id <> '' and r.request_id = a.request_id and r.command_id is null)
+             from audit a join commands k on k.id = a.command_id where a.command_id = '{id}' order by a.position"
+        );
+        let expected = format!(
+            "command/enqueued|admin|{cluster}|t|t|writeApplications/create\ncommand/succeeded|cluster|{cluster}|t|t|"
+        );
+        poll::until("the command in the audit log", COMMAND_MAX, || async {
+            let records = platform.postgres.query("kubenova", &sql)?;
+            Ok(Step::when(records.trim() == expected, (), records))
+        })
+        .await?;
+    }
+    let verified = platform.manager.run(&["audit", "verify"])?;
+    assert!(verified.contains("records are as they were written\nhead "), "{verified}");
     Ok(())
 }
 
