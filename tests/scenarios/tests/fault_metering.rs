@@ -15,6 +15,9 @@ use serde_json::{Value, json};
 
 /// Sealed windows that the Manager does not have. To publish each of them takes the Operator 10 s now.
 const STORED: i64 = 200;
+/// Base64 of each window's manifest. With 40 MB to read first, the Operator is connected to the broker before its meter can
+/// begin; without a connection nothing is published that could hold the meter up.
+const MANIFEST_BYTES: usize = 200_000;
 const DAY_SECONDS: i64 = 86_400;
 
 /// Every message of the stream is stored and none is acknowledged.
@@ -34,11 +37,12 @@ async fn acknowledge_nothing(platform: &Platform, site: &Site) -> Result<()> {
 fn store_windows(site: &Site) -> Result<()> {
     let length = i64::from(WINDOW_SECONDS);
     let yesterday = (clock::now().as_second() - DAY_SECONDS) / length * length;
+    let manifest = "A".repeat(MANIFEST_BYTES);
     let items: Vec<Value> = (0..STORED)
         .map(|index| {
             let window = format!("w{}-{length}", yesterday + index * length);
             // Two bytes that unpack to none.
-            let spec = json!({ "window": window, "state": "Sealed", "payload": "AwA=" });
+            let spec = json!({ "window": window, "state": "Sealed", "manifest": manifest, "payload": "AwA=" });
             let metadata = json!({ "name": window, "namespace": NAMESPACE });
             json!({ "apiVersion": "kubenova.io/v1alpha1", "kind": "NovaUsageReport", "metadata": metadata, "spec": spec })
         })
