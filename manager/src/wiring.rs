@@ -276,6 +276,7 @@ impl Broker {
             metrics: self.metrics.sessions.clone(),
         };
         let heartbeats = session::heartbeat::run(sessions.clone(), shutdown.clone());
+        shutdown.spawn("listings", session::listing::run(sessions.clone(), shutdown.clone()));
         shutdown.spawn("heartbeats", heartbeats);
         shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
     }

@@ -55,6 +55,8 @@ named!(
     Hello,
     HelloAnswer,
     HelloWanted,
+    ListingPart,
+    ListingAnswer,
     UsageManifest,
     UsageRecords,
     UsageChunk

@@ -63,6 +63,12 @@ pub fn hello(cluster: &str) -> String {
     format!("kn.v1.ask.{cluster}.hello")
 }
 
+/// A part of a cluster's listing: request and reply, in no stream.
+#[must_use]
+pub fn listing(cluster: &str) -> String {
+    format!("kn.v1.ask.{cluster}.listing")
+}
+
 /// Asks a cluster for a hello, in no stream. Carries no command.
 #[must_use]
 pub fn control(cluster: &str) -> String {
@@ -99,6 +105,8 @@ pub mod every {
     pub const HEARTBEAT: &str = "kn.v1.hb.*";
     /// Hello questions.
     pub const HELLO: &str = "kn.v1.ask.*.hello";
+    /// Parts of listings.
+    pub const LISTING: &str = "kn.v1.ask.*.listing";
 }
 
 /// Subjects of the accounts' exports, imports and templates: what `kubenova-manager nats config` writes.
@@ -106,7 +114,7 @@ pub mod every {
 /// Both acknowledgement forms are allowed: 2.15.1 still writes v1 (`js_ack_fc_v2: false`), later servers write v2.
 pub mod accounts {
     /// Services that CORE exports to EDGE as they are: `(subject, streamed response)`.
-    pub const EDGE_SERVICES: [(&str, bool); 7] = [
+    pub const EDGE_SERVICES: [(&str, bool); 8] = [
         ("$JS.ACK.KN_CMD.*.>", false),
         ("$JS.ACK.hub.*.KN_CMD.*.>", false),
         ("kn.v1.use.*.>", false),
@@ -114,6 +122,7 @@ pub mod accounts {
         ("kn.v1.sts.*.status", false),
         ("kn.v1.hb.*", false),
         ("kn.v1.ask.*.hello", false),
+        ("kn.v1.ask.*.listing", false),
     ];
 
     /// JetStream API services CORE exports to EDGE, renamed on import: `(subject, local subject, streamed response)`.
@@ -123,7 +132,7 @@ pub mod accounts {
     ];
 
     /// What the `cluster` role may publish; `{{name()}}` is the user's name, the cluster id.
-    pub const CLUSTER_PUBLISH: [&str; 9] = [
+    pub const CLUSTER_PUBLISH: [&str; 10] = [
         "kn.js.CONSUMER.MSG.NEXT.KN_CMD.{{name()}}",
         "kn.js.CONSUMER.INFO.KN_CMD.{{name()}}",
         "$JS.ACK.KN_CMD.{{name()}}.*.*.*.*.*",
@@ -133,6 +142,7 @@ pub mod accounts {
         "kn.v1.use.{{name()}}.>",
         "kn.v1.hb.{{name()}}",
         "kn.v1.ask.{{name()}}.hello",
+        "kn.v1.ask.{{name()}}.listing",
     ];
 
     /// Messages that EDGE imports from CORE as they are.
@@ -201,9 +211,14 @@ mod tests {
 
     #[test]
     fn a_written_subject_names_its_cluster() {
-        for subject in
-            [outcome(CLUSTER), status(CLUSTER), usage(CLUSTER, "w0-3600"), heartbeat(CLUSTER), hello(CLUSTER)]
-        {
+        for subject in [
+            outcome(CLUSTER),
+            status(CLUSTER),
+            usage(CLUSTER, "w0-3600"),
+            heartbeat(CLUSTER),
+            hello(CLUSTER),
+            listing(CLUSTER),
+        ] {
             assert_eq!(cluster_of(&subject), Some(CLUSTER), "{subject}");
         }
         assert_eq!(cluster_of("kn.v1.sts.3.outcome"), None);

@@ -32,6 +32,7 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("POST", "/api/v1/clusters", Action::WriteClusters),
     ("GET", "/api/v1/clusters", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}", Action::ReadClusters),
+    ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
     ("POST", "/api/v1/tenants", Action::WriteTenants),
     ("GET", "/api/v1/tenants", Action::ReadTenants),

@@ -31,6 +31,7 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::create::create_at_root))
         .routes(routes!(clusters::create::create, clusters::list::list))
         .routes(routes!(clusters::get::get))
+        .routes(routes!(clusters::sync::sync))
         .routes(routes!(clusters::enroll::enroll))
         .routes(routes!(tenants::create::create, tenants::list::list))
         .routes(routes!(tenants::get::get))

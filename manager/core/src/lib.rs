@@ -19,6 +19,7 @@ pub mod command_retry;
 pub mod dead_letter;
 pub mod enrollment;
 pub mod label;
+pub mod listing;
 pub mod metadata;
 pub mod page;
 pub mod pointer;

@@ -104,6 +104,8 @@ pub enum HelloWanted {
     AfterSilence,
     /// Postgres was started since the session was opened: it may have been restored to an earlier point.
     PostgresStarted,
+    /// The cluster holds other documents than Postgres expects, and no command explains it.
+    ListingDiffers,
 }
 
 impl HelloWanted {
@@ -126,6 +128,7 @@ impl HelloWanted {
             Self::HeartbeatNotCounted => "HeartbeatNotCounted",
             Self::AfterSilence => "AfterSilence",
             Self::PostgresStarted => "PostgresStarted",
+            Self::ListingDiffers => "ListingDiffers",
         }
     }
 
@@ -138,6 +141,7 @@ impl HelloWanted {
             }
             Self::AfterSilence => "the Manager has recorded no heartbeat of this cluster for minutes",
             Self::PostgresStarted => "the Manager's database was started since the session was opened",
+            Self::ListingDiffers => "the cluster holds other documents than the Manager expects",
         }
     }
 }

@@ -267,7 +267,8 @@ impl Labels for HelloRequestLabels {
     const LABELS: &'static [(&'static str, &'static str)] = &[(
         "reason",
         "`HeartbeatNotCounted` (of another session, or with a revision that Postgres does not know), `AfterSilence` (the first \
-         heartbeat after minutes), `PostgresStarted` (Postgres was started since the session was opened)",
+         heartbeat after minutes), `PostgresStarted` (Postgres was started since the session was opened), \
+         `ListingDiffers` (the cluster holds other documents than it was commanded)",
     )];
 }
 

@@ -24,10 +24,11 @@ use kubenova_runtime::{
 use kubenova_schema::{message, subjects, v1};
 use kubenova_store::{
     error::StoreError,
-    sessions::{self, Heartbeat},
+    listings,
+    sessions::{self, CountedHeartbeat, Heartbeat},
 };
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex as StdMutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -81,8 +82,8 @@ pub async fn run(sessions: Sessions, shutdown: Shutdown) {
 
 /// Records what waits in one statement. Heartbeats that Postgres could not take are dropped: the next ones are on their way.
 async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -> Result<Next, StoreError> {
-    let heartbeats: Vec<Heartbeat> =
-        waiting.take().iter().filter_map(|(cluster, payload)| read(cluster, payload)).collect();
+    let read = waiting.take().into_iter().filter_map(|(cluster, payload)| read(&cluster, &payload));
+    let (heartbeats, hashes): (Vec<Heartbeat>, Vec<String>) = read.unzip();
     if heartbeats.is_empty() {
         return Ok(Next::Wait);
     }
@@ -91,11 +92,15 @@ async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -
         let mut connection = sessions.store.acquire().await?;
         sessions::record_heartbeats(&mut connection, &heartbeats, now).await?
     };
+    let hashes: BTreeMap<ClusterId, String> =
+        heartbeats.iter().map(|one| one.cluster_id.clone()).zip(hashes).filter(|(_, hash)| !hash.is_empty()).collect();
+    let differing = compare_listings(sessions, &recorded, &hashes, now).await?;
     let counted: BTreeMap<ClusterId, (Timestamp, bool)> =
         recorded.into_iter().map(|one| (one.cluster_id, (one.previous_at, one.confirmed))).collect();
     let (mut wanted, instant) = (wanted.lock().await, Instant::now());
     for Heartbeat { cluster_id, session, .. } in &heartbeats {
-        let reason = HelloWanted::after_heartbeat(counted.get(cluster_id).copied(), now);
+        let reason = HelloWanted::after_heartbeat(counted.get(cluster_id).copied(), now)
+            .or_else(|| differing.contains(cluster_id).then_some(HelloWanted::ListingDiffers));
         if let Some(reason) = wanted.heartbeat(cluster_id, *session, reason, instant) {
             wanted::ask(&sessions.connection, &sessions.metrics.hello_requests, cluster_id, reason).await;
         }
@@ -104,8 +109,33 @@ async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -
     Ok(Next::Wait)
 }
 
-/// None when it cannot be decoded or names another cluster than its subject.
-fn read(cluster: &ClusterId, payload: &[u8]) -> Option<Heartbeat> {
+/// Compares the listings of clusters whose heartbeats count, as far as they are due. Returns those that differ.
+async fn compare_listings(
+    sessions: &Sessions,
+    recorded: &[CountedHeartbeat],
+    hashes: &BTreeMap<ClusterId, String>,
+    now: Timestamp,
+) -> Result<BTreeSet<ClusterId>, StoreError> {
+    let reported: Vec<(ClusterId, String)> = recorded
+        .iter()
+        .filter(|one| one.confirmed)
+        .filter_map(|one| Some((one.cluster_id.clone(), hashes.get(&one.cluster_id)?.clone())))
+        .collect();
+    let store = &sessions.store;
+    let due = store
+        .transaction("record the hashes of listings", async |tx| listings::record_reported(tx, &reported, now).await);
+    let mut differing = BTreeSet::new();
+    for cluster in due.await? {
+        let compare = store.transaction("compare a listing", async |tx| listings::compare(tx, &cluster, now).await);
+        if compare.await? {
+            differing.insert(cluster);
+        }
+    }
+    Ok(differing)
+}
+
+/// A heartbeat with the hash of its cluster's listing; none when it cannot be decoded or names another cluster than its subject.
+fn read(cluster: &ClusterId, payload: &[u8]) -> Option<(Heartbeat, String)> {
     let heartbeat = match message::from_json::<v1::Heartbeat>(payload) {
         Ok(heartbeat) => heartbeat,
         Err(error) => {
@@ -114,11 +144,14 @@ fn read(cluster: &ClusterId, payload: &[u8]) -> Option<Heartbeat> {
         }
     };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    (heartbeat.cluster_id == cluster.as_str()).then(|| Heartbeat {
-        cluster_id: cluster.clone(),
-        session: number(heartbeat.session),
-        highest_revision: number(heartbeat.highest_revision),
-        highest_command: heartbeat.highest_command_id.parse().ok(),
+    (heartbeat.cluster_id == cluster.as_str()).then(|| {
+        let recorded = Heartbeat {
+            cluster_id: cluster.clone(),
+            session: number(heartbeat.session),
+            highest_revision: number(heartbeat.highest_revision),
+            highest_command: heartbeat.highest_command_id.parse().ok(),
+        };
+        (recorded, heartbeat.listing_sha256)
     })
 }
 

@@ -18,6 +18,8 @@ pub(super) struct ReceivedHello {
     pub(super) highest_command: Option<Uuid>,
     /// Highest epoch seen there.
     pub(super) epoch: u64,
+    /// Hash of its listing.
+    pub(super) listing_sha256: String,
 }
 
 /// Why a hello cannot be read.
@@ -62,6 +64,7 @@ pub(super) fn read(subject: &str, payload: &[u8], now: Timestamp) -> Result<Rece
         cluster_uid: hello.cluster_uid,
         highest_command: hello.highest_command_id.parse().ok(),
         epoch: hello.epoch,
+        listing_sha256: hello.listing_sha256,
     })
 }
 

@@ -9,6 +9,7 @@
 
 pub mod heartbeat;
 mod hello;
+pub mod listing;
 mod open;
 mod queue;
 mod wanted;
@@ -173,9 +174,9 @@ async fn answer(sessions: &Sessions, arrived: Arrived) {
 }
 
 fn accepted(sessions: &Sessions, hello: &hello::ReceivedHello, opened: Opened) -> HelloAnswer {
-    let Opened { session, epoch, floor, due } = opened;
+    let Opened { session, epoch, floor, due, listing_wanted } = opened;
     let cluster = &hello.request.cluster_id;
-    tracing::info!(session, epoch, floor, due, "session opened");
+    tracing::info!(session, epoch, floor, due, listing_wanted, "session opened");
     sessions.wake.notify_one();
     sessions.receipts.add(cluster.clone());
     let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
@@ -186,6 +187,7 @@ fn accepted(sessions: &Sessions, hello: &hello::ReceivedHello, opened: Opened) -
         floor: unsigned(floor),
         stream: streams::COMMANDS.name.to_owned(),
         durable: cluster.to_string(),
+        listing_wanted,
         command_keys: sessions.keys.iter().map(command_key).collect(),
         ..HelloAnswer::default()
     }

@@ -10,6 +10,7 @@ use kubenova_store::{
     cluster_queue,
     connection::Connection,
     error::StoreError,
+    listings,
     sessions::{self, ClusterRecord, RefusedHello},
 };
 
@@ -40,6 +41,8 @@ pub(super) struct Opened {
     pub(super) floor: i64,
     /// Commands that are sent again.
     pub(super) due: u64,
+    /// The cluster holds another listing than Postgres expects.
+    pub(super) listing_wanted: bool,
 }
 
 /// What the Manager holds about a cluster that it accepts.
@@ -80,7 +83,9 @@ pub(super) async fn open(
         let session = sessions::open(tx, &hello.request, now).await?;
         let due = cluster_queue::resend_open(tx, &hello.request.cluster_id).await?;
         let floor = cluster_queue::floor(tx, &hello.request.cluster_id).await?;
-        Ok::<_, StoreError>(Outcome::Opened(Opened { session, epoch, floor, due }))
+        let hash = &hello.listing_sha256;
+        let listing_wanted = listings::at_hello(tx, &hello.request.cluster_id, hash, session, now).await?;
+        Ok::<_, StoreError>(Outcome::Opened(Opened { session, epoch, floor, due, listing_wanted }))
     });
     Ok(begin.await?)
 }

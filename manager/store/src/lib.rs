@@ -24,6 +24,7 @@ pub mod gauges;
 pub mod idempotency;
 pub mod keys;
 pub mod ledger;
+pub mod listings;
 pub mod observed;
 pub mod outbox;
 pub mod outbox_listener;

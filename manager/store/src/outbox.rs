@@ -4,7 +4,7 @@
 //! order is revision order and two writers cannot deadlock. After it: the relay sends what is due (`cluster_queue.rs`).
 
 use crate::{
-    error::{RowRef, StoreError, failed},
+    error::{RowRef, StoreError, every_row, failed},
     wire,
 };
 use jiff::Timestamp;
@@ -126,6 +126,58 @@ pub async fn enqueue_commands(
         .await
         .map_err(failed("notify the relay"))?;
     Ok(enqueued)
+}
+
+/// Writes commands of a cluster once more under new revisions, in this order: what they carry is still wanted and is not there.
+pub async fn enqueue_again(
+    connection: &mut PgConnection,
+    issuer: Issuer<'_>,
+    cluster: &ClusterId,
+    commands: &[CommandId],
+) -> Result<(), StoreError> {
+    if commands.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = commands.iter().map(|command| command.0).collect();
+    let new_ids: Vec<Uuid> = commands.iter().map(|_| (issuer.new_id)()).collect();
+    let count = i64::try_from(commands.len()).unwrap_or(i64::MAX);
+    let written = sqlx::query!(
+        "with counter as (
+             update clusters set revision_counter = revision_counter + $3 where id = $1
+             returning revision_counter - $3 as given
+         ), enqueued as (
+             insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name,
+                                   generation, created_by, queued_at, traceparent)
+             select again.new_id, k.cluster_id, counter.given + again.number, k.kind, k.object_key, k.document, k.tenant_id,
+                    k.application_name, k.generation, $5, $6, $7
+             from counter, unnest($2::uuid[], $4::uuid[]) with ordinality as again (id, new_id, number)
+             join commands k on k.id = again.id and k.cluster_id = $1
+             returning *
+         )
+         insert into audit_pending (at, subject, role, action, target, tenant_id, request_id, command_id, cluster_id, revision,
+                                    document_sha256, detail)
+         select queued_at, created_by, $8, 'command/enqueued', object_key, tenant_id, $9, id, cluster_id, revision,
+                encode(sha256(convert_to(document, 'UTF8')), 'hex'), kind
+         from enqueued order by revision",
+        cluster.as_str(),
+        &ids,
+        count,
+        &new_ids,
+        issuer.subject,
+        issuer.now.to_sqlx(),
+        issuer.traceparent.map(|parent| parent.to_string()),
+        issuer.role,
+        issuer.request_id,
+    )
+    .execute(&mut *connection)
+    .await
+    .map_err(failed("write commands again"))?;
+    every_row(written.rows_affected(), commands.len(), "commands", cluster)?;
+    sqlx::query!("select pg_notify($1, $2)", CHANNEL, cluster.as_str())
+        .fetch_all(connection)
+        .await
+        .map(drop)
+        .map_err(failed("notify the relay"))
 }
 
 /// Locks the clusters in id order and gives each its next revision.

@@ -1,10 +1,14 @@
-//! The listing: key, revision and hash of every document whose last command is *apply*. One hash over it, in hello and in
-//! heartbeats, says whether both sides agree. No live object is hashed; drift is the controllers' job.
+//! The listing: what the inbox records hold. One hash over key, revision and document of every record whose last command is
+//! *apply* says, in hello and in heartbeats, whether both sides agree; where they do not, the entries are sent. No live
+//! object is hashed; drift is the controllers' job.
 
 use crate::digest::RecordDigest;
-use kubenova_schema::signature::sha256_hex;
+use kubenova_schema::{signature::sha256_hex, v1::ListingEntry};
 
-/// One SHA-256 over the sorted listing.
+/// Entries in one part: each is below 500 bytes, and a cluster's message is at most 256 KiB.
+pub const PART_ENTRIES: usize = 500;
+
+/// One SHA-256 over the sorted listing. Deletes are not in it, so that forgetting one changes nothing.
 #[must_use]
 pub fn sha256<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> String {
     let mut lines: Vec<String> = records.into_iter().filter_map(line).collect();
@@ -19,9 +23,76 @@ fn line(record: &RecordDigest) -> Option<String> {
     Some(format!("{} {} {}\n", record.key, record.revision, record.document_sha256.as_ref()?))
 }
 
+/// The entries of these records in the order of their keys; none of a record whose kind or body is of a newer release.
+#[must_use]
+pub fn entries<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> Vec<ListingEntry> {
+    let mut entries: Vec<ListingEntry> = records.into_iter().filter_map(entry).collect();
+    entries.sort_by(|a, b| a.key.cmp(&b.key));
+    entries
+}
+
+fn entry(record: &RecordDigest) -> Option<ListingEntry> {
+    Some(ListingEntry {
+        key: record.key.clone(),
+        kind: record.kind?.as_str().to_owned(),
+        revision: record.revision,
+        command_id: record.command_id.clone(),
+        epoch: record.epoch,
+        document_sha256: record.document_sha256.clone()?,
+    })
+}
+
 /// The record with the highest revision: its revision and command id, sent in hello.
 #[must_use]
 pub fn highest<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> Option<(u64, String)> {
     let top = records.into_iter().max_by_key(|record| record.revision)?;
     Some((top.revision, top.command_id.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_schema::kinds::CommandKind;
+
+    fn record(key: &str, kind: CommandKind, revision: u64, document: &str) -> RecordDigest {
+        RecordDigest {
+            name: String::new(),
+            uid: String::new(),
+            resource_version: String::new(),
+            kind: Some(kind),
+            key: key.to_owned(),
+            epoch: 1,
+            revision,
+            command_id: String::new(),
+            command_sha256: String::new(),
+            document_sha256: Some(sha256_hex(document.as_bytes())),
+            stored_at: None,
+            has_ended: true,
+        }
+    }
+
+    #[test]
+    fn the_hash_depends_on_key_revision_and_document_of_applies_and_on_nothing_else() {
+        let apply = |key, revision, document| record(key, CommandKind::ApplyTenant, revision, document);
+        let (a, b) = (apply("tenant/a", 1, "{}"), apply("tenant/b", 2, "{}"));
+        let hash = sha256([&a, &b]);
+        assert_eq!(hash, sha256([&b, &a, &record("tenant/c", CommandKind::DeleteTenant, 3, "{}")]));
+        assert_ne!(hash, sha256([&a]));
+        for other in [apply("tenant/x", 2, "{}"), apply("tenant/b", 3, "{}"), apply("tenant/b", 2, "{ }")] {
+            assert_ne!(hash, sha256([&a, &other]));
+        }
+        assert_eq!(sha256([]), sha256_hex(b""));
+    }
+
+    #[test]
+    fn entries_come_in_the_order_of_their_keys_with_deletes_among_them() {
+        let records = [
+            record("tenant/b", CommandKind::DeleteTenant, 2, "{}"),
+            record("tenant/a", CommandKind::ApplyTenant, 1, "{}"),
+        ];
+        let entries = entries(&records);
+        let seen: Vec<_> = entries.iter().map(|one| (one.key.as_str(), one.kind.as_str(), one.revision)).collect();
+        assert_eq!(seen, [("tenant/a", "apply-tenant", 1), ("tenant/b", "delete-tenant", 2)]);
+        assert_eq!(entries[0].document_sha256, sha256_hex(b"{}"));
+    }
 }

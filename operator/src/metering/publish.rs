@@ -17,7 +17,10 @@ use kubenova_operator_core::metering::seal::{PART_BYTES, chunks};
 use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown};
 use kubenova_schema::{signature::SCHEMA_HEADER, subjects, v1::ReceiptList, window::Window};
 use prometheus_client::metrics::gauge::Gauge;
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 use tokio::sync::{mpsc, watch};
 
 /// Longest time between two publications of a window without a receipt; windows shorter than it use their length,
@@ -69,11 +72,13 @@ pub(super) struct Publisher {
     held: BTreeMap<Window, Notice>,
     /// Counter of the newest receipt list taken in.
     newest_receipts: u64,
+    /// Windows of which the Manager holds other bytes, each logged once.
+    conflicting: BTreeSet<Window>,
 }
 
 impl Publisher {
     pub(super) const fn new(parts: Parts) -> Self {
-        Self { parts, held: BTreeMap::new(), newest_receipts: 0 }
+        Self { parts, held: BTreeMap::new(), newest_receipts: 0, conflicting: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, mut receipts: mpsc::Receiver<ReceiptDelivery>, shutdown: Shutdown) {
@@ -203,7 +208,12 @@ impl Publisher {
                 continue;
             }
             if notice.manifest_sha256 != *sha256 {
-                tracing::error!(window = %name, "the Manager confirmed other bytes for this window; keeping and publishing it");
+                if self.conflicting.insert(notice.window) {
+                    tracing::error!(
+                        window = %name,
+                        "the Manager received another report of this usage window before; this one is kept, published and not billed"
+                    );
+                }
                 set_problem(
                     &self.parts.health,
                     "ReceiptConflict",

@@ -12,14 +12,8 @@ use kubenova_runtime::{
     periodic::{Next, Periodic},
 };
 use kubenova_schema::{message, subjects, v1::Heartbeat};
-use std::{sync::Arc, time::Duration};
-use tokio::{
-    sync::{Mutex, watch},
-    time::Instant,
-};
-
-/// Hashing the listing goes through every record, so it is done less often than heartbeats are sent.
-const LISTING_INTERVAL: Duration = Duration::from_secs(120);
+use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Sends heartbeats until the process stops.
 pub async fn run(
@@ -28,13 +22,13 @@ pub async fn run(
     instance: Arc<Instance>,
     usage: watch::Receiver<UsageHealth>,
 ) {
-    let listing = Mutex::new(Listing::default());
     let round = || async {
-        let mut listing = listing.lock().await;
-        listing.refresh(&cluster);
         let unreceipted_windows = usage.borrow().unreceipted_windows;
+        let records = cluster.inbox.all();
+        let records = || records.iter().map(|record| &**record);
+        cluster.highest.raise(records());
         let stated =
-            Stated { highest: cluster.highest.now(), listing_sha256: listing.sha256.clone(), unreceipted_windows };
+            Stated { highest: cluster.highest.now(), listing_sha256: listing::sha256(records()), unreceipted_windows };
         send(&broker, &instance, stated).await.map(|()| Next::Wait)
     };
     Periodic::new("send a heartbeat", cluster.settings.heartbeat()).run(&cluster.shutdown, round).await;
@@ -70,23 +64,4 @@ async fn send(broker: &BrokerContext, instance: &Instance, stated: Stated) -> Re
     };
     let subject = subjects::heartbeat(broker.cluster_id());
     connection.client.publish(subject, message::to_json(&heartbeat).into()).await
-}
-
-/// Hash of the inbox, as of the last time it was read.
-#[derive(Debug, Default)]
-struct Listing {
-    sha256: String,
-    at: Option<Instant>,
-}
-
-impl Listing {
-    fn refresh(&mut self, cluster: &ClusterContext) {
-        if self.at.is_some_and(|at| at.elapsed() < LISTING_INTERVAL) {
-            return;
-        }
-        let records = cluster.inbox.all();
-        self.sha256 = listing::sha256(records.iter().map(|record| &**record));
-        cluster.highest.raise(records.iter().map(|record| &**record));
-        self.at = Some(Instant::now());
-    }
 }

@@ -68,6 +68,7 @@ impl HelloClient {
             number: answer.session,
             floor: answer.floor,
             clock_offset_ms: clock_offset_ms(sent_ms, &answer, came_ms),
+            listing_wanted: answer.listing_wanted,
             durable: if answer.durable.is_empty() { self.identity.cluster_id().to_owned() } else { answer.durable },
         })
     }

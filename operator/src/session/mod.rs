@@ -5,6 +5,7 @@
 
 mod broker;
 pub mod hello;
+mod listing;
 mod requests;
 pub mod state;
 
@@ -70,7 +71,7 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
     // Without this the announcement of the first connect would end the first session.
     let _announced = tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await.is_ok();
     while let Some(open) = context.open(&connection, &mut connects, &shutdown).await {
-        session.send_replace(Some(open));
+        session.send_replace(Some(open.clone()));
         context.gates.set("session", None);
         context.open.set(1);
         if !shutdown.sleep(HELLO_INTERVAL_MIN).await {
@@ -80,6 +81,7 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
         requests.forget();
         tokio::select! {
             () = shutdown.requested() => return,
+            () = context.send_listing(&connection, &open) => {}
             reason = requests.next() => tracing::info!(reason, "opening a new session: the Manager asks for a hello"),
             () = rehello.notified() => tracing::info!("opening a new session: a stream or the durable consumer is missing"),
             changed = connects.changed() => {
@@ -147,6 +149,15 @@ impl SessionContext {
             }
         }
         self.hello.send(connection).await
+    }
+
+    /// Sends the listing if it is wanted; resolves never, so that it ends with the session.
+    async fn send_listing(&self, connection: &Connection, session: &Session) {
+        if session.listing_wanted {
+            let HelloClient { inbox, identity, .. } = &self.hello;
+            listing::send(connection, identity.cluster_id(), inbox, session).await;
+        }
+        std::future::pending::<()>().await;
     }
 
     async fn report_open(&self, session: &Session) {

@@ -17,6 +17,8 @@ pub struct Session {
     pub clock_offset_ms: i64,
     /// The durable consumer to pull from.
     pub durable: String,
+    /// The Manager holds another listing than this cluster.
+    pub listing_wanted: bool,
 }
 
 impl Session {

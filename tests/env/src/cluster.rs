@@ -29,10 +29,13 @@ use crate::poll::{self, Step};
 use crate::process::{Process, ProcessSpec};
 use crate::sandbox::Sandbox;
 use crate::servers::Servers;
+use crate::stored;
 use crate::syn_capture::SynCapture;
 use crate::{etcd, process};
 
 /// Nodes are Ready about 0.3 s after kwok started; the rest is for busy machines.
+/// For etcd to write what it holds and end.
+const ETCD_END_MAX: Duration = Duration::from_secs(20);
 const NODES_READY_MAX: Duration = Duration::from_secs(60);
 
 /// What kind of cluster.
@@ -249,6 +252,32 @@ impl Cluster {
         self.etcd.restart()?;
         self.apiserver.restart().await?;
         self.revive().await
+    }
+
+    /// Copies the store while API server and etcd are stopped, and starts them again: a backup.
+    pub async fn back_up(&mut self) -> Result<()> {
+        self.apiserver.kill();
+        self.etcd.stop(ETCD_END_MAX).await?;
+        stored::copy(&etcd::store(&self.folder), &self.folder.join(stored::BACKUP))?;
+        self.etcd.restart()?;
+        self.apiserver.restart().await?;
+        self.revive().await
+    }
+
+    /// Puts the last backup in the place of the store: everything since then is lost, and resource versions are given once
+    /// more. The control plane and the pod runner start again, as after any restore; what runs in pods does not.
+    pub async fn restore(&mut self) -> Result<()> {
+        self.apiserver.kill();
+        self.etcd.stop(ETCD_END_MAX).await?;
+        stored::copy(&self.folder.join(stored::BACKUP), &etcd::store(&self.folder))?;
+        self.etcd.restart()?;
+        self.apiserver.restart().await?;
+        self.apiserver.wait_for("/readyz/poststarthook/rbac/bootstrap-roles").await?;
+        for server in [&mut self.controller_manager, &mut self.scheduler, &mut self.kwok] {
+            server.restart()?;
+        }
+        self.pods.list_again();
+        Ok(())
     }
 
     /// Starts again what ended while the API server was away, as a kubelet would: a

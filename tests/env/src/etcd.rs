@@ -1,6 +1,6 @@
 //! The store of a test cluster.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -17,7 +17,7 @@ pub(crate) fn start(servers: &Servers, folder: &Path, netns: &Path, durable: boo
     // 50/500 boots 3.6 s faster than etcd's production values; 10/100 idles at three times the CPU.
     let mut spec = ProcessSpec::new("etcd", servers.binary("etcd")?, folder).netns(netns).args([
         "--name=default".to_owned(),
-        format!("--data-dir={}", folder.join("etcd").display()),
+        format!("--data-dir={}", store(folder).display()),
         format!("--listen-client-urls={URL}"),
         format!("--advertise-client-urls={URL}"),
         format!("--listen-peer-urls={PEER_URL}"),
@@ -31,4 +31,9 @@ pub(crate) fn start(servers: &Servers, folder: &Path, netns: &Path, durable: boo
         spec = spec.args(["--unsafe-no-fsync=true"]);
     }
     Process::start(spec)
+}
+
+/// Its files.
+pub(crate) fn store(folder: &Path) -> PathBuf {
+    folder.join("etcd")
 }

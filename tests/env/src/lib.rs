@@ -33,4 +33,5 @@ mod run_folder;
 pub mod sandbox;
 pub mod servers;
 mod stage;
+mod stored;
 pub mod syn_capture;

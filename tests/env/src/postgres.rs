@@ -13,13 +13,11 @@ use crate::poll::{self, Step};
 use crate::process::{Process, ProcessSpec};
 use crate::sandbox::{HUB_ADDRESS, Sandbox};
 use crate::servers::postgres_binary;
+use crate::stored;
 
 /// Where it listens, on the sandbox's loopback.
 pub const PORT: u16 = 5432;
 const BOOT_MAX: Duration = Duration::from_secs(60);
-
-/// Folder of the backup, beside the store.
-const BACKUP: &str = "backup";
 
 /// A running (or killed) server.
 #[derive(Debug)]
@@ -119,14 +117,14 @@ impl Postgres {
     /// Copies the store while the server is stopped, and starts it again: a backup.
     pub async fn back_up(&mut self) -> Result<()> {
         self.stop().await?;
-        copy(&self.folder.join("data"), &self.folder.join(BACKUP))?;
+        stored::copy(&self.folder.join("data"), &self.folder.join(stored::BACKUP))?;
         self.restart().await
     }
 
     /// Puts the last backup in the place of the store: everything since then is lost.
     pub async fn restore(&mut self) -> Result<()> {
         self.stop().await?;
-        copy(&self.folder.join(BACKUP), &self.folder.join("data"))?;
+        stored::copy(&self.folder.join(stored::BACKUP), &self.folder.join("data"))?;
         self.restart().await
     }
 
@@ -166,14 +164,4 @@ fn init(folder: &Path, data: &Path) -> Result<()> {
         .run_to_end()
         .map(drop)
         .context("could not make a PostgreSQL store")
-}
-
-/// Makes `to` a copy of `from`, with owners and modes.
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    if to.exists() {
-        std::fs::remove_dir_all(to).with_context(|| format!("could not remove {}", to.display()))?;
-    }
-    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().context("could not run cp")?;
-    anyhow::ensure!(copied.success(), "could not copy {} to {}", from.display(), to.display());
-    Ok(())
 }

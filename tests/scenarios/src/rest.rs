@@ -77,6 +77,11 @@ impl Rest {
         self.send(self.http.put(self.url(path)).json(body), format!("PUT {path}")).await
     }
 
+    /// `DELETE`.
+    pub async fn delete(&self, path: &str) -> Result<Answer> {
+        self.send(self.http.delete(self.url(path)), format!("DELETE {path}")).await
+    }
+
     /// `POST` with any body and further headers.
     pub async fn post_raw(
         &self,

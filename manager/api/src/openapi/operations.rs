@@ -73,6 +73,7 @@ pub const OPERATIONS: &[Facts] = &[
     changes("createClusterAtRoot", CREATE_CLUSTER).with_etag(),
     reads("listClusters"),
     reads("getCluster").with_etag(),
+    reads("getClusterSync"),
     changes("createEnrollment", &[R::ClusterNotUsable]),
     changes("createTenant", CREATE_TENANT).with_etag(),
     reads("listTenants"),

@@ -11,5 +11,6 @@ pub mod dead_letters;
 pub mod list;
 pub mod meta;
 pub mod problem;
+pub mod sync;
 pub mod tenants;
 pub mod usage;

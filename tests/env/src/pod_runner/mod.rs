@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use futures::stream::SelectAll;
+use futures::stream::{self, SelectAll};
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::runtime::watcher::{self, Event};
@@ -64,6 +64,7 @@ pub(crate) struct PodRunnerOptions {
 pub struct PodRunner {
     pods: Arc<Mutex<BTreeMap<String, PodHandle>>>,
     variables: Variables,
+    list: watch::Sender<u64>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -98,6 +99,7 @@ impl PodRunner {
         let pods = Arc::new(Mutex::new(BTreeMap::new()));
         let variables = Variables::default();
         let (stop, stopped) = oneshot::channel::<()>();
+        let (list, listing) = watch::channel(0);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -111,7 +113,7 @@ impl PodRunner {
                     runtime.block_on(async {
                         tokio::select! {
                             _ = stopped => {}
-                            ended = Box::pin(run(options, variables, Arc::clone(&pods))) => {
+                            ended = Box::pin(run(options, variables, Arc::clone(&pods), listing)) => {
                                 tracing::error!("the pod runner ended: {ended:?}");
                             }
                         }
@@ -122,7 +124,7 @@ impl PodRunner {
                 }
             })
             .context("could not start the pod runner")?;
-        Ok(Self { pods, variables, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { pods, variables, list, stop: Some(stop), thread: Some(thread) })
     }
 
     /// The pods that run now.
@@ -139,6 +141,11 @@ impl PodRunner {
     /// are started again, as a kubelet would.
     pub fn kill9(&self, label: &str) -> usize {
         self.labelled(label).iter().map(PodHandle::kill9).sum()
+    }
+
+    /// Lists all pods again, as a kubelet does that is started: after a restore of etcd a watch may be silent for long.
+    pub fn list_again(&self) {
+        self.list.send_modify(|count| *count += 1);
     }
 
     /// Gives every container of `image` (`kubenova/operator`) that starts from now on a variable
@@ -173,6 +180,7 @@ async fn run(
     options: PodRunnerOptions,
     variables: Variables,
     pods: Arc<Mutex<BTreeMap<String, PodHandle>>>,
+    listing: watch::Receiver<u64>,
 ) -> Result<()> {
     let client = options.kubeconfig.client().await?;
     let (changed, sources) = watch::channel(0);
@@ -187,15 +195,15 @@ async fn run(
         pods,
         sources,
     });
-    tokio::try_join!(watch_pods(Arc::clone(&shared)), watch_sources(client, changed))?;
+    tokio::try_join!(watch_pods(Arc::clone(&shared), listing.clone()), watch_sources(client, changed, listing))?;
     Ok(())
 }
 
-async fn watch_pods(shared: Arc<Shared>) -> Result<()> {
+async fn watch_pods(shared: Arc<Shared>, listing: watch::Receiver<u64>) -> Result<()> {
     let mut events = SelectAll::new();
     for namespace in NAMESPACES {
         let api: Api<Pod> = Api::namespaced(shared.client.clone(), namespace);
-        events.push(events_of(api).map(move |event| (namespace, event)).boxed());
+        events.push(events_of(api, listing.clone()).map(move |event| (namespace, event)).boxed());
     }
     let mut running: HashMap<String, Running> = HashMap::new();
     let mut listed: HashMap<&str, Vec<String>> = HashMap::new();
@@ -242,13 +250,13 @@ fn take(shared: &Arc<Shared>, running: &mut HashMap<String, Running>, object: Po
     running.insert(uid, Running { object: sender, task });
 }
 
-async fn watch_sources(client: Client, changed: watch::Sender<u64>) -> Result<()> {
+async fn watch_sources(client: Client, changed: watch::Sender<u64>, listing: watch::Receiver<u64>) -> Result<()> {
     let mut events = SelectAll::new();
     for namespace in NAMESPACES {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
-        events.push(events_of(secrets).map(drop).boxed());
-        events.push(events_of(maps).map(drop).boxed());
+        events.push(events_of(secrets, listing.clone()).map(drop).boxed());
+        events.push(events_of(maps, listing.clone()).map(drop).boxed());
     }
     while events.next().await.is_some() {
         changed.send_modify(|count| *count += 1);
@@ -256,18 +264,24 @@ async fn watch_sources(client: Client, changed: watch::Sender<u64>) -> Result<()
     anyhow::bail!("the watch of secrets and config maps ended")
 }
 
-/// A watch that goes on through restarts of the API server. Errors are silent here: the scenario
-/// that killed the API server knows.
-fn events_of<K>(api: Api<K>) -> impl futures::Stream<Item = Event<K>>
+/// A watch that goes on through restarts of the API server, and begins again when a listing is asked for. Errors are silent
+/// here: the scenario that killed the API server knows.
+fn events_of<K>(api: Api<K>, listing: watch::Receiver<u64>) -> impl futures::Stream<Item = Event<K>>
 where
     K: kube::Resource + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
-    watcher::watcher(api, watcher::Config::default())
-        .or_else(|_| async {
-            tokio::time::sleep(pod::RETRY).await;
-            Err(())
-        })
-        .filter_map(|event| std::future::ready(event.ok()))
+    let watch = move || {
+        let mut again = listing.clone();
+        again.mark_unchanged();
+        watcher::watcher(api.clone(), watcher::Config::default())
+            .or_else(|_| async {
+                tokio::time::sleep(pod::RETRY).await;
+                Err(())
+            })
+            .filter_map(|event| std::future::ready(event.ok()))
+            .take_until(async move { again.changed().await.is_ok() })
+    };
+    stream::repeat_with(watch).flatten()
 }
 
 fn uid(pod: &Pod) -> String {

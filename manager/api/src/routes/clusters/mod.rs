@@ -1,9 +1,10 @@
-//! Clusters: create, list, read, and a new enrollment token.
+//! Clusters: create, list, read, a new enrollment token, and whether they hold what they were commanded.
 
 pub mod create;
 pub mod enroll;
 pub mod get;
 pub mod list;
+pub mod sync;
 
 use kubenova_core::{
     cluster::{Cluster, ClusterRef},
