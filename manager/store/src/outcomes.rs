@@ -69,8 +69,10 @@ pub async fn record(
     now: Timestamp,
 ) -> Result<Recorded, StoreError> {
     let row = sqlx::query!(
-        "select k.state, k.reason, k.message, k.object_key, k.revision, c.epoch
-         from commands k join clusters c on c.id = k.cluster_id where k.id = $1 and k.cluster_id = $2 for update of k",
+        r#"select k.state, k.reason, k.message, k.object_key, k.revision, c.epoch,
+                  exists (select from commands later where later.cluster_id = k.cluster_id
+                             and later.object_key = k.object_key and later.revision > k.revision) as "replaced!"
+           from commands k join clusters c on c.id = k.cluster_id where k.id = $1 and k.cluster_id = $2 for update of k"#,
         reported.command_id.0,
         reported.cluster_id.as_str(),
     )
@@ -81,9 +83,16 @@ pub async fn record(
     let present =
         RowRef { table: "commands", id: &reported.command_id }.parse("state", &row.state, CommandState::parse)?;
     let Some(next) = reported.state else { return defer(connection, reported).await };
-    // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
-    if next == CommandState::Superseded && reported.epoch < row.epoch {
-        return send_under_present_epoch(connection, reported.command_id, now).await;
+    if next == CommandState::Superseded {
+        // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
+        if reported.epoch < row.epoch {
+            return send_under_present_epoch(connection, reported.command_id, now).await;
+        }
+        // The verdict comes from commands that this database has lost in a restore, or from a floor that it has lost: what the
+        // newest command of an object carries is still wanted, and its revision can no longer be stored.
+        if !row.replaced {
+            return number_again(connection, reported, now).await;
+        }
     }
     // While it runs, a changed reason is worth recording as well.
     let new_reason =
@@ -179,6 +188,42 @@ async fn send_under_present_epoch(
     .await
     .map_err(failed("schedule a command under the present epoch"))?;
     Ok(if rows.rows_affected() == 1 { Recorded::Moved } else { Recorded::Repeated })
+}
+
+/// Pause before a command is sent under a new revision: long, because a cluster that answers so for ever costs a revision each
+/// time.
+const NUMBERED_AGAIN_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+
+/// Gives a sent command the next revision of its cluster.
+async fn number_again(
+    connection: &mut PgConnection,
+    reported: &Reported,
+    now: Timestamp,
+) -> Result<Recorded, StoreError> {
+    let at = now.checked_add(NUMBERED_AGAIN_PAUSE).unwrap_or(now);
+    let numbered = sqlx::query_scalar!(
+        r#"with counter as (
+             update clusters set revision_counter = revision_counter + 1
+             where id = $2 and exists (select from commands where id = $1 and state = 'sent')
+             returning revision_counter
+         ), numbered as (
+             update commands set revision = counter.revision_counter, state = 'queued', waiting_for = '', next_send_at = $3
+             from counter where id = $1 returning *
+         ), audited as (
+             insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
+             select $4, cluster_id, 'cluster', 'command/numbered-again', object_key, tenant_id, id, cluster_id, revision, ''
+             from numbered
+         )
+         select count(*) as "count!" from numbered"#,
+        reported.command_id.0,
+        reported.cluster_id.as_str(),
+        at.to_sqlx(),
+        now.to_sqlx(),
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("give a command a new revision"))?;
+    Ok(if numbered == 1 { Recorded::Moved } else { Recorded::Repeated })
 }
 
 async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Recorded, StoreError> {
@@ -293,13 +338,33 @@ mod tests {
         let mut connection = fixture.store.acquire().await.unwrap();
         // The cluster enrolls again: its epoch rises.
         enrollments::enroll(&mut connection, &cluster, "uid-1", at(2)).await.unwrap();
-        let stale = outcome(&cluster, ids[1], Some(CommandState::Superseded), "StaleEpoch");
+        let stale = outcome(&cluster, ids[0], Some(CommandState::Superseded), "StaleEpoch");
         assert_eq!(record(&mut connection, &stale, at(3)).await.unwrap(), Recorded::Moved);
-        let waiting = command(&mut connection, ids[1]).await;
+        let waiting = command(&mut connection, ids[0]).await;
         assert_eq!((waiting.state, waiting.next_send_at), (CommandState::Sent, Some(at(3) + PRESENT_EPOCH_PAUSE)));
         let present = Reported { epoch: 2, ..stale };
         assert_eq!(record(&mut connection, &present, at(4)).await.unwrap(), Recorded::Moved);
-        assert_eq!(command(&mut connection, ids[1]).await.state, CommandState::Superseded);
+        assert_eq!(command(&mut connection, ids[0]).await.state, CommandState::Superseded);
+    }
+
+    #[tokio::test]
+    async fn a_verdict_that_the_newest_command_of_an_object_is_superseded_gives_it_a_new_revision() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        // Of a history that was lost when this database was restored.
+        let superseded = |id| outcome(&cluster, id, Some(CommandState::Superseded), "LowerRevision");
+        assert_eq!(record(&mut connection, &superseded(ids[1]), at(3)).await.unwrap(), Recorded::Moved);
+        let newest = command(&mut connection, ids[1]).await;
+        assert_eq!((newest.state, newest.revision), (CommandState::Queued, 3));
+        assert_eq!(newest.next_send_at, Some(at(3) + NUMBERED_AGAIN_PAUSE));
+        assert_eq!(
+            record(&mut connection, &superseded(ids[1]), at(3)).await.unwrap(),
+            Recorded::Repeated,
+            "not sent yet"
+        );
+        record(&mut connection, &superseded(ids[0]), at(3)).await.unwrap();
+        assert_eq!(command(&mut connection, ids[0]).await.state, CommandState::Superseded);
     }
 
     #[tokio::test]

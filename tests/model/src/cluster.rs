@@ -1,9 +1,9 @@
 //! A cluster in memory: inbox records with their outcome, the fence, and the objects that were made of them.
 
 use crate::store::{Kind, Message, Outcome};
-use kubenova_core::command::CommandState;
+use kubenova_core::{command::CommandState, listing::Listed};
 use kubenova_operator_core::inbox::{self, Decision, Fence, Held};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A rule that is switched off, to see that the invariants notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,12 @@ pub enum Mutant {
     LastOutcomeWins,
     /// A sent command is never sent again.
     NeverAgain,
+    /// Listings are not compared.
+    NoAntiEntropy,
+    /// Listings are compared although commands are under way.
+    NeverUnsettled,
+    /// A hello is accepted whatever the cluster holds.
+    NeverDiverged,
 }
 
 /// An inbox record.
@@ -51,10 +57,12 @@ pub struct Cluster {
     pub records: BTreeMap<u8, Record>,
     /// The highest epoch, and the floor as last signed.
     pub fence: Option<(u64, u64)>,
-    /// Objects that exist, each with the command that made it.
+    /// Objects that exist, each with the document it was made of.
     pub objects: BTreeMap<u8, u64>,
     /// Everything that was carried out, in order.
     pub effects: Vec<Effect>,
+    /// Every command that was ever stored, also before a restore.
+    pub stored: BTreeSet<u64>,
     /// The session that the running Operator believes in; none while it has none.
     pub session: Option<u64>,
 }
@@ -71,7 +79,7 @@ impl Cluster {
             epoch: message.epoch,
             revision: message.revision,
             command_id: message.id.to_string(),
-            command_sha256: format!("{} {:?} {}", message.id, message.kind, message.key),
+            command_sha256: format!("{:?} {} {}", message.kind, message.key, message.document),
         };
         let mut incoming = held(message);
         let mut fence = self.fence();
@@ -94,6 +102,7 @@ impl Cluster {
             Decision::Store => {
                 let raised = fence.raised(message.epoch, message.floor.min(message.revision.saturating_sub(1)));
                 self.fence = Some((raised.epoch, raised.floor));
+                self.stored.insert(message.id);
                 let state = CommandState::Acknowledged;
                 self.records.insert(message.key, Record { message: message.clone(), state });
                 answer(state)
@@ -111,15 +120,15 @@ impl Cluster {
     /// Carries the record of an object one step further: the outcome to send, if any.
     pub fn work(&mut self, key: u8, mutant: Option<Mutant>) -> Option<Outcome> {
         let record = self.records.get_mut(&key)?;
-        let Message { id, epoch, revision, kind, .. } = record.message;
+        let Message { id, epoch, revision, kind, document, .. } = record.message;
         record.state = match record.state {
             CommandState::Acknowledged => CommandState::Running,
             CommandState::Running => {
                 // Applying twice writes nothing.
                 let made = self.objects.get(&key).copied().filter(|_| mutant != Some(Mutant::ReplayedTwice));
                 match kind {
-                    Kind::Apply if made != Some(id) => {
-                        self.objects.insert(key, id);
+                    Kind::Apply if made != Some(document) => {
+                        self.objects.insert(key, document);
                         self.effects.push(Effect { key, id, epoch, revision });
                     }
                     Kind::Delete if made.is_some() => {
@@ -133,6 +142,17 @@ impl Cluster {
             _ => return None,
         };
         self.report(key)
+    }
+
+    /// What the records hold.
+    #[must_use]
+    pub fn listing(&self) -> BTreeMap<u8, Listed> {
+        let listed = |record: &Record| Listed {
+            revision: record.message.revision,
+            is_delete: record.message.kind == Kind::Delete,
+            document_sha256: record.message.document.to_string(),
+        };
+        self.records.iter().map(|(key, record)| (*key, listed(record))).collect()
     }
 
     /// The highest revision that is held, with its command.

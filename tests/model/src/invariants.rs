@@ -56,6 +56,9 @@ impl Seen {
             }
         }
         self.effects = cluster.effects.len();
+        if let Some(row) = queue.rows.values().find(|row| row.acknowledged && !cluster.stored.contains(&row.id)) {
+            return broken("what is acknowledged was stored", format!("{row:?}"));
+        }
         for row in queue.rows.values().filter(|row| row.state.is_terminal()) {
             let ended = *self.ended.entry(row.id).or_insert(row.state);
             if ended != row.state {
@@ -71,6 +74,19 @@ impl Seen {
     }
 }
 
+impl Seen {
+    /// The cluster was restored to the point at which this was seen; what its Manager knows stays.
+    pub fn restore_cluster(&mut self, earlier: &Self) {
+        let ended = std::mem::take(&mut self.ended);
+        *self = Self { ended, ..earlier.clone() };
+    }
+
+    /// The database was restored to the point at which this was seen; what the cluster did stays.
+    pub fn restore_database(&mut self, earlier: &Self) {
+        self.ended.clone_from(&earlier.ended);
+    }
+}
+
 /// Whether everything that was asked for is so, once nothing is lost any more.
 ///
 /// # Errors
@@ -79,13 +95,9 @@ pub fn converged(queue: &Queue, cluster: &Cluster) -> Result<(), Broken> {
     if let Some(open) = queue.rows.values().find(|row| !row.state.is_terminal()) {
         return Err(Broken { invariant: "every command ends", seen: format!("{open:?}") });
     }
-    let mut newest: BTreeMap<u8, (u64, Kind)> = BTreeMap::new();
-    for row in queue.rows.values() {
-        newest.insert(row.key, (row.id, row.kind));
-    }
-    for (key, (id, kind)) in newest {
-        let wanted = (kind == Kind::Apply).then_some(id);
-        let present = cluster.objects.get(&key).copied();
+    for (key, (document, kind)) in &queue.requested {
+        let wanted = (*kind == Kind::Apply).then_some(*document);
+        let present = cluster.objects.get(key).copied();
         if present != wanted {
             let seen = format!("object {key} is {present:?}, wanted {wanted:?}");
             return Err(Broken { invariant: "what was asked for last is so in the end", seen });

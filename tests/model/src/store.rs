@@ -4,9 +4,10 @@
 use kubenova_core::{
     cluster::ClusterState,
     command::{CommandState, Mover},
+    listing::{self, Acknowledged, Known, Listed},
     session::{self, Held, Hello, HelloRefusal},
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most unacknowledged commands of a cluster.
 pub const WINDOW: usize = 32;
@@ -16,6 +17,11 @@ pub const SEND_AGAIN: i64 = 30;
 pub const REPORT_AGAIN: i64 = 600;
 /// Seconds before a command is sent under the present epoch.
 pub const PRESENT_EPOCH_PAUSE: i64 = 5;
+/// Seconds before a command is sent under a new revision.
+pub const NUMBERED_AGAIN_PAUSE: i64 = 60;
+
+/// Seconds for which a command that changed explains a difference of the listings.
+pub const SETTLED_AFTER: i64 = 60;
 
 /// What a command asks of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +43,14 @@ pub struct Row {
     pub key: u8,
     /// What is asked.
     pub kind: Kind,
+    /// The document: the same in every command that is sent again because a cluster lost it.
+    pub document: u64,
     /// Where it is.
     pub state: CommandState,
+    /// Whether the cluster acknowledged it.
+    pub acknowledged: bool,
+    /// When the cluster last changed its state.
+    pub changed_at: Option<i64>,
     /// When it is sent (again); none is at once.
     pub next_send_at: Option<i64>,
     /// Whether the cluster deferred it.
@@ -60,6 +72,8 @@ pub struct Message {
     pub key: u8,
     /// What is asked.
     pub kind: Kind,
+    /// The document.
+    pub document: u64,
 }
 
 /// What a cluster says of a command.
@@ -86,11 +100,13 @@ pub struct Queue {
     pub confirmed: bool,
     /// Commands by revision.
     pub rows: BTreeMap<u64, Row>,
+    /// What was asked for last, by object.
+    pub requested: BTreeMap<u8, (u64, Kind)>,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { epoch: 1, counter: 0, session: 0, confirmed: false, rows: BTreeMap::new() }
+        Self { epoch: 1, counter: 0, session: 0, confirmed: false, rows: BTreeMap::new(), requested: BTreeMap::new() }
     }
 }
 
@@ -104,10 +120,68 @@ impl Queue {
                 row.state = next;
             }
         }
+        self.requested.insert(key, (id, kind));
+        self.insert(id, key, kind, id)
+    }
+
+    fn insert(&mut self, id: u64, key: u8, kind: Kind, document: u64) -> u64 {
         let revision = self.counter;
-        let state = CommandState::Queued;
-        self.rows.insert(revision, Row { id, revision, key, kind, state, next_send_at: None, deferred: false });
+        let row = Row {
+            id,
+            revision,
+            key,
+            kind,
+            document,
+            state: CommandState::Queued,
+            acknowledged: false,
+            changed_at: None,
+            next_send_at: None,
+            deferred: false,
+        };
+        self.rows.insert(revision, row);
         revision
+    }
+
+    fn known(&self, key: u8, now: i64) -> Option<(Known, Option<&Row>)> {
+        let mut rows = self.rows.values().rev().filter(|row| row.key == key).peekable();
+        let last = *rows.peek()?;
+        let open = self.rows.values().any(|row| row.key == key && !row.state.is_terminal());
+        let held = rows.find(|row| row.acknowledged);
+        let lately = |row: &Row| row.changed_at.is_some_and(|at| at > now - SETTLED_AFTER);
+        let unsettled = open || last.state == CommandState::Refused || lately(last) || held.is_some_and(lately);
+        let acknowledged = held.map(|row| Acknowledged {
+            revision: row.revision,
+            is_delete: row.kind == Kind::Delete,
+            document_sha256: row.document.to_string(),
+        });
+        Some((Known { unsettled, acknowledged }, held))
+    }
+
+    /// Compares the listing of the cluster with what it acknowledged, and enqueues again what it lost or has kept. Returns how
+    /// many commands those are. `settled`: a command that is under way counts as ended, which is the mistake to notice.
+    pub fn compare(
+        &mut self,
+        listed: &BTreeMap<u8, Listed>,
+        mut new_id: impl FnMut() -> u64,
+        now: i64,
+        settled: bool,
+    ) -> usize {
+        let keys: BTreeSet<u8> = self.rows.values().map(|row| row.key).chain(listed.keys().copied()).collect();
+        let mut again: Vec<Row> = Vec::new();
+        for key in keys {
+            let known = self.known(key, now);
+            let state =
+                known.as_ref().map(|(known, _)| Known { unsettled: known.unsettled && !settled, ..known.clone() });
+            if listing::compare(state.as_ref(), listed.get(&key)).is_sent_again() {
+                again.extend(known.and_then(|(_, held)| held.cloned()));
+            }
+        }
+        again.sort_by_key(|row| row.revision);
+        for row in &again {
+            self.counter += 1;
+            self.insert(new_id(), row.key, row.kind, row.document);
+        }
+        again.len()
     }
 
     /// Every command at or below it is in a terminal state.
@@ -136,7 +210,15 @@ impl Queue {
                 row.state = CommandState::Sent;
             }
             (row.next_send_at, row.deferred) = (Some(now + again), false);
-            Message { id: row.id, epoch, revision: row.revision, floor, key: row.key, kind: row.kind }
+            Message {
+                id: row.id,
+                epoch,
+                revision: row.revision,
+                floor,
+                key: row.key,
+                kind: row.kind,
+                document: row.document,
+            }
         };
         self.rows.values_mut().filter(due).take(room).map(claim).collect()
     }
@@ -144,6 +226,9 @@ impl Queue {
     /// Records an outcome. False when nothing changed.
     pub fn record(&mut self, outcome: &Outcome, now: i64) -> bool {
         let epoch = self.epoch;
+        let replaced =
+            |row: &Row| self.rows.values().any(|later| later.key == row.key && later.revision > row.revision);
+        let Some(replaced) = self.rows.values().find(|row| row.id == outcome.id).map(replaced) else { return false };
         let Some(row) = self.rows.values_mut().find(|row| row.id == outcome.id) else { return false };
         let sent = row.state == CommandState::Sent;
         let Some(next) = outcome.state else {
@@ -158,10 +243,19 @@ impl Queue {
             }
             return sent;
         }
+        if next == CommandState::Superseded && !replaced {
+            let revision = row.revision;
+            if sent {
+                self.number_again(revision, now);
+            }
+            return sent;
+        }
         if !row.state.may_become(next, Mover::Operator) {
             return false;
         }
         row.state = next;
+        row.acknowledged |= !matches!(next, CommandState::Refused | CommandState::Superseded);
+        row.changed_at = Some(now);
         row.deferred = false;
         row.next_send_at = (!next.is_terminal()).then_some(now + REPORT_AGAIN);
         let (key, revision) = (row.key, row.revision);
@@ -169,11 +263,19 @@ impl Queue {
             let open = [CommandState::Sent, CommandState::Acknowledged, CommandState::Running];
             for lower in self.rows.range_mut(..revision).map(|(_, row)| row) {
                 if lower.key == key && open.contains(&lower.state) {
-                    (lower.state, lower.next_send_at) = (CommandState::Superseded, None);
+                    (lower.state, lower.next_send_at, lower.changed_at) = (CommandState::Superseded, None, Some(now));
                 }
             }
         }
         true
+    }
+
+    fn number_again(&mut self, revision: u64, now: i64) {
+        let Some(row) = self.rows.remove(&revision) else { return };
+        self.counter += 1;
+        let (revision, state) = (self.counter, CommandState::Queued);
+        let next_send_at = Some(now + NUMBERED_AGAIN_PAUSE);
+        self.rows.insert(revision, Row { revision, state, next_send_at, deferred: false, ..row });
     }
 
     /// Opens a session for a cluster that names this revision and command as the highest that it holds, and this epoch as the
@@ -205,6 +307,11 @@ impl Queue {
 
     fn knows(&self, revision: u64, command: u64) -> bool {
         revision == 0 || self.rows.get(&revision).is_some_and(|row| row.id == command)
+    }
+
+    /// The database is restored to this earlier point: no session is confirmed by the server that runs now.
+    pub fn restore(&mut self, earlier: &Self) {
+        *self = Self { session: self.session, confirmed: false, ..earlier.clone() };
     }
 
     /// The cluster enrolls again.

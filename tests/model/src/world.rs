@@ -5,7 +5,7 @@ use crate::{
     cluster::{Cluster, Mutant},
     invariants::{self, Broken, Seen},
     random::Random,
-    store::{Kind, Message, Outcome, Queue},
+    store::{Kind, Message, Outcome, Queue, SETTLED_AFTER},
 };
 use kubenova_core::command::CommandState;
 
@@ -30,6 +30,11 @@ struct Side {
     reports: Vec<Outcome>,
     cluster: Cluster,
     seen: Seen,
+    /// Backups of the cluster's etcd and of the database, each with what was seen then.
+    etcd: Option<(Cluster, Seen)>,
+    database: Option<(Queue, Seen)>,
+    /// The cluster's hello was refused because it holds what the database does not: this revision and command at most.
+    diverged: Option<(u64, u64)>,
 }
 
 /// A world.
@@ -71,12 +76,17 @@ impl World {
             }
             self.now += crate::store::SEND_AGAIN + 1;
         }
-        self.sides.iter().try_for_each(|side| invariants::converged(&side.queue, &side.cluster))?;
+        let healthy = self.sides.iter().filter(|side| side.diverged.is_none());
+        healthy.map(|side| invariants::converged(&side.queue, &side.cluster)).collect::<Result<Vec<()>, _>>()?;
         Ok(STEPS)
     }
 
     fn look(&mut self, side: usize, step: usize) -> Result<(), Broken> {
-        let Side { queue, cluster, seen, .. } = &mut self.sides[side];
+        let Side { queue, cluster, seen, diverged, .. } = &mut self.sides[side];
+        if diverged.is_some_and(|highest| highest != cluster.highest()) {
+            let invariant = "a cluster that holds what the database does not stores nothing more";
+            return Err(Broken { invariant, seen: format!("step {step}: {:?}", cluster.highest()) });
+        }
         seen.look(queue, cluster, step)
     }
 
@@ -91,14 +101,56 @@ impl World {
             65..75 => self.work(side),
             75..88 => self.ingest(side),
             88..92 => self.hello(side),
-            92..94 => self.sides[side].wire.clear(),
-            94..95 => self.sides[side].reports.clear(),
-            95..97 => self.sides[side].cluster.session = None,
+            92..93 => self.sides[side].wire.clear(),
+            93..94 => self.sides[side].reports.clear(),
+            94..95 => self.sides[side].cluster.session = None,
+            95..96 => self.sides[side].queue.enroll_again(),
             // A Manager dies between its claim and its send.
-            97..98 => self.sides[side].claimed.clear(),
-            98..99 => self.sides[side].queue.enroll_again(),
+            96..97 => self.sides[side].claimed.clear(),
+            97..98 => self.back_up_or_restore_etcd(side),
+            98..99 if self.random.percent(30) => self.back_up_or_restore_database(side),
+            98..99 => drop(self.compare(side)),
             _ => self.now += 700,
         }
+    }
+
+    fn back_up_or_restore_etcd(&mut self, side: usize) {
+        let Side { cluster, seen, etcd, diverged, .. } = &mut self.sides[side];
+        let Some((earlier, seen_then)) = etcd.take() else {
+            *etcd = Some((Cluster { session: None, ..cluster.clone() }, seen.clone()));
+            return;
+        };
+        seen.restore_cluster(&seen_then);
+        *cluster = Cluster { stored: std::mem::take(&mut cluster.stored), ..earlier };
+        *diverged = diverged.map(|_| cluster.highest());
+    }
+
+    /// The Operator says hello again before it takes another command. What Managers had claimed was sent, or is forgotten: a
+    /// claim is published within seconds, and a server takes longer to be restored.
+    fn back_up_or_restore_database(&mut self, side: usize) {
+        let Side { queue, seen, database, cluster, claimed, .. } = &mut self.sides[side];
+        let Some((earlier, seen_then)) = database.take() else {
+            *database = Some((queue.clone(), seen.clone()));
+            return;
+        };
+        seen.restore_database(&seen_then);
+        queue.restore(&earlier);
+        claimed.clear();
+        cluster.session = None;
+    }
+
+    /// Compares what the cluster holds with what it acknowledged, as after a hello whose hash differs.
+    fn compare(&mut self, side: usize) -> usize {
+        let Self { sides, mutant, now, next_id, .. } = self;
+        let Side { queue, cluster, .. } = &mut sides[side];
+        if *mutant == Some(Mutant::NoAntiEntropy) || cluster.session != Some(queue.session) {
+            return 0;
+        }
+        let new_id = || {
+            *next_id += 1;
+            *next_id
+        };
+        queue.compare(&cluster.listing(), new_id, *now, *mutant == Some(Mutant::NeverUnsettled))
     }
 
     fn request(&mut self, side: usize) {
@@ -112,7 +164,7 @@ impl World {
     fn claim(&mut self, side: usize) {
         let (mutant, now) = (self.mutant, self.now);
         let Side { queue, claimed, .. } = &mut self.sides[side];
-        if queue.session == 0 {
+        if !queue.confirmed {
             return;
         }
         if mutant == Some(Mutant::NeverAgain) {
@@ -201,11 +253,21 @@ impl World {
 
     /// The cluster says hello: what is on the wire is purged, and outcomes above the floor are repeated.
     fn hello(&mut self, side: usize) {
-        let Side { queue, wire, reports, cluster, .. } = &mut self.sides[side];
-        let (revision, command) = cluster.highest();
-        let epoch = cluster.fence.map_or(0, |(epoch, _)| epoch);
+        let mutant = self.mutant;
+        let Side { queue, wire, reports, cluster, diverged, .. } = &mut self.sides[side];
+        let (mut revision, mut command) = cluster.highest();
+        let mut epoch = cluster.fence.map_or(0, |(epoch, _)| epoch);
+        if mutant == Some(Mutant::NeverDiverged) {
+            (revision, command, epoch) = (0, 0, 0);
+        }
         wire.clear();
-        let Ok(session) = queue.hello(revision, command, epoch) else { return };
+        let Ok(session) = queue.hello(revision, command, epoch) else {
+            // Until a person decides; a later restore of the cluster may end it, too.
+            *diverged = Some(cluster.highest());
+            cluster.session = None;
+            return;
+        };
+        *diverged = None;
         let floor = queue.floor();
         cluster.session = Some(session);
         let above = cluster.records.values().filter(|record| record.message.revision > floor);
@@ -219,6 +281,10 @@ impl World {
         if self.sides[side].cluster.session != Some(self.sides[side].queue.session) {
             self.hello(side);
         }
+        if self.sides[side].diverged.is_some() {
+            return true;
+        }
+        let sent_again = self.compare(side);
         self.claim(side);
         let (mutant, now) = (self.mutant, self.now);
         let side = &mut self.sides[side];
@@ -234,7 +300,8 @@ impl World {
         for report in std::mem::take(&mut side.reports) {
             side.queue.record(&report, now);
         }
-        !open(side)
+        let lately = side.queue.rows.values().any(|row| row.changed_at.is_some_and(|at| at > now - SETTLED_AFTER));
+        sent_again == 0 && !open(side) && !lately
     }
 }
 
@@ -266,6 +333,9 @@ mod tests {
             Mutant::AcknowledgedFirst,
             Mutant::LastOutcomeWins,
             Mutant::NeverAgain,
+            Mutant::NoAntiEntropy,
+            Mutant::NeverUnsettled,
+            Mutant::NeverDiverged,
         ] {
             let caught = (0..SEEDS).find(|seed| World::new(*seed, Some(mutant)).run().is_err());
             assert!(caught.is_some(), "no seed notices {mutant:?}");

@@ -237,7 +237,8 @@ async fn the_models_database_does_what_the_real_one_does() {
                 queue.enroll_again();
             }
         }
-        let modeled: Vec<_> = queue.rows.values().map(|row| (row.id, row.state, row.next_send_at)).collect();
+        let mut modeled: Vec<_> = queue.rows.values().map(|row| (row.id, row.state, row.next_send_at)).collect();
+        modeled.sort_by_key(|row| row.0);
         assert_eq!(real.rows().await, modeled, "step {step}, {action:?} at {now} s");
         assert_eq!(real.floor().await, queue.floor(), "step {step}");
     }
