@@ -2,8 +2,9 @@
 
 use crate::BusError;
 use async_nats::jetstream::{
-    self,
+    self, ErrorCode,
     consumer::{AckPolicy, DeliverPolicy, pull},
+    stream::{ConsumerError, ConsumerErrorKind},
 };
 use kubenova_schema::{streams, subjects};
 use std::time::Duration;
@@ -74,11 +75,32 @@ async fn ensure(
     durable: &str,
     config: pull::Config,
 ) -> Result<(), BusError> {
-    jetstream.create_consumer_on_stream(config, stream).await.map(drop).map_err(|source| BusError::Durable {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Durable {
         stream: stream.to_owned(),
         durable: durable.to_owned(),
-        source: source.into(),
-    })
+        source,
+    };
+    let create = || jetstream.create_consumer_on_stream(config.clone(), stream);
+    let created = match create().await {
+        // Some settings cannot be updated. What a durable knew may be lost: all that the stream holds is delivered again.
+        Err(error) if is_refused(&error) && jetstream.delete_consumer_from_stream(durable, stream).await.is_ok() => {
+            tracing::warn!(stream, durable, %error, "deleted a durable that could not be updated, to create it again");
+            create().await
+        }
+        created => created,
+    };
+    let created = created.map_err(|error| failed(error.into()))?;
+    // The server keeps a pause in an update that names none.
+    if created.cached_info().paused {
+        let stream = jetstream.get_stream_no_info(stream).await.map_err(|error| failed(error.into()))?;
+        stream.resume_consumer(durable).await.map_err(|error| failed(error.into()))?;
+    }
+    Ok(())
+}
+
+/// The server does not accept the settings of a durable that it has.
+fn is_refused(error: &ConsumerError) -> bool {
+    matches!(error.kind(), ConsumerErrorKind::JetStream(error) if error.error_code() == ErrorCode::CONSUMER_CREATE)
 }
 
 /// Deletes all messages to a cluster: after a hello the relay sends again what is still open in Postgres.

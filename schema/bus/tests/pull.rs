@@ -1,5 +1,5 @@
 //! Pulling from a durable of a real nats-server: how much of it waits here, how quiet an idle pull is, and that a consumer that
-//! ends leaves nothing behind.
+//! ends leaves nothing behind. And that streams and durables which were changed by hand are set back.
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`); nothing else.
 
@@ -10,8 +10,12 @@ use async_nats::{
     jetstream::{self, consumer::pull, stream},
 };
 use futures::StreamExt as _;
-use kubenova_bus::consume::{self, BATCH, BATCH_BYTES, Delivery, PULL_HEARTBEAT, PULL_LASTS, Verdict};
+use kubenova_bus::{
+    consume::{self, BATCH, BATCH_BYTES, Delivery, PULL_HEARTBEAT, PULL_LASTS, Verdict},
+    durable,
+};
 use kubenova_runtime::shutdown::Shutdown;
+use kubenova_schema::{streams, subjects};
 use serde_json::Value;
 use std::{
     path::Path,
@@ -220,4 +224,52 @@ async fn what_comes_after_a_restart_of_the_broker_is_delivered_at_once() {
     };
     let both = async { tokio::join!(consume::run(&jetstream, STREAM, DURABLE, &stop, handle, missing), restart) };
     assert!(timeout(ANSWER_MAX, both).await.is_ok(), "nothing was delivered; {:?}", broker.outstanding().await);
+}
+
+/// A stream that was made by an earlier release, or edited by hand, has the settings of this one afterwards, and keeps what it
+/// holds.
+#[tokio::test]
+async fn a_stream_that_was_changed_is_set_back() {
+    let broker = Broker::start().await;
+    let commands = streams::COMMANDS;
+    let stream = changed_commands(&broker.jetstream).await;
+    broker.jetstream.publish(subjects::command(DURABLE, "x"), "".into()).await.unwrap().await.unwrap();
+    kubenova_bus::streams::ensure(&broker.jetstream, &commands).await.unwrap();
+    let info = stream.get_info().await.unwrap();
+    assert_eq!(info.config.description.as_deref(), Some(commands.description));
+    assert_eq!((info.config.max_age, info.config.allow_rollup), (commands.max_age, false));
+    assert_eq!(info.state.messages, 1);
+}
+
+/// Else its cluster would receive nothing for ever: a hello is answered only when the durable is as it must be.
+#[tokio::test]
+async fn a_durable_that_was_changed_is_set_back_also_what_no_update_can_change() {
+    let broker = Broker::start().await;
+    let stream = changed_commands(&broker.jetstream).await;
+    let later = stream.cached_info().created + ANSWER_MAX;
+    let named = |durable: pull::Config| pull::Config { durable_name: Some(DURABLE.to_owned()), ..durable };
+    let updatable = pull::Config { max_waiting: WAITING_MAX, max_deliver: 3, ..pull::Config::default() };
+    let other_waiting = pull::Config { max_waiting: 1, ..pull::Config::default() };
+    for changed in [updatable, other_waiting] {
+        let _absent_at_first = stream.delete_consumer(DURABLE).await;
+        stream.create_consumer(named(changed)).await.unwrap();
+        stream.pause_consumer(DURABLE, later).await.unwrap();
+        durable::ensure_cluster(&broker.jetstream, DURABLE, "alpha").await.unwrap();
+        let info = stream.consumer_info(DURABLE).await.unwrap();
+        assert_eq!(info.config.description.as_deref(), Some("Commands for cluster alpha"));
+        assert_eq!(info.config.filter_subject, subjects::commands_to(DURABLE));
+        assert_eq!((info.config.max_waiting, info.config.max_deliver), (WAITING_MAX, -1));
+        assert!(!info.paused, "it delivers again");
+    }
+}
+
+/// The stream of commands with settings that are not ours.
+async fn changed_commands(jetstream: &jetstream::Context) -> stream::Stream {
+    let config = stream::Config {
+        name: streams::COMMANDS.name.to_owned(),
+        subjects: vec![subjects::every::COMMAND.to_owned()],
+        allow_rollup: true,
+        ..stream::Config::default()
+    };
+    jetstream.create_stream(config).await.unwrap()
 }
