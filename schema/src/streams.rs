@@ -71,7 +71,7 @@ pub const USAGE: Stream = Stream {
 /// Billing events, written by the Manager alone; replayable from the ledger.
 pub const BILL: Stream = Stream {
     name: "KN_BILL",
-    description: "Billing events (CloudEvents in JSON) from the Manager to subscribers; can be replayed from the ledger.",
+    description: "Billing events (CloudEvents in JSON) from the Manager to subscribers; the ledger holds what they say.",
     subjects: &[subjects::every::BILL],
     max_age: Duration::from_secs(90 * 24 * 3600),
     duplicate_window: Duration::from_secs(120),

@@ -31,7 +31,7 @@ pub struct Cli {
 pub enum Verb {
     /// Prepare the database: tables, keys, the first administrator's token. Can be repeated; it adds what is missing.
     Init(init::Init),
-    /// Files for the broker.
+    /// Files for the broker, and its messages made readable.
     Nats {
         /// What to do.
         #[command(subcommand)]
@@ -60,6 +60,8 @@ pub enum Verb {
 pub enum NatsVerb {
     /// Write the configuration, certificates and accounts of nats-server to a folder, and a read-only context for the nats CLI.
     Config(nats::Config),
+    /// Read a message's body on standard input and print it as readable JSON: nats … --translate 'kubenova-manager nats decode'
+    Decode(nats::decode::Decode),
 }
 
 /// Carries out one command.
@@ -70,6 +72,7 @@ pub async fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Openapi(openapi) => openapi.run(),
         Verb::Init(init) => init.run(&Settings::read(&cli.config)?).await,
+        Verb::Nats { verb: NatsVerb::Decode(nats::decode::Decode) } => nats::decode::Decode::run(),
         Verb::Nats { verb: NatsVerb::Config(config) } => config.run(&Settings::read(&cli.config)?).await,
         Verb::Audit { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Token { verb } => verb.run(&Settings::read(&cli.config)?).await,

@@ -1,5 +1,7 @@
 //! `nats config`: everything that the nats-server of this installation needs, in one folder.
 
+pub(super) mod decode;
+
 use super::{keys, say};
 use crate::settings::Settings;
 use anyhow::{Context as _, Result};

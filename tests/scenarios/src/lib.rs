@@ -1,9 +1,10 @@
 //! The whole product on the fleet of real servers: what scenarios and the demo share.
 //!
 //! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it), and
-//! the instruments that read independently of the product: [`rest`], [`nats_cli`], [`broker`].
+//! the instruments that read independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands of a [`document`].
 
 pub mod broker;
+pub mod document;
 pub mod integral;
 pub mod nats_cli;
 pub mod platform;

@@ -3,6 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::document;
 use kubenova_scenarios::platform::{HUB_PORT, MANAGER_PORT, Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
@@ -59,6 +60,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     status_comes_back(&platform).await?;
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
+    the_page_about_the_broker_holds(&platform)?;
     isolation_holds(&alpha)?;
     let tapped = tap.join().map_err(|_| anyhow::anyhow!("the tap panicked"))??;
     let messages = tapped.matches("Received on \"kn.v1.").count();
@@ -185,6 +187,18 @@ fn the_wire_is_readable(platform: &Platform, site: &Site) -> Result<()> {
     assert!(command.contains("Kn-Signature") && command.contains("core.oam.dev"), "{command}");
     nats.refused(&["stream", "purge", "KN_CMD", "--force"])?;
     nats.refused(&["stream", "rm", "KN_CMD", "--force"])?;
+    Ok(())
+}
+
+/// Every command of the page prints what the page says.
+fn the_page_about_the_broker_holds(platform: &Platform) -> Result<()> {
+    let page = include_str!("../../../docs/operations/nats.md");
+    let nats = platform.nats()?.program;
+    let programs = [&*nats, platform.manager.binary()].map(|it| it.parent().unwrap_or(it));
+    // Where `nats config` wrote the folder `hub`.
+    let folder = platform.nats_folder.parent().context("the broker's folder is in the sandbox's")?;
+    let ran = document::check(page, folder, &programs)?;
+    assert!(ran >= 15, "{ran} commands");
     Ok(())
 }
 

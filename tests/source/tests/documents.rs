@@ -7,7 +7,15 @@ use kubenova_source::{repository_root, source};
 /// The documents that describe the repository as it is; decisions and benchmarks describe a day.
 fn documents() -> Vec<(PathBuf, String)> {
     let root = repository_root();
-    let paths = ["README.md", "SECURITY.md", "docs/architecture.md", "docs/development.md", "docs/glossary.md"];
+    let paths = [
+        "README.md",
+        "SECURITY.md",
+        "docs/architecture.md",
+        "docs/development.md",
+        "docs/glossary.md",
+        "docs/operations/nats.md",
+        "docs/operations/audit.md",
+    ];
     paths
         .map(|it| {
             (root.join(it), std::fs::read_to_string(root.join(it)).expect("the document stands in the repository"))
