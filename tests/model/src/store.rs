@@ -270,6 +270,13 @@ impl Queue {
         true
     }
 
+    /// Ends a command that was not sent. False when it was, or has ended.
+    pub fn cancel(&mut self, id: u64) -> bool {
+        let cancellable =
+            |row: &&mut Row| row.id == id && row.state.may_become(CommandState::Cancelled, Mover::Manager);
+        self.rows.values_mut().find(cancellable).map(|row| row.state = CommandState::Cancelled).is_some()
+    }
+
     fn number_again(&mut self, revision: u64, now: i64) {
         let Some(row) = self.rows.remove(&revision) else { return };
         self.counter += 1;

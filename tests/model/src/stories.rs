@@ -1,0 +1,251 @@
+//! Known stories, each told once by name: what went wrong in other systems, or in this one before.
+
+#![cfg(test)]
+
+use crate::{
+    cluster::Cluster,
+    store::{Kind, Message, NUMBERED_AGAIN_PAUSE, Outcome, PRESENT_EPOCH_PAUSE, Queue, SEND_AGAIN, SETTLED_AFTER},
+};
+use kubenova_core::{command::CommandState, session::HelloRefusal};
+
+const KEY: u8 = 0;
+
+/// A database and a cluster without trouble between them.
+#[derive(Debug, Clone, Default)]
+struct Pair {
+    queue: Queue,
+    cluster: Cluster,
+    now: i64,
+    next_id: u64,
+}
+
+impl Pair {
+    fn in_session() -> Self {
+        let mut pair = Self::default();
+        pair.hello().unwrap();
+        pair
+    }
+
+    fn hello(&mut self) -> Result<u64, HelloRefusal> {
+        let (revision, command) = self.cluster.highest();
+        self.queue.hello(revision, command, self.cluster.fence.map_or(0, |(epoch, _)| epoch))
+    }
+
+    fn request(&mut self, kind: Kind) -> u64 {
+        self.next_id += 1;
+        self.queue.enqueue(self.next_id, KEY, kind);
+        self.next_id
+    }
+
+    /// Requests a change and returns its message, sent but not delivered.
+    fn sent(&mut self, kind: Kind) -> Message {
+        let id = self.request(kind);
+        self.claim().into_iter().find(|message| message.id == id).unwrap()
+    }
+
+    fn claim(&mut self) -> Vec<Message> {
+        self.queue.claim(self.now)
+    }
+
+    /// The cluster takes a message; what it says of it.
+    fn deliver(&mut self, message: &Message) -> Option<Outcome> {
+        self.cluster.receive(message, None)
+    }
+
+    /// Delivers a message, carries it out and records everything that the cluster says.
+    fn carry_out(&mut self, message: &Message) {
+        let mut outcomes: Vec<Outcome> = self.deliver(message).into_iter().collect();
+        while let Some(outcome) = self.cluster.work(KEY, None) {
+            outcomes.push(outcome);
+        }
+        for outcome in outcomes {
+            self.queue.record(&outcome, self.now);
+        }
+    }
+
+    fn done(&mut self, kind: Kind) -> Message {
+        let message = self.sent(kind);
+        self.carry_out(&message);
+        assert_eq!(self.state(message.id), CommandState::Succeeded);
+        message
+    }
+
+    fn state(&self, id: u64) -> CommandState {
+        self.queue.rows.values().find(|row| row.id == id).unwrap().state
+    }
+
+    fn compare(&mut self) -> usize {
+        self.now += SETTLED_AFTER;
+        let next_id = &mut self.next_id;
+        let new_id = || {
+            *next_id += 1;
+            *next_id
+        };
+        self.queue.compare(&self.cluster.listing(), new_id, self.now, false)
+    }
+
+    fn object(&self) -> Option<u64> {
+        self.cluster.objects.get(&KEY).copied()
+    }
+}
+
+fn superseded(message: &Message) -> Outcome {
+    Outcome { id: message.id, epoch: message.epoch, state: Some(CommandState::Superseded) }
+}
+
+#[test]
+fn what_is_replaced_before_it_is_sent_is_never_sent() {
+    let mut pair = Pair::in_session();
+    let (first, second) = (pair.request(Kind::Apply), pair.request(Kind::Apply));
+    assert_eq!(pair.claim().iter().map(|message| message.id).collect::<Vec<_>>(), [second]);
+    assert_eq!(pair.state(first), CommandState::Superseded);
+}
+
+#[test]
+fn a_cancel_behind_a_partition_ends_nothing_and_the_previous_document_wins_whenever_the_message_arrives() {
+    let mut pair = Pair::in_session();
+    let first = pair.done(Kind::Apply);
+    let late = pair.sent(Kind::Apply);
+    assert!(!pair.queue.cancel(late.id), "it was sent: only the cluster can say what became of it");
+    // What the person does instead: the previous document again, which here is a new command.
+    let again = pair.sent(Kind::Apply);
+    pair.carry_out(&again);
+    assert_eq!(pair.deliver(&late), Some(superseded(&late)), "the partition has healed");
+    assert_eq!((pair.object(), pair.state(late.id)), (Some(again.id), CommandState::Superseded));
+    assert_ne!(pair.object(), Some(first.id));
+}
+
+#[test]
+fn a_cancel_before_the_send_is_exact() {
+    let mut pair = Pair::in_session();
+    let id = pair.request(Kind::Apply);
+    assert!(pair.queue.cancel(id));
+    assert_eq!((pair.claim(), pair.state(id)), (Vec::new(), CommandState::Cancelled));
+}
+
+#[test]
+fn delete_and_recreate_end_as_asked_in_whatever_order_the_messages_arrive() {
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [2, 0, 1]] {
+        let mut pair = Pair::in_session();
+        let messages = [pair.sent(Kind::Apply), pair.sent(Kind::Delete), pair.sent(Kind::Apply)];
+        for at in order {
+            pair.carry_out(&messages[at]);
+        }
+        assert_eq!(pair.object(), Some(messages[2].id), "{order:?}");
+        assert!(messages.iter().all(|message| pair.state(message.id).is_terminal()), "{order:?}");
+    }
+}
+
+#[test]
+fn an_old_signed_document_that_is_replayed_changes_nothing() {
+    let mut pair = Pair::in_session();
+    let (old, new) = (pair.done(Kind::Apply), pair.done(Kind::Apply));
+    let effects = pair.cluster.effects.len();
+    assert_eq!(pair.deliver(&old), Some(superseded(&old)));
+    assert!(!pair.queue.record(&superseded(&old), pair.now), "it has ended");
+    assert_eq!((pair.object(), pair.cluster.effects.len()), (Some(new.id), effects));
+}
+
+#[test]
+fn an_edit_after_a_restore_of_the_database_reaches_no_cluster_that_holds_more() {
+    let mut pair = Pair::in_session();
+    pair.done(Kind::Apply);
+    let backup = pair.queue.clone();
+    let lost = pair.done(Kind::Apply);
+    pair.queue.restore(&backup);
+    let edit = pair.request(Kind::Apply);
+    assert!(!pair.queue.confirmed, "nothing is sent before a hello");
+    assert_eq!(pair.hello(), Err(HelloRefusal::Diverged), "revision {} is another command here", lost.revision);
+    assert_eq!((pair.state(edit), pair.object()), (CommandState::Queued, Some(lost.id)));
+}
+
+#[test]
+fn a_delete_that_a_restore_of_the_cluster_lost_is_issued_again() {
+    let mut pair = Pair::in_session();
+    pair.done(Kind::Apply);
+    let backup = pair.cluster.clone();
+    pair.done(Kind::Delete);
+    pair.cluster = backup;
+    pair.hello().unwrap();
+    assert!(pair.object().is_some());
+    assert_eq!(pair.compare(), 1);
+    let again = pair.claim().remove(0);
+    pair.carry_out(&again);
+    assert_eq!((pair.object(), pair.compare()), (None, 0));
+}
+
+#[test]
+fn a_command_that_two_operators_take_is_carried_out_once_and_only_the_newer_session_counts() {
+    let mut pair = Pair::in_session();
+    let first = pair.queue.session;
+    let second = pair.hello().unwrap();
+    assert!(!pair.queue.counts(first, 0, 0) && pair.queue.counts(second, 0, 0));
+    let message = pair.sent(Kind::Apply);
+    pair.carry_out(&message);
+    // The other process has the same message, and sees the record of the first.
+    pair.carry_out(&message);
+    assert_eq!(pair.cluster.effects.len(), 1);
+}
+
+#[test]
+fn a_refused_hello_ends_no_session() {
+    let mut pair = Pair::in_session();
+    let session = pair.queue.session;
+    assert_eq!(pair.queue.hello(7, 7, 0), Err(HelloRefusal::Diverged));
+    assert!(pair.queue.confirmed && pair.queue.counts(session, 0, 0));
+}
+
+#[test]
+fn a_verdict_of_an_older_epoch_has_the_command_sent_again_under_the_present_one() {
+    let mut pair = Pair::in_session();
+    let old = pair.sent(Kind::Apply);
+    pair.queue.enroll_again();
+    pair.queue.record(&superseded(&old), pair.now);
+    assert_eq!(pair.state(old.id), CommandState::Sent);
+    pair.now += PRESENT_EPOCH_PAUSE;
+    let again = pair.claim().remove(0);
+    assert_eq!((again.id, again.epoch), (old.id, old.epoch + 1));
+    pair.carry_out(&again);
+    assert_eq!(pair.object(), Some(old.id));
+}
+
+#[test]
+fn a_verdict_of_a_history_that_was_lost_ends_nothing() {
+    let mut pair = Pair::in_session();
+    let message = pair.sent(Kind::Apply);
+    let backup = pair.queue.clone();
+    let newer = pair.sent(Kind::Apply);
+    pair.carry_out(&newer);
+    let verdict = pair.deliver(&message).unwrap();
+    assert_eq!(verdict, superseded(&message));
+    // Both sides are restored, and the verdict is still on its way.
+    pair.queue.restore(&backup);
+    pair.cluster = Cluster::default();
+    pair.hello().unwrap();
+    pair.queue.record(&verdict, pair.now);
+    pair.now += NUMBERED_AGAIN_PAUSE;
+    let again = pair.claim().remove(0);
+    pair.carry_out(&again);
+    assert_eq!(pair.object(), Some(message.id));
+}
+
+#[test]
+fn a_floor_of_a_history_that_was_lost_does_not_keep_a_command_out_for_ever() {
+    let mut pair = Pair::in_session();
+    let waiting = pair.request(Kind::Apply);
+    let backup = pair.queue.clone();
+    // In the history that is lost it was replaced before it was sent, and the floor rose above it.
+    pair.request(Kind::Apply);
+    pair.cluster.fence = Some((1, 1));
+    pair.queue.restore(&backup);
+    pair.hello().unwrap();
+    let message = pair.claim().remove(0);
+    let verdict = pair.deliver(&message).unwrap();
+    assert_eq!(verdict, superseded(&message));
+    pair.queue.record(&verdict, pair.now);
+    pair.now += SEND_AGAIN.max(NUMBERED_AGAIN_PAUSE);
+    let again = pair.claim().remove(0);
+    assert_eq!((again.id, again.revision > message.revision), (waiting, true));
+    pair.carry_out(&again);
+    assert_eq!((pair.object(), pair.state(waiting)), (Some(waiting), CommandState::Succeeded));
+}
