@@ -12,7 +12,7 @@ mod manifest;
 mod signature;
 
 use super::durable::{self, Handled, Ingest, IngestError};
-use crate::billing::event;
+use crate::{billing::event, receipts::Extent};
 use assembly::{Added, Assembly, Ended, Key, Whole};
 use invalid::InvalidUsage;
 use jiff::Timestamp;
@@ -144,7 +144,7 @@ impl UsageIngest {
         if arrival == Arrival::New {
             self.wakes.billing.notify_one();
         }
-        self.wakes.receipts.add(whole.key.cluster.clone());
+        self.wakes.receipts.add(whole.key.cluster.clone(), Extent::Newest);
         Ok(())
     }
 }

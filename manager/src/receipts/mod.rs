@@ -1,9 +1,11 @@
 //! Receipts: tells each cluster which of its windows are in the ledger, so that it stops sending them.
 //!
-//! One signed list per cluster with a counter of its own, newest wins: no revision, no inbox record. Made from Postgres
-//! after each ingest commit and after each hello; many reasons for one cluster become one list.
+//! Signed lists without revision or inbox record, made from Postgres: after each ingest commit one of what came last, after each
+//! hello the whole of what a cluster may still hold as received, so that it sends again what a restored database has lost. Many
+//! reasons for one cluster become one.
 
 use async_nats::jetstream;
+use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{BusError, publish};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{
@@ -18,10 +20,14 @@ use kubenova_schema::{
     subjects,
     v1::ReceiptList,
 };
-use kubenova_store::{error::StoreError, pool::Store, receipts};
+use kubenova_store::{
+    error::StoreError,
+    pool::Store,
+    receipts::{self, ReceivedWindow},
+};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -32,6 +38,9 @@ use tokio::sync::Notify;
 const GATHER: Duration = Duration::from_millis(200);
 /// Time between two looks without a signal. A look without a waiting cluster costs nothing.
 const EVERY: Duration = Duration::from_secs(60);
+/// A cluster deletes a window 7 days after it was received, so of older ones there is nothing to ask for; a day more for a clock
+/// that is wrong.
+const HELD_AS_RECEIVED: SignedDuration = SignedDuration::from_hours(8 * 24);
 /// Waits after a list could not be sent.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
@@ -47,30 +56,43 @@ struct Inner {
     wake: Notify,
 }
 
+/// What a cluster is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Extent {
+    /// The windows that came last.
+    Newest,
+    /// Every window that it may still hold.
+    Whole,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    clusters: BTreeSet<ClusterId>,
+    clusters: BTreeMap<ClusterId, Extent>,
     /// The one taken last: the next comes after it, so that a cluster whose list fails again and again delays no other.
     last: Option<ClusterId>,
 }
 
 impl ReceiptQueue {
     /// Makes a cluster's list due.
-    pub fn add(&self, cluster: ClusterId) {
-        self.state().clusters.insert(cluster);
+    pub fn add(&self, cluster: ClusterId, extent: Extent) {
+        let mut state = self.state();
+        let due = state.clusters.entry(cluster).or_insert(extent);
+        *due = extent.max(*due);
+        drop(state);
         self.0.wake.notify_one();
     }
 
-    fn take(&self) -> Option<ClusterId> {
+    fn take(&self) -> Option<(ClusterId, Extent)> {
         let mut state = self.state();
         let after = state
             .last
             .as_ref()
             .and_then(|last| state.clusters.range::<ClusterId, _>((Bound::Excluded(last), Bound::Unbounded)).next());
-        let next = after.or_else(|| state.clusters.first()).cloned()?;
+        let (next, extent) =
+            after.or_else(|| state.clusters.first_key_value()).map(|(id, extent)| (id.clone(), *extent))?;
         state.clusters.remove(&next);
         state.last = Some(next.clone());
-        Some(next)
+        Some((next, extent))
     }
 
     fn count(&self) -> i64 {
@@ -129,9 +151,9 @@ pub async fn run(parts: Receipts, shutdown: Shutdown) {
 /// Sends the list of every cluster that is due. A cluster whose list could not be sent stays due.
 async fn round(parts: &Receipts) -> Result<Next, ReceiptError> {
     parts.due_count.set(parts.due.count());
-    while let Some(cluster) = parts.due.take() {
-        if let Err(error) = send(parts, &cluster).await {
-            parts.due.add(cluster);
+    while let Some((cluster, extent)) = parts.due.take() {
+        if let Err(error) = send(parts, &cluster, extent).await {
+            parts.due.add(cluster, extent);
             parts.due_count.set(parts.due.count());
             return Err(error);
         }
@@ -140,33 +162,57 @@ async fn round(parts: &Receipts) -> Result<Next, ReceiptError> {
     Ok(Next::Wait)
 }
 
-/// Makes and sends one cluster's list.
-async fn send(parts: &Receipts, cluster: &ClusterId) -> Result<(), ReceiptError> {
+/// Makes and sends what one cluster is told.
+async fn send(parts: &Receipts, cluster: &ClusterId, extent: Extent) -> Result<(), ReceiptError> {
     let now = clock::now();
-    let next = next(&parts.store, cluster, now).await;
-    let receipts = next.map_err(|source| ReceiptError::Store { cluster: cluster.clone(), source })?;
-    let (windows, manifest_sha256) =
-        receipts.windows.into_iter().map(|(window, sha256)| (window.to_string(), sha256)).unzip();
-    let list = ReceiptList {
-        cluster_id: cluster.to_string(),
-        cluster_uid: receipts.cluster_uid,
-        counter: receipts.counter,
-        windows,
-        manifest_sha256,
-        issued: clock::rfc3339_ms(now),
-    };
-    let body = message::to_json(&list);
-    let signature = parts.key.sign(PayloadType::Receipt, &body);
-    let ours = [(HEADER, &*signature), (SCHEMA_HEADER, "kubenova.v1.ReceiptList")];
-    let headers = publish::headers(&random::uuid_v4().to_string(), &ours);
-    publish::publish(&parts.jetstream, &subjects::receipt(cluster.as_str()), headers, body)
-        .await
-        .map_err(|source| ReceiptError::Bus { cluster: cluster.clone(), source })?;
+    let lists = lists(&parts.store, cluster, extent, now).await;
+    for list in lists.map_err(|source| ReceiptError::Store { cluster: cluster.clone(), source })? {
+        let body = message::to_json(&list);
+        let signature = parts.key.sign(PayloadType::Receipt, &body);
+        let ours = [(HEADER, &*signature), (SCHEMA_HEADER, "kubenova.v1.ReceiptList")];
+        let headers = publish::headers(&random::uuid_v4().to_string(), &ours);
+        publish::publish(&parts.jetstream, &subjects::receipt(cluster.as_str()), headers, body)
+            .await
+            .map_err(|source| ReceiptError::Bus { cluster: cluster.clone(), source })?;
+    }
     Ok(())
 }
 
-async fn next(store: &Store, cluster: &ClusterId, now: jiff::Timestamp) -> Result<receipts::Receipts, StoreError> {
-    store.transaction("make a receipt list", async |tx| receipts::next(tx, cluster, now).await).await
+async fn lists(
+    store: &Store,
+    cluster: &ClusterId,
+    extent: Extent,
+    now: Timestamp,
+) -> Result<Vec<ReceiptList>, StoreError> {
+    store
+        .transaction("make lists of receipts", async |tx| {
+            let cluster_uid = receipts::issue(tx, cluster, now).await?;
+            let list = |windows: Vec<ReceivedWindow>, range: (i64, i64)| {
+                let (windows, manifest_sha256) =
+                    windows.into_iter().map(|(window, sha256)| (window.to_string(), sha256)).unzip();
+                ReceiptList {
+                    cluster_id: cluster.to_string(),
+                    cluster_uid: cluster_uid.clone(),
+                    windows,
+                    manifest_sha256,
+                    issued: clock::rfc3339_ms(now),
+                    complete_from: range.0,
+                    complete_until: range.1,
+                }
+            };
+            if extent == Extent::Newest {
+                return Ok(vec![list(receipts::newest(tx, cluster).await?, (0, 0))]);
+            }
+            let mut lists = Vec::new();
+            let mut start = now.checked_sub(HELD_AS_RECEIVED).unwrap_or(Timestamp::UNIX_EPOCH);
+            loop {
+                let (windows, next) = receipts::from_start(tx, cluster, start).await?;
+                lists.push(list(windows, (start.as_second(), next.unwrap_or_else(|| now.as_second()))));
+                let Some(next) = next.and_then(|second| Timestamp::from_second(second).ok()) else { return Ok(lists) };
+                start = next;
+            }
+        })
+        .await
 }
 
 #[cfg(test)]
@@ -178,22 +224,25 @@ mod tests {
         let due = ReceiptQueue::default();
         let clusters = [1, 2].map(|id| ClusterId::from_uuid(uuid::Uuid::from_u128(id)));
         for _ in 0..1000 {
-            due.add(clusters[0].clone());
+            due.add(clusters[0].clone(), Extent::Newest);
         }
-        due.add(clusters[1].clone());
+        due.add(clusters[1].clone(), Extent::Whole);
+        due.add(clusters[1].clone(), Extent::Newest);
         due.0.wake.notified().await;
         assert_eq!(due.count(), 2);
-        assert_eq!([due.take(), due.take(), due.take()], [Some(clusters[0].clone()), Some(clusters[1].clone()), None]);
+        let [first, second] = clusters;
+        let expected = [Some((first, Extent::Newest)), Some((second, Extent::Whole)), None];
+        assert_eq!([due.take(), due.take(), due.take()], expected);
     }
 
     #[test]
     fn a_cluster_whose_list_fails_delays_no_other() {
         let due = ReceiptQueue::default();
         let clusters = [1, 2, 3].map(|id| ClusterId::from_uuid(uuid::Uuid::from_u128(id)));
-        clusters.iter().for_each(|cluster| due.add(cluster.clone()));
+        clusters.iter().for_each(|cluster| due.add(cluster.clone(), Extent::Newest));
         for expected in [0, 1, 2, 0] {
-            assert_eq!(due.take().as_ref(), Some(&clusters[expected]));
-            due.add(clusters[expected].clone());
+            assert_eq!(due.take(), Some((clusters[expected].clone(), Extent::Newest)));
+            due.add(clusters[expected].clone(), Extent::Newest);
         }
     }
 }

@@ -16,7 +16,7 @@ mod wanted;
 
 use crate::{
     metrics::{HelloLabels, SessionMetrics},
-    receipts::ReceiptQueue,
+    receipts::{Extent, ReceiptQueue},
 };
 use async_nats::Message;
 use futures::{FutureExt as _, StreamExt as _};
@@ -178,7 +178,7 @@ fn accepted(sessions: &Sessions, hello: &hello::ReceivedHello, opened: Opened) -
     let cluster = &hello.request.cluster_id;
     tracing::info!(session, epoch, floor, due, listing_wanted, "session opened");
     sessions.wake.notify_one();
-    sessions.receipts.add(cluster.clone());
+    sessions.receipts.add(cluster.clone(), Extent::Whole);
     let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
     HelloAnswer {
         accepted: true,

@@ -126,9 +126,9 @@ mod tests {
         let unreceipted =
             async |connection: &mut PgConnection| read(connection, at(0)).await.unwrap().windows_unreceipted;
         assert_eq!(unreceipted(&mut connection).await, 3);
-        receipts::next(&mut connection, &clusters[0], at(2)).await.unwrap();
+        receipts::issue(&mut connection, &clusters[0], at(2)).await.unwrap();
         assert_eq!(unreceipted(&mut connection).await, 2, "the list of cluster 1 holds its first window only");
-        receipts::next(&mut connection, &clusters[1], at(4)).await.unwrap();
+        receipts::issue(&mut connection, &clusters[1], at(4)).await.unwrap();
         assert_eq!(unreceipted(&mut connection).await, 1);
     }
 }

@@ -1,4 +1,5 @@
-//! Receipts: the list of windows in the ledger that a cluster gets, so that it stops sending them.
+//! Receipts: the lists of windows in the ledger that a cluster gets, so that it stops sending what is there and sends again what
+//! is not.
 
 use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
@@ -7,37 +8,33 @@ use kubenova_core::cluster::ClusterId;
 use kubenova_schema::window::Window;
 use sqlx::PgConnection;
 
-/// Windows in one list. A cluster that comes back after 35 days of hours has 840; in KN_CMD a list of these takes 90 kB.
+/// Windows in one list: 90 kB in `KN_CMD`.
 const WINDOWS_MAX: i64 = 1_000;
 
-/// The content of a list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipts {
-    /// UID of the kube-system namespace; empty when the cluster is not enrolled.
-    pub cluster_uid: String,
-    /// Higher than in every earlier list.
-    pub counter: u64,
-    /// The windows received last, with the hex SHA-256 of their manifests.
-    pub windows: Vec<(Window, String)>,
-}
+/// A window with the hex SHA-256 of its manifest.
+pub type ReceivedWindow = (Window, String);
 
-/// The next list of a cluster.
+/// Records that a list is made now; returns the UID of the cluster's kube-system namespace, empty when it is not enrolled.
 /// Fails when the cluster does not exist.
-pub async fn next(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<Receipts, StoreError> {
-    let counter = sqlx::query_scalar!(
-        "insert into receipts (cluster_id, counter, issued_at) values ($1, 1, $2)
-         on conflict (cluster_id) do update set counter = receipts.counter + 1, issued_at = excluded.issued_at
-         returning counter",
+pub async fn issue(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<String, StoreError> {
+    sqlx::query!(
+        "insert into receipts (cluster_id, issued_at) values ($1, $2)
+         on conflict (cluster_id) do update set issued_at = excluded.issued_at",
         cluster.as_str(),
         now.to_sqlx(),
     )
-    .fetch_one(&mut *connection)
+    .execute(&mut *connection)
     .await
-    .map_err(failed("count a receipt list"))?;
-    let cluster_uid = sqlx::query_scalar!("select kubernetes_uid from clusters where id = $1", cluster.as_str())
-        .fetch_one(&mut *connection)
+    .map_err(failed("record a list of receipts"))?;
+    let uid = sqlx::query_scalar!("select kubernetes_uid from clusters where id = $1", cluster.as_str())
+        .fetch_one(connection)
         .await
         .map_err(failed("find a cluster's UID"))?;
+    Ok(uid.unwrap_or_default())
+}
+
+/// The windows that came last.
+pub async fn newest(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Vec<ReceivedWindow>, StoreError> {
     let rows = sqlx::query!(
         "select window_start, seconds, manifest_sha256 from usage_windows
          where cluster_id = $1 and revision = 0 order by received_at desc, window_start desc limit $2",
@@ -47,20 +44,38 @@ pub async fn next(connection: &mut PgConnection, cluster: &ClusterId, now: Times
     .fetch_all(connection)
     .await
     .map_err(failed("list received windows"))?;
-    let windows = rows
+    rows.into_iter().map(|row| window(cluster, row.window_start.to_jiff(), row.seconds, row.manifest_sha256)).collect()
+}
+
+/// The windows of a cluster that start from here on, with the start of the first that is not among them, if there is one.
+pub async fn from_start(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    start: Timestamp,
+) -> Result<(Vec<ReceivedWindow>, Option<i64>), StoreError> {
+    let rows = sqlx::query!(
+        "select window_start, seconds, manifest_sha256 from usage_windows
+         where cluster_id = $1 and window_start >= $2 and revision = 0 order by window_start, seconds limit $3",
+        cluster.as_str(),
+        start.to_sqlx(),
+        WINDOWS_MAX + 1,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("list received windows"))?;
+    let mut windows: Vec<ReceivedWindow> = rows
         .into_iter()
-        .map(|row| {
-            let seconds = u32::try_from(row.seconds)
-                .map_err(|error| RowRef { table: "usage_windows", id: cluster }.invalid("seconds", error))?;
-            Ok((Window { start: row.window_start.to_jiff().as_second(), seconds }, row.manifest_sha256))
-        })
+        .map(|row| window(cluster, row.window_start.to_jiff(), row.seconds, row.manifest_sha256))
         .collect::<Result<_, StoreError>>()?;
-    Ok(Receipts {
-        cluster_uid: cluster_uid.unwrap_or_default(),
-        counter: u64::try_from(counter)
-            .map_err(|error| RowRef { table: "receipts", id: cluster }.invalid("counter", error))?,
-        windows,
-    })
+    let more = i64::try_from(windows.len()).is_ok_and(|count| count > WINDOWS_MAX);
+    let next = if more { windows.pop().map(|(window, _)| window.start) } else { None };
+    Ok((windows, next))
+}
+
+fn window(cluster: &ClusterId, start: Timestamp, seconds: i32, sha256: String) -> Result<ReceivedWindow, StoreError> {
+    let seconds = u32::try_from(seconds)
+        .map_err(|error| RowRef { table: "usage_windows", id: cluster }.invalid("seconds", error))?;
+    Ok((Window { start: start.as_second(), seconds }, sha256))
 }
 
 #[cfg(test)]
@@ -72,18 +87,31 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn the_counter_rises_and_the_list_holds_the_cluster_s_own_windows_newest_first() {
+    async fn a_list_holds_the_cluster_s_own_windows_newest_first() {
         let fixture = Fixture::new().await;
         let clusters = fixture.clusters(2).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for (cluster, start, received) in [(0, 0, 1), (0, 3600, 2), (1, 7200, 3)] {
             windows::insert(&mut connection, &window(&clusters[cluster], start, 'a'), at(received)).await.unwrap();
         }
-        let first = next(&mut connection, &clusters[0], at(4)).await.unwrap();
-        let starts: Vec<i64> = first.windows.iter().map(|(window, _)| window.start).collect();
-        assert_eq!((first.counter, first.cluster_uid.as_str(), starts), (1, "", vec![3600, 0]));
-        assert_eq!(first.windows[0].1, "a".repeat(64));
-        assert_eq!(next(&mut connection, &clusters[0], at(5)).await.unwrap().counter, 2);
-        assert_eq!(next(&mut connection, &clusters[1], at(5)).await.unwrap().counter, 1);
+        assert_eq!(issue(&mut connection, &clusters[0], at(4)).await.unwrap(), "");
+        let newest = newest(&mut connection, &clusters[0]).await.unwrap();
+        let starts: Vec<i64> = newest.iter().map(|(window, _)| window.start).collect();
+        assert_eq!((starts, newest[0].1.as_str()), (vec![3600, 0], &*"a".repeat(64)));
+    }
+
+    #[tokio::test]
+    async fn a_range_is_read_in_lists_that_leave_no_window_out() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for hour in 0..=WINDOWS_MAX {
+            windows::insert(&mut connection, &window(&cluster, hour * 3600, 'a'), at(hour)).await.unwrap();
+        }
+        let second = |second| Timestamp::from_second(second).unwrap();
+        let (first, next) = from_start(&mut connection, &cluster, second(0)).await.unwrap();
+        assert_eq!((i64::try_from(first.len()).unwrap(), next), (WINDOWS_MAX, Some(WINDOWS_MAX * 3600)));
+        let (last, next) = from_start(&mut connection, &cluster, second(next.unwrap())).await.unwrap();
+        assert_eq!((last.len(), next), (1, None));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Only stored bytes are published, each chunk until the server confirms it. A window is published when it is sealed,
 //! again after every connect, and again on an interval, until its receipt arrives: the ledger counts it once. A receipt
-//! must carry the hash of the manifest.
+//! must carry the hash of the manifest. A window that the Manager has lost since, in a restore, is published again.
 
 use super::{
     health::{UsageHealth, set_problem},
@@ -10,10 +10,14 @@ use super::{
     reports,
 };
 use crate::apiserver::usage::{self, Written};
+use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 use kubenova_bus::{Connection, publish};
 use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
-use kubenova_operator_core::metering::seal::{PART_BYTES, chunks};
+use kubenova_operator_core::metering::{
+    receipts::{self, Change, HeldReport},
+    seal::{PART_BYTES, chunks},
+};
 use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown};
 use kubenova_schema::{signature::SCHEMA_HEADER, subjects, v1::ReceiptList, window::Window};
 use prometheus_client::metrics::gauge::Gauge;
@@ -49,7 +53,7 @@ impl Notice {
         Self {
             window: Window::parse(&report.spec.window).unwrap_or(Window { start: 0, seconds: 1 }),
             manifest_sha256: reports::manifest_sha256(&report.spec).unwrap_or_default(),
-            received_at_ms: report.spec.received_at.parse().ok().map(jiff::Timestamp::as_millisecond),
+            received_at_ms: report.spec.received_at.parse().ok().map(Timestamp::as_millisecond),
         }
     }
 }
@@ -70,15 +74,15 @@ pub(super) struct Parts {
 pub(super) struct Publisher {
     parts: Parts,
     held: BTreeMap<Window, Notice>,
-    /// Counter of the newest receipt list taken in.
-    newest_receipts: u64,
+    /// When the newest list of receipts was made that was taken in.
+    newest_receipts: Option<Timestamp>,
     /// Windows of which the Manager holds other bytes, each logged once.
     conflicting: BTreeSet<Window>,
 }
 
 impl Publisher {
     pub(super) const fn new(parts: Parts) -> Self {
-        Self { parts, held: BTreeMap::new(), newest_receipts: 0, conflicting: BTreeSet::new() }
+        Self { parts, held: BTreeMap::new(), newest_receipts: None, conflicting: BTreeSet::new() }
     }
 
     pub(super) async fn run(mut self, mut receipts: mpsc::Receiver<ReceiptDelivery>, shutdown: Shutdown) {
@@ -189,11 +193,12 @@ impl Publisher {
         let ReceiptDelivery { list, marked } = delivery;
         if list.cluster_id != self.parts.cluster_id {
             tracing::warn!("a receipt list for another cluster arrived and is ignored");
-        } else if list.counter >= self.newest_receipts {
-            if !self.mark_all(&list).await {
+        } else {
+            let issued = list.issued.parse().ok();
+            if !self.mark_all(&list, issued >= self.newest_receipts).await {
                 return;
             }
-            self.newest_receipts = list.counter;
+            self.newest_receipts = issued.max(self.newest_receipts);
         }
         // The session may have ended meanwhile; the list is delivered again then.
         let _receiver_gone = marked.send(());
@@ -201,35 +206,58 @@ impl Publisher {
     }
 
     /// False: a mark could not be stored now.
-    async fn mark_all(&mut self, list: &ReceiptList) -> bool {
-        for (name, sha256) in list.windows.iter().zip(&list.manifest_sha256) {
-            let Some(notice) = Window::parse(name).and_then(|window| self.held.get_mut(&window)) else { continue };
-            if notice.received_at_ms.is_some() {
-                continue;
-            }
-            if notice.manifest_sha256 != *sha256 {
-                if self.conflicting.insert(notice.window) {
-                    tracing::error!(
-                        window = %name,
-                        "the Manager received another report of this usage window before; this one is kept, published and not billed"
-                    );
+    async fn mark_all(&mut self, list: &ReceiptList, is_newest: bool) -> bool {
+        let held = self.held.values().map(|notice| HeldReport {
+            window: notice.window,
+            manifest_sha256: &notice.manifest_sha256,
+            is_received: notice.received_at_ms.is_some(),
+        });
+        let mut lost = Vec::new();
+        for (window, change) in receipts::changes(list, held, is_newest) {
+            let received_at = match change {
+                Change::Conflict => {
+                    self.report_conflict(window);
+                    continue;
                 }
-                set_problem(
-                    &self.parts.health,
-                    "ReceiptConflict",
-                    format!(
-                        "the Manager received other bytes for window {name}; find out which are right before it is billed"
-                    ),
-                );
-                continue;
+                Change::Received => Some(clock::now()),
+                Change::Lost => None,
+            };
+            let text = received_at.map(clock::rfc3339_ms).unwrap_or_default();
+            if store_mark(&self.parts, &window.to_string(), &text).await.is_none() {
+                return false;
             }
-            let now = clock::now();
-            match store_mark(&self.parts, name, &clock::rfc3339_ms(now)).await {
-                Some(()) => notice.received_at_ms = Some(now.as_millisecond()),
-                None => return false,
+            if let Some(notice) = self.held.get_mut(&window) {
+                notice.received_at_ms = received_at.map(Timestamp::as_millisecond);
+            }
+            if change == Change::Lost {
+                lost.push(window);
             }
         }
+        if !lost.is_empty() {
+            tracing::warn!(
+                windows = lost.len(),
+                "the Manager no longer holds usage windows that it confirmed: its database was restored to an earlier point; \
+                 publishing them again"
+            );
+            self.publish_all(lost).await;
+        }
         true
+    }
+
+    fn report_conflict(&mut self, window: Window) {
+        if self.conflicting.insert(window) {
+            tracing::error!(
+                %window,
+                "the Manager received another report of this usage window before; this one is kept, published and not billed"
+            );
+        }
+        set_problem(
+            &self.parts.health,
+            "ReceiptConflict",
+            format!(
+                "the Manager received other bytes for window {window}; find out which are right before it is billed"
+            ),
+        );
     }
 
     async fn evict(&mut self) {
@@ -276,7 +304,7 @@ async fn store_mark(parts: &Parts, name: &str, at: &str) -> Option<()> {
         Ok(Some(report)) => {
             let version = report.resource_version();
             let mut spec = report.spec;
-            if !spec.received_at.is_empty() {
+            if spec.received_at.is_empty() == at.is_empty() {
                 return Some(());
             }
             at.clone_into(&mut spec.received_at);

@@ -54,6 +54,19 @@ async fn wait_in_session(platform: &Platform, site: &Site, least: u64) -> Result
     .await
 }
 
+/// Usage windows that the Manager has received, as they are named in the cluster.
+fn received_windows(platform: &Platform) -> Result<Vec<String>> {
+    let sql = "select 'w' || extract(epoch from window_start)::bigint || '-' || seconds from usage_windows";
+    Ok(platform.postgres.query("kubenova", sql)?.lines().map(str::to_owned).collect())
+}
+
+/// Whether the cluster holds a receipt for a window, and so sends it no more.
+fn is_receipted(site: &Site, window: &str) -> bool {
+    let path = "jsonpath={.spec.receivedAt}";
+    let received = site.cluster.kubectl_ok(&["get", "novausagereport", window, "-n", "kubenova-system", "-o", path]);
+    received.is_ok_and(|at| !at.trim().is_empty())
+}
+
 fn operator_restarts(site: &Site) -> Result<String> {
     let path = "jsonpath={.items[*].metadata.uid} {.items[*].status.containerStatuses[*].restartCount}";
     site.cluster.kubectl_ok(&[
@@ -89,10 +102,29 @@ async fn fault_session_heals_by_itself() -> Result<()> {
     // One that is accepted takes the session; the Operator is asked for a hello, and takes it back.
     let stray = stray_hello(&broker, &site, &uid).await?;
     assert!(stray.accepted && stray.session > before, "{stray:?}");
-    let healed = wait_in_session(&platform, &site, stray.session + 1).await?;
+    wait_in_session(&platform, &site, stray.session + 1).await?;
     steps::wait_all_succeeded(&platform, &site, steps::COMPONENTS_MAX).await?;
 
+    // The database is restored to a time before the last usage windows, which the cluster no longer sends: it sends them again.
+    platform.postgres.back_up().await?;
+    platform.wait_ready().await?;
+    let windows = received_windows(&platform)?;
+    let later = poll::until("a further usage window and its receipt", steps::COMMAND_MAX, || async {
+        let now = received_windows(&platform)?;
+        let later = now.iter().find(|window| !windows.contains(window) && is_receipted(&site, window));
+        Ok(later.map_or_else(|| Step::Waiting(format!("{now:?}")), |window| Step::Done(window.clone())))
+    })
+    .await?;
+    platform.postgres.restore().await?;
+    platform.wait_ready().await?;
+    poll::until(format!("window {later} to be in the ledger again"), steps::COMMAND_MAX, || async {
+        let now = received_windows(&platform)?;
+        Ok(Step::when(now.contains(&later), (), format!("{now:?}")))
+    })
+    .await?;
+
     // The database is restored to a time before the cluster's newest commands: it knows less than the cluster.
+    let (healed, _) = session(&cluster(&platform, &site).await?)?;
     platform.postgres.back_up().await?;
     platform.wait_ready().await?;
     let lost = steps::create_tenant(&platform, "lost", &["alpha"]).await?;

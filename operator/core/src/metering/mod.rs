@@ -20,6 +20,8 @@ pub mod engine;
 
 pub mod checkpoint;
 
+pub mod receipts;
+
 pub mod seal;
 
 use kubenova_schema::meters::Meter;
