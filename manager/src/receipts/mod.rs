@@ -56,7 +56,7 @@ struct Inner {
     wake: Notify,
 }
 
-/// What a cluster is told.
+/// Which windows a list names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Extent {
     /// The windows that came last.
@@ -162,7 +162,7 @@ async fn round(parts: &Receipts) -> Result<Next, ReceiptError> {
     Ok(Next::Wait)
 }
 
-/// Makes and sends what one cluster is told.
+/// Makes and sends the lists of one cluster.
 async fn send(parts: &Receipts, cluster: &ClusterId, extent: Extent) -> Result<(), ReceiptError> {
     let now = clock::now();
     let lists = lists(&parts.store, cluster, extent, now).await;

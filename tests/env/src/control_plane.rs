@@ -64,7 +64,9 @@ impl Place<'_> {
     pub(crate) fn kwok(&self, kubeconfig: &Path, node_address: &str) -> Result<Process> {
         let stages = self.folder.join("kwok-stages.yaml");
         fs::write(&stages, STAGES).with_context(|| format!("could not write {}", stages.display()))?;
-        Process::start(self.spec("kwok")?.args([
+        // kwok 0.8.0 fills a map of its CEL library without a lock when the first objects of two kinds arrive at once, and ends
+        // with "concurrent map writes"; on one processor map writes cannot overlap.
+        Process::start(self.spec("kwok")?.env("GOMAXPROCS", "1").args([
             format!("--kubeconfig={}", kubeconfig.display()),
             "--manage-all-nodes=true".to_owned(),
             // Without it the stages' NodeIP is empty.

@@ -3,12 +3,12 @@
 //! scenarios.
 //!
 //! [`store`] does what the statements of `kubenova-store` do; `tests/store.rs` runs both side by side. [`cluster`] is the inbox and
-//! what is applied from it. [`world`] lets a seed decide what happens next, [`invariants`] looks after each step, and `stories` tells
-//! known faults one by one.
+//! what is applied from it. [`world`] lets a seed decide what happens next, [`invariants`] looks after each step, and `cases` has
+//! a test with a name for each known fault.
 
+mod cases;
 pub mod cluster;
 pub mod invariants;
 pub mod random;
 pub mod store;
-mod stories;
 pub mod world;

@@ -1,4 +1,4 @@
-//! Known stories, each told once by name: what went wrong in other systems, or in this one before.
+//! Known faults, each a case with a name: what went wrong in other systems, or in this one before.
 
 #![cfg(test)]
 
