@@ -7,7 +7,7 @@ use super::durable::{self, Handled, Ingest, IngestError};
 use jiff::Timestamp;
 use kubenova_bus::{consume::Delivery, durable::OwnDurable};
 use kubenova_core::command::{CommandId, CommandState, Hop, OutcomeReport};
-use kubenova_runtime::{clock, failpoint, shutdown::Shutdown, telemetry};
+use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown, telemetry};
 use kubenova_schema::{message, streams, subjects, v1::Outcome};
 use kubenova_store::{
     error::StoreError,
@@ -48,7 +48,7 @@ async fn handle(store: &Store, report_again_after: Duration, delivery: Delivery)
 }
 
 async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
-    store.transaction("record an outcome", async |tx| outcomes::record(tx, reported, now).await).await
+    store.transaction("record an outcome", async |tx| outcomes::record(tx, reported, now, random::uuid_v7).await).await
 }
 
 fn read(delivery: &Delivery, report_again_after: Duration, now: Timestamp) -> Result<Reported, IngestError> {

@@ -249,7 +249,7 @@ mod tests {
                 send_again_at: None,
             };
             let mut tx = self.fixture.begin().await;
-            outcomes::record(&mut tx, &reported, at(9)).await.unwrap();
+            outcomes::record(&mut tx, &reported, at(9), new_id).await.unwrap();
             tx.commit().await.unwrap();
         }
 

@@ -52,7 +52,7 @@ mod tests {
         audit_chain,
         cluster_queue::{self, ClaimOptions},
         error::StoreError,
-        fixture::{Fixture, at, write_context},
+        fixture::{Fixture, at, new_id, write_context},
         idempotency::ResponseRecord,
         outcomes::{self, Reported},
         write_tx::WriteContext,
@@ -132,7 +132,7 @@ mod tests {
                 hops: Vec::new(),
                 send_again_at: None,
             };
-            outcomes::record(&mut tx, &reported, at(2)).await.unwrap();
+            outcomes::record(&mut tx, &reported, at(2), new_id).await.unwrap();
         }
         tx.commit().await.unwrap();
 

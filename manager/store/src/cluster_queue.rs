@@ -244,7 +244,7 @@ mod tests {
     use super::*;
     use crate::{
         commands, enrollments,
-        fixture::{Fixture, at},
+        fixture::{Fixture, at, new_id},
         outcomes::{self, Reported},
     };
     use kubenova_core::{change::Change, command::CommandState};
@@ -346,7 +346,7 @@ mod tests {
                 hops: Vec::new(),
                 send_again_at: None,
             };
-            outcomes::record(&mut connection, &reported, at(2)).await.unwrap();
+            outcomes::record(&mut connection, &reported, at(2), new_id).await.unwrap();
             assert_eq!(claim(&mut connection, &cluster, &due(3, 3)).await.unwrap().unwrap().floor, floor);
         }
     }

@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster_queue::{self, ClaimOptions},
-        fixture::{Fixture, at},
+        fixture::{Fixture, at, new_id},
         outbox, outcomes, sessions,
     };
     use kubenova_core::{change::Change, cluster::ClusterId};
@@ -235,7 +235,7 @@ mod tests {
             hops: Vec::new(),
             send_again_at: None,
         };
-        outcomes::record(&mut tx, &reported, at(2)).await.unwrap();
+        outcomes::record(&mut tx, &reported, at(2), new_id).await.unwrap();
         cluster_queue::resend_open(&mut tx, &cluster).await.unwrap();
         let read = rows_read(&mut tx).await;
         assert!(read <= 50, "{read} rows were read for one open command");

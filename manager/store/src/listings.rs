@@ -243,7 +243,7 @@ pub async fn take(
     }
     again.sort_by_key(|(revision, _)| *revision);
     let again: Vec<CommandId> = again.into_iter().map(|(_, command)| command).collect();
-    outbox::enqueue_again(&mut *connection, issuer, &part.cluster_id, &again).await?;
+    outbox::enqueue_again(&mut *connection, issuer, &part.cluster_id, &again, None).await?;
     record_unknown(&mut *connection, part, &shown, issuer.now).await?;
     record_findings(connection, part, &findings, issuer.now).await?;
     Ok(Some(findings))
@@ -692,7 +692,7 @@ mod tests {
         let commands = fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let foreign = [commands[1].command_id];
-        let error = outbox::enqueue_again(&mut connection, issuer(), &clusters[0], &foreign).await;
+        let error = outbox::enqueue_again(&mut connection, issuer(), &clusters[0], &foreign, None).await;
         assert!(error.is_err());
     }
 }

@@ -129,11 +129,13 @@ pub async fn enqueue_commands(
 }
 
 /// Writes commands of a cluster once more under new revisions, in this order: what they carry is still wanted and is not there.
+/// They are sent at once, or at this time. What waited for one of them waits for its successor.
 pub async fn enqueue_again(
     connection: &mut PgConnection,
     issuer: Issuer<'_>,
     cluster: &ClusterId,
     commands: &[CommandId],
+    send_at: Option<Timestamp>,
 ) -> Result<(), StoreError> {
     if commands.is_empty() {
         return Ok(());
@@ -147,12 +149,16 @@ pub async fn enqueue_again(
              returning revision_counter - $3 as given
          ), enqueued as (
              insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name,
-                                   generation, created_by, queued_at, traceparent)
+                                   generation, created_by, queued_at, traceparent, next_send_at)
              select again.new_id, k.cluster_id, counter.given + again.number, k.kind, k.object_key, k.document, k.tenant_id,
-                    k.application_name, k.generation, $5, $6, $7
+                    k.application_name, k.generation, $5, $6, $7, $10
              from counter, unnest($2::uuid[], $4::uuid[]) with ordinality as again (id, new_id, number)
              join commands k on k.id = again.id and k.cluster_id = $1
              returning *
+         ), handed_over as (
+             update application_clusters a set delete_command = again.new_id
+             from unnest($2::uuid[], $4::uuid[]) as again (id, new_id)
+             where a.delete_command = again.id and a.cluster_id = $1
          )
          insert into audit_pending (at, subject, role, action, target, tenant_id, request_id, command_id, cluster_id, revision,
                                     document_sha256, detail)
@@ -168,6 +174,7 @@ pub async fn enqueue_again(
         issuer.traceparent.map(|parent| parent.to_string()),
         issuer.role,
         issuer.request_id,
+        send_at.map(|at| at.to_sqlx()) as _,
     )
     .execute(&mut *connection)
     .await

@@ -6,6 +6,7 @@
 use crate::{
     application_removal,
     error::{RowRef, StoreError, failed, one_row},
+    outbox::{self, Issuer},
 };
 use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx as _;
@@ -14,6 +15,7 @@ use kubenova_core::{
     command::{CommandId, CommandState, Hop, Mover},
 };
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 /// An outcome, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,11 +64,13 @@ impl Recorded {
 /// Most characters of a reason in the audit log, which keeps it for years: reasons are one word.
 const AUDITED_REASON_MAX: i32 = 100;
 
-/// Records an outcome. Must run in a transaction, which keeps the row locked between reading and writing it.
+/// Records an outcome. Must run in a transaction, which keeps the row locked between reading and writing it. `new_id` makes the id
+/// of a command that is written again.
 pub async fn record(
     connection: &mut PgConnection,
     reported: &Reported,
     now: Timestamp,
+    new_id: fn() -> Uuid,
 ) -> Result<Recorded, StoreError> {
     let row = sqlx::query!(
         r#"select k.state, k.reason, k.message, k.object_key, k.revision, c.epoch,
@@ -83,16 +87,9 @@ pub async fn record(
     let present =
         RowRef { table: "commands", id: &reported.command_id }.parse("state", &row.state, CommandState::parse)?;
     let Some(next) = reported.state else { return defer(connection, reported).await };
-    if next == CommandState::Superseded {
-        // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
-        if reported.epoch < row.epoch {
-            return send_under_present_epoch(connection, reported.command_id, now).await;
-        }
-        // The verdict comes from commands that this database has lost in a restore, or from a floor that it has lost: what the
-        // newest command of an object carries is still wanted, and its revision can no longer be stored.
-        if !row.replaced {
-            return number_again(connection, reported, now).await;
-        }
+    // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
+    if next == CommandState::Superseded && reported.epoch < row.epoch {
+        return send_under_present_epoch(connection, reported.command_id, now).await;
     }
     // While it runs, a changed reason is worth recording as well.
     let new_reason =
@@ -131,6 +128,9 @@ pub async fn record(
     .await
     .map_err(failed("record an outcome"))?;
     one_row(moved.unsigned_abs(), "commands", &reported.command_id)?;
+    if next == CommandState::Superseded && !row.replaced {
+        enqueue_again(&mut *connection, reported, now, new_id).await?;
+    }
     if !matches!(next, CommandState::Refused | CommandState::Superseded) {
         supersede_lower(connection, &reported.cluster_id, &row.object_key, row.revision, now).await?;
     }
@@ -190,40 +190,22 @@ async fn send_under_present_epoch(
     Ok(if rows.rows_affected() == 1 { Recorded::Moved } else { Recorded::Repeated })
 }
 
-/// Pause before a command is sent under a new revision: long, because a cluster that answers so for ever costs a revision each
-/// time.
-const NUMBERED_AGAIN_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+/// Pause before what a superseded command carried is sent under a new revision: long, because a cluster that answers so for ever
+/// costs a command each time.
+const ENQUEUED_AGAIN_PAUSE: SignedDuration = SignedDuration::from_secs(60);
 
-/// Gives a sent command the next revision of its cluster.
-async fn number_again(
+/// The newest command of an object was superseded, which contradicts this database: the verdict comes from commands that it has
+/// lost in a restore, or from a floor that it has lost. What the command carries is still wanted, under a revision that the
+/// cluster can store.
+async fn enqueue_again(
     connection: &mut PgConnection,
     reported: &Reported,
     now: Timestamp,
-) -> Result<Recorded, StoreError> {
-    let at = now.checked_add(NUMBERED_AGAIN_PAUSE).unwrap_or(now);
-    let numbered = sqlx::query_scalar!(
-        r#"with counter as (
-             update clusters set revision_counter = revision_counter + 1
-             where id = $2 and exists (select from commands where id = $1 and state = 'sent')
-             returning revision_counter
-         ), numbered as (
-             update commands set revision = counter.revision_counter, state = 'queued', waiting_for = '', next_send_at = $3
-             from counter where id = $1 returning *
-         ), audited as (
-             insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
-             select $4, cluster_id, 'cluster', 'command/numbered-again', object_key, tenant_id, id, cluster_id, revision, ''
-             from numbered
-         )
-         select count(*) as "count!" from numbered"#,
-        reported.command_id.0,
-        reported.cluster_id.as_str(),
-        at.to_sqlx(),
-        now.to_sqlx(),
-    )
-    .fetch_one(connection)
-    .await
-    .map_err(failed("give a command a new revision"))?;
-    Ok(if numbered == 1 { Recorded::Moved } else { Recorded::Repeated })
+    new_id: fn() -> Uuid,
+) -> Result<(), StoreError> {
+    let issuer = Issuer { subject: "manager", role: "manager", request_id: "", now, new_id, traceparent: None };
+    let send_at = now.checked_add(ENQUEUED_AGAIN_PAUSE).unwrap_or(now);
+    outbox::enqueue_again(connection, issuer, &reported.cluster_id, &[reported.command_id], Some(send_at)).await
 }
 
 async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Recorded, StoreError> {
@@ -244,13 +226,22 @@ async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Rec
 mod tests {
     use super::*;
     use crate::{
+        application_removal, applications,
         cluster_queue::{self, ClaimOptions},
         commands,
         connection::Connection,
         enrollments,
-        fixture::{Fixture, at},
+        fixture::{Fixture, at, new_id},
     };
     use kubenova_core::{change::Change, command::Command};
+
+    async fn record(
+        connection: &mut PgConnection,
+        reported: &Reported,
+        now: Timestamp,
+    ) -> Result<Recorded, StoreError> {
+        super::record(connection, reported, now, new_id).await
+    }
 
     /// A cluster with two sent commands about the same tenant.
     async fn sent(fixture: &Fixture) -> (ClusterId, Vec<CommandId>) {
@@ -348,23 +339,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_verdict_that_the_newest_command_of_an_object_is_superseded_gives_it_a_new_revision() {
+    async fn what_the_newest_command_of_an_object_carries_is_sent_again_when_it_was_superseded() {
         let fixture = Fixture::new().await;
         let (cluster, ids) = sent(&fixture).await;
         let mut connection = fixture.store.acquire().await.unwrap();
+        let open = async |connection: &mut Connection| {
+            let sql = "select id, revision, document, next_send_at from commands where state = 'queued'";
+            let rows = sqlx::query_as::<_, (Uuid, i64, String, jiff_sqlx::Timestamp)>(sql);
+            rows.fetch_all(&mut *connection).await.unwrap()
+        };
         // Of a history that was lost when this database was restored.
         let superseded = |id| outcome(&cluster, id, Some(CommandState::Superseded), "LowerRevision");
+        assert_eq!(record(&mut connection, &superseded(ids[0]), at(3)).await.unwrap(), Recorded::Moved);
+        assert_eq!(open(&mut connection).await, [], "a newer one has taken its place");
         assert_eq!(record(&mut connection, &superseded(ids[1]), at(3)).await.unwrap(), Recorded::Moved);
         let newest = command(&mut connection, ids[1]).await;
-        assert_eq!((newest.state, newest.revision), (CommandState::Queued, 3));
-        assert_eq!(newest.next_send_at, Some(at(3) + NUMBERED_AGAIN_PAUSE));
-        assert_eq!(
-            record(&mut connection, &superseded(ids[1]), at(3)).await.unwrap(),
-            Recorded::Repeated,
-            "not sent yet"
-        );
-        record(&mut connection, &superseded(ids[0]), at(3)).await.unwrap();
-        assert_eq!(command(&mut connection, ids[0]).await.state, CommandState::Superseded);
+        assert_eq!((newest.state, newest.revision), (CommandState::Superseded, 2), "a hello may name it");
+        let again = open(&mut connection).await;
+        let [(id, revision, document, send_at)] = again.as_slice() else { panic!("{again:?}") };
+        assert_eq!((*revision, send_at.to_jiff()), (3, at(3) + ENQUEUED_AGAIN_PAUSE));
+        let before = sqlx::query_scalar::<_, String>("select document from commands where id = $1").bind(ids[1].0);
+        assert_eq!(*document, before.fetch_one(&mut *connection).await.unwrap());
+        assert_eq!(record(&mut connection, &superseded(ids[1]), at(4)).await.unwrap(), Recorded::Repeated);
+        assert_eq!(record(&mut connection, &superseded(CommandId(*id)), at(4)).await.unwrap(), Recorded::Repeated);
+        assert_eq!(open(&mut connection).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_application_that_waits_for_a_delete_waits_for_the_one_that_is_sent_again() {
+        let fixture = Fixture::new().await;
+        let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
+        let clusters = std::slice::from_ref(&cluster);
+        let application = fixture.application(&tenant, "shop", clusters).await;
+        let change = Change::ApplicationDeleted { tenant: tenant.name, application: application.clone() };
+        let deletes = fixture.enqueue(clusters, &change).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        application_removal::await_removal(&mut connection, application.id, &deletes).await.unwrap();
+        fixture.execute("update commands set state = 'sent'").await;
+        let superseded = outcome(&cluster, deletes[0].command_id, Some(CommandState::Superseded), "BelowFloor");
+        record(&mut connection, &superseded, at(3)).await.unwrap();
+        let awaited = applications::targets(&mut connection, &[application.id]).await.unwrap()[0].delete_command;
+        let again = sqlx::query_scalar::<_, Uuid>("select id from commands where state = 'queued'");
+        assert_eq!(awaited, Some(CommandId(again.fetch_one(&mut *connection).await.unwrap())));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use kubenova_core::{
     command::{CommandId, CommandState},
     tenant::TenantId,
 };
-use kubenova_runtime::clock;
+use kubenova_runtime::{clock, random};
 use kubenova_schema::window::Window;
 use kubenova_store::{
     cluster_queue::{self, ClaimOptions},
@@ -45,7 +45,7 @@ pub(crate) async fn record(state: &AppState, cluster: &ClusterId, tenant: Tenant
         cluster_queue::claim(tx, cluster, &due).await?;
         let version = Version { epoch: 1, session, counter: 1 };
         observed::merge(tx, cluster, version, &objects(tenant, now)).await?;
-        outcomes::record(tx, &outcome(cluster, application)?, now).await?;
+        outcomes::record(tx, &outcome(cluster, application)?, now, random::uuid_v7).await?;
         usage(tx, cluster, tenant, now).await?;
         anyhow::Ok(())
     });

@@ -2,9 +2,10 @@
 
 #![cfg(test)]
 
+use crate::world::next;
 use crate::{
     cluster::Cluster,
-    store::{Kind, Message, NUMBERED_AGAIN_PAUSE, Outcome, PRESENT_EPOCH_PAUSE, Queue, SEND_AGAIN, SETTLED_AFTER},
+    store::{ENQUEUED_AGAIN_PAUSE, Kind, Message, Outcome, PRESENT_EPOCH_PAUSE, Queue, SEND_AGAIN, SETTLED_AFTER},
 };
 use kubenova_core::{command::CommandState, session::HelloRefusal};
 
@@ -32,9 +33,9 @@ impl Pair {
     }
 
     fn request(&mut self, kind: Kind) -> u64 {
-        self.next_id += 1;
-        self.queue.enqueue(self.next_id, KEY, kind);
-        self.next_id
+        let id = next(&mut self.next_id);
+        self.queue.enqueue(id, KEY, kind);
+        id
     }
 
     /// Requests a change and returns its message, sent but not delivered.
@@ -59,8 +60,12 @@ impl Pair {
             outcomes.push(outcome);
         }
         for outcome in outcomes {
-            self.queue.record(&outcome, self.now);
+            self.record(&outcome);
         }
+    }
+
+    fn record(&mut self, outcome: &Outcome) -> bool {
+        self.queue.record(outcome, self.now, || next(&mut self.next_id))
     }
 
     fn done(&mut self, kind: Kind) -> Message {
@@ -76,12 +81,7 @@ impl Pair {
 
     fn compare(&mut self) -> usize {
         self.now += SETTLED_AFTER;
-        let next_id = &mut self.next_id;
-        let new_id = || {
-            *next_id += 1;
-            *next_id
-        };
-        self.queue.compare(&self.cluster.listing(), new_id, self.now, false)
+        self.queue.compare(&self.cluster.listing(), || next(&mut self.next_id), self.now, false)
     }
 
     fn object(&self) -> Option<u64> {
@@ -142,7 +142,7 @@ fn an_old_signed_document_that_is_replayed_changes_nothing() {
     let (old, new) = (pair.done(Kind::Apply), pair.done(Kind::Apply));
     let effects = pair.cluster.effects.len();
     assert_eq!(pair.deliver(&old), Some(superseded(&old)));
-    assert!(!pair.queue.record(&superseded(&old), pair.now), "it has ended");
+    assert!(!pair.record(&superseded(&old)), "it has ended");
     assert_eq!((pair.object(), pair.cluster.effects.len()), (Some(new.id), effects));
 }
 
@@ -200,7 +200,7 @@ fn a_verdict_of_an_older_epoch_has_the_command_sent_again_under_the_present_one(
     let mut pair = Pair::in_session();
     let old = pair.sent(Kind::Apply);
     pair.queue.enroll_again();
-    pair.queue.record(&superseded(&old), pair.now);
+    pair.record(&superseded(&old));
     assert_eq!(pair.state(old.id), CommandState::Sent);
     pair.now += PRESENT_EPOCH_PAUSE;
     let again = pair.claim().remove(0);
@@ -222,11 +222,16 @@ fn a_verdict_of_a_history_that_was_lost_ends_nothing() {
     pair.queue.restore(&backup);
     pair.cluster = Cluster::default();
     pair.hello().unwrap();
-    pair.queue.record(&verdict, pair.now);
-    pair.now += NUMBERED_AGAIN_PAUSE;
+    // The cluster stores the command before the verdict arrives, and names its revision in the next hello.
+    pair.now += SEND_AGAIN;
     let again = pair.claim().remove(0);
-    pair.carry_out(&again);
-    assert_eq!(pair.object(), Some(message.id));
+    assert_eq!(pair.deliver(&again).unwrap().state, Some(CommandState::Acknowledged), "its report is lost");
+    pair.record(&verdict);
+    assert_eq!(pair.hello(), Ok(pair.queue.session));
+    pair.now += ENQUEUED_AGAIN_PAUSE;
+    let successor = pair.claim().remove(0);
+    pair.carry_out(&successor);
+    assert_eq!((pair.object(), pair.state(successor.id)), (Some(message.document), CommandState::Succeeded));
 }
 
 #[test]
@@ -242,10 +247,11 @@ fn a_floor_of_a_history_that_was_lost_does_not_keep_a_command_out_for_ever() {
     let message = pair.claim().remove(0);
     let verdict = pair.deliver(&message).unwrap();
     assert_eq!(verdict, superseded(&message));
-    pair.queue.record(&verdict, pair.now);
-    pair.now += SEND_AGAIN.max(NUMBERED_AGAIN_PAUSE);
+    pair.record(&verdict);
+    pair.now += SEND_AGAIN.max(ENQUEUED_AGAIN_PAUSE);
     let again = pair.claim().remove(0);
-    assert_eq!((again.id, again.revision > message.revision), (waiting, true));
+    assert!(again.revision > message.revision);
     pair.carry_out(&again);
-    assert_eq!((pair.object(), pair.state(waiting)), (Some(waiting), CommandState::Succeeded));
+    let ended = (pair.state(waiting), pair.state(again.id));
+    assert_eq!((pair.object(), ended), (Some(waiting), (CommandState::Superseded, CommandState::Succeeded)));
 }

@@ -17,8 +17,8 @@ pub const SEND_AGAIN: i64 = 30;
 pub const REPORT_AGAIN: i64 = 600;
 /// Seconds before a command is sent under the present epoch.
 pub const PRESENT_EPOCH_PAUSE: i64 = 5;
-/// Seconds before a command is sent under a new revision.
-pub const NUMBERED_AGAIN_PAUSE: i64 = 60;
+/// Seconds before what a superseded command carried is sent again.
+pub const ENQUEUED_AGAIN_PAUSE: i64 = 60;
 
 /// Seconds for which a command that changed explains a difference of the listings.
 pub const SETTLED_AFTER: i64 = 60;
@@ -113,7 +113,6 @@ impl Default for Queue {
 impl Queue {
     /// Writes a command and supersedes those about the same object that were not sent.
     pub fn enqueue(&mut self, id: u64, key: u8, kind: Kind) -> u64 {
-        self.counter += 1;
         for row in self.rows.values_mut() {
             let next = CommandState::Superseded;
             if row.key == key && row.state.may_become(next, Mover::Manager) {
@@ -121,10 +120,12 @@ impl Queue {
             }
         }
         self.requested.insert(key, (id, kind));
-        self.insert(id, key, kind, id)
+        self.append(id, key, kind, id, None)
     }
 
-    fn insert(&mut self, id: u64, key: u8, kind: Kind, document: u64) -> u64 {
+    /// Writes a command and ends no other.
+    fn append(&mut self, id: u64, key: u8, kind: Kind, document: u64, next_send_at: Option<i64>) -> u64 {
+        self.counter += 1;
         let revision = self.counter;
         let row = Row {
             id,
@@ -135,7 +136,7 @@ impl Queue {
             state: CommandState::Queued,
             acknowledged: false,
             changed_at: None,
-            next_send_at: None,
+            next_send_at,
             deferred: false,
         };
         self.rows.insert(revision, row);
@@ -178,8 +179,7 @@ impl Queue {
         }
         again.sort_by_key(|row| row.revision);
         for row in &again {
-            self.counter += 1;
-            self.insert(new_id(), row.key, row.kind, row.document);
+            self.append(new_id(), row.key, row.kind, row.document, None);
         }
         again.len()
     }
@@ -224,7 +224,7 @@ impl Queue {
     }
 
     /// Records an outcome. False when nothing changed.
-    pub fn record(&mut self, outcome: &Outcome, now: i64) -> bool {
+    pub fn record(&mut self, outcome: &Outcome, now: i64, new_id: impl FnOnce() -> u64) -> bool {
         let epoch = self.epoch;
         let replaced =
             |row: &Row| self.rows.values().any(|later| later.key == row.key && later.revision > row.revision);
@@ -243,13 +243,6 @@ impl Queue {
             }
             return sent;
         }
-        if next == CommandState::Superseded && !replaced {
-            let revision = row.revision;
-            if sent {
-                self.number_again(revision, now);
-            }
-            return sent;
-        }
         if !row.state.may_become(next, Mover::Operator) {
             return false;
         }
@@ -258,7 +251,10 @@ impl Queue {
         row.changed_at = Some(now);
         row.deferred = false;
         row.next_send_at = (!next.is_terminal()).then_some(now + REPORT_AGAIN);
-        let (key, revision) = (row.key, row.revision);
+        let (key, revision, kind, document) = (row.key, row.revision, row.kind, row.document);
+        if next == CommandState::Superseded && !replaced {
+            self.append(new_id(), key, kind, document, Some(now + ENQUEUED_AGAIN_PAUSE));
+        }
         if !matches!(next, CommandState::Refused | CommandState::Superseded) {
             let open = [CommandState::Sent, CommandState::Acknowledged, CommandState::Running];
             for lower in self.rows.range_mut(..revision).map(|(_, row)| row) {
@@ -275,14 +271,6 @@ impl Queue {
         let cancellable =
             |row: &&mut Row| row.id == id && row.state.may_become(CommandState::Cancelled, Mover::Manager);
         self.rows.values_mut().find(cancellable).map(|row| row.state = CommandState::Cancelled).is_some()
-    }
-
-    fn number_again(&mut self, revision: u64, now: i64) {
-        let Some(row) = self.rows.remove(&revision) else { return };
-        self.counter += 1;
-        let (revision, state) = (self.counter, CommandState::Queued);
-        let next_send_at = Some(now + NUMBERED_AGAIN_PAUSE);
-        self.rows.insert(revision, Row { revision, state, next_send_at, deferred: false, ..row });
     }
 
     /// Opens a session for a cluster that names this revision and command as the highest that it holds, and this epoch as the

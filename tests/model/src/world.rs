@@ -87,6 +87,11 @@ impl World {
             let invariant = "a cluster that holds what the database does not stores nothing more";
             return Err(Broken { invariant, seen: format!("step {step}: {:?}", cluster.highest()) });
         }
+        let (revision, command) = cluster.highest();
+        if diverged.is_some() && queue.rows.values().any(|row| row.id == command && row.revision != revision) {
+            let invariant = "a command keeps its revision, by which a hello names it";
+            return Err(Broken { invariant, seen: format!("step {step}: command {command} with revision {revision}") });
+        }
         seen.look(queue, cluster, step)
     }
 
@@ -146,18 +151,14 @@ impl World {
         if *mutant == Some(Mutant::NoAntiEntropy) || cluster.session != Some(queue.session) {
             return 0;
         }
-        let new_id = || {
-            *next_id += 1;
-            *next_id
-        };
-        queue.compare(&cluster.listing(), new_id, *now, *mutant == Some(Mutant::NeverUnsettled))
+        queue.compare(&cluster.listing(), || next(next_id), *now, *mutant == Some(Mutant::NeverUnsettled))
     }
 
     fn request(&mut self, side: usize) {
         let kind = if self.random.percent(25) { Kind::Delete } else { Kind::Apply };
         let key = u8::try_from(self.random.below(KEYS)).unwrap_or_default();
-        self.next_id += 1;
-        self.sides[side].queue.enqueue(self.next_id, key, kind);
+        let id = next(&mut self.next_id);
+        self.sides[side].queue.enqueue(id, key, kind);
     }
 
     /// A Manager claims, if the cluster is in session.
@@ -234,7 +235,7 @@ impl World {
 
     /// A Manager takes one report, in any order, perhaps not for the last time.
     fn ingest(&mut self, side: usize) {
-        let Self { random, sides, now, mutant, .. } = self;
+        let Self { random, sides, now, mutant, next_id, .. } = self;
         let Side { queue, reports, .. } = &mut sides[side];
         if reports.is_empty() {
             return;
@@ -248,7 +249,7 @@ impl World {
             row.state = state;
             return;
         }
-        queue.record(&report, *now);
+        queue.record(&report, *now, || next(next_id));
     }
 
     /// The cluster says hello: what is on the wire is purged, and outcomes above the floor are repeated.
@@ -286,8 +287,9 @@ impl World {
         }
         let sent_again = self.compare(side);
         self.claim(side);
-        let (mutant, now) = (self.mutant, self.now);
-        let side = &mut self.sides[side];
+        let Self { sides, mutant, now, next_id, .. } = self;
+        let (mutant, now) = (*mutant, *now);
+        let side = &mut sides[side];
         side.wire.append(&mut side.claimed);
         for message in std::mem::take(&mut side.wire) {
             side.reports.extend(side.cluster.receive(&message, mutant));
@@ -298,11 +300,17 @@ impl World {
             }
         }
         for report in std::mem::take(&mut side.reports) {
-            side.queue.record(&report, now);
+            side.queue.record(&report, now, || next(next_id));
         }
         let lately = side.queue.rows.values().any(|row| row.changed_at.is_some_and(|at| at > now - SETTLED_AFTER));
         sent_again == 0 && !open(side) && !lately
     }
+}
+
+/// The next id of a command.
+pub(crate) const fn next(id: &mut u64) -> u64 {
+    *id += 1;
+    *id
 }
 
 #[cfg(test)]

@@ -177,7 +177,7 @@ impl Real {
             hops: Vec::new(),
             send_again_at: Some(at(again)),
         };
-        let record = self.store.transaction("model", async |tx| outcomes::record(tx, &reported, at(now)).await);
+        let record = self.store.transaction("model", async |tx| outcomes::record(tx, &reported, at(now), new_id).await);
         let recorded: Result<_, kubenova_store::error::StoreError> = record.await;
         recorded.unwrap();
     }
@@ -225,7 +225,9 @@ async fn the_models_database_does_what_the_real_one_does() {
             }
             Action::Report(id, epoch, state) => {
                 real.report(id, epoch, state, now).await;
-                queue.record(&model::Outcome { id, epoch, state }, now);
+                // Ids are given in order, also to what is written again.
+                let next = queue.rows.values().map(|row| row.id).max().unwrap_or_default() + 1;
+                queue.record(&model::Outcome { id, epoch, state }, now, || next);
             }
             Action::Hello => {
                 real.hello(now).await;

@@ -91,7 +91,7 @@ impl TestApi {
 
     /// Stores what a cluster reports.
     pub(crate) async fn record(&self, reported: &Reported) {
-        let record = async |tx: &mut Connection| outcomes::record(tx, reported, clock::now()).await;
+        let record = async |tx: &mut Connection| outcomes::record(tx, reported, clock::now(), random::uuid_v7).await;
         assert_eq!(self.state.store.transaction("test", record).await.unwrap(), Recorded::Moved);
     }
 }
