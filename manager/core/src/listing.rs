@@ -35,7 +35,7 @@ pub struct Listed {
 }
 
 /// What follows for a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Finding {
     /// Both sides agree.
     InSync,

@@ -122,8 +122,11 @@ async fn compare_listings(
         .filter_map(|one| Some((one.cluster_id.clone(), hashes.get(&one.cluster_id)?.clone())))
         .collect();
     let store = &sessions.store;
-    let due = store
-        .transaction("record the hashes of listings", async |tx| listings::record_reported(tx, &reported, now).await);
+    let clusters: Vec<ClusterId> = reported.iter().map(|(cluster, _)| cluster.clone()).collect();
+    let due = store.transaction("record the hashes of listings", async |tx| {
+        listings::record_reported(tx, &reported, now).await?;
+        listings::due(tx, &clusters, now).await
+    });
     let mut differing = BTreeSet::new();
     for cluster in due.await? {
         let compare = store.transaction("compare a listing", async |tx| listings::compare(tx, &cluster, now).await);

@@ -18,7 +18,7 @@ use kubenova_schema::{
     v1::{ListingAnswer, ListingEntry, ListingPart},
 };
 use kubenova_store::{
-    listings::{self, Findings, Part},
+    listing_exchange::{self, Findings, Part},
     outbox::Issuer,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -86,13 +86,12 @@ async fn take(sessions: &Sessions, part: &Part) -> ListingAnswer {
         new_id: random::uuid_v7,
         traceparent: None,
     };
-    let take = sessions.store.transaction("take in a listing", async |tx| listings::take(tx, issuer, part).await);
+    let take =
+        sessions.store.transaction("take in a listing", async |tx| listing_exchange::take(tx, issuer, part).await);
     match tokio::time::timeout(PART_MAX, take).await {
         Ok(Ok(Some(findings))) => {
             report(&findings);
-            if findings.keys().any(|name| {
-                [Finding::Missing, Finding::Outdated, Finding::Undeleted].iter().any(|one| one.as_str() == *name)
-            }) {
+            if findings.keys().any(|finding| finding.is_sent_again()) {
                 sessions.wake.notify_one();
             }
             ListingAnswer { accepted: true, ..ListingAnswer::default() }
@@ -104,7 +103,7 @@ async fn take(sessions: &Sessions, part: &Part) -> ListingAnswer {
 }
 
 fn report(findings: &Findings) {
-    let count = |finding: Finding| findings.get(finding.as_str()).copied().unwrap_or_default();
+    let count = |finding: Finding| findings.get(&finding).copied().unwrap_or_default();
     tracing::info!(
         in_sync = count(Finding::InSync),
         missing = count(Finding::Missing),

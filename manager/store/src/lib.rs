@@ -24,6 +24,7 @@ pub mod gauges;
 pub mod idempotency;
 pub mod keys;
 pub mod ledger;
+pub mod listing_exchange;
 pub mod listings;
 pub mod observed;
 pub mod outbox;

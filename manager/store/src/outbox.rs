@@ -307,4 +307,15 @@ mod tests {
             assert_eq!(cluster.revision, i64::try_from(2 * rounds).unwrap());
         }
     }
+
+    #[tokio::test]
+    async fn a_command_of_another_cluster_is_not_sent_again() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let commands = fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let foreign = [commands[1].command_id];
+        let error = enqueue_again(&mut connection, issuer(), &clusters[0], &foreign, None).await;
+        assert!(error.is_err());
+    }
 }
