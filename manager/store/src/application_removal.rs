@@ -203,7 +203,7 @@ mod tests {
         applications::{self, find_for_update, targets},
         cluster_queue::{self, ClaimOptions},
         commands,
-        fixture::{Fixture, at, new_id},
+        fixture::{Fixture, at, claim_options, new_id},
         outcomes::{self, Reported},
         wire,
     };
@@ -280,13 +280,7 @@ mod tests {
     }
 
     async fn claim(connection: &mut PgConnection, cluster: &ClusterId) -> Vec<CommandId> {
-        let due = ClaimOptions {
-            now: at(1),
-            heartbeat_since: at(0),
-            send_again_at: at(31),
-            report_again_at: at(600),
-            window: 10,
-        };
+        let due = ClaimOptions { send_again_at: at(31), ..claim_options() };
         let queue = cluster_queue::claim(connection, cluster, &due).await.unwrap().unwrap();
         queue.due.into_iter().map(|command| command.id).collect()
     }

@@ -49,10 +49,9 @@ pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), 
 #[cfg(test)]
 mod tests {
     use crate::{
-        audit_chain,
-        cluster_queue::{self, ClaimOptions},
+        audit_chain, cluster_queue,
         error::StoreError,
-        fixture::{Fixture, at, new_id, write_context},
+        fixture::{Fixture, at, claim_options, new_id, write_context},
         idempotency::ResponseRecord,
         outcomes::{self, Reported},
         write_tx::WriteContext,
@@ -112,13 +111,7 @@ mod tests {
         let (cluster, tenant) = (fixture.connected_cluster().await, fixture.tenant().await);
         let superseded = request(&fixture, &cluster, &tenant, "r-1").await;
         let carried_out = request(&fixture, &cluster, &tenant, "r-2").await;
-        let due = ClaimOptions {
-            now: at(1),
-            heartbeat_since: at(0),
-            send_again_at: at(30),
-            report_again_at: at(600),
-            window: 10,
-        };
+        let due = claim_options();
         let mut tx = fixture.begin().await;
         cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap();
         for state in [CommandState::Running, CommandState::Succeeded, CommandState::Succeeded] {

@@ -39,15 +39,10 @@ pub(crate) async fn cancel(
 mod tests {
     use super::*;
     use crate::{
-        cluster_queue::{self, ClaimOptions},
-        commands,
-        fixture::{Fixture, at, caller},
+        cluster_queue, commands,
+        fixture::{Fixture, at, caller, claim_options},
     };
     use kubenova_core::{change::Change, cluster::ClusterId, command::CommandState};
-
-    fn due() -> ClaimOptions {
-        ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(30), report_again_at: at(600), window: 10 }
-    }
 
     /// A queued command of a connected cluster.
     async fn queued() -> (Fixture, ClusterId, CommandId) {
@@ -66,7 +61,10 @@ mod tests {
     async fn a_claim_that_comes_first_is_waited_for_and_the_command_is_sent() {
         let (fixture, cluster, command) = queued().await;
         let mut claiming = fixture.begin().await;
-        assert_eq!(cluster_queue::claim(&mut claiming, &cluster, &due()).await.unwrap().unwrap().due.len(), 1);
+        assert_eq!(
+            cluster_queue::claim(&mut claiming, &cluster, &claim_options()).await.unwrap().unwrap().due.len(),
+            1
+        );
         let cancelling = async {
             let mut connection = fixture.store.acquire().await.unwrap();
             cancel(&mut connection, command, &caller(), "r", at(2)).await.unwrap()
@@ -87,7 +85,7 @@ mod tests {
         assert!(cancel(&mut cancelling, command, &caller(), "r", at(2)).await.unwrap());
         let claim = async || {
             let mut tx = fixture.begin().await;
-            let claimed = cluster_queue::claim(&mut tx, &cluster, &due()).await.unwrap().unwrap().due;
+            let claimed = cluster_queue::claim(&mut tx, &cluster, &claim_options()).await.unwrap().unwrap().due;
             tx.commit().await.unwrap();
             claimed
         };

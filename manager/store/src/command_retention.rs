@@ -69,7 +69,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster_queue::{self, ClaimOptions},
-        fixture::{Fixture, at, new_id},
+        fixture::{Fixture, at, claim_options, new_id},
         outbox, outcomes, sessions,
     };
     use kubenova_core::{change::Change, cluster::ClusterId};
@@ -213,13 +213,7 @@ mod tests {
                  analyze commands",
             )
             .await;
-        let due = ClaimOptions {
-            now: at(1),
-            heartbeat_since: at(0),
-            send_again_at: at(30),
-            report_again_at: at(600),
-            window: 32,
-        };
+        let due = ClaimOptions { window: 32, ..claim_options() };
         let command = fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant)).await.remove(0);
         let mut tx = fixture.begin().await;
         assert_eq!(cluster_queue::clusters_with_due(&mut tx, &due).await.unwrap().len(), 1);

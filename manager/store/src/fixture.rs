@@ -1,7 +1,9 @@
 //! What tests of the store begin with: a database of their own, fixed times, and rows that others refer to.
 
 use crate::{
-    applications, clusters, enrollments,
+    applications,
+    cluster_queue::ClaimOptions,
+    clusters, enrollments,
     outbox::{self, EnqueuedCommand, Issuer},
     pool::Store,
     sessions::{self, HelloRequest},
@@ -131,6 +133,11 @@ pub(crate) fn issuer() -> Issuer<'static> {
 
 pub(crate) fn caller() -> Caller {
     Caller { subject: "ann".into(), role: Role::Ops, tenant: None }
+}
+
+/// What the relay claims at [`at`] 1, of a cluster that was in session at 0.
+pub(crate) fn claim_options() -> ClaimOptions {
+    ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(30), report_again_at: at(600), window: 10 }
 }
 
 /// A request at [`at`] 0 without an idempotency key.

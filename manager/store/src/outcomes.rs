@@ -231,7 +231,7 @@ mod tests {
         commands,
         connection::Connection,
         enrollments,
-        fixture::{Fixture, at, new_id},
+        fixture::{Fixture, at, claim_options, new_id},
     };
     use kubenova_core::{change::Change, command::Command};
 
@@ -253,13 +253,7 @@ mod tests {
             let command =
                 fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant.clone())).await.remove(0);
             ids.push(command.command_id);
-            let due = ClaimOptions {
-                now: at(1),
-                heartbeat_since: at(0),
-                send_again_at: at(31),
-                report_again_at: at(600),
-                window: 10,
-            };
+            let due = ClaimOptions { send_again_at: at(31), ..claim_options() };
             cluster_queue::claim(&mut connection, &cluster, &due).await.unwrap();
         }
         (cluster, ids)

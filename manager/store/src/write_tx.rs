@@ -134,8 +134,8 @@ impl WriteTx {
 mod tests {
     use super::*;
     use crate::{
-        cluster_queue::{self, ClaimOptions},
-        fixture::{Fixture, at, caller, new_id},
+        cluster_queue,
+        fixture::{Fixture, at, caller, claim_options, new_id},
     };
 
     /// The traceparent of the command that the relay claims after a request with this one.
@@ -156,13 +156,7 @@ mod tests {
             Ok::<_, StoreError>(((), ResponseRecord { status: 202, headers: Vec::new(), body: String::new() }))
         });
         write.await.unwrap();
-        let due = ClaimOptions {
-            now: at(1),
-            heartbeat_since: at(0),
-            send_again_at: at(30),
-            report_again_at: at(600),
-            window: 10,
-        };
+        let due = claim_options();
         let mut tx = fixture.begin().await;
         let queue = cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap();
         queue.due[0].traceparent
