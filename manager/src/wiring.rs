@@ -270,6 +270,7 @@ impl Broker {
         let sessions = Sessions {
             store: store.clone(),
             connection: connection.clone(),
+            key: Arc::clone(&self.keyring.command),
             keys: self.keyring.command_public.clone(),
             receipts: receipts.clone(),
             wake: Arc::clone(wake),

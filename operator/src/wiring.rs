@@ -5,7 +5,7 @@ use crate::{
     apiserver::{cache::Cache, client::Apiserver},
     context::{BrokerContext, ClusterContext},
     controllers::{self, cluster_config},
-    inbound::{self, highest::Highest},
+    inbound::{self, fence::FenceSource, highest::Highest},
     join,
     join::{conditions::StatusReporter, identity::Identity},
     lease::{self, LeaseConfig},
@@ -141,9 +141,10 @@ impl Parts {
         let shutdown = cluster.shutdown.clone();
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
         spawn_caches(&cluster);
-        let session = session_context(&cluster, &broker, &instance, senders);
+        let fence = FenceSource::new(&cluster.apiserver, &cluster.settings, cluster.inbox.clone());
+        let session = session_context(&cluster, &broker, &instance, fence.clone(), senders);
         shutdown.spawn("session", session::run(session, shutdown.clone()));
-        shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), receipt_sender));
+        shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), fence, receipt_sender));
         shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone()));
         shutdown.spawn("cluster config", cluster_config::run(install_context(&cluster)));
         shutdown.spawn("tenants", controllers::tenant::run(cluster.clone()));
@@ -169,6 +170,7 @@ fn session_context(
     cluster: &ClusterContext,
     broker: &BrokerContext,
     instance: &Arc<Instance>,
+    fence: FenceSource,
     senders: Senders,
 ) -> SessionContext {
     let hello = HelloClient {
@@ -176,6 +178,7 @@ fn session_context(
         identity: Arc::clone(&broker.identity),
         instance: Arc::clone(instance),
         highest: cluster.highest.clone(),
+        fence,
     };
     SessionContext {
         settings: Arc::clone(&cluster.settings),

@@ -24,6 +24,8 @@ pub enum PayloadType {
     KeySet,
     /// A usage manifest's protobuf bytes; signed with the cluster's nkey.
     Usage,
+    /// The answer to a hello.
+    HelloAnswer,
 }
 
 impl PayloadType {
@@ -35,6 +37,7 @@ impl PayloadType {
             Self::Receipt => "application/vnd.kubenova.receipt.v1+json",
             Self::KeySet => "application/vnd.kubenova.keyset.v1+json",
             Self::Usage => "application/vnd.kubenova.usage.v1+protobuf",
+            Self::HelloAnswer => "application/vnd.kubenova.helloanswer.v1+json",
         }
     }
 }

@@ -40,10 +40,12 @@ impl MalformedHello {
     pub(super) const REASON: &str = "HelloMalformed";
 }
 
+pub(super) fn decode(payload: &[u8]) -> Result<Hello, MalformedHello> {
+    message::from_json(payload).map_err(|error| MalformedHello::Undecodable(telemetry::chain(&error)))
+}
+
 /// Reads a hello. Whose it is says the subject, where the broker lets only that cluster publish.
-pub(super) fn read(subject: &str, payload: &[u8], now: Timestamp) -> Result<ReceivedHello, MalformedHello> {
-    let hello: Hello =
-        message::from_json(payload).map_err(|error| MalformedHello::Undecodable(telemetry::chain(&error)))?;
+pub(super) fn read(subject: &str, hello: Hello, now: Timestamp) -> Result<ReceivedHello, MalformedHello> {
     let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
     let Some(cluster_id) = cluster.filter(|cluster| cluster.as_str() == hello.cluster_id) else {
         return Err(MalformedHello::OtherCluster { named: hello.cluster_id, subject: subject.to_owned() });
@@ -75,7 +77,8 @@ mod tests {
     const CLUSTER: &str = "c0123456789abcdefghjkmnpqrs";
 
     fn read_as(cluster: &str, hello: &str) -> Result<ReceivedHello, MalformedHello> {
-        read(&subjects::hello(cluster), hello.as_bytes(), Timestamp::from_second(1_767_225_600).unwrap())
+        let now = Timestamp::from_second(1_767_225_600).unwrap();
+        decode(hello.as_bytes()).and_then(|hello| read(&subjects::hello(cluster), hello, now))
     }
 
     #[test]

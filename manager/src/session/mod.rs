@@ -18,7 +18,7 @@ use crate::{
     metrics::{HelloLabels, SessionMetrics},
     receipts::{Extent, ReceiptQueue},
 };
-use async_nats::Message;
+use async_nats::{HeaderMap, Message};
 use futures::{FutureExt as _, StreamExt as _};
 use hello::MalformedHello;
 use jiff::Timestamp;
@@ -26,8 +26,10 @@ use kubenova_bus::Connection;
 use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
     enrollment::PublicKey,
-    message, streams, subjects,
-    v1::{CommandKey, HelloAnswer},
+    message,
+    signature::{HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
+    streams, subjects,
+    v1::{CommandKey, Hello, HelloAnswer},
 };
 use kubenova_store::pool::Store;
 use open::{Opened, Outcome, SessionError};
@@ -57,6 +59,8 @@ pub struct Sessions {
     pub store: Store,
     /// The broker.
     pub connection: Connection,
+    /// Signs the answers.
+    pub key: Arc<SigningKey>,
     /// Keys of commands that clusters must accept.
     pub keys: Vec<PublicKey>,
     /// Clusters that wait for their receipts.
@@ -153,7 +157,10 @@ where
 async fn answer(sessions: &Sessions, arrived: Arrived) {
     let message = &arrived.message;
     let Some(reply) = message.reply.clone() else { return };
-    let (label, mut answer) = match hello::read(&message.subject, &message.payload, arrived.at) {
+    let decoded = hello::decode(&message.payload);
+    let asked = decoded.as_ref().map(Asked::of).unwrap_or_default();
+    let read = decoded.and_then(|hello| hello::read(&message.subject, hello, arrived.at));
+    let (label, mut answer) = match read {
         Ok(hello) => match open::open(sessions, &hello, || arrived.is_waited_for()).await {
             Ok(Outcome::Opened(opened)) => ("accepted", accepted(sessions, &hello, opened)),
             Ok(Outcome::Refused(refused)) => ("refused", refusal(refused.reason(), refused.to_string())),
@@ -165,11 +172,30 @@ async fn answer(sessions: &Sessions, arrived: Arrived) {
     if label == "refused" {
         tracing::warn!(reason = answer.reason, message = answer.message, "refused a hello");
     }
+    (answer.cluster_id, answer.boot_id, answer.nonce) = (asked.cluster_id, asked.boot_id, asked.nonce);
     answer.received_time = clock::rfc3339_ms(arrived.at);
     answer.manager_time = clock::rfc3339_ms(clock::now());
     sessions.metrics.hellos.get_or_create(&HelloLabels { answer: label }).inc();
-    if let Err(error) = sessions.connection.client.publish(reply, message::to_json(&answer).into()).await {
+    let body = message::to_json(&answer);
+    let mut headers = HeaderMap::new();
+    headers.insert(HEADER, sessions.key.sign(PayloadType::HelloAnswer, &body));
+    headers.insert(SCHEMA_HEADER, "kubenova.v1.HelloAnswer");
+    if let Err(error) = sessions.connection.client.publish_with_headers(reply, headers, body.into()).await {
         tracing::warn!(%error, "could not answer a hello; the cluster asks again");
+    }
+}
+
+/// What an answer repeats of its hello, so that the cluster knows that it is the answer to this one.
+#[derive(Debug, Clone, Default)]
+struct Asked {
+    cluster_id: String,
+    boot_id: String,
+    nonce: String,
+}
+
+impl Asked {
+    fn of(hello: &Hello) -> Self {
+        Self { cluster_id: hello.cluster_id.clone(), boot_id: hello.boot_id.clone(), nonce: hello.nonce.clone() }
     }
 }
 

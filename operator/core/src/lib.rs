@@ -1,6 +1,6 @@
 //! What the Operator decides, without a client, a clock or randomness.
 //!
-//! In the order of the flow: a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]) and its
+//! In the order of the flow: an answer to a hello is believed or not ([`hello_answer`]); a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]) and its
 //! progress is reported ([`outcome`]); of its record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
 //! compared with what does ([`drift`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
 
@@ -10,6 +10,7 @@ pub mod components;
 pub mod conditions;
 pub mod digest;
 pub mod drift;
+pub mod hello_answer;
 pub mod inbox;
 pub mod listing;
 pub mod metering;

@@ -1,10 +1,11 @@
 //! The cluster-wide fence: the highest verified epoch and floor, in a ConfigMap of the Operator's own.
 //!
-//! A higher epoch is written there before the first command of it is stored; the floor before anything is forgotten.
+//! A higher epoch is written there before a session of it is opened and before the first command of it is stored; the floor
+//! before anything is forgotten.
 
 use crate::{
-    apiserver::{Error, cache::Cache, verbs},
-    context::ClusterContext,
+    apiserver::{Error, cache::Cache, client::Apiserver, verbs},
+    settings::Settings,
 };
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, api::ObjectMeta};
@@ -13,16 +14,42 @@ use kubenova_operator_core::{
     digest::RecordDigest,
     inbox::{self, Decision, Fence, Held},
 };
-use kubenova_runtime::{failpoint, retry::Retry};
+use kubenova_runtime::failpoint;
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
+use tokio::sync::OnceCell;
 
 /// The ConfigMap; the chart's Role names it.
 pub const NAME: &str = "kubenova-state";
 const EPOCH: &str = "epoch";
 const FLOOR: &str = "floor";
+
+/// Where the fence is read from, once, by whoever needs it first. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct FenceSource {
+    api: Api<ConfigMap>,
+    inbox: Cache<RecordDigest>,
+    loaded: Arc<OnceCell<Arc<FenceKeeper>>>,
+}
+
+impl FenceSource {
+    #[must_use]
+    pub fn new(apiserver: &Apiserver, settings: &Settings, inbox: Cache<RecordDigest>) -> Self {
+        let api = Api::namespaced(apiserver.client(), &settings.state_namespace);
+        Self { api, inbox, loaded: Arc::default() }
+    }
+
+    /// The fence: as stored, raised by what the records say.
+    pub async fn keeper(&self) -> Result<Arc<FenceKeeper>, Error> {
+        let load = || async {
+            let known = Mutex::new(read(&self.api, &self.inbox).await?);
+            Ok(Arc::new(FenceKeeper { api: self.api.clone(), known }))
+        };
+        self.loaded.get_or_try_init(load).await.map(Arc::clone)
+    }
+}
 
 /// The fence as known now, and as stored.
 #[derive(Debug)]
@@ -38,13 +65,6 @@ struct Known {
 }
 
 impl FenceKeeper {
-    /// Reads the stored fence and raises it by what the records say. `None` when a stop was requested first.
-    pub async fn load(cluster: &ClusterContext) -> Option<Self> {
-        let api = Api::namespaced(cluster.apiserver.client(), &cluster.settings.state_namespace);
-        let known = Retry::new("read the fence").until_ok(&cluster.shutdown, || read(&api, &cluster.inbox)).await?;
-        Some(Self { api, known: Mutex::new(known) })
-    }
-
     /// The fence now.
     #[must_use]
     pub fn now(&self) -> Fence {
@@ -63,13 +83,13 @@ impl FenceKeeper {
         inbox::decide(held, &incoming, self.now())
     }
 
-    /// Makes a higher epoch durable before a command of it is stored: from then on the whole cluster refuses lower ones.
-    pub async fn raise_epoch(&self, verified: &VerifiedCommand) -> Result<(), Error> {
+    /// Makes a higher epoch durable: from then on the whole cluster refuses lower ones.
+    pub async fn raise_epoch(&self, epoch: u64) -> Result<(), Error> {
         let known = self.known();
-        if verified.command.epoch <= known.stored.epoch {
+        if epoch <= known.stored.epoch {
             return Ok(());
         }
-        self.write(known.now.raised(verified.command.epoch, 0)).await?;
+        self.write(known.now.raised(epoch, 0)).await?;
         failpoint::passing("inbound.epoch-written");
         Ok(())
     }

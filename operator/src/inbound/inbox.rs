@@ -172,7 +172,7 @@ impl Inbox {
             if self.is_late(&verified.command) {
                 return self.answer(&verified.command, Answer::late()).await;
             }
-            self.fence.raise_epoch(&verified).await?;
+            self.fence.raise_epoch(verified.command.epoch).await?;
             match self.records.store(seen.digest.as_ref().map(Version::of).as_ref(), &verified, delivery).await {
                 Ok(record) => {
                     self.stored(&verified, &record);

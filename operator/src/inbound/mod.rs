@@ -17,10 +17,10 @@ use crate::{
     metering::receipt::ReceiptDelivery,
     session::state::{Session, session_ended, wait_for_session},
 };
-use fence::FenceKeeper;
+use fence::FenceSource;
 use inbox::Inbox;
 use kubenova_bus::consume::{self, Delivery, Verdict};
-use kubenova_runtime::shutdown::Shutdown;
+use kubenova_runtime::{retry::Retry, shutdown::Shutdown};
 use kubenova_schema::{streams, subjects};
 use receipt::Receipts;
 use record::Records;
@@ -28,11 +28,15 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 /// Pulls commands while a session is open, until the process stops.
-pub async fn run(cluster: ClusterContext, broker: BrokerContext, receipts: mpsc::Sender<ReceiptDelivery>) {
+pub async fn run(
+    cluster: ClusterContext,
+    broker: BrokerContext,
+    fence: FenceSource,
+    receipts: mpsc::Sender<ReceiptDelivery>,
+) {
     let records = Records::new(&cluster);
-    let Some(fence) = FenceKeeper::load(&cluster).await else { return };
-    let fence = Arc::new(fence);
     let shutdown = cluster.shutdown.clone();
+    let Some(fence) = Retry::new("read the fence").until_ok(&shutdown, || fence.keeper()).await else { return };
     shutdown.spawn(
         "inbox pruning",
         prune::run(cluster.inbox.clone(), records.clone(), Arc::clone(&fence), shutdown.clone()),

@@ -3,17 +3,26 @@
 
 use super::state::Session;
 use crate::{
-    apiserver::cache::Cache,
-    inbound::highest::Highest,
+    apiserver::{self, cache::Cache},
+    inbound::{
+        fence::{FenceKeeper, FenceSource},
+        highest::Highest,
+    },
     join::{conditions::JoinError, identity::Identity},
 };
 use jiff::Timestamp;
 use kubenova_bus::Connection;
 use kubenova_crds::cluster_config::condition;
-use kubenova_operator_core::{digest::RecordDigest, listing};
-use kubenova_runtime::{clock, telemetry};
+use kubenova_operator_core::{
+    digest::RecordDigest,
+    hello_answer::{self, Unbelieved},
+    listing,
+};
+use kubenova_runtime::{clock, random, telemetry};
 use kubenova_schema::{
-    message, subjects,
+    message,
+    signature::HEADER,
+    subjects,
     v1::{Hello, HelloAnswer},
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -43,19 +52,26 @@ pub struct HelloClient {
     pub instance: Arc<Instance>,
     /// Raised by what the inbox holds, so that the first heartbeat says the same as the hello.
     pub highest: Highest,
+    pub fence: FenceSource,
 }
 
 impl HelloClient {
-    /// Sends one hello and reads the answer.
+    /// Sends one hello and reads the answer. The cluster's fence stands at the answer's epoch before there is a session.
     ///
     /// # Errors
-    /// When no answer comes in time, or the Manager does not accept the hello.
+    /// When no answer that can be believed comes in time, or the Manager does not accept the hello.
     pub async fn send(&self, connection: &Connection) -> Result<Session, JoinError> {
-        if tokio::time::timeout(INBOX_LIMIT, self.inbox.complete()).await.is_err() {
-            let message = "could not read the inbox yet; check the API server and the Operator's roles";
-            return Err(error_of("InboxUnreadable", message));
-        }
-        let hello = self.hello();
+        let unreadable = |cause: &str| {
+            error_of(
+                "InboxUnreadable",
+                format!("could not read the inbox yet: {cause}; check the API server and the Operator's roles"),
+            )
+        };
+        let fence = match tokio::time::timeout(INBOX_LIMIT, self.fence.keeper()).await {
+            Ok(fence) => fence.map_err(|error| unreadable(&apiserver::error::chain(&error)))?,
+            Err(_) => return Err(unreadable("the API server did not answer in time")),
+        };
+        let hello = self.hello(&fence);
         let sent_ms = clock::now_ms();
         let answer = self.request(connection, &hello).await?;
         let came_ms = clock::now_ms();
@@ -63,6 +79,13 @@ impl HelloClient {
             let reason = if answer.reason.is_empty() { "NotAccepted" } else { &answer.reason };
             return Err(error_of(reason, answer.message.clone()));
         }
+        fence.raise_epoch(answer.epoch).await.map_err(|error| {
+            let cause = apiserver::error::chain(&error);
+            error_of(
+                "FenceUnwritable",
+                format!("could not write the cluster's fence: {cause}; check the API server and the Operator's roles"),
+            )
+        })?;
         Ok(Session {
             epoch: answer.epoch,
             number: answer.session,
@@ -81,27 +104,29 @@ impl HelloClient {
             Ok(Err(error)) => return Err(not_responding(&telemetry::chain(&error))),
             Err(_) => return Err(not_responding(&format!("it did not answer within {} s", ANSWER_LIMIT.as_secs()))),
         };
-        message::from_json(&reply.payload).map_err(|error| {
-            let cause = telemetry::chain(&error);
+        let signature = reply.headers.as_ref().and_then(|headers| headers.get(HEADER));
+        let signature = signature.map(async_nats::HeaderValue::as_str);
+        hello_answer::verify(&reply.payload, signature, &self.identity.command_keys(), hello).map_err(|error| {
+            let (reason, remedy) = remedy(&error);
             error_of(
-                "AnswerUnreadable",
-                format!("could not read the Manager's answer: {cause}; upgrade the older of Manager and Operator"),
+                reason,
+                format!("believed nothing of an answer to the hello: {}; {remedy}", telemetry::chain(&error)),
             )
         })
     }
 
-    fn hello(&self) -> Hello {
+    fn hello(&self, fence: &FenceKeeper) -> Hello {
         let records = self.inbox.all();
         let records = || records.iter().map(|record| &**record);
         self.highest.raise(records());
         let (revision, command_id) = listing::highest(records()).unwrap_or_default();
-        let epoch = records().map(|record| record.epoch).max();
         let Self { identity, instance, .. } = self;
         Hello {
             cluster_id: identity.cluster_id().to_owned(),
             cluster_uid: identity.cluster_uid().to_owned(),
             incarnation: identity.answer.incarnation.clone(),
-            epoch: epoch.unwrap_or_default().max(identity.answer.epoch),
+            // At least that of every record.
+            epoch: fence.now().epoch.max(identity.answer.epoch),
             highest_revision: revision,
             highest_command_id: command_id,
             boot_id: instance.boot_id.clone(),
@@ -112,7 +137,20 @@ impl HelloClient {
             kubernetes_version: instance.kubernetes_version.clone(),
             at: clock::rfc3339_ms(clock::now()),
             versions: BTreeMap::new(),
+            nonce: random::uuid_v4().to_string(),
         }
+    }
+}
+
+/// Reason of the condition, and what to do about an answer that is not believed.
+const fn remedy(error: &Unbelieved) -> (&'static str, &'static str) {
+    match error {
+        Unbelieved::Signature(_) | Unbelieved::OtherHello => (
+            "AnswerUnverified",
+            "if this goes on, find out who else can write to the broker; if the Manager's command key was changed, enroll this \
+             cluster again",
+        ),
+        Unbelieved::Body(_) => ("AnswerUnreadable", "upgrade the older of Manager and Operator"),
     }
 }
 
