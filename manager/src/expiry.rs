@@ -16,7 +16,7 @@ use kubenova_store::{
     error::StoreError,
     idempotency,
     pool::Store,
-    sessions,
+    sessions, unclaimed_usage,
 };
 use std::{
     sync::{Mutex, PoisonError},
@@ -27,6 +27,9 @@ use std::{
 const EVERY: Duration = Duration::from_secs(3600);
 /// Time between two passes over the old commands, most of which stay because they are the newest of their objects.
 const PASS_EVERY: Duration = Duration::from_secs(24 * 3600);
+/// Days for which usage of unknown tenants is kept: clusters keep a window that was not received for 35, and a database that was
+/// restored is recovered long before.
+const UNCLAIMED_DAYS: u64 = 90;
 /// Rows of one table that a statement deletes or looks at: some ten milliseconds of locks.
 const BATCH: i64 = 1000;
 /// Pause between two batches of commands: relay and ingest use the same rows.
@@ -51,6 +54,7 @@ async fn round(store: &Store, retention: &Retention, now: Timestamp) -> Result<N
     most = most.max(dead_letters::delete_old(&mut connection, before, BATCH).await?);
     let before = days_before(now, retention.refused_hellos_days);
     most = most.max(sessions::delete_refusals(&mut connection, before, BATCH).await?);
+    most = most.max(unclaimed_usage::delete_old(&mut connection, days_before(now, UNCLAIMED_DAYS), BATCH).await?);
     drop(connection);
     let before = days_before(now, retention.audit_days);
     let prune = async |tx: &mut Connection| audit_chain::prune(tx, before, now, BATCH).await;

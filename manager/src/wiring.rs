@@ -272,12 +272,14 @@ impl Broker {
             connection: connection.clone(),
             key: Arc::clone(&self.keyring.command),
             keys: self.keyring.command_public.clone(),
+            accepted: keys::accepted(&self.keyring.command_public),
             receipts: receipts.clone(),
             wake: Arc::clone(wake),
             metrics: self.metrics.sessions.clone(),
         };
         let heartbeats = session::heartbeat::run(sessions.clone(), shutdown.clone());
         shutdown.spawn("listings", session::listing::run(sessions.clone(), shutdown.clone()));
+        shutdown.spawn("records", session::records::run(sessions.clone(), shutdown.clone()));
         shutdown.spawn("heartbeats", heartbeats);
         shutdown.spawn("sessions", session::run(sessions, shutdown.clone()));
     }
@@ -294,6 +296,8 @@ impl Broker {
             .spawn("outcome ingest", outcomes::run(ingest.clone(), self.relay.report_again_after, shutdown.clone()));
         shutdown.spawn("status ingest", status::run(ingest.clone(), shutdown.clone()));
         let wakes = Wakes { receipts: receipts.clone(), billing: Arc::clone(billing) };
+        let claims = usage::claim::run(ingest.clone(), Arc::clone(billing), shutdown.clone());
+        shutdown.spawn("unclaimed usage", claims);
         shutdown.spawn("usage ingest", usage::run(ingest, wakes, shutdown.clone()));
     }
 

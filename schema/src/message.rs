@@ -57,6 +57,7 @@ named!(
     HelloWanted,
     ListingPart,
     ListingAnswer,
+    RecordsPart,
     UsageManifest,
     UsageRecords,
     UsageChunk

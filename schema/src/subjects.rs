@@ -69,6 +69,12 @@ pub fn listing(cluster: &str) -> String {
     format!("kn.v1.ask.{cluster}.listing")
 }
 
+/// Inbox records that the Manager lacks: request and reply, in no stream.
+#[must_use]
+pub fn records(cluster: &str) -> String {
+    format!("kn.v1.ask.{cluster}.records")
+}
+
 /// Asks a cluster for a hello, in no stream. Carries no command.
 #[must_use]
 pub fn control(cluster: &str) -> String {
@@ -107,6 +113,8 @@ pub mod every {
     pub const HELLO: &str = "kn.v1.ask.*.hello";
     /// Parts of listings.
     pub const LISTING: &str = "kn.v1.ask.*.listing";
+    /// Inbox records that the Manager lacks.
+    pub const RECORDS: &str = "kn.v1.ask.*.records";
 }
 
 /// Subjects of the accounts' exports, imports and templates: what `kubenova-manager nats config` writes.
@@ -114,7 +122,7 @@ pub mod every {
 /// Both acknowledgement forms are allowed: 2.15.1 still writes v1 (`js_ack_fc_v2: false`), later servers write v2.
 pub mod accounts {
     /// Services that CORE exports to EDGE as they are: `(subject, streamed response)`.
-    pub const EDGE_SERVICES: [(&str, bool); 8] = [
+    pub const EDGE_SERVICES: [(&str, bool); 9] = [
         ("$JS.ACK.KN_CMD.*.>", false),
         ("$JS.ACK.hub.*.KN_CMD.*.>", false),
         ("kn.v1.use.*.>", false),
@@ -123,6 +131,7 @@ pub mod accounts {
         ("kn.v1.hb.*", false),
         ("kn.v1.ask.*.hello", false),
         ("kn.v1.ask.*.listing", false),
+        ("kn.v1.ask.*.records", false),
     ];
 
     /// JetStream API services CORE exports to EDGE, renamed on import: `(subject, local subject, streamed response)`.
@@ -132,7 +141,7 @@ pub mod accounts {
     ];
 
     /// What the `cluster` role may publish; `{{name()}}` is the user's name, the cluster id.
-    pub const CLUSTER_PUBLISH: [&str; 10] = [
+    pub const CLUSTER_PUBLISH: [&str; 11] = [
         "kn.js.CONSUMER.MSG.NEXT.KN_CMD.{{name()}}",
         "kn.js.CONSUMER.INFO.KN_CMD.{{name()}}",
         "$JS.ACK.KN_CMD.{{name()}}.*.*.*.*.*",
@@ -143,6 +152,7 @@ pub mod accounts {
         "kn.v1.hb.{{name()}}",
         "kn.v1.ask.{{name()}}.hello",
         "kn.v1.ask.{{name()}}.listing",
+        "kn.v1.ask.{{name()}}.records",
     ];
 
     /// Messages that EDGE imports from CORE as they are.
@@ -218,6 +228,7 @@ mod tests {
             heartbeat(CLUSTER),
             hello(CLUSTER),
             listing(CLUSTER),
+            records(CLUSTER),
         ] {
             assert_eq!(cluster_of(&subject), Some(CLUSTER), "{subject}");
         }

@@ -24,6 +24,7 @@ pub mod metadata;
 pub mod page;
 pub mod pointer;
 pub mod quantity;
+pub mod recovery;
 pub mod refusal;
 pub mod session;
 pub mod tenant;

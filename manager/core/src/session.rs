@@ -70,7 +70,7 @@ impl std::fmt::Display for HelloRefusal {
                 "another cluster enrolled under this record, so its credentials were copied; create a record of its own for this cluster",
             ),
             Self::Diverged => f.write_str(
-                "the cluster holds commands that the Manager's database does not: it was restored to an earlier point; nothing is sent to this cluster until the database is restored to a later one",
+                "the cluster holds commands that the Manager's database does not, because that was restored to an earlier point; nothing is sent to this cluster until an administrator decides: type kubenova-manager recover list at the Manager",
             ),
         }
     }

@@ -5,6 +5,7 @@ mod init;
 pub(crate) mod keys;
 mod nats;
 mod openapi;
+mod recover;
 mod serve;
 mod token;
 
@@ -51,6 +52,12 @@ pub enum Verb {
         #[command(subcommand)]
         verb: audit::AuditVerb,
     },
+    /// After a restore of the database: what clusters hold that it lost.
+    Recover {
+        /// What to do.
+        #[command(subcommand)]
+        verb: recover::RecoverVerb,
+    },
     /// Print the OpenAPI document of the REST API.
     Openapi(openapi::Openapi),
 }
@@ -75,6 +82,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Nats { verb: NatsVerb::Decode(nats::decode::Decode) } => nats::decode::Decode::run(),
         Verb::Nats { verb: NatsVerb::Config(config) } => config.run(&Settings::read(&cli.config)?).await,
         Verb::Audit { verb } => verb.run(&Settings::read(&cli.config)?).await,
+        Verb::Recover { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Token { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Serve(serve) => serve.run(Settings::read(&cli.config)?).await,
     }

@@ -3,10 +3,12 @@
 //! The chunks of a window are collected in memory and stay unacknowledged: what is lost here is delivered again. Every
 //! chunk's signature is verified against the cluster's enrolled nkeys before it is kept. Then one transaction writes
 //! window, ledger rows and billing events; only after its commit are all chunks acknowledged and the receipt requested.
+//! Usage of a tenant that is not known on the cluster is kept, and counted once it is (`claim.rs`).
 //! The same manifest again is a replay; another one for the same window is a conflict, which is stored and logged as an
 //! error; what can never be counted becomes a dead letter.
 
 mod assembly;
+pub mod claim;
 mod invalid;
 mod manifest;
 mod signature;
@@ -27,8 +29,8 @@ use kubenova_store::{
     billing, cluster_keys,
     connection::Connection,
     error::StoreError,
-    ledger::{self, WindowRows},
-    placements, usage_conflicts,
+    ledger::{self, NewRow, WindowRows},
+    placements, unclaimed_usage, usage_conflicts,
     windows::{self, Arrival},
 };
 use manifest::Checked;
@@ -160,12 +162,18 @@ async fn insert_window(
     let arrival = windows::insert(transaction, &checked.window, now).await?;
     match arrival {
         Arrival::New => {
-            let unplaced = remove_unplaced_tenants(transaction, &whole.key.cluster, &mut checked).await?;
-            if let Some(reason) = not_counted(&checked.set_aside, &unplaced) {
+            let unknown = remove_unknown_tenants(transaction, &whole.key.cluster, &mut checked).await?;
+            let of = rows_of(&whole.key.cluster, &checked, now);
+            let kept = unclaimed_usage::insert(transaction, &of, &unknown).await?;
+            let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+            if !unknown.is_empty() {
+                tracing::warn!(window = %whole.key.window, kept, "usage of tenants that are not known on this cluster is kept unclaimed");
+            }
+            if let Some(reason) = not_counted(&checked.set_aside, unknown.get(kept..).unwrap_or_default()) {
                 tracing::error!(window = %whole.key.window, reason, "records of a usage window are not counted");
                 durable::insert_dead_letter(transaction, subject, &whole.payload, &reason).await?;
             }
-            insert_rows(transaction, &whole.key.cluster, &checked, now).await?;
+            insert_rows(transaction, &of, &checked.rows).await?;
         }
         Arrival::Replay => {}
         Arrival::Conflict => {
@@ -182,11 +190,13 @@ async fn insert_window(
 
 /// The reason of the dead letter for the records of a window that are not counted; none when all are. What the cluster wrote
 /// is quoted in part only, for it may be of any length.
-fn not_counted(set_aside: &[String], unplaced: &[TenantId]) -> Option<String> {
+fn not_counted(set_aside: &[String], no_room: &[NewRow]) -> Option<String> {
     const NAMED_MAX: usize = 10;
     const QUOTED_MAX: usize = 200;
-    let unplaced = unplaced.iter().map(|tenant| format!("tenant {tenant} was never placed on this cluster"));
-    let reasons: Vec<String> = set_aside.iter().cloned().chain(unplaced).collect();
+    let no_room = no_room
+        .iter()
+        .map(|row| format!("tenant {} is not known on this cluster, which has too many of them", row.tenant));
+    let reasons: Vec<String> = set_aside.iter().cloned().chain(no_room).collect();
     if reasons.is_empty() {
         return None;
     }
@@ -197,27 +207,23 @@ fn not_counted(set_aside: &[String], unplaced: &[TenantId]) -> Option<String> {
     Some(format!("not counted: {named}{more}"))
 }
 
-/// Removes the rows of tenants that were never placed on the cluster from a window, and returns these tenants: a cluster
-/// must not be able to bill others.
-async fn remove_unplaced_tenants(
+/// Removes the rows of tenants that are not known on the cluster from a window, and returns them: a cluster must not be able to
+/// bill others, and what a restored database has forgotten is counted once it is known again.
+async fn remove_unknown_tenants(
     transaction: &mut Connection,
     cluster: &ClusterId,
     checked: &mut Checked,
-) -> Result<Vec<TenantId>, StoreError> {
+) -> Result<Vec<NewRow>, StoreError> {
     let tenants: Vec<TenantId> = checked.rows.iter().map(|row| row.tenant).collect();
     let placed = placements::ever_on(transaction, cluster, &tenants).await?;
-    checked.rows.retain(|row| placed.contains(&row.tenant));
-    Ok(tenants.into_iter().filter(|tenant| !placed.contains(tenant)).collect())
+    let (known, unknown) = checked.rows.drain(..).partition(|row| placed.contains(&row.tenant));
+    checked.rows = known;
+    Ok(unknown)
 }
 
-async fn insert_rows(
-    transaction: &mut Connection,
-    cluster: &ClusterId,
-    checked: &Checked,
-    now: Timestamp,
-) -> Result<(), StoreError> {
+fn rows_of<'a>(cluster: &'a ClusterId, checked: &'a Checked, now: Timestamp) -> WindowRows<'a> {
     let window = &checked.window;
-    let of = WindowRows {
+    WindowRows {
         cluster,
         window: window.window,
         revision: window.revision,
@@ -226,10 +232,13 @@ async fn insert_rows(
         gaps: &window.gaps,
         incarnation: &window.incarnation,
         received_at: now,
-    };
-    ledger::insert(transaction, &of, &checked.rows).await?;
-    let events: Vec<billing::NewEvent> = checked.rows.iter().map(|row| event::usage(&of, row)).collect();
-    billing::insert(transaction, cluster, &events, now).await
+    }
+}
+
+async fn insert_rows(transaction: &mut Connection, of: &WindowRows<'_>, rows: &[NewRow]) -> Result<(), StoreError> {
+    ledger::insert(transaction, of, rows).await?;
+    let events: Vec<billing::NewEvent> = rows.iter().map(|row| event::usage(of, row)).collect();
+    billing::insert(transaction, of.cluster, &events, of.received_at).await
 }
 
 /// Cluster and window that a subject names.
@@ -247,9 +256,15 @@ mod tests {
     #[test]
     fn what_is_not_counted_is_told_in_bounded_words() {
         assert_eq!(not_counted(&[], &[]), None);
-        let unplaced: Vec<TenantId> = (0..20).map(|number| TenantId(Uuid::from_u128(number))).collect();
-        let reason = not_counted(&["x".repeat(1_000_000)], &unplaced).unwrap();
+        let row = |number| NewRow {
+            tenant: TenantId(Uuid::from_u128(number)),
+            tenant_name: String::new(),
+            quantities: [0; 5],
+            payload_sha256: String::new(),
+        };
+        let no_room: Vec<NewRow> = (0..20).map(row).collect();
+        let reason = not_counted(&["x".repeat(1_000_000)], &no_room).unwrap();
         assert!(reason.len() < 10 * 250 && reason.ends_with("; and 11 more"), "{reason}");
-        assert!(reason.contains("tenant 00000000-0000-0000-0000-000000000000 was never placed"), "{reason}");
+        assert!(reason.contains("tenant 00000000-0000-0000-0000-000000000000 is not known"), "{reason}");
     }
 }

@@ -53,6 +53,8 @@ fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
     gauges.sessions_open.set(stored.sessions_open);
     gauges.windows_unreceipted.set(stored.windows_unreceipted);
     gauges.dead_letters.set(stored.dead_letters);
+    gauges.unclaimed_usage.set(stored.unclaimed_usage);
+    gauges.diverged_clusters.set(stored.diverged_clusters);
 }
 
 #[cfg(test)]
@@ -77,6 +79,8 @@ mod tests {
             sessions_open: 2,
             windows_unreceipted: 4,
             dead_letters: 1,
+            unclaimed_usage: 2,
+            diverged_clusters: 3,
         };
         set(&metrics.stored, &stored, now);
         let text = registry.encode();
@@ -90,6 +94,8 @@ mod tests {
             "sessions_open 2",
             "usage_windows_unreceipted 4",
             "dead_letters 1",
+            "unclaimed_usage_records 2",
+            "clusters_diverged 3",
         ] {
             assert!(text.contains(&format!("kubenova_manager_{line}\n")), "{line} in {text}");
         }

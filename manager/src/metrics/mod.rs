@@ -85,6 +85,10 @@ pub struct StoredGauges {
     pub windows_unreceipted: Gauge,
     /// Dead letters.
     pub dead_letters: Gauge,
+    /// Usage records of tenants that are not known on their clusters.
+    pub unclaimed_usage: Gauge,
+    /// Clusters that hold commands which the database lost.
+    pub diverged_clusters: Gauge,
 }
 
 impl Metrics {
@@ -160,6 +164,14 @@ impl StoredGauges {
             ),
             dead_letters: registry
                 .gauge("dead_letters", "Messages of clusters that can never be handled, as kept in table dead_letters"),
+            unclaimed_usage: registry.gauge(
+                "unclaimed_usage_records",
+                "Usage records of tenants that are not known on their clusters, as after a restore of the database",
+            ),
+            diverged_clusters: registry.gauge(
+                "clusters_diverged",
+                "Clusters that hold commands which the database lost in a restore; nothing is sent to them before kubenova-manager recover",
+            ),
         }
     }
 }

@@ -4,12 +4,17 @@
 //! Each part stands for itself, so parts of one listing may reach different Managers. Before it: `open.rs` asked for the
 //! listing in its answer. After it: the relay.
 
-use super::{Sessions, Subscribed, subscribe};
+use super::{
+    Sessions, Subscribed,
+    parts::{self, refusal},
+    records,
+};
 use async_nats::Message;
-use kubenova_bus::Connection;
 use kubenova_core::{
     cluster::ClusterId,
+    command::CommandId,
     listing::{Finding, Listed},
+    recovery::ListedRecord,
 };
 use kubenova_runtime::{clock, random, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
@@ -18,19 +23,12 @@ use kubenova_schema::{
     v1::{ListingAnswer, ListingEntry, ListingPart},
 };
 use kubenova_store::{
+    divergences::RecordsListed,
     listing_exchange::{self, Findings, Part},
     outbox::Issuer,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
-use tracing::Instrument as _;
+use std::collections::BTreeMap;
 
-/// Parts that are taken in at once: each takes a connection of Postgres.
-const PARTS_MAX: usize = 2;
-/// Parts that wait for their turn; a cluster whose part is dropped is asked for its listing again.
-const WAITING_MAX: usize = 64;
-/// Longest time for a part.
-const PART_MAX: Duration = Duration::from_secs(25);
 /// Managers that share the listings of all clusters.
 const GROUP: &str = "manager-listing";
 /// Name of the author of commands that are sent again.
@@ -38,42 +36,15 @@ const SUBJECT: &str = "anti-entropy";
 
 /// Takes listings in until a stop is requested.
 pub async fn run(sessions: Sessions, shutdown: Shutdown) {
-    let sessions = Arc::new(sessions);
-    let (slots, waiting) = (Arc::new(Semaphore::new(PARTS_MAX)), Arc::new(Semaphore::new(WAITING_MAX)));
-    let handle = |message: Message| {
-        if let Ok(place) = Arc::clone(&waiting).try_acquire_owned() {
-            let (sessions, slots) = (Arc::clone(&sessions), Arc::clone(&slots));
-            let cluster = subjects::cluster_of(&message.subject).unwrap_or_default().to_owned();
-            let work = async move {
-                let _place = place;
-                let Ok(_slot) = slots.acquire().await else { return };
-                answer(&sessions, &message).await;
-            };
-            let span = tracing::info_span!("listing", cluster.id = cluster);
-            shutdown.spawn_work("take in a listing", work.instrument(span));
-        }
-        std::future::ready(())
-    };
     let from = Subscribed { subject: subjects::every::LISTING, group: Some(GROUP) };
-    subscribe(&sessions.connection, from, &shutdown, handle).await;
+    parts::run(sessions, from, shutdown, |sessions, message| Box::pin(answer(sessions, message))).await;
 }
 
-async fn answer(sessions: &Sessions, message: &Message) {
-    let answer = match read(&message.subject, &message.payload) {
-        Ok(part) => take(sessions, &part).await,
+async fn answer(sessions: &Sessions, message: &Message) -> ListingAnswer {
+    match read(&message.subject, &message.payload) {
+        Ok(Read::InSession(part)) => take(sessions, &part).await,
+        Ok(Read::Diverged(part)) => records::take_listing(sessions, &part).await,
         Err(reason) => refusal("ListingMalformed", reason),
-    };
-    if !answer.accepted {
-        tracing::warn!(reason = answer.reason, message = answer.message, "refused a part of a listing");
-    }
-    if let Some(reply) = message.reply.clone() {
-        send(&sessions.connection, reply, &answer).await;
-    }
-}
-
-async fn send(connection: &Connection, reply: async_nats::Subject, answer: &ListingAnswer) {
-    if let Err(error) = connection.client.publish(reply, message::to_json(answer).into()).await {
-        tracing::warn!(%error, "could not answer a part of a listing; the cluster is asked for it again");
     }
 }
 
@@ -86,20 +57,21 @@ async fn take(sessions: &Sessions, part: &Part) -> ListingAnswer {
         new_id: random::uuid_v7,
         traceparent: None,
     };
-    let take =
-        sessions.store.transaction("take in a listing", async |tx| listing_exchange::take(tx, issuer, part).await);
-    match tokio::time::timeout(PART_MAX, take).await {
-        Ok(Ok(Some(findings))) => {
-            report(&findings);
-            if findings.keys().any(|finding| finding.is_sent_again()) {
-                sessions.wake.notify_one();
-            }
-            ListingAnswer { accepted: true, ..ListingAnswer::default() }
+    let take = async {
+        let taken = sessions
+            .store
+            .transaction("take in a listing", async |tx| listing_exchange::take(tx, issuer, part).await)
+            .await?;
+        let Some(findings) = taken else {
+            return Ok(refusal("ListingNotWanted", "the Manager wants no listing in this session".to_owned()));
+        };
+        report(&findings);
+        if findings.keys().any(|finding| finding.is_sent_again()) {
+            sessions.wake.notify_one();
         }
-        Ok(Ok(None)) => refusal("ListingNotWanted", "the Manager wants no listing in this session".to_owned()),
-        Ok(Err(error)) => refusal(super::NOT_READY, telemetry::chain(&error)),
-        Err(_) => refusal(super::NOT_READY, format!("Postgres did not answer within {} s", PART_MAX.as_secs())),
-    }
+        Ok(parts::taken())
+    };
+    parts::in_time(take).await
 }
 
 fn report(findings: &Findings) {
@@ -116,19 +88,24 @@ fn report(findings: &Findings) {
     );
 }
 
-fn refusal(reason: &str, message: String) -> ListingAnswer {
-    ListingAnswer { accepted: false, reason: reason.to_owned(), message }
+/// A part of a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Read {
+    /// Anti-entropy.
+    InSession(Part),
+    /// Of a cluster that holds what this database lost.
+    Diverged(RecordsListed),
 }
 
 /// Reads a part. Whose it is says the subject, where the broker lets only that cluster publish.
-fn read(subject: &str, payload: &[u8]) -> Result<Part, String> {
+fn read(subject: &str, payload: &[u8]) -> Result<Read, String> {
     let part: ListingPart = message::from_json(payload).map_err(|error| telemetry::chain(&error))?;
     let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
     let Some(cluster_id) = cluster.filter(|cluster| cluster.as_str() == part.cluster_id) else {
         return Err(format!("it names cluster \"{}\", its subject another one", part.cluster_id));
     };
     let session = i64::try_from(part.session).map_err(|_| "its session is too large".to_owned())?;
-    let mut entries = BTreeMap::new();
+    let (mut entries, mut records) = (BTreeMap::new(), BTreeMap::new());
     for entry in part.entries {
         if ObjectKey::parse(&entry.key).is_none() {
             return Err(format!("\"{}\" is no key of an object", entry.key));
@@ -136,9 +113,30 @@ fn read(subject: &str, payload: &[u8]) -> Result<Part, String> {
         if entry.key <= part.after_key {
             return Err(format!("\"{}\" is not above the key after which the part begins", entry.key));
         }
-        entries.insert(entry.key.clone(), listed(&entry)?);
+        if session == 0 {
+            records.insert(entry.key.clone(), record(&entry)?);
+        } else {
+            entries.insert(entry.key.clone(), listed(&entry)?);
+        }
     }
-    Ok(Part { cluster_id, session, after_key: part.after_key, last: part.last, entries })
+    let (after_key, last) = (part.after_key, part.last);
+    if session > 0 {
+        return Ok(Read::InSession(Part { cluster_id, session, after_key, last, entries }));
+    }
+    Ok(Read::Diverged(RecordsListed { cluster_id, after_key, last, records: records.into_values().collect() }))
+}
+
+/// An entry with what names its command.
+fn record(entry: &ListingEntry) -> Result<ListedRecord, String> {
+    let Listed { document_sha256, .. } = listed(entry)?;
+    let id = CommandId::parse(&entry.command_id);
+    let (Some(command_id), Ok(revision @ 1..)) = (id, i64::try_from(entry.revision)) else {
+        return Err(format!("the command id or revision of \"{}\" is malformed", entry.key));
+    };
+    if CommandKind::parse(&entry.kind).is_none() {
+        return Err(format!("the kind of \"{}\" is not known to this release of the Manager", entry.key));
+    }
+    Ok(ListedRecord { key: entry.key.clone(), kind: entry.kind.clone(), revision, command_id, document_sha256 })
 }
 
 fn listed(entry: &ListingEntry) -> Result<Listed, String> {
@@ -175,7 +173,30 @@ mod tests {
     }
 
     fn read_as(cluster: &str, part: &ListingPart) -> Result<Part, String> {
-        read(&subjects::listing(cluster), &message::to_json(part))
+        match read(&subjects::listing(cluster), &message::to_json(part))? {
+            Read::InSession(part) => Ok(part),
+            Read::Diverged(_) => Err("of no session".to_owned()),
+        }
+    }
+
+    #[test]
+    fn a_part_without_a_session_names_the_commands_that_the_cluster_holds() {
+        let id = "01930000-0000-7000-8000-000000000001";
+        let read_entry = |entry| {
+            let part = ListingPart { session: 0, ..part(vec![entry]) };
+            read(&subjects::listing(CLUSTER), &message::to_json(&part))
+        };
+        let good = ListingEntry { command_id: id.to_owned(), ..entry("tenant/a") };
+        let Ok(Read::Diverged(read)) = read_entry(good.clone()) else { panic!("a part without a session") };
+        assert_eq!((read.records[0].command_id.to_string().as_str(), read.records[0].revision), (id, 7));
+        for (broken, word) in [
+            (entry("tenant/a"), "command id"),
+            (ListingEntry { revision: 0, ..good.clone() }, "revision"),
+            (ListingEntry { kind: "drop".to_owned(), ..good }, "kind"),
+        ] {
+            let error = read_entry(broken).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
     }
 
     #[test]

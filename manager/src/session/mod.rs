@@ -11,7 +11,9 @@ pub mod heartbeat;
 mod hello;
 pub mod listing;
 mod open;
+mod parts;
 mod queue;
+pub mod records;
 mod wanted;
 
 use crate::{
@@ -27,12 +29,12 @@ use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
     enrollment::PublicKey,
     message,
-    signature::{HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
+    signature::{AcceptedKeys, HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
     streams, subjects,
     v1::{CommandKey, Hello, HelloAnswer},
 };
 use kubenova_store::pool::Store;
-use open::{Opened, Outcome, SessionError};
+use open::{Opened, Outcome, Refused, SessionError};
 use queue::{HelloQueue, Turn};
 use std::{
     panic::AssertUnwindSafe,
@@ -63,6 +65,8 @@ pub struct Sessions {
     pub key: Arc<SigningKey>,
     /// Keys of commands that clusters must accept.
     pub keys: Vec<PublicKey>,
+    /// The same as they verify what the Manager once signed.
+    pub accepted: AcceptedKeys,
     /// Clusters that wait for their receipts.
     pub receipts: ReceiptQueue,
     /// Signaled when rows became due.
@@ -163,7 +167,7 @@ async fn answer(sessions: &Sessions, arrived: Arrived) {
     let (label, mut answer) = match read {
         Ok(hello) => match open::open(sessions, &hello, || arrived.is_waited_for()).await {
             Ok(Outcome::Opened(opened)) => ("accepted", accepted(sessions, &hello, opened)),
-            Ok(Outcome::Refused(refused)) => ("refused", refusal(refused.reason(), refused.to_string())),
+            Ok(Outcome::Refused(refused)) => ("refused", refused_by(refused)),
             Ok(Outcome::TooLate) => return,
             Err(error) => ("not_ready", not_ready(&error)),
         },
@@ -224,6 +228,11 @@ fn not_ready(error: &SessionError) -> HelloAnswer {
     let error = telemetry::chain(error);
     tracing::warn!(error, "could not open a session; the cluster asks again");
     refusal(NOT_READY, format!("the Manager is there but could not open a session, it will be asked again: {error}"))
+}
+
+fn refused_by(refused: Refused) -> HelloAnswer {
+    let Refused { refusal: why, listing_wanted } = refused;
+    HelloAnswer { listing_wanted, ..refusal(why.reason(), why.to_string()) }
 }
 
 fn refusal(reason: &str, message: String) -> HelloAnswer {

@@ -9,6 +9,7 @@ use kubenova_runtime::clock;
 use kubenova_store::{
     cluster_queue,
     connection::Connection,
+    divergences::{self, DivergedHello},
     error::StoreError,
     listings,
     sessions::{self, ClusterRecord, RefusedHello},
@@ -27,7 +28,7 @@ pub(super) enum SessionError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Opened(Opened),
-    Refused(HelloRefusal),
+    Refused(Refused),
     /// The broker was too slow: the cluster has asked again meanwhile, perhaps another Manager.
     TooLate,
 }
@@ -42,6 +43,14 @@ pub(super) struct Opened {
     /// Commands that are sent again.
     pub(super) due: u64,
     /// The cluster holds another listing than Postgres expects.
+    pub(super) listing_wanted: bool,
+}
+
+/// Why no session was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) refusal: HelloRefusal,
+    /// The cluster holds what this database lost: it sends what that is.
     pub(super) listing_wanted: bool,
 }
 
@@ -81,6 +90,7 @@ pub(super) async fn open(
             Err(refused) => return Ok(Outcome::Refused(refused)),
         };
         let session = sessions::open(tx, &hello.request, now).await?;
+        divergences::end(tx, &hello.request.cluster_id).await?;
         let due = cluster_queue::resend_open(tx, &hello.request.cluster_id).await?;
         let floor = cluster_queue::floor(tx, &hello.request.cluster_id).await?;
         let hash = &hello.listing_sha256;
@@ -95,7 +105,7 @@ async fn admit(
     tx: &mut Connection,
     hello: &ReceivedHello,
     now: Timestamp,
-) -> Result<Result<Admitted, HelloRefusal>, StoreError> {
+) -> Result<Result<Admitted, Refused>, StoreError> {
     let request = &hello.request;
     let record = sessions::lock_cluster(tx, &request.cluster_id).await?;
     let knows_revision =
@@ -103,10 +113,14 @@ async fn admit(
     match decide(hello, record.as_ref(), knows_revision) {
         Ok(epoch) => Ok(Ok(Admitted { name: record.map(|record| record.name).unwrap_or_default(), epoch })),
         Err(refused) => {
+            let mut listing_wanted = false;
             if record.is_some() {
                 sessions::record_refusal(tx, &refusal(hello, refused, now)).await?;
+                if refused == HelloRefusal::Diverged {
+                    listing_wanted = divergences::record(tx, &diverged(hello), now).await?;
+                }
             }
-            Ok(Err(refused))
+            Ok(Err(Refused { refusal: refused, listing_wanted }))
         }
     }
 }
@@ -119,6 +133,16 @@ fn decide(hello: &ReceivedHello, record: Option<&ClusterRecord>, knows_revision:
         knows_revision,
     });
     session::admit(&Hello { cluster_uid: &hello.cluster_uid, epoch: hello.epoch }, held.as_ref())
+}
+
+fn diverged(hello: &ReceivedHello) -> DivergedHello {
+    DivergedHello {
+        cluster_id: hello.request.cluster_id.clone(),
+        epoch: i64::try_from(hello.epoch).unwrap_or(i64::MAX),
+        highest_revision: hello.request.highest_revision,
+        highest_command: hello.highest_command,
+        listing_sha256: hello.listing_sha256.clone(),
+    }
 }
 
 fn refusal(hello: &ReceivedHello, refused: HelloRefusal, now: Timestamp) -> RefusedHello {

@@ -133,6 +133,15 @@ pub async fn update(
     place(connection, application, clusters).await
 }
 
+/// An application that is wanted again is not being deleted.
+pub(crate) async fn undelete(connection: &mut PgConnection, id: ApplicationId) -> Result<(), StoreError> {
+    sqlx::query!("update applications set deleting_since = null where id = $1 and deleting_since is not null", id.0)
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("keep an application"))
+}
+
 async fn place(
     connection: &mut PgConnection,
     application: &Application,

@@ -30,6 +30,10 @@ pub struct Stored {
     pub windows_unreceipted: i64,
     /// Dead letters of all clusters.
     pub dead_letters: i64,
+    /// Usage records of tenants that are not known on their clusters.
+    pub unclaimed_usage: i64,
+    /// Clusters that hold commands which this database lost.
+    pub diverged_clusters: i64,
 }
 
 /// Reads them. A session is open when its last heartbeat came after `heartbeat_since`.
@@ -53,7 +57,9 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
                   (select count(*) from clusters c left join receipts r on r.cluster_id = c.id
                      join usage_windows w on w.cluster_id = c.id and w.revision = 0
                           and w.received_at > coalesce(r.issued_at, '-infinity')) as "unreceipted!",
-                  (select count(*) from dead_letters) as "dead_letters!""#,
+                  (select count(*) from dead_letters) as "dead_letters!",
+                  (select count(*) from unclaimed_usage) as "unclaimed!",
+                  (select count(*) from divergences) as "diverged!""#,
         heartbeat_since.to_sqlx(),
     )
     .fetch_one(connection)
@@ -78,6 +84,8 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
         sessions_open: others.sessions,
         windows_unreceipted: others.unreceipted,
         dead_letters: others.dead_letters,
+        unclaimed_usage: others.unclaimed,
+        diverged_clusters: others.diverged,
     })
 }
 

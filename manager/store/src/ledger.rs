@@ -270,7 +270,7 @@ pub async fn complete_until(connection: &mut PgConnection, filter: &Filter) -> R
     Ok(until.map(jiff_sqlx::Timestamp::to_jiff))
 }
 
-fn quantities(at: RowRef<'_>, texts: [&String; Meter::ALL.len()]) -> Result<Quantities, StoreError> {
+pub(crate) fn quantities(at: RowRef<'_>, texts: [&String; Meter::ALL.len()]) -> Result<Quantities, StoreError> {
     let mut quantities = Quantities::default();
     for (quantity, text) in quantities.iter_mut().zip(texts) {
         *quantity = text.parse::<i128>().map_err(|error| at.invalid("quantities", format!("{text:?}: {error}")))?;

@@ -36,6 +36,28 @@ pub async fn insert(
     Ok(())
 }
 
+/// Puts a tenant on a cluster unless it is there.
+pub(crate) async fn insert_missing(
+    connection: &mut PgConnection,
+    tenant: TenantId,
+    cluster: &ClusterId,
+    by: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into placements (tenant_id, cluster_id, created_at, created_by) values ($1, $2, $3, $4)
+         on conflict (tenant_id, cluster_id) do nothing",
+        tenant.0,
+        cluster.as_str(),
+        now.to_sqlx(),
+        by,
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed("place a tenant that is in the cluster"))
+}
+
 /// Which of these tenants are or were on a cluster: a placement that ended still has its commands.
 pub async fn ever_on(
     connection: &mut PgConnection,

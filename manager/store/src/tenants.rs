@@ -1,6 +1,6 @@
 //! Tenants: their desired state. On which clusters they are: `placements.rs`.
 
-use crate::error::{RowRef, StoreError, failed};
+use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
     page::Page,
@@ -65,6 +65,25 @@ pub async fn insert(connection: &mut PgConnection, tenant: &Tenant) -> Result<()
     .await
     .map_err(failed("add a tenant"))?;
     Ok(())
+}
+
+/// Changes what a tenant may use.
+pub(crate) async fn update(connection: &mut PgConnection, tenant: &Tenant) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update tenants set quota_cpu = $2, quota_memory = $3, quota_pods = $4, pod_security = $5, generation = $6, updated_at = $7
+         where id = $1",
+        tenant.id.0,
+        tenant.quota.cpu,
+        tenant.quota.memory,
+        i64::from(tenant.quota.pods),
+        tenant.pod_security.as_str(),
+        tenant.generation,
+        tenant.updated_at.to_sqlx(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("change a tenant"))?;
+    one_row(done.rows_affected(), "tenants", &tenant.id.0)
 }
 
 /// The tenant with this id or name.

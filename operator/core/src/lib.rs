@@ -17,4 +17,5 @@ pub mod metering;
 pub mod observed;
 pub mod outcome;
 pub mod policy;
+pub mod record_pieces;
 pub mod tenant;

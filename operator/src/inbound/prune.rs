@@ -14,8 +14,9 @@ use std::{sync::Arc, time::Duration};
 
 /// Old records cost only storage, so there is no hurry.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// A delete is remembered at least this long: the sovereign policy's limit on deletes per hour is counted from the records.
-const DELETE_KEPT: SignedDuration = SignedDuration::from_hours(1);
+/// A delete is remembered at least this long, as usage reports are: a Manager whose database was restored from a backup of up to
+/// a week ago learns of it from the record. (The sovereign policy's limit on deletes per hour is counted from them, too.)
+const DELETE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Prunes until the process stops.
 pub(super) async fn run(inbox: Cache<RecordDigest>, records: Records, fence: Arc<FenceKeeper>, shutdown: Shutdown) {
@@ -64,7 +65,7 @@ mod tests {
 
     #[test]
     fn only_settled_deletes_below_the_floor_are_forgotten_and_never_the_highest() {
-        let late = "2026-01-01T02:00:00Z".parse().unwrap();
+        let late = "2026-01-09T02:00:00Z".parse().unwrap();
         let early = "2026-01-01T00:10:00Z".parse().unwrap();
         assert!(may_be_forgotten(&record("delete-tenant", "succeeded", 5), 9, 6, late));
         assert!(!may_be_forgotten(&record("apply-tenant", "succeeded", 5), 9, 6, late));

@@ -44,6 +44,15 @@ pub struct Instance {
     pub kubernetes_version: String,
 }
 
+/// What the Manager answered.
+#[derive(Debug)]
+pub enum Answered {
+    /// A session.
+    Open(Session),
+    /// None, for this reason; it wants to know what the cluster holds that its database lost.
+    Diverged(JoinError),
+}
+
 /// Sends hellos.
 #[derive(Debug, Clone)]
 pub struct HelloClient {
@@ -60,7 +69,7 @@ impl HelloClient {
     ///
     /// # Errors
     /// When no answer that can be believed comes in time, or the Manager does not accept the hello.
-    pub async fn send(&self, connection: &Connection) -> Result<Session, JoinError> {
+    pub async fn send(&self, connection: &Connection) -> Result<Answered, JoinError> {
         let unreadable = |cause: &str| {
             error_of(
                 "InboxUnreadable",
@@ -77,7 +86,8 @@ impl HelloClient {
         let came_ms = clock::now_ms();
         if !answer.accepted {
             let reason = if answer.reason.is_empty() { "NotAccepted" } else { &answer.reason };
-            return Err(error_of(reason, answer.message.clone()));
+            let error = error_of(reason, answer.message.clone());
+            return if answer.listing_wanted { Ok(Answered::Diverged(error)) } else { Err(error) };
         }
         fence.raise_epoch(answer.epoch).await.map_err(|error| {
             let cause = apiserver::error::chain(&error);
@@ -86,14 +96,14 @@ impl HelloClient {
                 format!("could not write the cluster's fence: {cause}; check the API server and the Operator's roles"),
             )
         })?;
-        Ok(Session {
+        Ok(Answered::Open(Session {
             epoch: answer.epoch,
             number: answer.session,
             floor: answer.floor,
             clock_offset_ms: clock_offset_ms(sent_ms, &answer, came_ms),
             listing_wanted: answer.listing_wanted,
             durable: if answer.durable.is_empty() { self.identity.cluster_id().to_owned() } else { answer.durable },
-        })
+        }))
     }
 
     async fn request(&self, connection: &Connection, hello: &Hello) -> Result<HelloAnswer, JoinError> {

@@ -11,13 +11,14 @@ pub mod state;
 
 use crate::{
     apiserver,
+    inbound::record::Records,
     join::{
         conditions::{self, JoinError, StatusReporter},
         identity::Identity,
     },
     settings::Settings,
 };
-use hello::HelloClient;
+use hello::{Answered, HelloClient};
 use kubenova_bus::Connection;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
@@ -44,6 +45,8 @@ pub struct SessionContext {
     pub identity: Arc<Identity>,
     pub reporter: StatusReporter,
     pub hello: HelloClient,
+    /// The inbox with the bodies of its records.
+    pub records: Records,
     pub senders: Senders,
     pub gates: Gates,
     /// 1 while a session is open.
@@ -148,7 +151,15 @@ impl SessionContext {
                 _ = connects.changed() => {}
             }
         }
-        self.hello.send(connection).await
+        match self.hello.send(connection).await? {
+            Answered::Open(session) => Ok(session),
+            Answered::Diverged(error) => {
+                // Said before, because it takes a while.
+                self.report_error(&error).await;
+                listing::send_diverged(connection, self.identity.cluster_id(), &self.hello.inbox, &self.records).await;
+                Err(error)
+            }
+        }
     }
 
     /// Sends the listing if it is wanted; resolves never, so that it ends with the session.

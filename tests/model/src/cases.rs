@@ -160,6 +160,29 @@ fn an_edit_after_a_restore_of_the_database_reaches_no_cluster_that_holds_more() 
 }
 
 #[test]
+fn after_a_restore_of_the_database_the_lost_change_is_adopted_and_a_later_edit_is_sent_after_it() {
+    let mut pair = Pair::in_session();
+    pair.done(Kind::Apply);
+    let backup = pair.queue.clone();
+    let lost = pair.done(Kind::Apply);
+    pair.queue.restore(&backup);
+    for edited in [false, true] {
+        let mut pair = pair.clone();
+        let edit = edited.then(|| pair.request(Kind::Apply));
+        assert_eq!(pair.hello(), Err(HelloRefusal::Diverged));
+        let held = pair.cluster.records.iter().map(|(key, record)| (*key, record.message.clone())).collect();
+        pair.queue.adopt(&held, 1, || next(&mut pair.next_id));
+        pair.hello().unwrap();
+        for message in pair.claim() {
+            pair.carry_out(&message);
+        }
+        assert_eq!((pair.object(), pair.queue.epoch), (Some(edit.unwrap_or(lost.id)), 2));
+        assert_eq!(pair.state(lost.id), CommandState::Succeeded, "its replay says so");
+        assert_eq!((pair.cluster.effects.len(), pair.queue.floor()), (2 + usize::from(edited), pair.queue.counter));
+    }
+}
+
+#[test]
 fn a_delete_that_a_restore_of_the_cluster_lost_is_issued_again() {
     let mut pair = Pair::in_session();
     pair.done(Kind::Apply);

@@ -26,6 +26,8 @@ pub enum Mutant {
     NeverUnsettled,
     /// A hello is accepted whatever the cluster holds.
     NeverDiverged,
+    /// What a diverged cluster holds is never adopted.
+    NeverAdopted,
 }
 
 /// An inbox record.

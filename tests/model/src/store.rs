@@ -3,11 +3,13 @@
 
 use kubenova_core::{
     cluster::ClusterState,
-    command::{CommandState, Mover},
+    command::{CommandId, CommandState, Mover},
     listing::{self, Acknowledged, Known, Listed},
+    recovery::{self, Action},
     session::{self, Held, Hello, HelloRefusal},
 };
 use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
 /// Most unacknowledged commands of a cluster.
 pub const WINDOW: usize = 32;
@@ -307,6 +309,104 @@ impl Queue {
     /// The database is restored to this earlier point: no session is confirmed by the server that runs now.
     pub fn restore(&mut self, earlier: &Self) {
         *self = Self { session: self.session, confirmed: false, ..earlier.clone() };
+    }
+
+    /// A person adopts what a diverged cluster holds, by the rules of `kubenova-store`.
+    pub fn adopt(&mut self, held: &BTreeMap<u8, Message>, named_epoch: u64, mut new_id: impl FnMut() -> u64) {
+        let is_known = |queue: &Self, message: &Message| queue.knows(message.revision, message.id);
+        let keys: BTreeSet<u8> = self.rows.values().map(|row| row.key).chain(held.keys().copied()).collect();
+        let actions: BTreeMap<u8, (Action, Option<u64>)> =
+            keys.into_iter().map(|key| (key, self.decide(key, held.get(&key)))).collect();
+        let lacking: Vec<&Message> = held.values().filter(|message| !is_known(self, message)).collect();
+        let known: BTreeSet<u64> =
+            held.values().filter(|message| is_known(self, message)).map(|message| message.id).collect();
+        let is_lacking = |key: u8| lacking.iter().any(|message| message.key == key);
+        for row in self.rows.values_mut().filter(|row| !row.state.is_terminal() && !known.contains(&row.id)) {
+            if held.get(&row.key).is_some_and(|message| is_lacking(row.key) && row.id < message.id) {
+                (row.state, row.next_send_at) = (CommandState::Superseded, None);
+            }
+        }
+        let newer: BTreeSet<u64> = actions
+            .iter()
+            .filter(|(key, (action, _))| is_lacking(**key) && matches!(action, Action::SendNewer | Action::SendAgain))
+            .filter_map(|(_, (_, newest))| *newest)
+            .collect();
+        let taken: BTreeSet<u64> = lacking.iter().map(|message| message.revision).collect();
+        let collides =
+            |row: &Row| taken.contains(&row.revision) && !row.state.is_terminal() && row.state != CommandState::Queued;
+        let mut again = Vec::new();
+        for row in self.rows.values_mut() {
+            if collides(row) || newer.contains(&row.id) && row.state != CommandState::Queued {
+                again.push((row.key, row.kind, row.document));
+                if !row.state.is_terminal() {
+                    (row.state, row.next_send_at) = (CommandState::Superseded, None);
+                }
+            }
+        }
+        let highest = held.values().map(|message| message.revision).max().unwrap_or_default().max(self.counter);
+        let moves = |row: &Row| {
+            taken.contains(&row.revision)
+                || row.state == CommandState::Queued && row.revision <= highest && !known.contains(&row.id)
+        };
+        self.counter = highest;
+        let (moved, stay): (Vec<Row>, Vec<Row>) =
+            std::mem::take(&mut self.rows).into_values().partition(|row| moves(row));
+        self.rows = stay.into_iter().map(|row| (row.revision, row)).collect();
+        for row in moved {
+            self.counter += 1;
+            self.rows.insert(self.counter, Row { revision: self.counter, ..row });
+        }
+        for message in &lacking {
+            self.insert_adopted(message);
+            if matches!(actions[&message.key].0, Action::AdoptApply | Action::AdoptDelete) {
+                self.requested.insert(message.key, (message.document, message.kind));
+            }
+        }
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let of_commands = lacking.iter().map(|message| message.epoch).max().unwrap_or_default();
+        let epoch = recovery::next_epoch(signed(self.epoch), signed(of_commands), signed(named_epoch));
+        self.epoch = epoch.map(i64::unsigned_abs).unwrap_or(self.epoch);
+        for (key, kind, document) in again {
+            self.append(new_id(), key, kind, document, None);
+        }
+    }
+
+    /// What adopting does about a key, and the newest command about it.
+    fn decide(&self, key: u8, held: Option<&Message>) -> (Action, Option<u64>) {
+        use CommandState::{Cancelled, Expired, Refused, Superseded};
+        let id = |id: u64| CommandId(Uuid::from_u128(id.into()));
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        let wanted = |row: &&Row| row.key == key && !matches!(row.state, Cancelled | Superseded | Refused | Expired);
+        let row = self.rows.values().rev().find(wanted);
+        let newest = row.map(|row| recovery::Newest {
+            id: id(row.id),
+            revision: signed(row.revision),
+            state: row.state,
+            is_delete: row.kind == Kind::Delete,
+        });
+        let held = held.map(|message| recovery::Held {
+            id: id(message.id),
+            revision: signed(message.revision),
+            is_delete: message.kind == Kind::Delete,
+            is_known: self.knows(message.revision, message.id),
+        });
+        (recovery::decide(newest.as_ref(), held.as_ref()), row.map(|row| row.id))
+    }
+
+    fn insert_adopted(&mut self, message: &Message) {
+        let row = Row {
+            id: message.id,
+            revision: message.revision,
+            key: message.key,
+            kind: message.kind,
+            document: message.document,
+            state: CommandState::Sent,
+            acknowledged: false,
+            changed_at: None,
+            next_send_at: None,
+            deferred: false,
+        };
+        self.rows.insert(message.revision, row);
     }
 
     /// The cluster enrolls again.

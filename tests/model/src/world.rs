@@ -76,8 +76,10 @@ impl World {
             }
             self.now += crate::store::SEND_AGAIN + 1;
         }
-        let healthy = self.sides.iter().filter(|side| side.diverged.is_none());
-        healthy.map(|side| invariants::converged(&side.queue, &side.cluster)).collect::<Result<Vec<()>, _>>()?;
+        self.sides
+            .iter()
+            .map(|side| invariants::converged(&side.queue, &side.cluster))
+            .collect::<Result<Vec<()>, _>>()?;
         Ok(STEPS)
     }
 
@@ -114,6 +116,7 @@ impl World {
             96..97 => self.sides[side].claimed.clear(),
             97..98 => self.back_up_or_restore_etcd(side),
             98..99 if self.random.percent(30) => self.back_up_or_restore_database(side),
+            98..99 if self.random.percent(30) => self.adopt(side),
             98..99 => drop(self.compare(side)),
             _ => self.now += 700,
         }
@@ -152,6 +155,19 @@ impl World {
             return 0;
         }
         queue.compare(&cluster.listing(), || next(next_id), *now, *mutant == Some(Mutant::NeverUnsettled))
+    }
+
+    /// A person adopts what the cluster holds, if its hello was refused.
+    fn adopt(&mut self, side: usize) {
+        let Self { sides, next_id, mutant, .. } = self;
+        let Side { queue, cluster, diverged, .. } = &mut sides[side];
+        if diverged.is_none() || *mutant == Some(Mutant::NeverAdopted) {
+            return;
+        }
+        let held = cluster.records.iter().map(|(key, record)| (*key, record.message.clone())).collect();
+        queue.adopt(&held, cluster.fence.map_or(0, |(epoch, _)| epoch), || next(next_id));
+        *diverged = None;
+        self.hello(side);
     }
 
     fn request(&mut self, side: usize) {
@@ -282,9 +298,7 @@ impl World {
         if self.sides[side].cluster.session != Some(self.sides[side].queue.session) {
             self.hello(side);
         }
-        if self.sides[side].diverged.is_some() {
-            return true;
-        }
+        self.adopt(side);
         let sent_again = self.compare(side);
         self.claim(side);
         let Self { sides, mutant, now, next_id, .. } = self;
@@ -344,6 +358,7 @@ mod tests {
             Mutant::NoAntiEntropy,
             Mutant::NeverUnsettled,
             Mutant::NeverDiverged,
+            Mutant::NeverAdopted,
         ] {
             let caught = (0..SEEDS).find(|seed| World::new(*seed, Some(mutant)).run().is_err());
             assert!(caught.is_some(), "no seed notices {mutant:?}");

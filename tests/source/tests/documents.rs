@@ -15,6 +15,7 @@ fn documents() -> Vec<(PathBuf, String)> {
         "docs/glossary.md",
         "docs/operations/nats.md",
         "docs/operations/audit.md",
+        "docs/operations/restore.md",
     ];
     paths
         .map(|it| {

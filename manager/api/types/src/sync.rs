@@ -50,8 +50,44 @@ pub struct ClusterSync {
     /// Its last hello that was refused, if one ever was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_hello: Option<RefusedHello>,
+    /// The cluster holds commands that the Manager's database lost in a restore, and nothing is sent to it; absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub divergence: Option<Divergence>,
+    /// Usage that the cluster reported of tenants which the Manager does not know there; absent when there is none. It is counted
+    /// once they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclaimed_usage: Option<UnclaimedUsage>,
     /// Objects that the cluster holds and the Manager does not know, at most 1000. They are kept.
     pub unknown_objects: Vec<UnknownObject>,
+}
+
+/// A cluster that holds commands which the Manager's database lost in a restore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Divergence {
+    /// When its hello was first refused.
+    pub since: Timestamp,
+    /// Highest revision that the cluster holds.
+    pub revision: String,
+    /// Objects whose commands the database lost.
+    pub objects: i64,
+    /// Those of them that the cluster has not sent yet, or that cannot be used.
+    pub objects_missing: i64,
+    /// What to type at the Manager.
+    #[schema(example = "kubenova-manager recover list --cluster dc1-a")]
+    pub remedy: String,
+}
+
+/// Usage of tenants that the Manager does not know on the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnclaimedUsage {
+    /// Records: one a tenant and window.
+    pub records: i64,
+    /// Tenants.
+    pub tenants: i64,
+    /// Begin of the oldest window.
+    pub oldest_window_at: Timestamp,
 }
 
 /// What a cluster says it holds.

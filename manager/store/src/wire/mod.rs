@@ -1,6 +1,8 @@
 //! Core changes as the documents that clusters read. The only file of the Manager that knows their JSON shapes; the types
 //! they decode into are `kubenova-crds`, which the Manager must not depend on (it brings a Kubernetes client's types).
 
+pub mod decode;
+
 use kubenova_core::{
     application::Application,
     change::Change,
@@ -15,6 +17,10 @@ use std::collections::BTreeMap;
 const OUR_API: &str = "kubenova.io/v1alpha1";
 /// Group and version of KubeVela's Application.
 const APPLICATION_API: &str = "core.oam.dev/v1beta1";
+
+/// Labels of an Application that the platform writes.
+const WRITTEN_LABELS: [&str; 4] =
+    ["kubenova.io/tenant-id", "kubenova.io/tenant", "kubenova.io/application", "kubenova.io/project"];
 
 /// A change as it is sent to a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -107,12 +113,9 @@ fn tenant_reference(id: TenantId, name: &TenantName) -> String {
 /// The spec is spliced in as text, so that no number of the caller's is read and written again.
 fn application_document(tenant: &TenantName, application: &Application, with_spec: bool) -> String {
     let mut labels = application.labels.clone();
-    labels.extend([
-        ("kubenova.io/tenant-id".to_owned(), application.tenant_id.to_string()),
-        ("kubenova.io/tenant".to_owned(), tenant.to_string()),
-        ("kubenova.io/application".to_owned(), application.name.to_string()),
-        ("kubenova.io/project".to_owned(), tenant.to_string()),
-    ]);
+    let written =
+        [application.tenant_id.to_string(), tenant.to_string(), application.name.to_string(), tenant.to_string()];
+    labels.extend(WRITTEN_LABELS.map(str::to_owned).into_iter().zip(written));
     let mut metadata =
         json!({ "name": application.name.as_str(), "namespace": tenant.apps_namespace(), "labels": labels });
     if with_spec && !application.annotations.is_empty() {

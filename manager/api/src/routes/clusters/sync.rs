@@ -8,12 +8,11 @@ use axum::{
     Json,
     extract::{Path, State},
 };
-use kubenova_api_types::{
-    clusters::RefusedHello,
-    sync::{ClusterSync, Listing, ListingExchange, SyncState, UnknownObject},
+use kubenova_api_types::sync::{
+    ClusterSync, Divergence, Listing, ListingExchange, SyncState, UnclaimedUsage, UnknownObject,
 };
-use kubenova_core::{cluster::ClusterRef, session::HelloRefusal};
-use kubenova_store::{clusters, listings};
+use kubenova_core::cluster::{Cluster, ClusterRef};
+use kubenova_store::{clusters, divergences, listings, unclaimed_usage};
 
 /// Read whether a cluster holds what it was commanded.
 #[utoipa::path(get, path = "/api/v1/clusters/{cluster}/sync", tag = "clusters", operation_id = "getClusterSync",
@@ -31,13 +30,11 @@ pub async fn sync(
         ClusterObservations::read(&mut connection, &state, ctx.now, std::slice::from_ref(&cluster.id), &[]).await?;
     let held = listings::state(&mut connection, &cluster.id).await?;
     let session = observations.session(&cluster.id);
-    let refused_hello = observations.refused_hello(&cluster.id);
-    let diverged = refused_hello.as_ref().is_some_and(|refused| {
-        is_diverged(refused) && session.as_ref().is_none_or(|session| session.opened_at <= refused.refused_at)
-    });
+    let divergence = divergences::list(&mut connection, Some(&cluster.id)).await?.pop();
+    let unclaimed = unclaimed_usage::of_cluster(&mut connection, &cluster.id).await?;
     Ok(Json(ClusterSync {
         cluster_id: cluster.id.to_string(),
-        state: sync_state(&held, diverged),
+        state: sync_state(&held, divergence.is_some()),
         connection: views::connection(observations.connectivity(&cluster.id)),
         as_of: session.map(|session| session.last_heartbeat_at),
         revision: cluster.revision.to_string(),
@@ -49,13 +46,25 @@ pub async fn sync(
             differs_since: held.differs_since,
         }),
         exchange: held.exchange.map(|(at, findings)| ListingExchange { at, findings }),
-        refused_hello,
+        refused_hello: observations.refused_hello(&cluster.id),
+        divergence: divergence.map(|found| diverged(&cluster, &found)),
+        unclaimed_usage: unclaimed.map(|unclaimed| UnclaimedUsage {
+            records: unclaimed.records,
+            tenants: unclaimed.tenants,
+            oldest_window_at: unclaimed.oldest,
+        }),
         unknown_objects: held.unknown.into_iter().map(unknown_object).collect(),
     }))
 }
 
-fn is_diverged(refused: &RefusedHello) -> bool {
-    refused.reason == HelloRefusal::Diverged.reason()
+fn diverged(cluster: &Cluster, found: &divergences::Divergence) -> Divergence {
+    Divergence {
+        since: found.since,
+        revision: found.highest_revision.to_string(),
+        objects: found.lacking,
+        objects_missing: found.missing,
+        remedy: format!("kubenova-manager recover list --cluster {}", cluster.name),
+    }
 }
 
 const fn sync_state(held: &listings::SyncState, diverged: bool) -> SyncState {
@@ -125,6 +134,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_diverged_cluster_says_since_when_and_what_to_type() {
+        let api = TestApi::start().await;
+        let admin = api.caller(Role::Admin, None).await;
+        let cluster_id = api.cluster(&admin, "dc1-a").await;
+        let hello = divergences::DivergedHello {
+            cluster_id,
+            epoch: 1,
+            highest_revision: 55,
+            highest_command: None,
+            listing_sha256: String::new(),
+        };
+        let mut connection = api.state.store.acquire().await.unwrap();
+        divergences::record(&mut connection, &hello, Timestamp::UNIX_EPOCH).await.unwrap();
+        let answer = api.get("/api/v1/clusters/dc1-a/sync").send(&admin).await;
+        let body = answer.ok(200);
+        assert_eq!(body["state"], "diverged");
+        let found = &body["divergence"];
+        assert_eq!((&found["since"], &found["revision"]), (&"1970-01-01T00:00:00Z".into(), &"55".into()));
+        assert_eq!(found["remedy"], "kubenova-manager recover list --cluster dc1-a");
+    }
+
+    #[tokio::test]
     async fn a_cluster_that_never_connected_is_unknown() {
         let api = TestApi::start().await;
         let admin = api.caller(Role::Admin, None).await;
@@ -133,6 +164,7 @@ mod tests {
         let body = answer.ok(200);
         assert_eq!((&body["clusterId"], &body["state"]), (&id.to_string().into(), &"unknown".into()));
         assert_eq!((&body["openCommands"], &body["revision"]), (&"1".into(), &"1".into()));
+        assert!(body.get("divergence").is_none() && body.get("unclaimedUsage").is_none(), "{body}");
         api.get("/api/v1/clusters/none/sync").send(&admin).await.refused(Reason::ClusterNotFound);
     }
 }
