@@ -261,6 +261,7 @@ impl Broker {
         let relay = Relay {
             store: store.clone(),
             jetstream: connection.jetstream.clone(),
+            doubt: relay::Doubt::default(),
             key: Arc::clone(&self.keyring.command),
             wake: Arc::clone(wake),
             settings: self.relay,

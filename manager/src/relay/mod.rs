@@ -7,11 +7,13 @@
 //!
 //! Before it: `store/outbox.rs`. After it: `operator/src/inbound`.
 
+mod doubt;
 mod envelope;
 mod turns;
 
 use crate::metrics::{RelayMetrics, SendLabels};
 use async_nats::{HeaderMap, jetstream};
+pub use doubt::Doubt;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{BusError, publish};
 use kubenova_core::cluster::ClusterId;
@@ -69,6 +71,8 @@ pub struct Relay {
     pub store: Store,
     /// The broker.
     pub jetstream: jetstream::Context,
+    /// Whether it answers.
+    pub doubt: Doubt,
     /// Signs commands; no other part holds it but receipts.
     pub key: Arc<SigningKey>,
     /// Signaled when there may be something to send.
@@ -92,6 +96,9 @@ pub async fn run(relay: Relay, shutdown: Shutdown) {
 /// Starts serving the clusters that have something due and are not being served yet. A cluster that takes its time delays
 /// itself only.
 async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result<Next, StoreError> {
+    if !relay.doubt.is_removed(&relay.jetstream).await {
+        return Ok(Next::Wait);
+    }
     let due = due(&relay.settings, clock::now());
     let clusters = {
         let mut connection = relay.store.acquire().await?;
@@ -203,6 +210,7 @@ async fn confirm(relay: &Relay, command: &DueCommand, sent: Sent) -> Option<Resu
         }
         Err(error) => {
             count(relay, "unconfirmed");
+            relay.doubt.raise();
             tracing::warn!(error = %telemetry::chain(error), "could not send a command; trying again");
         }
     }

@@ -60,7 +60,7 @@ impl Default for Limits {
         Self {
             lock: Duration::from_secs(5),
             statement: Duration::from_secs(30),
-            idle_in_transaction: Duration::from_secs(60),
+            idle_in_transaction: Duration::from_secs(10),
             transaction: Duration::from_secs(45),
         }
     }

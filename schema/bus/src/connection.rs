@@ -83,8 +83,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// Time for a JetStream request, and for the acknowledgement of a publish.
 const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Longest wait between reconnect attempts, jittered, so that thousands of clusters do not reconnect at once.
-const RECONNECT_DELAY_MAX_MS: u64 = 4_000;
+/// Longest wait between reconnect attempts, jittered. Ten thousand clusters that wait half of it on average make 1,300 TLS
+/// handshakes a second, about what a broker on two cores can do; with more of them each would take longer than the broker waits,
+/// and none would succeed. A link that is mended is noticed within a heartbeat's interval.
+const RECONNECT_DELAY_MAX_MS: u64 = 15_000;
 
 /// Makes the first connection; from then on the client reconnects by itself.
 ///
@@ -148,7 +150,7 @@ fn sign_nonce(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Aut
 }
 
 fn reconnect_delay(attempts: usize) -> Duration {
-    let ceiling = (100_u64 << attempts.min(6)).min(RECONNECT_DELAY_MAX_MS);
+    let ceiling = (100_u64 << attempts.min(8)).min(RECONNECT_DELAY_MAX_MS);
     let [low, high] = kubenova_runtime::random::bytes::<2>();
     Duration::from_millis(u64::from(u16::from_le_bytes([low, high])) * ceiling / u64::from(u16::MAX))
 }
@@ -170,5 +172,18 @@ fn note_event(event: &Event, connects: &watch::Sender<u64>, last_error: &watch::
         }
         Event::Disconnected => tracing::warn!("lost the connection to the broker"),
         other => tracing::debug!(event = %other, "broker connection event"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_clusters_do_not_reconnect_at_once() {
+        let mean_ms = |attempts| (0..2_000).map(|_| reconnect_delay(attempts).as_millis()).sum::<u128>() / 2_000;
+        assert!(mean_ms(0) <= 100, "the first attempt comes at once");
+        assert!((6_500..8_500).contains(&mean_ms(20)), "half of the longest wait on average");
+        assert!((0..100).all(|attempts| reconnect_delay(attempts) <= Duration::from_millis(RECONNECT_DELAY_MAX_MS)));
     }
 }
