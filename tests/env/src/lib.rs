@@ -21,6 +21,7 @@ pub mod forward;
 pub mod hub;
 mod inherited;
 pub mod kubeconfig;
+pub mod link;
 pub mod manager;
 pub mod network;
 pub mod pki;

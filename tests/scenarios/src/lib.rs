@@ -1,6 +1,7 @@
 //! The whole product on the fleet of real servers: what scenarios and the demo share.
 //!
-//! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it), and
+//! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it) or many
+//! [`simulated`] ones, [`writers`] that go on while things break, and
 //! the instruments that read independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands of a [`document`].
 
 pub mod broker;
@@ -9,6 +10,9 @@ pub mod integral;
 pub mod nats_cli;
 pub mod platform;
 pub mod rest;
+pub mod second_manager;
 pub mod seed;
+pub mod simulated;
 pub mod site;
 pub mod steps;
+pub mod writers;

@@ -70,7 +70,9 @@ impl Platform {
         let folder = sandbox.folder("manager")?;
         let nats_folder = sandbox.folder("hub")?;
         let token_file = folder.join("admin.token");
-        let config = configuration(&folder, &database_url, options)?;
+        let kek = folder.join("kek");
+        let ports = Ports { rest: MANAGER_PORT, hub: HUB_PORT };
+        let config = configuration(&folder, &kek, &database_url, ports, options)?;
         let mut manager = ManagerProcess::configure(&sandbox, "manager", &config)?;
         manager.set_variable("RUST_LOG", "info,kubenova_manager=debug,kubenova_bus=debug");
         let token = token_file.to_str().context("the token file's name is not text")?;
@@ -132,17 +134,35 @@ impl Platform {
     }
 }
 
+/// Where a Manager listens, and where it reaches the hub.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) rest: u16,
+    pub(crate) hub: u16,
+}
+
 /// The Manager's settings, written out: all that an administrator must decide.
-fn configuration(folder: &Path, database_url: &str, options: &PlatformOptions) -> Result<String> {
-    let kek = folder.join("kek");
+pub(crate) fn configuration(
+    folder: &Path,
+    kek: &Path,
+    database_url: &str,
+    ports: Ports,
+    options: &PlatformOptions,
+) -> Result<String> {
+    let rest = ports.rest;
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,
         "stateDir": folder.join("state"),
-        "listen": [format!("{HUB_ADDRESS}:{MANAGER_PORT}")],
+        "listen": [format!("{HUB_ADDRESS}:{rest}")],
         "publicNames": [MANAGER_HOST, HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
         "endpoints": [format!("https://{MANAGER_HOST}:{MANAGER_PORT}")],
-        "nats": { "urls": [format!("tls://{HUB_HOST}:{HUB_PORT}")], "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"), "pingIntervalSeconds": 5 },
+        "nats": {
+            "urls": [format!("tls://{HUB_HOST}:{}", ports.hub)],
+            "publicUrls": [format!("tls://{HUB_HOST}:{HUB_PORT}")],
+            "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"),
+            "pingIntervalSeconds": 5,
+        },
         "usage": { "windowSeconds": WINDOW_SECONDS },
         // Two scenarios may run beside each other.
         "metrics": { "listen": "127.0.0.1:0" },

@@ -77,6 +77,19 @@ pub fn expect_no_open_commands(platform: &Platform) -> Result<()> {
     Ok(())
 }
 
+/// Waits until every command to every cluster has ended.
+pub async fn wait_no_open_commands(platform: &Platform, within: Duration) -> Result<()> {
+    let sql = "select coalesce(string_agg(line, '; '), '') from (
+                   select concat_ws(' ', c.name, k.state, k.waiting_for, count(*)) as line
+                   from commands k join clusters c on c.id = k.cluster_id
+                   where k.finished_at is null group by c.name, k.state, k.waiting_for limit 5) as open";
+    poll::until("every command to end", within, || async {
+        let open = platform.postgres.query("kubenova", sql)?;
+        Ok(Step::when(open.trim().is_empty(), (), open))
+    })
+    .await
+}
+
 /// Waits until every ledger row went out as a billing event, then fails if a row has not exactly one event id.
 pub async fn wait_billed(platform: &Platform) -> Result<()> {
     poll::until("every ledger row to be published as a billing event", COMMAND_MAX, || async {

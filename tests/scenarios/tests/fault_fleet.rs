@@ -1,0 +1,115 @@
+//! Fifty clusters, two of them real, while commands are posted to all of them: the whole broker is lost, twice. Every accepted
+//! write is carried out or superseded, none twice, none out of order, and every cluster holds in the end what was written last.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::simulated;
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
+use kubenova_scenarios::writers::{self, Accepted, Writer};
+use kubenova_simulator::cluster::Options;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+const SIMULATED: usize = 48;
+/// Clients that write at once, each to its own clusters.
+const WRITERS: usize = 6;
+/// How long commands are posted before, between and after the losses.
+const PHASE: Duration = Duration::from_secs(8);
+/// For everything to end after the last loss.
+const CONVERGED_MAX: Duration = Duration::from_secs(240);
+const SEED: u64 = 8;
+
+/// Applications of a real cluster as its API server holds them: name and image.
+fn applications(site: &Site, tenant: &str) -> Result<Vec<(String, String)>> {
+    let namespace = format!("{tenant}-apps");
+    let printed = site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "-n", &namespace, "-o", "json"])?;
+    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+    let items = list["items"].as_array().context("a list has items")?;
+    items
+        .iter()
+        .map(|item| Ok((text(item, "/metadata/name")?, text(item, "/spec/components/0/properties/image")?)))
+        .collect()
+}
+
+/// A real cluster holds what was accepted last, and its API server was asked for no application more often than was written.
+fn check_real(site: &Site, tenant: &str, accepted: &[Accepted]) -> Result<()> {
+    let held = applications(site, tenant)?;
+    let wanted = writers::wanted(accepted).into_iter().filter(|((cluster, _), _)| *cluster == site.name);
+    let mut wanted: Vec<(String, String)> =
+        wanted.filter_map(|((_, name), number)| Some((name, writers::image(number?)))).collect();
+    wanted.sort();
+    ensure!(held == wanted, "{} holds {held:?}; what was accepted last is {wanted:?}", site.name);
+    for ((cluster, name), _) in writers::wanted(accepted) {
+        if cluster != site.name {
+            continue;
+        }
+        let writes = site.cluster.audit()?.into_iter().filter(|event| {
+            let about = event.object_ref.as_ref();
+            let is_it =
+                about.is_some_and(|it| it.resource == "applications" && it.name == name && it.subresource.is_empty());
+            let is_ours =
+                event.impersonated_user.as_ref().is_some_and(|user| user.username.ends_with("kubenova-deployer"));
+            is_it && is_ours && event.is_write() && event.code() < 300
+        });
+        let (writes, most) =
+            (writes.count(), accepted.iter().filter(|it| it.cluster == cluster && it.application == name).count());
+        ensure!(writes <= most, "{cluster}: {name} was written {writes} times, and {most} writes were accepted");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_fleet_the_whole_broker_is_lost_while_commands_go_to_fifty_clusters() -> Result<()> {
+    Box::pin(the_whole_broker_is_lost()).await
+}
+
+async fn the_whole_broker_is_lost() -> Result<()> {
+    let mut platform = Platform::start(&PlatformOptions::default()).await?;
+    let real = [Site::join(&platform, "alpha", 1).await?, Site::join(&platform, "beta", 2).await?];
+    let simulated = simulated::join(&platform, "sim", SIMULATED, Options::default()).await?;
+    simulated::wait_in_session(&simulated, COMMAND_MAX).await?;
+    let names: Vec<String> =
+        real.iter().map(|site| site.name.clone()).chain(simulated.iter().map(|one| one.name.clone())).collect();
+    let tenant =
+        platform.rest.post("/api/v1/tenants", &json!({ "name": "acme", "clusters": names })).await?.expect(202)?;
+    for site in &real {
+        site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+        steps::wait_all_succeeded(&platform, site, COMMAND_MAX).await?;
+    }
+
+    let (stop, stopped) = watch::channel(false);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|index| {
+            let clusters = names.iter().skip(index).step_by(WRITERS).cloned().collect();
+            let writer = Writer::new(&platform.rest, "acme", clusters, SEED, index as u64 + 1);
+            tokio::spawn(writer.run(stopped.clone()))
+        })
+        .collect();
+    for _ in 0..2 {
+        tokio::time::sleep(PHASE).await;
+        platform.lose_broker_store().await?;
+    }
+    tokio::time::sleep(PHASE).await;
+    stop.send_replace(true);
+    let mut accepted = Vec::new();
+    for writer in writers {
+        accepted.extend(writer.await??);
+    }
+    eprintln!("{} writes were accepted", accepted.len());
+    ensure!(accepted.len() > names.len(), "too few to say anything: {}", accepted.len());
+
+    steps::wait_no_open_commands(&platform, CONVERGED_MAX).await?;
+    simulated::wait_in_session(&simulated, COMMAND_MAX).await?;
+    writers::check_commands(&platform.rest, &accepted).await?;
+    let tenant_id = text(&tenant, "/id")?;
+    for cluster in &simulated {
+        writers::check(cluster, &tenant_id, &accepted)?;
+    }
+    for site in &real {
+        check_real(site, "acme", &accepted)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Two Managers on one database: the second is killed, paused for a minute, cut from the broker and cut from the database, one
+//! after the other, while clients write through the first. No heartbeat is missed, every command goes through, none is carried
+//! out twice.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::second_manager::SecondManager;
+use kubenova_scenarios::site::text;
+use kubenova_scenarios::steps::{self, COMMAND_MAX};
+use kubenova_scenarios::writers::{self, Writer};
+use kubenova_scenarios::{simulated, writers::Accepted};
+use kubenova_simulator::cluster::{Options, SimulatedCluster};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+const CLUSTERS: usize = 12;
+const WRITERS: usize = 3;
+/// The design's bound: a cluster is stale after it. Heartbeats of these clusters come every 2 s.
+const STALE_AFTER: Duration = Duration::from_secs(45);
+/// A heartbeat that is recorded late by so much was missed: five of these clusters' intervals.
+const HEARTBEAT_AGE_MAX: Duration = Duration::from_secs(10);
+/// A second Manager without a sign of life holds a command that it has claimed until it is due again, 30 s, or an outcome until the
+/// broker delivers it again, 30 s as well, or rows in a transaction until Postgres ends it, 10 s.
+const HELD_MAX: Duration = Duration::from_secs(60);
+
+/// How a fault shows while it lasts.
+#[derive(Debug, Default)]
+struct Seen {
+    heartbeat_age: Duration,
+    slowest: Duration,
+    commands: usize,
+}
+
+/// Commands that the second Manager took and could not send: how often each.
+fn taken_in_vain(second: &SecondManager) -> Result<BTreeMap<String, usize>> {
+    let mut taken = BTreeMap::new();
+    for line in second.process.log()?.lines().filter(|line| line.contains("could not send a command")) {
+        let line: Value = serde_json::from_str(line).context("a line of the log is JSON")?;
+        *taken.entry(text(&line, "/span/command.id")?).or_default() += 1;
+    }
+    Ok(taken)
+}
+
+/// While a fault lasts: the age of the oldest heartbeat, and how long a command takes to each cluster in turn.
+async fn watch_fault(platform: &Platform, clusters: &[SimulatedCluster], fault: &str, lasts: Duration) -> Result<Seen> {
+    let (begun, mut seen) = (Instant::now(), Seen::default());
+    for number in 0.. {
+        if begun.elapsed() > lasts {
+            break;
+        }
+        let sql = "select coalesce(max(extract(epoch from clock_timestamp() - last_heartbeat_at)), 0) from sessions";
+        let age: f64 = platform.postgres.query("kubenova", sql)?.trim().parse().context("an age in seconds")?;
+        seen.heartbeat_age = seen.heartbeat_age.max(Duration::from_secs_f64(age.max(0.0)));
+        let cluster = &clusters[number % clusters.len()].name;
+        let body = json!({ "name": format!("{fault}-{number}"), "image": "shop/web:1", "clusters": [cluster] });
+        let asked = Instant::now();
+        let answer = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
+        steps::wait_command(platform, &text(&answer, "/commands/0/id")?, "succeeded", HELD_MAX).await?;
+        seen.slowest = seen.slowest.max(asked.elapsed());
+        seen.commands += 1;
+    }
+    eprintln!("{fault}: {seen:?}");
+    ensure!(seen.heartbeat_age < HEARTBEAT_AGE_MAX, "{fault}: a heartbeat was {:?} old", seen.heartbeat_age);
+    Ok(seen)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fault_managers_one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
+    Box::pin(one_of_two_may_die_pause_or_be_cut_off()).await
+}
+
+async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let mut second = SecondManager::start(&platform).await?;
+    let clusters = simulated::join(&platform, "sim", CLUSTERS, Options::default()).await?;
+    simulated::wait_in_session(&clusters, COMMAND_MAX).await?;
+    let names: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+    let tenant = steps::create_tenant(&platform, "acme", &names).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+    let sessions: Vec<_> = clusters.iter().map(SimulatedCluster::session).collect();
+
+    let (stop, stopped) = watch::channel(false);
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|index| {
+            let clusters = names.iter().skip(index).step_by(WRITERS).map(|name| (*name).to_owned()).collect();
+            tokio::spawn(Writer::new(&platform.rest, "acme", clusters, 5, index as u64 + 1).run(stopped.clone()))
+        })
+        .collect();
+
+    watch_fault(&platform, &clusters, "none", Duration::from_secs(5)).await?;
+    second.process.kill();
+    watch_fault(&platform, &clusters, "killed", Duration::from_secs(10)).await?;
+    second.restart().await?;
+    second.pause()?;
+    watch_fault(&platform, &clusters, "paused", Duration::from_secs(60)).await?;
+    second.resume()?;
+    watch_fault(&platform, &clusters, "resumed", Duration::from_secs(5)).await?;
+    second.to_hub.silence();
+    watch_fault(&platform, &clusters, "cut-from-broker", Duration::from_secs(30)).await?;
+    second.to_hub.restore();
+    let again = taken_in_vain(&second)?.into_iter().find(|(_, times)| *times > 1);
+    ensure!(
+        again.is_none(),
+        "without the broker it takes a command that the other could send again and again: {again:?}"
+    );
+    second.to_postgres.silence();
+    watch_fault(&platform, &clusters, "cut-from-database", Duration::from_secs(30)).await?;
+    second.to_postgres.restore();
+    watch_fault(&platform, &clusters, "healed", Duration::from_secs(5)).await?;
+
+    stop.send_replace(true);
+    let mut accepted: Vec<Accepted> = Vec::new();
+    for writer in writers {
+        accepted.extend(writer.await??);
+    }
+    eprintln!("{} writes were accepted", accepted.len());
+    steps::wait_no_open_commands(&platform, STALE_AFTER * 2).await?;
+    writers::check_commands(&platform.rest, &accepted).await?;
+    let tenant_id = text(&tenant, "/id")?;
+    for cluster in &clusters {
+        writers::check(cluster, &tenant_id, &accepted)?;
+    }
+    let later: Vec<_> = clusters.iter().map(SimulatedCluster::session).collect();
+    ensure!(later == sessions, "a session was opened again: {sessions:?}, then {later:?}");
+    ensure!(second.process.process().is_some_and(|process| process.check().is_ok()), "the second Manager ended");
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! One simulated cluster: an identity, what its API server would hold, and a process that may be killed and started again.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Result;
+use kubenova_bus::Settings;
+use kubenova_operator::join::identity::Identity;
+use kubenova_runtime::random;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::inbox::Inbox;
+use crate::{enroll, session};
+
+/// How a simulated cluster behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Time between pings of the broker.
+    pub ping: Duration,
+}
+
+impl Default for Options {
+    /// As the Operators of scenarios: short, because tests wait for them.
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(2), ping: Duration::from_secs(2) }
+    }
+}
+
+/// What the running process shares with its owner.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) bus: Settings,
+    pub(crate) options: Options,
+    inbox: Mutex<Inbox>,
+    /// What is stored stays `running`.
+    holds: AtomicBool,
+    /// Number of the open session.
+    pub(crate) session: watch::Sender<Option<u64>>,
+    /// Why there is none.
+    pub(crate) last_error: watch::Sender<String>,
+}
+
+impl Shared {
+    pub(crate) fn holds(&self) -> bool {
+        self.holds.load(Ordering::SeqCst)
+    }
+
+    /// The API server in memory. It is never held across an await.
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A simulated cluster.
+#[derive(Debug)]
+pub struct SimulatedCluster {
+    /// Its name at the Manager.
+    pub name: String,
+    shared: Arc<Shared>,
+    process: Option<JoinHandle<()>>,
+    term: u64,
+}
+
+impl SimulatedCluster {
+    /// Enrolls with a token; the files that the broker's client wants are written below `folder`.
+    ///
+    /// # Errors
+    /// When the Manager refuses the token.
+    pub async fn enroll(name: &str, token: &str, folder: &Path, options: Options) -> Result<Self> {
+        let identity = enroll::enroll(token).await?;
+        let bus = enroll::bus_settings(&identity, folder, options.ping)?;
+        let inbox = Mutex::new(Inbox::new(identity.cluster_id(), identity.cluster_uid()));
+        let shared = Shared {
+            identity,
+            bus,
+            options,
+            inbox,
+            holds: AtomicBool::new(false),
+            session: watch::Sender::new(None),
+            last_error: watch::Sender::new("not started".to_owned()),
+        };
+        Ok(Self { name: name.to_owned(), shared: Arc::new(shared), process: None, term: 0 })
+    }
+
+    /// Its id at the Manager.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        self.shared.identity.cluster_id()
+    }
+
+    /// Starts its Operator; one that runs is killed first.
+    pub fn start(&mut self) {
+        self.kill();
+        self.term += 1;
+        let instance = session::Instance { boot_id: random::uuid_v4().to_string(), lease_term: self.term };
+        self.process = Some(tokio::spawn(session::run(Arc::clone(&self.shared), instance)));
+    }
+
+    /// Ends its Operator at whatever it is doing. What the API server holds stays.
+    pub fn kill(&mut self) {
+        if let Some(process) = self.process.take() {
+            process.abort();
+        }
+        self.shared.session.send_replace(None);
+        self.shared.last_error.send_replace("killed".to_owned());
+    }
+
+    /// Whether commands stay `running` from now on. When they no longer do, those that are running go on at its next session.
+    pub fn hold(&self, holds: bool) {
+        self.shared.holds.store(holds, Ordering::SeqCst);
+    }
+
+    /// The number of its session, or why it has none.
+    ///
+    /// # Errors
+    /// With the last reason when no session is open.
+    pub fn session(&self) -> std::result::Result<u64, String> {
+        let session = *self.shared.session.borrow();
+        session.ok_or_else(|| self.shared.last_error.borrow().clone())
+    }
+
+    /// What its API server holds. Do not hold it across an await.
+    #[must_use]
+    pub fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.shared.inbox()
+    }
+}
+
+impl Drop for SimulatedCluster {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
