@@ -10,6 +10,7 @@ pub mod applications;
 pub mod kinds;
 pub mod message;
 pub mod meters;
+pub mod mutant;
 pub mod quantity;
 pub mod signature;
 pub mod streams;

@@ -5,7 +5,7 @@
 //! checks a chain without this code.
 
 use jiff::Timestamp;
-use kubenova_schema::signature::sha256_hex;
+use kubenova_schema::{mutant, signature::sha256_hex};
 use uuid::Uuid;
 
 /// Names the form of the hashed bytes; another form gets another name.
@@ -232,7 +232,7 @@ impl Verifier {
         if record.sha256(previous_sha256) != *sha256 {
             return Err(Fault::Changed { position, at });
         }
-        if *previous_sha256 != self.head.sha256 {
+        if *previous_sha256 != self.head.sha256 && !mutant::is_on("audit.order") {
             return Err(Fault::Misplaced { position, at });
         }
         self.head = Head { position, sha256: sha256.clone() };

@@ -3,6 +3,8 @@
 //! Decided key by key, without clock or database. Nothing here deletes because something is absent: a delete is issued again
 //! only where the last thing that was asked is a delete, and a key that Postgres does not know is shown and kept.
 
+use kubenova_schema::mutant;
+
 /// The last command about a key that the cluster acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {
@@ -88,11 +90,12 @@ pub fn compare(known: Option<&Known>, listed: Option<&Listed>) -> Finding {
         return match listed {
             // The record of a delete whose command was deleted from Postgres after its time.
             Some(listed) if listed.is_delete => Finding::InSync,
+            Some(_) if mutant::is_on("listing.unknown-deleted") => Finding::Undeleted,
             Some(_) => Finding::Unknown,
             None => Finding::InSync,
         };
     };
-    if known.unsettled {
+    if known.unsettled && !mutant::is_on("listing.under-way") {
         return Finding::Unsettled;
     }
     match (&known.acknowledged, listed) {

@@ -4,7 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::clock;
-use kubenova_schema::{kinds::CommandKind, message, v1::Command};
+use kubenova_schema::{kinds::CommandKind, message, mutant, v1::Command};
 use kubenova_store::cluster_queue::{DueCommand, QueueState};
 
 /// Deadline of a delete from each send: one that arrives later is answered `deferred`, and sent again with a new deadline.
@@ -32,6 +32,7 @@ pub(super) fn body(cluster: &ClusterId, queue: &QueueState, command: &DueCommand
 
 fn not_after(command: &DueCommand, now: Timestamp) -> Option<Timestamp> {
     let is_delete = CommandKind::parse(&command.kind).is_some_and(CommandKind::is_delete);
+    let is_delete = is_delete && !mutant::is_on("relay.no-deadline");
     command.not_after.or_else(|| is_delete.then(|| now.checked_add(DELETE_DEADLINE).unwrap_or(now)))
 }
 

@@ -8,7 +8,7 @@ use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{cluster::ClusterId, command::CommandId};
-use kubenova_schema::trace::TraceParent;
+use kubenova_schema::{mutant, trace::TraceParent};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -130,7 +130,7 @@ pub async fn claim(
         cluster.as_str(),
         due.now.to_sqlx(),
         due.send_again_at.to_sqlx(),
-        due.window,
+        if mutant::is_on("queue.no-window") { i64::MAX } else { due.window },
         due.report_again_at.to_sqlx(),
     )
     .fetch_all(connection)

@@ -14,6 +14,7 @@ use kubenova_core::{
     cluster::ClusterId,
     command::{CommandId, CommandState, Hop, Mover},
 };
+use kubenova_schema::mutant;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -88,7 +89,8 @@ pub async fn record(
         RowRef { table: "commands", id: &reported.command_id }.parse("state", &row.state, CommandState::parse)?;
     let Some(next) = reported.state else { return defer(connection, reported).await };
     // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
-    if next == CommandState::Superseded && reported.epoch < row.epoch {
+    let is_earlier = reported.epoch < row.epoch && !mutant::is_on("outcomes.earlier-epoch");
+    if next == CommandState::Superseded && is_earlier {
         return send_under_present_epoch(connection, reported.command_id, now).await;
     }
     // While it runs, a changed reason is worth recording as well.
@@ -128,10 +130,11 @@ pub async fn record(
     .await
     .map_err(failed("record an outcome"))?;
     one_row(moved.unsigned_abs(), "commands", &reported.command_id)?;
-    if next == CommandState::Superseded && !row.replaced {
+    if next == CommandState::Superseded && !row.replaced && !mutant::is_on("outcomes.newest-superseded") {
         enqueue_again(&mut *connection, reported, now, new_id).await?;
     }
-    if !matches!(next, CommandState::Refused | CommandState::Superseded) {
+    let is_stored = !matches!(next, CommandState::Refused | CommandState::Superseded);
+    if is_stored && !mutant::is_on("outcomes.lower-stay") {
         supersede_lower(connection, &reported.cluster_id, &row.object_key, row.revision, now).await?;
     }
     if next == CommandState::Succeeded {

@@ -4,6 +4,8 @@
 //! the flow: `command.rs` (the command is signed and meant for us). After it: the inbox record is stored, or an outcome
 //! is published.
 
+use kubenova_schema::mutant;
+
 /// What the inbox record says about the newest command it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
@@ -85,15 +87,16 @@ pub enum Decision {
 pub fn decide(held: Option<&Held>, incoming: &Held, fence: Fence) -> Decision {
     if let Some(held) = held.filter(|held| held.revision == incoming.revision) {
         let same = held.command_id == incoming.command_id && held.command_sha256 == incoming.command_sha256;
-        return if same { Decision::Replay } else { Decision::Divergence };
+        return if same || mutant::is_on("inbox.same-revision") { Decision::Replay } else { Decision::Divergence };
     }
-    if incoming.epoch < fence.epoch || held.is_some_and(|held| incoming.epoch < held.epoch) {
+    let is_earlier = incoming.epoch < fence.epoch || held.is_some_and(|held| incoming.epoch < held.epoch);
+    if is_earlier && !mutant::is_on("inbox.epoch") {
         return Decision::Superseded(Stale::Epoch);
     }
-    if incoming.revision <= fence.floor {
+    if incoming.revision <= fence.floor && !mutant::is_on("inbox.floor") {
         return Decision::Superseded(Stale::Floor);
     }
-    if held.is_some_and(|held| incoming.revision < held.revision) {
+    if held.is_some_and(|held| incoming.revision < held.revision) && !mutant::is_on("inbox.revision") {
         return Decision::Superseded(Stale::Revision);
     }
     Decision::Store

@@ -3,7 +3,7 @@
 //! object is hashed; drift is the controllers' job.
 
 use crate::digest::RecordDigest;
-use kubenova_schema::{signature::sha256_hex, v1::ListingEntry};
+use kubenova_schema::{mutant, signature::sha256_hex, v1::ListingEntry};
 
 /// Entries in one part: each is below 500 bytes, and a cluster's message is at most 256 KiB.
 pub const PART_ENTRIES: usize = 500;
@@ -17,7 +17,7 @@ pub fn sha256<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> String
 }
 
 fn line(record: &RecordDigest) -> Option<String> {
-    if record.kind?.is_delete() {
+    if record.kind?.is_delete() && !mutant::is_on("listing.deletes") {
         return None;
     }
     Some(format!("{} {} {}\n", record.key, record.revision, record.document_sha256.as_ref()?))

@@ -5,7 +5,7 @@
 use crate::command::VerifiedCommand;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, Components};
-use kubenova_schema::kinds::CommandKind;
+use kubenova_schema::{kinds::CommandKind, mutant};
 use serde::Deserialize;
 
 /// The sovereign policy.
@@ -92,7 +92,7 @@ pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, no
             return Err(Denial { reason: "DeletesPerHour", message, retry_after_seconds: Some(600) });
         }
     }
-    if command.kind == CommandKind::DeleteTenant {
+    if command.kind == CommandKind::DeleteTenant && !mutant::is_on("policy.tenant-deletes") {
         let lately = since(&input.tenant_deletes, now, TENANT_DELETES_SPAN);
         if lately >= TENANT_DELETES_MIN.max((input.tenants + lately).div_ceil(10)) {
             let message = format!(

@@ -39,6 +39,11 @@ pub(crate) enum Command {
     Test(TestOptions),
     /// The part of `test` that needs no server but PostgreSQL
     Check,
+    /// Breaks one rule after the other in a debug build, and sees that a test notices each
+    Mutants {
+        /// Only those whose name contains this
+        filter: Option<String>,
+    },
     /// Rewrites the derived files: queries, CRDs, OpenAPI, error and metric pages
     Gen {
         /// Passed on to the generator; `--check` writes nothing and fails when a file is stale

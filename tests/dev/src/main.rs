@@ -17,6 +17,7 @@ mod demo;
 mod executables;
 mod generate;
 mod jobs;
+mod mutants;
 mod places;
 mod plan;
 mod policy;
@@ -50,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Servers { plan, names } => servers::command(&places, plan, &names),
         Command::Test(options) => test::command(&places, &options),
         Command::Check => check::command(&places),
+        Command::Mutants { filter } => mutants::command(&places, filter.as_deref()),
         Command::Gen { args } => generate::command(&places, &args),
         Command::Measure { write } => generate::measure(&places, write),
         Command::Demo(options) => demo::command(&places, &Drive::from(options)),

@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::TestOptions;
 use crate::count::Count;
 use crate::executables::{self, Executable, Surroundings, cargo, run_cargo};
+use crate::mutants;
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
 use crate::policy;
@@ -28,6 +29,7 @@ pub(crate) mod step {
     pub(crate) const POLICY: &str = "policy";
     pub(crate) const TEST_BUILD: &str = "test build";
     pub(crate) const TESTS: &str = "tests";
+    pub(crate) const MUTANTS: &str = "mutants";
     pub(crate) const EXAMPLES: &str = "examples";
     pub(crate) const SCENARIOS: &str = "scenarios";
 }
@@ -146,6 +148,7 @@ pub(crate) fn test_steps(places: &Places) -> Vec<Step> {
     vec![
         test_build_step(places),
         Step::new(step::TESTS, "unit, property and integration tests", 60),
+        Step::new(step::MUTANTS, "rules that are broken one after the other, and the tests that notice", 30),
         Step::new(step::EXAMPLES, "examples in the documentation", 15),
     ]
 }
@@ -154,7 +157,7 @@ fn build_step(places: &Places) -> Step {
     Step::new(step::BUILD, "cargo build --workspace", if is_built(places) { 30 } else { 300 })
 }
 
-fn test_build_step(places: &Places) -> Step {
+pub(crate) fn test_build_step(places: &Places) -> Step {
     Step::new(step::TEST_BUILD, "build every test program", if are_tests_built(places) { 40 } else { 420 })
 }
 
@@ -245,6 +248,9 @@ impl<'a> Run<'a> {
         }
         self.executables = built;
         self.executables(step::TESTS, with, |executable| !executable.needs_servers(places));
+        let executables = std::mem::take(&mut self.executables);
+        self.judge(step::MUTANTS, |live| mutants::all(places, &executables, logs, live));
+        self.executables = executables;
         let mut count = Count::default();
         self.judge(step::EXAMPLES, |live| {
             count = executables::run_examples(places, logs, live)?;

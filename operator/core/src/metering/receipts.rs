@@ -1,6 +1,6 @@
 //! What a list of receipts changes in the sealed reports that are held.
 
-use kubenova_schema::{v1::ReceiptList, window::Window};
+use kubenova_schema::{mutant, v1::ReceiptList, window::Window};
 use std::collections::BTreeMap;
 
 /// A sealed report that is held.
@@ -33,7 +33,8 @@ pub fn changes<'a>(
     let named = list.windows.iter().zip(&list.manifest_sha256);
     let named: BTreeMap<Window, &String> =
         named.filter_map(|(name, sha256)| Some((Window::parse(name)?, sha256))).collect();
-    let complete = if is_newest { list.complete_from..list.complete_until } else { 0..0 };
+    let complete =
+        if is_newest || mutant::is_on("receipts.older-list") { list.complete_from..list.complete_until } else { 0..0 };
     let change = |report: HeldReport<'a>| match named.get(&report.window) {
         Some(sha256) if **sha256 != report.manifest_sha256 => (!report.is_received).then_some(Change::Conflict),
         Some(_) => (!report.is_received).then_some(Change::Received),

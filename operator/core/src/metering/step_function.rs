@@ -5,6 +5,7 @@
 //! before others already counted is simply added.
 
 use super::Levels;
+use kubenova_schema::mutant;
 
 /// A change of a tenant's levels at an instant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +55,8 @@ impl Cause {
 /// What a change at an instant adds to the integral over `start..end`.
 #[must_use]
 pub fn contribution(change: Levels, at_ms: i64, start_ms: i64, end_ms: i64) -> Levels {
-    change.for_ms(end_ms - at_ms.clamp(start_ms, end_ms))
+    let from_ms = if mutant::is_on("metering.not-clipped") { at_ms.min(end_ms) } else { at_ms.clamp(start_ms, end_ms) };
+    change.for_ms(end_ms - from_ms)
 }
 
 /// Milliseconds that two stretches have in common.

@@ -1,0 +1,30 @@
+//! Every rule that a debug build can break is in the table of mutants, once, and the other way round.
+
+use std::collections::BTreeSet;
+
+use kubenova_source::{repository_root, source};
+
+/// The texts that stand between `begin` and the next quotation mark.
+fn between<'a>(text: &'a str, begin: &str) -> Vec<&'a str> {
+    text.split(begin).skip(1).filter_map(|rest| rest.split('"').next()).collect()
+}
+
+#[test]
+fn the_table_of_mutants_is_that_of_the_source() {
+    let root = repository_root();
+    let table = std::fs::read_to_string(root.join("tests/mutants.toml")).expect("tests/mutants.toml is there");
+    let listed = between(&table, "\nname = \"");
+    let distinct: BTreeSet<&str> = listed.iter().copied().collect();
+    assert_eq!(distinct.len(), listed.len(), "a name stands twice in tests/mutants.toml");
+    let mut built = BTreeSet::new();
+    let call = concat!("mutant::is", "_on(\"");
+    let folders = ["schema", "manager", "operator"].map(|folder| source::paths_below(&root.join(folder), &["rs"]));
+    for path in folders.into_iter().flatten() {
+        let text = std::fs::read_to_string(&path).expect("a source file is text");
+        for name in between(&text, call) {
+            assert!(built.insert(name.to_owned()), "{name} is broken in two places, the second is {}", path.display());
+        }
+    }
+    let built: BTreeSet<&str> = built.iter().map(String::as_str).collect();
+    assert_eq!(built, distinct, "left: the source; right: tests/mutants.toml");
+}
