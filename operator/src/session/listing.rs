@@ -75,7 +75,7 @@ pub(super) async fn send_diverged(
             tracing::warn!(error = %telemetry::chain(&error), "could not send what the Manager's database lost");
         }
         Err(_) => {
-            tracing::warn!("could not send what the Manager's database lost in time; going on after the next hello")
+            tracing::warn!("could not send what the Manager's database lost in time; going on after the next hello");
         }
     }
 }

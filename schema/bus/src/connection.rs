@@ -85,7 +85,7 @@ const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Longest wait between reconnect attempts, jittered. Ten thousand clusters that wait half of it on average make 1,300 TLS
 /// handshakes a second, about what a broker on two cores can do; with more of them each would take longer than the broker waits,
-/// and none would succeed. A link that is mended is noticed within a heartbeat's interval.
+/// and none would succeed. A link that works again is noticed within a heartbeat's interval.
 const RECONNECT_DELAY_MAX_MS: u64 = 15_000;
 
 /// Makes the first connection; from then on the client reconnects by itself.

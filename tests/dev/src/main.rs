@@ -18,6 +18,7 @@ mod executables;
 mod generate;
 mod jobs;
 mod mutants;
+mod mutate;
 mod places;
 mod plan;
 mod policy;
@@ -51,7 +52,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Servers { plan, names } => servers::command(&places, plan, &names),
         Command::Test(options) => test::command(&places, &options),
         Command::Check => check::command(&places),
-        Command::Mutants { filter } => mutants::command(&places, filter.as_deref()),
+        Command::Mutants { filter } => mutate::command(&places, filter.as_deref()),
         Command::Gen { args } => generate::command(&places, &args),
         Command::Measure { write } => generate::measure(&places, write),
         Command::Demo(options) => demo::command(&places, &Drive::from(options)),

@@ -1,21 +1,18 @@
-//! `cargo dev mutants`: breaks one rule after the other and sees that a test notices.
+//! Mutants: breaks one rule after the other and sees that a test notices.
 //!
 //! A debug build breaks the rule that `KUBENOVA_MUTANT` names (`schema/src/mutant.rs`). For each mutant of `tests/mutants.toml` its
 //! test must pass without the variable, and fail with it: a test that fails either way would prove nothing.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use crate::executables::{self, Executable, clear_cargo_variables};
 use crate::places::Places;
-use crate::plan::{Plan, Step};
-use crate::preflight::{self, Need};
 use crate::process::{self, Output, create_log};
-use crate::progress::{Display, Live, Progress, print};
-use crate::test::{announce, step, test_build_step};
+use crate::progress::{Live, print};
 
 /// Names the mutant for the program under test.
 const VARIABLE: &str = "KUBENOVA_MUTANT";
@@ -23,44 +20,21 @@ const VARIABLE: &str = "KUBENOVA_MUTANT";
 /// `tests/mutants.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
-    mutant: Vec<Mutant>,
+pub(crate) struct Table {
+    pub(crate) mutant: Vec<Mutant>,
 }
 
 /// A rule that can be broken, and the test that notices.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Mutant {
-    name: String,
+pub(crate) struct Mutant {
+    pub(crate) name: String,
     /// What is wrong then, as a sentence without a full stop.
     breaks: String,
     /// Folder of the package whose unit tests hold the test.
     package: String,
     /// Its whole name.
     test: String,
-}
-
-/// `cargo dev mutants`.
-pub(crate) fn command(places: &Places, filter: Option<&str>) -> Result<ExitCode> {
-    let table = read(places)?;
-    let chosen: Vec<Mutant> =
-        table.mutant.into_iter().filter(|it| filter.is_none_or(|part| it.name.contains(part))).collect();
-    ensure!(!chosen.is_empty(), "no mutant has \"{}\" in its name", filter.unwrap_or_default());
-    let about = format!("{} mutants, each with the test that notices it", chosen.len());
-    let seconds = u64::try_from(chosen.len()).unwrap_or_default();
-    let plan = Plan { steps: vec![test_build_step(places), Step::new(step::MUTANTS, &about, seconds)] };
-    announce("mutants", &plan);
-    preflight::require(places, &Need { build_rust: true, postgres: true, ..Need::default() })?;
-    let logs = places.new_logs("mutants")?;
-    let mut progress = Progress::new(plan, Display::for_person());
-    let log = logs.join("test-build.log");
-    let executables = progress.step(step::TEST_BUILD, |live| executables::build(places, &log, live))?;
-    let missed = progress.step(step::MUTANTS, |live| run(places, &chosen, &executables, &logs, live))?;
-    print(format!("mutants: {} caught / {} listed", chosen.len() - missed, chosen.len()));
-    if missed > 0 {
-        print(format!("logs: {}", logs.display()));
-    }
-    Ok(if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The step of `cargo dev test`: every mutant is caught.
@@ -72,14 +46,15 @@ pub(crate) fn all(places: &Places, executables: &[Executable], logs: &Path, live
     }
 }
 
-fn read(places: &Places) -> Result<Table> {
+/// Reads the table.
+pub(crate) fn read(places: &Places) -> Result<Table> {
     let path = places.repository.join("tests/mutants.toml");
     let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("could not read {}", path.display()))
 }
 
 /// Runs them; returns how many were missed.
-fn run(
+pub(crate) fn run(
     places: &Places,
     mutants: &[Mutant],
     executables: &[Executable],
@@ -95,7 +70,7 @@ fn run(
                 missed += 1;
                 print(format!("MISSED  {}: {}; {} passes all the same", mutant.name, mutant.breaks, mutant.test));
             }
-            Verdict::Broken => bail!("{} fails without a mutant as well: mend it first", mutant.test),
+            Verdict::Broken => bail!("{} fails without a mutant as well: fix it first", mutant.test),
         }
     }
     Ok(missed)
@@ -128,6 +103,8 @@ fn judge(
         let mut command = Command::new(&executable.path);
         clear_cargo_variables(&mut command);
         command.current_dir(&executable.folder).env("CARGO_TARGET_DIR", &places.target).env_remove(VARIABLE);
+        // Else a property test that fails, as it should, writes what failed into the sources.
+        command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         command.args(["--exact", &mutant.test]).envs(name.map(|name| (VARIABLE, name)));
         let kind = if name.is_some() { "mutant" } else { "without" };
         let mut log = create_log(&logs.join(format!("{kind}-{}.log", mutant.name)))?;

@@ -80,7 +80,6 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
     let names: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
     let tenant = steps::create_tenant(&platform, "acme", &names).await?;
     steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
-    let sessions: Vec<_> = clusters.iter().map(SimulatedCluster::session).collect();
 
     let (stop, stopped) = watch::channel(false);
     let writers: Vec<_> = (0..WRITERS)
@@ -123,8 +122,6 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
     for cluster in &clusters {
         writers::check(cluster, &tenant_id, &accepted)?;
     }
-    let later: Vec<_> = clusters.iter().map(SimulatedCluster::session).collect();
-    ensure!(later == sessions, "a session was opened again: {sessions:?}, then {later:?}");
     ensure!(second.process.process().is_some_and(|process| process.check().is_ok()), "the second Manager ended");
     Ok(())
 }

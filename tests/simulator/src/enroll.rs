@@ -1,16 +1,19 @@
 //! From a token to an identity, over the Manager's own enrollment endpoint.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use kubenova_bus::{Credentials, Settings};
 use kubenova_operator::join::enroll;
 use kubenova_operator::join::identity::{Identity, Keys};
+use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::{random, tls};
 use kubenova_schema::subjects;
 use kubenova_schema::token::EnrollmentToken;
 
+/// How long a cluster tries to reach the Manager.
+const ENROLLED_WITHIN: Duration = Duration::from_secs(60);
 const KUBERNETES_VERSION: &str = "v1.0.0-simulated";
 
 /// Enrolls a cluster with keys of its own.
@@ -20,9 +23,18 @@ pub(crate) async fn enroll(token: &str) -> Result<Identity> {
     let keys = Keys::make(token, &random::uuid_v4().to_string())?;
     let request = enroll::request(&decoded, &keys, KUBERNETES_VERSION)?;
     let endpoint = decoded.endpoints.first().context("the token names no endpoint")?;
-    let answered = enroll::send(endpoint, &decoded, &request).await.map_err(|error| anyhow!("{}", error.message))?;
-    let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
-    Ok(Identity { keys, answer })
+    // A Manager that many clusters join at once may not answer in time; the same keys get their answer again.
+    let (begun, mut backoff) = (Instant::now(), Backoff::default());
+    loop {
+        match enroll::send(endpoint, &decoded, &request).await {
+            Ok(answered) => {
+                let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
+                return Ok(Identity { keys, answer });
+            }
+            Err(error) if begun.elapsed() > ENROLLED_WITHIN => bail!("{}", error.message),
+            Err(_) => tokio::time::sleep(backoff.next_wait()).await,
+        }
+    }
 }
 
 /// How the cluster connects to the broker. The client library wants files; they lie in `folder`.

@@ -261,7 +261,7 @@ mod tests {
     fn a_command_is_carried_out_once_and_an_older_one_never() {
         let mut inbox = Inbox::new("c1", "uid");
         let Taken::Stored(_, name) = deliver(&mut inbox, 5, "apply-application", "{}") else { panic!("not stored") };
-        assert_eq!(inbox.open(), [name.clone()]);
+        assert_eq!(inbox.open(), std::slice::from_ref(&name));
         assert_eq!(inbox.work(&name).unwrap().state, "running");
         assert_eq!(inbox.work(&name).unwrap().state, "succeeded");
         assert_eq!(inbox.work(&name), None);

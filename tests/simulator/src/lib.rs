@@ -9,3 +9,4 @@ pub mod cluster;
 mod enroll;
 pub mod inbox;
 mod session;
+mod shared;

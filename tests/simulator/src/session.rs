@@ -17,13 +17,15 @@ use kubenova_schema::v1::{Heartbeat, Hello, HelloAnswer, ListingAnswer, ListingP
 use kubenova_schema::{message, signature, streams, subjects};
 use tokio::sync::{Notify, mpsc};
 
-use crate::cluster::Shared;
 use crate::inbox::Taken;
+use crate::shared::Shared;
 
 /// As in the Operator: two hellos of a cluster are at least this far apart.
 const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
 /// As in the Operator: waits between hellos that fail.
 const HELLO_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// As in the Operator: the first connect is announced a moment after the connection is there.
+const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// As in the Operator: time for an answer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Publishes that wait for their acknowledgement at once.
@@ -51,6 +53,8 @@ pub(crate) async fn run(shared: Arc<Shared>, instance: Instance) {
         Err(error) => return note(&shared, &error.into()),
     };
     let mut connects = connection.connects.clone();
+    // Else the announcement of the first connect would end the first session.
+    drop(tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await);
     let mut backoff = Backoff::between(HELLO_WAITS.0, HELLO_WAITS.1);
     loop {
         connects.mark_unchanged();

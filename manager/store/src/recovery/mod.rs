@@ -46,7 +46,7 @@ async fn lines(
     records: &[&StoredRecord],
 ) -> Result<Vec<Line>, StoreError> {
     let newest = newest(connection, cluster).await?;
-    let held: BTreeMap<&str, (Held, &str)> = records.iter().map(|record| held(record)).collect();
+    let held: BTreeMap<&str, (Held, &str)> = records.iter().map(held).collect();
     let keys: BTreeSet<&str> = newest.keys().map(String::as_str).chain(held.keys().copied()).collect();
     let line = |key: &str| {
         let (newest, held) = (newest.get(key), held.get(key));

@@ -1,0 +1,53 @@
+//! What the process of a simulated cluster shares with its owner.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kubenova_bus::Settings;
+use kubenova_operator::join::identity::Identity;
+use tokio::sync::watch;
+
+use crate::inbox::Inbox;
+
+/// How a simulated cluster behaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Time between heartbeats.
+    pub heartbeat: Duration,
+    /// Time between pings of the broker.
+    pub ping: Duration,
+}
+
+impl Default for Options {
+    /// As the Operators of scenarios: short, because tests wait for them.
+    fn default() -> Self {
+        Self { heartbeat: Duration::from_secs(2), ping: Duration::from_secs(2) }
+    }
+}
+
+/// What the running process shares with its owner.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) identity: Identity,
+    pub(crate) bus: Settings,
+    pub(crate) options: Options,
+    pub(crate) inbox: Mutex<Inbox>,
+    /// What is stored stays `running`.
+    pub(crate) holds: AtomicBool,
+    /// Number of the open session.
+    pub(crate) session: watch::Sender<Option<u64>>,
+    /// Why there is none.
+    pub(crate) last_error: watch::Sender<String>,
+}
+
+impl Shared {
+    pub(crate) fn holds(&self) -> bool {
+        self.holds.load(Ordering::SeqCst)
+    }
+
+    /// The API server in memory. It is never held across an await.
+    pub(crate) fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
