@@ -36,7 +36,32 @@ fn after(now: Timestamp, by: SignedDuration) -> Timestamp {
     now.checked_add(by).unwrap_or(Timestamp::MAX)
 }
 
-/// Records the hashes that hellos and heartbeats bring.
+/// Records the hash of a hello. The row of each cluster begins here.
+async fn record_hello(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    reported_sha256: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into listings as l (cluster_id, reported_sha256, reported_at) values ($1, $2, $3)
+         on conflict (cluster_id) do update
+            set reported_sha256 = excluded.reported_sha256, reported_at = excluded.reported_at,
+                compare_at = greatest(l.compared_at + make_interval(secs => $4), $3)
+          where l.reported_sha256 <> excluded.reported_sha256",
+        cluster.as_str(),
+        reported_sha256,
+        now.to_sqlx(),
+        AGAIN_WHEN_CHANGED.as_secs_f64(),
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed("record the hash of a listing"))
+}
+
+/// Records the hashes of heartbeats that differ from those before. The hello that opened the session has made the row of each
+/// cluster; to make one here would wait for the lock that a hello has on its cluster, while that hello waits for the row.
 pub async fn record_reported(
     connection: &mut PgConnection,
     reported: &[(ClusterId, String)],
@@ -45,13 +70,16 @@ pub async fn record_reported(
     let clusters: Vec<String> = reported.iter().map(|(cluster, _)| cluster.to_string()).collect();
     let hashes: Vec<String> = reported.iter().map(|(_, hash)| hash.clone()).collect();
     sqlx::query!(
-        "insert into listings as l (cluster_id, reported_sha256, reported_at)
-         select r.cluster_id, r.sha256, $3 from unnest($1::text[], $2::text[]) as r (cluster_id, sha256)
-         order by r.cluster_id
-         on conflict (cluster_id) do update
-            set reported_sha256 = excluded.reported_sha256, reported_at = excluded.reported_at,
+        "with changed as materialized (
+             select l.cluster_id, r.sha256
+             from listings l join unnest($1::text[], $2::text[]) as r (cluster_id, sha256)
+                             on r.cluster_id = l.cluster_id and r.sha256 <> l.reported_sha256
+             order by l.cluster_id for update of l
+         )
+         update listings l
+            set reported_sha256 = changed.sha256, reported_at = $3,
                 compare_at = greatest(l.compared_at + make_interval(secs => $4), $3)
-          where l.reported_sha256 <> excluded.reported_sha256",
+           from changed where l.cluster_id = changed.cluster_id",
         &clusters,
         &hashes,
         now.to_sqlx(),
@@ -60,7 +88,7 @@ pub async fn record_reported(
     .execute(connection)
     .await
     .map(drop)
-    .map_err(failed("record the hashes of listings"))
+    .map_err(failed("record the changed hashes of listings"))
 }
 
 /// Those of these clusters whose listing is to be compared now. Each is returned to one caller.
@@ -166,8 +194,7 @@ pub async fn at_hello(
     session: i64,
     now: Timestamp,
 ) -> Result<bool, StoreError> {
-    let reported = [(cluster.clone(), reported_sha256.to_owned())];
-    record_reported(&mut *connection, &reported, now).await?;
+    record_hello(&mut *connection, cluster, reported_sha256, now).await?;
     let exchanged_lately = sqlx::query_scalar!(
         r#"select exchanged_at > $2 as "lately?" from listings where cluster_id = $1"#,
         cluster.as_str(),
@@ -335,9 +362,16 @@ pub(crate) mod testing {
 #[cfg(test)]
 mod tests {
     use super::{testing::*, *};
-    use crate::fixture::{Fixture, at, tenant};
+    use crate::{
+        fixture::{Fixture, at, tenant},
+        sessions,
+    };
     use kubenova_core::change::Change;
     use kubenova_schema::signature::sha256_hex;
+    use std::time::Duration;
+
+    /// Less than any lock is waited for, and much more than a statement takes.
+    const WAITS_FOR_NONE: Duration = Duration::from_secs(3);
 
     #[tokio::test]
     async fn both_sides_compute_the_same_hash() {
@@ -357,6 +391,7 @@ mod tests {
         let cluster = settled(&fixture).await;
         let held = sha256_of(&inbox(&fixture, &cluster).await);
         let mut connection = fixture.store.acquire().await.unwrap();
+        record_hello(&mut connection, &cluster, &held, later(0)).await.unwrap();
         let mut compared = async |hash: &str, now| {
             record_reported(&mut connection, &[(cluster.clone(), hash.to_owned())], now).await.unwrap();
             let due = due(&mut connection, std::slice::from_ref(&cluster), now).await.unwrap();
@@ -378,6 +413,7 @@ mod tests {
         let cluster = settled(&fixture).await;
         fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant(1))).await;
         let mut connection = fixture.store.acquire().await.unwrap();
+        record_hello(&mut connection, &cluster, "other", later(0)).await.unwrap();
         let mut differs = async |now| {
             record_reported(&mut connection, &[(cluster.clone(), "other".to_owned())], now).await.unwrap();
             compare(&mut connection, &cluster, now).await.unwrap()
@@ -385,6 +421,23 @@ mod tests {
         assert!(!differs(later(0)).await);
         assert!(!differs(later(1799)).await);
         assert!(differs(later(1800)).await);
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_does_not_wait_for_a_hello() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let reported: Vec<(ClusterId, String)> =
+            clusters.iter().map(|cluster| (cluster.clone(), "new".to_owned())).collect();
+        let mut connection = fixture.store.acquire().await.unwrap();
+        record_hello(&mut connection, &clusters[0], "old", at(0)).await.unwrap();
+        // The first hello of the second cluster: it has locked its cluster, and has not come to its listing yet.
+        let mut hello = fixture.begin().await;
+        sessions::lock_cluster(&mut hello, &clusters[1]).await.unwrap();
+        let recorded = tokio::time::timeout(WAITS_FOR_NONE, record_reported(&mut connection, &reported, at(1))).await;
+        recorded.expect("it waits for no lock of a hello").unwrap();
+        record_hello(&mut hello, &clusters[1], "new", at(1)).await.unwrap();
+        hello.commit().await.unwrap();
     }
 
     #[tokio::test]
