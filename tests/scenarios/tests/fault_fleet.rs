@@ -21,6 +21,8 @@ const PHASE: Duration = Duration::from_secs(8);
 /// For everything to end after the last loss.
 const CONVERGED_MAX: Duration = Duration::from_secs(240);
 const SEED: u64 = 8;
+/// Fewer writes would say nothing; how many there are depends on the machine.
+const ACCEPTED_MIN: usize = 25;
 
 /// Applications of a real cluster as its API server holds them: name and image.
 fn applications(site: &Site, tenant: &str) -> Result<Vec<(String, String)>> {
@@ -99,7 +101,7 @@ async fn the_whole_broker_is_lost() -> Result<()> {
         accepted.extend(writer.await??);
     }
     eprintln!("{} writes were accepted", accepted.len());
-    ensure!(accepted.len() > names.len(), "too few to say anything: {}", accepted.len());
+    ensure!(accepted.len() > ACCEPTED_MIN, "too few to say anything: {}", accepted.len());
 
     steps::wait_no_open_commands(&platform, CONVERGED_MAX).await?;
     simulated::wait_in_session(&simulated, COMMAND_MAX).await?;
