@@ -3,6 +3,8 @@
 //! Nothing here trusts a header but the signature. A body that cannot be verified has no author and gets no answer; a
 //! command that is verified and unacceptable is answered with its reason. After this file: `policy.rs`, then `inbox.rs`.
 
+use crate::inbox::Held;
+use kubenova_crds::command::CommandSpec;
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
     message, mutant,
@@ -21,6 +23,36 @@ pub struct VerifiedCommand {
     pub key: ObjectKey,
     /// SHA-256 of (kind, key, document).
     pub sha256: String,
+}
+
+impl VerifiedCommand {
+    /// What the fence compares.
+    #[must_use]
+    pub fn held(&self) -> Held {
+        Held {
+            epoch: self.command.epoch,
+            revision: self.command.revision,
+            command_id: self.command.id.clone(),
+            command_sha256: self.sha256.clone(),
+        }
+    }
+
+    /// Its inbox record: the exact bytes that were signed, with their signature.
+    #[must_use]
+    pub fn record_spec(&self, body: &[u8], signature: Option<&str>, stored_at: String) -> CommandSpec {
+        let command = &self.command;
+        CommandSpec {
+            body: String::from_utf8_lossy(body).into_owned(),
+            signature: signature.unwrap_or_default().to_owned(),
+            command_id: command.id.clone(),
+            epoch: i64::try_from(command.epoch).unwrap_or(i64::MAX),
+            revision: i64::try_from(command.revision).unwrap_or(i64::MAX),
+            kind: command.kind.clone(),
+            key: command.key.clone(),
+            command_sha256: self.sha256.clone(),
+            stored_at,
+        }
+    }
 }
 
 /// The cluster that commands must name.

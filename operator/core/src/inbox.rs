@@ -34,6 +34,13 @@ impl Fence {
     pub fn raised(self, epoch: u64, floor: u64) -> Self {
         Self { epoch: self.epoch.max(epoch), floor: self.floor.max(floor) }
     }
+
+    /// The fence once a command of this epoch and revision is stored, which states a floor. One at or above the command itself
+    /// would be a mistake of the writer: it would settle its own command.
+    #[must_use]
+    pub fn raised_by(self, epoch: u64, revision: u64, floor: u64) -> Self {
+        self.raised(epoch, floor.min(revision.saturating_sub(1)))
+    }
 }
 
 /// Why a command is not stored.

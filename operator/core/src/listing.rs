@@ -3,7 +3,11 @@
 //! object is hashed; drift is the controllers' job.
 
 use crate::digest::RecordDigest;
-use kubenova_schema::{mutant, signature::sha256_hex, v1::ListingEntry};
+use kubenova_schema::{
+    mutant,
+    signature::sha256_hex,
+    v1::{ListingEntry, ListingPart},
+};
 
 /// Entries in one part: each is below 500 bytes, and a cluster's message is at most 256 KiB.
 pub const PART_ENTRIES: usize = 500;
@@ -29,6 +33,25 @@ pub fn entries<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> Vec<L
     let mut entries: Vec<ListingEntry> = records.into_iter().filter_map(entry).collect();
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     entries
+}
+
+/// A listing in messages, in order; at least one. `session` is the one in which it is wanted, `at` when the records were read.
+#[must_use]
+pub fn parts(cluster_id: &str, session: u64, at: &str, entries: &[ListingEntry]) -> Vec<ListingPart> {
+    let begins = (0..entries.len().max(1)).step_by(PART_ENTRIES);
+    let part = |begin: usize| {
+        let end = entries.len().min(begin + PART_ENTRIES);
+        let after_key = begin.checked_sub(1).map(|before| entries[before].key.clone());
+        ListingPart {
+            cluster_id: cluster_id.to_owned(),
+            session,
+            at: at.to_owned(),
+            after_key: after_key.unwrap_or_default(),
+            last: end == entries.len(),
+            entries: entries[begin..end].to_vec(),
+        }
+    };
+    begins.map(part).collect()
 }
 
 fn entry(record: &RecordDigest) -> Option<ListingEntry> {
@@ -94,5 +117,23 @@ mod tests {
         let seen: Vec<_> = entries.iter().map(|one| (one.key.as_str(), one.kind.as_str(), one.revision)).collect();
         assert_eq!(seen, [("tenant/a", "apply-tenant", 1), ("tenant/b", "delete-tenant", 2)]);
         assert_eq!(entries[0].document_sha256, sha256_hex(b"{}"));
+    }
+
+    #[test]
+    fn parts_follow_each_other_and_the_last_says_so() {
+        let entry = |number: usize| ListingEntry { key: format!("tenant/{number:04}"), ..ListingEntry::default() };
+        for (count, lengths) in
+            [(0, vec![0]), (PART_ENTRIES, vec![PART_ENTRIES]), (PART_ENTRIES + 1, vec![PART_ENTRIES, 1])]
+        {
+            let entries: Vec<ListingEntry> = (0..count).map(entry).collect();
+            let parts = parts("c1", 3, "t", &entries);
+            assert_eq!(parts.iter().map(|part| part.entries.len()).collect::<Vec<_>>(), lengths);
+            let mut after = String::new();
+            for (number, part) in parts.iter().enumerate() {
+                assert_eq!((part.after_key.as_str(), part.last), (after.as_str(), number + 1 == lengths.len()));
+                after = part.entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
+            }
+            assert_eq!(parts.into_iter().flat_map(|part| part.entries).collect::<Vec<_>>(), entries);
+        }
     }
 }

@@ -5,7 +5,7 @@
 use kubenova_crds::command::{CommandHop, CommandSpec, CommandStatus, NovaCommand};
 use kubenova_schema::{
     mutant,
-    v1::{Hop, Outcome},
+    v1::{Command, Hop, Outcome},
 };
 
 /// States the Operator may report.
@@ -137,6 +137,31 @@ pub fn advance(
 
 fn hop(name: &str, at: &str) -> CommandHop {
     CommandHop { name: name.to_owned(), at: at.to_owned() }
+}
+
+/// The verdict about a command that is not stored.
+#[must_use]
+pub fn of_command(
+    cluster_id: &str,
+    command: &Command,
+    state: State,
+    reason: &str,
+    message: String,
+    at: String,
+) -> Outcome {
+    Outcome {
+        command_id: command.id.clone(),
+        cluster_id: cluster_id.to_owned(),
+        epoch: command.epoch,
+        revision: command.revision,
+        key: command.key.clone(),
+        kind: command.kind.clone(),
+        state: state.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message,
+        at,
+        ..Outcome::default()
+    }
 }
 
 /// What a record reports to the Manager. A record without a status of its own command is acknowledged: it is stored.

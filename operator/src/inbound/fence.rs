@@ -74,13 +74,7 @@ impl FenceKeeper {
     /// What to do with a command, given the record of its object.
     #[must_use]
     pub fn decide(&self, held: Option<&Held>, verified: &VerifiedCommand) -> Decision {
-        let incoming = Held {
-            epoch: verified.command.epoch,
-            revision: verified.command.revision,
-            command_id: verified.command.id.clone(),
-            command_sha256: verified.sha256.clone(),
-        };
-        inbox::decide(held, &incoming, self.now())
+        inbox::decide(held, &verified.held(), self.now())
     }
 
     /// Makes a higher epoch durable: from then on the whole cluster refuses lower ones.
@@ -98,9 +92,7 @@ impl FenceKeeper {
     pub fn raise_floor(&self, verified: &VerifiedCommand) {
         let command = &verified.command;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        // A floor at or above the command itself would be a mistake of the writer: it would settle its own command.
-        let floor = command.floor.min(command.revision.saturating_sub(1));
-        known.now = known.now.raised(command.epoch, floor);
+        known.now = known.now.raised_by(command.epoch, command.revision, command.floor);
     }
 
     /// Makes everything known durable.

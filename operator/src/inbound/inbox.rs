@@ -23,7 +23,7 @@ use kubenova_operator_core::{
     command::{self, Recipient, Rejected, Unreadable, VerifiedCommand, record_name},
     digest::RecordDigest,
     inbox::{Decision, Stale},
-    outcome::State,
+    outcome::{self, State},
     policy::Denial,
 };
 use kubenova_runtime::{
@@ -228,20 +228,9 @@ impl Inbox {
     async fn answer(&self, command: &Command, answer: Answer) -> Result<(), NotNow> {
         let Answer { state, reason, message, retry_after_seconds } = answer;
         tracing::info!(state = state.as_str(), reason, "answered a command without storing it");
-        let outcome = Outcome {
-            command_id: command.id.clone(),
-            cluster_id: self.broker.cluster_id().to_owned(),
-            epoch: command.epoch,
-            revision: command.revision,
-            key: command.key.clone(),
-            kind: command.kind.clone(),
-            state: state.as_str().to_owned(),
-            reason: reason.to_owned(),
-            message,
-            at: clock::rfc3339_ms(clock::now()),
-            hops: Vec::new(),
-            retry_after_seconds,
-        };
+        let at = clock::rfc3339_ms(clock::now());
+        let verdict = outcome::of_command(self.broker.cluster_id(), command, state, reason, message, at);
+        let outcome = Outcome { retry_after_seconds, ..verdict };
         failpoint::passing("inbound.answer");
         outcomes::publish(&self.broker, &outcome).await?;
         self.cluster.metrics.command(state.as_str());

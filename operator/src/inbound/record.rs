@@ -8,7 +8,7 @@ use crate::{
 };
 use kube::{Api, ResourceExt as _};
 use kubenova_bus::consume::Delivery;
-use kubenova_crds::command::{CommandSpec, NovaCommand};
+use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::{
     command::{self, VerifiedCommand},
     digest::RecordDigest,
@@ -57,18 +57,8 @@ impl Records {
         verified: &VerifiedCommand,
         delivery: &Delivery,
     ) -> Result<NovaCommand, Error> {
-        let command = &verified.command;
-        let spec = CommandSpec {
-            body: String::from_utf8_lossy(&delivery.payload).into_owned(),
-            signature: delivery.header(signature::HEADER).unwrap_or_default().to_owned(),
-            command_id: command.id.clone(),
-            epoch: i64::try_from(command.epoch).unwrap_or(i64::MAX),
-            revision: i64::try_from(command.revision).unwrap_or(i64::MAX),
-            kind: command.kind.clone(),
-            key: command.key.clone(),
-            command_sha256: verified.sha256.clone(),
-            stored_at: clock::rfc3339_ms(clock::now()),
-        };
+        let (signature, stored_at) = (delivery.header(signature::HEADER), clock::rfc3339_ms(clock::now()));
+        let spec = verified.record_spec(&delivery.payload, signature, stored_at);
         let mut record = NovaCommand::new(&command::record_name(&verified.key), spec);
         trace::annotate(record.annotations_mut(), trace::to_keep(trace::of_delivery(delivery)));
         let Some(Version { uid, resource_version }) = over else { return verbs::create(&self.api, &record).await };

@@ -25,13 +25,13 @@ const ENROLL_AGAIN: &str = "create an enrollment token (POST /api/v1/clusters/<c
                             deployment/kubenova-operator";
 
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
-    let bus = bus_settings(settings, identity)?;
+    let bus = own_settings(settings, identity)?;
     connection::connect(bus).await.map_err(|error| connect_error(&error, identity))
 }
 
 /// Why a connection that is down does not come back: the client reconnects by itself and does not tell.
 pub(super) async fn diagnose(settings: &Settings, identity: &Identity) -> JoinError {
-    let bus = match bus_settings(settings, identity) {
+    let bus = match own_settings(settings, identity) {
         Ok(bus) => bus,
         Err(error) => return error,
     };
@@ -41,8 +41,19 @@ pub(super) async fn diagnose(settings: &Settings, identity: &Identity) -> JoinEr
     }
 }
 
-fn bus_settings(settings: &Settings, identity: &Identity) -> Result<kubenova_bus::Settings, JoinError> {
-    let folder = &settings.work_dir;
+fn own_settings(settings: &Settings, identity: &Identity) -> Result<kubenova_bus::Settings, JoinError> {
+    bus_settings(identity, &settings.work_dir, Duration::from_secs(settings.nats.ping_seconds))
+}
+
+/// How a cluster connects. The client library wants certificates as files: they are written into the folder.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn bus_settings(
+    identity: &Identity,
+    folder: &Path,
+    ping_interval: Duration,
+) -> Result<kubenova_bus::Settings, JoinError> {
     let files = Files::write(folder, identity).map_err(|error| {
         let folder = folder.display();
         bus_error(
@@ -60,7 +71,7 @@ fn bus_settings(settings: &Settings, identity: &Identity) -> Result<kubenova_bus
         credentials: Credentials { user_jwt: identity.answer.user_jwt.clone(), seed: identity.keys.nkey_seed.clone() },
         inbox_prefix: Some(subjects::inbox_prefix(cluster)),
         api_prefix: Some(subjects::API_PREFIX.to_owned()),
-        ping_interval: Duration::from_secs(settings.nats.ping_seconds),
+        ping_interval,
     })
 }
 

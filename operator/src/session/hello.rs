@@ -28,7 +28,7 @@ use kubenova_schema::{
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Time for the Manager's answer; it creates missing streams before it answers.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
 /// Time for the first look at every inbox record: 50 of 900 KB each take about a second.
 const INBOX_LIMIT: Duration = Duration::from_secs(60);

@@ -17,7 +17,7 @@ use kubenova_schema::{
     kinds::ObjectKey,
     message::{self, MessageError},
     subjects,
-    v1::{ListingAnswer, ListingPart, RecordPiece, RecordsPart},
+    v1::{ListingAnswer, RecordPiece, RecordsPart},
 };
 use std::time::Duration;
 
@@ -95,24 +95,12 @@ async fn send_parts(
 ) -> Result<Sent, ListingError> {
     let at = clock::rfc3339_ms(clock::now());
     let records = inbox.all();
-    let mut rest = listing::entries(records.iter().map(|record| &**record));
-    let (entries, mut wanted) = (rest.len(), Vec::new());
-    let mut after_key = String::new();
-    loop {
-        let later = rest.split_off(rest.len().min(listing::PART_ENTRIES));
-        let next_after = rest.last().map(|entry| entry.key.clone());
-        let part = ListingPart {
-            cluster_id: cluster.to_owned(),
-            session,
-            at: at.clone(),
-            after_key,
-            last: later.is_empty(),
-            entries: rest,
-        };
+    let entries = listing::entries(records.iter().map(|record| &**record));
+    let mut wanted = Vec::new();
+    for part in listing::parts(cluster, session, &at, &entries) {
         wanted.extend(request(connection, subjects::listing(cluster), message::to_json(&part)).await?);
-        let (false, Some(key)) = (part.last, next_after) else { return Ok(Sent { entries, wanted }) };
-        (after_key, rest) = (key, later);
     }
+    Ok(Sent { entries: entries.len(), wanted })
 }
 
 async fn send_records(

@@ -3,7 +3,7 @@
 //! Only with an open session does the Operator pull commands and report status; usage needs none. While there is no
 //! session, the condition `BusConnected` says why. Before this: `join`. After it: `inbound` and `outbound`.
 
-mod broker;
+pub mod broker;
 pub mod hello;
 mod listing;
 mod requests;
@@ -54,14 +54,14 @@ pub struct SessionContext {
 }
 
 /// Two hellos are never closer than this: for each the Manager purges the commands on the wire and sends them again.
-const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
+pub const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
 /// Waits between hellos that fail: at least a second, since each makes the Manager work; at most as long as a healed
 /// link may go unnoticed.
-const HELLO_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+pub const HELLO_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// Time between looks at the connection's state, which the client library does not announce.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
 /// The first connect is announced a moment after the connection is there.
-const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
+pub const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs until the process stops.
 pub async fn run(context: SessionContext, shutdown: Shutdown) {

@@ -102,7 +102,7 @@ impl Cluster {
             Decision::Divergence => answer(CommandState::Refused),
             Decision::Superseded(_) => answer(CommandState::Superseded),
             Decision::Store => {
-                let raised = fence.raised(message.epoch, message.floor.min(message.revision.saturating_sub(1)));
+                let raised = fence.raised_by(message.epoch, message.revision, message.floor);
                 self.fence = Some((raised.epoch, raised.floor));
                 self.stored.insert(message.id);
                 let state = CommandState::Acknowledged;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
+use kubenova_operator::session::broker;
 use kubenova_runtime::random;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -31,7 +32,9 @@ impl SimulatedCluster {
     /// When the Manager refuses the token.
     pub async fn enroll(name: &str, token: &str, folder: &Path, options: Options) -> Result<Self> {
         let identity = enroll::enroll(token).await?;
-        let bus = enroll::bus_settings(&identity, folder, options.ping)?;
+        let folder = folder.join(identity.cluster_id());
+        let bus =
+            broker::bus_settings(&identity, &folder, options.ping).map_err(|error| anyhow!("{}", error.message))?;
         let inbox = Mutex::new(Inbox::new(identity.cluster_id(), identity.cluster_uid()));
         let shared = Shared {
             identity,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kubenova_crds::command::{CommandSpec, NovaCommand};
 use kubenova_operator_core::command::{self, Recipient, Unreadable, VerifiedCommand, record_name};
 use kubenova_operator_core::digest::RecordDigest;
-use kubenova_operator_core::inbox::{self, Decision, Fence, Held};
+use kubenova_operator_core::inbox::{self, Decision, Fence};
 use kubenova_operator_core::listing;
 use kubenova_operator_core::outcome::{self, CommandProgress, State};
 use kubenova_runtime::clock;
@@ -79,7 +79,7 @@ impl Inbox {
         };
         let name = record_name(&verified.key);
         let held = self.records.get(&name).map(|record| record.digest.held());
-        Ok(match inbox::decide(held.as_ref(), &incoming(&verified), self.fence) {
+        Ok(match inbox::decide(held.as_ref(), &verified.held(), self.fence) {
             Decision::Replay => self.report(&name),
             Decision::Store => {
                 self.store(&name, &verified, body, signature);
@@ -180,19 +180,8 @@ impl Inbox {
 
     fn store(&mut self, name: &str, verified: &VerifiedCommand, body: &[u8], signature: Option<&str>) {
         let command = &verified.command;
-        // As the Operator does: a floor at or above the command itself would settle its own command.
-        self.fence = self.fence.raised(command.epoch, command.floor.min(command.revision.saturating_sub(1)));
-        let spec = CommandSpec {
-            body: String::from_utf8_lossy(body).into_owned(),
-            signature: signature.unwrap_or_default().to_owned(),
-            command_id: command.id.clone(),
-            epoch: i64::try_from(command.epoch).unwrap_or(i64::MAX),
-            revision: i64::try_from(command.revision).unwrap_or(i64::MAX),
-            kind: command.kind.clone(),
-            key: command.key.clone(),
-            command_sha256: verified.sha256.clone(),
-            stored_at: clock::rfc3339_ms(clock::now()),
-        };
+        self.fence = self.fence.raised_by(command.epoch, command.revision, command.floor);
+        let spec = verified.record_spec(body, signature, clock::rfc3339_ms(clock::now()));
         let stored = NovaCommand::new(name, spec);
         self.records.insert(name.to_owned(), Record { digest: RecordDigest::of(&stored), stored });
     }
@@ -203,28 +192,8 @@ impl Inbox {
     }
 
     fn verdict(&self, command: &Command, state: State, reason: &str, message: &str) -> Outcome {
-        Outcome {
-            command_id: command.id.clone(),
-            cluster_id: self.cluster_id.clone(),
-            epoch: command.epoch,
-            revision: command.revision,
-            key: command.key.clone(),
-            kind: command.kind.clone(),
-            state: state.as_str().to_owned(),
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-            at: clock::rfc3339_ms(clock::now()),
-            ..Outcome::default()
-        }
-    }
-}
-
-fn incoming(verified: &VerifiedCommand) -> Held {
-    Held {
-        epoch: verified.command.epoch,
-        revision: verified.command.revision,
-        command_id: verified.command.id.clone(),
-        command_sha256: verified.sha256.clone(),
+        let at = clock::rfc3339_ms(clock::now());
+        outcome::of_command(&self.cluster_id, command, state, reason, message.to_owned(), at)
     }
 }
 

@@ -8,26 +8,20 @@ use async_nats::Subscriber;
 use futures::{FutureExt as _, StreamExt as _};
 use kubenova_bus::consume::{self, Delivery, Verdict};
 use kubenova_bus::{Connection, publish};
+use kubenova_operator::session::hello::ANSWER_LIMIT;
+use kubenova_operator::session::{FIRST_CONNECT_LIMIT, HELLO_INTERVAL_MIN, HELLO_WAITS};
 use kubenova_operator_core::{hello_answer, listing};
 use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::shutdown::Shutdown;
 use kubenova_runtime::{clock, random};
 use kubenova_schema::signature::AcceptedKeys;
-use kubenova_schema::v1::{Heartbeat, Hello, HelloAnswer, ListingAnswer, ListingPart, Outcome};
+use kubenova_schema::v1::{Heartbeat, Hello, HelloAnswer, ListingAnswer, Outcome};
 use kubenova_schema::{message, signature, streams, subjects};
 use tokio::sync::{Notify, mpsc};
 
 use crate::inbox::Taken;
 use crate::shared::Shared;
 
-/// As in the Operator: two hellos of a cluster are at least this far apart.
-const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
-/// As in the Operator: waits between hellos that fail.
-const HELLO_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
-/// As in the Operator: the first connect is announced a moment after the connection is there.
-const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// As in the Operator: time for an answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// Publishes that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 64;
 
@@ -286,26 +280,14 @@ impl Process<'_> {
         let cluster = self.shared.identity.cluster_id();
         let at = clock::rfc3339_ms(clock::now());
         let entries = self.shared.inbox().listing();
-        let mut after_key = String::new();
-        let mut parts = entries.chunks(listing::PART_ENTRIES).peekable();
-        loop {
-            let entries = parts.next().unwrap_or_default().to_vec();
-            let last_key = entries.last().map(|entry| entry.key.clone()).unwrap_or_default();
-            let last = parts.peek().is_none();
-            let part = ListingPart {
-                cluster_id: cluster.to_owned(),
-                session: self.answer.session,
-                at: at.clone(),
-                after_key: std::mem::replace(&mut after_key, last_key),
-                last,
-                entries,
-            };
+        for part in listing::parts(cluster, self.answer.session, &at, &entries) {
             let request = self.connection.client.request(subjects::listing(cluster), message::to_json(&part).into());
             let reply = tokio::time::timeout(ANSWER_LIMIT, request).await.context("the listing was not answered")??;
             let answer: ListingAnswer = message::from_json(&reply.payload)?;
-            if last || !answer.accepted {
-                return Ok(());
+            if !answer.accepted {
+                bail!("the Manager does not take the listing: {}: {}", answer.reason, answer.message);
             }
         }
+        Ok(())
     }
 }
