@@ -40,6 +40,7 @@ use kubenova_runtime::{
     shutdown::Shutdown,
     telemetry,
 };
+use kubenova_schema::signature::AcceptedKeys;
 use kubenova_store::pool::Store;
 use kubenova_trust::keyring::Keyring;
 use std::{
@@ -273,7 +274,7 @@ impl Broker {
             connection: connection.clone(),
             key: Arc::clone(&self.keyring.command),
             keys: self.keyring.command_public.clone(),
-            accepted: keys::accepted(&self.keyring.command_public),
+            accepted: AcceptedKeys::of(&self.keyring.command_public),
             receipts: receipts.clone(),
             wake: Arc::clone(wake),
             metrics: self.metrics.sessions.clone(),

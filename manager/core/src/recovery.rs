@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_cluster_can_make_nothing_up() {
-        assert!(matches!(verified(&command(), 9, &listed()), Err(NotOurs::Signature(_))), "signed by somebody else");
+        assert!(matches!(verified(&command(), 9, &listed()), Err(NotOurs::Signature(_))), "signed with another key");
         let keys = AcceptedKeys::new([(key(3).id().to_owned(), key(3).public_key())]);
         let mut body = message::to_json(&command());
         let signature = key(3).sign(PayloadType::Command, &body);

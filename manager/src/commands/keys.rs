@@ -2,7 +2,6 @@
 
 use crate::settings::Settings;
 use anyhow::{Context as _, Result};
-use kubenova_schema::{enrollment::PublicKey, signature::AcceptedKeys};
 use kubenova_store::{keys, keys::KeyRow, pool::Store};
 use kubenova_trust::{
     envelope::{Envelope, Sealed},
@@ -23,15 +22,6 @@ pub(crate) async fn open(settings: &Settings, store: &Store) -> Result<Keyring> 
 
 fn to_stored(row: KeyRow) -> StoredKey {
     StoredKey { name: row.name, public: row.public, sealed: Sealed { key_id: row.kek_id, bytes: row.sealed } }
-}
-
-/// The command keys of this installation as they verify signatures, the previous one included.
-pub(crate) fn accepted(keys: &[PublicKey]) -> AcceptedKeys {
-    let decoded = keys.iter().filter_map(|key| {
-        let public = data_encoding::BASE64.decode(key.public_key.as_bytes()).ok()?;
-        Some((key.key_id.clone(), public))
-    });
-    AcceptedKeys::new(decoded)
 }
 
 /// As the store has it.

@@ -60,7 +60,7 @@ impl RecoverVerb {
             Self::List { cluster } => print(&list(&store, cluster.as_deref()).await?),
             Self::Adopt(arguments) => {
                 let keyring = keys::open(settings, &store).await?;
-                adopt(&store, &keys::accepted(&keyring.command_public), arguments).await
+                adopt(&store, &AcceptedKeys::of(&keyring.command_public), arguments).await
             }
         }
     }
@@ -162,14 +162,7 @@ async fn adopt_cluster(
     cluster: &Cluster,
     leave: &BTreeSet<String>,
 ) -> Result<Adopted, AdoptError> {
-    let issuer = Issuer {
-        subject: RECOVERY_AUTHOR,
-        role: "admin",
-        request_id: "",
-        now: clock::now(),
-        new_id: random::uuid_v7,
-        traceparent: None,
-    };
+    let issuer = Issuer::without_request(RECOVERY_AUTHOR, "admin", clock::now(), random::uuid_v7);
     let adoption = Adoption { cluster: &cluster.id, keys, leave, issuer };
     store.transaction("adopt what a cluster holds", async |tx| adopt::adopt(tx, adoption).await).await
 }

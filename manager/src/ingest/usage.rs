@@ -164,12 +164,8 @@ async fn insert_window(
         Arrival::New => {
             let unknown = remove_unknown_tenants(transaction, &whole.key.cluster, &mut checked).await?;
             let of = rows_of(&whole.key.cluster, &checked, now);
-            let kept = unclaimed_usage::insert(transaction, &of, &unknown).await?;
-            let kept = usize::try_from(kept).unwrap_or(usize::MAX);
-            if !unknown.is_empty() {
-                tracing::warn!(window = %whole.key.window, kept, "usage of tenants that are not known on this cluster is kept unclaimed");
-            }
-            if let Some(reason) = not_counted(&checked.set_aside, unknown.get(kept..).unwrap_or_default()) {
+            let no_room = keep_unclaimed(transaction, &of, &unknown).await?;
+            if let Some(reason) = not_counted(&checked.set_aside, no_room) {
                 tracing::error!(window = %whole.key.window, reason, "records of a usage window are not counted");
                 durable::insert_dead_letter(transaction, subject, &whole.payload, &reason).await?;
             }
@@ -186,6 +182,21 @@ async fn insert_window(
         }
     }
     Ok(arrival)
+}
+
+/// Keeps the rows of tenants that are not known on the cluster; returns those for which there is no room.
+async fn keep_unclaimed<'a>(
+    transaction: &mut Connection,
+    of: &WindowRows<'_>,
+    unknown: &'a [NewRow],
+) -> Result<&'a [NewRow], StoreError> {
+    if unknown.is_empty() {
+        return Ok(unknown);
+    }
+    let kept = unclaimed_usage::insert(transaction, of, unknown).await?;
+    tracing::warn!(window = %of.window, kept, "usage of tenants that are not known on this cluster is kept unclaimed");
+    let kept = usize::try_from(kept).unwrap_or(usize::MAX);
+    Ok(unknown.get(kept..).unwrap_or_default())
 }
 
 /// The reason of the dead letter for the records of a window that are not counted; none when all are. What the cluster wrote

@@ -11,7 +11,6 @@ use super::{
 };
 use async_nats::Message;
 use kubenova_core::{
-    cluster::ClusterId,
     command::CommandId,
     listing::{Finding, Listed},
     recovery::ListedRecord,
@@ -49,14 +48,7 @@ async fn answer(sessions: &Sessions, message: &Message) -> ListingAnswer {
 }
 
 async fn take(sessions: &Sessions, part: &Part) -> ListingAnswer {
-    let issuer = Issuer {
-        subject: SUBJECT,
-        role: "manager",
-        request_id: "",
-        now: clock::now(),
-        new_id: random::uuid_v7,
-        traceparent: None,
-    };
+    let issuer = Issuer::without_request(SUBJECT, "manager", clock::now(), random::uuid_v7);
     let take = async {
         let taken = sessions
             .store
@@ -97,13 +89,9 @@ enum Read {
     Diverged(RecordsListed),
 }
 
-/// Reads a part. Whose it is says the subject, where the broker lets only that cluster publish.
 fn read(subject: &str, payload: &[u8]) -> Result<Read, String> {
     let part: ListingPart = message::from_json(payload).map_err(|error| telemetry::chain(&error))?;
-    let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
-    let Some(cluster_id) = cluster.filter(|cluster| cluster.as_str() == part.cluster_id) else {
-        return Err(format!("it names cluster \"{}\", its subject another one", part.cluster_id));
-    };
+    let cluster_id = parts::sender(subject, &part.cluster_id)?;
     let session = i64::try_from(part.session).map_err(|_| "its session is too large".to_owned())?;
     let (mut entries, mut records) = (BTreeMap::new(), BTreeMap::new());
     for entry in part.entries {

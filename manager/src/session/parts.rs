@@ -3,6 +3,7 @@
 
 use super::{NOT_READY, Sessions, Subscribed, subscribe};
 use async_nats::Message;
+use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{shutdown::Shutdown, telemetry};
 use kubenova_schema::{message, subjects, v1::ListingAnswer};
 use kubenova_store::error::StoreError;
@@ -20,6 +21,13 @@ const PART_MAX: Duration = Duration::from_secs(25);
 /// Takes one part in.
 pub(super) type Take =
     for<'a> fn(&'a Sessions, &'a Message) -> Pin<Box<dyn Future<Output = ListingAnswer> + Send + 'a>>;
+
+/// Whose a part is says its subject, where the broker lets only that cluster publish; the part must name the same.
+pub(super) fn sender(subject: &str, named: &str) -> Result<ClusterId, String> {
+    let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
+    let cluster = cluster.filter(|cluster| cluster.as_str() == named);
+    cluster.ok_or_else(|| format!("it names cluster \"{named}\", its subject another one"))
+}
 
 /// Takes the parts of a subject in until a stop is requested.
 pub(super) async fn run(sessions: Sessions, from: Subscribed, shutdown: Shutdown, take: Take) {

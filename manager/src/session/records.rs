@@ -36,13 +36,9 @@ async fn answer(sessions: &Sessions, message: &Message) -> ListingAnswer {
     }
 }
 
-/// Reads a part. Whose it is says the subject, where the broker lets only that cluster publish.
 fn read(subject: &str, payload: &[u8]) -> Result<(ClusterId, Vec<Piece>), String> {
     let part: RecordsPart = message::from_json(payload).map_err(|error| telemetry::chain(&error))?;
-    let cluster = subjects::cluster_of(subject).and_then(ClusterId::parse);
-    let Some(cluster) = cluster.filter(|cluster| cluster.as_str() == part.cluster_id) else {
-        return Err(format!("it names cluster \"{}\", its subject another one", part.cluster_id));
-    };
+    let cluster = parts::sender(subject, &part.cluster_id)?;
     Ok((cluster, part.pieces.into_iter().map(piece).collect::<Result<_, _>>()?))
 }
 

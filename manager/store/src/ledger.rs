@@ -50,14 +50,40 @@ pub struct WindowRows<'a> {
     pub received_at: Timestamp,
 }
 
+/// Rows as the columns of one statement.
+pub(crate) struct Columns {
+    pub(crate) tenants: Vec<Uuid>,
+    pub(crate) names: Vec<String>,
+    pub(crate) hashes: Vec<String>,
+    pub(crate) cpu: Vec<String>,
+    pub(crate) memory: Vec<String>,
+    pub(crate) pods: Vec<String>,
+    pub(crate) namespaces: Vec<String>,
+    pub(crate) applications: Vec<String>,
+}
+
+impl Columns {
+    pub(crate) fn of(rows: &[NewRow]) -> Self {
+        let column = |meter: Meter| -> Vec<String> {
+            rows.iter().map(|row| row.quantities[meter as usize].to_string()).collect()
+        };
+        let [cpu, memory, pods, namespaces, applications] = Meter::ALL.map(column);
+        Self {
+            tenants: rows.iter().map(|row| row.tenant.0).collect(),
+            names: rows.iter().map(|row| row.tenant_name.clone()).collect(),
+            hashes: rows.iter().map(|row| row.payload_sha256.clone()).collect(),
+            cpu,
+            memory,
+            pods,
+            namespaces,
+            applications,
+        }
+    }
+}
+
 /// Adds the rows of a window in one statement. Fails when one of them exists: rows are never edited.
 pub async fn insert(connection: &mut PgConnection, of: &WindowRows<'_>, rows: &[NewRow]) -> Result<(), StoreError> {
-    let tenants: Vec<Uuid> = rows.iter().map(|row| row.tenant.0).collect();
-    let names: Vec<String> = rows.iter().map(|row| row.tenant_name.clone()).collect();
-    let hashes: Vec<String> = rows.iter().map(|row| row.payload_sha256.clone()).collect();
-    let column =
-        |meter: Meter| -> Vec<String> { rows.iter().map(|row| row.quantities[meter as usize].to_string()).collect() };
-    let [cpu, memory, pods, namespaces, applications] = Meter::ALL.map(column);
+    let rows = Columns::of(rows);
     sqlx::query!(
         "insert into ledger (cluster_id, tenant_id, tenant_name, window_start, seconds, revision, cpu_request_millicore_ms,
                              memory_request_byte_ms, pod_count_ms, namespace_count_ms, application_count_ms, payload_sha256, quality,
@@ -75,14 +101,14 @@ pub async fn insert(connection: &mut PgConnection, of: &WindowRows<'_>, rows: &[
         of.gaps,
         of.incarnation,
         of.received_at.to_sqlx(),
-        &tenants,
-        &names,
-        &hashes,
-        &cpu,
-        &memory,
-        &pods,
-        &namespaces,
-        &applications,
+        &rows.tenants,
+        &rows.names,
+        &rows.hashes,
+        &rows.cpu,
+        &rows.memory,
+        &rows.pods,
+        &rows.namespaces,
+        &rows.applications,
     )
     .execute(connection)
     .await

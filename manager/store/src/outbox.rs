@@ -43,6 +43,14 @@ pub struct Issuer<'a> {
     pub traceparent: Option<TraceParent>,
 }
 
+impl<'a> Issuer<'a> {
+    /// Who issues commands outside any request.
+    #[must_use]
+    pub const fn without_request(subject: &'a str, role: &'a str, now: Timestamp, new_id: fn() -> Uuid) -> Self {
+        Self { subject, role, request_id: "", now, new_id, traceparent: None }
+    }
+}
+
 /// A command that was written but not sent yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnqueuedCommand {

@@ -206,7 +206,7 @@ async fn enqueue_again(
     now: Timestamp,
     new_id: fn() -> Uuid,
 ) -> Result<(), StoreError> {
-    let issuer = Issuer { subject: "manager", role: "manager", request_id: "", now, new_id, traceparent: None };
+    let issuer = Issuer::without_request("manager", "manager", now, new_id);
     let send_at = now.checked_add(ENQUEUED_AGAIN_PAUSE).unwrap_or(now);
     outbox::enqueue_again(connection, issuer, &reported.cluster_id, &[reported.command_id], Some(send_at)).await
 }

@@ -5,28 +5,22 @@
 
 use crate::{
     error::{RowRef, StoreError, failed},
-    ledger::{self, NewRow, WindowRows},
+    ledger::{self, Columns, NewRow, WindowRows},
     recovery::adoption::RECOVERY_AUTHOR,
     windows::{seconds, start},
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{cluster::ClusterId, tenant::TenantId};
-use kubenova_schema::{meters::Meter, window::Window};
+use kubenova_schema::window::Window;
 use sqlx::PgConnection;
-use uuid::Uuid;
 
 /// Rows that are kept of one cluster: ten tenants for six weeks of hours.
 pub const ROWS_MAX: i64 = 10_000;
 
 /// Keeps rows of a window. Returns how many there was room for.
 pub async fn insert(connection: &mut PgConnection, of: &WindowRows<'_>, rows: &[NewRow]) -> Result<u64, StoreError> {
-    let tenants: Vec<Uuid> = rows.iter().map(|row| row.tenant.0).collect();
-    let names: Vec<String> = rows.iter().map(|row| row.tenant_name.clone()).collect();
-    let hashes: Vec<String> = rows.iter().map(|row| row.payload_sha256.clone()).collect();
-    let column =
-        |meter: Meter| -> Vec<String> { rows.iter().map(|row| row.quantities[meter as usize].to_string()).collect() };
-    let [cpu, memory, pods, namespaces, applications] = Meter::ALL.map(column);
+    let rows = Columns::of(rows);
     let done = sqlx::query!(
         "insert into unclaimed_usage (cluster_id, tenant_id, tenant_name, window_start, seconds, revision, cpu_request_millicore_ms,
                                       memory_request_byte_ms, pod_count_ms, namespace_count_ms, application_count_ms,
@@ -43,14 +37,14 @@ pub async fn insert(connection: &mut PgConnection, of: &WindowRows<'_>, rows: &[
         of.revision,
         of.quality,
         of.received_at.to_sqlx(),
-        &tenants,
-        &names,
-        &hashes,
-        &cpu,
-        &memory,
-        &pods,
-        &namespaces,
-        &applications,
+        &rows.tenants,
+        &rows.names,
+        &rows.hashes,
+        &rows.cpu,
+        &rows.memory,
+        &rows.pods,
+        &rows.namespaces,
+        &rows.applications,
         ROWS_MAX,
     )
     .execute(connection)

@@ -73,11 +73,7 @@ impl Identity {
     /// The keys whose commands are accepted. They came over the pinned connection; the broker cannot change them.
     #[must_use]
     pub fn command_keys(&self) -> AcceptedKeys {
-        let decoded = self.answer.command_keys.iter().filter_map(|key| {
-            let public = data_encoding::BASE64.decode(key.public_key.as_bytes()).ok()?;
-            Some((key.key_id.clone(), public))
-        });
-        AcceptedKeys::new(decoded)
+        AcceptedKeys::of(&self.answer.command_keys)
     }
 }
 

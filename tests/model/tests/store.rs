@@ -90,7 +90,7 @@ impl Real {
             Kind::Apply => Change::Tenant(tenant),
             Kind::Delete => Change::TenantDeleted { id: tenant.id, name: tenant.name, generation: 1 },
         };
-        let issuer = Issuer { subject: "model", role: "ops", request_id: "", now: at(0), new_id, traceparent: None };
+        let issuer = Issuer::without_request("model", "ops", at(0), new_id);
         let clusters = [self.cluster.clone()];
         let enqueue =
             self.store.transaction("model", async |tx| outbox::enqueue_commands(tx, issuer, &clusters, &change).await);

@@ -44,11 +44,12 @@ fn check_real(site: &Site, tenant: &str, accepted: &[Accepted]) -> Result<()> {
         wanted.filter_map(|((_, name), number)| Some((name, writers::image(number?)))).collect();
     wanted.sort();
     ensure!(held == wanted, "{} holds {held:?}; what was accepted last is {wanted:?}", site.name);
+    let audit = site.cluster.audit()?;
     for ((cluster, name), _) in writers::wanted(accepted) {
         if cluster != site.name {
             continue;
         }
-        let writes = site.cluster.audit()?.into_iter().filter(|event| {
+        let writes = audit.iter().filter(|event| {
             let about = event.object_ref.as_ref();
             let is_it =
                 about.is_some_and(|it| it.resource == "applications" && it.name == name && it.subresource.is_empty());
