@@ -22,7 +22,7 @@ use kubenova_schema::{
     v1::{ListingAnswer, ListingEntry, ListingPart},
 };
 use kubenova_store::{
-    divergences::RecordsListed,
+    diverged_records::RecordsListed,
     listing_exchange::{self, Findings, Part},
     outbox::Issuer,
 };

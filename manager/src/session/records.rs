@@ -16,7 +16,7 @@ use kubenova_schema::{
 };
 use kubenova_store::{
     connection::Connection,
-    divergences::{self, Added, BYTES_MAX, Listed, Piece, RECORDS_MAX, RecordsListed},
+    diverged_records::{self, Added, BYTES_MAX, Listed, Piece, RECORDS_MAX, RecordsListed},
     error::StoreError,
 };
 
@@ -56,7 +56,8 @@ fn piece(piece: RecordPiece) -> Result<Piece, String> {
 pub(super) async fn take_listing(sessions: &Sessions, part: &RecordsListed) -> ListingAnswer {
     let take = async {
         let attempt = "take in the listing of a diverged cluster";
-        let taken = sessions.store.transaction(attempt, async |tx| divergences::take_listing(tx, part).await).await?;
+        let taken =
+            sessions.store.transaction(attempt, async |tx| diverged_records::take_listing(tx, part).await).await?;
         Ok(match taken {
             Listed::Taken(records_wanted) => ListingAnswer { records_wanted, ..parts::taken() },
             Listed::NotWanted => refusal("ListingNotWanted", "the cluster has not diverged".to_owned()),
@@ -87,7 +88,7 @@ async fn take_piece(
     cluster: &ClusterId,
     piece: &Piece,
 ) -> Result<Option<ListingAnswer>, StoreError> {
-    match divergences::add_piece(tx, cluster, piece).await? {
+    match diverged_records::add_piece(tx, cluster, piece).await? {
         Added::Partly | Added::NotWanted => Ok(None),
         Added::Misplaced => Ok(Some(refusal("PieceMisplaced", format!("a piece of \"{}\" is missing", piece.key)))),
         Added::TooMuch => {
@@ -101,7 +102,7 @@ async fn take_piece(
             if let Some(problem) = &problem {
                 tracing::warn!(key = piece.key, problem, "a diverged cluster sent a record that is not the Manager's");
             }
-            divergences::record_verified(tx, cluster, &piece.key, problem.as_deref()).await?;
+            diverged_records::record_verified(tx, cluster, &piece.key, problem.as_deref()).await?;
             Ok(None)
         }
     }

@@ -18,6 +18,7 @@ pub mod command_retention;
 pub mod commands;
 pub mod connection;
 pub mod dead_letters;
+pub mod diverged_records;
 pub mod divergences;
 pub mod enrollments;
 pub mod error;

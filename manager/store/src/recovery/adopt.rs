@@ -11,7 +11,8 @@ use super::{
     lines, room,
 };
 use crate::{
-    divergences::{self, Divergence, StoredRecord},
+    diverged_records::{self, StoredRecord},
+    divergences::{self, Divergence},
     error::{StoreError, failed},
     outbox,
 };
@@ -35,7 +36,7 @@ const NAMED_MAX: usize = 5;
 pub async fn adopt(connection: &mut PgConnection, adoption: Adoption<'_>) -> Result<Adopted, AdoptError> {
     let cluster = adoption.cluster;
     let (epoch, counter) = lock(&mut *connection, cluster).await?;
-    let records = divergences::records(&mut *connection, cluster).await?;
+    let records = diverged_records::all(&mut *connection, cluster).await?;
     let divergence = divergences::list(&mut *connection, Some(cluster)).await?.pop();
     let divergence = divergence.ok_or_else(|| refused("the cluster has not diverged: there is nothing to recover"))?;
     let usable: Vec<&StoredRecord> = records
@@ -268,7 +269,8 @@ mod tests {
     use super::*;
     use crate::{
         applications,
-        divergences::{DivergedHello, Piece, RecordsListed},
+        diverged_records::{Piece, RecordsListed},
+        divergences::DivergedHello,
         fixture::{Fixture, application, at, issuer, new_id, tenant},
         outcomes::{self, Recorded, Reported},
         placements,
@@ -380,7 +382,7 @@ mod tests {
             let records = self.records().into_iter().map(listed).collect();
             let (cluster_id, after_key) = (self.cluster.clone(), String::new());
             let part = RecordsListed { cluster_id, after_key, last: true, records };
-            divergences::take_listing(&mut connection, &part).await.unwrap();
+            diverged_records::take_listing(&mut connection, &part).await.unwrap();
             for command in self.records() {
                 let body = message::to_json(command);
                 let piece = Piece {
@@ -391,8 +393,8 @@ mod tests {
                     offset: 0,
                     bytes: body,
                 };
-                divergences::add_piece(&mut connection, &self.cluster, &piece).await.unwrap();
-                divergences::record_verified(&mut connection, &self.cluster, &piece.key, None).await.unwrap();
+                diverged_records::add_piece(&mut connection, &self.cluster, &piece).await.unwrap();
+                diverged_records::record_verified(&mut connection, &self.cluster, &piece.key, None).await.unwrap();
             }
         }
 

@@ -6,7 +6,7 @@ mod desired;
 mod room;
 
 use crate::{
-    divergences::{self, StoredRecord},
+    diverged_records::{self, StoredRecord},
     error::{RowRef, StoreError, failed},
 };
 use kubenova_core::{
@@ -35,7 +35,7 @@ pub struct Line {
 
 /// The lines of a diverged cluster in the order of the keys, those where both sides agree included.
 pub async fn plan(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Vec<Line>, StoreError> {
-    let records = divergences::records(&mut *connection, cluster).await?;
+    let records = diverged_records::all(&mut *connection, cluster).await?;
     let records: Vec<&StoredRecord> = records.iter().collect();
     lines(connection, cluster, &records).await
 }

@@ -3,7 +3,7 @@
 
 use super::adoption::{Adoption, Taken};
 use crate::{
-    divergences::StoredRecord,
+    diverged_records::StoredRecord,
     error::{StoreError, failed},
 };
 use jiff_sqlx::ToSqlx as _;
