@@ -23,6 +23,7 @@ create table commands (
     created_by       text not null,
     -- W3C trace context of the request; a header of the message. It decides nothing.
     traceparent      text,
+    -- Deadline of an operation: it does not begin later. Null: a document, or the cancellation of an operation.
     not_after        timestamptz,
     queued_at        timestamptz not null,
     sent_at          timestamptz,
@@ -43,6 +44,8 @@ create table commands (
 -- For the relay: open rows of a cluster in order.
 create index commands_open on commands (cluster_id, revision)
     where state in ('queued', 'sent', 'acknowledged', 'running');
+-- For expiry: operations that were not sent.
+create index commands_deadline on commands (not_after) where state = 'queued' and not_after is not null;
 -- For supersession: the rows of one object.
 create index commands_by_object on commands (cluster_id, object_key, revision);
 -- For lists. Ids are UUIDv7, so id order is time order.

@@ -36,8 +36,9 @@ create table unknown_objects (
     primary key (cluster_id, object_key)
 );
 
--- For each key that was ever commanded on a cluster: whether its commands have ended, and the last one that the cluster
--- acknowledged. Goes from key to key by the index commands_by_object, so that history costs nothing.
+-- For each key of a document that was ever commanded on a cluster: whether its commands have ended, and the last one that the cluster
+-- acknowledged. Goes from key to key by the index commands_by_object, so that history costs nothing; of all the operations, whose
+-- keys end in digits of a UUID, it meets one.
 create function cluster_documents(cluster text)
 returns table (object_key text, is_open boolean, last_state text, changed_at timestamptz,
                command_id uuid, revision bigint, is_delete boolean, document_sha256 text)
@@ -45,7 +46,8 @@ language sql stable as $$
     with recursive keys as (
         (select c.object_key from commands c where c.cluster_id = cluster order by c.object_key limit 1)
         union all
-        select (select c.object_key from commands c where c.cluster_id = cluster and c.object_key > k.object_key
+        select (select c.object_key from commands c where c.cluster_id = cluster
+                   and c.object_key > case when k.object_key like 'operation/%' then 'operation/z' else k.object_key end
                 order by c.object_key limit 1)
         from keys k where k.object_key is not null
     )
@@ -62,5 +64,5 @@ language sql stable as $$
     left join lateral (select c.id, c.revision, c.kind, c.document, c.acknowledged_at from commands c
                        where c.cluster_id = cluster and c.object_key = k.object_key and c.acknowledged_at is not null
                        order by c.revision desc limit 1) held on true
-    where k.object_key is not null
+    where k.object_key is not null and k.object_key not like 'operation/%'
 $$;

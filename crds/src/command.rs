@@ -1,4 +1,5 @@
-//! NovaCommand: the inbox record. One per object key; it holds the signed bytes of the newest command about that object.
+//! NovaCommand: the inbox record. One per object key and one per operation; it holds the signed bytes of the newest command about
+//! that object.
 //!
 //! Storing it is fence, durability and the point of acknowledgement in one write. The status describes the command
 //! named by its own `commandId`; when that differs from the spec's, it belongs to an older command.
@@ -41,7 +42,8 @@ pub struct CommandSpec {
     pub revision: i64,
     /// What to do, from the body, such as `apply-tenant`.
     pub kind: String,
-    /// Object it is about, from the body: `cluster-config/default`, `tenant/<id>` or `application/<tenant id>/<name>`.
+    /// What it is about, from the body: `cluster-config/default`, `tenant/<id>`, `application/<tenant id>/<name>` or, for an
+    /// operation, `operation/<command id>`.
     pub key: String,
     /// Hex SHA-256 of (kind, key, document).
     pub command_sha256: String,
@@ -49,14 +51,14 @@ pub struct CommandSpec {
     pub stored_at: String,
 }
 
-/// How far the command got. A terminal state (succeeded, failed, refused) never changes.
+/// How far the command got. A terminal state (succeeded, failed, cancelled, expired) never changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandStatus {
     /// Id of the command this status describes.
     #[serde(default)]
     pub command_id: String,
-    /// One of acknowledged, running, succeeded, failed, refused.
+    /// One of acknowledged, running, succeeded, failed, cancelled, expired.
     #[serde(default)]
     pub state: String,
     /// Cause of the state, one CamelCase word.
@@ -68,9 +70,12 @@ pub struct CommandStatus {
     /// When this state was reached, RFC 3339 UTC with milliseconds.
     #[serde(default)]
     pub at: String,
-    /// Steps the command passed and when: stored, applied, ready.
+    /// Steps the command passed and when: stored, started, applied, ready.
     #[serde(default)]
     pub hops: Vec<CommandHop>,
+    /// What an operation found when it began. After a crash it tells whether the operation has had its effect.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub found: String,
 }
 
 /// One step.

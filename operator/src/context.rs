@@ -5,6 +5,7 @@ use crate::{
     apiserver::{cache::Cache, client::Apiserver},
     inbound::highest::Highest,
     join::identity::Identity,
+    manager_clock::ManagerClock,
     metrics::Metrics,
     outbound::{outcome_queue::OutcomeQueue, status_cache::StatusCache},
     session::state::Session,
@@ -34,6 +35,8 @@ pub struct ClusterContext {
     pub tenants: Cache<TenantDigest>,
     /// The highest revision in the inbox, for heartbeats.
     pub highest: Highest,
+    /// The Manager's clock, for deadlines.
+    pub manager_clock: ManagerClock,
     pub metrics: Metrics,
 }
 

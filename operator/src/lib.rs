@@ -11,6 +11,7 @@ pub mod controllers;
 pub mod inbound;
 pub mod join;
 pub mod lease;
+pub mod manager_clock;
 pub mod metering;
 pub mod metrics;
 pub mod outbound;

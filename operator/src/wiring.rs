@@ -9,6 +9,7 @@ use crate::{
     join,
     join::{conditions::StatusReporter, identity::Identity},
     lease::{self, LeaseConfig},
+    manager_clock::ManagerClock,
     metering::{self, MeteringContext, UsageHealth, receipt::ReceiptDelivery},
     metrics::{self, Metrics},
     outbound::{self, outcome_queue::OutcomeQueue, status_cache::StatusCache},
@@ -128,8 +129,19 @@ impl Parts {
         let status = StatusCache::default();
         let highest = Highest::default();
         let (inbox, tenants) = (Cache::default(), Cache::default());
-        let cluster =
-            ClusterContext { apiserver, settings, shutdown, gates, status, outcomes, inbox, tenants, highest, metrics };
+        let cluster = ClusterContext {
+            apiserver,
+            settings,
+            shutdown,
+            gates,
+            status,
+            outcomes,
+            inbox,
+            tenants,
+            highest,
+            manager_clock: ManagerClock::default(),
+            metrics,
+        };
         let senders = Senders { bus: bus_sender, session: session_sender, rehello: Arc::clone(&rehello) };
         let broker = BrokerContext { identity, bus, session, rehello };
         Self { cluster, broker, instance: Arc::new(instance), senders, usage_sender, usage }
@@ -211,7 +223,8 @@ fn spawn_metering(
 ) {
     let (offset_sender, clock_offset_ms) = watch::channel(0);
     let shutdown = &cluster.shutdown;
-    shutdown.spawn("clock offset", follow_clock_offset(broker.session.clone(), offset_sender, shutdown.clone()));
+    let offset = ClockOffset { manager_clock: cluster.manager_clock.clone(), offset_ms: offset_sender };
+    shutdown.spawn("clock offset", follow_clock_offset(broker.session.clone(), offset, shutdown.clone()));
     shutdown.spawn(
         "metering",
         metering::run(MeteringContext {
@@ -232,10 +245,17 @@ fn spawn_metering(
     );
 }
 
-/// Hands the clock offset of each session to metering. While no session is open the last measurement is the best one.
+/// Who hears of each measurement of the clocks.
+struct ClockOffset {
+    manager_clock: ManagerClock,
+    offset_ms: watch::Sender<i64>,
+}
+
+/// Hands the clock offset of each session to metering and to deadlines. While no session is open the last measurement is the best
+/// one.
 async fn follow_clock_offset(
     mut session: watch::Receiver<Option<Session>>,
-    offset_ms: watch::Sender<i64>,
+    heard: ClockOffset,
     shutdown: Shutdown,
 ) {
     loop {
@@ -244,7 +264,8 @@ async fn follow_clock_offset(
             changed = session.changed() => if changed.is_err() { return shutdown.requested().await },
         }
         if let Some(open) = session.borrow_and_update().as_ref() {
-            offset_ms.send_replace(open.clock_offset_ms);
+            heard.manager_clock.measured(open);
+            heard.offset_ms.send_replace(open.clock_offset_ms);
         }
     }
 }

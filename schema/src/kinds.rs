@@ -15,16 +15,22 @@ pub enum CommandKind {
     ApplyApplication,
     /// Delete a KubeVela Application as the tenant's deployer.
     DeleteApplication,
+    /// Run the workflow of a KubeVela Application once more.
+    RestartWorkflow,
+    /// Keep an operation from beginning.
+    CancelOperation,
 }
 
 impl CommandKind {
     /// Every kind this release knows.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::ApplyClusterConfig,
         Self::ApplyTenant,
         Self::DeleteTenant,
         Self::ApplyApplication,
         Self::DeleteApplication,
+        Self::RestartWorkflow,
+        Self::CancelOperation,
     ];
 
     /// The text in messages, subjects and the database.
@@ -36,6 +42,8 @@ impl CommandKind {
             Self::DeleteTenant => "delete-tenant",
             Self::ApplyApplication => "apply-application",
             Self::DeleteApplication => "delete-application",
+            Self::RestartWorkflow => "restart-workflow",
+            Self::CancelOperation => "cancel-operation",
         }
     }
 
@@ -50,9 +58,16 @@ impl CommandKind {
     pub const fn is_delete(self) -> bool {
         matches!(self, Self::DeleteTenant | Self::DeleteApplication)
     }
+
+    /// True when the command is an operation, which is carried out once, and not a document, which stays wanted.
+    #[must_use]
+    pub const fn is_operation(self) -> bool {
+        matches!(self, Self::RestartWorkflow | Self::CancelOperation)
+    }
 }
 
-/// The object that a command is about. Written as `cluster-config/default`, `tenant/<id>`, `application/<tenant id>/<name>`.
+/// What a command is about. Written as `cluster-config/default`, `tenant/<id>`, `application/<tenant id>/<name>`,
+/// `operation/<command id>`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectKey {
     /// The cluster's one configuration.
@@ -69,10 +84,16 @@ pub enum ObjectKey {
         /// The application's name, unique within the tenant.
         name: String,
     },
+    /// An operation, by the id of the command that asks for it. It is no document: nothing replaces it but its cancellation, and
+    /// it is in no listing.
+    Operation {
+        /// The id of the command.
+        command_id: String,
+    },
 }
 
 impl ObjectKey {
-    /// Reads a key; none when it is not one of the three forms.
+    /// Reads a key; none when it is not one of the four forms.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let parts: Vec<&str> = text.split('/').collect();
@@ -82,6 +103,7 @@ impl ObjectKey {
             ["application", id, name] if !id.is_empty() && !name.is_empty() => {
                 Some(Self::Application { tenant_id: (*id).to_owned(), name: (*name).to_owned() })
             }
+            ["operation", id] if !id.is_empty() => Some(Self::Operation { command_id: (*id).to_owned() }),
             _ => None,
         }
     }
@@ -93,6 +115,7 @@ impl std::fmt::Display for ObjectKey {
             Self::ClusterConfig => f.write_str("cluster-config/default"),
             Self::Tenant { tenant_id } => write!(f, "tenant/{tenant_id}"),
             Self::Application { tenant_id, name } => write!(f, "application/{tenant_id}/{name}"),
+            Self::Operation { command_id } => write!(f, "operation/{command_id}"),
         }
     }
 }
@@ -111,10 +134,10 @@ mod tests {
 
     #[test]
     fn keys_read_back_as_themselves_and_nothing_else_is_a_key() {
-        for text in ["cluster-config/default", "tenant/0198", "application/0198/shop"] {
+        for text in ["cluster-config/default", "tenant/0198", "application/0198/shop", "operation/0198"] {
             assert_eq!(ObjectKey::parse(text).map(|key| key.to_string()).as_deref(), Some(text));
         }
-        for text in ["", "tenant/", "tenant", "application/x", "cluster-config/other", "application/a/b/c"] {
+        for text in ["", "tenant/", "tenant", "application/x", "cluster-config/other", "application/a/b/c", "operation/"] {
             assert_eq!(ObjectKey::parse(text), None, "{text}");
         }
     }

@@ -96,6 +96,26 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// A JSON body of one shape that may be left out: none is the shape's default.
+#[derive(Debug, Clone)]
+pub struct OptionalBody<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        let (parts, stream) = request.into_parts();
+        let bytes = read(&parts.headers, stream, BODY_TIMEOUT).await?;
+        if bytes.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if language(&parts.headers)? == Language::Yaml {
+            return Err(Refusal::new(Reason::MediaTypeUnsupported, "this path reads JSON only").into());
+        }
+        Ok(Self(shape::read(&json(&bytes)?)?))
+    }
+}
+
 /// A JSON or YAML document of any shape.
 #[derive(Debug, Clone)]
 pub struct DocumentBody(pub Value);

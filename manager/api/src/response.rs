@@ -7,7 +7,7 @@ use axum::{
 use kubenova_api_types::{
     applications::ApplicationAccepted,
     clusters::{ClusterCreated, Enrollment},
-    commands::Command,
+    commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
     tenants::TenantAccepted,
 };
@@ -42,6 +42,12 @@ impl MutationBody for TenantAccepted {
 }
 
 impl MutationBody for ApplicationAccepted {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for OperationAccepted {
     fn without_commands(self) -> Self {
         Self { commands: Vec::new(), ..self }
     }

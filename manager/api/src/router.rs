@@ -42,6 +42,8 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(applications::get::get, applications::replace::replace, applications::remove::remove))
         .routes(routes!(applications::status::status))
         .routes(routes!(applications::status::status_at_root))
+        .routes(routes!(applications::restart::restart))
+        .routes(routes!(applications::restart::restart_at_root))
         .routes(routes!(commands::list::list))
         .routes(routes!(commands::get::get))
         .routes(routes!(commands::cancel::cancel))

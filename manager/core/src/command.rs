@@ -3,6 +3,7 @@
 use crate::{
     cluster::{ClusterId, ClusterState, STALE_AFTER},
     label::id_type,
+    operation,
     tenant::TenantId,
 };
 use jiff::Timestamp;
@@ -80,6 +81,12 @@ pub struct Wait {
 }
 
 impl Command {
+    /// True for an operation and for its cancellation.
+    #[must_use]
+    pub fn is_operation(&self) -> bool {
+        self.object_key.starts_with(operation::KEY_PREFIX)
+    }
+
     /// What an open command waits for, none when it moves on. What the cluster said takes precedence.
     #[must_use]
     pub fn waits_for(&self, now: Timestamp) -> Option<Wait> {

@@ -21,6 +21,7 @@ pub mod enrollment;
 pub mod label;
 pub mod listing;
 pub mod metadata;
+pub mod operation;
 pub mod page;
 pub mod pointer;
 pub mod quantity;

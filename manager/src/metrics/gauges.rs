@@ -27,15 +27,15 @@ pub async fn run(store: Store, gauges: StoredGauges, stale_after: Duration, shut
         .limit(ROUND_MAX)
         .run(&shutdown, || async {
             let now = clock::now();
-            let stored = read(&store, now.checked_sub(stale_after).unwrap_or(Timestamp::MIN)).await?;
+            let stored = read(&store, now.checked_sub(stale_after).unwrap_or(Timestamp::MIN), now).await?;
             set(&gauges, &stored, now);
             Ok::<_, StoreError>(Next::Wait)
         })
         .await;
 }
 
-async fn read(store: &Store, heartbeat_since: Timestamp) -> Result<Stored, StoreError> {
-    gauges::read(&mut *store.acquire().await?, heartbeat_since).await
+async fn read(store: &Store, heartbeat_since: Timestamp, now: Timestamp) -> Result<Stored, StoreError> {
+    gauges::read(&mut *store.acquire().await?, heartbeat_since, now).await
 }
 
 fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
@@ -46,6 +46,7 @@ fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
     let age =
         |oldest: Option<Timestamp>| oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
     gauges.commands_without_session.set(stored.open_without_session);
+    gauges.commands_overdue.set(stored.overdue);
     gauges.outbox_oldest_seconds.set(age(stored.oldest_queued));
     gauges.billing_outbox.set(stored.billing_outbox);
     gauges.billing_outbox_oldest_seconds.set(age(stored.oldest_billing));
@@ -72,6 +73,7 @@ mod tests {
         let stored = Stored {
             open_commands: [(CommandState::Queued, 3)].into(),
             open_without_session: 2,
+            overdue: 6,
             oldest_queued: Some(Timestamp::from_second(990).unwrap()),
             billing_outbox: 0,
             oldest_billing: None,
@@ -88,6 +90,7 @@ mod tests {
             "commands_open{state=\"queued\"} 3",
             "commands_open{state=\"running\"} 0",
             "commands_without_session 2",
+            "commands_overdue 6",
             "outbox_oldest_seconds 10.0",
             "billing_outbox_oldest_seconds 0.0",
             "billing_events_set_aside 5",

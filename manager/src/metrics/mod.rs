@@ -71,6 +71,8 @@ pub struct StoredGauges {
     pub commands_open: Family<StateLabels, Gauge>,
     /// Open commands for clusters that are not in session.
     pub commands_without_session: Gauge,
+    /// Operations whose cluster has not said by their deadline how they ended.
+    pub commands_overdue: Gauge,
     /// Age of the oldest command that was not sent.
     pub outbox_oldest_seconds: GaugeSeconds,
     /// Billing events that were not published.
@@ -143,6 +145,10 @@ impl StoredGauges {
             commands_without_session: registry.gauge(
                 "commands_without_session",
                 "Commands that did not end yet and whose cluster is not in session: they wait until it connects",
+            ),
+            commands_overdue: registry.gauge(
+                "commands_overdue",
+                "Operations that were sent and whose cluster has not said by their deadline how they ended",
             ),
             outbox_oldest_seconds: registry.gauge_seconds(
                 "outbox_oldest_seconds",

@@ -31,6 +31,7 @@ use kubenova_schema::{
 use kubenova_store::{
     cluster_queue::{self, ClaimOptions, DueCommand, Published, QueueState},
     error::StoreError,
+    operations,
     pool::Store,
 };
 use std::{
@@ -102,6 +103,10 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
     let due = due(&relay.settings, clock::now());
     let clusters = {
         let mut connection = relay.store.acquire().await?;
+        let expired = operations::expire(&mut connection, due.now).await?;
+        if expired > 0 {
+            tracing::info!(count = expired, "operations expired before they could be sent");
+        }
         cluster_queue::clusters_with_due(&mut connection, &due).await?
     };
     for cluster in clusters {

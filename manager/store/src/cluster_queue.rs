@@ -116,9 +116,16 @@ pub async fn claim(
              select greatest($4 - count(*), 0) as rows from commands
              where cluster_id = $1 and state = 'sent' and next_send_at > $2 and waiting_for = ''
          ), due as (
-             select id from commands
+             select id from commands c
              where cluster_id = $1 and (state in ('queued', 'sent') and (next_send_at is null or next_send_at <= $2)
                                         or state in ('acknowledged', 'running') and next_send_at <= $2)
+               -- An operation expires here before it is sent, and in its cluster afterwards.
+               and (state <> 'queued' or not_after is null or not_after >= $2)
+               -- Its cancellation goes first: it may still come before the operation begins.
+               and (object_key not like 'operation/%'
+                    or not exists (select from commands later where later.cluster_id = c.cluster_id
+                                      and later.object_key = c.object_key and later.revision > c.revision
+                                      and later.state in ('queued', 'sent', 'acknowledged', 'running')))
              order by revision limit (select rows from room) for update skip locked
          )
          update commands k

@@ -1,6 +1,6 @@
 //! Old commands are deleted, except those that are needed whatever their age: a row that did not end; of each object on each
 //! cluster the newest row and the newest that the cluster stored, because both sides are compared by them; a delete that an
-//! application waits for.
+//! application waits for. Of an operation nothing stays.
 //!
 //! A hello may name a revision whose row is gone, from a cluster that was restored to its own past: the highest deleted one of
 //! each cluster stays known (`sessions::revision_matches`).
@@ -34,11 +34,12 @@ pub async fn delete_old(
          ), deleted as (
              delete from commands k using aged
              where k.id = aged.id and k.finished_at < $1
-               and exists (select from commands n where n.cluster_id = k.cluster_id and n.object_key = k.object_key
-                                                    and n.revision > k.revision)
-               and (k.acknowledged_at is null
+               and (k.object_key like 'operation/%'
                     or exists (select from commands n where n.cluster_id = k.cluster_id and n.object_key = k.object_key
-                                                        and n.revision > k.revision and n.acknowledged_at is not null))
+                                                        and n.revision > k.revision)
+                       and (k.acknowledged_at is null
+                            or exists (select from commands n where n.cluster_id = k.cluster_id and n.object_key = k.object_key
+                                                                and n.revision > k.revision and n.acknowledged_at is not null)))
                and not exists (select from application_clusters a where a.delete_command = k.id)
              returning k.cluster_id, k.revision
          ), noted as (

@@ -16,6 +16,8 @@ pub struct Stored {
     pub open_commands: BTreeMap<CommandState, i64>,
     /// Those of them for clusters that are not in session.
     pub open_without_session: i64,
+    /// Operations that were sent and whose cluster has not said by their deadline how they ended.
+    pub overdue: i64,
     /// When the oldest command that was not sent was queued.
     pub oldest_queued: Option<Timestamp>,
     /// Billing events that were not published.
@@ -37,7 +39,11 @@ pub struct Stored {
 }
 
 /// Reads them. A session is open when its last heartbeat came after `heartbeat_since`.
-pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> Result<Stored, StoreError> {
+pub async fn read(
+    connection: &mut PgConnection,
+    heartbeat_since: Timestamp,
+    now: Timestamp,
+) -> Result<Stored, StoreError> {
     let states = sqlx::query!(
         r#"select state, count(*) as "count!", min(queued_at) as oldest from commands
            where state in ('queued', 'sent', 'acknowledged', 'running') group by state"#,
@@ -54,6 +60,8 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
                     where k.state in ('queued', 'sent', 'acknowledged', 'running')
                       and not exists (select from confirmed_sessions s where s.cluster_id = k.cluster_id
                                          and s.last_heartbeat_at >= $1)) as "sessionless!",
+                  (select count(*) from commands k
+                    where k.state in ('sent', 'acknowledged', 'running') and k.not_after < $2) as "overdue!",
                   (select count(*) from clusters c left join receipts r on r.cluster_id = c.id
                      join usage_windows w on w.cluster_id = c.id and w.revision = 0
                           and w.received_at > coalesce(r.issued_at, '-infinity')) as "unreceipted!",
@@ -61,6 +69,7 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
                   (select count(*) from unclaimed_usage) as "unclaimed!",
                   (select count(*) from divergences) as "diverged!""#,
         heartbeat_since.to_sqlx(),
+        now.to_sqlx(),
     )
     .fetch_one(connection)
     .await
@@ -77,6 +86,7 @@ pub async fn read(connection: &mut PgConnection, heartbeat_since: Timestamp) -> 
     Ok(Stored {
         open_commands,
         open_without_session: others.sessionless,
+        overdue: others.overdue,
         oldest_queued,
         billing_outbox: others.billing,
         billing_set_aside: others.set_aside,
@@ -104,9 +114,9 @@ mod tests {
         let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
         let mut connection = fixture.store.acquire().await.unwrap();
         let queued = |stored: &Stored| stored.open_commands.get(&CommandState::Queued).copied().unwrap_or_default();
-        let before = queued(&read(&mut connection, Timestamp::UNIX_EPOCH).await.unwrap());
+        let before = queued(&read(&mut connection, Timestamp::UNIX_EPOCH, at(0)).await.unwrap());
         fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
-        let stored = read(&mut connection, Timestamp::UNIX_EPOCH).await.unwrap();
+        let stored = read(&mut connection, Timestamp::UNIX_EPOCH, at(0)).await.unwrap();
         assert_eq!(queued(&stored), before + 2);
         assert!(stored.oldest_queued.is_some());
         assert_eq!((stored.sessions_open, stored.dead_letters, stored.billing_outbox), (0, 0, 0));
@@ -118,7 +128,7 @@ mod tests {
         fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for (heartbeat_since, expected) in [(at(0), 0), (at(1), 1)] {
-            let stored = read(&mut connection, heartbeat_since).await.unwrap();
+            let stored = read(&mut connection, heartbeat_since, at(0)).await.unwrap();
             assert_eq!(stored.open_without_session, expected, "heartbeats since {heartbeat_since}");
         }
     }
@@ -132,7 +142,7 @@ mod tests {
             windows::insert(&mut connection, &window(&clusters[cluster], start, 'a'), at(received)).await.unwrap();
         }
         let unreceipted =
-            async |connection: &mut PgConnection| read(connection, at(0)).await.unwrap().windows_unreceipted;
+            async |connection: &mut PgConnection| read(connection, at(0), at(0)).await.unwrap().windows_unreceipted;
         assert_eq!(unreceipted(&mut connection).await, 3);
         receipts::issue(&mut connection, &clusters[0], at(2)).await.unwrap();
         assert_eq!(unreceipted(&mut connection).await, 2, "the list of cluster 1 holds its first window only");

@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod listing_exchange;
 pub mod listings;
 pub mod observed;
+pub mod operations;
 pub mod outbox;
 pub mod outbox_listener;
 pub mod outcomes;

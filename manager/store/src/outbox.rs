@@ -196,7 +196,7 @@ pub async fn enqueue_again(
 }
 
 /// Locks the clusters in id order and gives each its next revision.
-async fn assign_revisions(
+pub(crate) async fn assign_revisions(
     connection: &mut PgConnection,
     issuer: Issuer<'_>,
     clusters: &[ClusterId],

@@ -13,6 +13,7 @@ use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
     cluster::ClusterId,
     command::{CommandId, CommandState, Hop, Mover},
+    operation::KEY_PREFIX,
 };
 use kubenova_schema::mutant;
 use sqlx::PgConnection;
@@ -130,7 +131,10 @@ pub async fn record(
     .await
     .map_err(failed("record an outcome"))?;
     one_row(moved.unsigned_abs(), "commands", &reported.command_id)?;
-    if next == CommandState::Superseded && !row.replaced && !mutant::is_on("outcomes.newest-superseded") {
+    // An operation is not wanted for good.
+    let is_operation = row.object_key.starts_with(KEY_PREFIX);
+    let is_wanted = !row.replaced && !is_operation && !mutant::is_on("outcomes.newest-superseded");
+    if next == CommandState::Superseded && is_wanted {
         enqueue_again(&mut *connection, reported, now, new_id).await?;
     }
     let is_stored = !matches!(next, CommandState::Refused | CommandState::Superseded);
@@ -143,7 +147,8 @@ pub async fn record(
     Ok(Recorded::Moved)
 }
 
-/// The cluster's fence stands at `revision` for this object: lower sent rows can no longer happen.
+/// The cluster's fence stands at `revision` for this object: lower sent rows can no longer happen. What takes the place of an operation
+/// is its cancellation.
 async fn supersede_lower(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -153,18 +158,21 @@ async fn supersede_lower(
 ) -> Result<(), StoreError> {
     sqlx::query!(
         "with ended as (
-             update commands set state = 'superseded', reason = 'NewerChange', waiting_for = '', next_send_at = null,
-                    message = 'the cluster holds a newer change of this object', finished_at = $4
+             update commands set state = case when $5 then 'cancelled' else 'superseded' end,
+                    reason = case when $5 then 'Requested' else 'NewerChange' end, waiting_for = '', next_send_at = null,
+                    message = case when $5 then 'it was cancelled before it began'
+                                   else 'the cluster holds a newer change of this object' end, finished_at = $4
              where cluster_id = $1 and object_key = $2 and revision < $3 and state in ('sent', 'acknowledged', 'running')
              returning *
          )
          insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
-         select finished_at, cluster_id, 'cluster', 'command/superseded', object_key, tenant_id, id, cluster_id, revision, reason
+         select finished_at, cluster_id, 'cluster', 'command/' || state, object_key, tenant_id, id, cluster_id, revision, reason
          from ended order by revision",
         cluster.as_str(),
         object_key,
         revision,
         now.to_sqlx(),
+        object_key.starts_with(KEY_PREFIX),
     )
     .execute(connection)
     .await

@@ -5,6 +5,7 @@ use crate::{
     connection::Connection,
     error::StoreError,
     idempotency::{self, Claim, ResponseRecord},
+    operations,
     outbox::{self, EnqueuedCommand, Issuer},
     transaction::Tx,
 };
@@ -13,7 +14,8 @@ use kubenova_core::{
     access::{Action, Caller},
     change::Change,
     cluster::ClusterId,
-    command::CommandId,
+    command::{Command, CommandId},
+    operation::Operation,
     tenant::TenantId,
 };
 use kubenova_schema::trace::TraceParent;
@@ -36,6 +38,19 @@ pub struct WriteContext {
     pub claim: Option<Claim>,
     /// Whether everything is rolled back in the end.
     pub dry_run: bool,
+}
+
+impl WriteContext {
+    fn issuer(&self) -> Issuer<'_> {
+        Issuer {
+            subject: &self.caller.subject,
+            role: self.caller.role.as_str(),
+            request_id: &self.request_id,
+            now: self.now,
+            new_id: self.new_id,
+            traceparent: self.traceparent,
+        }
+    }
 }
 
 /// The open transaction of one request, see [`crate::pool::Store::write`].
@@ -67,15 +82,25 @@ impl WriteTx {
         clusters: &[ClusterId],
         change: &Change,
     ) -> Result<Vec<EnqueuedCommand>, StoreError> {
-        let issuer = Issuer {
-            subject: &self.context.caller.subject,
-            role: self.context.caller.role.as_str(),
-            request_id: &self.context.request_id,
-            now: self.context.now,
-            new_id: self.context.new_id,
-            traceparent: self.context.traceparent,
-        };
-        outbox::enqueue_commands(&mut self.tx, issuer, clusters, change).await
+        let Self { tx, context } = self;
+        outbox::enqueue_commands(tx, context.issuer(), clusters, change).await
+    }
+
+    /// Writes one operation per cluster, in this transaction.
+    pub async fn enqueue_operations(
+        &mut self,
+        clusters: &[ClusterId],
+        operation: &Operation,
+        not_after: Timestamp,
+    ) -> Result<Vec<EnqueuedCommand>, StoreError> {
+        let Self { tx, context } = self;
+        operations::enqueue(tx, context.issuer(), clusters, operation, not_after).await
+    }
+
+    /// Asks the cluster of an operation that was sent to keep it from beginning: the command that does so, none when it has ended.
+    pub async fn request_cancel(&mut self, operation: &Command) -> Result<Option<EnqueuedCommand>, StoreError> {
+        let Self { tx, context } = self;
+        operations::request_cancel(tx, context.issuer(), operation).await
     }
 
     /// Ends a command that was not sent yet. False when it is not queued: another transaction sent or ended it.

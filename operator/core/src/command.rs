@@ -4,6 +4,7 @@
 //! command that is verified and unacceptable is answered with its reason. After this file: `policy.rs`, then `inbox.rs`.
 
 use crate::inbox::Held;
+use jiff::Timestamp;
 use kubenova_crds::command::CommandSpec;
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
@@ -137,7 +138,8 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
         let message = format!("this Operator does not support \"{required}\"; upgrade it");
         return Err(unsupported(command, "UnsupportedRequirement", message));
     }
-    let key = ObjectKey::parse(&command.key).filter(|key| fits(kind, key) && is_object_name(&record_name(key)));
+    let key = ObjectKey::parse(&command.key)
+        .filter(|key| fits(kind, key) && is_of(&command, kind, key) && is_object_name(&record_name(key)));
     let Some(key) = key else {
         let message = format!("a command \"{}\" cannot have the key \"{}\"", command.kind, command.key);
         return Err(refused(command, "BadKey", message));
@@ -156,6 +158,10 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
             "the command has no id, or a revision or epoch out of range".to_owned(),
         ));
     }
+    let has_deadline = command.not_after.parse::<Timestamp>().is_ok();
+    if kind.is_operation() && kind != CommandKind::CancelOperation && !has_deadline {
+        return Err(refused(command, "BadCommand", "the operation has no deadline".to_owned()));
+    }
     let sha256 = signature::command_sha256(&command.kind, &command.key, &command.document);
     Ok(VerifiedCommand { command, kind, key, sha256 })
 }
@@ -172,7 +178,17 @@ const fn fits(kind: CommandKind, key: &ObjectKey) -> bool {
         (CommandKind::ApplyClusterConfig, ObjectKey::ClusterConfig)
             | (CommandKind::ApplyTenant | CommandKind::DeleteTenant, ObjectKey::Tenant { .. })
             | (CommandKind::ApplyApplication | CommandKind::DeleteApplication, ObjectKey::Application { .. })
+            | (CommandKind::RestartWorkflow | CommandKind::CancelOperation, ObjectKey::Operation { .. })
     )
+}
+
+/// An operation stands under its own id and its cancellation under the id of the operation: so no operation replaces another, and
+/// a cancellation replaces nothing but its operation.
+fn is_of(command: &Command, kind: CommandKind, key: &ObjectKey) -> bool {
+    match key {
+        ObjectKey::Operation { command_id } => (kind == CommandKind::CancelOperation) != (*command_id == command.id),
+        _ => true,
+    }
 }
 
 /// A DNS-1123 subdomain, as Kubernetes wants names.
@@ -234,7 +250,23 @@ mod tests {
         assert_eq!(reason(|command| command.key = "application/x/y".into()), "BadKey");
         assert_eq!(reason(|command| command.key = "tenant/UPPER".into()), "BadKey");
         assert_eq!(reason(|command| command.document = r#"{"a":1,"a":2}"#.into()), "BadDocument");
+        assert_eq!(reason(|command| command.kind = "restart-workflow".into()), "BadKey");
         assert_eq!(reason(|command| command.revision = 0), "BadCommand");
         assert_eq!(accept(command(), HERE).unwrap().key.to_string(), "tenant/0198-aa");
+    }
+
+    #[test]
+    fn an_operation_has_its_own_id_as_key_and_a_cancellation_the_one_of_another() {
+        let accepted = |kind: &str, key: &str| {
+            let not_after = "2026-01-01T00:00:00Z".to_owned();
+            accept(Command { kind: kind.into(), key: key.into(), not_after, ..command() }, HERE).is_ok()
+        };
+        assert!(accepted("restart-workflow", "operation/0198"));
+        assert!(!accepted("restart-workflow", "operation/0199"), "it would replace another operation");
+        assert!(accepted("cancel-operation", "operation/0199"));
+        assert!(!accepted("cancel-operation", "operation/0198"));
+        assert!(!accepted("cancel-operation", "tenant/0199"), "it would replace a document");
+        let endless = Command { kind: "restart-workflow".into(), key: "operation/0198".into(), ..command() };
+        assert_eq!(accept(endless, HERE).unwrap_err().reason, "BadCommand", "an operation without a deadline");
     }
 }

@@ -67,6 +67,12 @@ impl RecordDigest {
     pub fn is_delete(&self) -> bool {
         self.kind.is_some_and(CommandKind::is_delete)
     }
+
+    /// The record is of an operation or its cancellation.
+    #[must_use]
+    pub fn is_operation(&self) -> bool {
+        self.kind.is_some_and(CommandKind::is_operation)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What the Operator decides, without a client, a clock or randomness.
 //!
 //! In the order of the flow: an answer to a hello is believed or not ([`hello_answer`]); a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]) and its
-//! progress is reported ([`outcome`]); of its record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
+//! progress is reported ([`outcome`]); an operation begins once ([`operation`]); of a record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
 //! compared with what does ([`drift`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
 
 pub mod application;
@@ -15,6 +15,7 @@ pub mod inbox;
 pub mod listing;
 pub mod metering;
 pub mod observed;
+pub mod operation;
 pub mod outcome;
 pub mod policy;
 pub mod record_pieces;

@@ -12,7 +12,7 @@ use kubenova_schema::{
 /// Entries in one part: each is below 500 bytes, and a cluster's message is at most 256 KiB.
 pub const PART_ENTRIES: usize = 500;
 
-/// One SHA-256 over the sorted listing. Deletes are not in it, so that forgetting one changes nothing.
+/// One SHA-256 over the sorted listing. Deletes and operations are not in it, so that forgetting one changes nothing.
 #[must_use]
 pub fn sha256<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> String {
     let mut lines: Vec<String> = records.into_iter().filter_map(line).collect();
@@ -21,13 +21,15 @@ pub fn sha256<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> String
 }
 
 fn line(record: &RecordDigest) -> Option<String> {
-    if record.kind?.is_delete() && !mutant::is_on("listing.deletes") {
+    let kind = record.kind?;
+    if (kind.is_delete() && !mutant::is_on("listing.deletes")) || kind.is_operation() {
         return None;
     }
     Some(format!("{} {} {}\n", record.key, record.revision, record.document_sha256.as_ref()?))
 }
 
-/// The entries of these records in the order of their keys; none of a record whose kind or body is of a newer release.
+/// The entries of these records in the order of their keys; none of an operation, which is not sent again, nor of a record whose kind
+/// or body is of a newer release.
 #[must_use]
 pub fn entries<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> Vec<ListingEntry> {
     let mut entries: Vec<ListingEntry> = records.into_iter().filter_map(entry).collect();
@@ -55,9 +57,10 @@ pub fn parts(cluster_id: &str, session: u64, at: &str, entries: &[ListingEntry])
 }
 
 fn entry(record: &RecordDigest) -> Option<ListingEntry> {
+    let kind = record.kind.filter(|kind| !kind.is_operation())?;
     Some(ListingEntry {
         key: record.key.clone(),
-        kind: record.kind?.as_str().to_owned(),
+        kind: kind.as_str().to_owned(),
         revision: record.revision,
         command_id: record.command_id.clone(),
         epoch: record.epoch,
@@ -105,6 +108,13 @@ mod tests {
             assert_ne!(hash, sha256([&a, &other]));
         }
         assert_eq!(sha256([]), sha256_hex(b""));
+    }
+
+    #[test]
+    fn operations_are_in_no_listing() {
+        let operation = record("operation/0198", CommandKind::RestartWorkflow, 7, "{}");
+        assert_eq!(sha256([&operation]), sha256([]));
+        assert_eq!(entries([&operation]), []);
     }
 
     #[test]

@@ -21,6 +21,10 @@ pub enum State {
     Failed,
     /// Not stored: the sovereign policy or the fence's divergence check refused it.
     Refused,
+    /// An operation that was cancelled before it began.
+    Cancelled,
+    /// An operation that had not begun when its deadline passed.
+    Expired,
     /// Not stored: something newer holds.
     Superseded,
     /// Not stored: this release does not know it.
@@ -39,6 +43,8 @@ impl State {
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
             Self::Refused => "refused",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
             Self::Superseded => "superseded",
             Self::Unsupported => "unsupported",
             Self::Deferred => "deferred",
@@ -49,13 +55,40 @@ impl State {
 /// True for states that end a command.
 #[must_use]
 pub fn is_terminal(state: &str) -> bool {
-    matches!(state, "succeeded" | "failed" | "refused" | "superseded" | "unsupported")
+    matches!(state, "succeeded" | "failed" | "refused" | "cancelled" | "expired" | "superseded" | "unsupported")
 }
 
 /// True when the record's own command has ended.
 #[must_use]
 pub fn has_ended(spec: &CommandSpec, status: Option<&CommandStatus>) -> bool {
     status.is_some_and(|status| status.command_id == spec.command_id && is_terminal(&status.state))
+}
+
+/// The hop of an operation that has begun.
+const STARTED: &str = "started";
+
+/// True when the record's own operation has begun: from then on it can neither expire nor be cancelled.
+#[must_use]
+pub fn has_started(spec: &CommandSpec, status: Option<&CommandStatus>) -> bool {
+    let own = status.filter(|status| status.command_id == spec.command_id);
+    own.is_some_and(|status| is_terminal(&status.state) || status.hops.iter().any(|hop| hop.name == STARTED))
+}
+
+/// The status of an operation that begins now; none when it has begun or ended before. Written before its effect, with what it
+/// found: so a crash in between is told from one before the beginning.
+#[must_use]
+pub fn begin(
+    spec: &CommandSpec,
+    present: Option<&CommandStatus>,
+    progress: &CommandProgress,
+    found: &str,
+    at: &str,
+) -> Option<CommandStatus> {
+    if has_started(spec, present) {
+        return None;
+    }
+    let begun = CommandProgress { hop: Some(STARTED), ..progress.clone() };
+    advance(spec, present, &begun, at).map(|status| CommandStatus { found: found.to_owned(), ..status })
 }
 
 /// What one reconcile of a command came to.
@@ -89,6 +122,12 @@ impl CommandProgress {
         Self::new(State::Failed, reason, message)
     }
 
+    /// Not begun before its deadline.
+    #[must_use]
+    pub fn expired(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(State::Expired, reason, message)
+    }
+
     fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { state, reason: reason.into(), message: message.into(), hop: None }
     }
@@ -115,6 +154,7 @@ pub fn advance(
     let present = present.filter(|status| status.command_id == spec.command_id);
     let state = progress.state.as_str();
     let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at)], |status| status.hops.clone());
+    let found = present.map(|status| status.found.clone()).unwrap_or_default();
     let new_hop = progress.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));
     let same = present.is_some_and(|status| {
         status.state == state && status.reason == progress.reason && status.message == progress.message
@@ -132,6 +172,7 @@ pub fn advance(
         message: progress.message.clone(),
         at: at.to_owned(),
         hops,
+        found,
     })
 }
 
@@ -224,6 +265,22 @@ mod tests {
         let progress = CommandProgress::running("Applied", "waits").at("applied");
         let first = advance(&spec(), None, &progress, "t1").unwrap();
         assert_eq!(advance(&spec(), Some(&first), &progress, "t2"), None);
+    }
+
+    #[test]
+    fn an_operation_begins_once_and_keeps_what_it_found() {
+        let progress = CommandProgress::running("Starting", "");
+        let waiting = advance(&spec(), None, &CommandProgress::running("Waiting", ""), "t1").unwrap();
+        assert!(!has_started(&spec(), Some(&waiting)));
+        let begun = begin(&spec(), Some(&waiting), &progress, "found", "t2").unwrap();
+        assert!(has_started(&spec(), Some(&begun)));
+        assert_eq!(begin(&spec(), Some(&begun), &progress, "other", "t3"), None);
+        let next = advance(&spec(), Some(&begun), &CommandProgress::running("Later", ""), "t3").unwrap();
+        assert_eq!(next.found, "found");
+        let of_another = CommandSpec { command_id: "b".into(), ..spec() };
+        assert!(!has_started(&of_another, Some(&begun)), "a status of an older command");
+        let expired = advance(&spec(), None, &CommandProgress::expired("Late", ""), "t1").unwrap();
+        assert_eq!(begin(&spec(), Some(&expired), &progress, "", "t2"), None, "what ended does not begin");
     }
 
     #[test]

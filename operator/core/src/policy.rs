@@ -63,6 +63,10 @@ const TENANT_DELETES_SPAN: SignedDuration = SignedDuration::from_mins(10);
 /// When the sovereign policy does not allow it, or not now.
 pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, now: Timestamp) -> Result<(), Denial> {
     let refused = |reason, message: String| Err(Denial { reason, message, retry_after_seconds: None });
+    // It changes nothing: it only keeps an operation from beginning.
+    if command.kind == CommandKind::CancelOperation {
+        return Ok(());
+    }
     if policy.freeze {
         return refused(
             "ClusterFrozen",
@@ -157,6 +161,7 @@ mod tests {
             reason(&frozen, &command(CommandKind::ApplyTenant, "{}"), &PolicyInput::default()),
             Some("ClusterFrozen")
         );
+        assert_eq!(reason(&frozen, &command(CommandKind::CancelOperation, "{}"), &PolicyInput::default()), None);
         let some = Policy { allowed_command_kinds: vec!["apply-tenant".into()], ..Policy::default() };
         assert_eq!(reason(&some, &command(CommandKind::ApplyTenant, "{}"), &PolicyInput::default()), None);
         assert_eq!(

@@ -46,9 +46,7 @@ pub async fn update_from<K: Object>(
         if !change(&mut object) {
             return Ok(Some(object));
         }
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let written = api.replace_status(&name, &params, &object).await;
-        match written.map_err(|source| Error::new(Verb::WriteStatus, &verbs::kind_of(api), &name, source)) {
+        match replace(api, &object).await {
             Ok(written) => return Ok(Some(written)),
             Err(error) if error.is_conflict() && attempt < ATTEMPTS => attempt += 1,
             Err(error) if error.is_not_found() => return Ok(None),
@@ -57,6 +55,17 @@ pub async fn update_from<K: Object>(
         let Some(present) = verbs::get(api, &name).await? else { return Ok(None) };
         object = present;
     }
+}
+
+/// Replaces the status of exactly the version that was read.
+///
+/// # Errors
+/// When the call fails; a conflict when the object is another version by now.
+pub async fn replace<K: Object>(api: &Api<K>, object: &K) -> Result<K, Error> {
+    let name = object.name_any();
+    let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let written = api.replace_status(&name, &params, object).await;
+    written.map_err(|source| Error::new(Verb::WriteStatus, &verbs::kind_of(api), &name, source))
 }
 
 /// Merge patch of the status subresource; for kinds of others, where only single fields are ours.

@@ -31,6 +31,7 @@ use kubenova_runtime::{
     telemetry::{self, trace_context},
 };
 use kubenova_schema::{
+    kinds::CommandKind,
     signature::{self, AcceptedKeys},
     v1::{Command, Outcome},
 };
@@ -59,6 +60,19 @@ struct Seen {
     /// Only when it was read.
     record: Option<NovaCommand>,
     is_read: bool,
+}
+
+impl Seen {
+    /// The record is of a cancellation, so that the operation with its key will not be carried out.
+    fn is_cancellation(&self) -> bool {
+        self.digest.as_ref().is_some_and(|digest| digest.kind == Some(CommandKind::CancelOperation))
+    }
+
+    /// The record of an operation that can no longer be cancelled.
+    fn begun(&self) -> Option<&NovaCommand> {
+        let record = self.record.as_ref().filter(|_| !self.is_cancellation())?;
+        outcome::has_started(&record.spec, record.status.as_ref()).then_some(record)
+    }
 }
 
 /// What to answer about a command that is not stored.
@@ -164,13 +178,27 @@ impl Inbox {
                     return Ok(());
                 }
                 Decision::Divergence => return self.diverged(&verified.command).await,
+                Decision::Superseded(Stale::Revision) if seen.is_cancellation() => {
+                    return self.answer(&verified.command, Answer::cancelled()).await;
+                }
                 Decision::Superseded(stale) => return self.answer(&verified.command, Answer::stale(stale)).await,
+            }
+            if verified.kind == CommandKind::CancelOperation {
+                if !seen.is_read {
+                    seen = self.read(&verified).await?;
+                    continue;
+                }
+                if let Some(begun) = seen.begun() {
+                    self.cluster.outcomes.push(begun);
+                    return self.answer(&verified.command, Answer::begun()).await;
+                }
             }
             if let Err(denial) = policy::check(&self.cluster, &verified).await? {
                 return self.answer(&verified.command, Answer::denial(denial)).await;
             }
             if self.is_late(&verified.command) {
-                return self.answer(&verified.command, Answer::late()).await;
+                let answer = if verified.kind.is_operation() { Answer::expired() } else { Answer::late() };
+                return self.answer(&verified.command, answer).await;
             }
             self.fence.raise_epoch(verified.command.epoch).await?;
             match self.records.store(seen.digest.as_ref().map(Version::of).as_ref(), &verified, delivery).await {
@@ -274,6 +302,34 @@ impl Answer {
             reason: "Late",
             message: "the command arrived after its deadline; the Manager sends it again".to_owned(),
             retry_after_seconds: LATE_RETRY_SECONDS,
+        }
+    }
+
+    fn expired() -> Self {
+        Self {
+            state: State::Expired,
+            reason: "DeadlineExceeded",
+            message: "the operation arrived after its deadline: it is not carried out".to_owned(),
+            retry_after_seconds: 0,
+        }
+    }
+
+    fn cancelled() -> Self {
+        Self {
+            state: State::Cancelled,
+            reason: "Requested",
+            message: "the operation was cancelled before it began".to_owned(),
+            retry_after_seconds: 0,
+        }
+    }
+
+    /// Refused, so that it is not taken for a cancellation that is stored.
+    fn begun() -> Self {
+        Self {
+            state: State::Refused,
+            reason: "OperationStarted",
+            message: "the operation had begun before its cancellation arrived: see how it ends".to_owned(),
+            retry_after_seconds: 0,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Forgets records of deletes that Postgres has settled. The record with the highest revision is never forgotten, and
+//! Forgets records of deletes and operations that Postgres has settled. The record with the highest revision is never forgotten, and
 //! the fence is written before anything is.
 
 use super::{fence::FenceKeeper, record::Records};
@@ -41,8 +41,9 @@ async fn prune(inbox: &Cache<RecordDigest>, records: &Records, fence: &FenceKeep
 }
 
 fn may_be_forgotten(record: &RecordDigest, highest: u64, floor: u64, now: Timestamp) -> bool {
-    let is_old = record.stored_at.is_some_and(|at| now.duration_since(at) > DELETE_KEPT);
-    record.is_delete() && record.has_ended && is_old && record.revision <= floor && record.revision < highest
+    let is_old = || record.stored_at.is_some_and(|at| now.duration_since(at) > DELETE_KEPT);
+    let is_done_with = record.is_operation() || record.is_delete() && is_old();
+    is_done_with && record.has_ended && record.revision <= floor && record.revision < highest
 }
 
 #[cfg(test)]
@@ -64,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn only_settled_deletes_below_the_floor_are_forgotten_and_never_the_highest() {
+    fn only_settled_deletes_and_operations_below_the_floor_are_forgotten_and_never_the_highest() {
         let late = "2026-01-09T02:00:00Z".parse().unwrap();
         let early = "2026-01-01T00:10:00Z".parse().unwrap();
         assert!(may_be_forgotten(&record("delete-tenant", "succeeded", 5), 9, 6, late));
@@ -73,5 +74,8 @@ mod tests {
         assert!(!may_be_forgotten(&record("delete-tenant", "succeeded", 7), 9, 6, late));
         assert!(!may_be_forgotten(&record("delete-tenant", "succeeded", 9), 9, 9, late));
         assert!(!may_be_forgotten(&record("delete-tenant", "succeeded", 5), 9, 6, early));
+        assert!(may_be_forgotten(&record("restart-workflow", "expired", 5), 9, 6, early));
+        assert!(!may_be_forgotten(&record("restart-workflow", "running", 5), 9, 6, late));
+        assert!(!may_be_forgotten(&record("cancel-operation", "succeeded", 7), 9, 6, late));
     }
 }

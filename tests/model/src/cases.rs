@@ -9,7 +9,7 @@ use crate::{
 };
 use kubenova_core::{command::CommandState, session::HelloRefusal};
 
-const KEY: u8 = 0;
+const KEY: u64 = 0;
 
 /// A database and a cluster without trouble between them.
 #[derive(Debug, Clone, Default)]
@@ -50,13 +50,13 @@ impl Pair {
 
     /// The cluster takes a message; what it says of it.
     fn deliver(&mut self, message: &Message) -> Option<Outcome> {
-        self.cluster.receive(message, None)
+        self.cluster.receive(message, self.now, None)
     }
 
     /// Delivers a message, carries it out and records everything that the cluster says.
     fn carry_out(&mut self, message: &Message) {
         let mut outcomes: Vec<Outcome> = self.deliver(message).into_iter().collect();
-        while let Some(outcome) = self.cluster.work(KEY, None) {
+        while let Some(outcome) = self.cluster.work(message.key, self.now, None) {
             outcomes.push(outcome);
         }
         for outcome in outcomes {
@@ -73,6 +73,23 @@ impl Pair {
         self.carry_out(&message);
         assert_eq!(self.state(message.id), CommandState::Succeeded);
         message
+    }
+
+    /// Requests an operation that must begin within a minute, and returns its message, sent but not delivered.
+    fn operation(&mut self) -> Message {
+        let id = next(&mut self.next_id);
+        self.queue.operate(id, self.now + 60);
+        self.claim().remove(0)
+    }
+
+    /// Cancels it, and returns what is sent then.
+    fn cancel(&mut self, operation: &Message) -> Vec<Message> {
+        self.queue.cancel_operation(operation.id, || next(&mut self.next_id));
+        self.claim()
+    }
+
+    fn times(&self, operation: &Message) -> usize {
+        self.cluster.effects.iter().filter(|effect| effect.id == operation.id).count()
     }
 
     fn state(&self, id: u64) -> CommandState {
@@ -277,4 +294,66 @@ fn a_floor_of_a_history_that_was_lost_does_not_keep_a_command_out_for_ever() {
     pair.carry_out(&again);
     let ended = (pair.state(waiting), pair.state(again.id));
     assert_eq!((pair.object(), ended), (Some(waiting), (CommandState::Superseded, CommandState::Succeeded)));
+}
+
+#[test]
+fn an_operation_that_is_cancelled_behind_a_partition_never_happens_whenever_its_message_arrives() {
+    let mut pair = Pair::in_session();
+    let operation = pair.operation();
+    let cancellation = pair.cancel(&operation).remove(0);
+    pair.now += SEND_AGAIN + 1;
+    let again: Vec<u64> = pair.claim().iter().map(|message| message.id).collect();
+    assert_eq!(again, [cancellation.id], "the operation is not sent again beside it");
+    pair.carry_out(&cancellation);
+    assert_eq!(pair.state(operation.id), CommandState::Cancelled);
+    assert_eq!(pair.deliver(&operation).unwrap().state, Some(CommandState::Cancelled), "the partition has healed");
+    assert_eq!(pair.times(&operation), 0);
+}
+
+#[test]
+fn a_cancellation_that_comes_after_the_beginning_is_refused_and_the_operation_ends_as_it_does() {
+    let mut pair = Pair::in_session();
+    let operation = pair.operation();
+    pair.deliver(&operation);
+    pair.cluster.work(operation.key, pair.now, None);
+    let cancellation = pair.cancel(&operation).remove(0);
+    pair.carry_out(&cancellation);
+    assert_eq!(pair.state(cancellation.id), CommandState::Refused);
+    pair.carry_out(&operation);
+    assert_eq!((pair.state(operation.id), pair.times(&operation)), (CommandState::Succeeded, 1));
+}
+
+#[test]
+fn an_operation_does_not_begin_after_its_deadline_wherever_it_waited() {
+    // At the Manager.
+    let mut pair = Pair::in_session();
+    let id = next(&mut pair.next_id);
+    pair.queue.operate(id, pair.now + 60);
+    pair.now += 61;
+    assert_eq!(pair.claim(), []);
+    pair.queue.expire(pair.now);
+    assert_eq!(pair.state(id), CommandState::Expired);
+    // On the wire.
+    let operation = pair.operation();
+    pair.now += 61;
+    pair.queue.expire(pair.now);
+    assert_eq!(pair.state(operation.id), CommandState::Sent, "only the cluster knows");
+    pair.carry_out(&operation);
+    assert_eq!((pair.state(operation.id), pair.times(&operation)), (CommandState::Expired, 0));
+    // In the inbox of an Operator that is away.
+    let operation = pair.operation();
+    pair.deliver(&operation);
+    pair.now += 61;
+    pair.carry_out(&operation);
+    assert_eq!((pair.state(operation.id), pair.times(&operation)), (CommandState::Expired, 0));
+}
+
+#[test]
+fn a_repeated_operation_reports_again_and_happens_once() {
+    let mut pair = Pair::in_session();
+    let operation = pair.operation();
+    for _ in 0..3 {
+        pair.carry_out(&operation);
+    }
+    assert_eq!((pair.state(operation.id), pair.times(&operation)), (CommandState::Succeeded, 1));
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     cluster::Cluster,
-    store::{Kind, Queue},
+    store::{Kind, Queue, Row},
 };
 use kubenova_core::command::CommandState;
 use std::collections::BTreeMap;
@@ -27,10 +27,12 @@ impl std::fmt::Display for Broken {
 pub struct Seen {
     effects: usize,
     /// Highest epoch and revision of each object.
-    highest: BTreeMap<u8, (u64, u64)>,
+    highest: BTreeMap<u64, (u64, u64)>,
     /// How each command ended.
     ended: BTreeMap<u64, CommandState>,
     times: BTreeMap<u64, usize>,
+    /// One side was restored: it may have forgotten how an operation ended.
+    restored: bool,
 }
 
 impl Seen {
@@ -49,6 +51,9 @@ impl Seen {
                     format!("{effect:?} after {before:?}"),
                 );
             }
+            if effect.began.is_some_and(|(at, deadline)| at > deadline) {
+                return broken("an operation does not begin after its deadline", format!("{effect:?}"));
+            }
             let times = self.times.entry(effect.id).or_default();
             *times += 1;
             if *times > 1 {
@@ -65,6 +70,11 @@ impl Seen {
                 return broken("a command ends in exactly one state", format!("{row:?} had ended {}", ended.as_str()));
             }
         }
+        let never = |row: &&Row| row.kind == Kind::Operate && matches!(row.state, CommandState::Cancelled | CommandState::Expired);
+        let happened = |row: &&Row| cluster.effects.iter().any(|effect| effect.id == row.id);
+        if !self.restored && let Some(row) = queue.rows.values().filter(never).find(happened) {
+            return broken("what was cancelled or has expired never happens", format!("{row:?}"));
+        }
         let reopened =
             self.ended.keys().find(|id| queue.rows.values().any(|row| row.id == **id && !row.state.is_terminal()));
         match reopened {
@@ -78,12 +88,13 @@ impl Seen {
     /// The cluster was restored to the point at which this was seen; what its Manager knows stays.
     pub fn restore_cluster(&mut self, earlier: &Self) {
         let ended = std::mem::take(&mut self.ended);
-        *self = Self { ended, ..earlier.clone() };
+        *self = Self { ended, restored: true, ..earlier.clone() };
     }
 
     /// The database was restored to the point at which this was seen; what the cluster did stays.
     pub fn restore_database(&mut self, earlier: &Self) {
         self.ended.clone_from(&earlier.ended);
+        self.restored = true;
     }
 }
 

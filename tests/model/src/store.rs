@@ -32,6 +32,24 @@ pub enum Kind {
     Apply,
     /// That it is gone.
     Delete,
+    /// That something is done once.
+    Operate,
+    /// That an operation does not begin.
+    Cancel,
+}
+
+impl Kind {
+    /// True for an operation and its cancellation.
+    #[must_use]
+    pub const fn is_operation(self) -> bool {
+        matches!(self, Self::Operate | Self::Cancel)
+    }
+}
+
+/// The key of an operation: that of no document.
+#[must_use]
+pub const fn operation_key(id: u64) -> u64 {
+    (1 << 32) + id
 }
 
 /// A row of the outbox.
@@ -42,7 +60,7 @@ pub struct Row {
     /// Its place in the order of the cluster's commands.
     pub revision: u64,
     /// The object.
-    pub key: u8,
+    pub key: u64,
     /// What is asked.
     pub kind: Kind,
     /// The document: the same in every command that is sent again because a cluster lost it.
@@ -57,6 +75,8 @@ pub struct Row {
     pub next_send_at: Option<i64>,
     /// Whether the cluster deferred it.
     pub deferred: bool,
+    /// An operation does not begin later.
+    pub not_after: Option<i64>,
 }
 
 /// A command as it is signed.
@@ -71,11 +91,13 @@ pub struct Message {
     /// Every command at or below it is in a terminal state.
     pub floor: u64,
     /// The object.
-    pub key: u8,
+    pub key: u64,
     /// What is asked.
     pub kind: Kind,
     /// The document.
     pub document: u64,
+    /// An operation does not begin later.
+    pub not_after: Option<i64>,
 }
 
 /// What a cluster says of a command.
@@ -103,7 +125,7 @@ pub struct Queue {
     /// Commands by revision.
     pub rows: BTreeMap<u64, Row>,
     /// What was asked for last, by object.
-    pub requested: BTreeMap<u8, (u64, Kind)>,
+    pub requested: BTreeMap<u64, (u64, Kind)>,
 }
 
 impl Default for Queue {
@@ -114,7 +136,7 @@ impl Default for Queue {
 
 impl Queue {
     /// Writes a command and supersedes those about the same object that were not sent.
-    pub fn enqueue(&mut self, id: u64, key: u8, kind: Kind) -> u64 {
+    pub fn enqueue(&mut self, id: u64, key: u64, kind: Kind) -> u64 {
         for row in self.rows.values_mut() {
             let next = CommandState::Superseded;
             if row.key == key && row.state.may_become(next, Mover::Manager) {
@@ -126,7 +148,7 @@ impl Queue {
     }
 
     /// Writes a command and ends no other.
-    fn append(&mut self, id: u64, key: u8, kind: Kind, document: u64, next_send_at: Option<i64>) -> u64 {
+    fn append(&mut self, id: u64, key: u64, kind: Kind, document: u64, next_send_at: Option<i64>) -> u64 {
         self.counter += 1;
         let revision = self.counter;
         let row = Row {
@@ -140,12 +162,43 @@ impl Queue {
             changed_at: None,
             next_send_at,
             deferred: false,
+            not_after: None,
         };
         self.rows.insert(revision, row);
         revision
     }
 
-    fn known(&self, key: u8, now: i64) -> Option<(Known, Option<&Row>)> {
+    /// Writes an operation.
+    pub fn operate(&mut self, id: u64, not_after: i64) {
+        let revision = self.append(id, operation_key(id), Kind::Operate, id, None);
+        self.rows.entry(revision).and_modify(|row| row.not_after = Some(not_after));
+    }
+
+    /// Cancels an operation: exactly while it was not sent, else by a command to its cluster, once.
+    pub fn cancel_operation(&mut self, id: u64, new_id: impl FnOnce() -> u64) {
+        let key = operation_key(id);
+        let asked = |row: &Row| {
+            let failed = [CommandState::Failed, CommandState::Refused, CommandState::Superseded];
+            row.key == key && row.kind == Kind::Cancel && !failed.contains(&row.state)
+        };
+        let open = self.rows.values().any(|row| row.id == id && !row.state.is_terminal());
+        if self.cancel(id) || !open || self.rows.values().any(asked) {
+            return;
+        }
+        self.append(new_id(), key, Kind::Cancel, id, None);
+    }
+
+    /// Ends operations that were not sent before their deadline.
+    pub fn expire(&mut self, now: i64) {
+        for row in self.rows.values_mut() {
+            let late = row.not_after.is_some_and(|deadline| deadline < now);
+            if late && row.state.may_become(CommandState::Expired, Mover::Manager) {
+                row.state = CommandState::Expired;
+            }
+        }
+    }
+
+    fn known(&self, key: u64, now: i64) -> Option<(Known, Option<&Row>)> {
         let mut rows = self.rows.values().rev().filter(|row| row.key == key).peekable();
         let last = *rows.peek()?;
         let open = self.rows.values().any(|row| row.key == key && !row.state.is_terminal());
@@ -164,12 +217,13 @@ impl Queue {
     /// many commands those are. `settled`: a command that is under way counts as ended, which is the mistake to notice.
     pub fn compare(
         &mut self,
-        listed: &BTreeMap<u8, Listed>,
+        listed: &BTreeMap<u64, Listed>,
         mut new_id: impl FnMut() -> u64,
         now: i64,
         settled: bool,
     ) -> usize {
-        let keys: BTreeSet<u8> = self.rows.values().map(|row| row.key).chain(listed.keys().copied()).collect();
+        let documents = self.rows.values().filter(|row| !row.kind.is_operation());
+        let keys: BTreeSet<u64> = documents.map(|row| row.key).chain(listed.keys().copied()).collect();
         let mut again: Vec<Row> = Vec::new();
         for key in keys {
             let known = self.known(key, now);
@@ -200,7 +254,13 @@ impl Queue {
             row.state == CommandState::Sent && row.next_send_at.is_some_and(|at| at > now) && !row.deferred
         };
         let room = WINDOW.saturating_sub(self.rows.values().filter(waits).count());
-        let due = |row: &&mut Row| match row.state {
+        let open = |row: &&Row| row.kind == Kind::Cancel && !row.state.is_terminal();
+        let cancelling: BTreeSet<u64> = self.rows.values().filter(open).map(|row| row.key).collect();
+        let held_back = |row: &Row| {
+            let late = row.state == CommandState::Queued && row.not_after.is_some_and(|deadline| deadline < now);
+            late || row.kind == Kind::Operate && cancelling.contains(&row.key)
+        };
+        let due = |row: &&mut Row| !held_back(row) && match row.state {
             CommandState::Queued | CommandState::Sent => row.next_send_at.is_none_or(|at| at <= now),
             CommandState::Acknowledged | CommandState::Running => row.next_send_at.is_some_and(|at| at <= now),
             _ => false,
@@ -220,6 +280,7 @@ impl Queue {
                 key: row.key,
                 kind: row.kind,
                 document: row.document,
+                not_after: row.not_after,
             }
         };
         self.rows.values_mut().filter(due).take(room).map(claim).collect()
@@ -254,14 +315,15 @@ impl Queue {
         row.deferred = false;
         row.next_send_at = (!next.is_terminal()).then_some(now + REPORT_AGAIN);
         let (key, revision, kind, document) = (row.key, row.revision, row.kind, row.document);
-        if next == CommandState::Superseded && !replaced {
+        if next == CommandState::Superseded && !replaced && !kind.is_operation() {
             self.append(new_id(), key, kind, document, Some(now + ENQUEUED_AGAIN_PAUSE));
         }
         if !matches!(next, CommandState::Refused | CommandState::Superseded) {
+            let ended = if kind.is_operation() { CommandState::Cancelled } else { CommandState::Superseded };
             let open = [CommandState::Sent, CommandState::Acknowledged, CommandState::Running];
             for lower in self.rows.range_mut(..revision).map(|(_, row)| row) {
                 if lower.key == key && open.contains(&lower.state) {
-                    (lower.state, lower.next_send_at, lower.changed_at) = (CommandState::Superseded, None, Some(now));
+                    (lower.state, lower.next_send_at, lower.changed_at) = (ended, None, Some(now));
                 }
             }
         }

@@ -5,7 +5,7 @@ use crate::{
     cluster::{Cluster, Mutant},
     invariants::{self, Broken, Seen},
     random::Random,
-    store::{Kind, Message, Outcome, Queue, SETTLED_AFTER},
+    store::{Kind, Message, Outcome, Queue, Row, SETTLED_AFTER},
 };
 use kubenova_core::command::CommandState;
 
@@ -101,7 +101,9 @@ impl World {
     fn step(&mut self, side: usize) {
         self.now += i64::try_from(self.random.below(20)).unwrap_or_default();
         match self.random.below(100) {
-            0..15 => self.request(side),
+            0..10 => self.request(side),
+            10..13 => self.operate(side),
+            13..15 => self.cancel(side),
             15..30 => self.claim(side),
             30..45 => self.publish(side),
             45..65 => self.deliver(side),
@@ -172,15 +174,33 @@ impl World {
 
     fn request(&mut self, side: usize) {
         let kind = if self.random.percent(25) { Kind::Delete } else { Kind::Apply };
-        let key = u8::try_from(self.random.below(KEYS)).unwrap_or_default();
+        let key = u64::try_from(self.random.below(KEYS)).unwrap_or_default();
         let id = next(&mut self.next_id);
         self.sides[side].queue.enqueue(id, key, kind);
+    }
+
+    fn operate(&mut self, side: usize) {
+        let not_after = self.now + i64::try_from(self.random.below(300)).unwrap_or_default();
+        let id = next(&mut self.next_id);
+        self.sides[side].queue.operate(id, not_after);
+    }
+
+    /// Cancels one of the operations that did not end.
+    fn cancel(&mut self, side: usize) {
+        let Self { random, sides, next_id, .. } = self;
+        let queue = &mut sides[side].queue;
+        let open = |row: &&Row| row.kind == Kind::Operate && !row.state.is_terminal();
+        let open: Vec<u64> = queue.rows.values().filter(open).map(|row| row.id).collect();
+        if !open.is_empty() {
+            queue.cancel_operation(open[random.below(open.len())], || next(next_id));
+        }
     }
 
     /// A Manager claims, if the cluster is in session.
     fn claim(&mut self, side: usize) {
         let (mutant, now) = (self.mutant, self.now);
         let Side { queue, claimed, .. } = &mut self.sides[side];
+        queue.expire(now);
         if !queue.confirmed {
             return;
         }
@@ -211,7 +231,7 @@ impl World {
 
     /// The Operator takes one message, in any order; it may crash before or after it stored it.
     fn deliver(&mut self, side: usize) {
-        let Self { random, sides, mutant, .. } = self;
+        let Self { random, sides, mutant, now, .. } = self;
         let Side { wire, reports, cluster, .. } = &mut sides[side];
         if wire.is_empty() || cluster.session.is_none() {
             return;
@@ -229,7 +249,7 @@ impl World {
             cluster.session = None;
             return;
         }
-        let outcome = cluster.receive(&wire[at], *mutant);
+        let outcome = cluster.receive(&wire[at], *now, *mutant);
         if crashes {
             // After it was stored: the message stays, and its outcome is lost.
             cluster.session = None;
@@ -242,11 +262,15 @@ impl World {
     }
 
     fn work(&mut self, side: usize) {
-        let key = u8::try_from(self.random.below(KEYS)).unwrap_or_default();
+        let keys: Vec<u64> = self.sides[side].cluster.records.keys().copied().collect();
+        if keys.is_empty() {
+            return;
+        }
+        let key = keys[self.random.below(keys.len())];
         let lost = self.random.percent(20);
-        let mutant = self.mutant;
+        let (mutant, now) = (self.mutant, self.now);
         let Side { reports, cluster, .. } = &mut self.sides[side];
-        reports.extend(cluster.work(key, mutant).filter(|_| !lost));
+        reports.extend(cluster.work(key, now, mutant).filter(|_| !lost));
     }
 
     /// A Manager takes one report, in any order, perhaps not for the last time.
@@ -288,7 +312,7 @@ impl World {
         let floor = queue.floor();
         cluster.session = Some(session);
         let above = cluster.records.values().filter(|record| record.message.revision > floor);
-        let keys: Vec<u8> = above.map(|record| record.message.key).collect();
+        let keys: Vec<u64> = above.map(|record| record.message.key).collect();
         reports.extend(keys.into_iter().filter_map(|key| cluster.report(key)));
     }
 
@@ -306,10 +330,11 @@ impl World {
         let side = &mut sides[side];
         side.wire.append(&mut side.claimed);
         for message in std::mem::take(&mut side.wire) {
-            side.reports.extend(side.cluster.receive(&message, mutant));
+            side.reports.extend(side.cluster.receive(&message, now, mutant));
         }
-        for key in 0..u8::try_from(KEYS).unwrap_or_default() {
-            while let Some(outcome) = side.cluster.work(key, mutant) {
+        let keys: Vec<u64> = side.cluster.records.keys().copied().collect();
+        for key in keys {
+            while let Some(outcome) = side.cluster.work(key, now, mutant) {
                 side.reports.push(outcome);
             }
         }
@@ -359,6 +384,9 @@ mod tests {
             Mutant::NeverUnsettled,
             Mutant::NeverDiverged,
             Mutant::NeverAdopted,
+            Mutant::NeverExpires,
+            Mutant::CancelsWhatBegan,
+            Mutant::EffectFirst,
         ] {
             let caught = (0..SEEDS).find(|seed| World::new(*seed, Some(mutant)).run().is_err());
             assert!(caught.is_some(), "no seed notices {mutant:?}");

@@ -4,9 +4,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::{
+    access::{Caller, Role},
+    application::ApplicationName,
     change::Change,
     cluster::{Cluster, ClusterId, ClusterName, ClusterState, Components},
     command::{CommandFilter, CommandId, CommandState},
+    operation::Operation,
     page::Page,
     tenant::{Tenant, TenantId, TenantName},
 };
@@ -17,11 +20,14 @@ use kubenova_model::{
 use kubenova_store::{
     cluster_queue::{self, ClaimOptions},
     clusters, commands, enrollments,
+    idempotency::ResponseRecord,
+    operations,
     outbox::{self, Issuer},
     outcomes::{self, Reported},
     pool::Store,
     sessions::{self, HelloRequest},
     tenants,
+    write_tx::WriteContext,
 };
 use kubenova_test_postgres::Database;
 use std::{
@@ -84,18 +90,51 @@ impl Real {
         Self { store, cluster: cluster.id, tenants: all, _database: database }
     }
 
-    async fn request(&self, key: u8, kind: Kind) -> u64 {
-        let tenant = self.tenants[usize::from(key)].clone();
+    async fn request(&self, key: u64, kind: Kind) -> u64 {
+        let tenant = self.tenants[usize::try_from(key).unwrap()].clone();
         let change = match kind {
             Kind::Apply => Change::Tenant(tenant),
-            Kind::Delete => Change::TenantDeleted { id: tenant.id, name: tenant.name, generation: 1 },
+            _ => Change::TenantDeleted { id: tenant.id, name: tenant.name, generation: 1 },
         };
-        let issuer = Issuer::without_request("model", "ops", at(0), new_id);
         let clusters = [self.cluster.clone()];
         let enqueue =
-            self.store.transaction("model", async |tx| outbox::enqueue_commands(tx, issuer, &clusters, &change).await);
+            self.store.transaction("model", async |tx| outbox::enqueue_commands(tx, issuer(), &clusters, &change).await);
         let enqueued: Result<_, kubenova_store::error::StoreError> = enqueue.await;
         number(enqueued.unwrap()[0].command_id)
+    }
+
+    async fn operate(&self, not_after: i64) -> u64 {
+        let application = ApplicationName::parse("shop").unwrap();
+        let operation = Operation::RestartWorkflow { tenant_id: self.tenants[0].id, application, generation: 1 };
+        let clusters = [self.cluster.clone()];
+        let enqueue = self.store.transaction("model", async |tx| {
+            operations::enqueue(tx, issuer(), &clusters, &operation, at(not_after)).await
+        });
+        let enqueued: Result<_, kubenova_store::error::StoreError> = enqueue.await;
+        number(enqueued.unwrap()[0].command_id)
+    }
+
+    /// Cancels as REST does.
+    async fn cancel(&self, id: u64) {
+        let command = CommandId(Uuid::from_u128(id.into()));
+        let context = WriteContext {
+            caller: Caller { subject: "model".into(), role: Role::Ops, tenant: None },
+            request_id: String::new(),
+            traceparent: None,
+            now: at(0),
+            new_id,
+            claim: None,
+            dry_run: false,
+        };
+        let write = self.store.write(context, async |tx| {
+            if !tx.cancel_command(command).await? {
+                let operation = commands::find(tx.connection(), command).await?.unwrap();
+                tx.request_cancel(&operation).await?;
+            }
+            let response = ResponseRecord { status: 202, headers: Vec::new(), body: String::new() };
+            Ok::<_, kubenova_store::error::StoreError>(((), response))
+        });
+        write.await.unwrap();
     }
 
     async fn rows(&self) -> Vec<(u64, CommandState, Option<i64>)> {
@@ -110,6 +149,10 @@ impl Real {
     }
 }
 
+const fn issuer() -> Issuer<'static> {
+    Issuer::without_request("model", "ops", Timestamp::UNIX_EPOCH, new_id)
+}
+
 fn number(id: CommandId) -> u64 {
     u64::try_from(id.0.as_u128()).unwrap()
 }
@@ -117,18 +160,29 @@ fn number(id: CommandId) -> u64 {
 /// What is done to both.
 #[derive(Debug, Clone, Copy)]
 enum Action {
-    Request(u8, Kind),
+    Request(u64, Kind),
+    Operate(i64),
+    Cancel(u64),
     Claim,
     Report(u64, u64, Option<CommandState>),
     Hello,
     Enroll,
 }
 
-fn choose(random: &mut Random, queue: &Queue) -> Action {
+/// Ids are given in order, also to what is written again.
+fn next_id(queue: &Queue) -> u64 {
+    queue.rows.values().map(|row| row.id).max().unwrap_or_default() + 1
+}
+
+fn choose(random: &mut Random, queue: &Queue, now: i64) -> Action {
+    let open = |row: &&model::Row| row.kind == Kind::Operate && !row.state.is_terminal();
+    let operations: Vec<u64> = queue.rows.values().filter(open).map(|row| row.id).collect();
     let kind = if random.percent(30) { Kind::Delete } else { Kind::Apply };
     let ids: Vec<u64> = queue.rows.values().map(|row| row.id).collect();
     match random.below(100) {
-        0..15 => Action::Request(u8::try_from(random.below(4)).unwrap(), kind),
+        0..3 => Action::Operate(now + i64::try_from(random.below(400)).unwrap()),
+        3..6 if !operations.is_empty() => Action::Cancel(operations[random.below(operations.len())]),
+        6..15 => Action::Request(u64::try_from(random.below(4)).unwrap(), kind),
         15..40 => Action::Claim,
         40..94 if !ids.is_empty() => {
             let states = [
@@ -139,6 +193,7 @@ fn choose(random: &mut Random, queue: &Queue) -> Action {
                 Some(CommandState::Failed),
                 Some(CommandState::Refused),
                 Some(CommandState::Superseded),
+                Some(CommandState::Expired),
             ];
             let epoch = 1 + u64::try_from(random.below(usize::try_from(queue.epoch).unwrap())).unwrap();
             // Mostly of the last ones: the others have ended.
@@ -213,20 +268,32 @@ async fn the_models_database_does_what_the_real_one_does() {
     let mut now = 0;
     for step in 0..STEPS {
         now += i64::try_from(random.below(40)).unwrap();
-        let action = choose(&mut random, &queue);
+        let action = choose(&mut random, &queue, now);
         match action {
             Action::Request(key, kind) => {
                 let id = real.request(key, kind).await;
                 queue.enqueue(id, key, kind);
             }
+            Action::Operate(not_after) => {
+                let id = real.operate(not_after).await;
+                queue.operate(id, not_after);
+            }
+            Action::Cancel(id) => {
+                real.cancel(id).await;
+                let next = next_id(&queue);
+                queue.cancel_operation(id, || next);
+            }
             Action::Claim => {
+                let mut connection = real.store.acquire().await.unwrap();
+                operations::expire(&mut connection, at(now)).await.unwrap();
+                drop(connection);
+                queue.expire(now);
                 let claimed: Vec<u64> = queue.claim(now).into_iter().map(|message| message.id).collect();
                 assert_eq!(real.claim(now).await, claimed, "step {step}");
             }
             Action::Report(id, epoch, state) => {
                 real.report(id, epoch, state, now).await;
-                // Ids are given in order, also to what is written again.
-                let next = queue.rows.values().map(|row| row.id).max().unwrap_or_default() + 1;
+                let next = next_id(&queue);
                 queue.record(&model::Outcome { id, epoch, state }, now, || next);
             }
             Action::Hello => {

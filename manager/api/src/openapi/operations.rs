@@ -59,7 +59,8 @@ const CREATE_APPLICATION: &[Reason] = &[
     R::ApplicationNamespace,
 ];
 
-const RETRY_COMMAND: &[Reason] = &[R::CommandNotRetryable, R::CommandOutdated, R::ClusterNotUsable];
+const RETRY_COMMAND: &[Reason] =
+    &[R::CommandNotRetryable, R::CommandOutdated, R::ClusterNotUsable, R::ApplicationDeleting];
 
 /// Every operation.
 pub const OPERATIONS: &[Facts] = &[
@@ -89,6 +90,8 @@ pub const OPERATIONS: &[Facts] = &[
     changes("deleteApplication", &[]).with_if_match(),
     reads("getApplicationStatus"),
     reads("getApplicationStatusAtRoot"),
+    changes("restartApplication", &[R::ApplicationDeleting]),
+    changes("restartApplicationAtRoot", &[R::ApplicationDeleting]),
     Facts { refusals: &[R::TenantNotFound, R::ClusterNotFound], ..reads("listCommands") },
     reads("getCommand"),
     changes("cancelCommand", &[R::CommandSent, R::CommandEnded]),

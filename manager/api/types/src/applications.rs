@@ -307,6 +307,20 @@ pub struct ApplicationAccepted {
     pub commands: Vec<CommandRef>,
 }
 
+/// Which clusters of an application run its workflow once more, and until when they may begin.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApplicationRestart {
+    /// Clusters by id or name; all on which the application should run when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1)]
+    pub clusters: Option<Vec<String>>,
+    /// Seconds until the operation expires on a cluster that has not begun it; 600 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 10, maximum = 86400)]
+    pub deadline_seconds: Option<u32>,
+}
+
 /// How an application does, cluster by cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -17,6 +17,16 @@ pub struct CommandRef {
     pub revision: String,
 }
 
+/// Answer to the request for an operation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OperationAccepted {
+    /// A cluster that has not begun by then does not begin any more.
+    pub not_after: Timestamp,
+    /// The operations, one a cluster.
+    pub commands: Vec<CommandRef>,
+}
+
 /// A command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -76,9 +86,9 @@ pub type CommandList = List<Command>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandTarget {
-    /// `cluster-config/default`, `tenant/<id>` or `application/<tenant id>/<name>`.
+    /// `cluster-config/default`, `tenant/<id>` or `application/<tenant id>/<name>`; of an operation `operation/<its id>`.
     pub key: String,
-    /// The object's generation that it carries.
+    /// The object's generation that it carries; of an operation the one at its request.
     pub generation: String,
     /// The application's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,7 +135,7 @@ pub enum CommandState {
     Failed,
     /// The cluster refused it.
     Refused,
-    /// Cancelled before it was sent.
+    /// Cancelled before it was sent, or an operation before it began.
     Cancelled,
     /// Replaced by a newer command about the same object.
     Superseded,

@@ -7,6 +7,8 @@ use kubenova_core::{
     application::Application,
     change::Change,
     cluster::{Component, Components},
+    command::CommandId,
+    operation::Operation,
     tenant::{Tenant, TenantId, TenantName},
 };
 use kubenova_schema::kinds::{CommandKind, ObjectKey};
@@ -63,6 +65,29 @@ pub fn encode(change: &Change) -> EncodedChange {
             document: application_document(tenant, application, false),
         },
     }
+}
+
+/// Encodes an operation: its kind and its document.
+#[must_use]
+pub fn encode_operation(operation: &Operation) -> (CommandKind, String) {
+    match operation {
+        Operation::RestartWorkflow { tenant_id, application, .. } => (
+            CommandKind::RestartWorkflow,
+            json!({ "tenantId": tenant_id.to_string(), "application": application.as_str() }).to_string(),
+        ),
+    }
+}
+
+/// The document that asks a cluster to keep an operation from beginning.
+#[must_use]
+pub fn encode_cancel(operation: CommandId) -> String {
+    json!({ "commandId": operation.to_string() }).to_string()
+}
+
+/// Key of an operation and of its cancellation.
+#[must_use]
+pub fn operation_key(operation: CommandId) -> ObjectKey {
+    ObjectKey::Operation { command_id: operation.to_string() }
 }
 
 /// Key of a tenant's commands.

@@ -25,7 +25,7 @@ use serde_json::Value;
 /// Label of KubeVela's trackers: the Application's namespace.
 const NAMESPACE_LABEL: &str = "app.oam.dev/namespace";
 
-fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
+pub(super) fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
 }
 

@@ -7,6 +7,7 @@
 mod application;
 mod config;
 mod error;
+mod operation;
 mod tenant;
 
 use super::{
@@ -60,7 +61,9 @@ pub async fn run(ctx: ClusterContext) {
         ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| concerned(&ctx.inbox, it)).collect());
     let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
-        vec![command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() })]
+        let mut names = open_operations(&ctx.inbox);
+        names.push(command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() }));
+        names
     });
     let triggers = stream::select(stream::select(records, configs), stream::select(tenants, applications));
     let dispatcher =
@@ -89,6 +92,12 @@ fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<
     names
 }
 
+/// Records of operations that have not ended: they wait for what a change of an application may show. There are few.
+fn open_operations(inbox: &Cache<RecordDigest>) -> Vec<String> {
+    let is_open = |name: &String| inbox.get(name).is_some_and(|record| !record.has_ended);
+    inbox.names_from("operation.").into_iter().filter(is_open).collect()
+}
+
 struct Dispatcher<'a> {
     ctx: &'a ClusterContext,
     records: Api<NovaCommand>,
@@ -114,6 +123,19 @@ struct Attempt {
     not_before: Duration,
 }
 
+impl Attempt {
+    fn next(&self) -> Next {
+        let Self { progress, look_again, not_before } = self;
+        match progress.state {
+            State::Running => Next::Retry {
+                waiting_for: format!("{}: {}", progress.reason, progress.message),
+                not_before: *not_before,
+            },
+            _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
+        }
+    }
+}
+
 impl From<CommandProgress> for Attempt {
     fn from(progress: CommandProgress) -> Self {
         Self { progress, look_again: None, not_before: Duration::ZERO }
@@ -132,15 +154,19 @@ impl Dispatcher<'_> {
             }
         };
         name_command(&record);
-        let Attempt { progress, look_again, not_before } = self.attempt(&record).await;
-        let next = match progress.state {
-            State::Running => {
-                Next::Retry { waiting_for: format!("{}: {}", progress.reason, progress.message), not_before }
-            }
-            _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
-        };
-        let progress = self.fail_if_overdue(&record, progress);
-        match self.write_status(record, &progress).await {
+        if let Some(kind) = CommandKind::parse(&record.spec.kind).filter(|kind| kind.is_operation()) {
+            return self.operate(kind, record).await;
+        }
+        let attempt = self.attempt(&record).await;
+        let next = attempt.next();
+        let progress = self.fail_if_overdue(&record, attempt.progress);
+        self.settle(record, &progress, next).await
+    }
+
+    /// Writes the progress; what to do next.
+    async fn settle(&self, record: NovaCommand, progress: &CommandProgress, next: Next) -> Next {
+        let name = record.name_any();
+        match self.write_status(record, progress).await {
             Ok(()) => next,
             Err(error) => {
                 let cause = apiserver::error::chain(&error);
@@ -174,6 +200,9 @@ impl Dispatcher<'_> {
             CommandKind::DeleteTenant => self.delete_tenant(&task).await,
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
+            CommandKind::RestartWorkflow | CommandKind::CancelOperation => {
+                return failed("BadCommand", "an operation is no document".to_owned());
+            }
         };
         let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
         let look_again = task.look_again.get().copied();

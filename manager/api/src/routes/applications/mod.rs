@@ -7,6 +7,7 @@ pub mod list;
 pub(crate) mod removal;
 pub mod remove;
 pub mod replace;
+pub mod restart;
 pub mod status;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -13,16 +13,25 @@ use axum::{
     response::Response,
 };
 use kubenova_api_types::commands::Command;
-use kubenova_core::command_cancel;
+use kubenova_core::{
+    command,
+    command_cancel::{self, Cancel},
+    refusal::{Reason, Refusal},
+};
+use kubenova_store::write_tx::WriteTx;
 
-/// Cancel a command that was not sent yet.
+/// Cancel a command that was not sent yet, or an operation.
 ///
-/// It ends as `cancelled`, and its cluster never gets it. What is wanted of its object stays as it is, so a retry sends it after
-/// all. A command that was sent cannot be cancelled, because only the cluster knows what became of it: write the version before of
-/// the object again, and a newer command takes its place. Repeating the request changes nothing.
+/// A command that was not sent ends as `cancelled`, and its cluster never gets it. What is wanted of its object stays as it is, so a
+/// retry sends it after all. A document that was sent cannot be cancelled, because only the cluster knows what became of it: write the
+/// version before of the object again, and a newer command takes its place. Of an operation that was sent the cluster is asked to keep
+/// it from beginning, by the command in `Operation-Location`: it ends as `cancelled` if it had not begun, else as it does. Repeating
+/// the request changes nothing.
 #[utoipa::path(post, path = "/api/v1/commands/{command}/cancel", tag = "commands", operation_id = "cancelCommand",
     params(("command" = String, Path, description = "Id"), ChangeParams),
-    responses((status = 200, description = "The command, cancelled; or a dry run", body = Command)))]
+    responses(
+        (status = 200, description = "The command, cancelled; or a dry run", body = Command),
+        (status = 202, description = "The operation, whose cluster is asked to keep it from beginning", body = Command)))]
 pub async fn cancel(
     State(state): State<AppState>,
     ctx: RequestContext,
@@ -36,12 +45,29 @@ pub async fn cancel(
             tx.audit(ctx.action, "cancel", &format!("command/{}", command.id), command.tenant_id).await?;
         }
         let command = find_to_change(tx.connection(), ctx.scope, &named).await?;
-        match command_cancel::refusal(&command) {
-            None => Ok(MutationResponse::done(&views::command(&command, ctx.now))),
-            Some(refusal) => Err(refusal.into()),
+        match command_cancel::decide(&command)? {
+            Cancel::Done => Ok(MutationResponse::done(&views::command(&command, ctx.now))),
+            Cancel::Ask => ask(tx, &ctx, &named, &command).await,
         }
     })
     .await
+}
+
+/// Asks the cluster of an operation to keep it from beginning.
+async fn ask(
+    tx: &mut WriteTx,
+    ctx: &RequestContext,
+    named: &str,
+    operation: &command::Command,
+) -> Result<MutationResponse, ApiError> {
+    let asked = tx.request_cancel(operation).await?;
+    let Some(asked) = asked else {
+        let detail = "the command has ended meanwhile";
+        return Err(Refusal::new(Reason::CommandEnded, detail).into());
+    };
+    tx.audit(ctx.action, "cancel", &format!("command/{}", operation.id), operation.tenant_id).await?;
+    let operation = find_to_change(tx.connection(), ctx.scope, named).await?;
+    Ok(MutationResponse::accepted(&views::command(&operation, ctx.now)).operations(&[asked]))
 }
 
 #[cfg(test)]

@@ -5,7 +5,11 @@ use crate::{
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::MutationResponse,
-    routes::{applications::removal, clusters::found, tenants},
+    routes::{
+        applications::{not_deleting, removal},
+        clusters::found,
+        tenants,
+    },
     state::AppState,
     views,
 };
@@ -18,6 +22,7 @@ use kubenova_core::{
     change::Change,
     cluster::ClusterRef,
     command, command_retry,
+    operation::Operation,
     refusal::{Reason, Refusal},
     tenant::TenantId,
 };
@@ -27,7 +32,7 @@ use kubenova_store::{applications, clusters, commands, outbox::EnqueuedCommand, 
 /// Retry a command that ended without success.
 ///
 /// Its object is sent again, under a new revision, by a new command; the answer is that one. Refused when something else is wanted
-/// of the object on this cluster by now.
+/// of the object on this cluster by now. Of an operation it makes a new one, with a new deadline.
 #[utoipa::path(post, path = "/api/v1/commands/{command}/retry", tag = "commands", operation_id = "retryCommand",
     params(("command" = String, Path, description = "Id"), ChangeParams),
     responses((status = 202, description = "Stored; the new command", body = Command)))]
@@ -71,6 +76,7 @@ async fn send_again(
         (Some(CommandKind::ApplyTenant), Some(tenant)) => tenant_again(tx, ctx, command, tenant).await,
         (Some(CommandKind::ApplyApplication), Some(tenant)) => application_again(tx, ctx, command, tenant).await,
         (Some(CommandKind::DeleteApplication), Some(tenant)) => removal_again(tx, ctx, command, tenant).await,
+        (Some(CommandKind::RestartWorkflow), Some(tenant)) => restart_again(tx, ctx, command, tenant).await,
         _ => {
             let detail =
                 format!("commands of kind {} are not retried: repeat the request that caused it", command.kind);
@@ -111,6 +117,30 @@ async fn application_again(
         return Err(command_retry::outdated(detail).into());
     }
     enqueue(tx, command, &Change::Application { tenant: tenant.name, application }).await
+}
+
+/// A new operation, with as much time as the first had.
+async fn restart_again(
+    tx: &mut WriteTx,
+    ctx: &RequestContext,
+    command: &command::Command,
+    tenant: TenantId,
+) -> Result<EnqueuedCommand, ApiError> {
+    let tenant = tenants::hold(tx.connection(), ctx, &tenant.to_string()).await?;
+    let name = command.application_name.as_deref().unwrap_or_default();
+    let gone = || command_retry::outdated(format!("the application \"{name}\" was deleted"));
+    let application = applications::find_for_update(tx.connection(), tenant.id, name).await?.ok_or_else(gone)?;
+    not_deleting(&application)?;
+    let operation = Operation::RestartWorkflow {
+        tenant_id: tenant.id,
+        application: application.name,
+        generation: application.generation,
+    };
+    let clusters = std::slice::from_ref(&command.cluster_id);
+    let given = command.not_after.unwrap_or(command.queued_at).duration_since(command.queued_at);
+    let not_after = ctx.now.checked_add(given).unwrap_or(ctx.now);
+    let enqueued = tx.enqueue_operations(clusters, &operation, not_after).await?;
+    Ok(enqueued.into_iter().next().expect("one operation for each cluster"))
 }
 
 /// A delete is retried while the application still waits for this very command.
