@@ -91,6 +91,24 @@ impl Error {
         matches!(self.code(), Some(400 | 422))
     }
 
+    /// The object is larger than the API server or its store takes.
+    #[must_use]
+    pub fn is_too_large(&self) -> bool {
+        self.code() == Some(413) || self.code().is_some() && self.reason().contains("request is too large")
+    }
+
+    /// The API server itself, a policy or a webhook refuses this very object.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        self.is_invalid() || self.is_forbidden()
+    }
+
+    /// No object gets through: the API server cannot be reached, is busy, or does not know the caller now.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        !matches!(self.code(), Some(code) if !matches!(code, 401 | 404 | 408 | 429 | 502 | 503 | 504))
+    }
+
     /// How long the API server asks to wait before the next attempt; zero when it does not.
     #[must_use]
     pub fn retry_after(&self) -> Duration {

@@ -104,7 +104,7 @@ impl FenceKeeper {
     async fn write(&self, fence: Fence) -> Result<(), Error> {
         let written = write(&self.api, fence).await?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.stored = written;
+        known.stored = known.stored.raised(written.epoch, written.floor);
         known.now = known.now.raised(written.epoch, written.floor);
         Ok(())
     }

@@ -2,8 +2,10 @@
 
 use super::{
     fence::FenceKeeper,
+    lanes::Lanes,
     policy,
     record::{Records, Version},
+    trouble::{self, Remedy},
 };
 use crate::{
     apiserver::{self, event},
@@ -38,8 +40,13 @@ use kubenova_schema::{
 use std::{sync::Arc, time::Duration};
 use tracing::{Instrument as _, Span, field};
 
-/// The API server or the broker is busy or away; both come back within seconds.
-const REDELIVER_AFTER: Duration = Duration::from_secs(1);
+/// Longest time to store a record: a webhook may take ten seconds, one that hangs thirty, and the broker delivers again after
+/// [`kubenova_schema::streams::COMMAND_ACK_WAIT`].
+const STORE_MAX: Duration = Duration::from_secs(15);
+/// Name of the lane in which deletes go one after the other: each is counted against the policy before the next.
+const DELETES: &str = "deletes";
+/// The broker did not take a verdict; it comes back within seconds.
+const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
 /// A delete that arrived late may be sent again at once: it is signed again then.
 const LATE_RETRY_SECONDS: u32 = 1;
 /// Attempts to store against other writers of a record. Only the lease holder writes records, so a conflict is rare: a
@@ -52,6 +59,7 @@ pub(super) struct Inbox {
     keys: AcceptedKeys,
     records: Records,
     fence: Arc<FenceKeeper>,
+    lanes: Lanes,
 }
 
 /// The record of a command's object, as kept in memory or as read; none when there is none.
@@ -76,20 +84,23 @@ impl Seen {
 }
 
 /// What to answer about a command that is not stored.
-struct Answer {
-    state: State,
-    reason: &'static str,
-    message: String,
-    retry_after_seconds: u32,
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) state: State,
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) retry_after_seconds: u32,
 }
 
 /// Why a command has to be delivered again.
 #[derive(Debug, thiserror::Error)]
-enum NotNow {
+pub(super) enum NotNow {
     #[error("could not use the inbox")]
     Apiserver(#[from] apiserver::Error),
     #[error("could not publish a verdict")]
     Publish(#[from] PublishError),
+    #[error("could not store the record in {} s", STORE_MAX.as_secs())]
+    Slow,
     #[error("could not store the record in {STORE_ATTEMPTS} attempts: another writer keeps changing it")]
     Contended,
 }
@@ -101,7 +112,7 @@ impl Inbox {
         records: Records,
         fence: Arc<FenceKeeper>,
     ) -> Self {
-        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence }
+        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence, lanes: Lanes::default() }
     }
 
     pub(super) const fn broker(&self) -> &BrokerContext {
@@ -130,14 +141,24 @@ impl Inbox {
         };
         failpoint::passing("inbound.verified");
         Span::current().record("command.id", &command.id).record("key", &command.key);
-        match self.handle(command, &delivery).await {
+        match self.handle(command.clone(), &delivery).await {
             Ok(()) => Verdict::Done,
-            Err(error) => {
-                tracing::warn!(error = %telemetry::chain(&error), "could not store a command; it will be delivered again");
-                self.cluster.metrics.command("redelivered");
-                Verdict::Later(REDELIVER_AFTER)
-            }
+            Err(error) => self.not_now(&command, &error, delivery.delivered).await,
         }
+    }
+
+    /// Nothing was decided about a command: it is delivered again, or put off with a verdict.
+    async fn not_now(&self, command: &Command, error: &NotNow, delivered: i64) -> Verdict {
+        let after = match trouble::remedy(error, delivered) {
+            Remedy::Again(after) => after,
+            Remedy::Answer(answer) => match self.answer(command, answer).await {
+                Ok(()) => return Verdict::Done,
+                Err(_) => UNANSWERED_AFTER,
+            },
+        };
+        tracing::warn!(error = %telemetry::chain(error), "could not store a command; it will be delivered again");
+        self.cluster.metrics.command("redelivered");
+        Verdict::Later(after)
     }
 
     /// A command that cannot be verified has no known author to answer: it is ended, with an event.
@@ -158,16 +179,22 @@ impl Inbox {
             Ok(verified) => verified,
             Err(rejected) => return self.answer(&rejected.command.clone(), Answer::rejected(rejected)).await,
         };
+        let _object = self.lanes.enter(&record_name(&verified.key)).await;
+        let _deletes = if verified.kind.is_delete() { Some(self.lanes.enter(DELETES).await) } else { None };
+        self.decide_and_store(&verified, delivery).await
+    }
+
+    async fn decide_and_store(&self, verified: &VerifiedCommand, delivery: &Delivery) -> Result<(), NotNow> {
         let known = self.cluster.inbox.get(&record_name(&verified.key));
         // What is kept of a record may be of an older version. So it only saves reading the record when the command is to be
         // stored, which the API server does at that very version or not at all; all else is decided from the record itself.
         let mut seen = Seen { digest: known.map(|known| (*known).clone()), record: None, is_read: false };
         for _ in 0..STORE_ATTEMPTS {
             let held = seen.digest.as_ref().map(RecordDigest::held);
-            match self.fence.decide(held.as_ref(), &verified) {
+            match self.fence.decide(held.as_ref(), verified) {
                 Decision::Store => {}
                 _ if !seen.is_read => {
-                    seen = self.read(&verified).await?;
+                    seen = self.read(verified).await?;
                     continue;
                 }
                 Decision::Replay => {
@@ -185,7 +212,7 @@ impl Inbox {
             }
             if verified.kind == CommandKind::CancelOperation {
                 if !seen.is_read {
-                    seen = self.read(&verified).await?;
+                    seen = self.read(verified).await?;
                     continue;
                 }
                 if let Some(begun) = seen.begun() {
@@ -193,7 +220,7 @@ impl Inbox {
                     return self.answer(&verified.command, Answer::begun()).await;
                 }
             }
-            if let Err(denial) = policy::check(&self.cluster, &verified).await? {
+            if let Err(denial) = policy::check(&self.cluster, verified).await? {
                 return self.answer(&verified.command, Answer::denial(denial)).await;
             }
             if self.is_late(&verified.command) {
@@ -201,15 +228,14 @@ impl Inbox {
                 return self.answer(&verified.command, answer).await;
             }
             self.fence.raise_epoch(verified.command.epoch).await?;
-            match self.records.store(seen.digest.as_ref().map(Version::of).as_ref(), &verified, delivery).await {
+            let over = seen.digest.as_ref().map(Version::of);
+            let store = self.records.store(over.as_ref(), verified, delivery);
+            match tokio::time::timeout(STORE_MAX, store).await.map_err(|_| NotNow::Slow)? {
                 Ok(record) => {
-                    self.stored(&verified, &record);
+                    self.stored(verified, &record);
                     return Ok(());
                 }
-                Err(error) if error.is_conflict() => seen = self.read(&verified).await?,
-                Err(error) if error.is_invalid() => {
-                    return self.answer(&verified.command, Answer::rejected_record(&error)).await;
-                }
+                Err(error) if error.is_conflict() => seen = self.read(verified).await?,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -337,14 +363,5 @@ impl Answer {
         let message = "the cluster holds another command of the same revision: the Manager's database was restored or \
                        copied; restore its newest state";
         Self { state: State::Refused, reason: "Divergence", message: message.to_owned(), retry_after_seconds: 0 }
-    }
-
-    fn rejected_record(error: &apiserver::Error) -> Self {
-        Self {
-            state: State::Refused,
-            reason: "RecordRejected",
-            message: format!("the cluster's API server does not accept the command's record: {}", error.reason()),
-            retry_after_seconds: 0,
-        }
     }
 }

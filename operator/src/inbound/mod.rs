@@ -7,10 +7,12 @@
 pub mod fence;
 pub mod highest;
 mod inbox;
+mod lanes;
 pub mod policy;
 mod prune;
 mod receipt;
 pub mod record;
+mod trouble;
 
 use crate::{
     context::{BrokerContext, ClusterContext},
@@ -18,10 +20,12 @@ use crate::{
     session::state::{Session, session_ended, wait_for_session},
 };
 use fence::FenceSource;
+use futures::{StreamExt as _, stream};
 use inbox::Inbox;
 use kubenova_bus::consume::{self, Delivery, Verdict};
 use kubenova_runtime::{retry::Retry, shutdown::Shutdown};
 use kubenova_schema::{streams, subjects};
+use lanes::LANES;
 use receipt::Receipts;
 use record::Records;
 use std::sync::Arc;
@@ -59,16 +63,34 @@ pub async fn run(
 async fn pull(inbox: &Inbox, receipts: &Receipts, session: &Session) {
     let broker = inbox.broker();
     let Some(connection) = broker.connection() else { return };
-    let router = Router { inbox, receipts, receipt_subject: subjects::receipt(broker.cluster_id()) };
+    let (sender, commands) = mpsc::channel(LANES);
+    let router = Router { commands: sender, receipts, receipt_subject: subjects::receipt(broker.cluster_id()) };
     let handle = |delivery: Delivery| router.take(delivery);
     let missing = || async { broker.rehello.notify_one() };
     let stop = Shutdown::new();
-    consume::run(&connection.jetstream, streams::COMMANDS.name, &session.durable, &stop, handle, missing).await;
+    tokio::select! {
+        () = consume::run(&connection.jetstream, streams::COMMANDS.name, &session.durable, &stop, handle, missing) => {}
+        () = store(inbox, commands) => {}
+    }
+}
+
+/// Handles commands beside each other, and answers for each.
+async fn store(inbox: &Inbox, commands: mpsc::Receiver<Delivery>) {
+    let commands = stream::unfold(commands, async |mut commands| Some((commands.recv().await?, commands)));
+    let handle = async |delivery: Delivery| {
+        let acknowledger = delivery.acknowledger.clone();
+        let verdict = inbox.take(delivery).await;
+        if let Verdict::Terminate(reason) = &verdict {
+            tracing::error!(%reason, "terminated a message that can never be handled");
+        }
+        acknowledger.answer(&verdict).await;
+    };
+    commands.for_each_concurrent(LANES, handle).await;
 }
 
 /// Commands and receipts arrive through the same durable consumer.
 struct Router<'a> {
-    inbox: &'a Inbox,
+    commands: mpsc::Sender<Delivery>,
     receipts: &'a Receipts,
     receipt_subject: String,
 }
@@ -78,7 +100,9 @@ impl Router<'_> {
         if delivery.subject == self.receipt_subject {
             self.receipts.take(delivery)
         } else {
-            self.inbox.take(delivery).await
+            // Waits while all lanes are taken; the receiver lives as long as the pull.
+            let _receiver_is_ours = self.commands.send(delivery).await.is_ok();
+            Verdict::Held
         }
     }
 }

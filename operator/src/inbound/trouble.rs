@@ -1,0 +1,106 @@
+//! A command that could not be stored: delivered again soon, or put off with a verdict, so that its row says what is in the way.
+//!
+//! An API server that is away keeps every command out and comes back: the message stays at the broker. What keeps out this one
+//! record (a policy of the site, a webhook, its size) is for a person to correct, and no other command may wait for that.
+
+use super::inbox::{Answer, NotNow};
+use crate::apiserver;
+use kubenova_operator_core::outcome::State;
+use std::time::Duration;
+
+/// The API server or the broker is busy or away; both come back within seconds.
+const REDELIVER_AFTER: Duration = Duration::from_secs(1);
+/// Deliveries after which a command that gets no verdict by itself is put off.
+const DELIVERIES_MAX: i64 = 3;
+/// A person corrects what refuses a record within minutes; until then an attempt costs one refused request.
+const REFUSED_RETRY_SECONDS: u32 = 60;
+/// What gives no answer may be over sooner.
+const STUCK_RETRY_SECONDS: u32 = 30;
+
+/// What to do about it.
+#[derive(Debug)]
+pub(super) enum Remedy {
+    /// Deliver it again after this time.
+    Again(Duration),
+    /// Say so, and have the Manager send it again.
+    Answer(Answer),
+}
+
+/// Decides by what went wrong and how often the message has been delivered.
+pub(super) fn remedy(error: &NotNow, delivered: i64) -> Remedy {
+    let again = Remedy::Again(REDELIVER_AFTER);
+    match error {
+        NotNow::Publish(_) => again,
+        NotNow::Apiserver(error) if error.is_too_large() => Remedy::Answer(too_large(error)),
+        NotNow::Apiserver(error) if error.is_refusal() => Remedy::Answer(refused(error)),
+        NotNow::Apiserver(error) if error.is_away() => again,
+        _ if delivered < DELIVERIES_MAX => again,
+        error => Remedy::Answer(stuck(error, delivered)),
+    }
+}
+
+fn too_large(error: &apiserver::Error) -> Answer {
+    Answer {
+        state: State::Refused,
+        reason: "RecordTooLarge",
+        message: format!("the cluster's API server cannot store so large a command: {}; make the object smaller", error.reason()),
+        retry_after_seconds: 0,
+    }
+}
+
+fn refused(error: &apiserver::Error) -> Answer {
+    Answer {
+        state: State::Deferred,
+        reason: "RecordRefused",
+        message: format!(
+            "the cluster's API server does not accept the command's record: {}; ask its administrator to let NovaCommands in \
+             kubenova-system pass; it is tried again every {REFUSED_RETRY_SECONDS} s",
+            error.reason()
+        ),
+        retry_after_seconds: REFUSED_RETRY_SECONDS,
+    }
+}
+
+fn stuck(error: &NotNow, delivered: i64) -> Answer {
+    Answer {
+        state: State::Deferred,
+        reason: "RecordNotStored",
+        message: format!(
+            "the command's record could not be stored in {delivered} attempts: {}; see the log of the Operator and the webhooks of \
+             the cluster; it is tried again every {STUCK_RETRY_SECONDS} s",
+            apiserver::error::chain(error)
+        ),
+        retry_after_seconds: STUCK_RETRY_SECONDS,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(code: u16, message: &str, delivered: i64) -> (Option<State>, &'static str) {
+        let status = kube::core::Status::failure(message, "").with_code(code);
+        let error = apiserver::Error::unreadable("novacommands", kube::Error::Api(status.boxed()));
+        match remedy(&NotNow::Apiserver(error), delivered) {
+            Remedy::Again(_) => (None, ""),
+            Remedy::Answer(answer) => (Some(answer.state), answer.reason),
+        }
+    }
+
+    #[test]
+    fn what_refuses_one_record_gets_a_verdict_and_an_api_server_that_is_away_is_waited_for() {
+        let deferred = |reason| (Some(State::Deferred), reason);
+        assert_eq!(of(422, "ValidatingAdmissionPolicy 'x' denied request: no", 1), deferred("RecordRefused"));
+        assert_eq!(of(403, "admission webhook \"x\" denied the request", 1), deferred("RecordRefused"));
+        assert_eq!(of(413, "Request entity too large", 1), (Some(State::Refused), "RecordTooLarge"));
+        assert_eq!(of(500, "etcdserver: request is too large", 1), (Some(State::Refused), "RecordTooLarge"));
+        for delivered in [1, 100] {
+            assert_eq!(of(503, "unavailable", delivered), (None, ""), "everything waits for that");
+            assert_eq!(of(429, "too many requests", delivered), (None, ""));
+        }
+        assert_eq!(of(500, "failed calling webhook \"x\": connection refused", 2), (None, ""));
+        assert_eq!(of(500, "failed calling webhook \"x\": connection refused", 3), deferred("RecordNotStored"));
+        let hangs = |delivered| matches!(remedy(&NotNow::Slow, delivered), Remedy::Answer(_));
+        assert!(!hangs(2) && hangs(3), "storing that hangs");
+    }
+}
