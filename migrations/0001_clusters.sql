@@ -19,7 +19,7 @@ create table clusters (
     incarnation      bigint not null default 0 check (incarnation >= 0),
     -- Whether the Manager trusts it. Whether it is connected is derived from its session and heartbeats.
     state            text not null default 'pendingBootstrap'
-                     check (state in ('pendingBootstrap', 'enrolled', 'quarantined', 'revoking', 'revoked', 'detached')),
+                     check (state in ('pendingBootstrap', 'enrolled', 'quarantined', 'revoking', 'revoked', 'detached', 'purged')),
     enrolled_at      timestamptz,
     created_at       timestamptz not null,
     updated_at       timestamptz not null,

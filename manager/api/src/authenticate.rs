@@ -35,6 +35,7 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/clusters/{cluster}", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
+    ("POST", "/api/v1/clusters/{cluster}/purge", Action::WriteIrrevocable),
     ("POST", "/api/v1/tenants", Action::WriteTenants),
     ("GET", "/api/v1/tenants", Action::ReadTenants),
     ("GET", "/api/v1/tenants/{tenant}", Action::ReadTenants),

@@ -33,6 +33,7 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::get::get))
         .routes(routes!(clusters::sync::sync))
         .routes(routes!(clusters::enroll::enroll))
+        .routes(routes!(clusters::purge::purge))
         .routes(routes!(tenants::create::create, tenants::list::list))
         .routes(routes!(tenants::get::get))
         .routes(routes!(tenants::place::place, tenants::placements::list))

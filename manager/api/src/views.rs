@@ -197,6 +197,7 @@ const fn cluster_state(state: ClusterState) -> clusters::ClusterState {
         ClusterState::Revoking => clusters::ClusterState::Revoking,
         ClusterState::Revoked => clusters::ClusterState::Revoked,
         ClusterState::Detached => clusters::ClusterState::Detached,
+        ClusterState::Purged => clusters::ClusterState::Purged,
     }
 }
 

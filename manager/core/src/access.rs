@@ -78,6 +78,8 @@ pub enum Action {
     ReadDeadLetters,
     /// Discard dead letters.
     WriteDeadLetters,
+    /// Give up what cannot be taken back: purge a cluster, let tenants beyond the limit be deleted.
+    WriteIrrevocable,
     /// Make and revoke tokens.
     WriteAccess,
     /// Read one's own identity.
@@ -86,7 +88,7 @@ pub enum Action {
 
 impl Action {
     /// Every action.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::WriteClusters,
         Self::ReadClusters,
         Self::WriteTenants,
@@ -100,6 +102,7 @@ impl Action {
         Self::ReadAudit,
         Self::ReadDeadLetters,
         Self::WriteDeadLetters,
+        Self::WriteIrrevocable,
         Self::WriteAccess,
         Self::ReadSelf,
     ];
@@ -121,6 +124,7 @@ impl Action {
             Self::ReadAudit => "readAudit",
             Self::ReadDeadLetters => "readDeadLetters",
             Self::WriteDeadLetters => "writeDeadLetters",
+            Self::WriteIrrevocable => "writeIrrevocable",
             Self::WriteAccess => "writeAccess",
             Self::ReadSelf => "readSelf",
         }
@@ -190,7 +194,7 @@ pub const fn role_may(role: Role, action: Action) -> bool {
     use Action as A;
     match role {
         Role::Admin => true,
-        Role::Ops => !matches!(action, A::WriteAccess),
+        Role::Ops => !matches!(action, A::WriteAccess | A::WriteIrrevocable),
         Role::TenantOwner => matches!(
             action,
             A::ReadTenants
@@ -267,12 +271,12 @@ mod tests {
 
     /// One row a role, one column an action, in the order of [`Action::ALL`]: change it with the product's promise.
     const MATRIX: [(Role, &str); 6] = [
-        (Role::Admin, "yyyyyyyyyyyyyyy"),
-        (Role::Ops, "yyyyyyyyyyyyy-y"),
-        (Role::TenantOwner, "---yyyyyy-y---y"),
-        (Role::ProjectDev, "---yyyyy------y"),
-        (Role::ReadOnly, "-y-y-yy-y-----y"),
-        (Role::Billing, "--------y-----y"),
+        (Role::Admin, "yyyyyyyyyyyyyyyy"),
+        (Role::Ops, "yyyyyyyyyyyyy--y"),
+        (Role::TenantOwner, "---yyyyyy-y----y"),
+        (Role::ProjectDev, "---yyyyy-------y"),
+        (Role::ReadOnly, "-y-y-yy-y------y"),
+        (Role::Billing, "--------y------y"),
     ];
 
     #[test]

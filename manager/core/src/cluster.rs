@@ -75,12 +75,21 @@ pub enum ClusterState {
     Revoked,
     /// No longer managed; what runs there stays.
     Detached,
+    /// Given up as never coming back; what waited for it has failed.
+    Purged,
 }
 
 impl ClusterState {
     /// Every state.
-    pub const ALL: [Self; 6] =
-        [Self::PendingBootstrap, Self::Enrolled, Self::Quarantined, Self::Revoking, Self::Revoked, Self::Detached];
+    pub const ALL: [Self; 7] = [
+        Self::PendingBootstrap,
+        Self::Enrolled,
+        Self::Quarantined,
+        Self::Revoking,
+        Self::Revoked,
+        Self::Detached,
+        Self::Purged,
+    ];
 
     /// The text in the database and in REST.
     #[must_use]
@@ -92,6 +101,7 @@ impl ClusterState {
             Self::Revoking => "revoking",
             Self::Revoked => "revoked",
             Self::Detached => "detached",
+            Self::Purged => "purged",
         }
     }
 

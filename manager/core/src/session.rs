@@ -62,6 +62,9 @@ impl std::fmt::Display for HelloRefusal {
             Self::ClusterUnknown => f.write_str(
                 "the Manager does not know this cluster; create it and install the Operator with a new enrollment token",
             ),
+            Self::ClusterNotTrusted(ClusterState::Purged) => f.write_str(
+                "the Manager has given this cluster up (purged); create a new cluster there and install the Operator with its token",
+            ),
             Self::ClusterNotTrusted(state) => write!(
                 f,
                 "the Manager holds this cluster as {}; make a new enrollment token for it",

@@ -11,6 +11,7 @@ pub mod audit;
 pub mod audit_chain;
 pub mod billing;
 pub mod cluster_keys;
+pub mod cluster_purge;
 pub mod cluster_queue;
 pub mod clusters;
 pub mod command_cancel;

@@ -1,7 +1,9 @@
 //! The transaction of one accepted request: state, commands, audit row and stored response commit together or not at all.
 
 use crate::{
-    audit, command_cancel,
+    audit,
+    cluster_purge::{self, Purged},
+    command_cancel,
     connection::Connection,
     error::StoreError,
     idempotency::{self, Claim, ResponseRecord},
@@ -107,6 +109,12 @@ impl WriteTx {
     pub async fn cancel_command(&mut self, command: CommandId) -> Result<bool, StoreError> {
         let Self { tx, context } = self;
         command_cancel::cancel(tx, command, &context.caller, &context.request_id, context.now).await
+    }
+
+    /// Purges a cluster that the caller holds by [`cluster_purge::last_heartbeat`].
+    pub async fn purge_cluster(&mut self, cluster: &ClusterId) -> Result<Purged, StoreError> {
+        let Self { tx, context } = self;
+        cluster_purge::purge(tx, cluster, &context.caller, &context.request_id, context.now).await
     }
 
     /// Adds the audit record of the request; `verb` says what was done ("create", "replace").

@@ -76,6 +76,7 @@ pub const OPERATIONS: &[Facts] = &[
     reads("getCluster").with_etag(),
     reads("getClusterSync"),
     changes("createEnrollment", &[R::ClusterNotUsable]),
+    changes("purgeCluster", &[R::ClusterInSession]),
     changes("createTenant", CREATE_TENANT).with_etag(),
     reads("listTenants"),
     reads("getTenant").with_etag(),

@@ -134,6 +134,33 @@ pub enum ClusterState {
     Revoked,
     /// No longer managed; what runs there was left as it is.
     Detached,
+    /// Given up as never coming back; what waited for it has failed.
+    Purged,
+}
+
+/// Which cluster to purge.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterPurge {
+    /// Its name, once more.
+    pub cluster: String,
+}
+
+/// A cluster that was purged, and what went with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPurged {
+    /// The cluster.
+    #[serde(flatten)]
+    pub cluster: Cluster,
+    /// Names of the tenants that were placed on it.
+    pub tenants: Vec<String>,
+    /// Applications that should run on it, as `<tenant>/<name>`.
+    pub applications: Vec<String>,
+    /// Those of them that should run nowhere else: they are gone.
+    pub applications_gone: Vec<String>,
+    /// How many open commands ended as `failed`.
+    pub commands_ended: String,
 }
 
 /// Whether a cluster's heartbeats arrive.

@@ -1,9 +1,10 @@
-//! Clusters: create, list, read, a new enrollment token, and whether they hold what they were commanded.
+//! Clusters: create, list, read, a new enrollment token, whether they hold what they were commanded, and purge.
 
 pub mod create;
 pub mod enroll;
 pub mod get;
 pub mod list;
+pub mod purge;
 pub mod sync;
 
 use kubenova_core::{
