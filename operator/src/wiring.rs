@@ -245,7 +245,7 @@ fn spawn_metering(
     );
 }
 
-/// Who hears of each measurement of the clocks.
+/// What uses each measurement of the clocks.
 struct ClockOffset {
     manager_clock: ManagerClock,
     offset_ms: watch::Sender<i64>,
@@ -253,19 +253,15 @@ struct ClockOffset {
 
 /// Hands the clock offset of each session to metering and to deadlines. While no session is open the last measurement is the best
 /// one.
-async fn follow_clock_offset(
-    mut session: watch::Receiver<Option<Session>>,
-    heard: ClockOffset,
-    shutdown: Shutdown,
-) {
+async fn follow_clock_offset(mut session: watch::Receiver<Option<Session>>, used_by: ClockOffset, shutdown: Shutdown) {
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
             changed = session.changed() => if changed.is_err() { return shutdown.requested().await },
         }
         if let Some(open) = session.borrow_and_update().as_ref() {
-            heard.manager_clock.measured(open);
-            heard.offset_ms.send_replace(open.clock_offset_ms);
+            used_by.manager_clock.measured(open);
+            used_by.offset_ms.send_replace(open.clock_offset_ms);
         }
     }
 }

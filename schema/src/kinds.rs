@@ -137,7 +137,9 @@ mod tests {
         for text in ["cluster-config/default", "tenant/0198", "application/0198/shop", "operation/0198"] {
             assert_eq!(ObjectKey::parse(text).map(|key| key.to_string()).as_deref(), Some(text));
         }
-        for text in ["", "tenant/", "tenant", "application/x", "cluster-config/other", "application/a/b/c", "operation/"] {
+        for text in
+            ["", "tenant/", "tenant", "application/x", "cluster-config/other", "application/a/b/c", "operation/"]
+        {
             assert_eq!(ObjectKey::parse(text), None, "{text}");
         }
     }

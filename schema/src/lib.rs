@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod applications;
+pub mod deletion_confirmation;
 pub mod kinds;
 pub mod message;
 pub mod meters;

@@ -48,6 +48,7 @@ macro_rules! named {
 }
 named!(
     Command,
+    DeletionStatement,
     Outcome,
     ReceiptList,
     StatusReport,

@@ -27,6 +27,8 @@ pub enum PayloadType {
     Usage,
     /// The answer to a hello.
     HelloAnswer,
+    /// A person's statement that tenants may be deleted; signed with the person's own key.
+    DeletionStatement,
 }
 
 impl PayloadType {
@@ -39,6 +41,7 @@ impl PayloadType {
             Self::KeySet => "application/vnd.kubenova.keyset.v1+json",
             Self::Usage => "application/vnd.kubenova.usage.v1+protobuf",
             Self::HelloAnswer => "application/vnd.kubenova.helloanswer.v1+json",
+            Self::DeletionStatement => "application/vnd.kubenova.deletion-statement.v1+json",
         }
     }
 }
@@ -154,6 +157,13 @@ impl AcceptedKeys {
             let public = BASE64.decode(key.public_key.as_bytes()).ok()?;
             Some((key.key_id.clone(), public))
         }))
+    }
+
+    /// From 32-byte public keys in base64; what is none is left out.
+    #[must_use]
+    pub fn of_public_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Self {
+        let keys = keys.into_iter().filter_map(|key| BASE64.decode(key.trim().as_bytes()).ok());
+        Self(keys.filter(|key| key.len() == 32).map(|key| (key_id(&key), key)).collect())
     }
 
     /// Checks a header's value against a body.

@@ -36,6 +36,7 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/purge", Action::WriteIrrevocable),
+    ("POST", "/api/v1/clusters/{cluster}/deletion-confirmations", Action::WriteIrrevocable),
     ("POST", "/api/v1/tenants", Action::WriteTenants),
     ("GET", "/api/v1/tenants", Action::ReadTenants),
     ("GET", "/api/v1/tenants/{tenant}", Action::ReadTenants),
@@ -236,8 +237,12 @@ mod tests {
         for (method, path, _) in TABLE.iter().filter(|(_, path, _)| path.contains("{tenant}")) {
             for named in ["other".to_owned(), other.to_string()] {
                 let request = api.request(method.parse().unwrap(), &filled(path, &named));
-                let answer =
-                    request.json(&serde_json::json!({ "name": "shop", "image": "nginx:1" })).send(&owner).await;
+                let body = if path.ends_with("/restart") {
+                    serde_json::json!({})
+                } else {
+                    serde_json::json!({ "name": "shop", "image": "nginx:1" })
+                };
+                let answer = request.json(&body).send(&owner).await;
                 // Placing tenants is not for owners at all; that is decided before the tenant is looked up.
                 let expected = if path.ends_with("/placements") && *method == "POST" {
                     Reason::Forbidden

@@ -6,7 +6,7 @@ use axum::{
 };
 use kubenova_api_types::{
     applications::ApplicationAccepted,
-    clusters::{ClusterCreated, ClusterPurged, Enrollment},
+    clusters::{ClusterCreated, ClusterPurged, DeletionConfirmation, Enrollment},
     commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
     tenants::TenantAccepted,
@@ -36,6 +36,12 @@ impl MutationBody for ClusterCreated {
 }
 
 impl MutationBody for ClusterPurged {
+    fn without_commands(self) -> Self {
+        self
+    }
+}
+
+impl MutationBody for DeletionConfirmation {
     fn without_commands(self) -> Self {
         self
     }

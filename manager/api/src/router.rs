@@ -34,6 +34,7 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::sync::sync))
         .routes(routes!(clusters::enroll::enroll))
         .routes(routes!(clusters::purge::purge))
+        .routes(routes!(clusters::confirm_deletions::confirm_deletions))
         .routes(routes!(tenants::create::create, tenants::list::list))
         .routes(routes!(tenants::get::get))
         .routes(routes!(tenants::place::place, tenants::placements::list))

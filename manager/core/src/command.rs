@@ -3,7 +3,6 @@
 use crate::{
     cluster::{ClusterId, ClusterState, STALE_AFTER},
     label::id_type,
-    operation,
     tenant::TenantId,
 };
 use jiff::Timestamp;
@@ -13,6 +12,9 @@ id_type! {
     /// A command's id (UUIDv7), the same in every re-send.
     CommandId
 }
+
+/// How the object keys of operations begin.
+pub const OPERATION_KEY_PREFIX: &str = "operation/";
 
 /// A command: the message about one change to one cluster, with the time of every hop.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,7 +86,7 @@ impl Command {
     /// True for an operation and for its cancellation.
     #[must_use]
     pub fn is_operation(&self) -> bool {
-        self.object_key.starts_with(operation::KEY_PREFIX)
+        self.object_key.starts_with(OPERATION_KEY_PREFIX)
     }
 
     /// What an open command waits for, none when it moves on. What the cluster said takes precedence.
@@ -242,6 +244,12 @@ impl CommandState {
             Self::Running => 3,
             _ => TERMINAL,
         }
+    }
+
+    /// True when the cluster that reports it has stored the command: the fence then keeps lower commands of the object out.
+    #[must_use]
+    pub const fn proves_storage(self) -> bool {
+        matches!(self, Self::Acknowledged | Self::Running | Self::Succeeded | Self::Failed)
     }
 
     /// True when the mover may move a command from this state to the next one.

@@ -18,9 +18,6 @@ pub const DEADLINE_MIN_SECONDS: u32 = 10;
 /// Longest deadline: who wants more wants a document, not an operation.
 pub const DEADLINE_MAX_SECONDS: u32 = 24 * 3600;
 
-/// How the object keys of operations begin.
-pub const KEY_PREFIX: &str = "operation/";
-
 /// What a cluster is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
@@ -42,7 +39,8 @@ pub enum Operation {
 pub fn deadline(seconds: Option<u32>, now: Timestamp) -> Result<Timestamp, Refusal> {
     let seconds = seconds.unwrap_or(DEADLINE_DEFAULT_SECONDS);
     if !(DEADLINE_MIN_SECONDS..=DEADLINE_MAX_SECONDS).contains(&seconds) {
-        let detail = format!("deadlineSeconds is {seconds}; it is from {DEADLINE_MIN_SECONDS} to {DEADLINE_MAX_SECONDS}");
+        let detail =
+            format!("deadlineSeconds is {seconds}; it is from {DEADLINE_MIN_SECONDS} to {DEADLINE_MAX_SECONDS}");
         return Err(Refusal::at(Reason::FieldInvalid, "/deadlineSeconds", detail));
     }
     Ok(now.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(now))

@@ -1,6 +1,7 @@
 //! The command line: one command a file.
 
 mod audit;
+mod confirm_deletions;
 mod init;
 pub(crate) mod keys;
 mod nats;
@@ -58,6 +59,8 @@ pub enum Verb {
         #[command(subcommand)]
         verb: recover::RecoverVerb,
     },
+    /// Sign, offline, that more tenants of a cluster may be deleted than are deleted at once.
+    ConfirmDeletions(confirm_deletions::ConfirmDeletions),
     /// Print the OpenAPI document of the REST API.
     Openapi(openapi::Openapi),
 }
@@ -78,6 +81,7 @@ pub enum NatsVerb {
 pub async fn run(cli: Cli) -> Result<()> {
     match cli.verb {
         Verb::Openapi(openapi) => openapi.run(),
+        Verb::ConfirmDeletions(confirm) => confirm.run(),
         Verb::Init(init) => init.run(&Settings::read(&cli.config)?).await,
         Verb::Nats { verb: NatsVerb::Decode(nats::decode::Decode) } => nats::decode::Decode::run(),
         Verb::Nats { verb: NatsVerb::Config(config) } => config.run(&Settings::read(&cli.config)?).await,

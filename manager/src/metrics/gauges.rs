@@ -47,6 +47,7 @@ fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
         |oldest: Option<Timestamp>| oldest.map_or(0.0, |oldest| now.duration_since(oldest).as_secs_f64().max(0.0));
     gauges.commands_without_session.set(stored.open_without_session);
     gauges.commands_overdue.set(stored.overdue);
+    gauges.deletes_unconfirmed.set(stored.unconfirmed_deletes);
     gauges.outbox_oldest_seconds.set(age(stored.oldest_queued));
     gauges.billing_outbox.set(stored.billing_outbox);
     gauges.billing_outbox_oldest_seconds.set(age(stored.oldest_billing));
@@ -74,6 +75,7 @@ mod tests {
             open_commands: [(CommandState::Queued, 3)].into(),
             open_without_session: 2,
             overdue: 6,
+            unconfirmed_deletes: 7,
             oldest_queued: Some(Timestamp::from_second(990).unwrap()),
             billing_outbox: 0,
             oldest_billing: None,
@@ -91,6 +93,7 @@ mod tests {
             "commands_open{state=\"running\"} 0",
             "commands_without_session 2",
             "commands_overdue 6",
+            "tenant_deletes_unconfirmed 7",
             "outbox_oldest_seconds 10.0",
             "billing_outbox_oldest_seconds 0.0",
             "billing_events_set_aside 5",

@@ -73,6 +73,8 @@ pub struct StoredGauges {
     pub commands_without_session: Gauge,
     /// Operations whose cluster has not said by their deadline how they ended.
     pub commands_overdue: Gauge,
+    /// Deletes of tenants that wait for a person's confirmation.
+    pub deletes_unconfirmed: Gauge,
     /// Age of the oldest command that was not sent.
     pub outbox_oldest_seconds: GaugeSeconds,
     /// Billing events that were not published.
@@ -149,6 +151,10 @@ impl StoredGauges {
             commands_overdue: registry.gauge(
                 "commands_overdue",
                 "Operations that were sent and whose cluster has not said by their deadline how they ended",
+            ),
+            deletes_unconfirmed: registry.gauge(
+                "tenant_deletes_unconfirmed",
+                "Deletes of tenants that wait for a person's confirmation, or until fewer were deleted lately",
             ),
             outbox_oldest_seconds: registry.gauge_seconds(
                 "outbox_oldest_seconds",

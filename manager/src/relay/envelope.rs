@@ -4,7 +4,11 @@
 use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::clock;
-use kubenova_schema::{kinds::CommandKind, message, mutant, v1::Command};
+use kubenova_schema::{
+    kinds::CommandKind,
+    message, mutant,
+    v1::{Command, DeletionConfirmation},
+};
 use kubenova_store::cluster_queue::{DueCommand, QueueState};
 
 /// Deadline of a delete from each send: one that arrives later is answered `deferred`, and sent again with a new deadline.
@@ -27,6 +31,10 @@ pub(super) fn body(cluster: &ClusterId, queue: &QueueState, command: &DueCommand
         requires: Vec::new(),
         issued: clock::rfc3339_ms(now),
         not_after: not_after(command, now).map(clock::rfc3339_ms).unwrap_or_default(),
+        confirmation: command
+            .confirmation
+            .clone()
+            .map(|(statement, signature)| DeletionConfirmation { statement, signature }),
     })
 }
 
@@ -51,6 +59,7 @@ mod tests {
             not_after: None,
             send_count: 1,
             traceparent: None,
+            confirmation: None,
         }
     }
 

@@ -30,6 +30,7 @@ use kubenova_schema::{
 };
 use kubenova_store::{
     cluster_queue::{self, ClaimOptions, DueCommand, Published, QueueState},
+    deletion_confirmations,
     error::StoreError,
     operations,
     pool::Store,
@@ -106,6 +107,13 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
         let expired = operations::expire(&mut connection, due.now).await?;
         if expired > 0 {
             tracing::info!(count = expired, "operations expired before they could be sent");
+        }
+        let waiting = deletion_confirmations::mark_waiting(&mut connection, due.now).await?;
+        if waiting > 0 {
+            tracing::warn!(
+                count = waiting,
+                "deletes of tenants wait for a person's confirmation, or until ten minutes are over"
+            );
         }
         cluster_queue::clusters_with_due(&mut connection, &due).await?
     };

@@ -222,7 +222,8 @@ mod tests {
         let record = clusters::find(&mut connection, &ClusterRef::Id(cluster.clone())).await.unwrap().unwrap();
         assert_eq!((record.state, record.kubernetes_uid), (ClusterState::Purged, None));
         assert_eq!(last_heartbeat(&mut connection, &cluster).await.unwrap(), None);
-        let windows: i64 = sqlx::query_scalar("select count(*) from usage_windows").fetch_one(&mut *connection).await.unwrap();
+        let windows: i64 =
+            sqlx::query_scalar("select count(*) from usage_windows").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(windows, 1, "usage history stays");
         assert!(enrollments::enroll(&mut connection, &other.id, "uid-1", at(10)).await.is_ok(), "its UID is free");
     }

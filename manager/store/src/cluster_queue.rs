@@ -31,6 +31,8 @@ pub struct DueCommand {
     pub send_count: i32,
     /// The trace of the request that caused it.
     pub traceparent: Option<TraceParent>,
+    /// Of the delete of a tenant: the statement of a person who confirmed it, and its signature.
+    pub confirmation: Option<(String, String)>,
 }
 
 /// The queue of a cluster: what the relay writes into every command, and the commands.
@@ -121,6 +123,7 @@ pub async fn claim(
                                         or state in ('acknowledged', 'running') and next_send_at <= $2)
                -- An operation expires here before it is sent, and in its cluster afterwards.
                and (state <> 'queued' or not_after is null or not_after >= $2)
+               and (kind <> 'delete-tenant' or state <> 'queued' or tenant_delete_may_pass($1, revision, tenant_id, $2))
                -- Its cancellation goes first: it may still come before the operation begins.
                and (object_key not like 'operation/%'
                     or not exists (select from commands later where later.cluster_id = c.cluster_id
@@ -133,7 +136,11 @@ pub async fn claim(
                 sent_at = coalesce(k.sent_at, $2), send_count = k.send_count + 1, waiting_for = '',
                 next_send_at = case when k.state in ('queued', 'sent') then $3::timestamptz else $5::timestamptz end
            from due where k.id = due.id
-         returning k.id, k.revision, k.kind, k.object_key, k.document, k.not_after, k.send_count, k.traceparent",
+         returning k.id, k.revision, k.kind, k.object_key, k.document, k.not_after, k.send_count, k.traceparent,
+                   case when k.kind = 'delete-tenant' then
+                       (select array[d.statement, d.signature] from deletion_confirmations d
+                        where d.cluster_id = $1 and d.not_after >= $2 and k.tenant_id = any (d.tenant_ids)
+                        order by d.signature <> '' desc, d.created_at desc limit 1) end as confirmation",
         cluster.as_str(),
         due.now.to_sqlx(),
         due.send_again_at.to_sqlx(),
@@ -154,6 +161,10 @@ pub async fn claim(
             not_after: row.not_after.map(jiff_sqlx::Timestamp::to_jiff),
             send_count: row.send_count,
             traceparent: row.traceparent.as_deref().and_then(TraceParent::parse),
+            confirmation: row
+                .confirmation
+                .and_then(|mut texts| Some((texts.pop()?, texts.pop()?)))
+                .map(|(signature, statement)| (statement, signature)),
         })
         .collect();
     claimed.sort_by_key(|command| command.revision);

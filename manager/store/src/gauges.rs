@@ -18,6 +18,8 @@ pub struct Stored {
     pub open_without_session: i64,
     /// Operations that were sent and whose cluster has not said by their deadline how they ended.
     pub overdue: i64,
+    /// Deletes of tenants that wait for a person's confirmation.
+    pub unconfirmed_deletes: i64,
     /// When the oldest command that was not sent was queued.
     pub oldest_queued: Option<Timestamp>,
     /// Billing events that were not published.
@@ -62,6 +64,8 @@ pub async fn read(
                                          and s.last_heartbeat_at >= $1)) as "sessionless!",
                   (select count(*) from commands k
                     where k.state in ('sent', 'acknowledged', 'running') and k.not_after < $2) as "overdue!",
+                  (select count(*) from commands k
+                    where k.state in ('queued', 'sent') and k.waiting_for = 'DeletionConfirmation') as "unconfirmed!",
                   (select count(*) from clusters c left join receipts r on r.cluster_id = c.id
                      join usage_windows w on w.cluster_id = c.id and w.revision = 0
                           and w.received_at > coalesce(r.issued_at, '-infinity')) as "unreceipted!",
@@ -87,6 +91,7 @@ pub async fn read(
         open_commands,
         open_without_session: others.sessionless,
         overdue: others.overdue,
+        unconfirmed_deletes: others.unconfirmed,
         oldest_queued,
         billing_outbox: others.billing,
         billing_set_aside: others.set_aside,

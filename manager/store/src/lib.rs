@@ -21,6 +21,7 @@ pub mod connection;
 pub mod dead_letters;
 pub mod diverged_records;
 pub mod divergences;
+pub mod deletion_confirmations;
 pub mod enrollments;
 pub mod error;
 pub mod gauges;

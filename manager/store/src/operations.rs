@@ -327,19 +327,18 @@ mod tests {
             world.report(id, CommandState::Succeeded).await;
         }
         let mut connection = world.fixture.store.acquire().await.unwrap();
-        listings::record_reported(
-            &mut connection,
-            &[(world.cluster.clone(), sha256_hex(b""))],
-            at(200),
-        )
-        .await
-        .unwrap();
+        listings::record_reported(&mut connection, &[(world.cluster.clone(), sha256_hex(b""))], at(200)).await.unwrap();
         assert!(!listings::compare(&mut connection, &world.cluster, at(200)).await.unwrap());
-        let in_sync: Option<bool> =
-            sqlx::query_scalar("select in_sync_at is not null from listings").fetch_one(&mut *connection).await.unwrap();
+        let in_sync: Option<bool> = sqlx::query_scalar("select in_sync_at is not null from listings")
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
         assert_eq!(in_sync, Some(true), "the listing of a cluster with operations alone is empty");
         // Ids of the fixture are of another time than its rows.
-        world.fixture.execute("update commands set id = ('00000000-0000-7000-8000-' || lpad(revision::text, 12, '0'))::uuid").await;
+        world
+            .fixture
+            .execute("update commands set id = ('00000000-0000-7000-8000-' || lpad(revision::text, 12, '0'))::uuid")
+            .await;
         command_retention::delete_old(&mut connection, at(9_000), Pass::default(), 10).await.unwrap();
         let left: i64 = sqlx::query_scalar("select count(*) from commands").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(left, 0);

@@ -12,8 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
     cluster::ClusterId,
-    command::{CommandId, CommandState, Hop, Mover},
-    operation::KEY_PREFIX,
+    command::{CommandId, CommandState, Hop, Mover, OPERATION_KEY_PREFIX},
 };
 use kubenova_schema::mutant;
 use sqlx::PgConnection;
@@ -121,7 +120,7 @@ pub async fn record(
         reported.reason,
         reported.message,
         serde_json::Value::Array(hops),
-        !matches!(next, CommandState::Refused | CommandState::Superseded),
+        next.proves_storage(),
         next.is_terminal(),
         now.to_sqlx(),
         reported.send_again_at.map(|at| at.to_sqlx()) as _,
@@ -132,13 +131,12 @@ pub async fn record(
     .map_err(failed("record an outcome"))?;
     one_row(moved.unsigned_abs(), "commands", &reported.command_id)?;
     // An operation is not wanted for good.
-    let is_operation = row.object_key.starts_with(KEY_PREFIX);
+    let is_operation = row.object_key.starts_with(OPERATION_KEY_PREFIX);
     let is_wanted = !row.replaced && !is_operation && !mutant::is_on("outcomes.newest-superseded");
     if next == CommandState::Superseded && is_wanted {
         enqueue_again(&mut *connection, reported, now, new_id).await?;
     }
-    let is_stored = !matches!(next, CommandState::Refused | CommandState::Superseded);
-    if is_stored && !mutant::is_on("outcomes.lower-stay") {
+    if next.proves_storage() && !mutant::is_on("outcomes.lower-stay") {
         supersede_lower(connection, &reported.cluster_id, &row.object_key, row.revision, now).await?;
     }
     if next == CommandState::Succeeded {
@@ -172,7 +170,7 @@ async fn supersede_lower(
         object_key,
         revision,
         now.to_sqlx(),
-        object_key.starts_with(KEY_PREFIX),
+        object_key.starts_with(OPERATION_KEY_PREFIX),
     )
     .execute(connection)
     .await

@@ -11,7 +11,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
     Now,
-    /// The Manager's clock was not measured since the Operator started, so nobody can say whether the deadline has passed.
+    /// The Manager's clock was not measured since the Operator started, so it cannot be said whether the deadline has passed.
     ClockUnknown,
     /// Its deadline has passed.
     Late,
@@ -45,7 +45,7 @@ pub fn application_target(document: &str) -> Result<ApplicationTarget, String> {
 }
 
 /// A workflow is restarted only when its present run has begun so long ago: KubeVela dates a run by the second, and the next one
-/// must have another date to be told from it.
+/// must have another date to be distinguished.
 const RUN_AGE_MIN: SignedDuration = SignedDuration::from_secs(2);
 
 /// What a restart finds before it begins: the date of the present run.

@@ -75,7 +75,7 @@ pub fn has_started(spec: &CommandSpec, status: Option<&CommandStatus>) -> bool {
 }
 
 /// The status of an operation that begins now; none when it has begun or ended before. Written before its effect, with what it
-/// found: so a crash in between is told from one before the beginning.
+/// found: so a crash in between differs from one before the beginning.
 #[must_use]
 pub fn begin(
     spec: &CommandSpec,

@@ -5,7 +5,12 @@
 use crate::command::VerifiedCommand;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, Components};
-use kubenova_schema::{kinds::CommandKind, mutant};
+use kubenova_schema::{
+    deletion_confirmation::{self, NotConfirmed},
+    kinds::{CommandKind, ObjectKey},
+    mutant,
+    signature::AcceptedKeys,
+};
 use serde::Deserialize;
 
 /// The sovereign policy.
@@ -20,11 +25,20 @@ pub struct Policy {
     pub deletes_per_hour: u32,
     /// Nothing the Manager sends changes this cluster.
     pub freeze: bool,
+    /// Ed25519 public keys (base64) of persons who may confirm that more tenants are deleted than are deleted at once. Empty: the
+    /// Manager's word is enough.
+    pub deletion_confirmation_keys: Vec<String>,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { allowed_command_kinds: Vec::new(), component_upgrades: true, deletes_per_hour: 20, freeze: false }
+        Self {
+            allowed_command_kinds: Vec::new(),
+            component_upgrades: true,
+            deletes_per_hour: 20,
+            freeze: false,
+            deletion_confirmation_keys: Vec::new(),
+        }
     }
 }
 
@@ -98,14 +112,26 @@ pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, no
     }
     if command.kind == CommandKind::DeleteTenant && !mutant::is_on("policy.tenant-deletes") {
         let lately = since(&input.tenant_deletes, now, TENANT_DELETES_SPAN);
-        if lately >= TENANT_DELETES_MIN.max((input.tenants + lately).div_ceil(10)) {
+        let is_limit = lately >= TENANT_DELETES_MIN.max((input.tenants + lately).div_ceil(10));
+        if is_limit && let Err(why) = confirmed(policy, command, now) {
             let message = format!(
-                "{lately} tenants were deleted within ten minutes, as many as are deleted at once; check that this is intended, this one is tried again"
+                "{lately} tenants were deleted within ten minutes, as many as are deleted at once, and {why}; a person confirms it with \
+                 POST /api/v1/clusters/{{cluster}}/deletion-confirmations, else it is tried again"
             );
-            return Err(Denial { reason: "TooManyTenantDeletes", message, retry_after_seconds: Some(600) });
+            return Err(Denial { reason: "DeletionConfirmation", message, retry_after_seconds: Some(600) });
         }
     }
     Ok(())
+}
+
+/// Whether a person's word about this tenant came with the command. The Manager's signature over the command that carries it is enough
+/// only where the policy names no keys.
+fn confirmed(policy: &Policy, command: &VerifiedCommand, now: Timestamp) -> Result<(), NotConfirmed> {
+    let ObjectKey::Tenant { tenant_id } = &command.key else { return Err(NotConfirmed::OtherTenant) };
+    let public_keys = policy.deletion_confirmation_keys.iter();
+    let keys = AcceptedKeys::of_public_keys(public_keys.map(String::as_str));
+    let keys = (!policy.deletion_confirmation_keys.is_empty()).then_some(&keys);
+    deletion_confirmation::check(&command.command, tenant_id, keys, now).map(drop)
 }
 
 fn since(times: &[Timestamp], now: Timestamp, span: SignedDuration) -> usize {
@@ -132,7 +158,10 @@ fn changes_versions(command: &VerifiedCommand, input: &PolicyInput) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubenova_schema::{kinds::ObjectKey, v1::Command};
+    use kubenova_schema::{
+        signature::{PayloadType, SigningKey},
+        v1::{Command, DeletionConfirmation, DeletionStatement},
+    };
 
     fn command(kind: CommandKind, document: &str) -> VerifiedCommand {
         VerifiedCommand {
@@ -181,7 +210,7 @@ mod tests {
         let many = PolicyInput { tenant_deletes: vec![at(9_900); 5], tenants: 5, ..PolicyInput::default() };
         assert_eq!(
             reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &many),
-            Some("TooManyTenantDeletes")
+            Some("DeletionConfirmation")
         );
         assert_eq!(reason(&Policy::default(), &command(CommandKind::DeleteApplication, "{}"), &many), None);
     }
@@ -199,6 +228,45 @@ mod tests {
         assert_eq!(
             reason(&policy, &command(CommandKind::ApplyClusterConfig, other), &input),
             Some("ComponentUpgradesForbidden")
+        );
+    }
+
+    #[test]
+    fn more_tenants_are_deleted_only_with_the_word_of_a_person_whom_the_policy_names() {
+        let person = SigningKey::from_seed(&[5; 32]).unwrap();
+        let key = data_encoding::BASE64.encode(&person.public_key());
+        let named = Policy { deletion_confirmation_keys: vec![key], ..Policy::default() };
+        let lately = Timestamp::from_second(9_900).unwrap();
+        let input = PolicyInput { tenant_deletes: vec![lately; 5], tenants: 8, ..PolicyInput::default() };
+        let statement = deletion_confirmation::text(&DeletionStatement {
+            tenant_ids: vec!["t1".to_owned()],
+            not_after: "1970-01-01T03:00:00Z".to_owned(),
+            ..DeletionStatement::default()
+        });
+        let delete = |tenant: &str, signature: Option<String>| VerifiedCommand {
+            command: Command {
+                confirmation: signature
+                    .map(|signature| DeletionConfirmation { statement: statement.clone(), signature }),
+                ..Command::default()
+            },
+            kind: CommandKind::DeleteTenant,
+            key: ObjectKey::Tenant { tenant_id: tenant.to_owned() },
+            sha256: String::new(),
+        };
+        let signed = person.sign(PayloadType::DeletionStatement, statement.as_bytes());
+        let waits = Some("DeletionConfirmation");
+        for policy in [&named, &Policy::default()] {
+            assert_eq!(reason(policy, &delete("t1", None), &input), waits);
+            assert_eq!(reason(policy, &delete("t1", Some(signed.clone())), &input), None);
+            assert_eq!(reason(policy, &delete("t2", Some(signed.clone())), &input), waits, "another tenant");
+        }
+        assert_eq!(reason(&named, &delete("t1", Some(String::new())), &input), waits, "the Manager's word alone");
+        assert_eq!(reason(&Policy::default(), &delete("t1", Some(String::new())), &input), None);
+        let broken = Policy { deletion_confirmation_keys: vec!["no key".to_owned()], ..Policy::default() };
+        assert_eq!(
+            reason(&broken, &delete("t1", Some(signed)), &input),
+            waits,
+            "a key that cannot be read confirms nothing"
         );
     }
 }

@@ -1,16 +1,17 @@
 //! One command, from delivery to verdict.
 
 use super::{
+    answer::{Answer, NotNow, STORE_ATTEMPTS, STORE_MAX},
     fence::FenceKeeper,
-    lanes::Lanes,
+    object_locks::ObjectLocks,
     policy,
     record::{Records, Version},
     trouble::{self, Remedy},
 };
 use crate::{
-    apiserver::{self, event},
+    apiserver::event,
     context::{BrokerContext, ClusterContext},
-    outbound::outcomes::{self, PublishError},
+    outbound::outcomes,
     session::state::Session,
     trace,
 };
@@ -22,11 +23,10 @@ use kubenova_crds::{
     command::NovaCommand,
 };
 use kubenova_operator_core::{
-    command::{self, Recipient, Rejected, Unreadable, VerifiedCommand, record_name},
+    command::{self, Recipient, Unreadable, VerifiedCommand, record_name},
     digest::RecordDigest,
     inbox::{Decision, Stale},
-    outcome::{self, State},
-    policy::Denial,
+    outcome,
 };
 use kubenova_runtime::{
     clock, failpoint,
@@ -40,18 +40,10 @@ use kubenova_schema::{
 use std::{sync::Arc, time::Duration};
 use tracing::{Instrument as _, Span, field};
 
-/// Longest time to store a record: a webhook may take ten seconds, one that hangs thirty, and the broker delivers again after
-/// [`kubenova_schema::streams::COMMAND_ACK_WAIT`].
-const STORE_MAX: Duration = Duration::from_secs(15);
-/// Name of the lane in which deletes go one after the other: each is counted against the policy before the next.
+/// Name of the lock of all deletes: each is counted against the policy before the next.
 const DELETES: &str = "deletes";
 /// The broker did not take a verdict; it comes back within seconds.
 const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
-/// A delete that arrived late may be sent again at once: it is signed again then.
-const LATE_RETRY_SECONDS: u32 = 1;
-/// Attempts to store against other writers of a record. Only the lease holder writes records, so a conflict is rare: a
-/// status write of its own in between.
-const STORE_ATTEMPTS: u32 = 5;
 
 pub(super) struct Inbox {
     cluster: ClusterContext,
@@ -59,7 +51,7 @@ pub(super) struct Inbox {
     keys: AcceptedKeys,
     records: Records,
     fence: Arc<FenceKeeper>,
-    lanes: Lanes,
+    locks: ObjectLocks,
 }
 
 /// The record of a command's object, as kept in memory or as read; none when there is none.
@@ -83,28 +75,6 @@ impl Seen {
     }
 }
 
-/// What to answer about a command that is not stored.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) state: State,
-    pub(super) reason: &'static str,
-    pub(super) message: String,
-    pub(super) retry_after_seconds: u32,
-}
-
-/// Why a command has to be delivered again.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum NotNow {
-    #[error("could not use the inbox")]
-    Apiserver(#[from] apiserver::Error),
-    #[error("could not publish a verdict")]
-    Publish(#[from] PublishError),
-    #[error("could not store the record in {} s", STORE_MAX.as_secs())]
-    Slow,
-    #[error("could not store the record in {STORE_ATTEMPTS} attempts: another writer keeps changing it")]
-    Contended,
-}
-
 impl Inbox {
     pub(super) fn new(
         cluster: ClusterContext,
@@ -112,7 +82,7 @@ impl Inbox {
         records: Records,
         fence: Arc<FenceKeeper>,
     ) -> Self {
-        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence, lanes: Lanes::default() }
+        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence, locks: ObjectLocks::default() }
     }
 
     pub(super) const fn broker(&self) -> &BrokerContext {
@@ -179,8 +149,8 @@ impl Inbox {
             Ok(verified) => verified,
             Err(rejected) => return self.answer(&rejected.command.clone(), Answer::rejected(rejected)).await,
         };
-        let _object = self.lanes.enter(&record_name(&verified.key)).await;
-        let _deletes = if verified.kind.is_delete() { Some(self.lanes.enter(DELETES).await) } else { None };
+        let _object = self.locks.lock(&record_name(&verified.key)).await;
+        let _deletes = if verified.kind.is_delete() { Some(self.locks.lock(DELETES).await) } else { None };
         self.decide_and_store(&verified, delivery).await
     }
 
@@ -294,74 +264,5 @@ impl Inbox {
     async fn event(&self, reason: &str, message: &str) {
         let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
         event::publish(&self.cluster.apiserver, event::Kind::Warning, reason, message, about).await;
-    }
-}
-
-impl Answer {
-    fn rejected(rejected: Rejected) -> Self {
-        let state = if rejected.unsupported { State::Unsupported } else { State::Refused };
-        Self { state, reason: rejected.reason, message: rejected.message, retry_after_seconds: 0 }
-    }
-
-    fn stale(stale: Stale) -> Self {
-        Self {
-            state: State::Superseded,
-            reason: stale.reason(),
-            message: stale.message().to_owned(),
-            retry_after_seconds: 0,
-        }
-    }
-
-    fn denial(denial: Denial) -> Self {
-        let state = if denial.retry_after_seconds.is_some() { State::Deferred } else { State::Refused };
-        Self {
-            state,
-            reason: denial.reason,
-            message: denial.message,
-            retry_after_seconds: denial.retry_after_seconds.unwrap_or_default(),
-        }
-    }
-
-    fn late() -> Self {
-        Self {
-            state: State::Deferred,
-            reason: "Late",
-            message: "the command arrived after its deadline; the Manager sends it again".to_owned(),
-            retry_after_seconds: LATE_RETRY_SECONDS,
-        }
-    }
-
-    fn expired() -> Self {
-        Self {
-            state: State::Expired,
-            reason: "DeadlineExceeded",
-            message: "the operation arrived after its deadline: it is not carried out".to_owned(),
-            retry_after_seconds: 0,
-        }
-    }
-
-    fn cancelled() -> Self {
-        Self {
-            state: State::Cancelled,
-            reason: "Requested",
-            message: "the operation was cancelled before it began".to_owned(),
-            retry_after_seconds: 0,
-        }
-    }
-
-    /// Refused, so that it is not taken for a cancellation that is stored.
-    fn begun() -> Self {
-        Self {
-            state: State::Refused,
-            reason: "OperationStarted",
-            message: "the operation had begun before its cancellation arrived: see how it ends".to_owned(),
-            retry_after_seconds: 0,
-        }
-    }
-
-    fn diverged() -> Self {
-        let message = "the cluster holds another command of the same revision: the Manager's database was restored or \
-                       copied; restore its newest state";
-        Self { state: State::Refused, reason: "Divergence", message: message.to_owned(), retry_after_seconds: 0 }
     }
 }

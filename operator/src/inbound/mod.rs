@@ -4,10 +4,11 @@
 //! No message is held unacknowledged while a webhook is waited for. Before this: `session`. After it:
 //! `controllers/dispatch`.
 
+mod answer;
 pub mod fence;
 pub mod highest;
 mod inbox;
-mod lanes;
+mod object_locks;
 pub mod policy;
 mod prune;
 mod receipt;
@@ -25,7 +26,7 @@ use inbox::Inbox;
 use kubenova_bus::consume::{self, Delivery, Verdict};
 use kubenova_runtime::{retry::Retry, shutdown::Shutdown};
 use kubenova_schema::{streams, subjects};
-use lanes::LANES;
+use object_locks::COMMANDS_AT_ONCE;
 use receipt::Receipts;
 use record::Records;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ pub async fn run(
 async fn pull(inbox: &Inbox, receipts: &Receipts, session: &Session) {
     let broker = inbox.broker();
     let Some(connection) = broker.connection() else { return };
-    let (sender, commands) = mpsc::channel(LANES);
+    let (sender, commands) = mpsc::channel(COMMANDS_AT_ONCE);
     let router = Router { commands: sender, receipts, receipt_subject: subjects::receipt(broker.cluster_id()) };
     let handle = |delivery: Delivery| router.take(delivery);
     let missing = || async { broker.rehello.notify_one() };
@@ -85,7 +86,7 @@ async fn store(inbox: &Inbox, commands: mpsc::Receiver<Delivery>) {
         }
         acknowledger.answer(&verdict).await;
     };
-    commands.for_each_concurrent(LANES, handle).await;
+    commands.for_each_concurrent(COMMANDS_AT_ONCE, handle).await;
 }
 
 /// Commands and receipts arrive through the same durable consumer.
@@ -100,7 +101,7 @@ impl Router<'_> {
         if delivery.subject == self.receipt_subject {
             self.receipts.take(delivery)
         } else {
-            // Waits while all lanes are taken; the receiver lives as long as the pull.
+            // Waits while as many are handled as may be at once; the receiver lives as long as the pull.
             let _receiver_is_ours = self.commands.send(delivery).await.is_ok();
             Verdict::Held
         }

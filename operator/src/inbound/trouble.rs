@@ -3,7 +3,7 @@
 //! An API server that is away keeps every command out and comes back: the message stays at the broker. What keeps out this one
 //! record (a policy of the site, a webhook, its size) is for a person to correct, and no other command may wait for that.
 
-use super::inbox::{Answer, NotNow};
+use super::answer::{Answer, NotNow};
 use crate::apiserver;
 use kubenova_operator_core::outcome::State;
 use std::time::Duration;
@@ -43,7 +43,10 @@ fn too_large(error: &apiserver::Error) -> Answer {
     Answer {
         state: State::Refused,
         reason: "RecordTooLarge",
-        message: format!("the cluster's API server cannot store so large a command: {}; make the object smaller", error.reason()),
+        message: format!(
+            "the cluster's API server cannot store so large a command: {}; make the object smaller",
+            error.reason()
+        ),
         retry_after_seconds: 0,
     }
 }

@@ -175,7 +175,8 @@ impl Cluster {
         let record = self.records.get_mut(&key)?;
         let Message { id, epoch, revision, .. } = record.message;
         let deadline = record.message.not_after?;
-        let effect = Effect { key, id, epoch, revision, began: Some((record.began.map_or(now, |(at, _)| at), deadline)) };
+        let effect =
+            Effect { key, id, epoch, revision, began: Some((record.began.map_or(now, |(at, _)| at), deadline)) };
         match (record.state, record.began) {
             (state, _) if state.is_terminal() => return None,
             (_, None) if deadline < now && mutant != Some(Mutant::NeverExpires) => record.state = CommandState::Expired,

@@ -70,9 +70,13 @@ impl Seen {
                 return broken("a command ends in exactly one state", format!("{row:?} had ended {}", ended.as_str()));
             }
         }
-        let never = |row: &&Row| row.kind == Kind::Operate && matches!(row.state, CommandState::Cancelled | CommandState::Expired);
+        let never = |row: &&Row| {
+            row.kind == Kind::Operate && matches!(row.state, CommandState::Cancelled | CommandState::Expired)
+        };
         let happened = |row: &&Row| cluster.effects.iter().any(|effect| effect.id == row.id);
-        if !self.restored && let Some(row) = queue.rows.values().filter(never).find(happened) {
+        if !self.restored
+            && let Some(row) = queue.rows.values().filter(never).find(happened)
+        {
             return broken("what was cancelled or has expired never happens", format!("{row:?}"));
         }
         let reopened =

@@ -260,10 +260,13 @@ impl Queue {
             let late = row.state == CommandState::Queued && row.not_after.is_some_and(|deadline| deadline < now);
             late || row.kind == Kind::Operate && cancelling.contains(&row.key)
         };
-        let due = |row: &&mut Row| !held_back(row) && match row.state {
-            CommandState::Queued | CommandState::Sent => row.next_send_at.is_none_or(|at| at <= now),
-            CommandState::Acknowledged | CommandState::Running => row.next_send_at.is_some_and(|at| at <= now),
-            _ => false,
+        let due = |row: &&mut Row| {
+            !held_back(row)
+                && match row.state {
+                    CommandState::Queued | CommandState::Sent => row.next_send_at.is_none_or(|at| at <= now),
+                    CommandState::Acknowledged | CommandState::Running => row.next_send_at.is_some_and(|at| at <= now),
+                    _ => false,
+                }
         };
         let claim = |row: &mut Row| {
             let again =
@@ -310,7 +313,7 @@ impl Queue {
             return false;
         }
         row.state = next;
-        row.acknowledged |= !matches!(next, CommandState::Refused | CommandState::Superseded);
+        row.acknowledged |= next.proves_storage();
         row.changed_at = Some(now);
         row.deferred = false;
         row.next_send_at = (!next.is_terminal()).then_some(now + REPORT_AGAIN);
@@ -318,7 +321,7 @@ impl Queue {
         if next == CommandState::Superseded && !replaced && !kind.is_operation() {
             self.append(new_id(), key, kind, document, Some(now + ENQUEUED_AGAIN_PAUSE));
         }
-        if !matches!(next, CommandState::Refused | CommandState::Superseded) {
+        if next.proves_storage() {
             let ended = if kind.is_operation() { CommandState::Cancelled } else { CommandState::Superseded };
             let open = [CommandState::Sent, CommandState::Acknowledged, CommandState::Running];
             for lower in self.rows.range_mut(..revision).map(|(_, row)| row) {

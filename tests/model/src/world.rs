@@ -262,7 +262,8 @@ impl World {
     }
 
     fn work(&mut self, side: usize) {
-        let keys: Vec<u64> = self.sides[side].cluster.records.keys().copied().collect();
+        let records = self.sides[side].cluster.records.iter();
+        let keys: Vec<u64> = records.filter(|(_, record)| !record.state.is_terminal()).map(|(key, _)| *key).collect();
         if keys.is_empty() {
             return;
         }

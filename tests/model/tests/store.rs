@@ -97,8 +97,9 @@ impl Real {
             _ => Change::TenantDeleted { id: tenant.id, name: tenant.name, generation: 1 },
         };
         let clusters = [self.cluster.clone()];
-        let enqueue =
-            self.store.transaction("model", async |tx| outbox::enqueue_commands(tx, issuer(), &clusters, &change).await);
+        let enqueue = self
+            .store
+            .transaction("model", async |tx| outbox::enqueue_commands(tx, issuer(), &clusters, &change).await);
         let enqueued: Result<_, kubenova_store::error::StoreError> = enqueue.await;
         number(enqueued.unwrap()[0].command_id)
     }

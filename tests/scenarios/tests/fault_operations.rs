@@ -52,9 +52,13 @@ impl World {
     fn restarts(&self) -> Result<usize> {
         let events = self.site.cluster.audit()?;
         let restarts = events.iter().filter(|event| {
-            let of = event.object_ref.as_ref().map(|of| (of.resource.as_str(), of.name.as_str(), of.subresource.as_str()));
+            let of =
+                event.object_ref.as_ref().map(|of| (of.resource.as_str(), of.name.as_str(), of.subresource.as_str()));
             let by_operator = event.user.username.ends_with(":kubenova-operator");
-            of == Some(("applications", "shop", "status")) && event.verb == "update" && event.code() == 200 && by_operator
+            of == Some(("applications", "shop", "status"))
+                && event.verb == "update"
+                && event.code() == 200
+                && by_operator
         });
         Ok(restarts.count())
     }
@@ -67,7 +71,14 @@ impl World {
 
     fn scale(&self, replicas: u32) -> Result<()> {
         let replicas = format!("--replicas={replicas}");
-        self.site.cluster.kubectl_ok(&["scale", "deployment", "kubenova-operator", "-n", "kubenova-system", &replicas])?;
+        self.site.cluster.kubectl_ok(&[
+            "scale",
+            "deployment",
+            "kubenova-operator",
+            "-n",
+            "kubenova-system",
+            &replicas,
+        ])?;
         Ok(())
     }
 
@@ -106,7 +117,8 @@ impl World {
         let keyring = broker::keyring(&self.platform)?;
         let connection = broker::connect(&self.platform, &keyring).await?;
         let shown = self.platform.rest.get(&format!("/api/v1/commands/{id}")).await?.expect(200)?;
-        let uid = self.site.cluster.kubectl_ok(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"])?;
+        let uid =
+            self.site.cluster.kubectl_ok(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"])?;
         let sql = format!("select document from commands where id = '{id}'");
         let body = message::to_json(&Command {
             id: id.to_owned(),
@@ -164,7 +176,8 @@ async fn fault_operations_once_in_time_and_cancelled_exactly() -> Result<()> {
     world.operator_is_gone().await?;
     let cancelled = world.restart(3_600).await?;
     world.ended(&cancelled, "sent").await?;
-    let asked = world.platform.rest.post(&format!("/api/v1/commands/{cancelled}/cancel"), &json!({})).await?.expect(202)?;
+    let asked =
+        world.platform.rest.post(&format!("/api/v1/commands/{cancelled}/cancel"), &json!({})).await?.expect(202)?;
     assert_eq!((&asked["state"], &asked["reason"]), (&json!("sent"), &json!("CancelRequested")));
     world.scale(1)?;
     world.ended(&cancelled, "cancelled").await?;

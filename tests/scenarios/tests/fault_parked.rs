@@ -38,7 +38,8 @@ async fn fault_parked_what_the_site_refuses_waits_and_holds_nothing_up() -> Resu
     site.cluster.kubectl_ok(&["apply", "-f", file])?;
     // Policies take effect a moment after they are stored.
     poll::until("the policy to take effect", COMMAND_MAX, || async {
-        let tried = site.cluster.kubectl(&["create", "--dry-run=server", "-n", "kubenova-system", "-f", &probe(&platform)?])?;
+        let tried =
+            site.cluster.kubectl(&["create", "--dry-run=server", "-n", "kubenova-system", "-f", &probe(&platform)?])?;
         let said = String::from_utf8_lossy(&tried.stderr).into_owned();
         Ok(Step::when(said.contains("takes nothing"), (), said))
     })

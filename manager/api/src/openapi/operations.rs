@@ -77,6 +77,7 @@ pub const OPERATIONS: &[Facts] = &[
     reads("getClusterSync"),
     changes("createEnrollment", &[R::ClusterNotUsable]),
     changes("purgeCluster", &[R::ClusterInSession]),
+    changes("confirmDeletions", &[]),
     changes("createTenant", CREATE_TENANT).with_etag(),
     reads("listTenants"),
     reads("getTenant").with_etag(),

@@ -163,6 +163,47 @@ pub struct ClusterPurged {
     pub commands_ended: String,
 }
 
+/// That tenants of a cluster may be deleted: a statement that a person signed, or the caller's own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DeletionConfirmationCreate {
+    /// What `kubenova-manager confirm-deletions` printed, with `signature`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statement: Option<String>,
+    /// Its signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signature: Option<String>,
+    /// Instead: the tenants by id or name. Enough where the policy of the cluster names no keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 1, max_items = 500)]
+    pub tenants: Option<Vec<String>>,
+    /// With `tenants`: seconds for which it counts; 3600 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 604800)]
+    pub valid_seconds: Option<u32>,
+}
+
+/// A confirmation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionConfirmation {
+    /// Its id.
+    pub id: String,
+    /// The cluster.
+    pub cluster_id: String,
+    /// The tenants that may be deleted there.
+    pub tenant_ids: Vec<String>,
+    /// Until when it counts.
+    pub not_after: Timestamp,
+    /// Who confirms.
+    pub confirmed_by: String,
+    /// Id of the key that signed it; absent for the caller's own statement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_by: Option<String>,
+    /// How many deletes waited for it.
+    pub released: String,
+}
+
 /// Whether a cluster's heartbeats arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -101,7 +101,10 @@ impl Dispatcher<'_> {
             )),
             Start::Late => Some(CommandProgress::expired(
                 "DeadlineExceeded",
-                format!("the operation had not begun by its deadline, {}: it will not be carried out", command.not_after),
+                format!(
+                    "the operation had not begun by its deadline, {}: it will not be carried out",
+                    command.not_after
+                ),
             )),
         }
     }

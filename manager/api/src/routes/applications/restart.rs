@@ -96,7 +96,8 @@ fn chosen(targets: &[Target], named: Option<&[String]>) -> Result<Vec<ClusterId>
             ClusterRef::Name(name) => target.cluster_name == *name,
         };
         let target = runs().find(is);
-        let target = target.ok_or_else(|| refused(format!("the application does not run on cluster \"{reference}\"")))?;
+        let target =
+            target.ok_or_else(|| refused(format!("the application does not run on cluster \"{reference}\"")))?;
         if !chosen.contains(&target.cluster_id) {
             chosen.push(target.cluster_id.clone());
         }
@@ -185,7 +186,9 @@ mod tests {
     #[tokio::test]
     async fn who_may_write_applications_may_restart_them() {
         let world = running().await;
-        for (role, status) in [(Role::TenantOwner, 202), (Role::ProjectDev, 202), (Role::ReadOnly, 403), (Role::Billing, 403)] {
+        for (role, status) in
+            [(Role::TenantOwner, 202), (Role::ProjectDev, 202), (Role::ReadOnly, 403), (Role::Billing, 403)]
+        {
             let token = world.token(role, Some(world.acme)).await;
             world.api.post(RESTART).send(&token).await.is(status);
         }

@@ -60,7 +60,7 @@ pub async fn purge(
     .await
 }
 
-/// The name a second time, so that nobody purges another cluster than they mean.
+/// The name a second time, so that no other cluster is purged by mistake.
 fn check_named(cluster: &Cluster, named: &str) -> Result<(), Refusal> {
     if named == cluster.name.as_str() {
         return Ok(());
