@@ -1,4 +1,4 @@
-//! The limit on deletes of tenants: what waits for a person, and what was confirmed (`migrations/0026`).
+//! The limit on deletes of tenants: what waits for a person, and what was confirmed (`migrations/0027`).
 
 use crate::{
     error::{StoreError, failed},

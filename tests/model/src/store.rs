@@ -377,15 +377,15 @@ impl Queue {
     }
 
     /// A person adopts what a diverged cluster holds, by the rules of `kubenova-store`.
-    pub fn adopt(&mut self, held: &BTreeMap<u8, Message>, named_epoch: u64, mut new_id: impl FnMut() -> u64) {
+    pub fn adopt(&mut self, held: &BTreeMap<u64, Message>, named_epoch: u64, mut new_id: impl FnMut() -> u64) {
         let is_known = |queue: &Self, message: &Message| queue.knows(message.revision, message.id);
-        let keys: BTreeSet<u8> = self.rows.values().map(|row| row.key).chain(held.keys().copied()).collect();
-        let actions: BTreeMap<u8, (Action, Option<u64>)> =
+        let keys: BTreeSet<u64> = self.rows.values().map(|row| row.key).chain(held.keys().copied()).collect();
+        let actions: BTreeMap<u64, (Action, Option<u64>)> =
             keys.into_iter().map(|key| (key, self.decide(key, held.get(&key)))).collect();
         let lacking: Vec<&Message> = held.values().filter(|message| !is_known(self, message)).collect();
         let known: BTreeSet<u64> =
             held.values().filter(|message| is_known(self, message)).map(|message| message.id).collect();
-        let is_lacking = |key: u8| lacking.iter().any(|message| message.key == key);
+        let is_lacking = |key: u64| lacking.iter().any(|message| message.key == key);
         for row in self.rows.values_mut().filter(|row| !row.state.is_terminal() && !known.contains(&row.id)) {
             if held.get(&row.key).is_some_and(|message| is_lacking(row.key) && row.id < message.id) {
                 (row.state, row.next_send_at) = (CommandState::Superseded, None);
@@ -437,7 +437,7 @@ impl Queue {
     }
 
     /// What adopting does about a key, and the newest command about it.
-    fn decide(&self, key: u8, held: Option<&Message>) -> (Action, Option<u64>) {
+    fn decide(&self, key: u64, held: Option<&Message>) -> (Action, Option<u64>) {
         use CommandState::{Cancelled, Expired, Refused, Superseded};
         let id = |id: u64| CommandId(Uuid::from_u128(id.into()));
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
@@ -470,6 +470,7 @@ impl Queue {
             changed_at: None,
             next_send_at: None,
             deferred: false,
+            not_after: message.not_after,
         };
         self.rows.insert(message.revision, row);
     }

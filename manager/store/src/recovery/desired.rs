@@ -237,7 +237,7 @@ pub(super) async fn bring_in_line(
 pub(super) fn tenant_of(key: &ObjectKey) -> Option<TenantId> {
     match key {
         ObjectKey::Tenant { tenant_id } | ObjectKey::Application { tenant_id, .. } => TenantId::parse(tenant_id),
-        ObjectKey::ClusterConfig => None,
+        ObjectKey::ClusterConfig | ObjectKey::Operation { .. } => None,
     }
 }
 
