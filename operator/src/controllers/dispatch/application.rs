@@ -91,7 +91,7 @@ impl Dispatcher<'_> {
                     if let Some(repair) = repair {
                         self.drift.remember(repair);
                     }
-                    if present.is_none() && !self.is_still_desired(task).await? {
+                    if present.is_none() && self.is_deleted_meanwhile(task).await? {
                         verbs::delete_exact(as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
                     }
                     return Ok(CommandProgress::running("Applied", "the application is applied").at("applied"));

@@ -254,12 +254,17 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
-    /// True when the record still holds this command. Checked after a create: an object created for a command that a
-    /// delete has replaced meanwhile is deleted again.
-    async fn is_still_desired(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
+    /// Asked after a create: an object that was created for a command which a delete has replaced meanwhile is deleted again.
+    async fn is_deleted_meanwhile(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
         let record = verbs::get(&self.records, &command::record_name(task.key)).await?;
-        Ok(record.is_some_and(|record| record.spec.command_id == task.command.id))
+        Ok(asks_for_nothing(record.as_ref()))
     }
+}
+
+/// No record, or one of a delete. A later document is applied to the object as it is: to delete it first would take with it what it
+/// has created.
+fn asks_for_nothing(record: Option<&NovaCommand>) -> bool {
+    record.is_none_or(|record| CommandKind::parse(&record.spec.kind).is_some_and(CommandKind::is_delete))
 }
 
 /// Which command wrote an object, and in which trace.
@@ -280,5 +285,20 @@ fn name_command(record: &NovaCommand) {
     trace::name_in_span(record);
     if !outcome::has_ended(&record.spec, record.status.as_ref()) {
         trace::follow_in_span(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_crds::command::CommandSpec;
+
+    #[test]
+    fn only_a_delete_takes_back_what_was_created_meanwhile() {
+        let of = |kind: &str| NovaCommand::new("a", CommandSpec { kind: kind.to_owned(), ..CommandSpec::default() });
+        assert!(asks_for_nothing(None), "a delete that was settled and forgotten");
+        assert!(asks_for_nothing(Some(&of("delete-application"))));
+        assert!(asks_for_nothing(Some(&of("delete-tenant"))));
+        assert!(!asks_for_nothing(Some(&of("apply-application"))), "a later document is applied to what is there");
     }
 }

@@ -76,7 +76,7 @@ impl Dispatcher<'_> {
             match verbs::apply(&api, &desired(&name, &spec, task, live)).await {
                 Ok(written) => {
                     failpoint::passing("dispatch.applied");
-                    if created && !self.is_still_desired(task).await? {
+                    if created && self.is_deleted_meanwhile(task).await? {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, None).await?;
                     }
