@@ -1,15 +1,18 @@
 //! Many clusters: simulated ones that enroll at a real platform, and waits over all of them.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubenova_env::poll::{self, Step};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
+use reqwest::Method;
+use serde_json::json;
 
 use crate::platform::Platform;
 use crate::site::text;
+use crate::steps;
 
 /// Clusters that enroll at once: as many as keep the Manager busy.
 const AT_ONCE: usize = 8;
@@ -40,4 +43,26 @@ pub async fn wait_in_session(clusters: &[SimulatedCluster], within: Duration) ->
         Ok(Step::when(out.is_empty(), (), seen))
     })
     .await
+}
+
+/// A command to another cluster, from the request to its success, whatever the one cluster is doing: a session begins again
+/// within it.
+const OTHERS_MAX: Duration = Duration::from_secs(20);
+
+/// Commands to the other clusters in turn for a while; fails when one of them takes too long.
+pub async fn others_go_on(platform: &Platform, others: &[SimulatedCluster], what: &str) -> Result<()> {
+    let (begun, mut slowest, mut number) = (Instant::now(), Duration::ZERO, 0);
+    while begun.elapsed() < Duration::from_secs(8) || number < others.len() {
+        let cluster = &others[number % others.len()].name;
+        let body = json!({ "name": format!("{what}-{number}"), "image": "shop/web:1", "clusters": [cluster] });
+        let asked = Instant::now();
+        let path = "/api/v1/tenants/acme/apps";
+        let answer = platform.rest.write_through(Method::POST, path, &body, OTHERS_MAX).await?;
+        steps::wait_command(platform, &text(&answer, "/commands/0/id")?, "succeeded", OTHERS_MAX).await?;
+        slowest = slowest.max(asked.elapsed());
+        number += 1;
+    }
+    eprintln!("{what}: {number} commands to the others, the slowest took {slowest:.1?}");
+    ensure!(slowest < OTHERS_MAX, "{what}: a command to another cluster took {slowest:.1?}");
+    Ok(())
 }

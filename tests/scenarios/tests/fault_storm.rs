@@ -8,7 +8,6 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::simulated;
-use kubenova_scenarios::site::text;
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
 use reqwest::Method;
@@ -63,10 +62,6 @@ const COMMANDS: usize = 1_500;
 const STATES_MAX: Duration = Duration::from_secs(300);
 /// Requests that are made at once.
 const AT_ONCE: usize = 8;
-/// A command to another cluster, from the request to its success, whatever the one cluster is doing: a session begins again
-/// within it.
-const OTHERS_MAX: Duration = Duration::from_secs(20);
-
 /// Applications `from..to` on a cluster.
 async fn create_many(platform: &Platform, cluster: &str, range: std::ops::Range<usize>) -> Result<()> {
     let create = |number: usize| {
@@ -89,24 +84,6 @@ async fn wait_states(platform: &Platform, cluster: &str, state: &str, count: usi
     .await
 }
 
-/// Commands to the other clusters in turn for a while; fails when one of them takes too long.
-async fn others_go_on(platform: &Platform, others: &[SimulatedCluster], what: &str) -> Result<()> {
-    let (begun, mut slowest, mut number) = (Instant::now(), Duration::ZERO, 0);
-    while begun.elapsed() < Duration::from_secs(8) || number < others.len() {
-        let cluster = &others[number % others.len()].name;
-        let body = json!({ "name": format!("{what}-{number}"), "image": "shop/web:1", "clusters": [cluster] });
-        let asked = Instant::now();
-        let path = "/api/v1/tenants/acme/apps";
-        let answer = platform.rest.write_through(Method::POST, path, &body, OTHERS_MAX).await?;
-        steps::wait_command(platform, &text(&answer, "/commands/0/id")?, "succeeded", OTHERS_MAX).await?;
-        slowest = slowest.max(asked.elapsed());
-        number += 1;
-    }
-    eprintln!("{what}: {number} commands to the others, the slowest took {slowest:.1?}");
-    ensure!(slowest < OTHERS_MAX, "{what}: a command to another cluster took {slowest:.1?}");
-    Ok(())
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_storm_thousands_of_commands_of_one_cluster_delay_no_other() -> Result<()> {
     let mut platform = Platform::start(&PlatformOptions::default()).await?;
@@ -127,15 +104,15 @@ async fn fault_storm_thousands_of_commands_of_one_cluster_delay_no_other() -> Re
     eprintln!("{COMMANDS} commands in {:.1?}", begun.elapsed());
 
     one.start();
-    others_go_on(&platform, &others, "operator-restarts").await?;
+    simulated::others_go_on(&platform, &others, "operator-restarts").await?;
     platform.manager.kill();
     platform.manager.restart()?;
-    others_go_on(&platform, &others, "manager-restarts").await?;
+    simulated::others_go_on(&platform, &others, "manager-restarts").await?;
     platform.hub.kill();
     platform.hub.restart().await?;
-    others_go_on(&platform, &others, "broker-restarts").await?;
+    simulated::others_go_on(&platform, &others, "broker-restarts").await?;
     platform.lose_broker_store().await?;
-    others_go_on(&platform, &others, "broker-lost").await?;
+    simulated::others_go_on(&platform, &others, "broker-lost").await?;
 
     one.hold(false);
     one.start();
