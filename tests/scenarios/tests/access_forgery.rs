@@ -14,11 +14,12 @@ use kubenova_env::poll::{self, Step};
 use kubenova_runtime::random;
 use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::Site;
+use kubenova_scenarios::site::{NAMESPACE, Site};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_schema::signature::{self, PayloadType, SigningKey};
-use kubenova_schema::v1::{Command, Outcome};
+use kubenova_schema::v1::{Command, Hello, HelloAnswer, HelloWanted, Outcome};
 use kubenova_schema::{message, streams, subjects};
+use kubenova_trust::keyring::Keyring;
 use serde_json::Value;
 
 /// A command as it went over the wire.
@@ -117,6 +118,63 @@ async fn nonsense_becomes_bounded_dead_letters(platform: &Platform, intruder: &I
     .await
 }
 
+/// Answers the cluster's hellos in the Manager's place, until the cluster says that it believes none of it.
+async fn forged_answers_to_hellos_are_not_believed(site: &Site, intruder: &Intruder, keyring: &Keyring) -> Result<()> {
+    let client = &intruder.connection.client;
+    let epoch = || {
+        let path = "jsonpath={.data.epoch}";
+        site.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])
+    };
+    let before = epoch()?;
+    let wanted = message::to_json(&HelloWanted { cluster_id: intruder.cluster.clone(), ..HelloWanted::default() });
+    for (cause, signed_as, of_another_hello) in [
+        ("no Kn-Signature header", None, false),
+        ("does not fit the message", Some(PayloadType::Receipt), false),
+        ("for another hello", Some(PayloadType::HelloAnswer), true),
+    ] {
+        let mut hellos = client.subscribe(subjects::hello(&intruder.cluster)).await?;
+        let forge = async {
+            while let Some(request) = hellos.next().await {
+                let hello: Hello = message::from_json(&request.payload)?;
+                let body = message::to_json(&HelloAnswer {
+                    accepted: true,
+                    epoch: 1_000,
+                    floor: u64::from(u32::MAX),
+                    session: 1_000,
+                    cluster_id: hello.cluster_id,
+                    boot_id: hello.boot_id,
+                    nonce: if of_another_hello { random::uuid_v4().to_string() } else { hello.nonce },
+                    ..HelloAnswer::default()
+                });
+                let mut headers = HeaderMap::new();
+                if let Some(payload_type) = signed_as {
+                    headers.insert(signature::HEADER, keyring.command.sign(payload_type, &body));
+                }
+                let reply = request.reply.context("a hello wants an answer")?;
+                client.publish_with_headers(reply, headers, body.into()).await?;
+                client.flush().await?;
+            }
+            anyhow::bail!("the subscription ended")
+        };
+        // The Manager answers, too, and the cluster takes whose answer is first: it is asked for a hello until that is the forged one.
+        let seen = poll::until(format!("the cluster to say: {cause}"), COMMAND_MAX, || async {
+            client.publish(subjects::control(&intruder.cluster), wanted.clone().into()).await?;
+            let conditions = site.conditions()?;
+            let says = conditions.iter().any(|(kind, _, reason, message)| {
+                kind == "BusConnected" && reason == "AnswerUnverified" && message.contains(cause)
+            });
+            Ok(Step::when(says, (), format!("{conditions:?}")))
+        });
+        tokio::select! {
+            forged = forge => forged,
+            seen = seen => seen,
+        }?;
+    }
+    site.wait_condition("BusConnected", "True", COMMAND_MAX).await?;
+    assert_eq!(epoch()?, before, "a forged answer moved the cluster's fence");
+    Ok(())
+}
+
 /// How often the cluster says that it dropped a command without a valid signature.
 fn dropped_unread(site: &Site) -> Result<u64> {
     let printed = site.cluster.kubectl_ok(&[
@@ -208,6 +266,7 @@ async fn access_forgery_and_the_past_change_nothing() -> Result<()> {
     }
 
     nonsense_becomes_bounded_dead_letters(&platform, &intruder).await?;
+    forged_answers_to_hellos_are_not_believed(&site, &intruder, &keyring).await?;
 
     // And what the Manager's own key would have allowed: so the attempts above were refused for their signatures.
     let signed = keyring.command.sign(PayloadType::Command, &forged);
