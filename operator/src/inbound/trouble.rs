@@ -6,6 +6,7 @@
 use super::answer::{Answer, NotNow};
 use crate::apiserver;
 use kubenova_operator_core::outcome::State;
+use kubenova_schema::mutant;
 use std::time::Duration;
 
 /// The API server or the broker is busy or away; both come back within seconds.
@@ -32,7 +33,9 @@ pub(super) fn remedy(error: &NotNow, delivered: i64) -> Remedy {
     match error {
         NotNow::Publish(_) => again,
         NotNow::Apiserver(error) if error.is_too_large() => Remedy::Answer(too_large(error)),
-        NotNow::Apiserver(error) if error.is_refusal() => Remedy::Answer(refused(error)),
+        NotNow::Apiserver(error) if error.is_refusal() && !mutant::is_on("inbox.refused-again") => {
+            Remedy::Answer(refused(error))
+        }
         NotNow::Apiserver(error) if error.is_away() => again,
         _ if delivered < DELIVERIES_MAX => again,
         error => Remedy::Answer(stuck(error, delivered)),
