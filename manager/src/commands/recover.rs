@@ -9,6 +9,7 @@ use crate::settings::Settings;
 use anyhow::{Context as _, Result, bail};
 use kubenova_core::{
     cluster::{Cluster, ClusterRef},
+    command::OPERATION_KEY_PREFIX,
     recovery::{Action, Held, Newest},
 };
 use kubenova_runtime::{clock, random};
@@ -138,8 +139,12 @@ fn row(line: &Line) -> [String; 4] {
         .held
         .as_ref()
         .map_or_else(|| "-".to_owned(), |Held { revision, is_delete, .. }| format!("{} {revision}", what(*is_delete)));
-    let action =
-        if line.problem.is_empty() { line.action.as_str().to_owned() } else { format!("refuse: {}", line.problem) };
+    let is_operation = line.key.starts_with(OPERATION_KEY_PREFIX);
+    let action = match line.action {
+        _ if !line.problem.is_empty() => format!("refuse: {}", line.problem),
+        Action::AdoptApply if is_operation => "take over the operation".to_owned(),
+        action => action.as_str().to_owned(),
+    };
     [line.key.clone(), database, held, action]
 }
 

@@ -186,7 +186,7 @@ async fn lists(
 ) -> Result<Vec<ReceiptList>, StoreError> {
     store
         .transaction("make lists of receipts", async |tx| {
-            let cluster_uid = receipts::issue(tx, cluster, now).await?;
+            let Some(cluster_uid) = receipts::issue(tx, cluster, now).await? else { return Ok(Vec::new()) };
             let list = |windows: Vec<ReceivedWindow>, range: (i64, i64)| {
                 let (windows, manifest_sha256) =
                     windows.into_iter().map(|(window, sha256)| (window.to_string(), sha256)).unzip();

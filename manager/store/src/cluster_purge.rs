@@ -150,6 +150,7 @@ async fn forget_session(connection: &mut PgConnection, cluster: &ClusterId) -> R
     sqlx::query!(
         "with session as (delete from sessions where cluster_id = $1),
               refusal as (delete from hello_refusals where cluster_id = $1),
+              divergence as (delete from divergences where cluster_id = $1),
               listing as (delete from listings where cluster_id = $1),
               unknown as (delete from unknown_objects where cluster_id = $1)
          delete from observed where cluster_id = $1",
@@ -192,6 +193,13 @@ mod tests {
         let change = Change::Application { tenant: tenant.name.clone(), application: shop.clone() };
         let queued = fixture.enqueue(&both[..1], &change).await;
 
+        fixture
+            .execute(
+                "insert into divergences (cluster_id, since, epoch, highest_revision, listing_sha256)
+                 select id, now(), 1, 9, '' from clusters where kubernetes_uid = 'uid-1'",
+            )
+            .await;
+
         let mut tx = fixture.begin().await;
         assert_eq!(last_heartbeat(&mut tx, &cluster).await.unwrap(), Some(at(0)));
         let purged = purge(&mut tx, &cluster, &caller(), "r", at(9)).await.unwrap();
@@ -222,6 +230,9 @@ mod tests {
         let record = clusters::find(&mut connection, &ClusterRef::Id(cluster.clone())).await.unwrap().unwrap();
         assert_eq!((record.state, record.kubernetes_uid), (ClusterState::Purged, None));
         assert_eq!(last_heartbeat(&mut connection, &cluster).await.unwrap(), None);
+        let diverged: i64 =
+            sqlx::query_scalar("select count(*) from divergences").fetch_one(&mut *connection).await.unwrap();
+        assert_eq!(diverged, 0, "`recover list` shows it no more");
         let windows: i64 =
             sqlx::query_scalar("select count(*) from usage_windows").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(windows, 1, "usage history stays");

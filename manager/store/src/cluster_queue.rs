@@ -64,7 +64,7 @@ pub struct ClaimOptions {
     pub window: i64,
 }
 
-/// Clusters in session that have due commands, without quarantined ones. A session counts only when the running server of
+/// Clusters that are trusted and in session and have due commands. A session counts only when the running server of
 /// Postgres has confirmed it (`migrations/0022_sessions.sql`).
 pub async fn clusters_with_due(
     connection: &mut PgConnection,
@@ -72,7 +72,7 @@ pub async fn clusters_with_due(
 ) -> Result<Vec<ClusterId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "select distinct k.cluster_id from commands k
-         join clusters c on c.id = k.cluster_id and c.state <> 'quarantined'
+         join clusters c on c.id = k.cluster_id and c.state = 'enrolled'
          join confirmed_sessions s on s.cluster_id = k.cluster_id and s.last_heartbeat_at >= $2
          where k.state in ('queued', 'sent') and (k.next_send_at is null or k.next_send_at <= $1)
             or k.state in ('acknowledged', 'running') and k.next_send_at <= $1
@@ -100,16 +100,19 @@ pub async fn floor(connection: &mut PgConnection, cluster: &ClusterId) -> Result
 }
 
 /// Marks due commands as sent and returns them; one that the cluster acknowledged keeps its state. Must run in a transaction
-/// that is committed before they are published. None for a cluster that was never enrolled.
+/// that is committed before they are published. None for a cluster that is not, or no longer, trusted.
 pub async fn claim(
     connection: &mut PgConnection,
     cluster: &ClusterId,
     due: &ClaimOptions,
 ) -> Result<Option<QueueState>, StoreError> {
-    let head = sqlx::query!("select c.epoch, c.kubernetes_uid from clusters c where c.id = $1", cluster.as_str(),)
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(failed("read the head of a cluster's queue"))?;
+    let head = sqlx::query!(
+        "select c.epoch, c.kubernetes_uid from clusters c where c.id = $1 and c.state = 'enrolled'",
+        cluster.as_str(),
+    )
+    .fetch_optional(&mut *connection)
+    .await
+    .map_err(failed("read the head of a cluster's queue"))?;
     let Some(head) = head else { return Ok(None) };
     let Some(kubernetes_uid) = head.kubernetes_uid else { return Ok(None) };
     let floor = floor(&mut *connection, cluster).await?;
@@ -309,6 +312,11 @@ mod tests {
         assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "no heartbeat since 46 s");
         enrollments::quarantine(&mut connection, &cluster, at(45)).await.unwrap();
         assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), [], "quarantined");
+        assert_eq!(
+            claim(&mut connection, &cluster, &due(45, 10)).await.unwrap(),
+            None,
+            "nor by a round that had begun"
+        );
         enrollments::enroll(&mut connection, &cluster, "uid-1", at(45)).await.unwrap();
         assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap().len(), 1, "enrolled again");
         // Another server of Postgres than the one that recorded the heartbeat: the database may have been restored.

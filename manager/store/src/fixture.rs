@@ -83,11 +83,20 @@ impl Fixture {
         ids
     }
 
+    /// Clusters that are enrolled, committed.
+    pub(crate) async fn enrolled_clusters(&self, count: u128) -> Vec<ClusterId> {
+        let ids = self.clusters(count).await;
+        let mut connection = self.store.acquire().await.unwrap();
+        for (number, id) in ids.iter().enumerate() {
+            enrollments::enroll(&mut connection, id, &format!("uid-{}", number + 1), at(0)).await.unwrap();
+        }
+        ids
+    }
+
     /// A cluster that is enrolled and in session since [`at`] 0, committed.
     pub(crate) async fn connected_cluster(&self) -> ClusterId {
-        let id = self.clusters(1).await.remove(0);
+        let id = self.enrolled_clusters(1).await.remove(0);
         let mut connection = self.store.acquire().await.unwrap();
-        enrollments::enroll(&mut connection, &id, "uid-1", at(0)).await.unwrap();
         sessions::open(&mut connection, &hello(&id), at(0)).await.unwrap();
         id
     }

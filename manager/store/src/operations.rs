@@ -327,13 +327,10 @@ mod tests {
             world.report(id, CommandState::Succeeded).await;
         }
         let mut connection = world.fixture.store.acquire().await.unwrap();
-        listings::record_reported(&mut connection, &[(world.cluster.clone(), sha256_hex(b""))], at(200)).await.unwrap();
-        assert!(!listings::compare(&mut connection, &world.cluster, at(200)).await.unwrap());
-        let in_sync: Option<bool> = sqlx::query_scalar("select in_sync_at is not null from listings")
-            .fetch_one(&mut *connection)
-            .await
-            .unwrap();
-        assert_eq!(in_sync, Some(true), "the listing of a cluster with operations alone is empty");
+        let empty = sha256_hex(b"");
+        assert!(!listings::at_hello(&mut connection, &world.cluster, &empty, 1, at(200)).await.unwrap());
+        let in_sync = listings::state(&mut connection, &world.cluster).await.unwrap().in_sync_at;
+        assert_eq!(in_sync, Some(at(200)), "the listing of a cluster with operations alone is empty");
         // Ids of the fixture are of another time than its rows.
         world
             .fixture

@@ -14,9 +14,13 @@ const WINDOWS_MAX: i64 = 1_000;
 /// A window with the hex SHA-256 of its manifest.
 pub type ReceivedWindow = (Window, String);
 
-/// Records that a list is made now; returns the UID of the cluster's kube-system namespace, empty when it is not enrolled.
+/// Records that a list is made now; returns the UID of the cluster's kube-system namespace; none when it is not, or no longer, trusted.
 /// Fails when the cluster does not exist.
-pub async fn issue(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<String, StoreError> {
+pub async fn issue(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    now: Timestamp,
+) -> Result<Option<String>, StoreError> {
     sqlx::query!(
         "insert into receipts (cluster_id, issued_at) values ($1, $2)
          on conflict (cluster_id) do update set issued_at = excluded.issued_at",
@@ -26,11 +30,13 @@ pub async fn issue(connection: &mut PgConnection, cluster: &ClusterId, now: Time
     .execute(&mut *connection)
     .await
     .map_err(failed("record a list of receipts"))?;
-    let uid = sqlx::query_scalar!("select kubernetes_uid from clusters where id = $1", cluster.as_str())
-        .fetch_one(connection)
-        .await
-        .map_err(failed("find a cluster's UID"))?;
-    Ok(uid.unwrap_or_default())
+    sqlx::query_scalar!(
+        "select case when state = 'enrolled' then kubernetes_uid end from clusters where id = $1",
+        cluster.as_str(),
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("find a cluster's UID"))
 }
 
 /// The windows that came last.
@@ -94,7 +100,7 @@ mod tests {
         for (cluster, start, received) in [(0, 0, 1), (0, 3600, 2), (1, 7200, 3)] {
             windows::insert(&mut connection, &window(&clusters[cluster], start, 'a'), at(received)).await.unwrap();
         }
-        assert_eq!(issue(&mut connection, &clusters[0], at(4)).await.unwrap(), "");
+        assert_eq!(issue(&mut connection, &clusters[0], at(4)).await.unwrap(), None);
         let newest = newest(&mut connection, &clusters[0]).await.unwrap();
         let starts: Vec<i64> = newest.iter().map(|(window, _)| window.start).collect();
         assert_eq!((starts, newest[0].1.as_str()), (vec![3600, 0], &*"a".repeat(64)));

@@ -205,6 +205,7 @@ pub async fn record_heartbeats(
          ), counted as materialized (
              select s.cluster_id, s.session, s.last_heartbeat_at, s.recorded_by, h.highest_revision
              from sessions s join heartbeat h on h.cluster_id = s.cluster_id and h.session = s.session
+                             join clusters c on c.id = s.cluster_id and c.state = 'enrolled'
              where h.highest_revision in (0, s.highest_revision)
                 or exists (select from commands k where k.cluster_id = h.cluster_id and k.revision = h.highest_revision
                                                     and k.id = h.command_id)
@@ -324,7 +325,7 @@ mod tests {
     #[tokio::test]
     async fn every_hello_raises_the_session_and_only_the_open_one_has_heartbeats() {
         let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
+        let cluster = fixture.enrolled_clusters(1).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(open(&mut connection, &hello(&cluster), at(1)).await.unwrap(), 1);
         assert_eq!(open(&mut connection, &hello(&cluster), at(2)).await.unwrap(), 2);
@@ -340,7 +341,7 @@ mod tests {
     #[tokio::test]
     async fn a_heartbeat_counts_only_with_a_revision_that_is_here_with_the_same_command() {
         let fixture = Fixture::new().await;
-        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        let (clusters, tenant) = (fixture.enrolled_clusters(2).await, fixture.tenant().await);
         let commands = fixture.enqueue(&clusters, &Change::Tenant(tenant)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for cluster in &clusters {
@@ -386,7 +387,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_that_a_transaction_holds_delays_no_heartbeat_of_another_cluster() {
         let fixture = Fixture::new().await;
-        let clusters = fixture.clusters(2).await;
+        let clusters = fixture.enrolled_clusters(2).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for cluster in &clusters {
             open(&mut connection, &hello(cluster), at(1)).await.unwrap();
@@ -403,7 +404,7 @@ mod tests {
     #[tokio::test]
     async fn a_refused_hello_is_recorded_beside_the_session() {
         let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
+        let cluster = fixture.enrolled_clusters(1).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
         let refused = |reason: &str, second| RefusedHello {
             cluster_id: cluster.clone(),

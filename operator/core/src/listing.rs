@@ -32,6 +32,12 @@ fn line(record: &RecordDigest) -> Option<String> {
 /// or body is of a newer release.
 #[must_use]
 pub fn entries<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> Vec<ListingEntry> {
+    all_entries(records.into_iter().filter(|record| !record.is_operation()))
+}
+
+/// The same with operations: what a Manager has to know whose database lost some.
+#[must_use]
+pub fn all_entries<'a>(records: impl IntoIterator<Item = &'a RecordDigest>) -> Vec<ListingEntry> {
     let mut entries: Vec<ListingEntry> = records.into_iter().filter_map(entry).collect();
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     entries
@@ -57,10 +63,9 @@ pub fn parts(cluster_id: &str, session: u64, at: &str, entries: &[ListingEntry])
 }
 
 fn entry(record: &RecordDigest) -> Option<ListingEntry> {
-    let kind = record.kind.filter(|kind| !kind.is_operation())?;
     Some(ListingEntry {
         key: record.key.clone(),
-        kind: kind.as_str().to_owned(),
+        kind: record.kind?.as_str().to_owned(),
         revision: record.revision,
         command_id: record.command_id.clone(),
         epoch: record.epoch,
@@ -115,6 +120,7 @@ mod tests {
         let operation = record("operation/0198", CommandKind::RestartWorkflow, 7, "{}");
         assert_eq!(sha256([&operation]), sha256([]));
         assert_eq!(entries([&operation]), []);
+        assert_eq!(all_entries([&operation])[0].key, "operation/0198", "but what a database lost is everything");
     }
 
     #[test]

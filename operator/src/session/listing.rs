@@ -95,7 +95,8 @@ async fn send_parts(
 ) -> Result<Sent, ListingError> {
     let at = clock::rfc3339_ms(clock::now());
     let records = inbox.all();
-    let entries = listing::entries(records.iter().map(|record| &**record));
+    let records = records.iter().map(|record| &**record);
+    let entries = if session == NO_SESSION { listing::all_entries(records) } else { listing::entries(records) };
     let mut wanted = Vec::new();
     for part in listing::parts(cluster, session, &at, &entries) {
         wanted.extend(request(connection, subjects::listing(cluster), message::to_json(&part)).await?);

@@ -181,11 +181,10 @@ impl Cluster {
             (state, _) if state.is_terminal() => return None,
             (_, None) if deadline < now && mutant != Some(Mutant::NeverExpires) => record.state = CommandState::Expired,
             (_, None) if mutant == Some(Mutant::EffectFirst) && record.state == CommandState::Acknowledged => {
+                // The first time the Operator crashes here, which looks like a crash before the effect.
+                let again = self.effects.iter().any(|one| one.id == id);
                 self.effects.push(effect);
-                // What was found is not known, so that a crash here looks like one before the effect.
-                if now % 2 == 0 {
-                    record.began = Some((now, self.effects.len() - 1));
-                }
+                record.began = again.then_some((now, self.effects.len() - 1));
             }
             (_, None) => {
                 record.state = CommandState::Running;

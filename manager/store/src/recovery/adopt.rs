@@ -525,6 +525,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_operation_is_taken_over_and_not_carried_out_again() {
+        let mut restored = restored().await;
+        let id = CommandId(new_id());
+        restored.held.push(Command {
+            id: id.to_string(),
+            cluster_id: restored.cluster.to_string(),
+            epoch: 1,
+            revision: 7,
+            kind: "restart-workflow".to_owned(),
+            key: format!("operation/{id}"),
+            document: format!(r#"{{"tenantId":"{}","application":"shop"}}"#, tenant(1).id),
+            ..Command::default()
+        });
+        restored.diverge(&restored.key).await;
+        let adopted = restored.adopt(&[]).await.unwrap();
+        assert_eq!(adopted.counter, 7, "its revision is the highest that the cluster names");
+        let operation = restored.held.last().unwrap();
+        let taken = (7, operation.key.clone(), "sent".to_owned());
+        assert_eq!(restored.commands().await.last(), Some(&taken), "its replay reports how it ended");
+        assert_eq!(restored.succeed(operation).await, Recorded::Moved);
+    }
+
+    #[tokio::test]
     async fn a_record_that_the_manager_did_not_sign_is_refused_by_name_and_nothing_is_half_done() {
         let restored = restored().await;
         restored.diverge(&SigningKey::from_seed(&[4; 32]).unwrap()).await;

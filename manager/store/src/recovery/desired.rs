@@ -29,7 +29,8 @@ pub(super) async fn apply(
     taken: &Taken,
 ) -> Result<i64, AdoptError> {
     let HeldCommand { kind, key, document, id, .. } = &taken.command;
-    if !matches!(taken.action, Action::AdoptApply | Action::AdoptDelete) {
+    let is_operation = matches!(key, ObjectKey::Operation { .. });
+    if is_operation || !matches!(taken.action, Action::AdoptApply | Action::AdoptDelete) {
         return Ok(1);
     }
     let desired = decode::decode(*kind, key, document).map_err(|error| refused(format!("{key}: {error}")))?;

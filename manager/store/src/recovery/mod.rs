@@ -11,7 +11,7 @@ use crate::{
 };
 use kubenova_core::{
     cluster::ClusterId,
-    command::{CommandId, CommandState},
+    command::{CommandId, CommandState, OPERATION_KEY_PREFIX},
     recovery::{self, Action, Held, Newest},
 };
 use kubenova_schema::kinds::CommandKind;
@@ -73,13 +73,16 @@ fn held<'a>(record: &&'a StoredRecord) -> (&'a str, (Held, &'a str)) {
     (listed.key.as_str(), (held, record.problem.as_str()))
 }
 
-/// The newest command about each key that is, or was, wanted.
+/// The newest command about each object that is, or was, wanted. An operation is wanted once, so none stands against what the
+/// cluster holds.
 async fn newest(connection: &mut PgConnection, cluster: &ClusterId) -> Result<BTreeMap<String, Newest>, StoreError> {
     let rows = sqlx::query!(
         "select distinct on (object_key) object_key, id, revision, state, kind from commands
          where cluster_id = $1 and state not in ('cancelled', 'superseded', 'refused', 'expired')
+           and not starts_with(object_key, $2)
          order by object_key, revision desc",
         cluster.as_str(),
+        OPERATION_KEY_PREFIX,
     )
     .fetch_all(connection)
     .await

@@ -7,14 +7,14 @@ use crate::{
     error::{StoreError, failed},
 };
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::command::CommandId;
+use kubenova_core::command::{CommandId, OPERATION_KEY_PREFIX};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
 /// Ends what the cluster has replaced, and gives the adopted commands their revisions: others that have one of them move above
 /// the highest, and so do those that wait to be sent, for the cluster stores nothing below what it holds. A command that was
 /// never sent keeps its id, for no cluster can hold it. Returns those whose content is sent under a new one: they were sent, and
-/// are newer than what the cluster holds or have a revision that is another's there.
+/// are newer than what the cluster holds or have a revision that is another's there. An operation is not sent again.
 pub(super) async fn make_room(
     connection: &mut PgConnection,
     adoption: Adoption<'_>,
@@ -68,13 +68,14 @@ pub(super) async fn make_room(
              select finished_at, $5, $6, 'command/superseded', object_key, tenant_id, id, cluster_id, revision, reason
              from ended order by revision
          )
-         select id from again order by revision"#,
+         select id from again where not starts_with(object_key, $7) order by revision"#,
         cluster,
         &revisions,
         adoption.issuer.now.to_sqlx(),
         &newer,
         adoption.issuer.subject,
         adoption.issuer.role,
+        OPERATION_KEY_PREFIX,
     )
     .fetch_all(&mut *connection)
     .await
