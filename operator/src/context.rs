@@ -3,7 +3,7 @@
 
 use crate::{
     apiserver::{cache::Cache, client::Apiserver},
-    inbound::highest::Highest,
+    inbound::{highest::Highest, just_stored::JustStored},
     join::identity::Identity,
     manager_clock::ManagerClock,
     metrics::Metrics,
@@ -31,6 +31,8 @@ pub struct ClusterContext {
     pub outcomes: OutcomeQueue,
     /// Every inbox record without its body.
     pub inbox: Cache<RecordDigest>,
+    /// Inbox records that were stored and not dispatched yet.
+    pub just_stored: JustStored,
     /// Every NovaTenant, as far as commands wait for it.
     pub tenants: Cache<TenantDigest>,
     /// The highest revision in the inbox, for heartbeats.

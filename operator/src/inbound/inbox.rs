@@ -223,6 +223,7 @@ impl Inbox {
         self.fence.raise_floor(verified);
         let digest = RecordDigest::of(record);
         self.cluster.highest.raise([&digest]);
+        self.cluster.just_stored.put(record.clone());
         // Also makes dispatch begin, before the watch shows the record.
         self.cluster.inbox.wrote(record, digest);
         let command = &verified.command;

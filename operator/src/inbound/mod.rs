@@ -8,6 +8,7 @@ mod answer;
 pub mod fence;
 pub mod highest;
 mod inbox;
+pub mod just_stored;
 mod object_locks;
 pub mod policy;
 mod prune;

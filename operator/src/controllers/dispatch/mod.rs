@@ -144,7 +144,7 @@ impl From<CommandProgress> for Attempt {
 
 impl Dispatcher<'_> {
     async fn reconcile(&self, name: String) -> Next {
-        let record = match verbs::get(&self.records, &name).await {
+        let record = match self.record(&name).await {
             Ok(Some(record)) => record,
             Ok(None) => return Next::OnChange,
             Err(error) => {
@@ -161,6 +161,15 @@ impl Dispatcher<'_> {
         let next = attempt.next();
         let progress = self.fail_if_overdue(&record, attempt.progress);
         self.settle(record, &progress, next).await
+    }
+
+    /// The record: as it was just stored, unless it was written again since, or as the API server has it.
+    async fn record(&self, name: &str) -> Result<Option<NovaCommand>, apiserver::Error> {
+        let known = self.ctx.inbox.get(name).map(|digest| digest.resource_version.clone());
+        match self.ctx.just_stored.take(name).filter(|stored| stored.resource_version() == known) {
+            Some(record) => Ok(Some(record)),
+            None => verbs::get(&self.records, name).await,
+        }
     }
 
     /// Writes the progress; what to do next.
