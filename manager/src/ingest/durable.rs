@@ -31,6 +31,8 @@ use tracing::Instrument as _;
 const HANDLE_MAX: Duration = Duration::from_secs(25);
 /// Pause before a message that Postgres could not store is delivered again.
 const RETRY: Duration = Duration::from_secs(1);
+/// The verdict on such a message.
+pub(super) const AGAIN: Verdict = Verdict::Later(RETRY);
 
 /// What every consumer of ingest needs.
 #[derive(Debug, Clone)]
@@ -44,34 +46,36 @@ pub struct Ingest {
 }
 
 /// Why a message was not stored.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum IngestError {
     /// It never can be, with the reason.
+    #[error("{0}")]
     Invalid(String),
-    /// Not now.
-    Store(StoreError),
+    /// Postgres refused it or did not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It took too long.
+    #[error("could not handle it within {} s", HANDLE_MAX.as_secs())]
+    Late,
 }
 
-impl From<StoreError> for IngestError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+impl IngestError {
+    /// True when the cause lies outside the message, so that others would fare no better.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Invalid(_) => false,
+            Self::Store(error) => error.is_transient(),
+            Self::Late => true,
+        }
     }
 }
 
-/// What a handler did with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Handled {
-    /// Committed it.
-    Committed,
-    /// Kept its acknowledger and answers later.
-    Held,
-}
-
-/// Consumes until a stop is requested.
+/// Consumes until a stop is requested, one message after the other. What is handled keeps its acknowledger and is answered by the
+/// handler.
 pub(super) async fn run<H, F>(own: &OwnDurable, ingest: &Ingest, shutdown: &Shutdown, handle: H)
 where
     H: Fn(Delivery) -> F + Send + Sync,
-    F: Future<Output = Result<Handled, IngestError>> + Send,
+    F: Future<Output = Result<(), IngestError>> + Send,
 {
     let Ingest { store, jetstream, metrics } = ingest;
     let consumer = own.name;
@@ -80,36 +84,44 @@ where
         let (stored_ms, pending) = (delivery.stored_ms, delivery.pending);
         let cluster = subjects::cluster_of(&subject).unwrap_or_default().to_owned();
         let span = tracing::info_span!("ingest", consumer, cluster.id = cluster, stream.sequence = delivery.sequence);
-        // A panic over one message must neither stop those behind it nor let it come again for ever.
-        let handled = tokio::time::timeout(HANDLE_MAX, AssertUnwindSafe(handle(delivery)).catch_unwind());
-        let verdict = async move {
-            let Ok(handled) = handled.await else {
-                tracing::warn!(subject, "could not handle a message in time; it will be delivered again");
-                return Verdict::Later(RETRY);
-            };
-            let handled = handled.unwrap_or_else(|_| {
-                Err(IngestError::Invalid("the Manager panicked while it handled the message; see its log".to_owned()))
-            });
-            match handled {
-                Ok(Handled::Committed) => Verdict::Done,
-                Ok(Handled::Held) => Verdict::Held,
-                Err(error) => verdict(store, &subject, &payload, error).await,
-            }
-        };
+        let handled = guarded(handle(delivery));
         async move {
-            let verdict = verdict.await;
+            let verdict = match handled.await {
+                Ok(()) => Verdict::Held,
+                Err(error) => verdict(store, &subject, &payload, error).await,
+            };
             count(metrics, consumer, &verdict, stored_ms, pending);
             verdict
         }
         .instrument(span)
     };
+    consume(own, jetstream, shutdown, handle).await;
+}
+
+/// Creates the durable when it is missing, and consumes until a stop is requested.
+pub(super) async fn consume<H, F>(own: &OwnDurable, jetstream: &jetstream::Context, shutdown: &Shutdown, handle: H)
+where
+    H: Fn(Delivery) -> F + Send + Sync,
+    F: Future<Output = Verdict> + Send,
+{
     let create = || async {
         if let Err(error) = create(own, jetstream).await {
+            let consumer = own.name;
             tracing::debug!(consumer, error = %telemetry::chain(&error), "could not create a durable; trying again");
         }
     };
     create().await;
     consume::run(jetstream, own.stream.name, own.name, shutdown, handle, create).await;
+}
+
+/// Handles messages within their time. A panic over a message must neither stop those behind it nor let it come again for ever.
+pub(super) async fn guarded<T>(handle: impl Future<Output = Result<T, IngestError>> + Send) -> Result<T, IngestError> {
+    let handled = tokio::time::timeout(HANDLE_MAX, AssertUnwindSafe(handle).catch_unwind()).await;
+    let panicked = |_| {
+        let reason = "the Manager panicked while it handled the message; see its log";
+        Err(IngestError::Invalid(reason.to_owned()))
+    };
+    handled.map_or(Err(IngestError::Late), |handled| handled.unwrap_or_else(panicked))
 }
 
 async fn create(own: &OwnDurable, jetstream: &jetstream::Context) -> Result<(), BusError> {
@@ -139,17 +151,17 @@ pub(super) async fn verdict(store: &Store, subject: &str, payload: &Bytes, error
         IngestError::Store(error) if error.is_unstorable() => {
             Ok(format!("Postgres cannot store what it says: {}", telemetry::chain(&error)))
         }
-        IngestError::Store(error) => Err(error),
+        error => Err(error),
     };
     let error = match reason {
         Ok(reason) => match store_dead_letter(store, subject, payload, &reason).await {
             Ok(()) => return Verdict::Terminate(reason),
-            Err(error) => error,
+            Err(error) => error.into(),
         },
         Err(error) => error,
     };
     tracing::warn!(subject, error = %telemetry::chain(&error), "could not store a message; it will be delivered again");
-    Verdict::Later(RETRY)
+    AGAIN
 }
 
 async fn store_dead_letter(store: &Store, subject: &str, payload: &Bytes, reason: &str) -> Result<(), StoreError> {

@@ -3,15 +3,19 @@
 //! Keyed by command id, so repeats change nothing. The reporting cluster is that of the subject, where the broker lets
 //! only that cluster publish; a body that names another one becomes a dead letter.
 
-use super::durable::{self, Handled, Ingest, IngestError};
+use super::{
+    by_cluster::{self, Reports},
+    durable::{self, Ingest, IngestError},
+};
 use jiff::Timestamp;
 use kubenova_bus::{consume::Delivery, durable::OwnDurable};
 use kubenova_core::command::{CommandId, CommandState, Hop, OutcomeReport};
 use kubenova_runtime::{clock, failpoint, random, shutdown::Shutdown, telemetry};
 use kubenova_schema::{message, streams, subjects, v1::Outcome};
 use kubenova_store::{
+    cluster_reports,
     error::StoreError,
-    outcomes::{self, Recorded, Reported},
+    outcomes::{Recorded, Reported},
     pool::Store,
 };
 use std::time::Duration;
@@ -26,29 +30,44 @@ const OUTCOMES: OwnDurable = OwnDurable {
 
 /// Ingests until a stop is requested. A command that did not end is due again after `report_again_after`.
 pub async fn run(ingest: Ingest, report_again_after: Duration, shutdown: Shutdown) {
-    let handle = |delivery| handle(&ingest.store, report_again_after, delivery);
-    Box::pin(durable::run(&OUTCOMES, &ingest, &shutdown, handle)).await;
+    let outcomes = Outcomes { store: ingest.store.clone(), report_again_after };
+    Box::pin(by_cluster::run(&OUTCOMES, &ingest, &shutdown, outcomes)).await;
 }
 
-async fn handle(store: &Store, report_again_after: Duration, delivery: Delivery) -> Result<Handled, IngestError> {
-    let now = clock::now();
-    let reported = read(&delivery, report_again_after, now)?;
-    let recorded = record(store, &reported, now).await?;
+struct Outcomes {
+    store: Store,
+    report_again_after: Duration,
+}
+
+impl Reports for Outcomes {
+    type Report = Reported;
+
+    fn read(&self, delivery: &Delivery) -> Result<Reported, IngestError> {
+        read(delivery, self.report_again_after, clock::now())
+    }
+
+    async fn store(&self, reports: &[Reported]) -> Result<Vec<Result<(), String>>, StoreError> {
+        let now = clock::now();
+        let record = self.store.transaction("record outcomes", async |tx| {
+            cluster_reports::record_outcomes(tx, reports, now, random::uuid_v7).await
+        });
+        let recorded = record.await?;
+        failpoint::passing("ingest.outcome-committed");
+        Ok(reports.iter().zip(recorded).map(|(reported, recorded)| judge(reported, recorded)).collect())
+    }
+}
+
+/// Why an outcome can never be handled, if it cannot.
+fn judge(reported: &Reported, recorded: Recorded) -> Result<(), String> {
     tracing::debug!(
         cluster.id = %reported.cluster_id, command.id = %reported.command_id,
         state = reported.state.map_or("deferred", CommandState::as_str), result = recorded.as_str(),
         "stored an outcome"
     );
-    failpoint::passing("ingest.outcome-committed");
     if recorded == Recorded::Unknown {
-        let reason = format!("the Manager sent no command {} to cluster {}", reported.command_id, reported.cluster_id);
-        return Err(IngestError::Invalid(reason));
+        return Err(format!("the Manager sent no command {} to cluster {}", reported.command_id, reported.cluster_id));
     }
-    Ok(Handled::Committed)
-}
-
-async fn record(store: &Store, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
-    store.transaction("record an outcome", async |tx| outcomes::record(tx, reported, now, random::uuid_v7).await).await
+    Ok(())
 }
 
 fn read(delivery: &Delivery, report_again_after: Duration, now: Timestamp) -> Result<Reported, IngestError> {

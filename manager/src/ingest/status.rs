@@ -1,14 +1,17 @@
 //! Status reports into table `observed`: the newest wins, silence deletes nothing.
 
-use super::durable::{self, Handled, Ingest, IngestError};
+use super::{
+    by_cluster::{self, Reports},
+    durable::{self, Ingest, IngestError},
+};
 use kubenova_bus::{consume::Delivery, durable::OwnDurable};
-use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
     message, streams, subjects,
     v1::{Condition, ObjectStatus, StatusReport},
 };
 use kubenova_store::{
+    cluster_reports::{self, ObservedReport},
     error::StoreError,
     observed::{self, ObservedObject, Version},
     pool::Store,
@@ -26,31 +29,40 @@ const STATUS: OwnDurable = OwnDurable {
 
 /// Ingests until a stop is requested.
 pub async fn run(ingest: Ingest, shutdown: Shutdown) {
-    Box::pin(durable::run(&STATUS, &ingest, &shutdown, |delivery| handle(&ingest.store, delivery))).await;
+    let status = Status { store: ingest.store.clone() };
+    Box::pin(by_cluster::run(&STATUS, &ingest, &shutdown, status)).await;
 }
 
-async fn handle(store: &Store, delivery: Delivery) -> Result<Handled, IngestError> {
-    let (cluster, version, objects) = read(&delivery)?;
-    let changed = merge(store, &cluster, version, &objects).await?;
-    tracing::debug!(cluster.id = %cluster, objects = objects.len(), changed, "merged a status report");
-    Ok(Handled::Committed)
+struct Status {
+    store: Store,
 }
 
-async fn merge(
-    store: &Store,
-    cluster: &ClusterId,
-    version: Version,
-    objects: &[ObservedObject],
-) -> Result<u64, StoreError> {
-    let mut connection = store.acquire().await?;
-    observed::merge(&mut connection, cluster, version, objects).await
-}
+impl Reports for Status {
+    type Report = ObservedReport;
 
-fn read(delivery: &Delivery) -> Result<(ClusterId, Version, Vec<ObservedObject>), IngestError> {
-    let report: StatusReport =
-        message::from_json(&delivery.payload).map_err(|error| IngestError::Invalid(telemetry::chain(&error)))?;
-    let cluster = durable::sender_named(&delivery.subject, &report.cluster_id)?;
-    versioned(report).map(|(version, objects)| (cluster, version, objects)).map_err(IngestError::Invalid)
+    fn read(&self, delivery: &Delivery) -> Result<ObservedReport, IngestError> {
+        let report: StatusReport =
+            message::from_json(&delivery.payload).map_err(|error| IngestError::Invalid(telemetry::chain(&error)))?;
+        let cluster_id = durable::sender_named(&delivery.subject, &report.cluster_id)?;
+        let (version, objects) = versioned(report).map_err(IngestError::Invalid)?;
+        Ok(ObservedReport { cluster_id, version, objects })
+    }
+
+    async fn store(&self, reports: &[ObservedReport]) -> Result<Vec<Result<(), String>>, StoreError> {
+        let changed = if let [report] = reports {
+            // One statement needs no transaction around it.
+            let mut connection = self.store.acquire().await?;
+            observed::merge(&mut connection, &report.cluster_id, report.version, &report.objects).await?
+        } else {
+            let merge = self
+                .store
+                .transaction("merge status reports", async |tx| cluster_reports::merge_status(tx, reports).await);
+            merge.await?
+        };
+        let objects: usize = reports.iter().map(|report| report.objects.len()).sum();
+        tracing::debug!(reports = reports.len(), objects, changed, "merged status reports");
+        Ok(vec![Ok(()); reports.len()])
+    }
 }
 
 fn versioned(report: StatusReport) -> Result<(Version, Vec<ObservedObject>), String> {

@@ -13,7 +13,7 @@ mod invalid;
 mod manifest;
 mod signature;
 
-use super::durable::{self, Handled, Ingest, IngestError};
+use super::durable::{self, Ingest, IngestError};
 use crate::{billing::event, receipts::Extent};
 use assembly::{Added, Assembly, Ended, Key, Whole};
 use invalid::InvalidUsage;
@@ -81,12 +81,12 @@ impl From<InvalidUsage> for IngestError {
 
 impl UsageIngest {
     /// Commits the window whose last chunk this is, and gives all its chunks the same answer.
-    async fn handle(&self, delivery: Delivery) -> Result<Handled, IngestError> {
+    async fn handle(&self, delivery: Delivery) -> Result<(), IngestError> {
         let subject = delivery.subject.clone();
         let (stored_ms, pending) = (delivery.stored_ms, delivery.pending);
         let Added { whole, ended } = self.collect(delivery).await?;
         self.end(&ended).await;
-        let Some(whole) = whole else { return Ok(Handled::Held) };
+        let Some(whole) = whole else { return Ok(()) };
         let verdict = match self.commit(&subject, &whole).await {
             Ok(()) => Verdict::Done,
             Err(error) => durable::verdict(&self.ingest.store, &subject, &whole.payload, error).await,
@@ -95,7 +95,7 @@ impl UsageIngest {
             acknowledger.answer(&verdict).await;
         }
         durable::count(&self.ingest.metrics, USAGE.name, &verdict, stored_ms, pending);
-        Ok(Handled::Held)
+        Ok(())
     }
 
     /// Ends chunks of windows that did not become whole. Nothing is lost: the cluster keeps the window until it holds a

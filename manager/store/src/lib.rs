@@ -13,6 +13,7 @@ pub mod billing;
 pub mod cluster_keys;
 pub mod cluster_purge;
 pub mod cluster_queue;
+pub mod cluster_reports;
 pub mod clusters;
 pub mod command_cancel;
 pub mod command_retention;

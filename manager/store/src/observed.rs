@@ -1,7 +1,7 @@
 //! What clusters report about their objects: the newest report by (epoch, session, counter) wins, and an object that is
 //! not mentioned stays as it is.
 //!
-//! Before it: `manager/src/ingest/status.rs`. After it: REST, with `asOf` on every value.
+//! Before it: `cluster_reports.rs`. After it: REST, with `asOf` on every value.
 
 use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;

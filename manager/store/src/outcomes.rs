@@ -1,7 +1,7 @@
 //! Outcomes that clusters report about commands. Keyed by command id; the first terminal state wins; repeats change
 //! nothing.
 //!
-//! Before it: `manager/src/ingest/outcomes.rs`. After it: REST shows the row with its hops.
+//! Before it: `cluster_reports.rs`. After it: REST shows the row with its hops.
 
 use crate::{
     application_removal,

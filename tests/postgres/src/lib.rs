@@ -63,6 +63,14 @@ impl Database {
         sqlx::raw_sql(sql).execute(&mut self.connect().await).await.expect("the statement of a test");
     }
 
+    /// The texts that a query finds, of one column.
+    ///
+    /// # Panics
+    /// When PostgreSQL refuses it.
+    pub async fn texts(&self, sql: &'static str) -> Vec<String> {
+        sqlx::query_scalar(sql).fetch_all(&mut self.connect().await).await.expect("the query of a test")
+    }
+
     /// Every row of every table as text, in a fixed order: the same before and after what must change nothing.
     ///
     /// # Panics

@@ -1,0 +1,311 @@
+//! Several reports of one cluster in one transaction: the same as each in its own, one after the other, with one commit for all.
+//!
+//! Guarantees: when one of them cannot be stored none is, so that the caller finds it by storing each by itself. Before it:
+//! `manager/src/ingest/by_cluster.rs`. After it: [`outcomes`] and [`observed`].
+
+use crate::{
+    error::{StoreError, failed},
+    observed::{self, ObservedObject, Version},
+    outcomes::{self, Recorded, Reported},
+};
+use jiff::Timestamp;
+use kubenova_core::cluster::ClusterId;
+use kubenova_schema::mutant;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+/// A status report, read and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ObservedReport {
+    /// The reporting cluster.
+    pub cluster_id: ClusterId,
+    /// The report's place among those of its cluster.
+    pub version: Version,
+    /// What it says.
+    pub objects: Vec<ObservedObject>,
+}
+
+/// Records outcomes of one cluster in their order; what each changed.
+pub async fn record_outcomes(
+    connection: &mut PgConnection,
+    reports: &[Reported],
+    now: Timestamp,
+    new_id: fn() -> Uuid,
+) -> Result<Vec<Recorded>, StoreError> {
+    if let [first, _, ..] = reports {
+        lock(connection, "outcomes", &first.cluster_id).await?;
+    }
+    let mut recorded = Vec::with_capacity(reports.len());
+    for reported in reports {
+        recorded.push(outcomes::record(connection, reported, now, new_id).await?);
+    }
+    Ok(recorded)
+}
+
+/// Merges status reports of one cluster in their order. Returns how many objects changed.
+pub async fn merge_status(connection: &mut PgConnection, reports: &[ObservedReport]) -> Result<u64, StoreError> {
+    if let [first, _, ..] = reports {
+        lock(connection, "status", &first.cluster_id).await?;
+    }
+    let mut changed = 0;
+    for report in reports {
+        changed += observed::merge(connection, &report.cluster_id, report.version, &report.objects).await?;
+    }
+    Ok(changed)
+}
+
+/// Has the reports of another Manager about the same cluster wait until this transaction ends: two that lock several rows in
+/// different orders would wait for each other. One that stores a single report takes no lock: it holds its rows for so short a time that
+/// Postgres seldom has to end one of two, and what was ended is delivered again.
+async fn lock(connection: &mut PgConnection, kind: &str, cluster: &ClusterId) -> Result<(), StoreError> {
+    if mutant::is_on("reports.unlocked") {
+        return Ok(());
+    }
+    sqlx::query!(
+        "select pg_advisory_xact_lock(hashtextextended('reports/' || $1 || '/' || $2, 0))",
+        kind,
+        cluster.as_str()
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("lock the reports of a cluster"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        cluster_queue::{self, ClaimOptions},
+        enrollments,
+        fixture::{Fixture, at, claim_options, new_id},
+    };
+    use kubenova_core::{
+        change::Change,
+        command::{CommandId, CommandState, Hop},
+    };
+    use serde_json::json;
+    use std::time::Duration;
+
+    /// Longest that a transaction may wait for another in a test; Postgres ends one of two that wait for each other after a second.
+    const ENDED_WITHIN: Duration = Duration::from_secs(60);
+
+    /// A cluster with so many sent commands, each about an application of its own, and then two about one tenant.
+    async fn sent(fixture: &Fixture, applications: usize) -> (ClusterId, Vec<CommandId>) {
+        let cluster = fixture.connected_cluster().await;
+        let tenant = fixture.tenant().await;
+        let clusters = std::slice::from_ref(&cluster);
+        let mut ids = Vec::new();
+        for number in 0..applications {
+            let application = fixture.application(&tenant, &format!("app-{number}"), clusters).await;
+            let change = Change::Application { tenant: tenant.name.clone(), application };
+            ids.push(fixture.enqueue(clusters, &change).await.remove(0).command_id);
+        }
+        for _ in 0..2 {
+            ids.push(fixture.enqueue(clusters, &Change::Tenant(tenant.clone())).await.remove(0).command_id);
+            let due = ClaimOptions { send_again_at: at(31), window: 1_000, ..claim_options() };
+            let mut connection = fixture.store.acquire().await.unwrap();
+            cluster_queue::claim(&mut connection, &cluster, &due).await.unwrap();
+        }
+        (cluster, ids)
+    }
+
+    fn outcome(cluster: &ClusterId, command: CommandId, state: Option<CommandState>) -> Reported {
+        Reported {
+            cluster_id: cluster.clone(),
+            command_id: command,
+            epoch: 2,
+            state,
+            reason: "Reason".to_owned(),
+            message: String::new(),
+            hops: vec![Hop { name: "stored".into(), at: "2026-03-01T00:00:02Z".into() }],
+            send_again_at: Some(at(60)),
+        }
+    }
+
+    /// Outcomes of every sort: progress, repetitions, what comes too late, a deferral, a superseded one, one of an earlier epoch, one
+    /// of the newest command, one about a lower command, an unknown command.
+    fn outcomes_of_every_sort(cluster: &ClusterId, ids: &[CommandId]) -> Vec<Reported> {
+        use CommandState::{Acknowledged, Failed, Refused, Running, Succeeded, Superseded};
+        let [one, two, three, four, five, lower, newest] = ids else { panic!("seven commands") };
+        let of = |id: &CommandId, state| outcome(cluster, *id, state);
+        let earlier = Reported { epoch: 1, ..of(four, Some(Superseded)) };
+        vec![
+            of(one, Some(Acknowledged)),
+            of(one, Some(Acknowledged)),
+            of(two, None),
+            of(one, Some(Running)),
+            of(three, Some(Refused)),
+            of(one, Some(Succeeded)),
+            of(one, Some(Failed)),
+            of(one, Some(Running)),
+            earlier,
+            of(five, Some(Superseded)),
+            of(five, Some(Succeeded)),
+            of(newest, Some(Acknowledged)),
+            of(lower, Some(Succeeded)),
+            of(&CommandId(Uuid::from_u128(404)), Some(Succeeded)),
+            of(two, Some(Acknowledged)),
+        ]
+    }
+
+    /// Everything that outcomes change, without the ids that are new each time.
+    async fn changed(fixture: &Fixture) -> Vec<String> {
+        let mut rows = Vec::new();
+        for sql in [
+            "select (object_key, revision, state, reason, message, waiting_for, hops, acknowledged_at, running_at,
+                     finished_at, next_send_at)::text from commands order by revision",
+            "select (at, action, target, revision, detail)::text from audit_pending order by id",
+        ] {
+            let mut connection = fixture.store.acquire().await.unwrap();
+            rows.extend(sqlx::query_scalar::<_, String>(sql).fetch_all(&mut *connection).await.unwrap());
+        }
+        rows
+    }
+
+    /// How many transactions wrote what commands are now.
+    async fn transactions(fixture: &Fixture) -> i64 {
+        let sql = "select count(distinct xmin::text) from commands where acknowledged_at is not null";
+        sqlx::query_scalar(sql).fetch_one(&mut *fixture.store.acquire().await.unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn outcomes_together_change_what_they_change_one_by_one() {
+        let (mut results, mut rows) = (Vec::new(), Vec::new());
+        for together in [false, true] {
+            let fixture = Fixture::new().await;
+            let (cluster, ids) = sent(&fixture, 5).await;
+            // The cluster has enrolled again: an outcome of epoch 1 speaks of the time before.
+            enrollments::enroll(&mut fixture.store.acquire().await.unwrap(), &cluster, "uid-1", at(2)).await.unwrap();
+            let reports = outcomes_of_every_sort(&cluster, &ids);
+            let mut recorded = Vec::new();
+            for group in reports.chunks(if together { reports.len() } else { 1 }) {
+                let mut tx = fixture.begin().await;
+                recorded.extend(record_outcomes(&mut tx, group, at(3), new_id).await.unwrap());
+                tx.commit().await.unwrap();
+            }
+            results.push(recorded);
+            rows.push(changed(&fixture).await);
+        }
+        assert_eq!(results[0], results[1]);
+        for recorded in [Recorded::Moved, Recorded::Repeated, Recorded::Unknown] {
+            assert!(results[0].contains(&recorded), "{recorded:?} is among them");
+        }
+        assert_eq!(rows[0], rows[1]);
+        assert!(rows[0].iter().any(|row| row.contains("NewerChange")), "a lower command was superseded: {:?}", rows[0]);
+        assert!(rows[0].iter().any(|row| row.contains(",queued,")), "a newest one was sent again: {:?}", rows[0]);
+    }
+
+    #[tokio::test]
+    async fn outcomes_together_are_one_transaction_for_postgres() {
+        for (size, expected) in [(1, 20), (20, 1)] {
+            let fixture = Fixture::new().await;
+            let (cluster, ids) = sent(&fixture, 20).await;
+            let acknowledged = |id: &CommandId| outcome(&cluster, *id, Some(CommandState::Acknowledged));
+            let reports: Vec<Reported> = ids.iter().take(20).map(acknowledged).collect();
+            for group in reports.chunks(size) {
+                let mut tx = fixture.begin().await;
+                record_outcomes(&mut tx, group, at(3), new_id).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            assert_eq!(transactions(&fixture).await, expected, "{size} at once");
+        }
+    }
+
+    #[tokio::test]
+    async fn when_one_in_the_middle_cannot_be_stored_none_is() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture, 3).await;
+        let mut reports: Vec<Reported> =
+            ids.iter().take(3).map(|id| outcome(&cluster, *id, Some(CommandState::Acknowledged))).collect();
+        reports[1].reason = "\0".to_owned();
+        let before = changed(&fixture).await;
+        let record = fixture.store.transaction("test", async |tx| record_outcomes(tx, &reports, at(3), new_id).await);
+        let error = record.await.unwrap_err();
+        assert!(error.is_unstorable() && !error.is_transient(), "{error:?}");
+        assert_eq!(changed(&fixture).await, before);
+        let mut stored = Vec::new();
+        for report in reports.chunks(1) {
+            let one = fixture.store.transaction("test", async |tx| record_outcomes(tx, report, at(3), new_id).await);
+            stored.push(one.await.is_ok());
+        }
+        assert_eq!(stored, [true, false, true]);
+    }
+
+    #[tokio::test]
+    async fn two_managers_that_store_the_same_rows_in_another_order_do_not_stop_each_other() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture, 3).await;
+        let of = |ids: &[CommandId]| {
+            ids.iter().map(|id| outcome(&cluster, *id, Some(CommandState::Acknowledged))).collect::<Vec<_>>()
+        };
+        let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
+        record_outcomes(&mut one, &of(&ids[1..3]), at(3), new_id).await.unwrap();
+        let blocked = fixture.blocked(&mut other).await;
+        let first = async {
+            blocked.await;
+            // What the other would hold by now if it had not waited for this transaction to end.
+            record_outcomes(&mut one, &of(&ids[..2]), at(3), new_id).await?;
+            one.commit().await
+        };
+        let second = async {
+            record_outcomes(&mut other, &of(&ids[..2]), at(3), new_id).await?;
+            other.commit().await
+        };
+        let both = async { tokio::join!(first, second) };
+        let (first, second) = tokio::time::timeout(ENDED_WITHIN, both).await.unwrap();
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    }
+
+    #[tokio::test]
+    async fn status_together_changes_what_it_changes_one_by_one() {
+        let mut rows = Vec::new();
+        for together in [false, true] {
+            let fixture = Fixture::new().await;
+            let (cluster, _) = sent(&fixture, 3).await;
+            let mut connection = fixture.store.acquire().await.unwrap();
+            let keys: Vec<String> = sqlx::query_scalar("select object_key from commands order by revision")
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
+            let report = |epoch, session, counter, keys: &[String]| ObservedReport {
+                cluster_id: cluster.clone(),
+                version: Version { epoch, session, counter },
+                objects: keys.iter().map(|key| object(key, counter)).collect(),
+            };
+            let reports = [
+                report(1, 1, 2, &keys[..2]),
+                report(1, 1, 1, &keys[..3]),
+                report(1, 1, 2, &keys[1..3]),
+                report(1, 2, 1, &keys[..1]),
+                report(0, 9, 9, &keys[..3]),
+                report(1, 2, 2, &["made-up".to_owned()]),
+            ];
+            let mut changed = 0;
+            for group in reports.chunks(if together { reports.len() } else { 1 }) {
+                let mut tx = fixture.begin().await;
+                changed += merge_status(&mut tx, group).await.unwrap();
+                tx.commit().await.unwrap();
+            }
+            let stored = observed::find(&mut connection, std::slice::from_ref(&cluster), &keys).await.unwrap();
+            let transactions: i64 = sqlx::query_scalar("select count(distinct xmin::text) from observed")
+                .fetch_one(&mut *connection)
+                .await
+                .unwrap();
+            assert_eq!(transactions, if together { 1 } else { 3 });
+            rows.push((changed, stored));
+        }
+        assert_eq!(rows[0], rows[1]);
+    }
+
+    fn object(key: &str, counter: i64) -> ObservedObject {
+        ObservedObject {
+            object_key: key.to_owned(),
+            revision: counter,
+            absent: false,
+            conditions: json!([]),
+            detail: json!({ "counter": counter }),
+            as_of: at(counter),
+        }
+    }
+}
