@@ -2,8 +2,8 @@
 
 use crate::{error::ApiError, state::AppState, views};
 use jiff::Timestamp;
-use kubenova_api_types::clusters::{Condition, Observed, RefusedHello, Session};
-use kubenova_core::cluster::{ClusterId, Connectivity};
+use kubenova_api_types::clusters::{self, Condition, Observed, RefusedHello, Session};
+use kubenova_core::cluster::{Cluster, ClusterId, Connectivity};
 use kubenova_store::{
     connection,
     observed::{self, ObservedObject},
@@ -39,13 +39,27 @@ impl ClusterObservations {
     /// Whether the cluster's heartbeats arrive.
     #[must_use]
     pub fn connectivity(&self, cluster: &ClusterId) -> Connectivity {
-        let last_heartbeat_at = self.heartbeat(cluster).map(|heartbeat| heartbeat.last_heartbeat_at);
-        Connectivity::of(last_heartbeat_at, self.listening_since, self.now)
+        Connectivity::of(self.as_of(cluster), self.listening_since, self.now)
     }
 
-    /// The cluster's session.
+    /// A cluster with what it reports of itself.
     #[must_use]
-    pub fn session(&self, cluster: &ClusterId) -> Option<Session> {
+    pub fn cluster(&self, cluster: &Cluster) -> clusters::Cluster {
+        let mut body = views::cluster(cluster);
+        body.connection = views::connection(self.connectivity(&cluster.id));
+        body.as_of = self.as_of(&cluster.id);
+        body.session = self.session(&cluster.id);
+        body.refused_hello = self.refused_hello(&cluster.id);
+        body
+    }
+
+    /// Up to when it is known what the cluster reports of itself: its last heartbeat.
+    #[must_use]
+    pub fn as_of(&self, cluster: &ClusterId) -> Option<Timestamp> {
+        self.heartbeat(cluster).map(|heartbeat| heartbeat.last_heartbeat_at)
+    }
+
+    fn session(&self, cluster: &ClusterId) -> Option<Session> {
         self.heartbeat(cluster).map(|heartbeat| Session {
             number: heartbeat.session.to_string(),
             operator_version: heartbeat.operator_version.clone(),
@@ -74,7 +88,9 @@ impl ClusterObservations {
         let conditions = conditions(&object.conditions);
         Some(Observed {
             connection: views::connection(self.connectivity(cluster)),
-            as_of: self.as_of(cluster, object),
+            // A cluster in session reports every change, and only the heartbeats of a session are recorded: the last one confirms
+            // the last report.
+            as_of: self.as_of(cluster).map_or(object.as_of, |heartbeat| heartbeat.max(object.as_of)),
             changed_at: object.as_of,
             ready: !object.absent
                 && conditions.iter().any(|condition| condition.kind == "Ready" && condition.status == "True"),
@@ -84,12 +100,6 @@ impl ClusterObservations {
             details: Some(object.detail.clone())
                 .filter(|detail| detail.as_object().is_none_or(|fields| !fields.is_empty())),
         })
-    }
-
-    /// A cluster in session reports every change, and only the heartbeats of a session are recorded: the last one confirms
-    /// the last report.
-    fn as_of(&self, cluster: &ClusterId, object: &ObservedObject) -> Timestamp {
-        self.heartbeat(cluster).map_or(object.as_of, |heartbeat| heartbeat.last_heartbeat_at.max(object.as_of))
     }
 
     fn heartbeat(&self, cluster: &ClusterId) -> Option<&Heartbeat> {
@@ -112,7 +122,6 @@ fn conditions(value: &Value) -> Vec<Condition> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubenova_core::cluster::ClusterId;
     use serde_json::json;
 
     fn at(second: i64) -> Timestamp {

@@ -9,6 +9,7 @@
 //! api.get("/api/v1/tenants/none").send(&admin).await.refused(Reason::TenantNotFound);
 //! ```
 
+mod as_of;
 mod cluster;
 mod contract;
 

@@ -89,6 +89,15 @@ impl Command {
         self.object_key.starts_with(OPERATION_KEY_PREFIX)
     }
 
+    /// Up to when it is known what the cluster did about it: its last heartbeat, or its last report when that came later. None
+    /// before it reported anything.
+    #[must_use]
+    pub fn as_of(&self) -> Option<Timestamp> {
+        // Once it was sent, only the cluster ends it.
+        let ended_there = self.finished_at.filter(|_| self.sent_at.is_some());
+        self.cluster_last_heartbeat_at.max(self.acknowledged_at).max(self.running_at).max(ended_there)
+    }
+
     /// What an open command waits for, none when it moves on. What the cluster said takes precedence.
     #[must_use]
     pub fn waits_for(&self, now: Timestamp) -> Option<Wait> {
@@ -370,6 +379,23 @@ mod tests {
             prop_assert!(ends <= 1);
             prop_assert_eq!(ends == 1, state.is_terminal());
         }
+    }
+
+    #[test]
+    fn a_command_is_known_up_to_the_last_heartbeat_or_the_last_report() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let queued = example(CommandState::Queued);
+        assert_eq!(queued.as_of(), None, "its cluster never connected");
+        let cancelled = Command { finished_at: Some(at(90)), ..queued.clone() };
+        assert_eq!(cancelled.as_of(), None, "the Manager ended it");
+        let beating = Command { cluster_last_heartbeat_at: Some(at(100)), ..queued };
+        assert_eq!(beating.as_of(), Some(at(100)));
+        let running = Command { sent_at: Some(at(80)), running_at: Some(at(104)), ..beating };
+        assert_eq!(running.as_of(), Some(at(104)));
+        let ended = Command { finished_at: Some(at(107)), ..running };
+        assert_eq!(ended.as_of(), Some(at(107)));
+        let confirmed = Command { cluster_last_heartbeat_at: Some(at(115)), ..ended };
+        assert_eq!(confirmed.as_of(), Some(at(115)));
     }
 
     #[test]

@@ -221,6 +221,73 @@ mod tests {
         }
     }
 
+    /// What only a cluster can know.
+    const REPORTED: [&str; 11] = [
+        "connection",
+        "session",
+        "conditions",
+        "ready",
+        "hops",
+        "waitingFor",
+        "removal",
+        "listing",
+        "unknownObjects",
+        "coverageMs",
+        "totals",
+    ];
+
+    /// Properties of a schema and of those that it consists of.
+    fn properties<'a>(document: &'a Value, schema: &'a Value, found: &mut Vec<(&'a str, &'a Value)>) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let pointed = document.pointer(reference.trim_start_matches('#')).unwrap();
+            properties(document, pointed, found);
+        }
+        for part in ["allOf", "oneOf", "anyOf"].iter().flat_map(|kind| schema[*kind].as_array().into_iter().flatten()) {
+            properties(document, part, found);
+        }
+        if schema["items"].is_object() {
+            properties(document, &schema["items"], found);
+        }
+        let own = schema["properties"].as_object().into_iter().flatten();
+        found.extend(own.map(|(name, schema)| (name.as_str(), schema)));
+    }
+
+    /// What a schema has of a cluster's reports where neither it nor what contains it says as of when.
+    fn timeless(document: &Value, schema: &Value, place: &str, found: &mut Vec<String>) {
+        let mut all = Vec::new();
+        properties(document, schema, &mut all);
+        // A schema that contains itself needs no second look.
+        if all.iter().any(|(name, _)| *name == "asOf") || place.matches('.').count() > 8 {
+            return;
+        }
+        for (name, schema) in all {
+            let place = format!("{place}.{name}");
+            let mut inner = Vec::new();
+            properties(document, schema, &mut inner);
+            if REPORTED.contains(&name) && !inner.iter().any(|(name, _)| *name == "asOf") {
+                found.push(place.clone());
+            }
+            timeless(document, schema, &place, found);
+        }
+    }
+
+    #[test]
+    fn whatever_a_cluster_reports_is_shown_with_its_time() {
+        let document = document();
+        let (mut found, mut seen) = (Vec::new(), 0);
+        // These two speak of the Manager itself.
+        let of_clusters = |path: &str| !["/healthz", "/readyz"].contains(&path);
+        for (path, method, operation) in operations(&document).into_iter().filter(|(path, ..)| of_clusters(path)) {
+            for answer in operation["responses"].as_object().unwrap().values() {
+                let schema = &answer["content"]["application/json"]["schema"];
+                timeless(&document, schema, &format!("{method} {path}"), &mut found);
+                seen += usize::from(schema.is_object());
+            }
+        }
+        assert!(seen > 20, "{seen} answers");
+        assert!(found.is_empty(), "without asOf: {found:#?}");
+    }
+
     #[test]
     fn every_operation_has_its_own_name_a_tag_and_a_summary() {
         let mut names = BTreeSet::new();

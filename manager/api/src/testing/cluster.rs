@@ -13,8 +13,11 @@ use kubenova_store::{
     clusters,
     connection::Connection,
     enrollments,
+    observed::{self, ObservedObject, Version},
     outcomes::{self, Recorded, Reported},
+    sessions::{self, HelloRequest},
 };
+use serde_json::json;
 use std::collections::BTreeMap;
 
 impl TestApi {
@@ -40,6 +43,36 @@ impl TestApi {
         };
         clusters::insert(&mut self.state.store.acquire().await.unwrap(), &cluster).await.unwrap();
         cluster.id
+    }
+
+    /// A hello of the cluster at this time, which counts as a heartbeat.
+    pub(crate) async fn hello(&self, cluster: &ClusterId, at: Timestamp) {
+        let hello = HelloRequest {
+            cluster_id: cluster.clone(),
+            incarnation: "1".to_owned(),
+            boot_id: "boot-1".to_owned(),
+            lease_term: 1,
+            operator_version: "0.1.0".to_owned(),
+            kubernetes_version: "v1.34.0".to_owned(),
+            highest_revision: 0,
+            clock_offset_ms: 0,
+        };
+        sessions::open(&mut self.state.store.acquire().await.unwrap(), &hello, at).await.unwrap();
+    }
+
+    /// What the cluster reports about an object.
+    pub(crate) async fn observe(&self, cluster: &ClusterId, key: &str, at: Timestamp) {
+        let object = ObservedObject {
+            object_key: key.to_owned(),
+            revision: 1,
+            absent: false,
+            conditions: json!([{ "type": "Ready", "status": "True" }]),
+            detail: json!({}),
+            as_of: at,
+        };
+        let version = Version { epoch: 1, session: 1, counter: 1 };
+        let mut connection = self.state.store.acquire().await.unwrap();
+        assert_eq!(observed::merge(&mut connection, cluster, version, &[object]).await.unwrap(), 1);
     }
 
     /// Sends what is due to a cluster, as the relay does.

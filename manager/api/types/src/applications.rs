@@ -282,6 +282,9 @@ pub struct Removal {
     pub command_id: String,
     /// State of that command. After `failed`, `refused` or `expired` a further DELETE of the application tries again.
     pub state: CommandState,
+    /// Up to when that is known, as in the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
     /// One CamelCase word why it is there.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -337,6 +340,9 @@ pub struct ApplicationStatus {
     pub state: ApplicationState,
     /// True when this version is Ready on every cluster it should run on; never while it is being deleted.
     pub ready: bool,
+    /// Up to when that is known: the oldest of its clusters. Absent while one of them has not reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
     /// Cluster by cluster.
     pub clusters: Vec<ApplicationClusterStatus>,
 }
@@ -353,6 +359,10 @@ pub struct ApplicationClusterStatus {
     pub state: ApplicationState,
     /// True when the desired version is Ready there.
     pub ready: bool,
+    /// Up to when that is known: the cluster's last heartbeat, or its last report when that came later. Absent before the cluster's
+    /// first hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
     /// The newest command about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<Command>,

@@ -101,6 +101,9 @@ pub struct Cluster {
     pub created_by: String,
     /// Whether its heartbeats arrive.
     pub connection: Connection,
+    /// Its last heartbeat: what it reports of itself is known up to then. Absent before its first hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
     /// Its session with the Manager; absent before its first hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,

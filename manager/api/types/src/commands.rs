@@ -49,6 +49,10 @@ pub struct Command {
     pub revision: String,
     /// Its progress.
     pub state: CommandState,
+    /// Up to when it is known what the cluster did about it: the cluster's last heartbeat, or its last report when that came later.
+    /// Absent before the cluster's first hello.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<Timestamp>,
     /// Why it is in this state: one CamelCase word.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,

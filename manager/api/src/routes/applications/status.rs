@@ -43,7 +43,9 @@ pub async fn status(
         .map(|target| {
             let command = newest.iter().find(|command| command.cluster_id == target.cluster_id);
             let observed = observations.object(&target.cluster_id, &key);
+            let observed_at = observed.as_ref().map(|observed| observed.as_of);
             ApplicationClusterStatus {
+                as_of: observed_at.max(command.and_then(Command::as_of)).max(observations.as_of(&target.cluster_id)),
                 cluster_id: target.cluster_id.to_string(),
                 cluster_name: target.cluster_name,
                 state: view::state(target.delete_command.is_some()),
@@ -87,6 +89,8 @@ fn answer(application: &Application, clusters: Vec<ApplicationClusterStatus>) ->
     let deleting = application.deleting_since.is_some();
     let wanted = clusters.iter().filter(|cluster| cluster.state == ApplicationState::Active);
     ApplicationStatus {
+        // None is less than any time: a cluster that has not reported makes it none.
+        as_of: clusters.iter().map(|cluster| cluster.as_of).min().flatten(),
         id: application.id.to_string(),
         name: application.name.to_string(),
         tenant_id: application.tenant_id.to_string(),

@@ -106,6 +106,7 @@ fn removal(command: &Command, now: Timestamp) -> types::Removal {
     types::Removal {
         command_id: shown.id,
         state: shown.state,
+        as_of: shown.as_of,
         reason: shown.reason,
         message: shown.message,
         waiting_for: shown.waiting_for,

@@ -36,10 +36,7 @@ pub async fn get(
         std::slice::from_ref(&key),
     )
     .await?;
-    let mut body = views::cluster(&cluster);
-    body.connection = views::connection(observations.connectivity(&cluster.id));
-    body.session = observations.session(&cluster.id);
-    body.refused_hello = observations.refused_hello(&cluster.id);
+    let mut body = observations.cluster(&cluster);
     body.observed = observations.object(&cluster.id, &key);
     body.enrollments = tokens.iter().map(|token| views::enrollment(token, ctx.now)).collect();
     Ok(response::with_etag(&response::etag(&cluster.id, cluster.generation), body))

@@ -6,7 +6,6 @@ use crate::{
     observations::ClusterObservations,
     request_context::{Params, RequestContext},
     state::AppState,
-    views,
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{clusters::ClusterList, list::List};
@@ -44,14 +43,8 @@ pub async fn list(
     let next_cursor = last.map(|cluster| cursor::after(LIST, "", cluster.id.as_str()));
     let ids: Vec<ClusterId> = clusters.iter().map(|cluster| cluster.id.clone()).collect();
     let observations = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, &[]).await?;
-    let one = |cluster| {
-        let mut body = views::cluster(cluster);
-        body.connection = views::connection(observations.connectivity(&cluster.id));
-        body.session = observations.session(&cluster.id);
-        body.refused_hello = observations.refused_hello(&cluster.id);
-        body
-    };
-    Ok(Json(List { items: clusters.iter().map(one).collect(), next_cursor }))
+    let items = clusters.iter().map(|cluster| observations.cluster(cluster)).collect();
+    Ok(Json(List { items, next_cursor }))
 }
 
 #[cfg(test)]

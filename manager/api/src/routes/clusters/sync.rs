@@ -29,14 +29,13 @@ pub async fn sync(
     let observations =
         ClusterObservations::read(&mut connection, &state, ctx.now, std::slice::from_ref(&cluster.id), &[]).await?;
     let held = listings::state(&mut connection, &cluster.id).await?;
-    let session = observations.session(&cluster.id);
     let divergence = divergences::list(&mut connection, Some(&cluster.id)).await?.pop();
     let unclaimed = unclaimed_usage::of_cluster(&mut connection, &cluster.id).await?;
     Ok(Json(ClusterSync {
         cluster_id: cluster.id.to_string(),
         state: sync_state(&held, divergence.is_some()),
         connection: views::connection(observations.connectivity(&cluster.id)),
-        as_of: session.map(|session| session.last_heartbeat_at),
+        as_of: observations.as_of(&cluster.id),
         revision: cluster.revision.to_string(),
         open_commands: held.open_commands.to_string(),
         listing: held.reported.map(|(sha256, reported_at)| Listing {
