@@ -14,8 +14,9 @@ use kube::Api;
 use kubenova_bus::{BusError, publish as bus};
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::outcome;
-use kubenova_runtime::{backoff::Backoff, failpoint, random, retry::Retry, telemetry};
+use kubenova_runtime::{backoff::Backoff, failpoint, random, telemetry};
 use kubenova_schema::{message, signature, subjects, v1::Outcome};
+use std::collections::VecDeque;
 
 /// Publishes that wait for their acknowledgement at once.
 const IN_FLIGHT: usize = 64;
@@ -62,26 +63,37 @@ pub async fn publish(broker: &BrokerContext, outcome: &Outcome) -> Result<(), Pu
     Ok(())
 }
 
+/// What is queued goes first: thousands of records may have to be repeated, and the outcome of a new command must not wait for that.
 async fn serve(cluster: &ClusterContext, broker: &BrokerContext, floor: u64) {
-    repeat(cluster, broker, floor).await;
+    let mut rest = above(cluster, floor);
     let mut backoff = Backoff::default();
     loop {
-        let Batch { outcomes, overflowed } = cluster.outcomes.take(IN_FLIGHT);
+        let Batch { mut outcomes, overflowed } = cluster.outcomes.take(IN_FLIGHT);
         if overflowed {
-            repeat(cluster, broker, floor).await;
-            continue;
+            rest = above(cluster, floor);
         }
-        if outcomes.is_empty() {
+        if outcomes.is_empty() && rest.is_empty() {
             cluster.outcomes.changed().await;
             continue;
         }
+        let repeated = repeat(cluster, broker, &mut rest, IN_FLIGHT.saturating_sub(outcomes.len())).await;
+        let is_read = repeated.is_ok();
+        match repeated {
+            Ok(repeated) => outcomes.extend(repeated),
+            Err(error) => {
+                let cause = apiserver::error::chain(&error);
+                tracing::warn!(error = cause, "could not read inbox records to repeat their outcomes; trying again");
+            }
+        }
         let failed = publish_all(broker, outcomes).await;
-        if failed.is_empty() {
+        if failed.is_empty() && is_read {
             backoff.reset();
             continue;
         }
-        cluster.outcomes.give_back(failed);
-        broker.rehello.notify_one();
+        if !failed.is_empty() {
+            cluster.outcomes.give_back(failed);
+            broker.rehello.notify_one();
+        }
         tokio::time::sleep(backoff.next_wait()).await;
     }
 }
@@ -105,26 +117,25 @@ async fn publish_all(broker: &BrokerContext, batch: Vec<Outcome>) -> Vec<Outcome
         .await
 }
 
-/// Publishes the outcome of every record above the floor, settled ones too: only the Manager knows which of its rows are
-/// still open.
-async fn repeat(cluster: &ClusterContext, broker: &BrokerContext, floor: u64) {
+/// Names of the records above the floor, settled ones too: only the Manager knows which of its rows are still open.
+fn above(cluster: &ClusterContext, floor: u64) -> VecDeque<String> {
     let above = cluster.inbox.all().into_iter().filter(|record| record.revision > floor);
-    let names: Vec<String> = above.map(|record| record.name.clone()).collect();
+    let names: VecDeque<String> = above.map(|record| record.name.clone()).collect();
     tracing::debug!(count = names.len(), floor, "repeating outcomes");
-    let mut backoff = Backoff::default();
-    for names in names.chunks(IN_FLIGHT) {
-        let read = || read(cluster, broker, names);
-        let read = Retry::new("read inbox records to repeat their outcomes").until_ok(&cluster.shutdown, read).await;
-        let Some(mut outcomes) = read else { return };
-        loop {
-            outcomes = publish_all(broker, outcomes).await;
-            if outcomes.is_empty() {
-                backoff.reset();
-                break;
-            }
-            tokio::time::sleep(backoff.next_wait()).await;
-        }
-    }
+    names
+}
+
+/// What the next records report; they stay to be repeated when they cannot be read.
+async fn repeat(
+    cluster: &ClusterContext,
+    broker: &BrokerContext,
+    rest: &mut VecDeque<String>,
+    max: usize,
+) -> Result<Vec<Outcome>, apiserver::Error> {
+    let names: Vec<String> = rest.iter().take(max).cloned().collect();
+    let outcomes = read(cluster, broker, &names).await?;
+    rest.drain(..names.len());
+    Ok(outcomes)
 }
 
 /// What these records report; one that is gone reports nothing.
