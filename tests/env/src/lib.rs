@@ -34,5 +34,5 @@ mod run_folder;
 pub mod sandbox;
 pub mod servers;
 mod stage;
-mod stored;
+pub mod stored;
 pub mod syn_capture;

@@ -216,6 +216,26 @@ impl Process {
         kill(pid(&self.child), signal).with_context(|| format!("could not signal {}", self.spec.name))
     }
 
+    /// Stops it and its descendants in the middle of what they do (SIGSTOP), as a machine does that is suspended.
+    pub fn pause(&self) -> Result<()> {
+        self.signal_family(Signal::SIGSTOP)
+    }
+
+    /// Lets them go on (SIGCONT).
+    pub fn resume(&self) -> Result<()> {
+        self.signal_family(Signal::SIGCONT)
+    }
+
+    /// The process itself first: one that is stopped starts no other meanwhile.
+    fn signal_family(&self, signal: Signal) -> Result<()> {
+        self.signal(signal)?;
+        for member in descendants(self.child.id()) {
+            // It may have ended since it was listed.
+            let _ = kill(member, signal);
+        }
+        Ok(())
+    }
+
     /// Kills it (SIGKILL) with its process group and its descendants, and waits until all are gone:
     /// PostgreSQL's have sessions of their own, and hold its shared memory for a moment.
     pub fn kill(&mut self) {
@@ -349,6 +369,29 @@ mod tests {
         .unwrap();
         drop(process);
         assert!(!is_alive(Pid::from_raw(grandchild)));
+    }
+
+    #[test]
+    fn a_paused_server_and_its_descendants_do_nothing_until_they_are_resumed() {
+        let folder = tempfile::tempdir().unwrap();
+        let spec = ProcessSpec::new("x", "/bin/sh", folder.path()).args(["-c", "sleep 60 & wait"]);
+        let process = Process::start(spec).unwrap();
+        let family = poll::until_blocking("a grandchild", GONE_MAX, || {
+            let family = descendants(process.pid());
+            Ok(Step::when(!family.is_empty(), family, "none yet"))
+        });
+        let family = [family.unwrap(), vec![pid(&process.child)]].concat();
+        let all = |state: &str| {
+            poll::until_blocking("a state of all", GONE_MAX, || {
+                let stat = |member: &Pid| fs::read_to_string(format!("/proc/{member}/stat")).unwrap();
+                let is_so = family.iter().all(|member| stat(member).contains(&format!(") {state} ")));
+                Ok(Step::when(is_so, (), "another"))
+            })
+        };
+        process.pause().unwrap();
+        all("T").unwrap();
+        process.resume().unwrap();
+        all("S").unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 pub(crate) const BACKUP: &str = "backup";
 
 /// Makes `to` a copy of `from`, with owners and modes.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         std::fs::remove_dir_all(to).with_context(|| format!("could not remove {}", to.display()))?;
     }
