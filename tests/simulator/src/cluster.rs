@@ -10,7 +10,7 @@ use kubenova_runtime::random;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::inbox::Inbox;
+use crate::inbox::{Backup, Inbox};
 pub use crate::shared::Options;
 use crate::shared::Shared;
 use crate::{enroll, session};
@@ -69,6 +69,13 @@ impl SimulatedCluster {
         }
         self.shared.session.send_replace(None);
         self.shared.last_error.send_replace("killed".to_owned());
+    }
+
+    /// Puts a backup in the place of what its API server holds, as a restore of etcd does, and starts its Operator again.
+    pub fn restore(&mut self, backup: Backup) {
+        self.kill();
+        self.inbox().restore(backup);
+        self.start();
     }
 
     /// Whether commands stay `running` from now on. When they no longer do, those that are running go on at its next session.

@@ -22,6 +22,16 @@ pub struct Effect {
     pub command_id: String,
     /// Epoch and revision of the command: those of one object must never go down.
     pub number: (u64, u64),
+    /// How often the cluster had been restored before: what a restore takes back is done again.
+    pub restores: u32,
+}
+
+/// A copy of everything the API server holds.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    records: BTreeMap<String, Record>,
+    fence: Fence,
+    objects: BTreeMap<String, String>,
 }
 
 /// What became of a message.
@@ -33,7 +43,7 @@ pub enum Taken {
     Verdict(Outcome),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Record {
     stored: NovaCommand,
     digest: RecordDigest,
@@ -48,6 +58,7 @@ pub struct Inbox {
     fence: Fence,
     objects: BTreeMap<String, String>,
     effects: Vec<Effect>,
+    restores: u32,
 }
 
 impl Inbox {
@@ -59,6 +70,7 @@ impl Inbox {
             fence: Fence::default(),
             objects: BTreeMap::new(),
             effects: Vec::new(),
+            restores: 0,
         }
     }
 
@@ -112,7 +124,8 @@ impl Inbox {
             let is_new = if record.digest.is_delete() { made.is_some() } else { made != Some(&document) };
             if is_new {
                 let number = (record.digest.epoch, record.digest.revision);
-                self.effects.push(Effect { key: spec.key.clone(), command_id: spec.command_id.clone(), number });
+                let (key, command_id) = (spec.key.clone(), spec.command_id.clone());
+                self.effects.push(Effect { key, command_id, number, restores: self.restores });
             }
             if record.digest.is_delete() {
                 self.objects.remove(&spec.key);
@@ -142,6 +155,25 @@ impl Inbox {
     #[must_use]
     pub fn object(&self, key: &str) -> Option<&str> {
         self.objects.get(key).map(String::as_str)
+    }
+
+    /// Every object with the document it was last made of.
+    pub fn objects(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.objects.iter().map(|(key, document)| (key.as_str(), document.as_str()))
+    }
+
+    /// What is held now.
+    #[must_use]
+    pub fn back_up(&self) -> Backup {
+        Backup { records: self.records.clone(), fence: self.fence, objects: self.objects.clone() }
+    }
+
+    /// Puts a backup in the place of what is held; the history of deeds goes on.
+    pub(crate) fn restore(&mut self, backup: Backup) {
+        self.records = backup.records;
+        self.fence = backup.fence;
+        self.objects = backup.objects;
+        self.restores += 1;
     }
 
     /// Everything that was done, in order.
