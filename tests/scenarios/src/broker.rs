@@ -7,9 +7,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use async_nats::HeaderMap;
+use async_nats::jetstream::{self, consumer::pull};
+use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
-use kubenova_bus::{Connection, Credentials, Settings};
-use kubenova_runtime::{clock, tls};
+use futures::{StreamExt as _, TryStreamExt as _};
+use kubenova_bus::{Connection, Credentials, Settings, publish};
+use kubenova_runtime::{clock, random, tls};
 use kubenova_trust::authority::Validity;
 use kubenova_trust::envelope::{Envelope, Sealed};
 use kubenova_trust::keyring::{Keyring, StoredKey};
@@ -60,4 +64,37 @@ pub async fn connect(platform: &Platform, keyring: &Keyring) -> Result<Connectio
         ping_interval: Duration::from_secs(20),
     };
     kubenova_bus::connect(settings).await.context("could not connect to the hub as the Manager does")
+}
+
+/// A message of a stream.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// Where it was published.
+    pub subject: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Every message that a stream holds, oldest first, read by a consumer of its own.
+pub async fn stored(connection: &Connection, stream: &str, filter_subject: String) -> Result<Vec<Stored>> {
+    let stream = connection.jetstream.get_stream(stream).await?;
+    let all = pull::OrderedConfig { filter_subject, ..Default::default() };
+    let consumer = stream.create_consumer(all).await?;
+    let count = usize::try_from(consumer.cached_info().num_pending)?;
+    let read = |message: jetstream::Message| Stored {
+        subject: message.subject.to_string(),
+        headers: message.headers.clone().unwrap_or_default(),
+        body: message.payload.clone(),
+    };
+    Ok(consumer.messages().await?.take(count).map_ok(read).try_collect().await?)
+}
+
+/// Publishes a message again under an id that the broker does not know.
+pub async fn publish_again(connection: &Connection, stored: &Stored) -> Result<()> {
+    let mut headers = stored.headers.clone();
+    headers.insert(async_nats::header::NATS_MESSAGE_ID, random::uuid_v4().to_string());
+    publish::publish(&connection.jetstream, &stored.subject, headers, stored.body.clone()).await?;
+    Ok(())
 }

@@ -1,13 +1,15 @@
 //! The whole product on the fleet of real servers: what scenarios and the demo share.
 //!
 //! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it) or many
-//! [`simulated`] ones, [`writers`] that go on while things break, and
-//! the instruments that read independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands of a [`document`].
+//! [`simulated`] ones, [`writers`] that go on while things break with
+//! the [`oracle`] that knows what they were promised, [`failpoints`], and the instruments that read independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands of a [`document`].
 
 pub mod broker;
 pub mod document;
+pub mod failpoints;
 pub mod integral;
 pub mod nats_cli;
+pub mod oracle;
 pub mod platform;
 pub mod rest;
 pub mod second_manager;

@@ -20,6 +20,9 @@ pub const NAMESPACE: &str = "kubenova-system";
 /// The label of the Operator's pods.
 pub const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
 
+/// The Operator's image; what runs is the program that was built here.
+pub const OPERATOR_IMAGE: &str = "kubenova/operator";
+
 /// A cluster and what the Manager knows it as.
 #[derive(Debug)]
 pub struct Site {
@@ -44,7 +47,7 @@ impl Site {
     pub async fn prepare(platform: &Platform, name: &str, index: u8) -> Result<(Self, String)> {
         let created = platform.create_cluster(name).await?;
         let cluster = Cluster::start(ClusterOptions::new(name, index)).await?;
-        cluster.pods().set_variable("kubenova/operator", "KUBENOVA_STEPS_FILE", Some("/debug/steps"));
+        cluster.pods().set_variable(OPERATOR_IMAGE, "KUBENOVA_STEPS_FILE", Some("/debug/steps"));
         let site = Self { cluster, id: text(&created, "/id")?, name: name.to_owned() };
         Ok((site, text(&created, "/enrollment/token")?))
     }

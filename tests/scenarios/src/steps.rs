@@ -77,15 +77,20 @@ pub fn expect_no_open_commands(platform: &Platform) -> Result<()> {
     Ok(())
 }
 
-/// Waits until every command to every cluster has ended.
-pub async fn wait_no_open_commands(platform: &Platform, within: Duration) -> Result<()> {
+/// Commands that have not ended, by cluster and state; empty when every one has.
+pub fn open_commands(platform: &Platform) -> Result<String> {
     let sql = "select coalesce(string_agg(line, '; '), '') from (
                    select concat_ws(' ', c.name, k.state, k.waiting_for, count(*)) as line
                    from commands k join clusters c on c.id = k.cluster_id
                    where k.finished_at is null group by c.name, k.state, k.waiting_for limit 5) as open";
+    Ok(platform.postgres.query("kubenova", sql)?.trim().to_owned())
+}
+
+/// Waits until every command to every cluster has ended.
+pub async fn wait_no_open_commands(platform: &Platform, within: Duration) -> Result<()> {
     poll::until("every command to end", within, || async {
-        let open = platform.postgres.query("kubenova", sql)?;
-        Ok(Step::when(open.trim().is_empty(), (), open))
+        let open = open_commands(platform)?;
+        Ok(Step::when(open.is_empty(), (), open))
     })
     .await
 }

@@ -6,8 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use kubenova_simulator::cluster::SimulatedCluster;
+use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -66,6 +65,14 @@ impl Writer {
     /// # Errors
     /// When a write is refused, or gets no answer for two minutes.
     pub async fn run(mut self, stop: watch::Receiver<bool>) -> Result<Vec<Accepted>> {
+        self.write_until(stop).await
+    }
+
+    /// [`Writer::run`] of a client that goes on later.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn write_until(&mut self, stop: watch::Receiver<bool>) -> Result<Vec<Accepted>> {
         let mut accepted = Vec::new();
         while !*stop.borrow() {
             accepted.push(self.write().await?);
@@ -105,9 +112,17 @@ impl Writer {
     }
 }
 
+const IMAGE: &str = "shop/web:w";
+
 /// The image of a write.
-pub fn image(number: u64) -> String {
-    format!("shop/web:w{number}")
+fn image(number: u64) -> String {
+    format!("{IMAGE}{number}")
+}
+
+/// The number of the write that a text names an image of.
+pub fn number_in(text: &str) -> Option<u64> {
+    let (_, rest) = text.split_once(IMAGE)?;
+    rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// What each application must be in the end: the number of its last write; none when it was deleted.
@@ -115,48 +130,13 @@ pub fn wanted(accepted: &[Accepted]) -> BTreeMap<(String, String), Option<u64>> 
     accepted.iter().map(|it| ((it.cluster.clone(), it.application.clone()), it.number)).collect()
 }
 
-/// Fails unless a simulated cluster holds what was accepted last, did nothing twice, and nothing out of order.
-///
-/// # Errors
-/// With the first application or command that is wrong.
-pub fn check(cluster: &SimulatedCluster, tenant_id: &str, accepted: &[Accepted]) -> Result<()> {
-    let inbox = cluster.inbox();
-    for ((on, application), number) in wanted(accepted) {
-        if on != cluster.name {
-            continue;
-        }
-        let held = inbox.object(&format!("application/{tenant_id}/{application}"));
-        let is_right = match number {
-            None => held.is_none(),
-            Some(number) => held.is_some_and(|document| document.contains(&format!("{}\"", image(number)))),
-        };
-        ensure!(is_right, "{on} holds {held:?} as {application}; the last accepted write has the number {number:?}");
-    }
-    let mut done = BTreeSet::new();
-    let mut last: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
-    for effect in inbox.effects() {
-        ensure!(done.insert(&effect.command_id), "{}: done twice: {effect:?}", cluster.name);
-        let before = last.insert(&effect.key, effect.number).unwrap_or_default();
-        ensure!(before < effect.number, "{}: {before:?} came before {effect:?}", cluster.name);
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Fails unless every accepted write ended as it may: carried out, or superseded by a later one of its application.
-///
-/// # Errors
-/// With the first command that ended otherwise, or did not.
-pub async fn check_commands(rest: &Rest, accepted: &[Accepted]) -> Result<()> {
-    let key = |write: &Accepted| (write.cluster.clone(), write.application.clone());
-    let last: BTreeMap<_, usize> = accepted.iter().enumerate().map(|(index, write)| (key(write), index)).collect();
-    for (index, write) in accepted.iter().enumerate() {
-        let Some(id) = &write.command else { continue };
-        let command = rest.get(&format!("/api/v1/commands/{id}")).await?.expect(200)?;
-        let state = command["state"].as_str().context("a command has a state")?;
-        // What a later write replaced before it was sent was never carried out.
-        let is_replaced = last.get(&key(write)) != Some(&index);
-        let is_right = state == "succeeded" || is_replaced && matches!(state, "superseded" | "cancelled");
-        ensure!(is_right, "{write:?} ended as {command}");
+    #[test]
+    fn a_write_is_found_again_by_its_image() {
+        assert_eq!(number_in(&format!("{{\"image\":\"{}\"}}", image(1_000_042))), Some(1_000_042));
+        assert_eq!(number_in("{\"image\":\"shop/web:1\"}"), None);
     }
-    Ok(())
 }

@@ -3,12 +3,9 @@
 
 use anyhow::{Context as _, Result, ensure};
 use async_nats::HeaderMap;
-use async_nats::jetstream::{
-    self,
-    consumer::{PullConsumer, pull},
-};
+use async_nats::jetstream::consumer::PullConsumer;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 use kubenova_bus::{Connection, publish};
 use kubenova_env::poll::{self, Step};
 use kubenova_runtime::random;
@@ -38,14 +35,10 @@ struct Intruder {
 }
 
 impl Intruder {
-    /// Every message that a stream holds, oldest first, read by a consumer of its own.
-    async fn messages(&self, stream: &str, filter_subject: String) -> Result<Vec<jetstream::Message>> {
-        let stream = self.connection.jetstream.get_stream(stream).await?;
-        let all = pull::OrderedConfig { filter_subject, ..Default::default() };
-        let consumer = stream.create_consumer(all).await?;
-        let stored = usize::try_from(consumer.cached_info().num_pending)?;
-        ensure!(stored > 0, "the stream holds no messages");
-        let messages: Vec<_> = consumer.messages().await?.take(stored).try_collect().await?;
+    /// Every message that a stream holds, oldest first; there are some.
+    async fn messages(&self, stream: &str, filter_subject: String) -> Result<Vec<broker::Stored>> {
+        let messages = broker::stored(&self.connection, stream, filter_subject).await?;
+        ensure!(!messages.is_empty(), "the stream holds no messages");
         Ok(messages)
     }
 
@@ -53,15 +46,15 @@ impl Intruder {
     async fn record(&self) -> Result<Vec<Recorded>> {
         let mut recorded = Vec::new();
         for message in self.messages(streams::COMMANDS.name, subjects::commands_to(&self.cluster)).await? {
-            if message.subject.as_str() == subjects::receipt(&self.cluster) {
+            if message.subject == subjects::receipt(&self.cluster) {
                 continue;
             }
-            let header = message.headers.as_ref().and_then(|headers| headers.get(signature::HEADER));
+            let header = message.headers.get(signature::HEADER);
             recorded.push(Recorded {
-                subject: message.subject.to_string(),
                 signature: header.context("a command is signed")?.to_string(),
-                command: message::from_json(&message.payload)?,
-                body: message.payload.clone(),
+                command: message::from_json(&message.body)?,
+                subject: message.subject,
+                body: message.body,
             });
         }
         ensure!(!recorded.is_empty(), "the stream holds no commands");
@@ -73,7 +66,7 @@ impl Intruder {
     async fn derivable_ids(&self, stream: &str) -> Result<Vec<String>> {
         let mut derivable = Vec::new();
         for message in self.messages(stream, String::new()).await? {
-            let id = message.headers.as_ref().and_then(|headers| headers.get(async_nats::header::NATS_MESSAGE_ID));
+            let id = message.headers.get(async_nats::header::NATS_MESSAGE_ID);
             let id = id.map(ToString::to_string).unwrap_or_default();
             let random = uuid::Uuid::parse_str(&id).is_ok_and(|id| matches!(id.get_version_num(), 4 | 7));
             if !random {

@@ -3,14 +3,15 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use kubenova_scenarios::oracle;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::simulated;
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
-use kubenova_scenarios::writers::{self, Accepted, Writer};
+use kubenova_scenarios::writers::Writer;
 use kubenova_simulator::cluster::Options;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
 const SIMULATED: usize = 48;
@@ -23,46 +24,6 @@ const CONVERGED_MAX: Duration = Duration::from_secs(240);
 const SEED: u64 = 8;
 /// Fewer writes would say nothing; how many there are depends on the machine.
 const ACCEPTED_MIN: usize = 25;
-
-/// Applications of a real cluster as its API server holds them: name and image.
-fn applications(site: &Site, tenant: &str) -> Result<Vec<(String, String)>> {
-    let namespace = format!("{tenant}-apps");
-    let printed = site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "-n", &namespace, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-    let items = list["items"].as_array().context("a list has items")?;
-    items
-        .iter()
-        .map(|item| Ok((text(item, "/metadata/name")?, text(item, "/spec/components/0/properties/image")?)))
-        .collect()
-}
-
-/// A real cluster holds what was accepted last, and its API server was asked for no application more often than was written.
-fn check_real(site: &Site, tenant: &str, accepted: &[Accepted]) -> Result<()> {
-    let held = applications(site, tenant)?;
-    let wanted = writers::wanted(accepted).into_iter().filter(|((cluster, _), _)| *cluster == site.name);
-    let mut wanted: Vec<(String, String)> =
-        wanted.filter_map(|((_, name), number)| Some((name, writers::image(number?)))).collect();
-    wanted.sort();
-    ensure!(held == wanted, "{} holds {held:?}; what was accepted last is {wanted:?}", site.name);
-    let audit = site.cluster.audit()?;
-    for ((cluster, name), _) in writers::wanted(accepted) {
-        if cluster != site.name {
-            continue;
-        }
-        let writes = audit.iter().filter(|event| {
-            let about = event.object_ref.as_ref();
-            let is_it =
-                about.is_some_and(|it| it.resource == "applications" && it.name == name && it.subresource.is_empty());
-            let is_ours =
-                event.impersonated_user.as_ref().is_some_and(|user| user.username.ends_with("kubenova-deployer"));
-            is_it && is_ours && event.is_write() && event.code() < 300
-        });
-        let (writes, most) =
-            (writes.count(), accepted.iter().filter(|it| it.cluster == cluster && it.application == name).count());
-        ensure!(writes <= most, "{cluster}: {name} was written {writes} times, and {most} writes were accepted");
-    }
-    Ok(())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_fleet_the_whole_broker_is_lost_while_commands_go_to_fifty_clusters() -> Result<()> {
@@ -106,13 +67,13 @@ async fn the_whole_broker_is_lost() -> Result<()> {
 
     steps::wait_no_open_commands(&platform, CONVERGED_MAX).await?;
     simulated::wait_in_session(&simulated, COMMAND_MAX).await?;
-    writers::check_commands(&platform.rest, &accepted).await?;
+    oracle::expect_none(&oracle::commands(&platform.rest, &accepted).await?)?;
     let tenant_id = text(&tenant, "/id")?;
     for cluster in &simulated {
-        writers::check(cluster, &tenant_id, &accepted)?;
+        oracle::check_simulated(cluster, &tenant_id, &accepted)?;
     }
     for site in &real {
-        check_real(site, "acme", &accepted)?;
+        oracle::check_real(site, "acme", &accepted)?;
     }
     Ok(())
 }

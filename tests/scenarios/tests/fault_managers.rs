@@ -10,8 +10,8 @@ use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
 use kubenova_scenarios::site::text;
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
-use kubenova_scenarios::writers::{self, Writer};
-use kubenova_scenarios::{simulated, writers::Accepted};
+use kubenova_scenarios::writers::{Accepted, Writer};
+use kubenova_scenarios::{oracle, simulated};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -117,10 +117,10 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
     }
     eprintln!("{} writes were accepted", accepted.len());
     steps::wait_no_open_commands(&platform, STALE_AFTER * 2).await?;
-    writers::check_commands(&platform.rest, &accepted).await?;
+    oracle::expect_none(&oracle::commands(&platform.rest, &accepted).await?)?;
     let tenant_id = text(&tenant, "/id")?;
     for cluster in &clusters {
-        writers::check(cluster, &tenant_id, &accepted)?;
+        oracle::check_simulated(cluster, &tenant_id, &accepted)?;
     }
     ensure!(second.process.process().is_some_and(|process| process.check().is_ok()), "the second Manager ended");
     Ok(())

@@ -1,0 +1,70 @@
+//! Processes that die at a named place of their own code (debug builds, `KUBENOVA_FAILPOINT`), as `kill -9` would end them.
+//!
+//! Guarantees: a place that is not reached is an error, so that a renamed one cannot make a test empty.
+
+use anyhow::{Context as _, Result};
+use kubenova_env::poll::{self, Step};
+
+use crate::platform::Platform;
+use crate::site::{OPERATOR, OPERATOR_IMAGE, Site};
+use crate::steps::COMMAND_MAX;
+
+const VARIABLE: &str = "KUBENOVA_FAILPOINT";
+/// What a process says in its log before it aborts.
+const SAID: &str = "aborting at a failpoint";
+
+/// Starts the Manager with a failpoint (or none).
+///
+/// # Errors
+/// When it does not start.
+pub fn serve_with(platform: &mut Platform, failpoint: &str) -> Result<()> {
+    platform.manager.kill();
+    platform.manager.set_variable(VARIABLE, failpoint);
+    platform.manager.serve()
+}
+
+/// Waits until the Manager has died at its failpoint, then starts it without one.
+///
+/// # Errors
+/// When it does not die, or does not come back.
+pub async fn manager_died_and_back(platform: &mut Platform, failpoint: &str) -> Result<()> {
+    let died = poll::until(format!("the Manager to die at {failpoint}"), COMMAND_MAX, || {
+        let ended = platform.manager.process().is_some_and(|process| process.ended().is_some());
+        std::future::ready(Ok(Step::when(ended, (), "it still runs")))
+    })
+    .await;
+    serve_with(platform, "")?;
+    platform.wait_ready().await?;
+    died
+}
+
+/// Starts the Operator with a failpoint; returns how often it had died at one before.
+///
+/// # Errors
+/// When no Operator runs.
+pub fn start_operator_with(site: &Site, failpoint: &str) -> Result<usize> {
+    let before = deaths(site)?;
+    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, Some(failpoint));
+    site.cluster.pods().kill9(OPERATOR);
+    Ok(before)
+}
+
+/// Waits until the Operator has died at its failpoint, then starts it without one.
+///
+/// # Errors
+/// When it does not die.
+pub async fn operator_died_and_back(site: &Site, failpoint: &str, before: usize) -> Result<()> {
+    let died = poll::until(format!("the Operator to die at {failpoint}"), COMMAND_MAX, || async {
+        let now = deaths(site)?;
+        Ok(Step::when(now > before, (), format!("{now} deaths")))
+    })
+    .await;
+    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, None);
+    site.cluster.pods().kill9(OPERATOR);
+    died
+}
+
+fn deaths(site: &Site) -> Result<usize> {
+    let pod = site.cluster.pods().labelled(OPERATOR).into_iter().next().context("the Operator's pod")?;
+    Ok(pod.log("operator")?.matches(SAID).count())
+}
