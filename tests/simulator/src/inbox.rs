@@ -9,7 +9,9 @@ use kubenova_operator_core::digest::RecordDigest;
 use kubenova_operator_core::inbox::{self, Decision, Fence};
 use kubenova_operator_core::listing;
 use kubenova_operator_core::outcome::{self, CommandProgress, State};
+use kubenova_operator_core::record_pieces::Body;
 use kubenova_runtime::clock;
+use kubenova_schema::kinds::ObjectKey;
 use kubenova_schema::signature::AcceptedKeys;
 use kubenova_schema::v1::{Command, ListingEntry, Outcome};
 
@@ -198,6 +200,17 @@ impl Inbox {
     #[must_use]
     pub fn listing(&self) -> Vec<ListingEntry> {
         listing::entries(self.digests())
+    }
+
+    /// The signed body of an object's record.
+    pub(crate) fn record_body(&self, key: &str) -> Option<Body> {
+        let spec = &self.records.get(&record_name(&ObjectKey::parse(key)?))?.stored.spec;
+        Some(Body {
+            key: key.to_owned(),
+            command_id: spec.command_id.clone(),
+            signature: spec.signature.clone(),
+            bytes: spec.body.clone().into_bytes(),
+        })
     }
 
     /// Highest epoch that was seen.

@@ -10,16 +10,17 @@ use kubenova_bus::consume::{self, Delivery, Verdict};
 use kubenova_bus::{Connection, publish};
 use kubenova_operator::session::hello::ANSWER_LIMIT;
 use kubenova_operator::session::{FIRST_CONNECT_LIMIT, HELLO_INTERVAL_MIN, HELLO_WAITS};
-use kubenova_operator_core::{hello_answer, listing};
+use kubenova_operator_core::hello_answer;
 use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::shutdown::Shutdown;
 use kubenova_runtime::{clock, random};
 use kubenova_schema::signature::AcceptedKeys;
-use kubenova_schema::v1::{Heartbeat, Hello, HelloAnswer, ListingAnswer, Outcome};
+use kubenova_schema::v1::{Heartbeat, Hello, HelloAnswer, Outcome};
 use kubenova_schema::{message, signature, streams, subjects};
 use tokio::sync::{Notify, mpsc};
 
 use crate::inbox::Taken;
+use crate::listing;
 use crate::shared::Shared;
 
 /// Publishes that wait for their acknowledgement at once.
@@ -103,6 +104,9 @@ async fn hello(shared: &Shared, connection: &Connection, instance: &Instance) ->
     let signature = signature.map(async_nats::HeaderValue::as_str);
     let answer = hello_answer::verify(&reply.payload, signature, &shared.identity.command_keys(), &request)?;
     if !answer.accepted {
+        if answer.listing_wanted {
+            listing::send_diverged(shared, connection).await?;
+        }
         bail!("the Manager refuses the hello: {}: {}", answer.reason, answer.message);
     }
     Ok(answer)
@@ -270,24 +274,9 @@ impl Process<'_> {
 
     async fn send_listing(&self) {
         if self.answer.listing_wanted
-            && let Err(error) = self.send_parts().await
+            && let Err(error) = listing::send(self.shared, self.connection, self.answer.session).await
         {
             note(self.shared, &error);
         }
-    }
-
-    async fn send_parts(&self) -> Result<()> {
-        let cluster = self.shared.identity.cluster_id();
-        let at = clock::rfc3339_ms(clock::now());
-        let entries = self.shared.inbox().listing();
-        for part in listing::parts(cluster, self.answer.session, &at, &entries) {
-            let request = self.connection.client.request(subjects::listing(cluster), message::to_json(&part).into());
-            let reply = tokio::time::timeout(ANSWER_LIMIT, request).await.context("the listing was not answered")??;
-            let answer: ListingAnswer = message::from_json(&reply.payload)?;
-            if !answer.accepted {
-                bail!("the Manager does not take the listing: {}: {}", answer.reason, answer.message);
-            }
-        }
-        Ok(())
     }
 }
