@@ -36,6 +36,8 @@ pub const WINDOW_SECONDS: u32 = 10;
 pub struct PlatformOptions {
     /// Life of enrollment tokens in seconds; 72 h when none.
     pub token_seconds: Option<u32>,
+    /// Milliseconds after which a command that is running is sent again; 10 minutes when none.
+    pub report_again_after_ms: Option<u32>,
 }
 
 /// A running hub.
@@ -164,6 +166,7 @@ pub(crate) fn configuration(
             "pingIntervalSeconds": 5,
         },
         "usage": { "windowSeconds": WINDOW_SECONDS },
+        "intervals": { "reportAgainAfterMs": options.report_again_after_ms.unwrap_or(600_000) },
         // Two scenarios may run beside each other.
         "metrics": { "listen": "127.0.0.1:0" },
         "lifetimes": { "enrollmentTokenSeconds": options.token_seconds.unwrap_or(72 * 3600) },

@@ -29,8 +29,8 @@ pub struct SecondManager {
 }
 
 impl SecondManager {
-    /// Starts it beside the platform's own.
-    pub async fn start(platform: &Platform) -> Result<Self> {
+    /// Starts it beside the platform's own, with the same options.
+    pub async fn start(platform: &Platform, options: &PlatformOptions) -> Result<Self> {
         let at = |host: &str, port: u16| -> Result<SocketAddr> { Ok(format!("{host}:{port}").parse()?) };
         let to_postgres = Link::open(at("127.0.0.1", POSTGRES_LINK_PORT)?, at("127.0.0.1", postgres::PORT)?).await?;
         let to_hub = Link::open(at(HUB_ADDRESS, HUB_LINK_PORT)?, at(HUB_ADDRESS, hub::PORT)?).await?;
@@ -38,7 +38,7 @@ impl SecondManager {
         let kek = platform.manager.folder().join("kek");
         let database_url = platform.database_url.replace(&postgres::PORT.to_string(), &POSTGRES_LINK_PORT.to_string());
         let ports = Ports { rest: PORT, hub: HUB_LINK_PORT };
-        let config = platform::configuration(&folder, &kek, &database_url, ports, &PlatformOptions::default())?;
+        let config = platform::configuration(&folder, &kek, &database_url, ports, options)?;
         let mut process = ManagerProcess::configure(&platform.sandbox, "manager-2", &config)?;
         process.set_variable("RUST_LOG", "info,kubenova_manager=debug,kubenova_bus=debug");
         process.serve()?;

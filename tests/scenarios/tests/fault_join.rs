@@ -49,7 +49,7 @@ async fn forget(site: &Site) -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_join_each_cause_has_its_name() -> Result<()> {
-    let platform = Platform::start(&PlatformOptions { token_seconds: Some(600) }).await?;
+    let platform = Platform::start(&PlatformOptions { token_seconds: Some(600), ..PlatformOptions::default() }).await?;
     let created = platform.create_cluster("alpha").await?;
     let token = text(&created, "/enrollment/token")?;
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;

@@ -73,8 +73,9 @@ async fn fault_managers_one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
 }
 
 async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
-    let platform = Platform::start(&PlatformOptions::default()).await?;
-    let mut second = SecondManager::start(&platform).await?;
+    let options = PlatformOptions::default();
+    let platform = Platform::start(&options).await?;
+    let mut second = SecondManager::start(&platform, &options).await?;
     let clusters = simulated::join(&platform, "sim", CLUSTERS, Options::default()).await?;
     simulated::wait_in_session(&clusters, COMMAND_MAX).await?;
     let names: Vec<&str> = clusters.iter().map(|cluster| cluster.name.as_str()).collect();
