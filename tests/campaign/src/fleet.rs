@@ -1,0 +1,100 @@
+//! Everything that faults happen to: PostgreSQL, broker, two Managers, one real cluster, many simulated ones, and the clients.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use kubenova_env::repository;
+use kubenova_scenarios::oracle::{self, Finding};
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::second_manager::SecondManager;
+use kubenova_scenarios::site::{NAMESPACE, OPERATOR_IMAGE, Site, text};
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
+use kubenova_scenarios::{broker, simulated};
+use kubenova_simulator::cluster::{Options, SimulatedCluster};
+use kubenova_trust::keyring::Keyring;
+
+use crate::history::History;
+use crate::observer::Observer;
+use crate::writing::Writing;
+
+/// Breaks a rule of the product (debug builds), to show that the oracle notices. Manager and simulated clusters inherit it.
+const MUTANT: &str = "KUBENOVA_MUTANT";
+/// A command that was running when its cluster was set back is sent again after this. With the ten minutes of the default a round
+/// would take as long.
+const REPORT_AGAIN_AFTER_MS: u32 = 60_000;
+/// The tenant whose applications are written.
+pub(crate) const TENANT: &str = "acme";
+
+/// Servers, clusters and clients of a campaign.
+pub(crate) struct Fleet {
+    // In the order in which they must end.
+    pub(crate) observer: Observer,
+    pub(crate) writing: Writing,
+    pub(crate) simulated: Vec<SimulatedCluster>,
+    pub(crate) site: Site,
+    pub(crate) second: SecondManager,
+    pub(crate) platform: Platform,
+    pub(crate) history: History,
+    pub(crate) keyring: Keyring,
+    pub(crate) tenant_id: String,
+}
+
+impl Fleet {
+    /// Starts everything, with so many simulated clusters, and waits until all of it works.
+    pub(crate) async fn start(clusters: usize, seed: u64, history: &Path) -> Result<Self> {
+        let history = History::create(history)?;
+        let options =
+            PlatformOptions { report_again_after_ms: Some(REPORT_AGAIN_AFTER_MS), ..PlatformOptions::default() };
+        let platform = Platform::start(&options).await?;
+        let second = SecondManager::start(&platform, &options).await?;
+        let (site, token) = Site::prepare(&platform, "real", 1).await?;
+        if let Ok(mutant) = std::env::var(MUTANT) {
+            site.cluster.pods().set_variable(OPERATOR_IMAGE, MUTANT, Some(&mutant));
+        }
+        site.install_operator(&token)?;
+        allow_deletes(&site)?;
+        let simulated = simulated::join(&platform, "sim", clusters, Options::default()).await?;
+        simulated::wait_in_session(&simulated, COMMAND_MAX).await?;
+        site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
+        let names: Vec<String> =
+            std::iter::once(site.name.clone()).chain(simulated.iter().map(|one| one.name.clone())).collect();
+        let placed: Vec<&str> = names.iter().map(String::as_str).collect();
+        let tenant = steps::create_tenant(&platform, TENANT, &placed).await?;
+        steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+        let keyring = broker::keyring(&platform)?;
+        let observer = Observer::start(site.cluster.kube_client(), &format!("{TENANT}-apps"));
+        let writing = Writing::new(&platform.rest, TENANT, &names, seed);
+        let tenant_id = text(&tenant, "/id")?;
+        Ok(Self { observer, writing, simulated, site, second, platform, history, keyring, tenant_id })
+    }
+
+    /// A simulated cluster and the real one hold what was accepted last, and nothing else: what is wrong with that now.
+    pub(crate) fn compare(&self) -> Result<Vec<Finding>> {
+        let accepted = &self.writing.accepted;
+        let mut findings = Vec::new();
+        for cluster in &self.simulated {
+            findings.extend(oracle::compare(
+                &cluster.name,
+                &oracle::held_by_simulated(cluster, &self.tenant_id),
+                accepted,
+            ));
+        }
+        // The last, since it asks the API server.
+        findings.extend(oracle::compare(&self.site.name, &oracle::held_by_real(&self.site, TENANT)?, accepted));
+        Ok(findings)
+    }
+
+    /// Lets the clients end the write they are at.
+    pub(crate) async fn stop_writing(&mut self) -> Result<()> {
+        self.writing.stop(&mut self.history).await
+    }
+}
+
+/// The policy's twenty deletes an hour would defer most of what the clients delete; this is the most that the chart allows.
+fn allow_deletes(site: &Site) -> Result<()> {
+    let chart = repository::root()?.join("deploy/helm/operator");
+    let chart = chart.to_str().context("the chart's path is not text")?;
+    let policy = "sovereignPolicy.deletesPerHour=100000";
+    let release = ["upgrade", "kubenova-operator", chart, "--namespace", NAMESPACE, "--reuse-values", "--set", policy];
+    site.cluster.helm_ok(&release).map(drop)
+}
