@@ -131,6 +131,15 @@ pub(crate) struct CampaignOptions {
     /// Seed of everything random in it; the same seed does the same
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Of `faults`: how many; each of its list once when none is given
+    #[arg(long)]
+    pub(crate) rounds: Option<u32>,
+    /// Of `faults`: simulated clusters, beside a real one (24 when none is given)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(3..))]
+    pub(crate) clusters: Option<u32>,
+    /// Of `faults`: only those whose name contains this
+    #[arg(long)]
+    pub(crate) only: Option<String>,
     /// Print what would be run, and stop
     #[arg(long)]
     pub(crate) plan: bool,
@@ -141,6 +150,8 @@ pub(crate) struct CampaignOptions {
 pub(crate) enum CampaignName {
     /// schemathesis against the REST API, and a client in each of four languages made from its OpenAPI document
     Clients,
+    /// every process killed and paused, every line cut, every store lost or set back, while clients write to many clusters
+    Faults,
 }
 
 /// The benchmarks, as `kubenova-bench` names them.
@@ -239,10 +250,13 @@ mod tests {
 
     #[test]
     fn a_campaign_has_a_seed_and_may_only_be_planned() {
-        let options = CampaignOptions { name: Some(CampaignName::Clients), seed: 7, plan: true };
+        let seeded = |name, seed| CampaignOptions { name, seed, ..CampaignOptions::default() };
+        let options = CampaignOptions { plan: true, ..seeded(Some(CampaignName::Clients), 7) };
         assert_eq!(parsed("campaign clients --seed 7 --plan"), Ok(Command::Campaign(options)));
-        let listed = CampaignOptions { name: None, seed: 1, plan: false };
-        assert_eq!(parsed("campaign"), Ok(Command::Campaign(listed)));
+        assert_eq!(parsed("campaign"), Ok(Command::Campaign(seeded(None, 1))));
+        let options = CampaignOptions { rounds: Some(3), clusters: Some(50), ..seeded(Some(CampaignName::Faults), 1) };
+        assert_eq!(parsed("campaign faults --rounds 3 --clusters 50"), Ok(Command::Campaign(options)));
+        assert!(parsed("campaign faults --clusters 1").unwrap_err().contains("--clusters"));
         assert!(parsed("campaign client").unwrap_err().contains("'clients'"));
     }
 

@@ -124,7 +124,8 @@ fn overview(verb: &str, places: &Places, before: &Plan, later: &[Tool]) -> Strin
     text
 }
 
-fn environment(places: &Places, fleet: &Fleet, logs: &Path, profile: &str) -> Vec<(&'static str, PathBuf)> {
+/// What a driver finds its servers and programs by.
+pub(crate) fn environment(places: &Places, fleet: &Fleet, logs: &Path, profile: &str) -> Vec<(&'static str, PathBuf)> {
     vec![
         ("KUBENOVA_SERVERS", fleet.set()),
         ("KUBENOVA_BIN_DIR", places.target.join(profile)),
@@ -132,10 +133,14 @@ fn environment(places: &Places, fleet: &Fleet, logs: &Path, profile: &str) -> Ve
     ]
 }
 
-/// The driver: a binary of tests/scenarios or tests/env.
-fn driver(places: &Places, program: &str) -> Result<Command> {
+/// The driver: a binary of tests/scenarios, tests/campaign or tests/env.
+pub(crate) fn driver(places: &Places, program: &str) -> Result<Command> {
     let path = places.target.join("debug").join(program);
-    ensure!(path.is_file(), "{} was not built; it is a binary of tests/env or tests/scenarios", path.display());
+    ensure!(
+        path.is_file(),
+        "{} was not built; it is a binary of tests/env, tests/scenarios or tests/campaign",
+        path.display()
+    );
     let mut command = Command::new(path);
     clear_cargo_variables(&mut command);
     command.current_dir(&places.repository);

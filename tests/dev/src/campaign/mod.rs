@@ -2,6 +2,7 @@
 //! a log of each program, and writes what came out to `docs/benchmarks`.
 
 mod clients;
+mod faults;
 mod report;
 mod schemathesis;
 mod server;
@@ -20,6 +21,7 @@ use crate::progress::print;
 pub(crate) fn command(places: &Places, options: &CampaignOptions) -> Result<ExitCode> {
     match options.name {
         Some(CampaignName::Clients) => clients::command(places, options),
+        Some(CampaignName::Faults) => faults::command(places, options),
         None => {
             list().iter().for_each(print);
             Ok(ExitCode::SUCCESS)
@@ -45,5 +47,6 @@ mod tests {
         let list = list();
         assert_eq!(list.len(), CampaignName::value_variants().len());
         assert!(list[0].contains("clients  schemathesis against"), "{}", list[0]);
+        assert!(list[1].contains("faults  every process killed"), "{}", list[1]);
     }
 }

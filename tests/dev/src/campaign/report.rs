@@ -81,7 +81,7 @@ impl Report {
 }
 
 /// The commit, and whether files were changed since.
-fn commit(places: &Places) -> String {
+pub(crate) fn commit(places: &Places) -> String {
     let git = |args: &[&str]| process::output_of(Command::new("git").args(args).current_dir(&places.repository));
     let changed = git(&["status", "--porcelain"]).is_none_or(|files| !files.is_empty());
     let commit = git(&["rev-parse", "--short", "HEAD"]).unwrap_or_else(|| "unknown".to_owned());
