@@ -161,8 +161,8 @@ pub(crate) struct Drawn {
     pub(crate) seed: u64,
 }
 
-/// The faults of a campaign: all of the list (or those whose name contains `only`) as the seed shuffles them, then all again, shuffled
-/// again, until there are enough.
+/// The faults of a campaign: all of the list (or those whose name contains `only`) as the seed shuffles them, then all again
+/// shuffled otherwise, until there are enough.
 pub(crate) fn schedule(seed: u64, rounds: Option<usize>, only: Option<&str>) -> Vec<Drawn> {
     let chosen: Vec<Entry> =
         FAULTS.iter().filter(|entry| only.is_none_or(|part| entry.name().contains(part))).copied().collect();

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use async_nats::HeaderMap;
 use async_nats::jetstream::{self, consumer::pull};
+use async_nats::{HeaderMap, datetime};
 use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -97,4 +97,24 @@ pub async fn publish_again(connection: &Connection, stored: &Stored) -> Result<(
     headers.insert(async_nats::header::NATS_MESSAGE_ID, random::uuid_v4().to_string());
     publish::publish(&connection.jetstream, &stored.subject, headers, stored.body.clone()).await?;
     Ok(())
+}
+
+/// Drops what is published to a stream for a while: its durables are paused, and it is emptied before they go on. Returns how many
+/// messages that were.
+pub async fn drop_messages(connection: &Connection, stream: &str, lasts: Duration) -> Result<u64> {
+    let stream = connection.jetstream.get_stream(stream).await?;
+    let durables: Vec<String> = stream.consumer_names().try_collect().await?;
+    let until =
+        datetime::add_std_duration(datetime::now(), lasts.saturating_mul(2)).map_err(anyhow::Error::from_boxed)?;
+    for durable in &durables {
+        stream.pause_consumer(durable, until).await?;
+    }
+    // What was delivered before is kept for an hour.
+    stream.purge().await?;
+    tokio::time::sleep(lasts).await;
+    let dropped = stream.purge().await?.purged;
+    for durable in &durables {
+        stream.resume_consumer(durable).await?;
+    }
+    Ok(dropped)
 }

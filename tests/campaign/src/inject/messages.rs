@@ -2,9 +2,9 @@
 //!
 //! All of it is done with the Manager's own rights at the broker (`broker` of the scenarios).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kubenova_bus::{Connection, publish};
 use kubenova_env::poll::{self, Step};
@@ -22,8 +22,6 @@ use crate::fleet::Fleet;
 const REPEATED: usize = 2_000;
 const TIMES: usize = 3;
 const AT_ONCE: usize = 64;
-/// Between two purges nearly every command is gone before its cluster asks for it; some pass.
-const PURGE_EVERY: Duration = Duration::from_millis(50);
 /// Clusters to which commands of a later release are sent.
 const RECEIVERS: usize = 4;
 
@@ -45,15 +43,10 @@ pub(super) async fn repeat(fleet: &Fleet) -> Result<()> {
     Ok(())
 }
 
-/// The stream of commands is emptied again and again.
+/// Commands are stored by the broker and never delivered.
 pub(super) async fn lose(fleet: &Fleet, lasts: Duration) -> Result<()> {
-    let connection = connect(fleet).await?;
-    let commands = connection.jetstream.get_stream(streams::COMMANDS.name).await?;
-    let began = Instant::now();
-    while began.elapsed() < lasts {
-        commands.purge().await?;
-        tokio::time::sleep(PURGE_EVERY).await;
-    }
+    let dropped = broker::drop_messages(&connect(fleet).await?, streams::COMMANDS.name, lasts).await?;
+    ensure!(dropped > 0, "no command was dropped");
     Ok(())
 }
 
