@@ -130,7 +130,8 @@ pub(crate) const FAULTS: &[Entry] = &[
 
 /// Failpoints of the source that no fault of the list passes, with what does. The campaign's clients write applications.
 #[cfg(test)]
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 10] = [
+    ("dispatch.started", "operations: the clients of a campaign ask for none"),
     ("inbound.answer", "same place as inbound.stored, of a message that is not stored"),
     ("inbound.epoch-written", "only after recover"),
     ("inbound.fence-written", "only after deletes of a week ago"),

@@ -202,6 +202,11 @@ impl Inbox {
         listing::entries(self.digests())
     }
 
+    /// The listing with operations.
+    pub(crate) fn whole_listing(&self) -> Vec<ListingEntry> {
+        listing::all_entries(self.digests())
+    }
+
     /// The signed body of an object's record.
     pub(crate) fn record_body(&self, key: &str) -> Option<Body> {
         let spec = &self.records.get(&record_name(&ObjectKey::parse(key)?))?.stored.spec;

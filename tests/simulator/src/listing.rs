@@ -18,7 +18,10 @@ const NO_SESSION: u64 = 0;
 pub(crate) async fn send(shared: &Shared, connection: &Connection, session: u64) -> Result<Vec<String>> {
     let cluster = shared.identity.cluster_id();
     let at = clock::rfc3339_ms(clock::now());
-    let entries = shared.inbox().listing();
+    let entries = {
+        let inbox = shared.inbox();
+        if session == NO_SESSION { inbox.whole_listing() } else { inbox.listing() }
+    };
     let mut wanted = Vec::new();
     for part in listing::parts(cluster, session, &at, &entries) {
         wanted.extend(request(connection, subjects::listing(cluster), message::to_json(&part)).await?);
