@@ -124,7 +124,7 @@ async fn run(arguments: &Arguments, schedule: &[Drawn]) -> Result<ExitCode> {
         clusters,
         rows: Vec::new(),
         hits: Default::default(),
-        observed: (0, 0),
+        observed: 0,
         usage: None,
         took: began.elapsed(),
         failure: None,
@@ -133,7 +133,7 @@ async fn run(arguments: &Arguments, schedule: &[Drawn]) -> Result<ExitCode> {
         report.failure = Some(format!("{error:#}"));
     }
     report.hits = hits::count(&[fleet.platform.manager.folder(), &fleet.site.cluster.folder().join("pods")])?;
-    report.observed = fleet.observer.counts();
+    report.observed = fleet.observer.changes();
     report.took = began.elapsed();
     let page = arguments.report.clone().unwrap_or_else(|| folder.join("campaign-faults.md"));
     std::fs::write(&page, report.text()).with_context(|| format!("could not write {}", page.display()))?;

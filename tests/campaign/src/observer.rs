@@ -26,7 +26,6 @@ struct Seen {
     listed: Option<BTreeSet<String>>,
     findings: Vec<Finding>,
     events: u64,
-    recreated: u64,
 }
 
 impl Seen {
@@ -35,14 +34,11 @@ impl Seen {
         if let Some(listed) = &mut self.listed {
             listed.insert(name.to_owned());
         }
-        // Clients never use a name again. The Operator undoes what it has created when the record has moved on meanwhile, and a
-        // later write may create it again; an earlier one may not.
+        // Clients never use a name again, so that nothing may be deleted and made again.
         if let Some(before) = self.gone.remove(name) {
-            self.recreated += 1;
-            if number <= before {
-                let text = format!("{name} came back with write {number} after write {before} was gone");
-                self.findings.push(Finding::new(Wrong::Stale, text));
-            }
+            let wrong = if number <= before { Wrong::Stale } else { Wrong::Doubled };
+            let text = format!("{name} came back with write {number} after write {before} was gone");
+            self.findings.push(Finding::new(wrong, text));
         }
         match self.present.insert(name.to_owned(), (number, generation)) {
             Some((before, _)) if before > number => {
@@ -111,7 +107,7 @@ impl Observer {
         {
             let mut seen = self.seen();
             let findings = std::mem::take(&mut seen.findings);
-            *seen = Seen { findings, events: seen.events, recreated: seen.recreated, ..Seen::default() };
+            *seen = Seen { findings, events: seen.events, ..Seen::default() };
         }
         self.task = tokio::spawn(watch(self.client.clone(), self.namespace.clone(), Arc::clone(&self.seen)));
     }
@@ -121,10 +117,9 @@ impl Observer {
         std::mem::take(&mut self.seen().findings)
     }
 
-    /// Changes that were seen (a watch that sees none finds nothing), and objects among them that were made again.
-    pub(crate) fn counts(&self) -> (u64, u64) {
-        let seen = self.seen();
-        (seen.events, seen.recreated)
+    /// Changes that were seen: a watch that sees none finds nothing.
+    pub(crate) fn changes(&self) -> u64 {
+        self.seen().events
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -185,10 +180,7 @@ mod tests {
         assert_eq!(found(vec![apply(2, 1), Event::Delete(object("x", 2, 1)), apply(2, 1)]), [Wrong::Stale]);
         let unseen = vec![apply(2, 1), Event::Init, Event::InitDone, apply(2, 1)];
         assert_eq!(found(unseen), [Wrong::Stale], "deleted while the watch was away");
-        assert_eq!(
-            found(vec![apply(2, 1), Event::Delete(object("x", 2, 1)), apply(3, 1)]),
-            [],
-            "undone, and made again"
-        );
+        let again = vec![apply(2, 1), Event::Delete(object("x", 2, 1)), apply(3, 1)];
+        assert_eq!(found(again), [Wrong::Doubled], "deleted although it was only changed, and made again");
     }
 }
