@@ -10,7 +10,7 @@ use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
 use kubenova_scenarios::site::text;
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
-use kubenova_scenarios::writers::{Accepted, Writer};
+use kubenova_scenarios::writers::{self, Accepted, Writer};
 use kubenova_scenarios::{oracle, simulated};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
 use serde_json::{Value, json};
@@ -44,8 +44,15 @@ fn taken_in_vain(second: &SecondManager) -> Result<BTreeMap<String, usize>> {
     Ok(taken)
 }
 
-/// While a fault lasts: the age of the oldest heartbeat, and how long a command takes to each cluster in turn.
-async fn watch_fault(platform: &Platform, clusters: &[SimulatedCluster], fault: &str, lasts: Duration) -> Result<Seen> {
+/// While a fault lasts: the age of the oldest heartbeat, and how long a command takes to each cluster in turn. Its writes are
+/// accepted, too.
+async fn watch_fault(
+    platform: &Platform,
+    clusters: &[SimulatedCluster],
+    accepted: &mut Vec<Accepted>,
+    fault: &str,
+    lasts: Duration,
+) -> Result<Seen> {
     let (begun, mut seen) = (Instant::now(), Seen::default());
     for number in 0.. {
         if begun.elapsed() > lasts {
@@ -55,10 +62,13 @@ async fn watch_fault(platform: &Platform, clusters: &[SimulatedCluster], fault: 
         let age: f64 = platform.postgres.query("kubenova", sql)?.trim().parse().context("an age in seconds")?;
         seen.heartbeat_age = seen.heartbeat_age.max(Duration::from_secs_f64(age.max(0.0)));
         let cluster = &clusters[number % clusters.len()].name;
-        let body = json!({ "name": format!("{fault}-{number}"), "image": "shop/web:1", "clusters": [cluster] });
+        let application = format!("{fault}-{number}");
+        let body = json!({ "name": application, "image": writers::image(0), "clusters": [cluster] });
         let asked = Instant::now();
         let answer = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
-        steps::wait_command(platform, &text(&answer, "/commands/0/id")?, "succeeded", HELD_MAX).await?;
+        let command = text(&answer, "/commands/0/id")?;
+        steps::wait_command(platform, &command, "succeeded", HELD_MAX).await?;
+        accepted.push(Accepted { cluster: cluster.clone(), application, number: Some(0), command: Some(command) });
         seen.slowest = seen.slowest.max(asked.elapsed());
         seen.commands += 1;
     }
@@ -90,16 +100,17 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
         })
         .collect();
 
-    watch_fault(&platform, &clusters, "none", Duration::from_secs(5)).await?;
+    let mut accepted: Vec<Accepted> = Vec::new();
+    watch_fault(&platform, &clusters, &mut accepted, "none", Duration::from_secs(5)).await?;
     second.process.kill();
-    watch_fault(&platform, &clusters, "killed", Duration::from_secs(10)).await?;
+    watch_fault(&platform, &clusters, &mut accepted, "killed", Duration::from_secs(10)).await?;
     second.restart().await?;
     second.pause()?;
-    watch_fault(&platform, &clusters, "paused", Duration::from_secs(60)).await?;
+    watch_fault(&platform, &clusters, &mut accepted, "paused", Duration::from_secs(60)).await?;
     second.resume()?;
-    watch_fault(&platform, &clusters, "resumed", Duration::from_secs(5)).await?;
+    watch_fault(&platform, &clusters, &mut accepted, "resumed", Duration::from_secs(5)).await?;
     second.to_hub.silence();
-    watch_fault(&platform, &clusters, "cut-from-broker", Duration::from_secs(30)).await?;
+    watch_fault(&platform, &clusters, &mut accepted, "cut-from-broker", Duration::from_secs(30)).await?;
     second.to_hub.restore();
     let again = taken_in_vain(&second)?.into_iter().find(|(_, times)| *times > 1);
     ensure!(
@@ -107,12 +118,11 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
         "without the broker it takes a command that the other could send again and again: {again:?}"
     );
     second.to_postgres.silence();
-    watch_fault(&platform, &clusters, "cut-from-database", Duration::from_secs(30)).await?;
+    watch_fault(&platform, &clusters, &mut accepted, "cut-from-database", Duration::from_secs(30)).await?;
     second.to_postgres.restore();
-    watch_fault(&platform, &clusters, "healed", Duration::from_secs(5)).await?;
+    watch_fault(&platform, &clusters, &mut accepted, "healed", Duration::from_secs(5)).await?;
 
     stop.send_replace(true);
-    let mut accepted: Vec<Accepted> = Vec::new();
     for writer in writers {
         accepted.extend(writer.await??);
     }
