@@ -11,8 +11,8 @@ use kubenova_scenarios::site::{OPERATOR, Site};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
 
-/// Commands of the one cluster.
-const COMMANDS: usize = 6_000;
+/// Commands of the one cluster. 6,000 were tried, too: to store them takes a debug build eight minutes on a busy machine.
+const COMMANDS: usize = 1_500;
 /// For as many records to be stored and to have a state, in a debug build on a busy machine.
 const STORED_MAX: Duration = Duration::from_secs(900);
 /// For a session to begin again.
