@@ -115,7 +115,7 @@ impl Writer {
 const IMAGE: &str = "shop/web:w";
 
 /// The image of a write.
-fn image(number: u64) -> String {
+pub fn image(number: u64) -> String {
     format!("{IMAGE}{number}")
 }
 
