@@ -22,13 +22,9 @@ use kubenova_store::{
     outcomes::Reported,
     pool::{Limits, Store},
 };
+use kubenova_test_nats::NatsServer;
 use kubenova_test_postgres::Database;
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{Notify, oneshot},
     time::timeout,
@@ -61,15 +57,7 @@ struct Running {
     ingest: Ingest,
     database: Database,
     jetstream: jetstream::Context,
-    broker: Child,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _already_gone = self.broker.kill();
-        let _reaped = self.broker.wait();
-    }
+    _broker: NatsServer,
 }
 
 impl Running {
@@ -79,10 +67,8 @@ impl Running {
 
     /// The same with another limit for the wait for a row.
     async fn start_with(lock: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let broker = start_broker(folder.path());
-        let url = address(&folder.path().join(format!("nats-server_{}.ports", broker.id()))).await;
-        let jetstream = jetstream::new(async_nats::connect(url).await.unwrap());
+        let broker = NatsServer::with_jetstream();
+        let jetstream = jetstream::new(async_nats::connect(broker.url().await).await.unwrap());
         kubenova_bus::streams::ensure(&jetstream, &streams::STATUS).await.unwrap();
         let database = Database::new().await;
         database.execute(ROWS).await;
@@ -90,7 +76,7 @@ impl Running {
         let store = Store::open_with(database.url(), 8, limits).unwrap();
         let metrics = Metrics::register(&mut Registry::new(PREFIX)).ingest;
         let ingest = Ingest { store, jetstream: jetstream.clone(), metrics };
-        Self { ingest, database, jetstream, broker, _folder: folder }
+        Self { ingest, database, jetstream, _broker: broker }
     }
 
     /// Ingests in the background until a stop is requested.
@@ -191,33 +177,6 @@ fn reported_first() -> Reported {
         hops: Vec::new(),
         send_again_at: None,
     }
-}
-
-fn start_broker(folder: &Path) -> Child {
-    let servers = std::env::var_os("KUBENOVA_SERVERS")
-        .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
-    Command::new(Path::new(&servers).join("bin/nats-server"))
-        .args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream"])
-        .args(["--store_dir".as_ref(), folder.as_os_str(), "--ports_file_dir".as_ref(), folder.as_os_str()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nats-server starts")
-}
-
-/// Where the server says it listens.
-async fn address(ports: &Path) -> String {
-    let read = async {
-        loop {
-            if let Ok(text) = std::fs::read_to_string(ports)
-                && let Some(start) = text.find("nats://")
-            {
-                return text[start..].split('"').next().unwrap_or_default().to_owned();
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    timeout(ANSWER_MAX, read).await.expect("nats-server says where it listens")
 }
 
 #[tokio::test]

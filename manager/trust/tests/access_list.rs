@@ -15,6 +15,7 @@ use kubenova_schema::{
     streams,
     subjects::{self, accounts},
 };
+use kubenova_test_nats::NatsServer;
 use kubenova_trust::{
     authority::{Identity, Validity},
     envelope::Envelope,
@@ -23,12 +24,7 @@ use kubenova_trust::{
     nats_config::NatsConfig,
 };
 use nkeys::KeyPair;
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use tokio::sync::mpsc;
 
 const A: &str = "c0123456789abcdefghjkmnpqrs";
@@ -38,17 +34,9 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// A broker that ends with the test.
 struct Broker {
-    process: Child,
-    folder: tempfile::TempDir,
+    server: NatsServer,
     url: String,
     keyring: Keyring,
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _already_gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
 }
 
 fn validity() -> Validity {
@@ -58,8 +46,6 @@ fn validity() -> Validity {
 impl Broker {
     async fn start() -> Self {
         tls::install_provider();
-        let servers = std::env::var_os("KUBENOVA_SERVERS")
-            .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
         let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
         let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
         let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
@@ -76,19 +62,13 @@ impl Broker {
             revocations: &Revocations::default(),
         };
         let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
-        let process = Command::new(Path::new(&servers).join("bin/nats-server"))
-            .args(["--config".as_ref(), path.as_os_str(), "--ports_file_dir".as_ref(), folder.path().as_os_str()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("nats-server starts");
-        let ports = folder.path().join(format!("nats-server_{}.ports", process.id()));
-        let url = address(&ports).await;
-        Self { process, folder, url, keyring }
+        let server = NatsServer::with_config(folder, &path);
+        let url = server.url().await.replace("nats://", "tls://");
+        Self { server, url, keyring }
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
+        let path = self.server.folder().join(name);
         std::fs::write(&path, text).unwrap();
         path
     }
@@ -109,7 +89,7 @@ impl Broker {
         };
         let mut options = ConnectOptions::with_jwt(user.user_jwt.clone(), sign)
             .require_tls(true)
-            .add_root_certificates(self.folder.path().join("ca.crt"))
+            .add_root_certificates(self.server.folder().join("ca.crt"))
             .custom_inbox_prefix(subjects::inbox_prefix(name))
             .request_timeout(Some(ANSWER_MAX))
             .event_callback(move |event| {
@@ -149,19 +129,6 @@ impl Broker {
 }
 
 /// Where the server says it listens.
-async fn address(ports: &Path) -> String {
-    for _ in 0..200 {
-        if let Ok(text) = std::fs::read_to_string(ports)
-            && let Some(start) = text.find("tls://").or_else(|| text.find("nats://"))
-        {
-            let url = text[start..].split('"').next().unwrap_or_default();
-            return url.replace("nats://", "tls://");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("nats-server wrote no {} within 10 s", ports.display());
-}
-
 struct Session {
     client: Client,
     said: mpsc::UnboundedReceiver<Event>,

@@ -16,12 +16,9 @@ use kubenova_bus::{
 };
 use kubenova_runtime::shutdown::Shutdown;
 use kubenova_schema::{streams, subjects};
+use kubenova_test_nats::NatsServer;
 use serde_json::Value;
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::time::Duration;
 use tokio::{sync::Notify, time::timeout};
 
 const STREAM: &str = "TEST";
@@ -35,25 +32,15 @@ const LARGE: usize = 900 * 1024;
 
 /// A broker that ends with the test.
 struct Broker {
-    process: Child,
+    server: NatsServer,
     client: Client,
     jetstream: jetstream::Context,
-    folder: tempfile::TempDir,
-}
-
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _already_gone = self.process.kill();
-        let _reaped = self.process.wait();
-    }
 }
 
 impl Broker {
     async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let process = start_server(folder.path(), "-1");
-        let url = address(&folder.path().join(format!("nats-server_{}.ports", process.id()))).await;
-        let client = async_nats::connect(url).await.unwrap();
+        let server = NatsServer::with_jetstream();
+        let client = async_nats::connect(server.url().await).await.unwrap();
         let jetstream = jetstream::new(client.clone());
         let config =
             stream::Config { name: STREAM.to_owned(), subjects: vec!["test".to_owned()], ..stream::Config::default() };
@@ -64,15 +51,12 @@ impl Broker {
             ..pull::Config::default()
         };
         stream.create_consumer(durable).await.unwrap();
-        Self { process, client, jetstream, folder }
+        Self { server, client, jetstream }
     }
 
     /// Kills it and starts it again with its store, where it listened before.
     fn restart(&mut self) {
-        let port = self.client.server_info().port.to_string();
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.process = start_server(self.folder.path(), &port);
+        self.server.restart(self.client.server_info().port);
     }
 
     async fn publish(&self, body: Vec<u8>) {
@@ -85,31 +69,6 @@ impl Broker {
         let info = stream.consumer_info(DURABLE).await.unwrap();
         (info.num_ack_pending, info.num_waiting)
     }
-}
-
-fn start_server(folder: &Path, port: &str) -> Child {
-    let servers = std::env::var_os("KUBENOVA_SERVERS")
-        .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
-    Command::new(Path::new(&servers).join("bin/nats-server"))
-        .args(["--addr", "127.0.0.1", "--port", port, "--jetstream"])
-        .args(["--store_dir".as_ref(), folder.as_os_str(), "--ports_file_dir".as_ref(), folder.as_os_str()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("nats-server starts")
-}
-
-/// Where the server says it listens.
-async fn address(ports: &Path) -> String {
-    for _ in 0..200 {
-        if let Ok(text) = std::fs::read_to_string(ports)
-            && let Some(start) = text.find("nats://")
-        {
-            return text[start..].split('"').next().unwrap_or_default().to_owned();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("nats-server wrote no {} within 10 s", ports.display());
 }
 
 #[tokio::test]

@@ -1,0 +1,108 @@
+//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it.
+//!
+//! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`). This is a crate beside `tests/env` because
+//! that one brings the Kubernetes client and the sandbox, and the tests of the bus should compile without them.
+
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+use tempfile::TempDir;
+
+/// Longest that a server may take to say where it listens; only a failing test waits so long.
+const LISTENS_MAX: Duration = Duration::from_secs(10);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A running server.
+#[derive(Debug)]
+pub struct NatsServer {
+    process: Child,
+    folder: TempDir,
+}
+
+impl Drop for NatsServer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl NatsServer {
+    /// One with JetStream and without authentication.
+    ///
+    /// # Panics
+    /// When there is no server; the message says what to do.
+    #[must_use]
+    pub fn with_jetstream() -> Self {
+        let folder = tempfile::tempdir().expect("a folder for temporary files can be written");
+        Self { process: with_store(folder.path(), "-1"), folder }
+    }
+
+    /// One with this configuration, which is in this folder.
+    ///
+    /// # Panics
+    /// As [`Self::with_jetstream`].
+    #[must_use]
+    pub fn with_config(folder: TempDir, config: &Path) -> Self {
+        let process = spawn(folder.path(), &["--config".as_ref(), config.as_os_str()]);
+        Self { process, folder }
+    }
+
+    /// Kills one that was started [`Self::with_jetstream`], and starts it again with its store on this port.
+    ///
+    /// # Panics
+    /// As [`Self::with_jetstream`].
+    pub fn restart(&mut self, port: u16) {
+        self.end();
+        self.process = with_store(self.folder.path(), &port.to_string());
+    }
+
+    /// Where it says that it listens: `nats://` or `tls://`.
+    ///
+    /// # Panics
+    /// When it does not say so within ten seconds.
+    pub async fn url(&self) -> String {
+        let ports = self.folder.path().join(format!("nats-server_{}.ports", self.process.id()));
+        let read = async {
+            loop {
+                let text = std::fs::read_to_string(&ports).unwrap_or_default();
+                if let Some(start) = text.find("tls://").or_else(|| text.find("nats://")) {
+                    return text[start..].split('"').next().unwrap_or_default().to_owned();
+                }
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let listens = tokio::time::timeout(LISTENS_MAX, read).await;
+        listens.unwrap_or_else(|_| panic!("nats-server wrote no {} within 10 s", ports.display()))
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn end(&mut self) {
+        let _already_gone = self.process.kill();
+        let _reaped = self.process.wait();
+    }
+}
+
+fn with_store(folder: &Path, port: &str) -> Child {
+    let listen = ["--addr", "127.0.0.1", "--port", port, "--jetstream", "--store_dir"].map(OsStr::new);
+    spawn(folder, &[&listen[..], &[folder.as_os_str()]].concat())
+}
+
+fn spawn(folder: &Path, arguments: &[&OsStr]) -> Child {
+    let servers = std::env::var_os("KUBENOVA_SERVERS")
+        .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
+    Command::new(Path::new(&servers).join("bin/nats-server"))
+        .args(arguments)
+        .args(["--ports_file_dir".as_ref(), folder.as_os_str()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("nats-server starts")
+}
