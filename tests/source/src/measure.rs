@@ -213,7 +213,7 @@ pub fn table(packages: &[Package]) -> anyhow::Result<String> {
         match package.name.as_str() {
             "kubenova-scenarios" => scenarios += sums.code + sums.test_code,
             "kubenova-env" | "kubenova-dev" => harness += sums.code,
-            "kubenova-bench" | "kubenova-gen" | "kubenova-model" | "kubenova-source" | "kubenova-test-postgres" => {}
+            _ if package.is_for_tests() => {}
             _ => product.merge(sums),
         }
     }

@@ -63,6 +63,11 @@ pub struct Package {
 }
 
 impl Package {
+    /// It is below `tests`, and no part of the product.
+    pub fn is_for_tests(&self) -> bool {
+        self.folder().parent().is_some_and(|parent| parent.ends_with("tests"))
+    }
+
     /// The folder of its manifest.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
