@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use kubenova_env::repository;
+use anyhow::Result;
 use kubenova_scenarios::oracle::{self, Finding};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
-use kubenova_scenarios::site::{NAMESPACE, OPERATOR_IMAGE, Site, text};
+use kubenova_scenarios::site::{OPERATOR_IMAGE, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_scenarios::{broker, simulated};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
@@ -52,7 +51,8 @@ impl Fleet {
             site.cluster.pods().set_variable(OPERATOR_IMAGE, MUTANT, Some(&mutant));
         }
         site.install_operator(&token)?;
-        allow_deletes(&site)?;
+        // The policy's twenty deletes an hour would defer most of what the clients delete; this is the most that the chart allows.
+        site.set_value("sovereignPolicy.deletesPerHour=100000")?;
         let simulated = simulated::join(&platform, "sim", clusters, Options::default()).await?;
         simulated::wait_in_session(&simulated, COMMAND_MAX).await?;
         site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
@@ -88,13 +88,4 @@ impl Fleet {
     pub(crate) async fn stop_writing(&mut self) -> Result<()> {
         self.writing.stop(&mut self.history).await
     }
-}
-
-/// The policy's twenty deletes an hour would defer most of what the clients delete; this is the most that the chart allows.
-fn allow_deletes(site: &Site) -> Result<()> {
-    let chart = repository::root()?.join("deploy/helm/operator");
-    let chart = chart.to_str().context("the chart's path is not text")?;
-    let policy = "sovereignPolicy.deletesPerHour=100000";
-    let release = ["upgrade", "kubenova-operator", chart, "--namespace", NAMESPACE, "--reuse-values", "--set", policy];
-    site.cluster.helm_ok(&release).map(drop)
 }

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use kubenova_scenarios::failpoints::SAID;
+
 use crate::fault::{FAULTS, Fault};
 
-const SAID: &str = "aborting at a failpoint";
 /// The field of the log line that names the point.
 const FIELD: &str = "\"failpoint\":\"";
 

@@ -11,7 +11,7 @@ use crate::steps::COMMAND_MAX;
 
 const VARIABLE: &str = "KUBENOVA_FAILPOINT";
 /// What a process says in its log before it aborts.
-const SAID: &str = "aborting at a failpoint";
+pub const SAID: &str = "aborting at a failpoint";
 
 /// Starts the Manager with a failpoint (or none).
 ///

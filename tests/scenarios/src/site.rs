@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
@@ -22,6 +22,9 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
 
 /// The Operator's image; what runs is the program that was built here.
 pub const OPERATOR_IMAGE: &str = "kubenova/operator";
+
+/// Labels of the pods beside it that watch the API server.
+const OTHER_CONTROLLERS: [&str; 2] = ["app.kubernetes.io/name=capsule", "app.kubernetes.io/name=vela-core"];
 
 /// A cluster and what the Manager knows it as.
 #[derive(Debug)]
@@ -64,17 +67,10 @@ impl Site {
 
     /// `helm install` with one token, as the README says.
     pub fn install_operator(&self, token: &str) -> Result<()> {
-        let chart = repository::root()?.join("deploy/helm/operator");
-        let chart = chart.to_str().context("the chart's path is not text")?;
         let token = format!("enrollment.token={token}");
         let window = format!("usage.windowSeconds={WINDOW_SECONDS}");
-        self.cluster.helm_ok(&[
-            "upgrade",
+        self.upgrade_operator(&[
             "--install",
-            "kubenova-operator",
-            chart,
-            "--namespace",
-            NAMESPACE,
             "--create-namespace",
             "--set-string",
             &token,
@@ -84,7 +80,26 @@ impl Site {
             "heartbeatSeconds=2",
             "--set",
             "nats.pingSeconds=2",
-        ])?;
+        ])
+    }
+
+    /// `helm upgrade` that changes one value.
+    pub fn set_value(&self, value: &str) -> Result<()> {
+        self.upgrade_operator(&["--reuse-values", "--set", value])
+    }
+
+    fn upgrade_operator(&self, arguments: &[&str]) -> Result<()> {
+        let chart = repository::root()?.join("deploy/helm/operator");
+        let chart = chart.to_str().context("the chart's path is not text")?;
+        let release = ["upgrade", "kubenova-operator", chart, "--namespace", NAMESPACE];
+        self.cluster.helm_ok(&[&release, arguments].concat()).map(drop)
+    }
+
+    /// Starts the pods again that watch the API server, as the documentation of a restore asks for. The Operator is not among them.
+    pub fn restart_other_controllers(&self) -> Result<()> {
+        for label in OTHER_CONTROLLERS {
+            ensure!(self.cluster.pods().kill9(label) > 0, "no pod has the label {label}");
+        }
         Ok(())
     }
 

@@ -3,9 +3,8 @@
 
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
-use kubenova_env::repository;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::{NAMESPACE, Site, text};
+use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
@@ -45,19 +44,7 @@ async fn access_deletions_beyond_the_limit_need_the_person_whom_the_site_names()
     let key = platform.sandbox.folder("person")?.join("key");
     let key = key.to_str().context("the folder's name is not text")?;
     let public = platform.manager.run(&["confirm-deletions", "--new-key", "--key", key])?;
-    let chart = repository::root()?.join("deploy/helm/operator");
-    let keys = format!("sovereignPolicy.deletionConfirmationKeys={{{}}}", public.trim());
-    let chart = chart.to_str().context("the chart's path is not text")?;
-    site.cluster.helm_ok(&[
-        "upgrade",
-        "kubenova-operator",
-        chart,
-        "-n",
-        NAMESPACE,
-        "--reuse-values",
-        "--set",
-        &keys,
-    ])?;
+    site.set_value(&format!("sovereignPolicy.deletionConfirmationKeys={{{}}}", public.trim()))?;
     for number in 0..TENANTS {
         let tenant = steps::create_tenant(&platform, &format!("acme-{number}"), &["alpha"]).await?;
         steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;

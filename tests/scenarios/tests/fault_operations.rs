@@ -5,17 +5,15 @@ use anyhow::{Context as _, Result, ensure};
 use kubenova_bus::publish;
 use kubenova_env::poll::{self, Step};
 use kubenova_runtime::random;
-use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{OPERATOR, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
+use kubenova_scenarios::{broker, failpoints};
 use kubenova_schema::signature::{self, PayloadType};
 use kubenova_schema::v1::Command;
 use kubenova_schema::{message, subjects};
 use serde_json::{Value, json};
 
-const VARIABLE: &str = "KUBENOVA_FAILPOINT";
-const IMAGE: &str = "kubenova/operator";
 /// Where the Operator dies: the record is stored, the operation has begun, it has had its effect, its result is stored.
 const HOPS: [&str; 4] = ["inbound.stored", "dispatch.started", "dispatch.applied", "dispatch.noted"];
 
@@ -91,23 +89,11 @@ impl World {
         .await
     }
 
-    fn deaths(&self) -> Result<usize> {
-        Ok(self.site.operator()?.log("operator")?.matches("aborting at a failpoint").count())
-    }
-
     /// Restarts with an Operator that dies at a hop.
     async fn restart_through_a_death(&self, hop: &str) -> Result<String> {
-        let before = self.deaths()?;
-        self.site.cluster.pods().set_variable(IMAGE, VARIABLE, Some(hop));
-        self.site.cluster.pods().kill9(OPERATOR);
+        let before = failpoints::start_operator_with(&self.site, hop)?;
         let id = self.restart(600).await?;
-        poll::until(format!("the Operator to die at {hop}"), COMMAND_MAX, || async {
-            let now = self.deaths()?;
-            Ok(Step::when(now > before, (), format!("{now} deaths")))
-        })
-        .await?;
-        self.site.cluster.pods().set_variable(IMAGE, VARIABLE, None);
-        self.site.cluster.pods().kill9(OPERATOR);
+        failpoints::operator_died_and_back(&self.site, hop, before).await?;
         self.ended(&id, "succeeded").await.with_context(|| hop.to_owned())?;
         Ok(id)
     }
@@ -161,7 +147,7 @@ async fn fault_operations_once_in_time_and_cancelled_exactly() -> Result<()> {
     expected += 1;
     assert_eq!(world.restarts()?, expected, "a redelivery was carried out");
 
-    // Sent, and not begun in time: it is overdue while nobody knows, and expires in the cluster.
+    // Sent, and not begun in time: it is overdue as long as the cluster reports nothing, and expires there.
     world.operator_is_gone().await?;
     let late = world.restart(10).await?;
     poll::until("the operation to be overdue", COMMAND_MAX, || async {

@@ -12,9 +12,6 @@ use serde_json::Value;
 
 /// For the Operator to start again, report another listing, and carry out what is sent again, on a busy machine.
 const HEAL_MAX: Duration = Duration::from_secs(300);
-/// Labels of the pods that watch the API server and are started again after a restore, as its documentation asks for. The
-/// Operator is not among them.
-const OTHER_CONTROLLERS: [&str; 2] = ["app.kubernetes.io/name=capsule", "app.kubernetes.io/name=vela-core"];
 
 async fn sync_of(platform: &Platform, site: &Site) -> Result<Value> {
     platform.rest.get(&format!("/api/v1/clusters/{}/sync", site.id)).await?.expect(200)
@@ -89,9 +86,7 @@ async fn fault_restore_of_a_clusters_etcd_heals_by_itself() -> Result<()> {
     assert!(!billed.is_empty(), "windows were billed before the restore");
 
     site.cluster.restore().await?;
-    for label in OTHER_CONTROLLERS {
-        assert!(site.cluster.pods().kill9(label) > 0, "no pod has the label {label}");
-    }
+    site.restart_other_controllers()?;
     poll::until("the listing to be compared", HEAL_MAX, || async {
         let body = sync_of(&platform, &site).await?;
         let findings = &body["exchange"]["findings"];

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use kubenova_env::poll::{self, Step};
 use kubenova_env::stored;
 use kubenova_scenarios::seed::SplitMix64;
@@ -17,9 +17,6 @@ use crate::convergence::converge;
 use crate::fault::below;
 use crate::fleet::Fleet;
 
-/// Labels of the pods that watch the API server and are started again after a restore, as its documentation asks for. The
-/// Operator is not among them.
-const OTHER_CONTROLLERS: [&str; 2] = ["app.kubernetes.io/name=capsule", "app.kubernetes.io/name=vela-core"];
 /// Every third simulated cluster is restored.
 const RESTORED_OF: usize = 3;
 /// Bytes that are flipped in each file of the broker's messages.
@@ -125,12 +122,7 @@ pub(super) async fn restore_cluster(fleet: &mut Fleet, lasts: Duration) -> Resul
     fleet.observer.suspend();
     fleet.site.cluster.restore().await?;
     fleet.observer.resume();
-    for label in OTHER_CONTROLLERS {
-        if fleet.site.cluster.pods().kill9(label) == 0 {
-            bail!("no pod has the label {label}");
-        }
-    }
-    Ok(())
+    fleet.site.restart_other_controllers()
 }
 
 /// The same for simulated clusters.
