@@ -222,10 +222,9 @@ fn spawn_metering(
     receipts: mpsc::Receiver<ReceiptDelivery>,
     health: watch::Sender<UsageHealth>,
 ) {
-    let (offset_sender, clock_offset_ms) = watch::channel(0);
     let shutdown = &cluster.shutdown;
-    let offset = ClockOffset { manager_clock: cluster.manager_clock.clone(), offset_ms: offset_sender };
-    shutdown.spawn("clock offset", follow_clock_offset(broker.session.clone(), offset, shutdown.clone()));
+    let manager_clock = cluster.manager_clock.clone();
+    shutdown.spawn("clock offset", follow_manager_clock(broker.session.clone(), manager_clock, shutdown.clone()));
     shutdown.spawn(
         "metering",
         metering::run(MeteringContext {
@@ -237,7 +236,7 @@ fn spawn_metering(
             nkey_seed: broker.identity.keys.nkey_seed.clone(),
             bus: broker.bus.clone(),
             receipts,
-            clock_offset_ms,
+            manager_clock: cluster.manager_clock.clone(),
             shutdown: shutdown.clone(),
             gates: cluster.gates.clone(),
             metrics: cluster.metrics.clone(),
@@ -246,23 +245,19 @@ fn spawn_metering(
     );
 }
 
-/// What uses each measurement of the clocks.
-struct ClockOffset {
+/// Keeps what the hello of each session has measured.
+async fn follow_manager_clock(
+    mut session: watch::Receiver<Option<Session>>,
     manager_clock: ManagerClock,
-    offset_ms: watch::Sender<i64>,
-}
-
-/// Hands the clock offset of each session to metering and to deadlines. While no session is open the last measurement is the best
-/// one.
-async fn follow_clock_offset(mut session: watch::Receiver<Option<Session>>, used_by: ClockOffset, shutdown: Shutdown) {
+    shutdown: Shutdown,
+) {
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
             changed = session.changed() => if changed.is_err() { return shutdown.requested().await },
         }
         if let Some(open) = session.borrow_and_update().as_ref() {
-            used_by.manager_clock.measured(open);
-            used_by.offset_ms.send_replace(open.clock_offset_ms);
+            manager_clock.measured(open.clock_offset_ms);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! One watch of one source, without end: notes when each event was received, and reports when the watch was not current.
 
-use super::clock::Clock;
 use crate::apiserver::metered::{self, Listed, SourceEvent};
+use crate::manager_clock::ManagerClock;
 use futures::StreamExt as _;
 use kube::Client;
 use kubenova_operator_core::metering::{
@@ -44,7 +44,7 @@ const ABSENT_RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Follower {
     pub(super) client: Client,
     pub(super) source: Source,
-    pub(super) clock: Clock,
+    pub(super) clock: ManagerClock,
     pub(super) updates: mpsc::Sender<WatchUpdate>,
 }
 

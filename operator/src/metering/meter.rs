@@ -2,16 +2,18 @@
 //! missing.
 
 use super::{
-    clock::Clock,
     follow::WatchUpdate,
     health::{UsageHealth, set_healthy, set_problem},
     publish::Notice,
     reports,
     steps::Steps,
 };
-use crate::apiserver::{
-    Error,
-    usage::{self, Written},
+use crate::{
+    apiserver::{
+        Error,
+        usage::{self, Written},
+    },
+    manager_clock::ManagerClock,
 };
 use kube::Client;
 use kubenova_crds::usage_report::UsageReportSpec;
@@ -39,7 +41,7 @@ pub(super) struct Parts {
     pub(super) cluster_id: String,
     pub(super) incarnation: String,
     pub(super) nkey_seed: String,
-    pub(super) clock: Clock,
+    pub(super) clock: ManagerClock,
     pub(super) sealed: mpsc::UnboundedSender<Notice>,
     pub(super) windows_sealed: Counter,
     pub(super) gates: Gates,

@@ -9,7 +9,6 @@
 //! A sealed report is stored in the cluster's own API server before anything is published, and stays there until the
 //! Manager's receipt is a week old. Metering needs no broker and no session: it continues without them.
 
-mod clock;
 mod follow;
 mod health;
 mod meter;
@@ -22,8 +21,7 @@ mod verify;
 
 pub use health::UsageHealth;
 
-use crate::metrics::Metrics;
-use clock::Clock;
+use crate::{manager_clock::ManagerClock, metrics::Metrics};
 use kubenova_bus::Connection;
 use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use receipt::ReceiptDelivery;
@@ -41,8 +39,7 @@ pub struct MeteringContext {
     pub nkey_seed: String,
     pub bus: watch::Receiver<Option<Connection>>,
     pub receipts: mpsc::Receiver<ReceiptDelivery>,
-    /// This cluster's clock minus the Manager's, as measured at the last hello.
-    pub clock_offset_ms: watch::Receiver<i64>,
+    pub manager_clock: ManagerClock,
     pub shutdown: Shutdown,
     pub metrics: Metrics,
     /// For the gate `metering`.
@@ -71,7 +68,6 @@ pub async fn run(context: MeteringContext) {
     context.gates.set("metering", Some("waiting for the first lists of namespaces, pods and applications".to_owned()));
     // Without a bound, so that the meter never waits for a broker: it holds one short notice for each stored report at most.
     let (sealed_sender, sealed) = mpsc::unbounded_channel();
-    let clock = Clock { offset_ms: context.clock_offset_ms };
     let publisher = publish::Publisher::new(publish::Parts {
         client: context.client.clone(),
         namespace: context.state_namespace.clone(),
@@ -89,7 +85,7 @@ pub async fn run(context: MeteringContext) {
         cluster_id: context.cluster_id,
         incarnation: context.incarnation,
         nkey_seed: context.nkey_seed,
-        clock,
+        clock: context.manager_clock,
         sealed: sealed_sender,
         windows_sealed: context.metrics.windows_sealed.clone(),
         gates: context.gates,

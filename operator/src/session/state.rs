@@ -1,7 +1,8 @@
 //! The session's state as other parts see it: open with these numbers, or not open.
 
-use jiff::{SignedDuration, Timestamp};
-use kubenova_runtime::{clock, shutdown::Shutdown};
+use crate::manager_clock::manager_time;
+use jiff::Timestamp;
+use kubenova_runtime::shutdown::Shutdown;
 use tokio::sync::watch;
 
 /// An open session.
@@ -25,8 +26,7 @@ impl Session {
     /// The Manager's time now, as measured at the hello.
     #[must_use]
     pub fn manager_now(&self) -> Timestamp {
-        let now = clock::now();
-        now.checked_sub(SignedDuration::from_millis(self.clock_offset_ms)).unwrap_or(now)
+        manager_time(self.clock_offset_ms)
     }
 }
 
