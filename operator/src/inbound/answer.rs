@@ -1,7 +1,7 @@
 //! What is answered about a command that is not stored, and why one has to be delivered again.
 
 use crate::{apiserver, outbound::outcomes::PublishError};
-use kubenova_operator_core::{command::Rejected, inbox::Stale, outcome::State, policy::Denial};
+use kubenova_operator_core::{inbox::Stale, outcome::State, policy::Denial};
 use std::time::Duration;
 
 /// Longest time to store a record: a webhook may take ten seconds, one that hangs thirty, and the broker delivers again after
@@ -36,70 +36,54 @@ pub(super) enum NotNow {
 }
 
 impl Answer {
-    pub(super) fn rejected(rejected: Rejected) -> Self {
-        let state = if rejected.unsupported { State::Unsupported } else { State::Refused };
-        Self { state, reason: rejected.reason, message: rejected.message, retry_after_seconds: 0 }
+    /// Final.
+    pub(super) fn new(state: State, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { state, reason, message: message.into(), retry_after_seconds: 0 }
+    }
+
+    /// The Manager sends the command again after this time.
+    pub(super) fn deferred(reason: &'static str, message: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self { retry_after_seconds, ..Self::new(State::Deferred, reason, message) }
+    }
+
+    pub(super) fn rejected(unsupported: bool, reason: &'static str, message: String) -> Self {
+        Self::new(if unsupported { State::Unsupported } else { State::Refused }, reason, message)
     }
 
     pub(super) fn stale(stale: Stale) -> Self {
-        Self {
-            state: State::Superseded,
-            reason: stale.reason(),
-            message: stale.message().to_owned(),
-            retry_after_seconds: 0,
-        }
+        Self::new(State::Superseded, stale.reason(), stale.message())
     }
 
-    pub(super) fn denial(denial: Denial) -> Self {
-        let state = if denial.retry_after_seconds.is_some() { State::Deferred } else { State::Refused };
-        Self {
-            state,
-            reason: denial.reason,
-            message: denial.message,
-            retry_after_seconds: denial.retry_after_seconds.unwrap_or_default(),
+    pub(super) fn denial(Denial { reason, message, retry_after_seconds }: Denial) -> Self {
+        match retry_after_seconds {
+            Some(seconds) => Self::deferred(reason, message, seconds),
+            None => Self::new(State::Refused, reason, message),
         }
     }
 
     pub(super) fn late() -> Self {
-        Self {
-            state: State::Deferred,
-            reason: "Late",
-            message: "the command arrived after its deadline; the Manager sends it again".to_owned(),
-            retry_after_seconds: LATE_RETRY_SECONDS,
-        }
+        let message = "the command arrived after its deadline; the Manager sends it again";
+        Self::deferred("Late", message, LATE_RETRY_SECONDS)
     }
 
     pub(super) fn expired() -> Self {
-        Self {
-            state: State::Expired,
-            reason: "DeadlineExceeded",
-            message: "the operation arrived after its deadline: it is not carried out".to_owned(),
-            retry_after_seconds: 0,
-        }
+        let message = "the operation arrived after its deadline: it is not carried out";
+        Self::new(State::Expired, "DeadlineExceeded", message)
     }
 
     pub(super) fn cancelled() -> Self {
-        Self {
-            state: State::Cancelled,
-            reason: "Requested",
-            message: "the operation was cancelled before it began".to_owned(),
-            retry_after_seconds: 0,
-        }
+        Self::new(State::Cancelled, "Requested", "the operation was cancelled before it began")
     }
 
     /// Refused, so that it is not taken for a cancellation that is stored.
     pub(super) fn begun() -> Self {
-        Self {
-            state: State::Refused,
-            reason: "OperationStarted",
-            message: "the operation had begun before its cancellation arrived: see how it ends".to_owned(),
-            retry_after_seconds: 0,
-        }
+        let message = "the operation had begun before its cancellation arrived: see how it ends";
+        Self::new(State::Refused, "OperationStarted", message)
     }
 
     pub(super) fn diverged() -> Self {
         let message = "the cluster holds another command of the same revision: the Manager's database was restored or \
                        copied; restore its newest state";
-        Self { state: State::Refused, reason: "Divergence", message: message.to_owned(), retry_after_seconds: 0 }
+        Self::new(State::Refused, "Divergence", message)
     }
 }

@@ -23,7 +23,7 @@ use kubenova_crds::{
     command::NovaCommand,
 };
 use kubenova_operator_core::{
-    command::{self, Recipient, Unreadable, VerifiedCommand, record_name},
+    command::{self, Recipient, Rejected, Unreadable, VerifiedCommand, record_name},
     digest::RecordDigest,
     inbox::{Decision, Stale},
     outcome,
@@ -111,7 +111,19 @@ impl Inbox {
         };
         failpoint::passing("inbound.verified");
         Span::current().record("command.id", &command.id).record("key", &command.key);
-        match self.handle(command.clone(), &delivery).await {
+        let identity = &self.broker.identity;
+        let recipient = Recipient { cluster_id: identity.cluster_id(), cluster_uid: identity.cluster_uid() };
+        let (command, handled) = match command::accept(command, recipient) {
+            Ok(verified) => {
+                let handled = self.handle(&verified, &delivery).await;
+                (verified.command, handled)
+            }
+            Err(Rejected { command, unsupported, reason, message }) => {
+                let handled = self.answer(&command, Answer::rejected(unsupported, reason, message)).await;
+                (*command, handled)
+            }
+        };
+        match handled {
             Ok(()) => Verdict::Done,
             Err(error) => self.not_now(&command, &error, delivery.delivered).await,
         }
@@ -142,16 +154,10 @@ impl Inbox {
         Verdict::Terminate(reason)
     }
 
-    async fn handle(&self, command: Command, delivery: &Delivery) -> Result<(), NotNow> {
-        let identity = &self.broker.identity;
-        let recipient = Recipient { cluster_id: identity.cluster_id(), cluster_uid: identity.cluster_uid() };
-        let verified = match command::accept(command, recipient) {
-            Ok(verified) => verified,
-            Err(rejected) => return self.answer(&rejected.command.clone(), Answer::rejected(rejected)).await,
-        };
+    async fn handle(&self, verified: &VerifiedCommand, delivery: &Delivery) -> Result<(), NotNow> {
         let _object = self.locks.lock(&record_name(&verified.key)).await;
         let _deletes = if verified.kind.is_delete() { Some(self.locks.lock(DELETES).await) } else { None };
-        self.decide_and_store(&verified, delivery).await
+        self.decide_and_store(verified, delivery).await
     }
 
     async fn decide_and_store(&self, verified: &VerifiedCommand, delivery: &Delivery) -> Result<(), NotNow> {

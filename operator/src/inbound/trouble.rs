@@ -43,41 +43,29 @@ pub(super) fn remedy(error: &NotNow, delivered: i64) -> Remedy {
 }
 
 fn too_large(error: &apiserver::Error) -> Answer {
-    Answer {
-        state: State::Refused,
-        reason: "RecordTooLarge",
-        message: format!(
-            "the cluster's API server cannot store so large a command: {}; make the object smaller",
-            error.reason()
-        ),
-        retry_after_seconds: 0,
-    }
+    let message = format!(
+        "the cluster's API server cannot store so large a command: {}; make the object smaller",
+        error.reason()
+    );
+    Answer::new(State::Refused, "RecordTooLarge", message)
 }
 
 fn refused(error: &apiserver::Error) -> Answer {
-    Answer {
-        state: State::Deferred,
-        reason: "RecordRefused",
-        message: format!(
-            "the cluster's API server does not accept the command's record: {}; ask its administrator to let NovaCommands in \
-             kubenova-system pass; it is tried again every {REFUSED_RETRY_SECONDS} s",
-            error.reason()
-        ),
-        retry_after_seconds: REFUSED_RETRY_SECONDS,
-    }
+    let message = format!(
+        "the cluster's API server does not accept the command's record: {}; ask its administrator to let NovaCommands in \
+         kubenova-system pass; it is tried again every {REFUSED_RETRY_SECONDS} s",
+        error.reason()
+    );
+    Answer::deferred("RecordRefused", message, REFUSED_RETRY_SECONDS)
 }
 
 fn stuck(error: &NotNow, delivered: i64) -> Answer {
-    Answer {
-        state: State::Deferred,
-        reason: "RecordNotStored",
-        message: format!(
-            "the command's record could not be stored in {delivered} attempts: {}; see the log of the Operator and the webhooks of \
-             the cluster; it is tried again every {STUCK_RETRY_SECONDS} s",
-            apiserver::error::chain(error)
-        ),
-        retry_after_seconds: STUCK_RETRY_SECONDS,
-    }
+    let message = format!(
+        "the command's record could not be stored in {delivered} attempts: {}; see the log of the Operator and the webhooks of \
+         the cluster; it is tried again every {STUCK_RETRY_SECONDS} s",
+        apiserver::error::chain(error)
+    );
+    Answer::deferred("RecordNotStored", message, STUCK_RETRY_SECONDS)
 }
 
 #[cfg(test)]
