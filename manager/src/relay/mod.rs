@@ -9,6 +9,7 @@
 
 mod doubt;
 mod envelope;
+mod not_sent;
 mod turns;
 
 use crate::metrics::{RelayMetrics, SendLabels};
@@ -30,9 +31,7 @@ use kubenova_schema::{
 };
 use kubenova_store::{
     cluster_queue::{self, ClaimOptions, DueCommand, Published, QueueState},
-    deletion_confirmations,
     error::StoreError,
-    operations,
     pool::Store,
 };
 use std::{
@@ -88,11 +87,14 @@ pub struct Relay {
 /// Sends until a stop is requested.
 pub async fn run(relay: Relay, shutdown: Shutdown) {
     let (relay, turns) = (Arc::new(relay), Turns::new(CLUSTERS_MAX));
-    Periodic::new("relay commands", relay.settings.poll)
+    let send = Periodic::new("relay commands", relay.settings.poll)
         .on_signal(Arc::clone(&relay.wake))
         .limit(ROUND_MAX)
-        .run(&shutdown, || round(&relay, &turns, &shutdown))
-        .await;
+        .run(&shutdown, || round(&relay, &turns, &shutdown));
+    let settle = Periodic::new("settle commands that are not sent", relay.settings.poll)
+        .limit(ROUND_MAX)
+        .run(&shutdown, || not_sent::settle(&relay.store));
+    tokio::join!(send, settle);
 }
 
 /// Starts serving the clusters that have something due and are not being served yet. A cluster that takes its time delays
@@ -104,17 +106,6 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
     let due = due(&relay.settings, clock::now());
     let clusters = {
         let mut connection = relay.store.acquire().await?;
-        let expired = operations::expire(&mut connection, due.now).await?;
-        if expired > 0 {
-            tracing::info!(count = expired, "operations expired before they could be sent");
-        }
-        let waiting = deletion_confirmations::mark_waiting(&mut connection, due.now).await?;
-        if waiting > 0 {
-            tracing::warn!(
-                count = waiting,
-                "deletes of tenants wait for a person's confirmation, or until ten minutes are over"
-            );
-        }
         cluster_queue::clusters_with_due(&mut connection, &due).await?
     };
     for cluster in clusters {
