@@ -2,7 +2,7 @@
 
 use crate::{
     error::{StoreError, failed},
-    outbox::CHANNEL,
+    outbox::notify_relay,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -58,10 +58,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewConfirmation) -> Res
     .execute(&mut *connection)
     .await
     .map_err(failed("release confirmed deletes"))?;
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, new.cluster.as_str())
-        .fetch_all(connection)
-        .await
-        .map_err(failed("notify the relay"))?;
+    notify_relay(connection, &[new.cluster.to_string()]).await?;
     Ok(due.rows_affected())
 }
 

@@ -6,7 +6,7 @@
 
 use crate::{
     error::{StoreError, failed},
-    outbox::{self, CHANNEL, EnqueuedCommand, Issuer},
+    outbox::{self, EnqueuedCommand, Issuer},
     wire,
 };
 use jiff::Timestamp;
@@ -68,7 +68,7 @@ pub async fn enqueue(
     .execute(&mut *connection)
     .await
     .map_err(failed("write operations"))?;
-    notify(connection, &names).await?;
+    outbox::notify_relay(connection, &names).await?;
     Ok(enqueued)
 }
 
@@ -138,16 +138,8 @@ pub(crate) async fn request_cancel(
     .execute(&mut *connection)
     .await
     .map_err(failed("write the cancellation of an operation"))?;
-    notify(connection, &[operation.cluster_id.to_string()]).await?;
+    outbox::notify_relay(connection, &[operation.cluster_id.to_string()]).await?;
     Ok(Some(enqueued))
-}
-
-async fn notify(connection: &mut PgConnection, clusters: &[String]) -> Result<(), StoreError> {
-    sqlx::query!("select pg_notify($1, cluster) from unnest($2::text[]) as cluster", CHANNEL, clusters)
-        .fetch_all(connection)
-        .await
-        .map(drop)
-        .map_err(failed("notify the relay"))
 }
 
 /// Ends operations that were not sent before their deadline. How many those are.

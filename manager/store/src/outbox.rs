@@ -129,11 +129,17 @@ pub async fn enqueue_commands(
     .execute(&mut *connection)
     .await
     .map_err(failed("write commands"))?;
-    sqlx::query!("select pg_notify($1, cluster) from unnest($2::text[]) as cluster", CHANNEL, &names)
-        .fetch_all(&mut *connection)
-        .await
-        .map_err(failed("notify the relay"))?;
+    notify_relay(connection, &names).await?;
     Ok(enqueued)
+}
+
+/// Has the relay look at these clusters once the transaction is committed.
+pub(crate) async fn notify_relay(connection: &mut PgConnection, clusters: &[String]) -> Result<(), StoreError> {
+    sqlx::query!("select pg_notify($1, cluster) from unnest($2::text[]) as cluster", CHANNEL, clusters)
+        .fetch_all(connection)
+        .await
+        .map(drop)
+        .map_err(failed("notify the relay"))
 }
 
 /// Writes commands of a cluster once more under new revisions, in this order: what they carry is still wanted and is not there.
@@ -188,11 +194,7 @@ pub async fn enqueue_again(
     .await
     .map_err(failed("write commands again"))?;
     every_row(written.rows_affected(), commands.len(), "commands", cluster)?;
-    sqlx::query!("select pg_notify($1, $2)", CHANNEL, cluster.as_str())
-        .fetch_all(connection)
-        .await
-        .map(drop)
-        .map_err(failed("notify the relay"))
+    notify_relay(connection, &[cluster.to_string()]).await
 }
 
 /// Locks the clusters in id order and gives each its next revision.
