@@ -79,6 +79,13 @@ fn language(headers: &HeaderMap) -> Result<Language, Refusal> {
     }
 }
 
+fn refuse_yaml(headers: &HeaderMap) -> Result<(), Refusal> {
+    if language(headers)? == Language::Yaml {
+        return Err(Refusal::new(Reason::MediaTypeUnsupported, "this path reads JSON only"));
+    }
+    Ok(())
+}
+
 /// A JSON body of one shape.
 #[derive(Debug, Clone)]
 pub struct JsonBody<T>(pub T);
@@ -88,9 +95,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (parts, stream) = request.into_parts();
-        if language(&parts.headers)? == Language::Yaml {
-            return Err(Refusal::new(Reason::MediaTypeUnsupported, "this path reads JSON only").into());
-        }
+        refuse_yaml(&parts.headers)?;
         let bytes = read(&parts.headers, stream, BODY_TIMEOUT).await?;
         Ok(Self(shape::read(&json(&bytes)?)?))
     }
@@ -109,9 +114,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalB
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
-        if language(&parts.headers)? == Language::Yaml {
-            return Err(Refusal::new(Reason::MediaTypeUnsupported, "this path reads JSON only").into());
-        }
+        refuse_yaml(&parts.headers)?;
         Ok(Self(shape::read(&json(&bytes)?)?))
     }
 }

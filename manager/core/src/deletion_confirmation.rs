@@ -1,6 +1,9 @@
 //! A person's word that more tenants of a cluster may be deleted than are deleted at once.
 
-use crate::refusal::{Reason, Refusal};
+use crate::{
+    deadline,
+    refusal::{Reason, Refusal},
+};
 use jiff::{SignedDuration, Timestamp};
 
 /// Most tenants in one statement: whoever reads it must be able to.
@@ -15,12 +18,7 @@ pub const VALID_MAX_SECONDS: u32 = 7 * 24 * 3600;
 /// # Errors
 /// With [`Reason::FieldInvalid`] when it is out of range.
 pub fn not_after(seconds: Option<u32>, now: Timestamp) -> Result<Timestamp, Refusal> {
-    let seconds = seconds.unwrap_or(VALID_DEFAULT_SECONDS);
-    if !(1..=VALID_MAX_SECONDS).contains(&seconds) {
-        let detail = format!("validSeconds is {seconds}; it is from 1 to {VALID_MAX_SECONDS}");
-        return Err(Refusal::at(Reason::FieldInvalid, "/validSeconds", detail));
-    }
-    Ok(now.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(now))
+    deadline::after(now, seconds.unwrap_or(VALID_DEFAULT_SECONDS), 1..=VALID_MAX_SECONDS, "validSeconds")
 }
 
 /// Checks the time of a statement that was signed elsewhere.

@@ -17,6 +17,7 @@ pub mod command;
 pub mod command_cancel;
 pub mod command_retry;
 pub mod dead_letter;
+mod deadline;
 pub mod deletion_confirmation;
 pub mod enrollment;
 pub mod label;

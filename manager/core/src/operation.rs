@@ -4,11 +4,12 @@
 //! begin in time is over.
 
 use crate::{
-    application::ApplicationName,
-    refusal::{Reason, Refusal},
+    application::{Application, ApplicationName},
+    deadline,
+    refusal::Refusal,
     tenant::TenantId,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 /// Deadline of an operation whose request names none: longer than a broker or an Operator takes to come back, short enough that
 /// who asked is still there.
@@ -32,18 +33,22 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Run the workflow of this application once more.
+    #[must_use]
+    pub fn restart_workflow(application: &Application) -> Self {
+        let Application { tenant_id, name, generation, .. } = application;
+        Self::RestartWorkflow { tenant_id: *tenant_id, application: name.clone(), generation: *generation }
+    }
+}
+
 /// The deadline of an operation that is requested now.
 ///
 /// # Errors
-/// With [`Reason::FieldInvalid`] when it is out of range.
+/// With [`crate::refusal::Reason::FieldInvalid`] when it is out of range.
 pub fn deadline(seconds: Option<u32>, now: Timestamp) -> Result<Timestamp, Refusal> {
     let seconds = seconds.unwrap_or(DEADLINE_DEFAULT_SECONDS);
-    if !(DEADLINE_MIN_SECONDS..=DEADLINE_MAX_SECONDS).contains(&seconds) {
-        let detail =
-            format!("deadlineSeconds is {seconds}; it is from {DEADLINE_MIN_SECONDS} to {DEADLINE_MAX_SECONDS}");
-        return Err(Refusal::at(Reason::FieldInvalid, "/deadlineSeconds", detail));
-    }
-    Ok(now.checked_add(SignedDuration::from_secs(i64::from(seconds))).unwrap_or(now))
+    deadline::after(now, seconds, DEADLINE_MIN_SECONDS..=DEADLINE_MAX_SECONDS, "deadlineSeconds")
 }
 
 #[cfg(test)]

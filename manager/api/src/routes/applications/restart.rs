@@ -45,11 +45,7 @@ pub async fn restart(
         let not_after = operation::deadline(body.deadline_seconds, ctx.now)?;
         let targets = applications::targets(tx.connection(), &[application.id]).await?;
         let clusters = chosen(&targets, body.clusters.as_deref())?;
-        let operation = Operation::RestartWorkflow {
-            tenant_id: tenant.id,
-            application: application.name.clone(),
-            generation: application.generation,
-        };
+        let operation = Operation::restart_workflow(&application);
         let enqueued = tx.enqueue_operations(&clusters, &operation, not_after).await?;
         let target = format!("application/{}/{}", tenant.id, application.name);
         tx.audit(ctx.action, "restart", &target, Some(tenant.id)).await?;

@@ -19,12 +19,13 @@ use axum::{
 };
 use kubenova_api_types::commands::Command;
 use kubenova_core::{
+    application::Application,
     change::Change,
     cluster::ClusterRef,
     command, command_retry,
     operation::Operation,
     refusal::{Reason, Refusal},
-    tenant::TenantId,
+    tenant::{Tenant, TenantId},
 };
 use kubenova_schema::kinds::CommandKind;
 use kubenova_store::{applications, clusters, commands, outbox::EnqueuedCommand, placements, write_tx::WriteTx};
@@ -100,20 +101,38 @@ async fn tenant_again(
     enqueue(tx, command, &Change::Tenant(tenant)).await
 }
 
+/// The application that a command is about, with its tenant, both held.
+async fn application_of(
+    tx: &mut WriteTx,
+    ctx: &RequestContext,
+    command: &command::Command,
+    tenant: TenantId,
+) -> Result<(Tenant, Option<Application>), ApiError> {
+    let tenant = tenants::hold(tx.connection(), ctx, &tenant.to_string()).await?;
+    let application = applications::find_for_update(tx.connection(), tenant.id, name_of(command)).await?;
+    Ok((tenant, application))
+}
+
+fn name_of(command: &command::Command) -> &str {
+    command.application_name.as_deref().unwrap_or_default()
+}
+
+fn deleted(command: &command::Command) -> Refusal {
+    command_retry::outdated(format!("the application \"{}\" was deleted", name_of(command)))
+}
+
 async fn application_again(
     tx: &mut WriteTx,
     ctx: &RequestContext,
     command: &command::Command,
     tenant: TenantId,
 ) -> Result<EnqueuedCommand, ApiError> {
-    let tenant = tenants::hold(tx.connection(), ctx, &tenant.to_string()).await?;
-    let name = command.application_name.as_deref().unwrap_or_default();
-    let Some(application) = applications::find_for_update(tx.connection(), tenant.id, name).await? else {
-        return Err(command_retry::outdated(format!("the application \"{name}\" was deleted")).into());
-    };
+    let (tenant, application) = application_of(tx, ctx, command, tenant).await?;
+    let application = application.ok_or_else(|| deleted(command))?;
     let targets = applications::targets(tx.connection(), &[application.id]).await?;
     if !targets.iter().any(|target| target.cluster_id == command.cluster_id && target.delete_command.is_none()) {
-        let detail = format!("the application \"{name}\" should not run on cluster {} any more", command.cluster_name);
+        let (name, cluster) = (name_of(command), &command.cluster_name);
+        let detail = format!("the application \"{name}\" should not run on cluster {cluster} any more");
         return Err(command_retry::outdated(detail).into());
     }
     enqueue(tx, command, &Change::Application { tenant: tenant.name, application }).await
@@ -126,16 +145,10 @@ async fn restart_again(
     command: &command::Command,
     tenant: TenantId,
 ) -> Result<EnqueuedCommand, ApiError> {
-    let tenant = tenants::hold(tx.connection(), ctx, &tenant.to_string()).await?;
-    let name = command.application_name.as_deref().unwrap_or_default();
-    let gone = || command_retry::outdated(format!("the application \"{name}\" was deleted"));
-    let application = applications::find_for_update(tx.connection(), tenant.id, name).await?.ok_or_else(gone)?;
+    let (_, application) = application_of(tx, ctx, command, tenant).await?;
+    let application = application.ok_or_else(|| deleted(command))?;
     not_deleting(&application)?;
-    let operation = Operation::RestartWorkflow {
-        tenant_id: tenant.id,
-        application: application.name,
-        generation: application.generation,
-    };
+    let operation = Operation::restart_workflow(&application);
     let clusters = std::slice::from_ref(&command.cluster_id);
     let given = command.not_after.unwrap_or(command.queued_at).duration_since(command.queued_at);
     let not_after = ctx.now.checked_add(given).unwrap_or(ctx.now);
@@ -150,14 +163,12 @@ async fn removal_again(
     command: &command::Command,
     tenant: TenantId,
 ) -> Result<EnqueuedCommand, ApiError> {
-    let tenant = tenants::hold(tx.connection(), ctx, &tenant.to_string()).await?;
-    let name = command.application_name.as_deref().unwrap_or_default();
+    let (tenant, application) = application_of(tx, ctx, command, tenant).await?;
     let not_awaited = || {
-        let detail =
-            format!("the delete of application \"{name}\" from cluster {} is not awaited", command.cluster_name);
-        command_retry::outdated(detail)
+        let (name, cluster) = (name_of(command), &command.cluster_name);
+        command_retry::outdated(format!("the delete of application \"{name}\" from cluster {cluster} is not awaited"))
     };
-    let application = applications::find_for_update(tx.connection(), tenant.id, name).await?.ok_or_else(not_awaited)?;
+    let application = application.ok_or_else(not_awaited)?;
     check_newest(tx, command).await?;
     let targets = applications::targets(tx.connection(), &[application.id]).await?;
     if !targets.iter().any(|target| target.delete_command == Some(command.id)) {
