@@ -17,7 +17,7 @@ use crate::{
     outbox_listener,
     own_identity::OwnIdentity,
     receipts::{self, ReceiptQueue, Receipts},
-    relay::{self, Relay, RelaySettings},
+    relay::{self, Backlog, Relay, RelaySettings},
     session::{self, Sessions},
     settings::{Intervals, Settings},
 };
@@ -234,8 +234,9 @@ impl Broker {
     fn start_parts(&self, connection: &Connection) {
         let receipts_due = ReceiptQueue::default();
         let (relay_wake, billing_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        self.start_commands(connection, &relay_wake, &receipts_due);
-        self.start_reports(connection, &receipts_due, &billing_wake);
+        let backlog = Arc::new(Backlog::new(Arc::clone(&relay_wake)));
+        self.start_commands(connection, &relay_wake, &backlog, &receipts_due);
+        self.start_reports(connection, &backlog, &receipts_due, &billing_wake);
         let (jetstream, shutdown) = (&connection.jetstream, &self.shutdown);
         let receipts = Receipts {
             store: self.store.clone(),
@@ -255,7 +256,13 @@ impl Broker {
     }
 
     /// Out: listener, relay; and the sessions that decide to whom.
-    fn start_commands(&self, connection: &Connection, wake: &Arc<Notify>, receipts: &ReceiptQueue) {
+    fn start_commands(
+        &self,
+        connection: &Connection,
+        wake: &Arc<Notify>,
+        backlog: &Arc<Backlog>,
+        receipts: &ReceiptQueue,
+    ) {
         let (store, shutdown) = (&self.store, &self.shutdown);
         let listener = outbox_listener::run(store.clone(), Arc::clone(wake), shutdown.clone());
         shutdown.spawn("outbox listener", listener);
@@ -265,6 +272,7 @@ impl Broker {
             doubt: relay::Doubt::default(),
             key: Arc::clone(&self.keyring.command),
             wake: Arc::clone(wake),
+            backlog: Arc::clone(backlog),
             settings: self.relay,
             metrics: self.metrics.relay.clone(),
         };
@@ -287,15 +295,22 @@ impl Broker {
     }
 
     /// In: what clusters report.
-    fn start_reports(&self, connection: &Connection, receipts: &ReceiptQueue, billing: &Arc<Notify>) {
+    fn start_reports(
+        &self,
+        connection: &Connection,
+        backlog: &Arc<Backlog>,
+        receipts: &ReceiptQueue,
+        billing: &Arc<Notify>,
+    ) {
         let shutdown = &self.shutdown;
         let ingest = Ingest {
             store: self.store.clone(),
             jetstream: connection.jetstream.clone(),
             metrics: self.metrics.ingest.clone(),
         };
-        shutdown
-            .spawn("outcome ingest", outcomes::run(ingest.clone(), self.relay.report_again_after, shutdown.clone()));
+        let report_again_after = self.relay.report_again_after;
+        let outcomes = outcomes::run(ingest.clone(), report_again_after, Arc::clone(backlog), shutdown.clone());
+        shutdown.spawn("outcome ingest", outcomes);
         shutdown.spawn("status ingest", status::run(ingest.clone(), shutdown.clone()));
         let wakes = Wakes { receipts: receipts.clone(), billing: Arc::clone(billing) };
         let claims = usage::claim::run(ingest.clone(), Arc::clone(billing), shutdown.clone());

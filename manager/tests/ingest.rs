@@ -13,6 +13,7 @@ use kubenova_core::{
 use kubenova_manager::{
     ingest::{durable::Ingest, outcomes},
     metrics::{Metrics, PREFIX},
+    relay::Backlog,
 };
 use kubenova_runtime::{clock, metrics::Registry, random, shutdown::Shutdown};
 use kubenova_schema::{message, streams, subjects, v1::Outcome};
@@ -82,7 +83,8 @@ impl Running {
     /// Ingests in the background until a stop is requested.
     fn ingest(&self) -> (Shutdown, tokio::task::JoinHandle<()>) {
         let stop = Shutdown::new();
-        (stop.clone(), tokio::spawn(outcomes::run(self.ingest.clone(), Duration::from_secs(600), stop)))
+        let backlog = Arc::new(Backlog::new(Arc::default()));
+        (stop.clone(), tokio::spawn(outcomes::run(self.ingest.clone(), Duration::from_secs(600), backlog, stop)))
     }
 
     async fn publish(&self, cluster: usize, body: Vec<u8>) {

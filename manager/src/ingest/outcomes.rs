@@ -7,6 +7,7 @@ use super::{
     by_cluster::{self, Reports},
     durable::{self, Ingest, IngestError},
 };
+use crate::relay::Backlog;
 use jiff::Timestamp;
 use kubenova_bus::{consume::Delivery, durable::OwnDurable};
 use kubenova_core::command::{CommandId, CommandState, Hop, OutcomeReport};
@@ -18,7 +19,7 @@ use kubenova_store::{
     outcomes::{Recorded, Reported},
     pool::Store,
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 const OUTCOMES: OwnDurable = OwnDurable {
     stream: streams::STATUS,
@@ -29,14 +30,15 @@ const OUTCOMES: OwnDurable = OwnDurable {
 };
 
 /// Ingests until a stop is requested. A command that did not end is due again after `report_again_after`.
-pub async fn run(ingest: Ingest, report_again_after: Duration, shutdown: Shutdown) {
-    let outcomes = Outcomes { store: ingest.store.clone(), report_again_after };
+pub async fn run(ingest: Ingest, report_again_after: Duration, backlog: Arc<Backlog>, shutdown: Shutdown) {
+    let outcomes = Outcomes { store: ingest.store.clone(), report_again_after, backlog };
     Box::pin(by_cluster::run(&OUTCOMES, &ingest, &shutdown, outcomes)).await;
 }
 
 struct Outcomes {
     store: Store,
     report_again_after: Duration,
+    backlog: Arc<Backlog>,
 }
 
 impl Reports for Outcomes {
@@ -53,6 +55,10 @@ impl Reports for Outcomes {
         });
         let recorded = record.await?;
         failpoint::passing("ingest.outcome-committed");
+        // They are of one cluster.
+        if let Some(first) = reports.first() {
+            self.backlog.outcome_stored(&first.cluster_id);
+        }
         Ok(reports.iter().zip(recorded).map(|(reported, recorded)| judge(reported, recorded)).collect())
     }
 }

@@ -2,11 +2,12 @@
 //!
 //! For each cluster in session with due rows, all of them at once: mark rows `sent` and commit → sign and publish outside the
 //! transaction → record stream and sequence. A row that is not acknowledged is due again later, and so is one about which the
-//! cluster has reported nothing new for long; the Operator's fence makes a repeated send harmless. A notification only makes
-//! a round sooner; the poll finds everything.
+//! cluster has reported nothing new for long; the Operator's fence makes a repeated send harmless. A notification, or an outcome
+//! that makes room, only makes a round sooner; the poll finds everything.
 //!
 //! Before it: `store/outbox.rs`. After it: `operator/src/inbound`.
 
+mod backlog;
 mod doubt;
 mod envelope;
 mod not_sent;
@@ -14,6 +15,7 @@ mod turns;
 
 use crate::metrics::{RelayMetrics, SendLabels};
 use async_nats::{HeaderMap, jetstream};
+pub use backlog::Backlog;
 pub use doubt::Doubt;
 use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{BusError, publish};
@@ -78,6 +80,8 @@ pub struct Relay {
     pub key: Arc<SigningKey>,
     /// Signaled when there may be something to send.
     pub wake: Arc<Notify>,
+    /// Which clusters wait for room.
+    pub backlog: Arc<Backlog>,
     /// Times.
     pub settings: RelaySettings,
     /// What is counted.
@@ -113,13 +117,16 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
         let relay = Arc::clone(relay);
         let span = tracing::info_span!("relay_round", cluster.id = %cluster);
         let serve = async move {
+            relay.backlog.begin(&cluster);
             let served = tokio::time::timeout(SERVE_MAX, relay_cluster(&relay, &cluster)).await;
             // First: else the next round would pass over this cluster.
             drop(turn);
             match served {
-                // More may be due than one claim takes.
-                Ok(Ok(sent)) if sent > 0 => relay.wake.notify_one(),
-                Ok(Ok(_)) => {}
+                Ok(Ok(sent)) => {
+                    if relay.backlog.end(&cluster, sent) {
+                        relay.wake.notify_one();
+                    }
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(error = %telemetry::chain(&error), "could not relay commands; trying again");
                 }

@@ -91,7 +91,8 @@ pub(super) async fn open(
         };
         let session = sessions::open(tx, &hello.request, now).await?;
         divergences::end(tx, &hello.request.cluster_id).await?;
-        let due = cluster_queue::resend_open(tx, &hello.request.cluster_id).await?;
+        let highest_revision = hello.request.highest_revision;
+        let due = cluster_queue::resend_open(tx, &hello.request.cluster_id, highest_revision, now).await?;
         let floor = cluster_queue::floor(tx, &hello.request.cluster_id).await?;
         let hash = &hello.listing_sha256;
         let listing_wanted = listings::at_hello(tx, &hello.request.cluster_id, hash, session, now).await?;

@@ -248,11 +248,20 @@ pub async fn retry_at(connection: &mut PgConnection, commands: &[CommandId], at:
     Ok(())
 }
 
-/// Makes every sent command due now: a session begins with an empty subject.
-pub async fn resend_open(connection: &mut PgConnection, cluster: &ClusterId) -> Result<u64, StoreError> {
+/// Makes due now what a cluster does not have when a session begins: everything that was sent, since its subject is empty, and
+/// what it acknowledged above the highest revision that it names, since it was restored from an earlier backup.
+pub async fn resend_open(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    highest_revision: i64,
+    now: Timestamp,
+) -> Result<u64, StoreError> {
     let rows = sqlx::query!(
-        "update commands set next_send_at = null where cluster_id = $1 and state = 'sent'",
-        cluster.as_str()
+        "update commands set next_send_at = case when state <> 'sent' then $3::timestamptz end
+         where cluster_id = $1 and (state = 'sent' or state in ('acknowledged', 'running') and revision > $2)",
+        cluster.as_str(),
+        if mutant::is_on("queue.lost-stay") { i64::MAX } else { highest_revision },
+        now.to_sqlx(),
     )
     .execute(connection)
     .await
@@ -398,7 +407,34 @@ mod tests {
         let mut connection = fixture.store.acquire().await.unwrap();
         let stored = Published { command: claimed.due[0].id, stream: "stream".into(), sequence: 7 };
         record_published(&mut connection, &[stored]).await.unwrap();
-        assert_eq!(resend_open(&mut connection, &cluster).await.unwrap(), 2);
+        assert_eq!(resend_open(&mut connection, &cluster, 0, at(2)).await.unwrap(), 2);
         assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 2)).await), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_new_session_makes_due_what_the_cluster_acknowledged_and_no_longer_has() {
+        let fixture = Fixture::new().await;
+        let cluster = queue(&fixture, 3).await;
+        let claimed = claim_committed(&fixture, &cluster, &due(1, 3)).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (command, state) in claimed.due.iter().zip([CommandState::Acknowledged, CommandState::Running]) {
+            let reported = Reported {
+                cluster_id: cluster.clone(),
+                command_id: command.id,
+                epoch: 1,
+                state: Some(state),
+                reason: String::new(),
+                message: String::new(),
+                hops: Vec::new(),
+                send_again_at: Some(at(600)),
+            };
+            outcomes::record(&mut connection, &reported, at(1), new_id).await.unwrap();
+        }
+        // It has the first, the third was never acknowledged.
+        assert_eq!(resend_open(&mut connection, &cluster, 1, at(2)).await.unwrap(), 2);
+        assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(2, 3)).await), [2, 3]);
+        let running = commands::find(&mut connection, claimed.due[1].id).await.unwrap().unwrap();
+        assert_eq!(running.state, CommandState::Running, "only its cluster moves it");
+        assert_eq!(revisions(&claim_committed(&fixture, &cluster, &due(3, 3)).await), [0_i64; 0], "once a session");
     }
 }

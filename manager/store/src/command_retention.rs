@@ -231,7 +231,7 @@ mod tests {
             send_again_at: None,
         };
         outcomes::record(&mut tx, &reported, at(2), new_id).await.unwrap();
-        cluster_queue::resend_open(&mut tx, &cluster).await.unwrap();
+        cluster_queue::resend_open(&mut tx, &cluster, 0, at(2)).await.unwrap();
         let read = rows_read(&mut tx).await;
         assert!(read <= 50, "{read} rows were read for one open command");
         let tenant = crate::fixture::tenant(1);

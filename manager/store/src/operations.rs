@@ -290,7 +290,7 @@ mod tests {
             let sent = world.claim(2).await.due;
             assert_eq!((sent.len(), sent[0].kind.as_str(), sent[0].not_after), (1, "cancel-operation", None));
             let mut connection = world.fixture.store.acquire().await.unwrap();
-            cluster_queue::resend_open(&mut connection, &world.cluster).await.unwrap();
+            cluster_queue::resend_open(&mut connection, &world.cluster, i64::MAX, at(3)).await.unwrap();
             let again: Vec<_> = world.claim(40).await.due.iter().map(|due| due.id).collect();
             assert_eq!(again, [cancellation], "the operation waits for its cancellation");
             world.report(cancellation, answer).await;

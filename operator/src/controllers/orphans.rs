@@ -1,5 +1,10 @@
-//! Orphans: objects that a deleted Application left behind, which a `garbage-collect` policy can tell KubeVela to do.
-//! Found by KubeVela's label, deleted as the tenant's deployer.
+//! What a deleted Application left behind.
+//!
+//! - Objects that it created: a `garbage-collect` policy can tell KubeVela to leave them. Found by KubeVela's label, deleted
+//!   as the tenant's deployer.
+//! - KubeVela's ResourceTrackers of it. KubeVela looks at them only while their Application exists, and it lets an Application
+//!   go when its informer shows no tracker: after a restart of the API server that may be one moment too early, and what the
+//!   tracker names stays with it for ever.
 
 use crate::apiserver::{Error, kinds, verbs};
 use kube::{Client, ResourceExt as _};
@@ -17,15 +22,74 @@ const KINDS: [(&str, &str, &str); 9] = [
     ("", "v1", "ConfigMap"),
 ];
 
+/// Finalizer of KubeVela's trackers.
+const TRACKER_FINALIZER: &str = "resourcetracker.core.oam.dev/finalizer";
+
 /// Label KubeVela puts on what it creates; the value is the Application's name.
 pub const NAME_LABEL: &str = "app.oam.dev/name";
 
-/// Deletes what matches the selector and returns what was still there, `<Kind>/<name>`. A kind that the deployer may not
-/// list counts as absent: it could not have created one either.
+/// Label KubeVela puts on its trackers; the value is the Application's namespace.
+const NAMESPACE_LABEL: &str = "app.oam.dev/namespace";
+
+/// What Applications left behind and is not gone yet, by name. Empty once nothing is left.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Objects that they created, `<Kind>/<name>`.
+    pub objects: Vec<String>,
+    /// KubeVela's ResourceTrackers.
+    pub trackers: Vec<String>,
+}
+
+/// Deletes what the Applications of a namespace left behind, or the one of this name. The objects go first: while one of
+/// them is there, the trackers that name it stay.
+///
+/// Call it only when the Applications are gone: the tracker of one that exists is KubeVela's.
 ///
 /// # Errors
-/// When a call fails for another reason.
-pub async fn delete_orphans(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, Error> {
+/// When a call fails.
+pub async fn delete_left_behind(
+    client: &Client,
+    deployer: &Client,
+    namespace: &str,
+    application: Option<&str>,
+) -> Result<Left, Error> {
+    let selector = application.map_or_else(|| NAME_LABEL.to_owned(), |name| format!("{NAME_LABEL}={name}"));
+    let objects = delete_orphans(deployer, namespace, &selector).await?;
+    if !objects.is_empty() {
+        return Ok(Left { objects, ..Left::default() });
+    }
+    let trackers = delete_trackers(client, &format!("{selector},{NAMESPACE_LABEL}={namespace}")).await?;
+    Ok(Left { trackers, ..Left::default() })
+}
+
+/// Deletes the ResourceTrackers that match, with KubeVela's finalizer, and returns those that are still there.
+async fn delete_trackers(client: &Client, selector: &str) -> Result<Vec<String>, Error> {
+    let api = kinds::resource_trackers(client);
+    let mut left = Vec::new();
+    for mut tracker in kinds::list_if_served(&api, selector).await? {
+        let name = tracker.name_any();
+        let uid = tracker.uid().unwrap_or_default();
+        tracing::warn!(
+            tracker.name = name,
+            "deleting a ResourceTracker of an application that is gone: KubeVela has left it behind"
+        );
+        tracker.finalizers_mut().retain(|finalizer| finalizer != TRACKER_FINALIZER);
+        match verbs::replace(&api, &tracker).await {
+            Err(error) if error.is_conflict() => left.push(name),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+            Ok(_) => match verbs::delete_exact(&api, &name, &uid, None).await? {
+                verbs::Deleted::Gone => {}
+                verbs::Deleted::Terminating => left.push(name),
+            },
+        }
+    }
+    Ok(left)
+}
+
+/// Deletes what matches the selector and returns what was still there, `<Kind>/<name>`. A kind that the deployer may not
+/// list counts as absent: it could not have created one either.
+async fn delete_orphans(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for (group, version, kind) in KINDS {
         let api = kinds::namespaced(deployer, group, version, kind, namespace);

@@ -29,7 +29,7 @@ impl Pair {
 
     fn hello(&mut self) -> Result<u64, HelloRefusal> {
         let (revision, command) = self.cluster.highest();
-        self.queue.hello(revision, command, self.cluster.fence.map_or(0, |(epoch, _)| epoch))
+        self.queue.hello(revision, command, self.cluster.fence.map_or(0, |(epoch, _)| epoch), self.now)
     }
 
     fn request(&mut self, kind: Kind) -> u64 {
@@ -215,6 +215,24 @@ fn a_delete_that_a_restore_of_the_cluster_lost_is_issued_again() {
 }
 
 #[test]
+fn a_running_command_that_a_restore_of_the_cluster_lost_is_sent_at_its_next_hello() {
+    let mut pair = Pair::in_session();
+    let backup = pair.cluster.clone();
+    let lost = pair.sent(Kind::Apply);
+    let acknowledged = pair.deliver(&lost).unwrap();
+    pair.record(&acknowledged);
+    assert_eq!(pair.state(lost.id), CommandState::Acknowledged);
+    pair.hello().unwrap();
+    assert_eq!(pair.claim(), [], "the cluster has it");
+    pair.cluster = backup;
+    pair.hello().unwrap();
+    let again = pair.claim().remove(0);
+    pair.carry_out(&again);
+    assert_eq!((again.id, pair.object()), (lost.id, Some(lost.id)));
+    assert_eq!(pair.claim(), [], "once a session");
+}
+
+#[test]
 fn a_command_that_two_operators_take_is_carried_out_once_and_only_the_newer_session_counts() {
     let mut pair = Pair::in_session();
     let first = pair.queue.session;
@@ -231,7 +249,7 @@ fn a_command_that_two_operators_take_is_carried_out_once_and_only_the_newer_sess
 fn a_refused_hello_ends_no_session() {
     let mut pair = Pair::in_session();
     let session = pair.queue.session;
-    assert_eq!(pair.queue.hello(7, 7, 0), Err(HelloRefusal::Diverged));
+    assert_eq!(pair.queue.hello(7, 7, 0, 0), Err(HelloRefusal::Diverged));
     assert!(pair.queue.confirmed && pair.queue.counts(session, 0, 0));
 }
 

@@ -345,7 +345,7 @@ impl Queue {
     ///
     /// # Errors
     /// When the cluster holds what is not here.
-    pub fn hello(&mut self, revision: u64, command: u64, epoch: u64) -> Result<u64, HelloRefusal> {
+    pub fn hello(&mut self, revision: u64, command: u64, epoch: u64, now: i64) -> Result<u64, HelloRefusal> {
         let held = Held {
             state: ClusterState::Enrolled,
             kubernetes_uid: Some("uid".to_owned()),
@@ -355,8 +355,13 @@ impl Queue {
         session::admit(&Hello { cluster_uid: "uid", epoch }, Some(&held))?;
         self.session += 1;
         self.confirmed = true;
-        for row in self.rows.values_mut().filter(|row| row.state == CommandState::Sent) {
-            row.next_send_at = None;
+        let is_held = |state| matches!(state, CommandState::Acknowledged | CommandState::Running);
+        for row in self.rows.values_mut() {
+            if row.state == CommandState::Sent {
+                row.next_send_at = None;
+            } else if is_held(row.state) && row.revision > revision {
+                row.next_send_at = Some(now);
+            }
         }
         Ok(self.session)
     }

@@ -295,7 +295,7 @@ impl World {
 
     /// The cluster says hello: what is on the wire is purged, and outcomes above the floor are repeated.
     fn hello(&mut self, side: usize) {
-        let mutant = self.mutant;
+        let (mutant, now) = (self.mutant, self.now);
         let Side { queue, wire, reports, cluster, diverged, .. } = &mut self.sides[side];
         let (mut revision, mut command) = cluster.highest();
         let mut epoch = cluster.fence.map_or(0, |(epoch, _)| epoch);
@@ -303,7 +303,7 @@ impl World {
             (revision, command, epoch) = (0, 0, 0);
         }
         wire.clear();
-        let Ok(session) = queue.hello(revision, command, epoch) else {
+        let Ok(session) = queue.hello(revision, command, epoch, now) else {
             // Until a person decides; a later restore of the cluster may end it, too.
             *diverged = Some(cluster.highest());
             cluster.session = None;

@@ -238,7 +238,7 @@ impl Real {
         recorded.unwrap();
     }
 
-    async fn hello(&self, now: i64) {
+    async fn hello(&self, highest_revision: u64, now: i64) {
         let hello = HelloRequest {
             cluster_id: self.cluster.clone(),
             incarnation: "1".into(),
@@ -246,12 +246,12 @@ impl Real {
             lease_term: 1,
             operator_version: String::new(),
             kubernetes_version: String::new(),
-            highest_revision: 0,
+            highest_revision: i64::try_from(highest_revision).unwrap(),
             clock_offset_ms: 0,
         };
         let open = self.store.transaction("model", async |tx| {
             sessions::open(tx, &hello, at(now)).await?;
-            cluster_queue::resend_open(tx, &self.cluster).await
+            cluster_queue::resend_open(tx, &self.cluster, hello.highest_revision, at(now)).await
         });
         let opened: Result<_, kubenova_store::error::StoreError> = open.await;
         opened.unwrap();
@@ -298,8 +298,11 @@ async fn the_models_database_does_what_the_real_one_does() {
                 queue.record(&model::Outcome { id, epoch, state }, now, || next);
             }
             Action::Hello => {
-                real.hello(now).await;
-                queue.hello(0, 0, 0).unwrap();
+                // Of a cluster that was restored, when it is not the highest.
+                let held: Vec<(u64, u64)> = queue.rows.values().map(|row| (row.revision, row.id)).collect();
+                let (revision, id) = held.get(random.below(held.len() + 1)).copied().unwrap_or_default();
+                real.hello(revision, now).await;
+                queue.hello(revision, id, 0, now).unwrap();
             }
             Action::Enroll => {
                 let mut connection = real.store.acquire().await.unwrap();

@@ -1,4 +1,4 @@
-//! Deleting a tenant, in the order of the design: uncordon, Applications, their orphans, LoadBalancers and claims, the
+//! Deleting a tenant, in the order of the design: uncordon, Applications, what they left behind, LoadBalancers and claims, the
 //! Tenant, its TenantOwners. The first thing that is still there decides what is done next and what the condition says.
 
 /// What is still there.
@@ -16,10 +16,10 @@ pub struct Remains {
     pub message: String,
     /// Applications.
     pub applications: Vec<String>,
-    /// KubeVela's trackers of them.
-    pub trackers: Vec<String>,
-    /// Objects labelled as an Application's, `<Kind>/<name>`.
+    /// Objects labelled as an Application's although none is left, `<Kind>/<name>`.
     pub orphans: Vec<String>,
+    /// KubeVela's ResourceTrackers of Applications that are gone.
+    pub trackers: Vec<String>,
     /// Services of type LoadBalancer.
     pub balancers: Vec<String>,
     /// PersistentVolumeClaims.
@@ -35,12 +35,12 @@ pub struct Remains {
 pub enum Step {
     /// Nothing in a cordoned Tenant can be deleted.
     Uncordon,
-    /// As the deployer.
+    /// As the deployer. KubeVela deletes what they created.
     DeleteApplications,
-    /// KubeVela deletes what Applications created.
-    AwaitTrackers,
     /// As the deployer.
     DeleteOrphans,
+    /// With KubeVela's finalizer.
+    DeleteTrackers,
     /// As the deployer. They cost money until they are gone.
     DeleteOutside,
     /// Lift the Tenant's protection against deletion.
@@ -72,10 +72,10 @@ const fn next_inside(remains: &Remains) -> Step {
         Step::Uncordon
     } else if !remains.applications.is_empty() {
         Step::DeleteApplications
-    } else if !remains.trackers.is_empty() {
-        Step::AwaitTrackers
     } else if !remains.orphans.is_empty() {
         Step::DeleteOrphans
+    } else if !remains.trackers.is_empty() {
+        Step::DeleteTrackers
     } else if !remains.balancers.is_empty() || !remains.claims.is_empty() {
         Step::DeleteOutside
     } else if remains.prevent_deletion {
@@ -99,11 +99,11 @@ pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
             ("Uncordoning", "uncordoning the Capsule Tenant, since nothing in a cordoned one can be deleted".to_owned())
         }
         Step::DeleteApplications => ("ApplicationsRemain", list("deleting applications", &remains.applications)),
-        Step::AwaitTrackers => {
-            ("TrackersRemain", list("waiting for KubeVela to delete what applications created", &remains.trackers))
-        }
         Step::DeleteOrphans => {
             ("OrphansRemain", list("deleting objects that applications left behind", &remains.orphans))
+        }
+        Step::DeleteTrackers => {
+            ("TrackersRemain", list("deleting KubeVela's ResourceTrackers of applications", &remains.trackers))
         }
         Step::DeleteOutside => {
             let both: Vec<String> = remains
@@ -154,8 +154,8 @@ mod tests {
             match step {
                 Step::Uncordon => remains.cordoned = false,
                 Step::DeleteApplications => remains.applications.clear(),
-                Step::AwaitTrackers => remains.trackers.clear(),
                 Step::DeleteOrphans => remains.orphans.clear(),
+                Step::DeleteTrackers => remains.trackers.clear(),
                 Step::DeleteOutside => {
                     remains.balancers.clear();
                     remains.claims.clear();
@@ -175,8 +175,8 @@ mod tests {
             [
                 Step::Uncordon,
                 Step::DeleteApplications,
-                Step::AwaitTrackers,
                 Step::DeleteOrphans,
+                Step::DeleteTrackers,
                 Step::DeleteOutside,
                 Step::AllowDeletion,
                 Step::DeleteTenant,

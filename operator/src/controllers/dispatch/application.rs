@@ -4,12 +4,7 @@
 use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError};
 use crate::{
     apiserver::{self, kinds, verbs},
-    controllers::{
-        application::observe,
-        apply::Decision,
-        deployer,
-        orphans::{self, NAME_LABEL},
-    },
+    controllers::{application::observe, apply::Decision, deployer, orphans},
 };
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use kubenova_operator_core::{
@@ -21,9 +16,6 @@ use kubenova_operator_core::{
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
-
-/// Label of KubeVela's trackers: the Application's namespace.
-const NAMESPACE_LABEL: &str = "app.oam.dev/namespace";
 
 pub(super) fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
@@ -149,21 +141,17 @@ impl Dispatcher<'_> {
             let message = message.unwrap_or_else(|| "deleting the application".to_owned());
             return Ok(CommandProgress::running("Deleting", message).at("applied"));
         }
-        let selector = format!("{NAME_LABEL}={name},{NAMESPACE_LABEL}={namespace}");
-        let trackers =
-            kinds::list_if_served(&kinds::resource_trackers(&self.ctx.apiserver.client()), &selector).await?;
-        if !trackers.is_empty() {
-            return Ok(CommandProgress::running(
-                "TrackersRemain",
-                "waiting for KubeVela to delete what the application created",
-            )
-            .at("applied"));
+        let client = self.ctx.apiserver.client();
+        let left = orphans::delete_left_behind(&client, &deployer, &namespace, Some(name)).await?;
+        if !left.objects.is_empty() {
+            let message = format!("deleting what the application left behind: {}", left.objects.join(", "));
+            return Ok(CommandProgress::running("OrphansRemain", message).at("applied"));
         }
-        let orphans = orphans::delete_orphans(&deployer, &namespace, &format!("{NAME_LABEL}={name}")).await?;
-        if orphans.is_empty() {
-            return Ok(gone());
+        if !left.trackers.is_empty() {
+            let message = format!("deleting KubeVela's ResourceTrackers: {}", left.trackers.join(", "));
+            return Ok(CommandProgress::running("TrackersRemain", message).at("applied"));
         }
-        Ok(CommandProgress::running("OrphansRemain", format!("deleting orphans: {}", orphans.join(", "))).at("applied"))
+        Ok(gone())
     }
 }
 

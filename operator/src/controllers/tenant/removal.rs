@@ -4,11 +4,7 @@
 use super::{TenantController, failed};
 use crate::{
     apiserver::{self, dynamic, kinds, status, verbs},
-    controllers::{
-        deployer,
-        orphans::{self, NAME_LABEL},
-        work::Next,
-    },
+    controllers::{deployer, orphans, work::Next},
 };
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
 use kube::{Api, Client, ResourceExt, core::DynamicObject};
@@ -129,7 +125,7 @@ impl Removal<'_> {
                     delete_all(&dynamic::api(&client, &owner_key(name)), std::slice::from_ref(name)).await?;
                 }
             }
-            Step::AwaitTrackers | Step::DeleteOrphans | Step::AwaitTenant | Step::Done => {}
+            Step::DeleteOrphans | Step::DeleteTrackers | Step::AwaitTenant | Step::Done => {}
         }
         Ok(())
     }
@@ -189,10 +185,10 @@ async fn look_inside(
     let namespace = apps_namespace(&desired.name);
     let names = |objects: Vec<DynamicObject>| objects.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
     remains.applications = names(kinds::list_if_served(&applications(client, &namespace), "").await?);
-    let selector = format!("app.oam.dev/namespace={namespace}");
-    remains.trackers = names(kinds::list_if_served(&kinds::resource_trackers(client), &selector).await?);
-    if remains.applications.is_empty() && remains.trackers.is_empty() {
-        remains.orphans = orphans::delete_orphans(deployer, &namespace, NAME_LABEL).await?;
+    if remains.applications.is_empty() {
+        let left = orphans::delete_left_behind(client, deployer, &namespace, None).await?;
+        remains.orphans = left.objects;
+        remains.trackers = left.trackers;
     }
     let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
     let balancer =
