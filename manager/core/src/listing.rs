@@ -5,6 +5,13 @@
 
 use kubenova_schema::mutant;
 
+/// The hash that a cluster states of its listing, or nothing when that is no hash in hex.
+#[must_use]
+pub fn hash(stated: String) -> String {
+    let is_hash = stated.len() == 64 && stated.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if is_hash { stated } else { String::new() }
+}
+
 /// The last command about a key that the cluster acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acknowledged {

@@ -7,6 +7,7 @@ use crate::{
     cluster::ClusterId,
     command::{CommandId, CommandState},
 };
+use jiff::Timestamp;
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
     message::{self, MessageError},
@@ -48,6 +49,8 @@ pub struct HeldCommand {
     pub key: ObjectKey,
     /// Exact JSON.
     pub document: String,
+    /// Of an operation: it does not begin later.
+    pub not_after: Option<Timestamp>,
 }
 
 /// Why what a cluster sent as a command of the Manager is not one.
@@ -105,7 +108,10 @@ pub fn verify(
     }
     let kind = CommandKind::parse(&command.kind).ok_or(NotOurs::Range("kind"))?;
     let key = ObjectKey::parse(&command.key).ok_or(NotOurs::Range("key"))?;
-    Ok(HeldCommand { id, revision, epoch, kind, key, document: command.document })
+    // That of a delete is the relay's, which sets it at each send; a cancellation has none.
+    let deadline = Some(command.not_after.as_str()).filter(|at| kind.is_operation() && !at.is_empty());
+    let not_after = deadline.map(str::parse::<Timestamp>).transpose().map_err(|_| NotOurs::Range("deadline"))?;
+    Ok(HeldCommand { id, revision, epoch, kind, key, document: command.document, not_after })
 }
 
 /// The newest command about a key in Postgres that is, or was, wanted: none that was replaced, cancelled or refused.
@@ -291,6 +297,24 @@ mod tests {
             let held = verified(&command(), seed, &listed()).unwrap();
             assert_eq!((held.revision, held.epoch, held.id, held.document.as_str()), (55, 2, id(7), "{}"));
         }
+    }
+
+    #[test]
+    fn an_operation_keeps_its_deadline_and_a_delete_gets_another_at_each_send() {
+        let at = "2026-03-01T00:10:00Z";
+        for (kind, not_after, kept) in [
+            ("restart-workflow", at, Some(at)),
+            ("cancel-operation", "", None),
+            ("delete-tenant", at, None),
+            ("apply-tenant", "", None),
+        ] {
+            let command = Command { kind: kind.into(), not_after: not_after.into(), ..command() };
+            let held = verified(&command, 3, &ListedRecord { kind: kind.into(), ..listed() }).unwrap();
+            assert_eq!(held.not_after, kept.map(|at| at.parse().unwrap()), "{kind}");
+        }
+        let broken = Command { kind: "restart-workflow".into(), not_after: "soon".into(), ..command() };
+        let listed = ListedRecord { kind: "restart-workflow".into(), ..listed() };
+        assert_eq!(verified(&broken, 3, &listed), Err(NotOurs::Range("deadline")));
     }
 
     #[test]

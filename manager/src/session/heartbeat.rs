@@ -14,7 +14,7 @@ use super::{
 use async_nats::Message;
 use bytes::Bytes;
 use jiff::Timestamp;
-use kubenova_core::{cluster::ClusterId, session::HelloWanted};
+use kubenova_core::{cluster::ClusterId, listing, session::HelloWanted};
 use kubenova_runtime::{
     clock,
     periodic::{Next, Periodic},
@@ -94,7 +94,11 @@ async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -
     };
     let hashes: BTreeMap<ClusterId, String> =
         heartbeats.iter().map(|one| one.cluster_id.clone()).zip(hashes).filter(|(_, hash)| !hash.is_empty()).collect();
-    let differing = compare_listings(sessions, &recorded, &hashes, now).await?;
+    // Whoever has no session is asked for a hello also while listings cannot be compared.
+    let differing = compare_listings(sessions, &recorded, &hashes, now).await.unwrap_or_else(|error| {
+        tracing::warn!(error = %telemetry::chain(&error), "could not compare what clusters hold; trying again");
+        BTreeSet::new()
+    });
     let counted: BTreeMap<ClusterId, (Timestamp, bool)> =
         recorded.into_iter().map(|one| (one.cluster_id, (one.previous_at, one.confirmed))).collect();
     let (mut wanted, instant) = (wanted.lock().await, Instant::now());
@@ -154,13 +158,28 @@ fn read(cluster: &ClusterId, payload: &[u8]) -> Option<(Heartbeat, String)> {
             highest_revision: number(heartbeat.highest_revision),
             highest_command: heartbeat.highest_command_id.parse().ok(),
         };
-        (recorded, heartbeat.listing_sha256)
+        (recorded, listing::hash(heartbeat.listing_sha256))
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One statement takes the hashes of all clusters: what Postgres cannot store of one would keep those of all others out.
+    #[test]
+    fn what_is_no_hash_counts_as_none() {
+        let cluster = ClusterId::parse("c0123456789abcdefghjkmnpqrs").unwrap();
+        for (hash, counts) in [("0f".repeat(32), true), ("\0".to_owned(), false), ("0F".repeat(32), false)] {
+            let heartbeat = v1::Heartbeat {
+                cluster_id: cluster.to_string(),
+                listing_sha256: hash.clone(),
+                ..v1::Heartbeat::default()
+            };
+            let (_, read) = read(&cluster, &message::to_json(&heartbeat)).unwrap();
+            assert_eq!(read, if counts { hash } else { String::new() });
+        }
+    }
 
     #[test]
     fn many_heartbeats_of_one_cluster_become_one_and_the_newest() {

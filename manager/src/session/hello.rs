@@ -1,7 +1,7 @@
 //! Reads the hello of a cluster. What it means is decided in `core/session.rs`.
 
 use jiff::Timestamp;
-use kubenova_core::cluster::ClusterId;
+use kubenova_core::{cluster::ClusterId, listing};
 use kubenova_runtime::telemetry;
 use kubenova_schema::{message, subjects, v1::Hello};
 use kubenova_store::sessions::HelloRequest;
@@ -66,7 +66,7 @@ pub(super) fn read(subject: &str, hello: Hello, now: Timestamp) -> Result<Receiv
         cluster_uid: hello.cluster_uid,
         highest_command: hello.highest_command_id.parse().ok(),
         epoch: hello.epoch,
-        listing_sha256: hello.listing_sha256,
+        listing_sha256: listing::hash(hello.listing_sha256),
     })
 }
 

@@ -35,7 +35,7 @@ use kubenova_schema::{
 };
 use kubenova_store::pool::Store;
 use open::{Opened, Outcome, Refused, SessionError};
-use queue::{HelloQueue, Turn};
+use queue::{ByCluster, Turn};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -82,7 +82,7 @@ const NOT_READY: &str = "ManagerNotReady";
 pub async fn run(sessions: Sessions, shutdown: Shutdown) {
     let sessions = Arc::new(sessions);
     let slots = Arc::new(Semaphore::new(HELLOS_MAX));
-    let queue = HelloQueue::default();
+    let queue = ByCluster::default();
     let handle = |message: Message| {
         let cluster = subjects::cluster_of(&message.subject).unwrap_or_default().to_owned();
         let arrived = Arrived { message, at: clock::now(), instant: Instant::now() };

@@ -1,5 +1,5 @@
-//! Hellos that wait for their answer. One of a cluster is answered at a time, so a cluster that sends many takes no more
-//! connections of Postgres than another; of those that come meanwhile only the newest is kept, because the cluster no longer
+//! Requests of clusters that wait for their answer. One of a cluster is answered at a time, so a cluster that sends many takes no
+//! more connections of Postgres than another; of those that come meanwhile only the newest is kept, because the cluster no longer
 //! waits for the others.
 
 use std::{
@@ -7,25 +7,25 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Clusters whose hello is being answered, each with the one that waits behind it.
+/// Clusters whose request is being answered, each with the one that waits behind it.
 #[derive(Debug)]
-pub(super) struct HelloQueue<M>(Arc<Mutex<BTreeMap<String, Option<M>>>>);
+pub(super) struct ByCluster<M>(Arc<Mutex<BTreeMap<String, Option<M>>>>);
 
-impl<M> Default for HelloQueue<M> {
+impl<M> Default for ByCluster<M> {
     fn default() -> Self {
         Self(Arc::default())
     }
 }
 
-impl<M> HelloQueue<M> {
-    /// The turn of a cluster, which begins with this hello; none while another of its hellos is being answered.
-    pub(super) fn add(&self, cluster: &str, hello: M) -> Option<Turn<M>> {
+impl<M> ByCluster<M> {
+    /// The turn of a cluster, which begins with this request; none while another of its requests is being answered.
+    pub(super) fn add(&self, cluster: &str, request: M) -> Option<Turn<M>> {
         let mut waiting = self.waiting();
         if let Some(newest) = waiting.get_mut(cluster) {
-            *newest = Some(hello);
+            *newest = Some(request);
             return None;
         }
-        waiting.insert(cluster.to_owned(), Some(hello));
+        waiting.insert(cluster.to_owned(), Some(request));
         drop(waiting);
         Some(Turn { queue: Self(Arc::clone(&self.0)), cluster: cluster.to_owned(), over: false })
     }
@@ -35,16 +35,16 @@ impl<M> HelloQueue<M> {
     }
 }
 
-/// The right to answer the hellos of one cluster. Ends when nothing waits, or when it is dropped.
+/// The right to answer the requests of one cluster. Ends when nothing waits, or when it is dropped.
 #[derive(Debug)]
 pub(super) struct Turn<M> {
-    queue: HelloQueue<M>,
+    queue: ByCluster<M>,
     cluster: String,
     over: bool,
 }
 
 impl<M> Turn<M> {
-    /// The hello to answer now; none ends the turn.
+    /// The request to answer now; none ends the turn.
     pub(super) fn next(&mut self) -> Option<M> {
         let mut waiting = self.queue.waiting();
         let next = waiting.get_mut(&self.cluster).and_then(Option::take);
@@ -69,8 +69,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_hello_of_a_cluster_is_answered_at_a_time_and_then_the_newest() {
-        let queue = HelloQueue::default();
+    fn one_request_of_a_cluster_is_answered_at_a_time_and_then_the_newest() {
+        let queue = ByCluster::default();
         let mut turn = queue.add("a", 1).unwrap();
         assert_eq!(turn.next(), Some(1));
         assert!(queue.add("a", 2).is_none() && queue.add("a", 3).is_none());
@@ -80,8 +80,8 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_is_dropped_lets_the_next_hello_begin() {
-        let queue = HelloQueue::default();
+    fn a_turn_that_is_dropped_lets_the_next_request_begin() {
+        let queue = ByCluster::default();
         drop(queue.add("a", 1));
         assert_eq!(queue.add("a", 2).unwrap().next(), Some(2));
     }

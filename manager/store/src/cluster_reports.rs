@@ -263,6 +263,7 @@ mod tests {
         for together in [false, true] {
             let fixture = Fixture::new().await;
             let (cluster, _) = sent(&fixture, 3).await;
+            fixture.execute("update sessions set session = 2").await;
             let mut connection = fixture.store.acquire().await.unwrap();
             let keys: Vec<String> = sqlx::query_scalar("select object_key from commands order by revision")
                 .fetch_all(&mut *connection)

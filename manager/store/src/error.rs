@@ -85,6 +85,12 @@ pub enum StoreError {
         /// The most.
         most: usize,
     },
+    /// A cluster that was purged gets no command.
+    #[error("cluster \"{cluster}\" was purged: nothing is sent to it any more")]
+    Purged {
+        /// Its name.
+        cluster: String,
+    },
     /// Another request with the same Idempotency-Key is in progress or committed first.
     #[error("another request with the same idempotency key is in progress or committed first")]
     IdempotencyKeyInUse,
@@ -157,6 +163,7 @@ impl StoreError {
                     "{self}; quotes and backslashes count several times, because the document travels as text in text"
                 ),
             )),
+            Self::Purged { .. } => Some(Refusal::new(Reason::ClusterNotUsable, self.to_string())),
             _ if self.is_contended() => Some(Refusal::new(
                 Reason::Contended,
                 "other changes of the same object, or on the same clusters, were carried out for too long; nothing was changed",

@@ -15,6 +15,7 @@ use kubenova_core::{
     command::CommandId,
     listing::{self, Acknowledged, Finding, Known, Listed},
 };
+use kubenova_schema::mutant;
 use sqlx::PgConnection;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,6 +54,10 @@ pub async fn take(
     issuer: Issuer<'_>,
     part: &Part,
 ) -> Result<Option<Findings>, StoreError> {
+    // Before anything is read: a change that is written meanwhile must not end up below what is sent again.
+    if !mutant::is_on("listing.unlocked") {
+        outbox::lock_cluster(&mut *connection, &part.cluster_id).await?;
+    }
     let wanted = sqlx::query_scalar!(
         "select wanted_in_session from listings where cluster_id = $1 for update",
         part.cluster_id.as_str()
@@ -207,10 +212,12 @@ async fn record_findings(
 mod tests {
     use super::*;
     use crate::{
-        fixture::{Fixture, issuer},
+        fixture::{Fixture, issuer, tenant},
         listings::{at_hello, state, testing::*},
     };
+    use kubenova_core::change::Change;
     use kubenova_schema::signature::sha256_hex;
+    use uuid::Uuid;
 
     fn part(cluster: &ClusterId, entries: BTreeMap<String, Listed>) -> Part {
         Part { cluster_id: cluster.clone(), session: 2, after_key: String::new(), last: true, entries }
@@ -263,6 +270,40 @@ mod tests {
         let held = sha256_of(&inbox(&fixture, &cluster).await);
         assert!(!at_hello(&mut connection, &cluster, &held, 4, later(600)).await.unwrap());
         assert_eq!(state(&mut connection, &cluster).await.unwrap().in_sync_at, Some(later(600)));
+    }
+
+    #[tokio::test]
+    async fn a_change_that_is_written_meanwhile_stands_above_what_is_sent_again() {
+        let fixture = Fixture::new().await;
+        let cluster = settled(&fixture).await;
+        let held = BTreeMap::new();
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert!(at_hello(&mut connection, &cluster, &sha256_of(&held), 2, later(0)).await.unwrap());
+        let (mut writer, mut exchange) = (fixture.begin().await, fixture.begin().await);
+        let changed = Change::Tenant(tenant(1));
+        let written = outbox::enqueue_commands(&mut writer, issuer(), std::slice::from_ref(&cluster), &changed);
+        let written = written.await.unwrap().remove(0);
+        let blocked = fixture.blocked(&mut exchange).await;
+        let commit = async {
+            blocked.await;
+            writer.commit().await.unwrap();
+        };
+        let empty = part(&cluster, held);
+        let (taken, ()) = tokio::join!(take(&mut exchange, Issuer { now: later(0), ..issuer() }, &empty), commit);
+        assert_eq!(
+            taken.unwrap(),
+            Some(Findings::from([(Finding::Unsettled, 1), (Finding::Missing, 1), (Finding::InSync, 1)]))
+        );
+        exchange.commit().await.unwrap();
+        let newest: Uuid = sqlx::query_scalar(
+            "select id from commands where object_key = (select object_key from commands where id = $1)
+             order by revision desc limit 1",
+        )
+        .bind(written.command_id.0)
+        .fetch_one(&mut *connection)
+        .await
+        .unwrap();
+        assert_eq!(newest, written.command_id.0);
     }
 
     #[tokio::test]

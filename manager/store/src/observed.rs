@@ -39,7 +39,8 @@ pub struct ObservedObject {
 }
 
 /// Merges a report; objects with a newer one stay as they are, and objects that no command was about are passed over: a cluster
-/// must not fill the database with keys of its own. Returns how many changed.
+/// must not fill the database with keys of its own. A report of a session that is not open yet is passed over as well: it is of
+/// a session that a restored database has lost, or made up, and would stand above every later one. Returns how many changed.
 pub async fn merge(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -58,6 +59,7 @@ pub async fn merge(
          from unnest($5::text[], $6::bigint[], $7::boolean[], $8::jsonb[], $9::jsonb[], $10::timestamptz[])
               as new (object_key, revision, absent, conditions, detail, as_of)
          where exists (select from commands k where k.cluster_id = $1 and k.object_key = new.object_key)
+           and ($2, $3) <= (select c.epoch, s.session from clusters c join sessions s on s.cluster_id = c.id where c.id = $1)
          on conflict (cluster_id, object_key) do update
             set epoch = excluded.epoch, session = excluded.session, counter = excluded.counter, revision = excluded.revision,
                 absent = excluded.absent, conditions = excluded.conditions, detail = excluded.detail, as_of = excluded.as_of
@@ -149,7 +151,7 @@ mod tests {
     #[tokio::test]
     async fn objects_that_no_command_was_about_are_passed_over() {
         let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
+        let cluster = fixture.connected_cluster().await;
         commanded(&fixture, &cluster, &["tenant/1"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = Version { epoch: 1, session: 1, counter: 1 };
@@ -160,9 +162,10 @@ mod tests {
     #[tokio::test]
     async fn the_newest_report_wins_in_any_order_and_silence_changes_nothing() {
         let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
+        let cluster = fixture.connected_cluster().await;
         commanded(&fixture, &cluster, &["tenant/1", "tenant/2"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
+        sqlx::query("update clusters set epoch = 3").execute(&mut *connection).await.unwrap();
         let version = |epoch, session, counter| Version { epoch, session, counter };
         for (version, revision, changed) in [
             (version(1, 1, 5), 1, 1),
@@ -181,10 +184,24 @@ mod tests {
         assert_eq!(found, [(cluster.clone(), object("tenant/1", 3)), (cluster, object("tenant/2", 4))]);
     }
 
+    /// As after a restore of the database, or from a cluster that wants its state to stay as it is now.
+    #[tokio::test]
+    async fn a_report_of_a_session_that_is_not_open_yet_changes_nothing() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.connected_cluster().await;
+        commanded(&fixture, &cluster, &["tenant/1"]).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (epoch, session, changed) in [(1, 2, 0), (2, 1, 0), (i64::MAX, i64::MAX, 0), (1, 1, 1)] {
+            let version = Version { epoch, session, counter: 1 };
+            let merged = merge(&mut connection, &cluster, version, &[object("tenant/1", 1)]).await.unwrap();
+            assert_eq!(merged, changed, "epoch {epoch}, session {session}");
+        }
+    }
+
     #[tokio::test]
     async fn an_object_named_twice_in_one_report_can_never_be_stored() {
         let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
+        let cluster = fixture.connected_cluster().await;
         commanded(&fixture, &cluster, &["tenant/1"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = Version { epoch: 1, session: 1, counter: 1 };

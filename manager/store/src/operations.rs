@@ -73,7 +73,7 @@ pub async fn enqueue(
 }
 
 /// Asks the cluster of an operation that was sent to keep it from beginning. The request that is open already, or was carried out,
-/// is returned as it is; none when the operation is not open.
+/// is returned as it is, and one that was itself cancelled is made again; none when the operation is not open.
 pub(crate) async fn request_cancel(
     connection: &mut PgConnection,
     issuer: Issuer<'_>,
@@ -92,7 +92,7 @@ pub(crate) async fn request_cancel(
     }
     let present = sqlx::query!(
         "select id, revision from commands
-         where cluster_id = $1 and object_key = $2 and kind = $3 and state not in ('failed', 'refused', 'superseded')
+         where cluster_id = $1 and object_key = $2 and kind = $3 and state not in ('failed', 'refused', 'superseded', 'cancelled')
          order by revision limit 1",
         operation.cluster_id.as_str(),
         operation.object_key,
@@ -274,6 +274,20 @@ mod tests {
         assert_eq!(world.claim(500).await.due[0].not_after, Some(at(100)), "sent again, with the same deadline");
         world.report(id, CommandState::Expired).await;
         assert_eq!(world.state(id).await, CommandState::Expired);
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_that_was_cancelled_itself_can_be_asked_for_again() {
+        let world = World::new().await;
+        let id = world.restart(100).await;
+        world.claim(1).await;
+        let first = world.cancel(id).await;
+        let end = "update commands set state = 'cancelled', finished_at = queued_at where kind = 'cancel-operation'";
+        world.fixture.execute(end).await;
+        let second = world.cancel(id).await;
+        assert_ne!(first, second);
+        let sent: Vec<_> = world.claim(2).await.due.iter().map(|due| due.id).collect();
+        assert_eq!(sent, [second]);
     }
 
     #[tokio::test]

@@ -197,6 +197,16 @@ pub async fn enqueue_again(
     notify_relay(connection, &[cluster.to_string()]).await
 }
 
+/// Has whoever writes a command for this cluster wait until the transaction ends. A statement after it sees every command that was
+/// written before, so that what is decided from it stands above nothing newer.
+pub(crate) async fn lock_cluster(connection: &mut PgConnection, cluster: &ClusterId) -> Result<(), StoreError> {
+    sqlx::query!("select id from clusters where id = $1 for no key update", cluster.as_str())
+        .fetch_optional(connection)
+        .await
+        .map(drop)
+        .map_err(failed("lock the cluster of commands"))
+}
+
 /// Locks the clusters in id order and gives each its next revision.
 pub(crate) async fn assign_revisions(
     connection: &mut PgConnection,
@@ -205,13 +215,15 @@ pub(crate) async fn assign_revisions(
 ) -> Result<Vec<EnqueuedCommand>, StoreError> {
     let names: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        "with locked as materialized (select id from clusters where id = any($1) order by id for no key update)
+        "with locked as materialized (
+             select id from clusters where id = any($1) and state <> 'purged' order by id for no key update
+         )
          update clusters set revision_counter = clusters.revision_counter + 1
          from locked where clusters.id = locked.id
          returning clusters.id, clusters.revision_counter",
         &names,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await
     .map_err(failed("assign revisions to commands"))?;
     let mut enqueued = rows
@@ -226,9 +238,21 @@ pub(crate) async fn assign_revisions(
     wanted.sort();
     wanted.dedup();
     match wanted.iter().find(|cluster| !enqueued.iter().any(|one| one.cluster_id == **cluster)) {
-        Some(missing) => Err(StoreError::Missing { table: "clusters", id: missing.to_string() }),
+        Some(missing) => Err(purged_or_missing(connection, missing).await?),
         None => Ok(enqueued),
     }
+}
+
+/// Why a cluster gets no command. A purge may have ended while the request that named it waited for its lock.
+async fn purged_or_missing(connection: &mut PgConnection, cluster: &ClusterId) -> Result<StoreError, StoreError> {
+    let found = sqlx::query_scalar!("select name from clusters where id = $1", cluster.as_str())
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("find a cluster without commands"))?;
+    Ok(match found {
+        Some(name) => StoreError::Purged { cluster: name },
+        None => StoreError::Missing { table: "clusters", id: cluster.to_string() },
+    })
 }
 
 #[cfg(test)]
@@ -241,6 +265,7 @@ mod tests {
     use kubenova_core::{
         cluster::{ClusterRef, Components},
         command::CommandState,
+        refusal::Reason,
     };
 
     #[test]
@@ -316,6 +341,24 @@ mod tests {
             let cluster = crate::clusters::find(&mut connection, &ClusterRef::Id(id)).await.unwrap().unwrap();
             assert_eq!(cluster.revision, i64::try_from(2 * rounds).unwrap());
         }
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_is_purged_meanwhile_gets_no_command() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(1).await, fixture.tenant().await);
+        let (mut purge, mut tx) = (fixture.begin().await, fixture.begin().await);
+        sqlx::query("update clusters set state = 'purged'").execute(&mut *purge).await.unwrap();
+        let blocked = fixture.blocked(&mut tx).await;
+        let purged = async {
+            blocked.await;
+            purge.commit().await.unwrap();
+        };
+        let change = Change::Tenant(tenant);
+        let (written, ()) = tokio::join!(enqueue_commands(&mut tx, issuer(), &clusters, &change), purged);
+        let refused = written.unwrap_err();
+        assert!(matches!(refused, StoreError::Purged { .. }), "{refused:?}");
+        assert_eq!(refused.refusal().unwrap().reason, Reason::ClusterNotUsable);
     }
 
     #[tokio::test]

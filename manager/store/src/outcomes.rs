@@ -212,6 +212,20 @@ async fn enqueue_again(
     now: Timestamp,
     new_id: fn() -> Uuid,
 ) -> Result<(), StoreError> {
+    // A newer change may have been written since the row was read.
+    outbox::lock_cluster(&mut *connection, &reported.cluster_id).await?;
+    let replaced = sqlx::query_scalar!(
+        r#"select exists (select from commands later where later.cluster_id = k.cluster_id
+                             and later.object_key = k.object_key and later.revision > k.revision) as "replaced!"
+           from commands k where k.id = $1"#,
+        reported.command_id.0,
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed("find a newer command of the object"))?;
+    if replaced && !mutant::is_on("outcomes.stale-again") {
+        return Ok(());
+    }
     let issuer = Issuer::without_request("manager", "manager", now, new_id);
     let send_at = now.checked_add(ENQUEUED_AGAIN_PAUSE).unwrap_or(now);
     outbox::enqueue_again(connection, issuer, &reported.cluster_id, &[reported.command_id], Some(send_at)).await
@@ -366,6 +380,29 @@ mod tests {
         assert_eq!(record(&mut connection, &superseded(ids[1]), at(4)).await.unwrap(), Recorded::Repeated);
         assert_eq!(record(&mut connection, &superseded(CommandId(*id)), at(4)).await.unwrap(), Recorded::Repeated);
         assert_eq!(open(&mut connection).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_superseded_command_stays_below_a_change_that_is_written_meanwhile() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let (mut writer, mut ingest) = (fixture.begin().await, fixture.begin().await);
+        let changed = Change::Tenant(crate::fixture::tenant(1));
+        let clusters = std::slice::from_ref(&cluster);
+        let written =
+            outbox::enqueue_commands(&mut writer, crate::fixture::issuer(), clusters, &changed).await.unwrap();
+        let blocked = fixture.blocked(&mut ingest).await;
+        let commit = async {
+            blocked.await;
+            writer.commit().await.unwrap();
+        };
+        let superseded = outcome(&cluster, ids[1], Some(CommandState::Superseded), "LowerRevision");
+        let (recorded, ()) = tokio::join!(record(&mut ingest, &superseded, at(3)), commit);
+        assert_eq!(recorded.unwrap(), Recorded::Moved);
+        ingest.commit().await.unwrap();
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let open = sqlx::query_scalar::<_, Uuid>("select id from commands where state = 'queued'");
+        assert_eq!(open.fetch_all(&mut *connection).await.unwrap(), [written[0].command_id.0]);
     }
 
     #[tokio::test]

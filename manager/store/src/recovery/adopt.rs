@@ -190,20 +190,22 @@ async fn insert(
     let revisions: Vec<i64> = taken.iter().map(|one| one.command.revision).collect();
     let tenants: Vec<Option<Uuid>> = taken.iter().map(|one| tenant_of(&one.command.key).map(|id| id.0)).collect();
     let names: Vec<Option<String>> = taken.iter().map(|one| application_of(&one.command.key)).collect();
+    let deadlines: Vec<Option<jiff_sqlx::Timestamp>> =
+        taken.iter().map(|one| one.command.not_after.map(|deadline| deadline.to_sqlx())).collect();
     let left: Vec<bool> = taken.iter().map(|one| one.is_left).collect();
     sqlx::query!(
         "with adopted as (
              insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
-                                   created_by, queued_at, sent_at, state, reason, message, finished_at)
+                                   created_by, queued_at, sent_at, state, reason, message, finished_at, not_after)
              select a.id, $1, a.revision, a.kind, a.object_key, a.document, t.id, a.application_name, a.generation, $2, $3, $3,
                     case when a.is_left then 'superseded' else 'sent' end,
                     case when a.is_left then 'LeftInCluster' else '' end,
                     case when a.is_left then 'the object was left as it is in the cluster when the database was recovered'
                          else '' end,
-                    case when a.is_left then $3::timestamptz end
+                    case when a.is_left then $3::timestamptz end, a.not_after
              from unnest($4::uuid[], $5::bigint[], $6::text[], $7::text[], $8::text[], $9::uuid[], $10::text[], $11::bigint[],
-                         $12::bool[])
-                  as a (id, revision, kind, object_key, document, tenant_id, application_name, generation, is_left)
+                         $12::bool[], $14::timestamptz[])
+                  as a (id, revision, kind, object_key, document, tenant_id, application_name, generation, is_left, not_after)
              left join tenants t on t.id = a.tenant_id
              returning *
          )
@@ -225,6 +227,7 @@ async fn insert(
         generations,
         &left,
         adoption.issuer.role,
+        deadlines as _,
     )
     .execute(connection)
     .await

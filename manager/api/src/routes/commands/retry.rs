@@ -17,13 +17,14 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
+use jiff::SignedDuration;
 use kubenova_api_types::commands::Command;
 use kubenova_core::{
     application::Application,
     change::Change,
     cluster::ClusterRef,
     command, command_retry,
-    operation::Operation,
+    operation::{DEADLINE_DEFAULT_SECONDS, DEADLINE_MIN_SECONDS, Operation},
     refusal::{Reason, Refusal},
     tenant::{Tenant, TenantId},
 };
@@ -138,7 +139,7 @@ async fn application_again(
     enqueue(tx, command, &Change::Application { tenant: tenant.name, application }).await
 }
 
-/// A new operation, with as much time as the first had.
+/// A new operation, with as much time as the first had. One that was adopted from its cluster was written here after its time began.
 async fn restart_again(
     tx: &mut WriteTx,
     ctx: &RequestContext,
@@ -151,6 +152,8 @@ async fn restart_again(
     let operation = Operation::restart_workflow(&application);
     let clusters = std::slice::from_ref(&command.cluster_id);
     let given = command.not_after.unwrap_or(command.queued_at).duration_since(command.queued_at);
+    let least = SignedDuration::from_secs(i64::from(DEADLINE_MIN_SECONDS));
+    let given = if given < least { SignedDuration::from_secs(i64::from(DEADLINE_DEFAULT_SECONDS)) } else { given };
     let not_after = ctx.now.checked_add(given).unwrap_or(ctx.now);
     let enqueued = tx.enqueue_operations(clusters, &operation, not_after).await?;
     Ok(enqueued.into_iter().next().expect("one operation for each cluster"))
