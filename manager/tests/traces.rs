@@ -132,7 +132,7 @@ impl Api {
     async fn claimed(&self, cluster: &str) -> TraceParent {
         let cluster = ClusterId::parse(cluster).unwrap();
         let now = clock::now();
-        let due = ClaimOptions { now, heartbeat_since: now, send_again_at: now, report_again_at: now, window: 10 };
+        let due = ClaimOptions { now, send_again_at: now, report_again_at: now, window: 10 };
         let claimed = self.store.transaction("claim as the relay does", async |tx| {
             enrollments::enroll(tx, &cluster, "uid", now).await?;
             cluster_queue::claim(tx, &cluster, &due).await

@@ -33,8 +33,16 @@ impl IntoResponse for ApiError {
     }
 }
 
+/// Part of a detail: nobody can say whether a change was made.
+pub(crate) const MAY_BE_CHANGED: &str = "the change may or may not have been made: send the request again with the same \
+                                         Idempotency-Key, and it is made once; without one, read the object first";
+
 fn store_failed(cause: &StoreError) -> Refusal {
     let error = telemetry::chain(cause);
+    if cause.is_undecided() {
+        tracing::warn!(error, "the database did not say whether it committed a change; its caller has to ask again");
+        return Refusal::new(Reason::DependencyDown, format!("the database does not respond; {MAY_BE_CHANGED}"));
+    }
     if cause.is_transient() {
         tracing::warn!(error, "the database did not respond; the request was refused");
         return Refusal::new(Reason::DependencyDown, "the database does not respond");

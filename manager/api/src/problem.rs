@@ -2,7 +2,7 @@
 //! of axum itself (no such path, wrong method), of a panic and of a timeout.
 
 use crate::{
-    error::{Refused, refused},
+    error::{MAY_BE_CHANGED, Refused, refused},
     request_id,
 };
 use axum::{
@@ -35,15 +35,16 @@ pub async fn write_problems(request: Request, next: Next) -> Response {
             Err(refusal) => refused(refusal),
         }
     };
-    let response = within(REQUEST_TIMEOUT, answered).await;
+    let response = within(REQUEST_TIMEOUT, &method, answered).await;
     let response = as_problem(response, &id, &path, &method);
     if method == Method::HEAD { without_body(response) } else { response }
 }
 
-async fn within(limit: Duration, answered: impl Future<Output = Response>) -> Response {
+async fn within(limit: Duration, method: &Method, answered: impl Future<Output = Response>) -> Response {
     tokio::time::timeout(limit, answered).await.unwrap_or_else(|_| {
-        let detail = format!("the request took longer than {limit:?}; nothing was changed");
-        refused(Refusal::new(Reason::Timeout, detail))
+        // It may have been given up while Postgres committed it.
+        let changed = if method.is_safe() { "nothing was changed" } else { MAY_BE_CHANGED };
+        refused(Refusal::new(Reason::Timeout, format!("the request took longer than {limit:?}; {changed}")))
     })
 }
 
@@ -181,13 +182,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_that_takes_too_long_is_503_and_may_be_tried_again() {
-        let late = within(Duration::from_millis(1), std::future::pending()).await;
+        let method = Method::POST;
+        let late = within(Duration::from_millis(1), &method, std::future::pending()).await;
         let problem = as_problem(late, "id", "/api/v1/tenants", &Method::POST);
         assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(problem.headers()[header::RETRY_AFTER], RETRY_AFTER);
         let body = axum::body::to_bytes(problem.into_body(), usize::MAX).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["reason"], Reason::Timeout.as_str());
+        let detail = body["detail"].as_str().unwrap();
+        assert!(detail.contains("may or may not have been made"), "Postgres may have committed it: {detail}");
     }
 
     #[tokio::test]

@@ -137,8 +137,8 @@ reasons! {
     DependencyDown = "DEPENDENCY_DOWN", 503, "Temporarily unavailable", "try again shortly; see /readyz";
     /// Too many changes of the same objects, or of the same tenant, are being carried out; nothing was changed.
     Contended = "CONTENDED", 503, "Too many changes at once", "repeat the request after a second, and send changes of one object one after the other";
-    /// The request took too long; nothing was changed.
-    Timeout = "TIMEOUT", 503, "Request took too long", "try again shortly";
+    /// The request took too long; whether a change was made is not known.
+    Timeout = "TIMEOUT", 503, "Request took too long", "send it again with the same Idempotency-Key: a change is made once";
 }
 
 impl Reason {

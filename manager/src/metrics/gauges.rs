@@ -11,12 +11,14 @@ use kubenova_store::{
     error::StoreError,
     gauges::{self, Stored},
     pool::Store,
+    sessions,
 };
 use std::time::Duration;
 
 /// Time between two reads: as often as Prometheus scrapes by default.
 const EVERY: Duration = Duration::from_secs(15);
-
+/// Difference of the two clocks that is worth a warning: NTP keeps them within milliseconds.
+const CLOCK_OFFSET_MAX: SignedDuration = SignedDuration::from_secs(5);
 /// Longest time for a round: a Postgres that is gone without a word must not be waited for.
 const ROUND_MAX: Duration = Duration::from_secs(30);
 
@@ -26,16 +28,28 @@ pub async fn run(store: Store, gauges: StoredGauges, stale_after: Duration, shut
     Periodic::new("read the metrics of the database", EVERY)
         .limit(ROUND_MAX)
         .run(&shutdown, || async {
-            let now = clock::now();
-            let stored = read(&store, now.checked_sub(stale_after).unwrap_or(Timestamp::MIN), now).await?;
+            let (now, database_now, stored) = read(&store, stale_after).await?;
             set(&gauges, &stored, now);
+            gauges.clock_offset_seconds.set(now.duration_since(database_now).as_secs_f64());
+            if now.duration_since(database_now).abs() > CLOCK_OFFSET_MAX {
+                tracing::warn!(
+                    now = %now, database_now = %database_now,
+                    "the clocks of the Manager and of Postgres differ: deadlines of operations and deletes are judged by both; \
+                     synchronize them (NTP)"
+                );
+            }
             Ok::<_, StoreError>(Next::Wait)
         })
         .await;
 }
 
-async fn read(store: &Store, heartbeat_since: Timestamp, now: Timestamp) -> Result<Stored, StoreError> {
-    gauges::read(&mut *store.acquire().await?, heartbeat_since, now).await
+/// What is stored, and the time by the Manager's clock and by that of Postgres.
+async fn read(store: &Store, stale_after: SignedDuration) -> Result<(Timestamp, Timestamp, Stored), StoreError> {
+    let mut connection = store.acquire().await?;
+    let database_now = sessions::database_time(&mut connection).await?;
+    let now = clock::now();
+    let heartbeat_since = database_now.checked_sub(stale_after).unwrap_or(Timestamp::MIN);
+    Ok((now, database_now, gauges::read(&mut connection, heartbeat_since, now).await?))
 }
 
 fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {

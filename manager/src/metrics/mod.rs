@@ -93,6 +93,8 @@ pub struct StoredGauges {
     pub unclaimed_usage: Gauge,
     /// Clusters that hold commands which the database lost.
     pub diverged_clusters: Gauge,
+    /// How far the Manager's clock is ahead of Postgres'.
+    pub clock_offset_seconds: GaugeSeconds,
 }
 
 impl Metrics {
@@ -183,6 +185,10 @@ impl StoredGauges {
             diverged_clusters: registry.gauge(
                 "clusters_diverged",
                 "Clusters that hold commands which the database lost in a restore; nothing is sent to them before kubenova-manager recover",
+            ),
+            clock_offset_seconds: registry.gauge_seconds(
+                "clock_offset_seconds",
+                "How far the Manager's clock is ahead of that of Postgres; below zero when it is behind",
             ),
         }
     }

@@ -35,6 +35,7 @@ use kubenova_store::{
     cluster_queue::{self, ClaimOptions, DueCommand, Published, QueueState},
     error::StoreError,
     pool::Store,
+    sessions,
 };
 use std::{
     sync::Arc,
@@ -107,10 +108,10 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
     if !relay.doubt.is_removed(&relay.jetstream).await {
         return Ok(Next::Wait);
     }
-    let due = due(&relay.settings, clock::now());
     let clusters = {
         let mut connection = relay.store.acquire().await?;
-        cluster_queue::clusters_with_due(&mut connection, &due).await?
+        let stale_before = earlier(sessions::database_time(&mut connection).await?, relay.settings.stale_after);
+        cluster_queue::clusters_with_due(&mut connection, clock::now(), stale_before).await?
     };
     for cluster in clusters {
         let Some(turn) = turns.take(&cluster).await else { continue };
@@ -172,7 +173,6 @@ async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<usize, Stor
 fn due(settings: &RelaySettings, now: Timestamp) -> ClaimOptions {
     ClaimOptions {
         now,
-        heartbeat_since: earlier(now, settings.stale_after),
         send_again_at: later(now, settings.send_again_after),
         report_again_at: later(now, settings.report_again_after),
         window: i64::from(streams::COMMAND_WINDOW),

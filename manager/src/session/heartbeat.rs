@@ -16,7 +16,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use kubenova_core::{cluster::ClusterId, listing, session::HelloWanted};
 use kubenova_runtime::{
-    clock,
     periodic::{Next, Periodic},
     shutdown::Shutdown,
     telemetry,
@@ -87,10 +86,10 @@ async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -
     if heartbeats.is_empty() {
         return Ok(Next::Wait);
     }
-    let now = clock::now();
-    let recorded = {
+    let (recorded, now) = {
         let mut connection = sessions.store.acquire().await?;
-        sessions::record_heartbeats(&mut connection, &heartbeats, now).await?
+        let now = sessions::database_time(&mut connection).await?;
+        (sessions::record_heartbeats(&mut connection, &heartbeats, now).await?, now)
     };
     let hashes: BTreeMap<ClusterId, String> =
         heartbeats.iter().map(|one| one.cluster_id.clone()).zip(hashes).filter(|(_, hash)| !hash.is_empty()).collect();

@@ -5,7 +5,7 @@ use super::{Sessions, hello::ReceivedHello};
 use jiff::Timestamp;
 use kubenova_bus::{BusError, durable, streams as broker};
 use kubenova_core::session::{self, Held, Hello, HelloRefusal};
-use kubenova_runtime::clock;
+use kubenova_runtime::{clock, telemetry};
 use kubenova_store::{
     cluster_queue,
     connection::Connection,
@@ -74,8 +74,12 @@ pub(super) async fn open(
         Err(refused) => return Ok(Outcome::Refused(refused)),
     };
     let jetstream = &sessions.connection.jetstream;
-    broker::ensure_all(jetstream).await?;
-    durable::ensure_cluster(jetstream, cluster, &admitted.name).await?;
+    if let Err(error) = durable::ensure_cluster(jetstream, cluster, &admitted.name).await {
+        // Each connection to the broker makes the streams once; its store may have been deleted since.
+        tracing::debug!(error = %telemetry::chain(&error), "could not create a cluster's durable; creating the streams first");
+        broker::ensure_all(jetstream).await?;
+        durable::ensure_cluster(jetstream, cluster, &admitted.name).await?;
+    }
     // The stream is only the wire: what is still open is sent again from Postgres.
     durable::purge_cluster(jetstream, cluster).await?;
     if !is_waited_for() {
@@ -83,7 +87,7 @@ pub(super) async fn open(
     }
     let begin = store.transaction("open a session", async |tx| {
         // The broker may have taken seconds, and a session that begins in the past would be stale at once.
-        let now = clock::now();
+        let now = sessions::database_time(tx).await?;
         // It may have been quarantined meanwhile.
         let Admitted { epoch, .. } = match admit(tx, hello, now).await? {
             Ok(admitted) => admitted,

@@ -53,8 +53,6 @@ pub struct QueueState {
 pub struct ClaimOptions {
     /// Now.
     pub now: Timestamp,
-    /// A cluster whose last heartbeat is older is not in session.
-    pub heartbeat_since: Timestamp,
     /// When a command that is sent now is due again unless the cluster acknowledges it.
     pub send_again_at: Timestamp,
     /// When a command that the cluster acknowledged is due again unless it ends: a cluster that has it already reports on
@@ -64,11 +62,13 @@ pub struct ClaimOptions {
     pub window: i64,
 }
 
-/// Clusters that are trusted and in session and have due commands. A session counts only when the running server of
-/// Postgres has confirmed it (`migrations/0022_sessions.sql`).
+/// Clusters that are trusted and in session and have due commands: their last heartbeat is not older than `heartbeat_since`, in
+/// [`crate::sessions::database_time`]. A session counts only when the running server of Postgres has confirmed it
+/// (`migrations/0022_sessions.sql`).
 pub async fn clusters_with_due(
     connection: &mut PgConnection,
-    due: &ClaimOptions,
+    now: Timestamp,
+    heartbeat_since: Timestamp,
 ) -> Result<Vec<ClusterId>, StoreError> {
     let rows = sqlx::query_scalar!(
         "select distinct k.cluster_id from commands k
@@ -77,8 +77,8 @@ pub async fn clusters_with_due(
          where k.state in ('queued', 'sent') and (k.next_send_at is null or k.next_send_at <= $1)
             or k.state in ('acknowledged', 'running') and k.next_send_at <= $1
          order by k.cluster_id",
-        due.now.to_sqlx(),
-        due.heartbeat_since.to_sqlx(),
+        now.to_sqlx(),
+        heartbeat_since.to_sqlx(),
     )
     .fetch_all(connection)
     .await
@@ -280,13 +280,7 @@ mod tests {
     use kubenova_core::{change::Change, command::CommandState};
 
     fn due(now: i64, window: i64) -> ClaimOptions {
-        ClaimOptions {
-            now: at(now),
-            heartbeat_since: at(now - 45),
-            send_again_at: at(now + 30),
-            report_again_at: at(now + 600),
-            window,
-        }
+        ClaimOptions { now: at(now), send_again_at: at(now + 30), report_again_at: at(now + 600), window }
     }
 
     /// A connected cluster with `count` commands about different applications.
@@ -317,20 +311,20 @@ mod tests {
         let fixture = Fixture::new().await;
         let cluster = queue(&fixture, 1).await;
         let mut connection = fixture.store.acquire().await.unwrap();
-        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), std::slice::from_ref(&cluster));
-        assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "no heartbeat since 46 s");
+        assert_eq!(clusters_with_due(&mut connection, at(45), at(0)).await.unwrap(), std::slice::from_ref(&cluster));
+        assert_eq!(clusters_with_due(&mut connection, at(46), at(1)).await.unwrap(), [], "no heartbeat since 46 s");
         enrollments::quarantine(&mut connection, &cluster, at(45)).await.unwrap();
-        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap(), [], "quarantined");
+        assert_eq!(clusters_with_due(&mut connection, at(45), at(0)).await.unwrap(), [], "quarantined");
         assert_eq!(
             claim(&mut connection, &cluster, &due(45, 10)).await.unwrap(),
             None,
             "nor by a round that had begun"
         );
         enrollments::enroll(&mut connection, &cluster, "uid-1", at(45)).await.unwrap();
-        assert_eq!(clusters_with_due(&mut connection, &due(45, 10)).await.unwrap().len(), 1, "enrolled again");
+        assert_eq!(clusters_with_due(&mut connection, at(45), at(0)).await.unwrap().len(), 1, "enrolled again");
         // Another server of Postgres than the one that recorded the heartbeat: the database may have been restored.
         fixture.execute("update sessions set recorded_by = recorded_by - interval '1 hour'").await;
-        assert_eq!(clusters_with_due(&mut connection, &due(46, 10)).await.unwrap(), [], "refused");
+        assert_eq!(clusters_with_due(&mut connection, at(46), at(1)).await.unwrap(), [], "refused");
     }
 
     #[tokio::test]

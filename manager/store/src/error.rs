@@ -192,6 +192,16 @@ impl StoreError {
         cause.code().is_some_and(|code| code == "55P03" || code.starts_with("40"))
     }
 
+    /// True when Postgres may have committed, and did not say so: the connection broke, or was given up, meanwhile.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        match self {
+            Self::Transaction { step: "commit", source, .. } => !matches!(source, sqlx::Error::Database(_)),
+            Self::TooLong { .. } => true,
+            _ => false,
+        }
+    }
+
     /// True when trying again may help: no connection, rows that others held for too long, a server that is starting or
     /// was stopped, a statement that took too long.
     #[must_use]

@@ -146,7 +146,7 @@ pub(crate) fn caller() -> Caller {
 
 /// What the relay claims at [`at`] 1, of a cluster that was in session at 0.
 pub(crate) fn claim_options() -> ClaimOptions {
-    ClaimOptions { now: at(1), heartbeat_since: at(0), send_again_at: at(30), report_again_at: at(600), window: 10 }
+    ClaimOptions { now: at(1), send_again_at: at(30), report_again_at: at(600), window: 10 }
 }
 
 /// A request at [`at`] 0 without an idempotency key.

@@ -51,3 +51,5 @@ pub mod write_tx;
 
 #[cfg(test)]
 mod fixture;
+#[cfg(test)]
+mod line;

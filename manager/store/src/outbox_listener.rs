@@ -7,31 +7,63 @@ use crate::{
     outbox,
 };
 use sqlx::{PgPool, postgres::PgListener};
+use std::time::Duration;
+
+/// Longest silence before the server is asked whether it is still there: one that is gone without a word never says so.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+/// Longest wait for its answer.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 
 /// A connection of its own that listens for new commands.
 #[derive(Debug)]
-pub struct OutboxListener(PgListener);
+pub struct OutboxListener {
+    listener: PgListener,
+    silence_max: Duration,
+}
 
 impl OutboxListener {
     pub(crate) async fn connect(pool: &PgPool) -> Result<Self, StoreError> {
         let mut listener = PgListener::connect_with(pool).await.map_err(failed("connect to listen for commands"))?;
         listener.listen(outbox::CHANNEL).await.map_err(failed("listen for commands"))?;
-        Ok(Self(listener))
+        Ok(Self { listener, silence_max: SILENCE_MAX })
     }
 
     /// Waits until commands were written, or may have been: after a lost connection was made again, notifications of
     /// the time between are missing, and the caller should look.
+    ///
+    /// # Errors
+    /// When the server does not answer any more.
     pub async fn notified(&mut self) -> Result<(), StoreError> {
-        let _lost_or_notified = self.0.try_recv().await.map_err(failed("listen for commands"))?;
-        Ok(())
+        loop {
+            if let Ok(lost_or_notified) = tokio::time::timeout(self.silence_max, self.listener.try_recv()).await {
+                return lost_or_notified.map(drop).map_err(failed("listen for commands"));
+            }
+            let asked = sqlx::raw_sql("select 1").execute(&mut self.listener);
+            let answered = tokio::time::timeout(ANSWER_MAX, asked).await;
+            let answered = answered.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
+            answered.map_err(failed("ask whether Postgres is there"))?;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::fixture::Fixture;
+    use super::*;
+    use crate::{fixture::Fixture, line::Line, pool::Store};
     use kubenova_core::change::Change;
-    use std::time::Duration;
+
+    #[tokio::test]
+    async fn a_server_that_is_gone_without_a_word_is_noticed() {
+        let fixture = Fixture::new().await;
+        let line = Line::to(&fixture).await;
+        let mut listener = Store::open(&line.url, 1).unwrap().listen().await.unwrap();
+        listener.silence_max = Duration::from_millis(10);
+        let silent = tokio::time::timeout(Duration::from_millis(300), listener.notified()).await;
+        assert!(silent.is_err(), "it is there, and says so each time it is asked: {silent:?}");
+        line.lose();
+        let lost = listener.notified().await.unwrap_err();
+        assert!(lost.is_transient(), "{lost:?}");
+    }
 
     #[tokio::test]
     async fn a_committed_command_is_notified() {

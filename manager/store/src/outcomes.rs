@@ -432,13 +432,8 @@ mod tests {
             Reported { send_again_at: Some(at(600)), ..outcome(&cluster, ids[1], Some(CommandState::Running), "") };
         record(&mut connection, &running, at(3)).await.unwrap();
         let claim = async |connection: &mut Connection, now| {
-            let due = ClaimOptions {
-                now: at(now),
-                heartbeat_since: at(0),
-                send_again_at: at(now + 30),
-                report_again_at: at(now + 600),
-                window: 10,
-            };
+            let due =
+                ClaimOptions { now: at(now), send_again_at: at(now + 30), report_again_at: at(now + 600), window: 10 };
             let queue = cluster_queue::claim(connection, &cluster, &due).await.unwrap().unwrap();
             queue.due.into_iter().map(|command| command.id).collect::<Vec<_>>()
         };

@@ -243,7 +243,7 @@ async fn carry_out<T, E: From<StoreError>>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
+    use crate::{fixture::Fixture, line::Line};
 
     #[tokio::test]
     async fn migrations_that_are_applied_are_not_applied_again() {
@@ -287,55 +287,29 @@ mod tests {
         assert!(endless.is_transient() && endless.refusal().is_none(), "{endless:?}");
     }
 
-    /// Hands bytes between the store and Postgres, until told to lose the connections of then: they stay open, and nothing comes
-    /// through them any more, as when the host of a server is gone.
-    struct Line {
-        lost: tokio::sync::watch::Sender<u32>,
-        port: u16,
-    }
-
-    impl Line {
-        async fn to(fixture: &Fixture) -> Self {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let port = listener.local_addr().unwrap().port();
-            let options = PgConnectOptions::from_str(fixture.url()).unwrap();
-            let socket = options.get_socket().unwrap().join(format!(".s.PGSQL.{}", options.get_port()));
-            let (lost, watched) = tokio::sync::watch::channel(0);
-            tokio::spawn(async move {
-                while let Ok((mut client, _)) = listener.accept().await {
-                    let (socket, mut watched) = (socket.clone(), watched.clone());
-                    watched.mark_unchanged();
-                    tokio::spawn(async move {
-                        let mut server = tokio::net::UnixStream::connect(socket).await.unwrap();
-                        tokio::select! {
-                            _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-                            _ = watched.changed() => std::future::pending().await,
-                        }
-                    });
-                }
-            });
-            Self { lost, port }
-        }
-    }
-
     #[tokio::test]
     async fn a_server_that_is_gone_without_a_word_is_given_up_and_new_connections_are_made() {
         let fixture = Fixture::new().await;
         let line = Line::to(&fixture).await;
-        let database = PgConnectOptions::from_str(fixture.url()).unwrap().get_database().unwrap().to_owned();
-        let url = format!("postgres://postgres@127.0.0.1:{}/{database}", line.port);
         let limits = Limits { transaction: Duration::from_millis(300), ..Limits::default() };
-        let store = Store::open_with(&url, 1, limits).unwrap();
+        let store = Store::open_with(&line.url, 1, limits).unwrap();
         let ask = async |connection: &mut Connection| {
             sqlx::query_scalar::<_, i32>("select 1").fetch_one(connection).await.map_err(failed("test"))
         };
         assert_eq!(store.transaction("test", ask).await.unwrap(), 1);
         let lost = store.transaction("ask a server that is gone", async |connection: &mut Connection| {
-            line.lost.send_modify(|count| *count += 1);
+            line.lose();
             ask(connection).await
         });
         let error = lost.await.unwrap_err();
         assert!(matches!(error, StoreError::TooLong { .. }) && error.is_transient(), "{error:?}");
         assert_eq!(store.transaction("test", ask).await.unwrap(), 1, "the only place of the pool is free again");
+        let undecided = store.transaction("lose the answer to a commit", async |connection: &mut Connection| {
+            let answer = ask(connection).await;
+            line.lose();
+            answer
+        });
+        let error = undecided.await.unwrap_err();
+        assert!(error.is_undecided() && error.is_transient(), "{error:?}");
     }
 }

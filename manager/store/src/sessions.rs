@@ -41,6 +41,16 @@ pub struct ClusterRecord {
     pub state: ClusterState,
 }
 
+/// The time of Postgres. Sessions and heartbeats are stamped and judged by it alone: by the clocks of several Managers a cluster would be
+/// silent to the one that is ahead.
+pub async fn database_time(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
+        .fetch_one(connection)
+        .await
+        .map(jiff_sqlx::Timestamp::to_jiff)
+        .map_err(failed("read the time of Postgres"))
+}
+
 /// The cluster of a hello, its row locked until the transaction ends: two hellos of one cluster wait for each other.
 pub async fn lock_cluster(
     connection: &mut PgConnection,

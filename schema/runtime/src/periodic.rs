@@ -2,8 +2,9 @@
 //!
 //! Guarantees: rounds run on a signal *and* on a timer; a signal only makes a round sooner, so a lost one costs time and
 //! nothing else. Signals that come while a round runs are one more round. After a failed round the error's whole chain is
-//! logged and the next round comes after a growing, jittered wait. The loop ends when a stop is requested; a round that
-//! runs then is finished first, so a round must be bounded in time: by itself, or by [`Periodic::limit`].
+//! logged and the next round comes after a growing, jittered wait. A round that takes longer than its limit is given up, so
+//! that one which waits for a server that is gone without a word does not end the work for good. The loop ends when a stop is
+//! requested; a round that runs then is finished first.
 //!
 //! ```no_run
 //! # use kubenova_runtime::{periodic::{Periodic, Next}, shutdown::Shutdown};
@@ -26,6 +27,9 @@ use crate::{
 };
 use std::{error::Error, future::Future, time::Duration};
 
+/// Limit of a round that has no other: above the 45 s after which the store gives a transaction up.
+const LIMIT: Duration = Duration::from_secs(60);
+
 /// When the next round runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -43,7 +47,7 @@ pub struct Periodic<S = Never> {
     what: &'static str,
     every: Duration,
     pause: Duration,
-    limit: Option<Duration>,
+    limit: Duration,
     backoff: Backoff,
     signal: S,
 }
@@ -56,9 +60,12 @@ struct TooLong(Duration);
 impl Periodic {
     /// Work that runs at once and then at least every `every`. `what` completes the sentence "could not ...": a verb and
     /// its object, for example "relay commands".
+    ///
+    /// A round that does not end within a minute is given up ([`Periodic::limit`]): it must leave nothing half done when it is
+    /// dropped at any point.
     #[must_use]
     pub fn new(what: &'static str, every: Duration) -> Self {
-        Self { what, every, pause: Duration::ZERO, limit: None, backoff: Backoff::default(), signal: Never }
+        Self { what, every, pause: Duration::ZERO, limit: LIMIT, backoff: Backoff::default(), signal: Never }
     }
 }
 
@@ -77,11 +84,10 @@ impl<S: Signal> Periodic<S> {
         self
     }
 
-    /// Gives a round up that takes longer, and counts it as failed: what it waits for may be gone without a word. The round
-    /// must leave nothing half done when it is dropped at any point.
+    /// Gives a round up that takes longer, and counts it as failed, instead of after a minute.
     #[must_use]
     pub const fn limit(mut self, limit: Duration) -> Self {
-        self.limit = Some(limit);
+        self.limit = limit;
         self
     }
 
@@ -101,13 +107,11 @@ impl<S: Signal> Periodic<S> {
     {
         let mut failures = Failures::new(self.what);
         while !shutdown.is_requested() {
-            let ended: Result<Next, Box<dyn Error + Send + Sync>> = match self.limit {
-                None => round().await.map_err(Into::into),
-                Some(limit) => match tokio::time::timeout(limit, round()).await {
+            let ended: Result<Next, Box<dyn Error + Send + Sync>> =
+                match tokio::time::timeout(self.limit, round()).await {
                     Ok(ended) => ended.map_err(Into::into),
-                    Err(_) => Err(TooLong(limit).into()),
-                },
-            };
+                    Err(_) => Err(TooLong(self.limit).into()),
+                };
             let (pause, wait) = match ended {
                 Ok(next) => {
                     failures.succeeded();
@@ -218,6 +222,20 @@ mod tests {
         }
         shutdown.request();
         assert!(shutdown.finish(Duration::from_secs(5)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_without_a_limit_of_its_own_is_given_up_as_well() {
+        let shutdown = Shutdown::new();
+        let rounds = AtomicU32::new(0);
+        let round = || {
+            if rounds.fetch_add(1, Ordering::SeqCst) == 1 {
+                shutdown.request();
+            }
+            std::future::pending::<io::Result<Next>>()
+        };
+        Periodic::new("test", NEVER).run(&shutdown, round).await;
+        assert_eq!(rounds.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -35,13 +35,7 @@ pub(crate) async fn record(state: &AppState, cluster: &ClusterId, tenant: Tenant
         enrollments::enroll(tx, cluster, "00000000-0000-4000-8000-000000000001", now).await?;
         let session = sessions::open(tx, &hello(cluster), now).await?;
         let send_again_at = now + SignedDuration::from_mins(10);
-        let due = ClaimOptions {
-            now,
-            heartbeat_since: now - SignedDuration::from_mins(1),
-            send_again_at,
-            report_again_at: send_again_at,
-            window: CLAIMED_MAX,
-        };
+        let due = ClaimOptions { now, send_again_at, report_again_at: send_again_at, window: CLAIMED_MAX };
         cluster_queue::claim(tx, cluster, &due).await?;
         let version = Version { epoch: 1, session, counter: 1 };
         observed::merge(tx, cluster, version, &objects(tenant, now)).await?;

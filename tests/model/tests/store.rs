@@ -211,7 +211,6 @@ impl Real {
     async fn claim(&self, now: i64) -> Vec<u64> {
         let due = ClaimOptions {
             now: at(now),
-            heartbeat_since: at(now),
             send_again_at: at(now + model::SEND_AGAIN),
             report_again_at: at(now + model::REPORT_AGAIN),
             window: i64::try_from(model::WINDOW).unwrap(),

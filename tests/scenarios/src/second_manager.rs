@@ -2,6 +2,7 @@
 //! scenario asks.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use kubenova_env::hub;
@@ -50,6 +51,14 @@ impl SecondManager {
     /// Starts it again after it was killed, and waits until it listens.
     pub async fn restart(&mut self) -> Result<()> {
         self.process.restart()?;
+        self.process.wait_listening(self.address).await
+    }
+
+    /// Starts it again with a clock that is ahead of all others, and waits until it listens.
+    pub async fn restart_ahead(&mut self, by: Duration) -> Result<()> {
+        self.process.kill();
+        self.process.set_variable("KUBENOVA_CLOCK_OFFSET_MS", &by.as_millis().to_string());
+        self.process.serve()?;
         self.process.wait_listening(self.address).await
     }
 

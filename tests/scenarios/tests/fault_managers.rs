@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
 use kubenova_scenarios::site::text;
@@ -134,5 +135,25 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
         oracle::check_simulated(cluster, &tenant_id, &accepted)?;
     }
     ensure!(second.process.process().is_some_and(|process| process.check().is_ok()), "the second Manager ended");
+    clocks_may_differ(&platform, &mut second).await
+}
+
+/// Both Managers record every heartbeat. When their clocks differ by more than a cluster may be silent, no session ends.
+async fn clocks_may_differ(platform: &Platform, second: &mut SecondManager) -> Result<()> {
+    second.restart_ahead(Duration::from_secs(600)).await?;
+    let sessions = || platform.postgres.query("kubenova", "select cluster_id, session from sessions order by 1");
+    let before = sessions()?;
+    let begun = platform.postgres.query("kubenova", "select clock_timestamp()")?;
+    let sql = format!(
+        "select min(last_heartbeat_at) > '{}'::timestamptz + interval '10 seconds' from sessions",
+        begun.trim()
+    );
+    poll::until("each cluster to have sent several heartbeats", STALE_AFTER, || async {
+        let several = platform.postgres.query("kubenova", &sql)?;
+        Ok(Step::when(several.trim() == "t", (), several))
+    })
+    .await?;
+    ensure!(sessions()? == before, "clusters were asked for another session:\n{before}{}", sessions()?);
+    ensure!(second.process.log()?.contains("the clocks of the Manager and of Postgres differ"), "it says so");
     Ok(())
 }

@@ -78,13 +78,7 @@ impl TestApi {
     /// Sends what is due to a cluster, as the relay does.
     pub(crate) async fn relay(&self, cluster: &ClusterId) {
         let now = clock::now();
-        let due = ClaimOptions {
-            now,
-            heartbeat_since: now,
-            send_again_at: in_seconds(600),
-            report_again_at: in_seconds(600),
-            window: 32,
-        };
+        let due = ClaimOptions { now, send_again_at: in_seconds(600), report_again_at: in_seconds(600), window: 32 };
         let claim = self.state.store.transaction("test", async |tx| {
             enrollments::enroll(tx, cluster, cluster.as_str(), now).await?;
             cluster_queue::claim(tx, cluster, &due).await

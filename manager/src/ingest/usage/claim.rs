@@ -22,13 +22,10 @@ use tokio::sync::Notify;
 const EVERY: Duration = Duration::from_secs(15);
 /// Rows that are counted in one transaction.
 const BATCH: i64 = 200;
-/// Longest time for a round: a Postgres that is gone without a word must not be waited for.
-const ROUND_MAX: Duration = Duration::from_secs(60);
 
 /// Counts until a stop is requested. Several Managers at once do no harm: each row is taken by one.
 pub async fn run(ingest: Ingest, billing: Arc<Notify>, shutdown: Shutdown) {
     Periodic::new("count unclaimed usage", EVERY)
-        .limit(ROUND_MAX)
         .run(&shutdown, || async {
             let count =
                 ingest.store.transaction("count unclaimed usage", async |tx| count(tx, clock::now()).await).await?;
