@@ -34,6 +34,7 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/clusters", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
+    ("POST", "/api/v1/clusters/{cluster}/sync", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/purge", Action::WriteIrrevocable),
     ("POST", "/api/v1/clusters/{cluster}/deletion-confirmations", Action::WriteIrrevocable),

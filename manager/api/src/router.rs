@@ -31,7 +31,7 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::create::create_at_root))
         .routes(routes!(clusters::create::create, clusters::list::list))
         .routes(routes!(clusters::get::get))
-        .routes(routes!(clusters::sync::sync))
+        .routes(routes!(clusters::sync::sync, clusters::compare::compare))
         .routes(routes!(clusters::enroll::enroll))
         .routes(routes!(clusters::purge::purge))
         .routes(routes!(clusters::confirm_deletions::confirm_deletions))

@@ -15,7 +15,8 @@ pub(super) async fn settle(store: &Store) -> Result<Next, StoreError> {
     if waiting > 0 {
         tracing::warn!(
             count = waiting,
-            "deletes of tenants wait for a person's confirmation, or until ten minutes are over"
+            "deletes of tenants wait for a person's confirmation, or until ten minutes are over; the commands of kind delete-tenant \
+             that GET /api/v1/commands?state=queued shows say on which cluster"
         );
     }
     Ok(Next::Wait)

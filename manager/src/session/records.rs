@@ -62,7 +62,11 @@ pub(super) async fn take_listing(sessions: &Sessions, part: &RecordsListed) -> L
             Listed::Taken(records_wanted) => ListingAnswer { records_wanted, ..parts::taken() },
             Listed::NotWanted => refusal("ListingNotWanted", "the cluster has not diverged".to_owned()),
             Listed::TooMany => {
-                refusal("TooManyRecords", format!("the Manager keeps {RECORDS_MAX} records of a diverged cluster"))
+                let message = format!(
+                    "the Manager keeps {RECORDS_MAX} records of a diverged cluster at most, and this one holds more: restore a \
+                     later backup of the database, or enroll the cluster again"
+                );
+                refusal("TooManyRecords", message)
             }
         })
     };

@@ -91,6 +91,15 @@ pub async fn record_reported(
     .map_err(failed("record the changed hashes of listings"))
 }
 
+/// Has the next heartbeat of a cluster compared. One that never said hello is compared at its hello.
+pub async fn compare_next(connection: &mut PgConnection, cluster: &ClusterId) -> Result<(), StoreError> {
+    sqlx::query!("update listings set compare_at = null where cluster_id = $1", cluster.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("have a listing compared"))
+}
+
 /// Those of these clusters whose listing is to be compared now. Each is returned to one caller.
 pub async fn due(
     connection: &mut PgConnection,

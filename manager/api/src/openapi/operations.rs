@@ -75,6 +75,7 @@ pub const OPERATIONS: &[Facts] = &[
     reads("listClusters"),
     reads("getCluster").with_etag(),
     reads("getClusterSync"),
+    changes("compareCluster", &[]),
     changes("createEnrollment", &[R::ClusterNotUsable]),
     changes("purgeCluster", &[R::ClusterInSession]),
     changes("confirmDeletions", &[]),

@@ -156,7 +156,10 @@ async fn check(
         .await
         .map_err(failed("find adopted commands"))?;
     if let Some(key) = known {
-        return Err(refused(format!("the command about {key} is here with another revision: the database was edited")));
+        return Err(refused(format!(
+            "the command about {key} is here with another revision: the database was edited since it was restored; restore the \
+             backup again and recover before anything else is changed"
+        )));
     }
     let named = (divergence.highest_revision, divergence.highest_command);
     let is_here = records.iter().any(|record| (record.listed.revision, Some(record.listed.command_id.0)) == named);
@@ -175,7 +178,11 @@ async fn check(
     if known {
         return Ok(());
     }
-    Err(refused(format!("the record of the cluster's highest revision, {}, cannot be used or was left out", named.0)))
+    Err(refused(format!(
+        "the record of the cluster's highest revision, {}, cannot be used or was left out, and without it that revision would be \
+         given a second time; take its object out of --leave, or enroll the cluster again",
+        named.0
+    )))
 }
 
 /// Writes the adopted commands as sent and due: the cluster has them, and its replay reports how they ended.

@@ -1,5 +1,6 @@
 //! Clusters: create, list, read, a new enrollment token, whether they hold what they were commanded, and purge.
 
+pub mod compare;
 pub mod confirm_deletions;
 pub mod create;
 pub mod enroll;
