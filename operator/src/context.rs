@@ -12,12 +12,12 @@ use crate::{
     settings::Settings,
 };
 use kubenova_bus::Connection;
-use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
+use kubenova_operator_core::{digest::RecordDigest, record::RecordVerifier, tenant::digest::TenantDigest};
 use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 
-/// The cluster: its API server, and where results for the Manager are left. Holds no key.
+/// The cluster: its API server, and where results for the Manager are left. Holds no private key.
 #[derive(Debug, Clone)]
 pub struct ClusterContext {
     pub apiserver: Apiserver,
@@ -31,6 +31,8 @@ pub struct ClusterContext {
     pub outcomes: OutcomeQueue,
     /// Every inbox record without its body.
     pub inbox: Cache<RecordDigest>,
+    /// What inbox records are verified with.
+    pub verifier: Arc<RecordVerifier>,
     /// Inbox records that were stored and not dispatched yet.
     pub just_stored: JustStored,
     /// Every NovaTenant, as far as commands wait for it.

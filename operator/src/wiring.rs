@@ -137,6 +137,7 @@ impl Parts {
             status,
             outcomes,
             inbox,
+            verifier: Arc::new(identity.record_verifier()),
             just_stored: JustStored::default(),
             tenants,
             highest,

@@ -1,6 +1,6 @@
 //! What the Operator decides, without a client, a clock or randomness.
 //!
-//! In the order of the flow: an answer to a hello is believed or not ([`hello_answer`]); a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]) and its
+//! In the order of the flow: an answer to a hello is believed or not ([`hello_answer`]); a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]), verified once more before it is carried out ([`record`]), and its
 //! progress is reported ([`outcome`]); an operation begins once ([`operation`]); of a record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
 //! compared with what does ([`drift`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
 
@@ -18,5 +18,6 @@ pub mod observed;
 pub mod operation;
 pub mod outcome;
 pub mod policy;
+pub mod record;
 pub mod record_pieces;
 pub mod tenant;

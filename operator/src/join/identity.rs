@@ -6,8 +6,9 @@
 use crate::apiserver::{Error, client::Apiserver, verbs};
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::ObjectMeta};
+use kubenova_operator_core::record::RecordVerifier;
 use kubenova_schema::{
-    enrollment::EnrollmentAnswer,
+    enrollment::{EnrollmentAnswer, PublicKey},
     signature::{AcceptedKeys, sha256_hex},
 };
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,13 @@ pub struct Identity {
     pub keys: Keys,
     /// What the Manager answered.
     pub answer: EnrollmentAnswer,
+    /// Command keys of earlier answers, newest first: what they signed may be stored and wanted still. Nothing that arrives is
+    /// verified with them.
+    pub former_command_keys: Vec<PublicKey>,
 }
+
+/// Former command keys that are kept. A key is replaced once in years, unless it was stolen.
+const FORMER_KEYS_MAX: usize = 8;
 
 impl std::fmt::Debug for Keys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -74,6 +81,31 @@ impl Identity {
     #[must_use]
     pub fn command_keys(&self) -> AcceptedKeys {
         AcceptedKeys::of(&self.answer.command_keys)
+    }
+
+    /// What inbox records are verified with before they are carried out.
+    #[must_use]
+    pub fn record_verifier(&self) -> RecordVerifier {
+        let keys: Vec<PublicKey> = self.answer.command_keys.iter().chain(&self.former_command_keys).cloned().collect();
+        RecordVerifier {
+            keys: AcceptedKeys::of(&keys),
+            cluster_id: self.cluster_id().to_owned(),
+            cluster_uid: self.cluster_uid().to_owned(),
+        }
+    }
+
+    /// A new identity in the place of an earlier one, whose command keys it remembers.
+    #[must_use]
+    pub fn replacing(former: Option<&Self>, keys: Keys, answer: EnrollmentAnswer) -> Self {
+        let earlier = former.iter().flat_map(|it| it.answer.command_keys.iter().chain(&it.former_command_keys));
+        let mut former_command_keys: Vec<PublicKey> = Vec::new();
+        for key in earlier {
+            if !answer.command_keys.contains(key) && !former_command_keys.contains(key) {
+                former_command_keys.push(key.clone());
+            }
+        }
+        former_command_keys.truncate(FORMER_KEYS_MAX);
+        Self { keys, answer, former_command_keys }
     }
 }
 
@@ -185,6 +217,42 @@ fn put<T: Serialize>(data: &mut BTreeMap<String, ByteString>, name: &str, value:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::BASE64;
+    use kubenova_schema::signature::{PayloadType, SigningKey};
+
+    fn answer(command_keys: &[u8]) -> EnrollmentAnswer {
+        let key = |seed: &u8| {
+            let key = SigningKey::from_seed(&[*seed; 32]).unwrap();
+            PublicKey { key_id: key.id().to_owned(), public_key: BASE64.encode(&key.public_key()) }
+        };
+        EnrollmentAnswer {
+            cluster_id: "c1".into(),
+            incarnation: "1".into(),
+            epoch: 1,
+            certificate_chain_pem: String::new(),
+            user_jwt: String::new(),
+            broker_urls: Vec::new(),
+            ca_bundle_pem: String::new(),
+            command_keys: command_keys.iter().map(key).collect(),
+            expires_at: String::new(),
+            manager_time: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_replaced_command_key_verifies_what_is_stored_and_nothing_that_arrives() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        let first = Identity::replacing(None, keys.clone(), answer(&[1, 2]));
+        let second = Identity::replacing(Some(&first), keys.clone(), answer(&[2, 3]));
+        let third = Identity::replacing(Some(&second), keys, answer(&[4]));
+        let signed = |seed: u8| SigningKey::from_seed(&[seed; 32]).unwrap().sign(PayloadType::Command, b"{}");
+        for seed in 1..=5 {
+            let accepts = |keys: &AcceptedKeys| keys.verify(PayloadType::Command, b"{}", Some(&signed(seed))).is_ok();
+            assert_eq!(accepts(&third.command_keys()), seed == 4, "{seed}");
+            assert_eq!(accepts(&third.record_verifier().keys), seed <= 4, "{seed}");
+        }
+        assert_eq!(third.former_command_keys.len(), 3, "each once");
+    }
 
     #[test]
     fn keys_make_a_request_and_show_no_private_half() {

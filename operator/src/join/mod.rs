@@ -173,7 +173,7 @@ async fn enroll(
         return Err(JoinError::new(condition::IDENTITY_ISSUED, "OtherCluster", message));
     }
     failpoint::passing("join.answered");
-    let identity = Identity { keys, answer };
+    let identity = Identity::replacing(stored.current.as_ref(), keys, answer);
     store.store_answer(stored, identity.clone()).await.map_err(|error| secret_error("write", &error))?;
     let message = format!("certificate and broker credentials are valid until {}", identity.answer.expires_at);
     conditions.set_true(condition::IDENTITY_ISSUED, "Issued", message);
@@ -292,7 +292,7 @@ mod tests {
             manager_time: String::new(),
         };
         let mut conditions = ConditionSet::new();
-        set_enrolled(&mut conditions, &Identity { keys, answer });
+        set_enrolled(&mut conditions, &Identity::replacing(None, keys, answer));
         let messages: std::collections::BTreeSet<&str> =
             conditions.iter().map(|update| update.message.as_str()).collect();
         assert_eq!(messages.len(), 5);

@@ -1,6 +1,46 @@
 //! Deleting a tenant, in the order of the design: uncordon, Applications, what they left behind, LoadBalancers and claims, the
 //! Tenant, its TenantOwners. The first thing that is still there decides what is done next and what the condition says.
 
+use crate::record::Unverified;
+use kubenova_schema::{kinds::CommandKind, mutant};
+
+/// Reason of the conditions while a NovaTenant is being deleted and the Manager has not commanded it.
+pub const NOT_ORDERED: &str = "DeletionNotOrdered";
+
+/// What becomes of a NovaTenant that somebody has deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ordered {
+    /// The Manager commanded it: everything of the tenant goes.
+    Delete,
+    /// The Manager wants the tenant: only the NovaTenant goes, and is written again from its command.
+    Keep,
+    /// Nobody says what is wanted: nothing happens, for this reason.
+    Unknown(String),
+}
+
+/// Decides by the tenant's inbox record, as verified; none when there is none.
+#[must_use]
+pub fn ordered(record: Option<Result<CommandKind, Unverified>>) -> Ordered {
+    match record {
+        _ if mutant::is_on("tenant.deletion-not-ordered") => Ordered::Delete,
+        Some(Ok(CommandKind::DeleteTenant)) => Ordered::Delete,
+        Some(Ok(CommandKind::ApplyTenant)) => Ordered::Keep,
+        Some(Ok(kind)) => Ordered::Unknown(format!("its record is of the command {}", kind.as_str())),
+        Some(Err(unverified)) => Ordered::Unknown(format!("its record is not carried out: {unverified}")),
+        None => Ordered::Unknown("it has no record".to_owned()),
+    }
+}
+
+/// The message of the conditions then.
+#[must_use]
+pub fn not_ordered(why: &str) -> String {
+    format!(
+        "somebody deleted this NovaTenant and no command of the Manager deletes or keeps the tenant: {why}; nothing of the tenant is \
+         touched; delete it at the Manager, or remove the finalizer {} to forget it here with everything left in place",
+        super::FINALIZER
+    )
+}
+
 /// What is still there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remains {
@@ -129,6 +169,16 @@ pub fn words(step: Step, remains: &Remains) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_managers_command_deletes_a_tenant() {
+        assert_eq!(ordered(Some(Ok(CommandKind::DeleteTenant))), Ordered::Delete);
+        assert_eq!(ordered(Some(Ok(CommandKind::ApplyTenant))), Ordered::Keep);
+        let forged = Some(Err(Unverified::Foreign("no signature".into())));
+        for record in [None, forged, Some(Ok(CommandKind::ApplyApplication))] {
+            assert!(matches!(ordered(record.clone()), Ordered::Unknown(_)), "{record:?}");
+        }
+    }
 
     #[test]
     fn a_tenant_is_deleted_in_the_order_of_the_design() {

@@ -117,7 +117,13 @@ impl Dispatcher<'_> {
             return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
         let gone = || CommandProgress::succeeded("Gone", "nothing of the application is left").at("ready");
-        let Some(tenant) = self.tenant_name(tenant_id).await? else { return Ok(gone()) };
+        let Some(tenant) = self.tenant_name(tenant_id).await? else {
+            return Ok(if self.comes_back(tenant_id).await? {
+                CommandProgress::running("WaitingForTenant", "waiting until the tenant's NovaTenant is written again")
+            } else {
+                gone()
+            });
+        };
         let namespace = apps_namespace(&tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = deployer::client(&self.ctx.apiserver, &tenant)?;

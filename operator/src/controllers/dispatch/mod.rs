@@ -18,7 +18,7 @@ use crate::{
     apiserver::{
         self,
         cache::{Cache, Change},
-        kinds, status, verbs, watch,
+        event, kinds, status, verbs, watch,
     },
     context::ClusterContext,
     trace,
@@ -26,18 +26,18 @@ use crate::{
 use error::DispatchError;
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, ResourceExt as _};
+use kube::{Api, Resource as _, ResourceExt as _};
 use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels};
 use kubenova_operator_core::{
-    command,
+    command::{self, VerifiedCommand},
     digest::RecordDigest,
     outcome::{self, CommandProgress, State},
+    record::Unverified,
     tenant::digest::TenantDigest,
 };
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
-    message,
     trace::TraceParent,
     v1::Command,
 };
@@ -154,10 +154,15 @@ impl Dispatcher<'_> {
             }
         };
         name_command(&record);
-        if let Some(kind) = CommandKind::parse(&record.spec.kind).filter(|kind| kind.is_operation()) {
-            return self.operate(kind, record).await;
+        // Records are verified before they are stored; who else may write NovaCommands commands nothing all the same.
+        let verified = match self.ctx.verifier.verify(&record) {
+            Ok(verified) => verified,
+            Err(unverified) => return self.leave(record, &unverified).await,
+        };
+        if verified.kind.is_operation() {
+            return self.operate(&verified, record).await;
         }
-        let attempt = self.attempt(&record).await;
+        let attempt = self.attempt(&verified, trace::of_object(&record)).await;
         let next = attempt.next();
         let progress = self.fail_if_overdue(&record, attempt.progress);
         self.settle(record, &progress, next).await
@@ -185,24 +190,20 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// How far the record's command is.
-    async fn attempt(&self, record: &NovaCommand) -> Attempt {
-        let failed = |reason: &str, message: String| Attempt::from(CommandProgress::failed(reason, message));
-        let spec = &record.spec;
-        let (Some(kind), Some(key)) = (CommandKind::parse(&spec.kind), ObjectKey::parse(&spec.key)) else {
-            let message = "this release of the Operator does not know this command, which a newer release stored; \
-                           upgrade the Operator again";
-            return failed("UnknownKind", message.to_owned());
-        };
-        let command: Command = match message::from_json(spec.body.as_bytes()) {
-            Ok(command) => command,
-            Err(error) => {
-                let cause = kubenova_runtime::telemetry::chain(&error);
-                return failed("BadCommand", cause);
-            }
-        };
-        let traceparent = trace::of_object(record);
-        let task = Task { key: &key, command: &command, traceparent, look_again: OnceLock::new() };
+    /// Carries out nothing of a record that the Manager did not sign as it stands, and says so. Deleting it, or the next command about
+    /// its object, ends this.
+    async fn leave(&self, record: NovaCommand, unverified: &Unverified) -> Next {
+        let progress = unverified.progress();
+        let CommandProgress { reason, message, .. } = &progress;
+        tracing::error!(record = record.name_any(), reason, message, "an inbox record is not carried out");
+        event::publish(&self.ctx.apiserver, event::Kind::Warning, reason, message, record.object_ref(&())).await;
+        self.settle(record, &progress, Next::OnChange).await
+    }
+
+    /// How far a document's command is.
+    async fn attempt(&self, verified: &VerifiedCommand, traceparent: Option<TraceParent>) -> Attempt {
+        let VerifiedCommand { command, kind, key, .. } = verified;
+        let task = Task { key, command, traceparent, look_again: OnceLock::new() };
         let progress = match kind {
             CommandKind::ApplyClusterConfig => self.apply_config(&task).await,
             CommandKind::ApplyTenant => self.apply_tenant(&task).await,
@@ -210,7 +211,7 @@ impl Dispatcher<'_> {
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
             CommandKind::RestartWorkflow | CommandKind::CancelOperation => {
-                return failed("BadCommand", "an operation is no document".to_owned());
+                return Attempt::from(CommandProgress::failed("BadCommand", "an operation is no document"));
             }
         };
         let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();

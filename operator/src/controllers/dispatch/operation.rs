@@ -11,31 +11,27 @@ use crate::{
 use kube::{Api, core::DynamicObject};
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::{
-    command,
+    command::{self, VerifiedCommand},
     operation::{self, ApplicationTarget, Restart, Start},
     outcome::{self, CommandProgress},
     tenant::apps_namespace,
 };
-use kubenova_runtime::{clock, failpoint, telemetry};
+use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{
     kinds::{CommandKind, ObjectKey},
-    message,
     v1::Command,
 };
 
 impl Dispatcher<'_> {
     /// Carries the record's operation one step further.
-    pub(super) async fn operate(&self, kind: CommandKind, mut record: NovaCommand) -> Next {
+    pub(super) async fn operate(&self, verified: &VerifiedCommand, mut record: NovaCommand) -> Next {
         if outcome::has_ended(&record.spec, record.status.as_ref()) {
             return Next::OnChange;
         }
-        let progress = match message::from_json::<Command>(record.spec.body.as_bytes()) {
-            Err(error) => Ok(CommandProgress::failed("BadCommand", telemetry::chain(&error))),
-            Ok(command) => match kind {
-                CommandKind::RestartWorkflow => self.restart_workflow(&mut record, &command).await,
-                // It could be stored, so the operation had not begun and never will.
-                _ => Ok(CommandProgress::succeeded("Cancelled", "the operation was cancelled before it began")),
-            },
+        let progress = match verified.kind {
+            CommandKind::RestartWorkflow => self.restart_workflow(&mut record, &verified.command).await,
+            // It could be stored, so the operation had not begun and never will.
+            _ => Ok(CommandProgress::succeeded("Cancelled", "the operation was cancelled before it began")),
         };
         let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
         let mut progress = progress.unwrap_or_else(|error| error.progress());

@@ -1,22 +1,22 @@
 //! `apply-tenant` and `delete-tenant`: the document becomes a NovaTenant, or the NovaTenant goes.
 
 use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError};
-use crate::apiserver::{self, verbs};
+use crate::apiserver::{self, kinds, verbs};
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
     labels,
     tenant::{NovaTenant, TenantSpec, condition},
 };
 use kubenova_operator_core::{
-    observed,
-    outcome::CommandProgress,
+    command, observed,
+    outcome::{self, CommandProgress, State},
     tenant::{
         FINALIZER,
         digest::{self, TenantDigest},
     },
 };
 use kubenova_runtime::failpoint;
-use kubenova_schema::kinds::ObjectKey;
+use kubenova_schema::kinds::{CommandKind, ObjectKey};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -94,9 +94,7 @@ impl Dispatcher<'_> {
             return Ok(bad_document("the command's key does not name a tenant"));
         };
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
-        let Some(live) = by_id(&api, tenant_id).await? else {
-            return Ok(CommandProgress::succeeded("Gone", "the tenant is not on this cluster").at("ready"));
-        };
+        let Some(live) = by_id(&api, tenant_id).await? else { return self.delete_what_is_left(&api, tenant_id, task).await };
         if live.metadata.deletion_timestamp.is_none() {
             let uid = live.uid().unwrap_or_default();
             match verbs::delete_exact(&api, &live.name_any(), &uid, live.resource_version().as_deref()).await {
@@ -110,6 +108,38 @@ impl Dispatcher<'_> {
         let (reason, message) = blocker
             .map_or(("Deleting", "deleting the tenant"), |found| (found.reason.as_str(), found.message.as_str()));
         Ok(CommandProgress::running(reason, message).at("applied"))
+    }
+}
+
+impl Dispatcher<'_> {
+    /// Somebody took the NovaTenant away and left the tenant in place: it is written again, so that its deletion can be carried out.
+    async fn delete_what_is_left(
+        &self,
+        api: &Api<NovaTenant>,
+        tenant_id: &str,
+        task: &Task<'_>,
+    ) -> Result<CommandProgress, DispatchError> {
+        let selector = format!("{}={tenant_id}", labels::TENANT_ID);
+        let left = kinds::list_if_served(&kinds::capsule_tenants(&self.ctx.apiserver.client()), &selector).await?;
+        let Some(name) = left.first().map(ResourceExt::name_any) else {
+            return Ok(CommandProgress::succeeded("Gone", "the tenant is not on this cluster").at("ready"));
+        };
+        let spec = TenantSpec { tenant_id: tenant_id.to_owned(), ..TenantSpec::default() };
+        if let Some(written) = verbs::create_if_absent(api, &desired(&name, &spec, task, None)).await? {
+            verbs::delete_exact(api, &name, &written.uid().unwrap_or_default(), None).await?;
+        }
+        Ok(CommandProgress::running("Deleting", "deleting what is left of the tenant").at("applied"))
+    }
+
+    /// Why nothing is certain about the applications of a tenant that has no NovaTenant: its record wants it, and it was in place, so
+    /// it is written again.
+    pub(super) async fn comes_back(&self, tenant_id: &str) -> Result<bool, DispatchError> {
+        let name = command::record_name(&ObjectKey::Tenant { tenant_id: tenant_id.to_owned() });
+        let Some(record) = verbs::get(&self.records, &name).await? else { return Ok(false) };
+        let is_kept = self.ctx.verifier.verify(&record).is_ok_and(|verified| verified.kind == CommandKind::ApplyTenant);
+        let own = record.status.as_ref().filter(|status| status.command_id == record.spec.command_id);
+        let has_failed = outcome::has_ended(&record.spec, own) && own.is_some_and(|own| own.state != State::Succeeded.as_str());
+        Ok(is_kept && !has_failed)
     }
 }
 

@@ -5,6 +5,7 @@
 //! writes the NovaTenant.
 
 mod apply;
+mod order;
 mod removal;
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Resource as _, ResourceExt as _};
-use kubenova_crds::{conditions::ConditionStatus, labels, tenant::NovaTenant};
+use kubenova_crds::{command::NovaCommand, conditions::ConditionStatus, labels, tenant::NovaTenant};
 use kubenova_operator_core::{
     conditions::MergedConditions,
     tenant::{
@@ -42,13 +43,20 @@ pub async fn run(ctx: ClusterContext) {
     let namespaces = watch::changes(Api::<Namespace>::all(client.clone()), labels::TENANT_ID)
         .map(|namespace| namespace.labels().get(labels::TENANT).cloned().into_iter().collect());
     let triggers = stream::select(tenants, stream::select(capsule, namespaces));
-    let controller = TenantController { ctx: &ctx, tenants: Api::all(client), drift: DriftGuard::default() };
+    let controller = TenantController {
+        ctx: &ctx,
+        records: Api::namespaced(client.clone(), &ctx.settings.state_namespace),
+        tenants: Api::all(client),
+        drift: DriftGuard::default(),
+    };
     ctx.gates.set("tenants", None);
     work::run("tenants", triggers, &ctx.metrics, &ctx.shutdown, |name| controller.reconcile(name)).await;
 }
 
 struct TenantController<'a> {
     ctx: &'a ClusterContext,
+    /// The inbox.
+    records: Api<NovaCommand>,
     tenants: Api<NovaTenant>,
     drift: DriftGuard,
 }
@@ -62,7 +70,7 @@ impl TenantController<'_> {
         };
         trace::name_in_span(&tenant);
         if tenant.metadata.deletion_timestamp.is_some() {
-            return self.remove(&tenant).await;
+            return self.deleted(&tenant).await;
         }
         let report = match tenant::validate(&tenant) {
             Ok(desired) => {

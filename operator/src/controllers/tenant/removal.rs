@@ -1,5 +1,5 @@
 //! Deleting a tenant: looks at what is left, does the one next thing, says what it waits for; the finalizer goes last.
-//! Only an explicit deletion of the NovaTenant gets here.
+//! Only a deletion that the Manager commanded gets here: `order`.
 
 use super::{TenantController, failed};
 use crate::{
