@@ -53,7 +53,7 @@ pub struct BrokerContext {
     pub bus: watch::Receiver<Option<Connection>>,
     /// `None` while no session is open.
     pub session: watch::Receiver<Option<Session>>,
-    /// Requests a new hello: a stream or the durable consumer was found missing.
+    /// Requests a new hello: a stream or the durable consumer was found missing, or a clock may be wrong.
     pub rehello: Arc<Notify>,
 }
 

@@ -16,7 +16,6 @@ use crate::{
     session::{
         self, Senders, SessionContext,
         hello::{HelloClient, Instance},
-        state::Session,
     },
     settings::Settings,
 };
@@ -24,17 +23,22 @@ use anyhow::Context as _;
 use kube::Api;
 use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
 use kubenova_runtime::{
+    clock::Reading,
+    periodic::{Next, Periodic},
     probe::{self, Gates},
     random,
     shutdown::Shutdown,
 };
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 /// Time for parts to finish their work; half of what the pod has before it is killed.
 const SOFT_STOP: Duration = Duration::from_secs(15);
 /// Receipt lists that wait for metering: the newest contains the others, so few are enough.
 const RECEIPTS_WAITING: usize = 8;
+
+/// Time between looks whether a clock was set: no command waits for it, since deadlines go by the clock that nobody sets.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the Operator until a stop is requested.
 ///
@@ -167,6 +171,7 @@ impl Parts {
         shutdown.spawn("outcomes", outbound::outcomes::run(cluster.clone(), broker.clone()));
         shutdown.spawn("status", outbound::status::run(cluster.clone(), broker.clone()));
         shutdown.spawn("heartbeat", outbound::heartbeat::run(cluster.clone(), broker.clone(), instance, usage));
+        shutdown.spawn("manager clock", check_manager_clock(cluster.clone(), broker.clone()));
         spawn_metering(&cluster, &broker, receipts, usage_sender);
     }
 }
@@ -193,6 +198,7 @@ fn session_context(
         instance: Arc::clone(instance),
         highest: cluster.highest.clone(),
         fence,
+        manager_clock: cluster.manager_clock.clone(),
     };
     SessionContext {
         settings: Arc::clone(&cluster.settings),
@@ -224,8 +230,6 @@ fn spawn_metering(
     health: watch::Sender<UsageHealth>,
 ) {
     let shutdown = &cluster.shutdown;
-    let manager_clock = cluster.manager_clock.clone();
-    shutdown.spawn("clock offset", follow_manager_clock(broker.session.clone(), manager_clock, shutdown.clone()));
     shutdown.spawn(
         "metering",
         metering::run(MeteringContext {
@@ -246,21 +250,18 @@ fn spawn_metering(
     );
 }
 
-/// Keeps what the hello of each session has measured.
-async fn follow_manager_clock(
-    mut session: watch::Receiver<Option<Session>>,
-    manager_clock: ManagerClock,
-    shutdown: Shutdown,
-) {
-    loop {
-        tokio::select! {
-            () = shutdown.requested() => return,
-            changed = session.changed() => if changed.is_err() { return shutdown.requested().await },
+/// Asks for a hello when the Manager's clock should be measured again.
+async fn check_manager_clock(cluster: ClusterContext, broker: BrokerContext) {
+    let round = || async {
+        if broker.session.borrow().is_some()
+            && let Some(why) = cluster.manager_clock.wants_measurement(Reading::now())
+        {
+            tracing::warn!(why, "comparing this cluster's clock with the Manager's again");
+            broker.rehello.notify_one();
         }
-        if let Some(open) = session.borrow_and_update().as_ref() {
-            manager_clock.measured(open.clock_offset_ms);
-        }
-    }
+        Ok::<_, Infallible>(Next::Wait)
+    };
+    Periodic::new("compare the clocks", CLOCK_INTERVAL).run(&cluster.shutdown, round).await;
 }
 
 /// Probes are answered from the start. An Operator that cannot serve them works all the same.

@@ -1,6 +1,7 @@
 //! What is answered about a command that is not stored, and why one has to be delivered again.
 
 use crate::{apiserver, outbound::outcomes::PublishError};
+use jiff::Timestamp;
 use kubenova_operator_core::{inbox::Stale, outcome::State, policy::Denial};
 use std::time::Duration;
 
@@ -10,8 +11,6 @@ pub(super) const STORE_MAX: Duration = Duration::from_secs(15);
 /// Attempts to store against other writers of a record. Only the lease holder writes records, so a conflict is rare: a
 /// status write of its own in between.
 pub(super) const STORE_ATTEMPTS: u32 = 5;
-/// A delete that arrived late may be sent again at once: it is signed again then.
-const LATE_RETRY_SECONDS: u32 = 1;
 
 /// What to answer about a command that is not stored.
 #[derive(Debug)]
@@ -61,13 +60,18 @@ impl Answer {
         }
     }
 
-    pub(super) fn late() -> Self {
-        let message = "the command arrived after its deadline; the Manager sends it again";
-        Self::deferred("Late", message, LATE_RETRY_SECONDS)
+    pub(super) fn late(deadline: Timestamp, now: Timestamp, retry_after_seconds: u32) -> Self {
+        let message = format!(
+            "the command was to be stored by {deadline}, and it is {now} by the Manager's clock as compared at the last hello: it was \
+             long on its way, or a clock was set; the Manager signs it again and sends it in {retry_after_seconds} s"
+        );
+        Self::deferred("Late", message, retry_after_seconds)
     }
 
-    pub(super) fn expired() -> Self {
-        let message = "the operation arrived after its deadline: it is not carried out";
+    pub(super) fn expired(deadline: Timestamp, now: Timestamp) -> Self {
+        let message = format!(
+            "the operation arrived after its deadline, {deadline}: it is {now} by the Manager's clock; it is not carried out"
+        );
         Self::new(State::Expired, "DeadlineExceeded", message)
     }
 

@@ -3,6 +3,7 @@
 use super::{
     answer::{Answer, NotNow, STORE_ATTEMPTS, STORE_MAX},
     fence::FenceKeeper,
+    late::{Late, LateCommands},
     object_locks::ObjectLocks,
     policy,
     record::{Records, Version},
@@ -12,7 +13,6 @@ use crate::{
     apiserver::event,
     context::{BrokerContext, ClusterContext},
     outbound::outcomes,
-    session::state::Session,
     trace,
 };
 use jiff::Timestamp;
@@ -52,6 +52,7 @@ pub(super) struct Inbox {
     records: Records,
     fence: Arc<FenceKeeper>,
     locks: ObjectLocks,
+    late: LateCommands,
 }
 
 /// The record of a command's object, as kept in memory or as read; none when there is none.
@@ -82,7 +83,8 @@ impl Inbox {
         records: Records,
         fence: Arc<FenceKeeper>,
     ) -> Self {
-        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence, locks: ObjectLocks::default() }
+        let (locks, late) = (ObjectLocks::default(), LateCommands::default());
+        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence, locks, late }
     }
 
     pub(super) const fn broker(&self) -> &BrokerContext {
@@ -199,8 +201,7 @@ impl Inbox {
             if let Err(denial) = policy::check(&self.cluster, verified).await? {
                 return self.answer(&verified.command, Answer::denial(denial)).await;
             }
-            if self.is_late(&verified.command) {
-                let answer = if verified.kind.is_operation() { Answer::expired() } else { Answer::late() };
+            if let Some(answer) = self.late(verified) {
                 return self.answer(&verified.command, answer).await;
             }
             self.fence.raise_epoch(verified.command.epoch).await?;
@@ -226,6 +227,7 @@ impl Inbox {
 
     fn stored(&self, verified: &VerifiedCommand, record: &NovaCommand) {
         failpoint::passing("inbound.stored");
+        self.late.forget(&verified.command.id);
         self.fence.raise_floor(verified);
         let digest = RecordDigest::of(record);
         self.cluster.highest.raise([&digest]);
@@ -238,11 +240,21 @@ impl Inbox {
         self.cluster.outcomes.push(record);
     }
 
-    /// Decided once, before storing, by the Manager's clock as measured at the hello.
-    fn is_late(&self, command: &Command) -> bool {
-        let Ok(not_after) = command.not_after.parse::<Timestamp>() else { return false };
-        let now = self.broker.session.borrow().as_ref().map_or_else(clock::now, Session::manager_now);
-        now > not_after
+    /// The answer to a command whose deadline has passed. Decided once, before storing, by the Manager's clock.
+    fn late(&self, verified: &VerifiedCommand) -> Option<Answer> {
+        let deadline = verified.command.not_after.parse::<Timestamp>().ok()?;
+        let now = self.cluster.manager_clock.now_or_local();
+        if now <= deadline {
+            return None;
+        }
+        if verified.kind.is_operation() {
+            return Some(Answer::expired(deadline, now));
+        }
+        let Late { retry_after_seconds, is_repeated } = self.late.again(&verified.command.id);
+        if is_repeated {
+            self.cluster.manager_clock.doubt();
+        }
+        Some(Answer::late(deadline, now, retry_after_seconds))
     }
 
     async fn diverged(&self, command: &Command) -> Result<(), NotNow> {

@@ -9,6 +9,7 @@ pub mod fence;
 pub mod highest;
 mod inbox;
 pub mod just_stored;
+mod late;
 mod object_locks;
 pub mod policy;
 mod prune;

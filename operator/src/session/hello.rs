@@ -9,6 +9,7 @@ use crate::{
         highest::Highest,
     },
     join::{conditions::JoinError, identity::Identity},
+    manager_clock::ManagerClock,
 };
 use jiff::Timestamp;
 use kubenova_bus::Connection;
@@ -18,7 +19,10 @@ use kubenova_operator_core::{
     hello_answer::{self, Unbelieved},
     listing,
 };
-use kubenova_runtime::{clock, random, telemetry};
+use kubenova_runtime::{
+    clock::{self, Reading},
+    random, telemetry,
+};
 use kubenova_schema::{
     message,
     signature::HEADER,
@@ -62,6 +66,8 @@ pub struct HelloClient {
     /// Raised by what the inbox holds, so that the first heartbeat says the same as the hello.
     pub highest: Highest,
     pub fence: FenceSource,
+    /// Measured by each answer.
+    pub manager_clock: ManagerClock,
 }
 
 impl HelloClient {
@@ -81,9 +87,9 @@ impl HelloClient {
             Err(_) => return Err(unreadable("the API server did not answer in time")),
         };
         let hello = self.hello(&fence);
-        let sent_ms = clock::now_ms();
+        let sent = Reading::now();
         let answer = self.request(connection, &hello).await?;
-        let came_ms = clock::now_ms();
+        let came = Reading::now();
         if !answer.accepted {
             let reason = if answer.reason.is_empty() { "NotAccepted" } else { &answer.reason };
             let error = error_of(reason, answer.message.clone());
@@ -96,11 +102,13 @@ impl HelloClient {
                 format!("could not write the cluster's fence: {cause}; check the API server and the Operator's roles"),
             )
         })?;
+        let offset_ms = clock_offset_ms(sent, &answer, came);
+        self.manager_clock.measured(offset_ms, came);
         Ok(Answered::Open(Session {
             epoch: answer.epoch,
             number: answer.session,
             floor: answer.floor,
-            clock_offset_ms: clock_offset_ms(sent_ms, &answer, came_ms),
+            clock_offset_ms: offset_ms,
             listing_wanted: answer.listing_wanted,
             durable: if answer.durable.is_empty() { self.identity.cluster_id().to_owned() } else { answer.durable },
         }))
@@ -165,8 +173,11 @@ const fn remedy(error: &Unbelieved) -> (&'static str, &'static str) {
 }
 
 /// This cluster's clock minus the Manager's, as NTP measures it (RFC 5905, section 8): the time that the Manager took for the
-/// answer cancels out, and what is left wrong is at most half the time on the way. 0 when the answer names no times.
-fn clock_offset_ms(sent_ms: i64, answer: &HelloAnswer, came_ms: i64) -> i64 {
+/// answer cancels out, and what is left wrong is at most half the time on the way. It is that of the wall clock as it is when the answer
+/// comes, also when it was set meanwhile. 0 when the answer names no times.
+fn clock_offset_ms(sent: Reading, answer: &HelloAnswer, came: Reading) -> i64 {
+    let on_the_way_ms = i64::try_from(came.elapsed_since(&sent).as_millis()).unwrap_or(i64::MAX);
+    let (sent_ms, came_ms) = (came.wall_ms.saturating_sub(on_the_way_ms), came.wall_ms);
     let ms = |text: &str| text.parse::<Timestamp>().ok().map(Timestamp::as_millisecond);
     let (Some(received_ms), Some(answered_ms)) = (ms(&answer.received_time), ms(&answer.manager_time)) else {
         return 0;
@@ -196,9 +207,14 @@ mod tests {
             manager_time: "1970-01-01T00:00:18.000Z".to_owned(),
             ..HelloAnswer::default()
         };
+        let sent = |wall_ms| Reading { wall_ms, ..Reading::now() };
+        let came = |sent: Reading, wall_ms| Reading { wall_ms, monotonic: sent.monotonic + Duration::from_millis(8_040) };
+        let offset = |sent: Reading, came_ms| clock_offset_ms(sent, &answer, came(sent, came_ms));
         // Ahead by 3 s, 20 ms each way, and 8 s until the answer.
-        assert_eq!(clock_offset_ms(12_980, &answer, 21_020), 3_000);
-        assert_eq!(clock_offset_ms(9_980, &answer, 18_020), 0);
-        assert_eq!(clock_offset_ms(5, &HelloAnswer::default(), 9), 0);
+        assert_eq!(offset(sent(12_980), 21_020), 3_000);
+        assert_eq!(offset(sent(9_980), 18_020), 0);
+        // Set ahead by an hour while the answer was on its way.
+        assert_eq!(offset(sent(9_980), 3_618_020), 3_600_000);
+        assert_eq!(clock_offset_ms(sent(5), &HelloAnswer::default(), came(sent(5), 9)), 0);
     }
 }

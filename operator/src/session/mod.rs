@@ -86,7 +86,7 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
             () = shutdown.requested() => return,
             () = context.send_listing(&connection, &open) => {}
             reason = requests.next() => tracing::info!(reason, "opening a new session: the Manager asks for a hello"),
-            () = rehello.notified() => tracing::info!("opening a new session: a stream or the durable consumer is missing"),
+            () = rehello.notified() => tracing::info!("opening a new session: a stream or the durable consumer is missing, or a clock may be wrong"),
             changed = connects.changed() => {
                 if changed.is_err() {
                     return;

@@ -1,7 +1,5 @@
 //! The session's state as other parts see it: open with these numbers, or not open.
 
-use crate::manager_clock::manager_time;
-use jiff::Timestamp;
 use kubenova_runtime::shutdown::Shutdown;
 use tokio::sync::watch;
 
@@ -14,20 +12,12 @@ pub struct Session {
     pub number: u64,
     /// Every command at or below this revision is in a terminal state at the Manager.
     pub floor: u64,
-    /// This cluster's clock minus the Manager's, in milliseconds.
+    /// This cluster's clock minus the Manager's at the hello, in milliseconds.
     pub clock_offset_ms: i64,
     /// The durable consumer to pull from.
     pub durable: String,
     /// The Manager holds another listing than this cluster.
     pub listing_wanted: bool,
-}
-
-impl Session {
-    /// The Manager's time now, as measured at the hello.
-    #[must_use]
-    pub fn manager_now(&self) -> Timestamp {
-        manager_time(self.clock_offset_ms)
-    }
 }
 
 /// Waits for an open session; `None` when a stop was requested first.

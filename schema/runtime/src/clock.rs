@@ -1,6 +1,8 @@
-//! The wall clock. Tests of skew move it by `KUBENOVA_CLOCK_OFFSET_MS` in debug builds.
+//! The wall clock, which may be set, and beside it the clock that nobody sets. Tests of skew move the wall clock by
+//! `KUBENOVA_CLOCK_OFFSET_MS` in debug builds.
 
 use jiff::{SignedDuration, Timestamp};
+use std::time::{Duration, Instant};
 
 /// Now, in UTC.
 #[must_use]
@@ -17,6 +19,36 @@ pub fn now() -> Timestamp {
 #[must_use]
 pub fn now_ms() -> i64 {
     now().as_millisecond()
+}
+
+/// Both clocks at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reading {
+    /// Milliseconds since the Unix epoch.
+    pub wall_ms: i64,
+    /// It never goes back, and stands still while the machine is suspended.
+    pub monotonic: Instant,
+}
+
+impl Reading {
+    /// Reads both.
+    #[must_use]
+    pub fn now() -> Self {
+        Self { wall_ms: now_ms(), monotonic: Instant::now() }
+    }
+
+    /// The time since an earlier reading, whatever the wall clock was set to in between.
+    #[must_use]
+    pub fn elapsed_since(&self, earlier: &Self) -> Duration {
+        self.monotonic.saturating_duration_since(earlier.monotonic)
+    }
+
+    /// By how many milliseconds the wall clock was set ahead since an earlier reading, or the machine was suspended.
+    #[must_use]
+    pub fn set_ahead_since_ms(&self, earlier: &Self) -> i64 {
+        let elapsed_ms = i64::try_from(self.elapsed_since(earlier).as_millis()).unwrap_or(i64::MAX);
+        self.wall_ms.saturating_sub(earlier.wall_ms).saturating_sub(elapsed_ms)
+    }
 }
 
 /// RFC 3339 UTC with milliseconds, the form of every time in a message.
