@@ -26,15 +26,20 @@ pub enum NotConfirmed {
     #[error("the confirmation does not name this tenant")]
     OtherTenant,
     /// Its time has passed.
-    #[error("the confirmation has expired")]
-    Expired,
+    #[error("the confirmation counted until {until}, and it is {now} by the Manager's clock")]
+    Expired {
+        /// As the statement says.
+        until: String,
+        /// When it was judged.
+        now: Timestamp,
+    },
     /// No key of the policy signed it.
     #[error("the confirmation is signed by no key that the policy of this cluster names")]
     Signature,
 }
 
 /// Checks the confirmation of a verified command to delete a tenant. `keys` are those of the cluster's policy; none when it names
-/// none.
+/// none. `now` is the Manager's time: the statement's was set by it, or by the person's own clock.
 ///
 /// # Errors
 /// With the first reason for which it does not count.
@@ -62,7 +67,7 @@ pub fn check(
     if statement.not_after.parse::<Timestamp>().is_ok_and(|deadline| now <= deadline) {
         Ok(statement)
     } else {
-        Err(NotConfirmed::Expired)
+        Err(NotConfirmed::Expired { until: statement.not_after, now })
     }
 }
 
@@ -138,10 +143,11 @@ mod tests {
         };
         assert_eq!(check(|_| {}, "t2", 100), None, "the Manager's word, where the policy names no key");
         assert_eq!(check(|_| {}, "t3", 100), Some(NotConfirmed::OtherTenant));
-        assert_eq!(check(|_| {}, "t1", 101), Some(NotConfirmed::Expired));
+        let expired = |until: &str, now| Some(NotConfirmed::Expired { until: until.to_owned(), now: at(now) });
+        assert_eq!(check(|_| {}, "t1", 101), expired("1970-01-01T00:01:40Z", 101));
         assert_eq!(check(|it| it.cluster_id = "c2".into(), "t1", 100), Some(NotConfirmed::OtherCluster));
         assert_eq!(check(|it| it.cluster_uid = "other".into(), "t1", 100), Some(NotConfirmed::OtherCluster));
-        assert_eq!(check(|it| it.not_after.clear(), "t1", 100), Some(NotConfirmed::Expired));
+        assert_eq!(check(|it| it.not_after.clear(), "t1", 100), expired("", 100));
         assert_eq!(super::check(&Command::default(), "t1", None, at(0)), Err(NotConfirmed::Missing));
     }
 }

@@ -160,7 +160,9 @@ pub fn accept(command: Command, recipient: Recipient<'_>) -> Result<VerifiedComm
     }
     let has_deadline = command.not_after.parse::<Timestamp>().is_ok();
     if kind.is_operation() && kind != CommandKind::CancelOperation && !has_deadline {
-        return Err(refused(command, "BadCommand", "the operation has no deadline".to_owned()));
+        let message = "the operation has no deadline (notAfter), and none is carried out without: request it again; if that does not \
+                       help, Manager and Operator are of different releases";
+        return Err(refused(command, "BadCommand", message.to_owned()));
     }
     let sha256 = signature::command_sha256(&command.kind, &command.key, &command.document);
     Ok(VerifiedCommand { command, kind, key, sha256 })

@@ -55,6 +55,16 @@ pub struct PolicyInput {
     pub components: Option<Components>,
 }
 
+/// The time by both clocks: what the cluster wrote down is compared with its own, what the Manager or a person signed with the
+/// Manager's.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// This cluster's.
+    pub cluster: Timestamp,
+    /// The Manager's.
+    pub manager: Timestamp,
+}
+
 /// Why the sovereign policy does not accept a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Denial {
@@ -75,7 +85,7 @@ const TENANT_DELETES_SPAN: SignedDuration = SignedDuration::from_mins(10);
 ///
 /// # Errors
 /// When the sovereign policy does not allow it, or not now.
-pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, now: Timestamp) -> Result<(), Denial> {
+pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, now: Clocks) -> Result<(), Denial> {
     let refused = |reason, message: String| Err(Denial { reason, message, retry_after_seconds: None });
     // It changes nothing: it only keeps an operation from beginning.
     if command.kind == CommandKind::CancelOperation {
@@ -101,7 +111,7 @@ pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, no
         return refused("ComponentUpgradesForbidden", message.to_owned());
     }
     if command.kind.is_delete() {
-        let hour = since(&input.deletes, now, SignedDuration::from_hours(1));
+        let hour = since(&input.deletes, now.cluster, SignedDuration::from_hours(1));
         if hour >= usize::try_from(policy.deletes_per_hour).unwrap_or(usize::MAX) {
             let message = format!(
                 "{hour} deletes were accepted within the hour and the sovereign policy of this cluster allows {} (sovereignPolicy.deletesPerHour); this one is tried again",
@@ -111,12 +121,13 @@ pub fn check(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput, no
         }
     }
     if command.kind == CommandKind::DeleteTenant && !mutant::is_on("policy.tenant-deletes") {
-        let lately = since(&input.tenant_deletes, now, TENANT_DELETES_SPAN);
+        let lately = since(&input.tenant_deletes, now.cluster, TENANT_DELETES_SPAN);
         let is_limit = lately >= TENANT_DELETES_MIN.max((input.tenants + lately).div_ceil(10));
-        if is_limit && let Err(why) = confirmed(policy, command, now) {
+        if is_limit && let Err(why) = confirmed(policy, command, now.manager) {
             let message = format!(
                 "{lately} tenants were deleted within ten minutes, as many as are deleted at once, and {why}; a person confirms it with \
-                 POST /api/v1/clusters/{{cluster}}/deletion-confirmations, else it is tried again"
+                 POST /api/v1/clusters/{}/deletion-confirmations, else it is tried again",
+                command.command.cluster_id
             );
             return Err(Denial { reason: "DeletionConfirmation", message, retry_after_seconds: Some(600) });
         }
@@ -173,7 +184,8 @@ mod tests {
     }
 
     fn reason(policy: &Policy, command: &VerifiedCommand, input: &PolicyInput) -> Option<&'static str> {
-        check(policy, command, input, Timestamp::from_second(10_000).unwrap()).err().map(|denial| denial.reason)
+        let now = Timestamp::from_second(10_000).unwrap();
+        check(policy, command, input, Clocks { cluster: now, manager: now }).err().map(|denial| denial.reason)
     }
 
     #[test]
@@ -213,6 +225,50 @@ mod tests {
             Some("DeletionConfirmation")
         );
         assert_eq!(reason(&Policy::default(), &command(CommandKind::DeleteApplication, "{}"), &many), None);
+    }
+
+    #[test]
+    fn a_tenth_of_many_tenants_is_the_limit() {
+        let input = |deleted: usize, left: usize| PolicyInput {
+            tenant_deletes: vec![Timestamp::from_second(9_900).unwrap(); deleted],
+            tenants: left,
+            ..PolicyInput::default()
+        };
+        let of = |deleted, left| reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &input(deleted, left));
+        let waits = Some("DeletionConfirmation");
+        assert_eq!((of(9, 91), of(10, 90)), (None, waits), "ten of a hundred");
+        assert_eq!((of(10, 91), of(11, 90)), (None, waits), "eleven of a hundred and one");
+        assert_eq!((of(4, 6), of(5, 5)), (None, waits), "five, however few there are");
+    }
+
+    #[test]
+    fn a_confirmation_counts_by_the_managers_clock_and_deletes_are_counted_by_the_clusters() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let statement = deletion_confirmation::text(&DeletionStatement {
+            tenant_ids: vec!["t1".to_owned()],
+            not_after: at(10_000).to_string(),
+            ..DeletionStatement::default()
+        });
+        let delete = VerifiedCommand {
+            command: Command {
+                cluster_id: String::new(),
+                confirmation: Some(DeletionConfirmation { statement, signature: String::new() }),
+                ..Command::default()
+            },
+            key: ObjectKey::Tenant { tenant_id: "t1".to_owned() },
+            ..command(CommandKind::DeleteTenant, "{}")
+        };
+        let denied = |cluster: i64, manager: i64, stored: i64| {
+            let input = PolicyInput { tenant_deletes: vec![at(stored); 5], tenants: 8, ..PolicyInput::default() };
+            let now = Clocks { cluster: at(cluster), manager: at(manager) };
+            check(&Policy::default(), &delete, &input, now).err().map(|denial| denial.message)
+        };
+        for off in [-7_200, 7_200] {
+            assert_eq!(denied(9_999 + off, 9_999, 9_999 + off), None, "it still counts: {off}");
+            let expired = denied(10_001 + off, 10_001, 10_001 + off).unwrap();
+            assert!(expired.contains("1970-01-01T02:46:40Z") && expired.contains("1970-01-01T02:46:41Z"), "{expired}");
+            assert_eq!(denied(10_001 + off, 10_001, 9_000 + off), None, "deleted more than ten minutes ago: {off}");
+        }
     }
 
     #[test]

@@ -86,8 +86,8 @@ impl Answer {
     }
 
     pub(super) fn diverged() -> Self {
-        let message = "the cluster holds another command of the same revision: the Manager's database was restored or \
-                       copied; restore its newest state";
+        let message = "the cluster holds another command of the same revision: the Manager's database was restored or copied; see \
+                       what the cluster holds with kubenova-manager recover list";
         Self::new(State::Refused, "Divergence", message)
     }
 }

@@ -10,7 +10,7 @@ use kube::Api;
 use kubenova_crds::cluster_config::{NAME, NovaClusterConfig};
 use kubenova_operator_core::{
     command::VerifiedCommand,
-    policy::{self, Denial, Policy, PolicyInput},
+    policy::{self, Clocks, Denial, Policy, PolicyInput},
 };
 use kubenova_runtime::clock;
 use kubenova_schema::kinds::CommandKind;
@@ -29,7 +29,8 @@ pub async fn check(cluster: &ClusterContext, verified: &VerifiedCommand) -> Resu
         Err(denial) => return Ok(Err(denial)),
     };
     let input = input(cluster, verified, &policy).await?;
-    Ok(policy::check(&policy, verified, &input, clock::now()))
+    let now = Clocks { cluster: clock::now(), manager: cluster.manager_clock.now_or_local() };
+    Ok(policy::check(&policy, verified, &input, now))
 }
 
 async fn read(file: &Path) -> Result<Policy, Denial> {
