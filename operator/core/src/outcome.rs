@@ -205,6 +205,22 @@ pub fn of_command(
     }
 }
 
+/// What is said about a message that nobody can be held to: by the command id in its header, which nobody has signed. So it ends
+/// nothing; the Manager shows it at the command that it sent under this id, or as a dead letter when it sent none.
+#[must_use]
+pub fn of_header(cluster_id: &str, command_id: &str, reason: &str, message: String, at: String) -> Option<Outcome> {
+    let command_id = uuid::Uuid::parse_str(command_id).ok()?.to_string();
+    Some(Outcome {
+        command_id,
+        cluster_id: cluster_id.to_owned(),
+        state: State::Deferred.as_str().to_owned(),
+        reason: reason.to_owned(),
+        message,
+        at,
+        ..Outcome::default()
+    })
+}
+
 /// What a record reports to the Manager. A record without a status of its own command is acknowledged: it is stored.
 #[must_use]
 pub fn of_record(cluster_id: &str, record: &NovaCommand) -> Outcome {
@@ -281,6 +297,14 @@ mod tests {
         assert!(!has_started(&of_another, Some(&begun)), "a status of an older command");
         let expired = advance(&spec(), None, &CommandProgress::expired("Late", ""), "t1").unwrap();
         assert_eq!(begin(&spec(), Some(&expired), &progress, "", "t2"), None, "what ended does not begin");
+    }
+
+    #[test]
+    fn a_header_that_nobody_signed_ends_no_command() {
+        let of = |id: &str| of_header("c1", id, "Unreadable", String::new(), String::new());
+        let id = "0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3d";
+        assert_eq!(of(id).map(|outcome| (outcome.command_id, is_terminal(&outcome.state))), Some((id.to_owned(), false)));
+        assert_eq!(of("no id"), None);
     }
 
     #[test]

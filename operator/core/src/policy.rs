@@ -251,7 +251,6 @@ mod tests {
         });
         let delete = VerifiedCommand {
             command: Command {
-                cluster_id: String::new(),
                 confirmation: Some(DeletionConfirmation { statement, signature: String::new() }),
                 ..Command::default()
             },

@@ -7,7 +7,7 @@ use super::{
     object_locks::ObjectLocks,
     policy,
     record::{Records, Version},
-    trouble::{self, Remedy},
+    trouble::{self, Refusal, Remedy},
 };
 use crate::{
     apiserver::event,
@@ -109,7 +109,7 @@ impl Inbox {
     async fn decide(&self, delivery: Delivery) -> Verdict {
         let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
             Ok(command) => command,
-            Err(error) => return self.unverified(&error).await,
+            Err(error) => return self.unverified(&error, &delivery).await,
         };
         failpoint::passing("inbound.verified");
         Span::current().record("command.id", &command.id).record("key", &command.key);
@@ -145,15 +145,21 @@ impl Inbox {
         Verdict::Later(after)
     }
 
-    /// A command that cannot be verified has no known author to answer: it is ended, with an event.
-    async fn unverified(&self, error: &Unreadable) -> Verdict {
-        let reason = telemetry::chain(error);
-        let message = format!(
-            "dropped a command that cannot be verified: {reason}; if this goes on, find out who else can write to the broker"
-        );
+    /// A message that is no command of a known author is ended, with an event, and with a word at the command that its header names.
+    async fn unverified(&self, error: &Unreadable, delivery: &Delivery) -> Verdict {
+        let cause = telemetry::chain(error);
+        let Refusal { reason, message, retry_after_seconds } = trouble::unreadable(error, &cause);
         self.cluster.metrics.command("unverified");
-        self.event("CommandUnverified", &message).await;
-        Verdict::Terminate(reason)
+        self.event(reason, &message).await;
+        let id = delivery.header(signature::COMMAND_ID_HEADER).unwrap_or_default();
+        let at = clock::rfc3339_ms(clock::now());
+        if let Some(outcome) = outcome::of_header(self.broker.cluster_id(), id, reason, message, at) {
+            let outcome = Outcome { retry_after_seconds, ..outcome };
+            if outcomes::publish(&self.broker, &outcome).await.is_err() {
+                return Verdict::Later(UNANSWERED_AFTER);
+            }
+        }
+        Verdict::Terminate(cause)
     }
 
     async fn handle(&self, verified: &VerifiedCommand, delivery: &Delivery) -> Result<(), NotNow> {

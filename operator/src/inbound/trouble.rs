@@ -5,7 +5,7 @@
 
 use super::answer::{Answer, NotNow};
 use crate::apiserver;
-use kubenova_operator_core::outcome::State;
+use kubenova_operator_core::{command::Unreadable, outcome::State};
 use kubenova_schema::mutant;
 use std::time::Duration;
 
@@ -18,6 +18,11 @@ const REFUSED_RETRY_SECONDS: u32 = 60;
 /// What gives no answer may be over sooner.
 const STUCK_RETRY_SECONDS: u32 = 30;
 
+/// A message that nobody signed may have been sent by somebody else under the id of a true command: that one is sent again soon.
+const UNVERIFIED_RETRY_SECONDS: u32 = 60;
+/// A release that reads it is installed within hours at best.
+const UNREADABLE_RETRY_SECONDS: u32 = 600;
+
 /// What to do about it.
 #[derive(Debug)]
 pub(super) enum Remedy {
@@ -25,6 +30,33 @@ pub(super) enum Remedy {
     Again(Duration),
     /// Say so, and have the Manager send it again.
     Answer(Answer),
+}
+
+/// What is said of a message that is no command of a known author.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) retry_after_seconds: u32,
+}
+
+/// Nobody signed it, or this release cannot read what the Manager signed.
+pub(super) fn unreadable(error: &Unreadable, cause: &str) -> Refusal {
+    match error {
+        Unreadable::Signature(_) => Refusal {
+            reason: "CommandUnverified",
+            message: format!(
+                "dropped a command that cannot be verified: {cause}; if this goes on, find out who else can write to the broker; if the \
+                 Manager's command key was changed, enroll this cluster again"
+            ),
+            retry_after_seconds: UNVERIFIED_RETRY_SECONDS,
+        },
+        Unreadable::Body(_) => Refusal {
+            reason: "CommandUnreadable",
+            message: format!("dropped a command that this Operator cannot read: {cause}; upgrade the older of Manager and Operator"),
+            retry_after_seconds: UNREADABLE_RETRY_SECONDS,
+        },
+    }
 }
 
 /// Decides by what went wrong and how often the message has been delivered.

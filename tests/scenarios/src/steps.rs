@@ -20,6 +20,22 @@ pub async fn create_tenant(platform: &Platform, name: &str, clusters: &[&str]) -
     platform.rest.post("/api/v1/tenants", &json!({ "name": name, "clusters": clusters })).await?.expect(202)
 }
 
+/// Has the tenants deleted whose names are like this, on every cluster. No route deletes tenants yet, so the commands are written as
+/// the store writes them.
+pub fn delete_tenants(platform: &Platform, names: &str) -> Result<()> {
+    let sql = format!(
+        "with wanted as (select id, name from tenants where name like '{names}'),
+         counter as (
+             update clusters set revision_counter = revision_counter + (select count(*) from wanted) returning id, revision_counter
+         )
+         insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, generation, created_by, queued_at)
+         select gen_random_uuid(), c.id, c.revision_counter - row_number() over (partition by c.id order by t.id) + 1, 'delete-tenant',
+                'tenant/' || t.id, json_build_object('metadata', json_build_object('name', t.name)), t.id, 2, 'test', now()
+         from wanted t, counter c"
+    );
+    platform.postgres.query("kubenova", &sql).map(drop)
+}
+
 /// A web application with one CPU tenth and 64 MiB a replica.
 pub fn web_application(name: &str, replicas: u32, clusters: &[&str]) -> Value {
     json!({ "name": name, "image": "shop/web:1", "replicas": replicas, "port": 80, "cpu": "100m", "memory": "64Mi", "clusters": clusters })

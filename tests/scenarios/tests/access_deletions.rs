@@ -10,15 +10,6 @@ use serde_json::{Value, json};
 
 const TENANTS: usize = 7;
 
-/// No route deletes tenants yet, so the commands are written as the store writes them.
-const DELETE_ALL: &str = "with counter as (
-        update clusters set revision_counter = revision_counter + (select count(*) from tenants) returning id, revision_counter
-    )
-    insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, generation, created_by, queued_at)
-    select gen_random_uuid(), c.id, c.revision_counter - row_number() over (order by t.id) + 1, 'delete-tenant', 'tenant/' || t.id,
-           json_build_object('metadata', json_build_object('name', t.name)), t.id, 2, 'test', now()
-    from tenants t, counter c";
-
 /// The deletes in this state that wait for this.
 async fn deletes(platform: &Platform, state: &str, waiting_for: &str) -> Result<Vec<Value>> {
     let all = platform.rest.get(&format!("/api/v1/commands?limit=100&state={state}")).await?.expect(200)?;
@@ -50,7 +41,7 @@ async fn access_deletions_beyond_the_limit_need_the_person_whom_the_site_names()
         steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
     }
 
-    platform.postgres.query("kubenova", DELETE_ALL)?;
+    steps::delete_tenants(&platform, "%")?;
     wait_for(&platform, 5, "succeeded", "").await?;
     let waiting = wait_for(&platform, TENANTS - 5, "queued", "DeletionConfirmation").await?;
     let tenants: Vec<String> = waiting.iter().map(|one| text(one, "/tenantId")).collect::<Result<_>>()?;

@@ -166,6 +166,55 @@ async fn forged_answers_to_hellos_are_not_believed(site: &Site, intruder: &Intru
     Ok(())
 }
 
+/// The answer that the Manager would sign after its epoch rose. No command follows it: the fence stands at the epoch all the same, so
+/// that a command of an earlier one, on its way since, is refused.
+async fn a_signed_answer_raises_the_fence(site: &Site, intruder: &Intruder, keyring: &Keyring) -> Result<()> {
+    let client = &intruder.connection.client;
+    let wanted = message::to_json(&HelloWanted { cluster_id: intruder.cluster.clone(), ..HelloWanted::default() });
+    let mut hellos = client.subscribe(subjects::hello(&intruder.cluster)).await?;
+    let answer = async {
+        while let Some(request) = hellos.next().await {
+            let hello: Hello = message::from_json(&request.payload)?;
+            let body = message::to_json(&HelloAnswer {
+                accepted: true,
+                epoch: 1_000,
+                session: 1_000,
+                cluster_id: hello.cluster_id,
+                boot_id: hello.boot_id,
+                nonce: hello.nonce,
+                ..HelloAnswer::default()
+            });
+            let mut headers = HeaderMap::new();
+            headers.insert(signature::HEADER, keyring.command.sign(PayloadType::HelloAnswer, &body));
+            client.publish_with_headers(request.reply.context("a hello wants an answer")?, headers, body.into()).await?;
+            client.flush().await?;
+        }
+        anyhow::bail!("the subscription ended")
+    };
+    let raised = poll::until("the fence to stand at the epoch of the answer", COMMAND_MAX, || async {
+        client.publish(subjects::control(&intruder.cluster), wanted.clone().into()).await?;
+        let path = "jsonpath={.data.epoch}";
+        let epoch = site.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])?;
+        Ok(Step::when(epoch == "1000", (), epoch))
+    });
+    tokio::select! {
+        answered = answer => answered,
+        raised = raised => raised,
+    }
+}
+
+/// A message that nobody signed, with the id of a command: the Manager shows what the cluster says of it and ends nothing.
+async fn an_unsigned_message_is_shown(platform: &Platform, intruder: &Intruder, held: &Recorded) -> Result<()> {
+    let id = random::uuid_v4().to_string();
+    let headers = publish::headers(&random::uuid_v4().to_string(), &[(signature::COMMAND_ID_HEADER, &id)]);
+    publish::publish(&intruder.connection.jetstream, &held.subject, headers, held.body.clone()).await?;
+    poll::until("a dead letter about the command", COMMAND_MAX, || async {
+        let letters = platform.rest.get("/api/v1/dead-letters?limit=100").await?.expect(200)?;
+        Ok(Step::when(letters.to_string().contains(&id), (), letters.to_string()))
+    })
+    .await
+}
+
 /// How often the cluster says that it dropped a command without a valid signature.
 fn dropped_unread(site: &Site) -> Result<u64> {
     let printed = site.cluster.kubectl_ok(&[
@@ -242,6 +291,8 @@ async fn access_forgery_and_the_past_change_nothing() -> Result<()> {
     assert_eq!(site.versions()?, before, "an altered body changed something");
     assert!(dropped_unread(&site)? > unread, "the cluster has no event about the commands that it dropped");
 
+    an_unsigned_message_is_shown(&platform, &intruder, &held).await?;
+
     // The first command again, to the byte: signed by the Manager, and of the past.
     let mut outcomes = intruder.connection.client.subscribe(subjects::outcome(&site.id)).await?;
     intruder.connection.client.flush().await?;
@@ -269,5 +320,7 @@ async fn access_forgery_and_the_past_change_nothing() -> Result<()> {
         let pods = steps::ready_pods(&site, "acme", "shop")?;
         Ok(Step::when(pods == 7, (), format!("{pods} pods")))
     })
-    .await
+    .await?;
+    platform.manager.kill();
+    a_signed_answer_raises_the_fence(&site, &intruder, &keyring).await
 }

@@ -50,15 +50,14 @@ async fn fault_left_behind_trackers_hold_up_no_delete() -> Result<()> {
         "only the other application's: {left:?}"
     );
 
-    // As somebody who may: the Operator would write it again while its tenant is there.
-    site.cluster.kubectl_ok(&["delete", "novatenants.kubenova.io", "acme", "--wait=false"])?;
+    steps::delete_tenants(&platform, "acme")?;
     poll::until("the tenant to be gone", COMMAND_MAX, || async {
         let tenants = site.cluster.kubectl_ok(&["get", "novatenants.kubenova.io", "-o", "yaml"])?;
         Ok(Step::when(!tenants.contains("name: acme"), (), tenants))
     })
     .await?;
     assert_eq!(left_behind(&site)?, [""; 0]);
-    Ok(())
+    steps::wait_no_open_commands(&platform, COMMAND_MAX).await
 }
 
 /// Has the Applications without finalizers from now on.

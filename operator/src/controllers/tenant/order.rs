@@ -18,6 +18,10 @@ use kubenova_operator_core::{
 };
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::kinds::ObjectKey;
+use std::time::Duration;
+
+/// Time to the next look for a command about a tenant without one: a read of its record.
+const UNKNOWN_AGAIN: Duration = Duration::from_secs(15);
 
 impl TenantController<'_> {
     /// One reconcile of a NovaTenant that somebody has deleted.
@@ -73,7 +77,7 @@ impl TenantController<'_> {
         if is_new {
             self.warn(tenant, message).await;
         }
-        Ok(Next::retry(message))
+        Ok(Next::After(UNKNOWN_AGAIN))
     }
 
     async fn warn(&self, tenant: &NovaTenant, message: &str) {
