@@ -1,7 +1,7 @@
 //! The Manager's clock as last measured, for deadlines and for windows, which begin and end at the same moments in all clusters. While no
 //! session is open the last measurement is the best one.
 //!
-//! From a measurement on the time goes by the clock that nobody sets, so a wall clock that is set within a session changes nothing
+//! From a measurement on the time goes by the monotonic clock, so a wall clock that is set within a session changes nothing
 //! here. A machine that was suspended has lost time by it: then, and when deadlines do not make sense, it is measured again.
 
 use jiff::Timestamp;

@@ -37,7 +37,7 @@ const SOFT_STOP: Duration = Duration::from_secs(15);
 /// Receipt lists that wait for metering: the newest contains the others, so few are enough.
 const RECEIPTS_WAITING: usize = 8;
 
-/// Time between looks whether a clock was set: no command waits for it, since deadlines go by the clock that nobody sets.
+/// Time between looks whether a clock was set: no command waits for it, since deadlines go by the monotonic clock.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the Operator until a stop is requested.

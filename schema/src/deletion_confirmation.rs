@@ -30,7 +30,7 @@ pub enum NotConfirmed {
     Expired {
         /// As the statement says.
         until: String,
-        /// When it was judged.
+        /// When it was checked.
         now: Timestamp,
     },
     /// No key of the policy signed it.

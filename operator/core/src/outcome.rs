@@ -205,8 +205,7 @@ pub fn of_command(
     }
 }
 
-/// What is said about a message that nobody can be held to: by the command id in its header, which nobody has signed. So it ends
-/// nothing; the Manager shows it at the command that it sent under this id, or as a dead letter when it sent none.
+/// What is said about a message without an author: by the command id in its header, which is not signed. So it ends nothing; the Manager shows it at the command that it sent under this id, or as a dead letter when it sent none.
 #[must_use]
 pub fn of_header(cluster_id: &str, command_id: &str, reason: &str, message: String, at: String) -> Option<Outcome> {
     let command_id = uuid::Uuid::parse_str(command_id).ok()?.to_string();

@@ -1,5 +1,5 @@
 //! Deletes that arrive after their deadline. Each is signed again when it is sent again, so one that is late twice was not slow on its
-//! way: a clock is wrong, and sending it every second helps nobody.
+//! way: a clock is wrong, and sending it every second is of no use.
 
 use std::{
     collections::BTreeMap,

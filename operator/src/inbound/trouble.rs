@@ -18,7 +18,7 @@ const REFUSED_RETRY_SECONDS: u32 = 60;
 /// What gives no answer may be over sooner.
 const STUCK_RETRY_SECONDS: u32 = 30;
 
-/// A message that nobody signed may have been sent by somebody else under the id of a true command: that one is sent again soon.
+/// A message without a valid signature may bear the id of a true command: that one is sent again soon.
 const UNVERIFIED_RETRY_SECONDS: u32 = 60;
 /// A release that reads it is installed within hours at best.
 const UNREADABLE_RETRY_SECONDS: u32 = 600;
@@ -40,7 +40,7 @@ pub(super) struct Refusal {
     pub(super) retry_after_seconds: u32,
 }
 
-/// Nobody signed it, or this release cannot read what the Manager signed.
+/// It has no valid signature, or this release cannot read what the Manager signed.
 pub(super) fn unreadable(error: &Unreadable, cause: &str) -> Refusal {
     match error {
         Unreadable::Signature(_) => Refusal {

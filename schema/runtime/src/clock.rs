@@ -1,4 +1,4 @@
-//! The wall clock, which may be set, and beside it the clock that nobody sets. Tests of skew move the wall clock by
+//! The wall clock, which may be set, and beside it the monotonic clock, which is never set. Tests of skew move the wall clock by
 //! `KUBENOVA_CLOCK_OFFSET_MS` in debug builds.
 
 use jiff::{SignedDuration, Timestamp};

@@ -203,7 +203,7 @@ async fn a_signed_answer_raises_the_fence(site: &Site, intruder: &Intruder, keyr
     }
 }
 
-/// A message that nobody signed, with the id of a command: the Manager shows what the cluster says of it and ends nothing.
+/// A message without a signature, with the id of a command: the Manager shows what the cluster says of it and ends nothing.
 async fn an_unsigned_message_is_shown(platform: &Platform, intruder: &Intruder, held: &Recorded) -> Result<()> {
     let id = random::uuid_v4().to_string();
     let headers = publish::headers(&random::uuid_v4().to_string(), &[(signature::COMMAND_ID_HEADER, &id)]);

@@ -7,14 +7,14 @@ use kubenova_schema::{kinds::CommandKind, mutant};
 /// Reason of the conditions while a NovaTenant is being deleted and the Manager has not commanded it.
 pub const NOT_ORDERED: &str = "DeletionNotOrdered";
 
-/// What becomes of a NovaTenant that somebody has deleted.
+/// What becomes of a NovaTenant with a deletionTimestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ordered {
     /// The Manager commanded it: everything of the tenant goes.
     Delete,
     /// The Manager wants the tenant: only the NovaTenant goes, and is written again from its command.
     Keep,
-    /// Nobody says what is wanted: nothing happens, for this reason.
+    /// No command says what is wanted: nothing happens, for this reason.
     Unknown(String),
 }
 
@@ -35,7 +35,7 @@ pub fn ordered(record: Option<Result<CommandKind, Unverified>>) -> Ordered {
 #[must_use]
 pub fn not_ordered(why: &str) -> String {
     format!(
-        "somebody deleted this NovaTenant and no command of the Manager deletes or keeps the tenant: {why}; nothing of the tenant is \
+        "this NovaTenant was deleted, and no command of the Manager deletes or keeps the tenant: {why}; nothing of the tenant is \
          touched; delete it at the Manager, or remove the finalizer {} to forget it here with everything left in place",
         super::FINALIZER
     )

@@ -112,7 +112,7 @@ impl Dispatcher<'_> {
 }
 
 impl Dispatcher<'_> {
-    /// Somebody took the NovaTenant away and left the tenant in place: it is written again, so that its deletion can be carried out.
+    /// The NovaTenant was taken away and the tenant left in place: it is written again, so that its deletion can be carried out.
     async fn delete_what_is_left(
         &self,
         api: &Api<NovaTenant>,
@@ -131,8 +131,7 @@ impl Dispatcher<'_> {
         Ok(CommandProgress::running("Deleting", "deleting what is left of the tenant").at("applied"))
     }
 
-    /// Why nothing is certain about the applications of a tenant that has no NovaTenant: its record wants it, and it was in place, so
-    /// it is written again.
+    /// The record of a tenant that has no NovaTenant wants it, so that it is written again, and its applications may be there still.
     pub(super) async fn comes_back(&self, tenant_id: &str) -> Result<bool, DispatchError> {
         let name = command::record_name(&ObjectKey::Tenant { tenant_id: tenant_id.to_owned() });
         let Some(record) = verbs::get(&self.records, &name).await? else { return Ok(false) };

@@ -1,5 +1,5 @@
-//! A NovaTenant that is being deleted: whether the Manager commanded it. Anybody who may delete NovaTenants, or their CRD, can bring
-//! it here; only a verified command lets `removal` delete what the tenant has.
+//! A NovaTenant that is being deleted: whether the Manager commanded it. Whoever may delete NovaTenants, or their CRD, can bring it
+//! here; only a verified command lets `removal` delete what the tenant has.
 
 use super::{TenantController, failed};
 use crate::{
@@ -16,7 +16,7 @@ use kubenova_operator_core::{
         deletion::{self, NOT_ORDERED, Ordered},
     },
 };
-use kubenova_runtime::{clock, failpoint};
+use kubenova_runtime::clock;
 use kubenova_schema::kinds::ObjectKey;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use std::time::Duration;
 const UNKNOWN_AGAIN: Duration = Duration::from_secs(15);
 
 impl TenantController<'_> {
-    /// One reconcile of a NovaTenant that somebody has deleted.
+    /// One reconcile of a NovaTenant with a deletionTimestamp.
     pub(super) async fn deleted(&self, tenant: &NovaTenant) -> Next {
         let name = tenant.name_any();
         let left = match self.ordered(tenant).await {
@@ -49,10 +49,9 @@ impl TenantController<'_> {
     /// Takes the finalizer from a NovaTenant whose tenant is wanted: a deletion cannot be taken back, so the object goes, the
     /// dispatcher writes it again from its record, and that one takes over what is there.
     async fn let_go(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
-        let message = "somebody deleted this NovaTenant, but the Manager wants the tenant: nothing of it is touched, and the \
-                       NovaTenant is written again; delete the tenant at the Manager";
+        let message = "this NovaTenant was deleted without a command of the Manager, which wants the tenant: nothing of it is touched, \
+                       and the NovaTenant is written again; delete the tenant at the Manager";
         self.warn(tenant, message).await;
-        failpoint::passing("tenant.let-go");
         let mut released = tenant.clone();
         released.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
         match verbs::replace(&self.tenants, &released).await {
