@@ -86,4 +86,7 @@ pub struct CommandHop {
     pub name: String,
     /// When it was passed, RFC 3339 UTC with milliseconds.
     pub at: String,
+    /// The object as it was read or written there, `<uid>/<resourceVersion>`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub object: String,
 }

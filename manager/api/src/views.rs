@@ -169,12 +169,18 @@ fn hops(command: &Command) -> Vec<commands::CommandHop> {
         ("finished", command.finished_at),
     ]
     .into_iter()
-    .filter_map(|(name, at)| Some((name, at?, commands::HopClock::Manager)));
+    .filter_map(|(name, at)| Some((name, at?, commands::HopClock::Manager, "")));
     let theirs = command.hops.iter();
     // A cluster whose times cannot be read has reported nothing that could be put in order.
-    let theirs = theirs.filter_map(|hop| Some((hop.name.as_str(), hop.at.parse().ok()?, commands::HopClock::Cluster)));
-    let hop =
-        |(name, at, by): (&str, Timestamp, commands::HopClock)| commands::CommandHop { name: name.to_owned(), at, by };
+    let theirs = theirs.filter_map(|hop| {
+        Some((hop.name.as_str(), hop.at.parse().ok()?, commands::HopClock::Cluster, hop.object.as_str()))
+    });
+    let hop = |(name, at, by, object): (&str, Timestamp, commands::HopClock, &str)| commands::CommandHop {
+        name: name.to_owned(),
+        at,
+        by,
+        object: Some(object.to_owned()).filter(|object| !object.is_empty()),
+    };
     let mut hops: Vec<_> = ours.chain(theirs).map(hop).collect();
     hops.sort_by_key(|hop| hop.at);
     hops

@@ -151,6 +151,8 @@ pub struct Hop {
     pub name: String,
     /// When, by the cluster's clock, RFC 3339.
     pub at: String,
+    /// The object as it was read or written there, `<uid>/<resourceVersion>`; empty without one.
+    pub object: String,
 }
 
 /// Which commands a list shows; a field that is none filters nothing.

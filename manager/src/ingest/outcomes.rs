@@ -96,7 +96,11 @@ fn read(delivery: &Delivery, report_again_after: Duration, now: Timestamp) -> Re
         state: report.state(),
         reason: plain(&outcome.reason),
         message: plain(&outcome.message),
-        hops: outcome.hops.into_iter().map(|hop| Hop { name: plain(&hop.name), at: plain(&hop.at) }).collect(),
+        hops: outcome
+            .hops
+            .into_iter()
+            .map(|hop| Hop { name: plain(&hop.name), at: plain(&hop.at), object: plain(&hop.object) })
+            .collect(),
         send_again_at: now.checked_add(after).ok(),
     })
 }

@@ -61,7 +61,7 @@ mod tests {
         audit::{Head, Record},
         change::Change,
         cluster::ClusterId,
-        command::{CommandId, CommandState},
+        command::{CommandId, CommandState, Hop},
         tenant::Tenant,
     };
 
@@ -122,7 +122,7 @@ mod tests {
                 state: Some(state),
                 reason: "Ready".into(),
                 message: String::new(),
-                hops: Vec::new(),
+                hops: vec![Hop { name: "applied".into(), at: String::new(), object: "uid/7".into() }],
                 send_again_at: None,
             };
             outcomes::record(&mut tx, &reported, at(2), new_id).await.unwrap();
@@ -149,7 +149,7 @@ mod tests {
         let (enqueued, ended) = (&records[4], &records[5]);
         assert_eq!((enqueued.revision, ended.revision), (Some(2), Some(2)));
         assert_eq!((enqueued.document_sha256.len(), ended.subject.as_str()), (64, cluster.as_str()));
-        assert_eq!((ended.detail.as_str(), ended.at), ("Ready", at(2)));
+        assert_eq!((ended.detail.as_str(), ended.at), ("Ready, object uid/7", at(2)));
     }
 
     #[tokio::test]

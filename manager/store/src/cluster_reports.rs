@@ -118,7 +118,7 @@ mod tests {
             state,
             reason: "Reason".to_owned(),
             message: String::new(),
-            hops: vec![Hop { name: "stored".into(), at: "2026-03-01T00:00:02Z".into() }],
+            hops: vec![Hop { name: "stored".into(), at: "2026-03-01T00:00:02Z".into(), object: String::new() }],
             send_again_at: Some(at(60)),
         }
     }

@@ -83,7 +83,12 @@ impl TryFrom<Row> for Command {
 
 fn hops(value: &serde_json::Value) -> Vec<Hop> {
     let text = |hop: &serde_json::Value, name: &str| hop[name].as_str().unwrap_or_default().to_owned();
-    value.as_array().into_iter().flatten().map(|hop| Hop { name: text(hop, "name"), at: text(hop, "at") }).collect()
+    value
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|hop| Hop { name: text(hop, "name"), at: text(hop, "at"), object: text(hop, "object") })
+        .collect()
 }
 
 /// The command with this id.

@@ -62,7 +62,8 @@ impl Recorded {
     }
 }
 
-/// Most characters of a reason in the audit log, which keeps it for years: reasons are one word.
+/// Most characters of a reason, and of an object, in the audit log, which keeps them for years: reasons are one word, objects a UUID
+/// and a number.
 const AUDITED_REASON_MAX: i32 = 100;
 
 /// Records an outcome. Must run in a transaction, which keeps the row locked between reading and writing it. `new_id` makes the id
@@ -99,7 +100,11 @@ pub async fn record(
     if !(present.may_become(next, Mover::Operator) || present == next && new_reason) {
         return Ok(Recorded::Repeated);
     }
-    let hops: Vec<_> = reported.hops.iter().map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at })).collect();
+    let hops: Vec<_> = reported
+        .hops
+        .iter()
+        .map(|hop| serde_json::json!({ "name": hop.name, "at": hop.at, "object": hop.object }))
+        .collect();
     let moved = sqlx::query_scalar!(
         r#"with moved as (
              update commands set state = $2, reason = $3, message = $4, waiting_for = '', hops = $5,
@@ -111,7 +116,8 @@ pub async fn record(
          ), ended as (
              insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
              select finished_at, cluster_id, 'cluster', 'command/' || state, object_key, tenant_id, id, cluster_id, revision,
-                    left(reason, $10)
+                    left(reason, $10) || coalesce((select ', object ' || left(hop ->> 'object', $10)
+                                                    from jsonb_array_elements(hops) hop where hop ->> 'object' <> '' limit 1), '')
              from moved where finished_at is not null
          )
          select count(*) as "count!" from moved"#,
@@ -290,7 +296,7 @@ mod tests {
             state,
             reason: reason.to_owned(),
             message: String::new(),
-            hops: vec![Hop { name: "stored".into(), at: "2026-03-01T00:00:02Z".into() }],
+            hops: vec![Hop { name: "stored".into(), at: "2026-03-01T00:00:02Z".into(), object: String::new() }],
             send_again_at: state.is_none().then(|| at(60)),
         }
     }

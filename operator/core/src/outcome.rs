@@ -2,6 +2,7 @@
 //!
 //! The record's status is written before an outcome is published, so that a crash in between only repeats it.
 
+use kube::core::ObjectMeta;
 use kubenova_crds::command::{CommandHop, CommandSpec, CommandStatus, NovaCommand};
 use kubenova_schema::{
     mutant,
@@ -102,6 +103,8 @@ pub struct CommandProgress {
     pub message: String,
     /// A hop that was reached in this reconcile.
     pub hop: Option<&'static str>,
+    /// The object as it was read or written, `<uid>/<resourceVersion>`; empty without one.
+    pub object: String,
 }
 
 impl CommandProgress {
@@ -129,13 +132,22 @@ impl CommandProgress {
     }
 
     fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { state, reason: reason.into(), message: message.into(), hop: None }
+        Self { state, reason: reason.into(), message: message.into(), hop: None, object: String::new() }
     }
 
     /// With a hop that was reached.
     #[must_use]
     pub fn at(mut self, hop: &'static str) -> Self {
         self.hop = Some(hop);
+        self
+    }
+
+    /// About this object: the hop names it in the state in which it was read or written.
+    #[must_use]
+    pub fn about(mut self, object: &ObjectMeta) -> Self {
+        if let (Some(uid), Some(version)) = (&object.uid, &object.resource_version) {
+            self.object = format!("{uid}/{version}");
+        }
         self
     }
 }
@@ -153,7 +165,7 @@ pub fn advance(
     }
     let present = present.filter(|status| status.command_id == spec.command_id);
     let state = progress.state.as_str();
-    let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at)], |status| status.hops.clone());
+    let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at, "")], |status| status.hops.clone());
     let found = present.map(|status| status.found.clone()).unwrap_or_default();
     let new_hop = progress.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));
     let same = present.is_some_and(|status| {
@@ -163,7 +175,7 @@ pub fn advance(
         return None;
     }
     if let Some(name) = new_hop {
-        hops.push(hop(name, at));
+        hops.push(hop(name, at, &progress.object));
     }
     Some(CommandStatus {
         command_id: spec.command_id.clone(),
@@ -176,8 +188,8 @@ pub fn advance(
     })
 }
 
-fn hop(name: &str, at: &str) -> CommandHop {
-    CommandHop { name: name.to_owned(), at: at.to_owned() }
+fn hop(name: &str, at: &str, object: &str) -> CommandHop {
+    CommandHop { name: name.to_owned(), at: at.to_owned(), object: object.to_owned() }
 }
 
 /// The verdict about a command that is not stored.
@@ -239,7 +251,7 @@ pub fn of_record(cluster_id: &str, record: &NovaCommand) -> Outcome {
             reason: "Stored".to_owned(),
             message: "the command is stored in the cluster".to_owned(),
             at: spec.stored_at.clone(),
-            hops: vec![Hop { name: "stored".to_owned(), at: spec.stored_at.clone() }],
+            hops: vec![Hop { name: "stored".to_owned(), at: spec.stored_at.clone(), ..Hop::default() }],
             ..outcome
         },
         Some(status) => Outcome {
@@ -247,7 +259,7 @@ pub fn of_record(cluster_id: &str, record: &NovaCommand) -> Outcome {
             reason: status.reason.clone(),
             message: status.message.clone(),
             at: status.at.clone(),
-            hops: status.hops.iter().map(|hop| Hop { name: hop.name.clone(), at: hop.at.clone() }).collect(),
+            hops: status.hops.iter().cloned().map(|CommandHop { name, at, object }| Hop { name, at, object }).collect(),
             ..outcome
         },
     }
@@ -273,6 +285,18 @@ mod tests {
         let next = advance(&spec(), Some(&old), &CommandProgress::running("Applied", "").at("applied"), "t1").unwrap();
         assert_eq!(next.state, "running");
         assert_eq!(next.hops.iter().map(|hop| hop.name.as_str()).collect::<Vec<_>>(), ["stored", "applied"]);
+    }
+
+    #[test]
+    fn a_hop_names_the_object_as_it_was_written() {
+        let object = ObjectMeta { uid: Some("u".into()), resource_version: Some("7".into()), ..ObjectMeta::default() };
+        let applied = CommandProgress::running("Applied", "").at("applied").about(&object);
+        let status = advance(&spec(), None, &applied, "t1").unwrap();
+        let later = ObjectMeta { resource_version: Some("8".into()), ..object };
+        let again = CommandProgress::running("Waits", "").at("applied").about(&later);
+        let status = advance(&spec(), Some(&status), &again, "t2").unwrap();
+        let named: Vec<_> = status.hops.iter().map(|hop| (hop.name.as_str(), hop.object.as_str())).collect();
+        assert_eq!(named, [("stored", ""), ("applied", "u/7")], "the first time");
     }
 
     #[test]
@@ -302,7 +326,10 @@ mod tests {
     fn a_header_that_nobody_signed_ends_no_command() {
         let of = |id: &str| of_header("c1", id, "Unreadable", String::new(), String::new());
         let id = "0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3d";
-        assert_eq!(of(id).map(|outcome| (outcome.command_id, is_terminal(&outcome.state))), Some((id.to_owned(), false)));
+        assert_eq!(
+            of(id).map(|outcome| (outcome.command_id, is_terminal(&outcome.state))),
+            Some((id.to_owned(), false))
+        );
         assert_eq!(of("no id"), None);
     }
 

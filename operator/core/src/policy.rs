@@ -234,7 +234,9 @@ mod tests {
             tenants: left,
             ..PolicyInput::default()
         };
-        let of = |deleted, left| reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &input(deleted, left));
+        let of = |deleted, left| {
+            reason(&Policy::default(), &command(CommandKind::DeleteTenant, "{}"), &input(deleted, left))
+        };
         let waits = Some("DeletionConfirmation");
         assert_eq!((of(9, 91), of(10, 90)), (None, waits), "ten of a hundred");
         assert_eq!((of(10, 91), of(11, 90)), (None, waits), "eleven of a hundred and one");

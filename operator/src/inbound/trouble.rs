@@ -53,7 +53,9 @@ pub(super) fn unreadable(error: &Unreadable, cause: &str) -> Refusal {
         },
         Unreadable::Body(_) => Refusal {
             reason: "CommandUnreadable",
-            message: format!("dropped a command that this Operator cannot read: {cause}; upgrade the older of Manager and Operator"),
+            message: format!(
+                "dropped a command that this Operator cannot read: {cause}; upgrade the older of Manager and Operator"
+            ),
             retry_after_seconds: UNREADABLE_RETRY_SECONDS,
         },
     }

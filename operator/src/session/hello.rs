@@ -208,7 +208,8 @@ mod tests {
             ..HelloAnswer::default()
         };
         let sent = |wall_ms| Reading { wall_ms, ..Reading::now() };
-        let came = |sent: Reading, wall_ms| Reading { wall_ms, monotonic: sent.monotonic + Duration::from_millis(8_040) };
+        let came =
+            |sent: Reading, wall_ms| Reading { wall_ms, monotonic: sent.monotonic + Duration::from_millis(8_040) };
         let offset = |sent: Reading, came_ms| clock_offset_ms(sent, &answer, came(sent, came_ms));
         // Ahead by 3 s, 20 ms each way, and 8 s until the answer.
         assert_eq!(offset(sent(12_980), 21_020), 3_000);

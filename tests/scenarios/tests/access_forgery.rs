@@ -186,7 +186,9 @@ async fn a_signed_answer_raises_the_fence(site: &Site, intruder: &Intruder, keyr
             });
             let mut headers = HeaderMap::new();
             headers.insert(signature::HEADER, keyring.command.sign(PayloadType::HelloAnswer, &body));
-            client.publish_with_headers(request.reply.context("a hello wants an answer")?, headers, body.into()).await?;
+            client
+                .publish_with_headers(request.reply.context("a hello wants an answer")?, headers, body.into())
+                .await?;
             client.flush().await?;
         }
         anyhow::bail!("the subscription ended")

@@ -28,7 +28,11 @@ fn possessions(site: &Site) -> Result<Vec<String>> {
     let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name}/{.metadata.uid}/{.metadata.deletionTimestamp}{\"\\n\"}{end}";
     let mut all: Vec<String> = Vec::new();
     for scope in [
-        ["persistentvolumeclaims,pods,deployments,applications.core.oam.dev,serviceaccounts,services", "-n", "acme-apps"],
+        [
+            "persistentvolumeclaims,pods,deployments,applications.core.oam.dev,serviceaccounts,services",
+            "-n",
+            "acme-apps",
+        ],
         ["serviceaccounts", "-n", "acme-owner"],
         ["namespaces", "-l", "kubenova.io/tenant-id"],
         ["tenants.capsule.clastix.io", "-l", "kubenova.io/tenant-id"],

@@ -56,7 +56,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     assert!(!absent.status.success(), "what is placed on alpha only is not on beta");
 
     the_request_can_be_followed(&platform, [&alpha, &beta])?;
-    the_audit_log_tells_it(&platform, &accepted["commands"]).await?;
+    the_audit_log_tells_it(&platform, &accepted["commands"], [&alpha, &beta]).await?;
     status_comes_back(&platform).await?;
     usage_is_in_the_ledger_and_on_the_bus(&platform, &text(&tenant, "/id")?, [&alpha, &beta]).await?;
     the_wire_is_readable(&platform, &alpha)?;
@@ -109,7 +109,7 @@ fn the_request_can_be_followed(platform: &Platform, sites: [&Site; 2]) -> Result
 }
 
 /// The request, its commands and what the clusters made of them are in the hash chain, which is whole.
-async fn the_audit_log_tells_it(platform: &Platform, commands: &serde_json::Value) -> Result<()> {
+async fn the_audit_log_tells_it(platform: &Platform, commands: &serde_json::Value, sites: [&Site; 2]) -> Result<()> {
     for command in commands.as_array().context("commands")? {
         let (id, cluster) = (text(command, "/id")?, text(command, "/clusterId")?);
         let sql = format!(
@@ -126,6 +126,12 @@ async fn the_audit_log_tells_it(platform: &Platform, commands: &serde_json::Valu
             Ok(Step::when(records.trim() == expected, (), records))
         })
         .await?;
+        let site = sites.into_iter().find(|site| site.id == cluster).context("the command is for one of them")?;
+        let shop = ["get", "applications.core.oam.dev", "shop", "-n", "acme-apps", "-o", "jsonpath={.metadata.uid}"];
+        let uid = site.cluster.kubectl_ok(&shop)?;
+        let sql = format!("select detail from audit where command_id = '{id}' and action = 'command/succeeded'");
+        let detail = platform.postgres.query("kubenova", &sql)?;
+        assert!(detail.contains(&format!("object {uid}/")), "the audit log names the application {uid}: {detail}");
     }
     let verified = platform.manager.run(&["audit", "verify"])?;
     assert!(verified.contains("records are as they were written\nhead "), "{verified}");

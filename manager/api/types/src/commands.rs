@@ -109,6 +109,9 @@ pub struct CommandHop {
     pub at: Timestamp,
     /// Whose clock the time is of.
     pub by: HopClock,
+    /// The object in the cluster as it was read or written there, `<uid>/<resourceVersion>`. The audit log has it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
 }
 
 /// Whose clock a time is of.

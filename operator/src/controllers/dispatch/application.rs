@@ -86,7 +86,9 @@ impl Dispatcher<'_> {
                     if present.is_none() && self.is_deleted_meanwhile(task).await? {
                         verbs::delete_exact(as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
                     }
-                    return Ok(CommandProgress::running("Applied", "the application is applied").at("applied"));
+                    return Ok(CommandProgress::running("Applied", "the application is applied")
+                        .at("applied")
+                        .about(&written.metadata));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) if error.is_not_found() => {
@@ -108,7 +110,7 @@ impl Dispatcher<'_> {
         if let Some(status) = status::status(&value, &findings) {
             self.ctx.status.put(status);
         }
-        let progress = status::progress(&value, &findings);
+        let progress = status::progress(&value, &findings).about(&present.metadata);
         Ok(if progress.hop.is_none() { progress.at("applied") } else { progress })
     }
 
@@ -145,7 +147,7 @@ impl Dispatcher<'_> {
             }
             let message = present.data.pointer("/status/conditions").and_then(deleting_message);
             let message = message.unwrap_or_else(|| "deleting the application".to_owned());
-            return Ok(CommandProgress::running("Deleting", message).at("applied"));
+            return Ok(CommandProgress::running("Deleting", message).at("applied").about(&present.metadata));
         }
         let client = self.ctx.apiserver.client();
         let left = orphans::delete_left_behind(&client, &deployer, &namespace, Some(name)).await?;

@@ -31,7 +31,7 @@ impl Dispatcher<'_> {
             if let Some(live) =
                 live.as_ref().filter(|live| observed::command_of(*live) == task.command.id && live.spec == desired.spec)
             {
-                return Ok(progress(live));
+                return Ok(progress(live).about(&live.metadata));
             }
             let (uid, resource_version) =
                 live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();
@@ -44,11 +44,11 @@ impl Dispatcher<'_> {
                 ..ObjectMeta::default()
             };
             match verbs::apply(&api, &desired).await {
-                Ok(_) => {
+                Ok(written) => {
                     failpoint::passing("dispatch.applied");
-                    return Ok(
-                        CommandProgress::running("Applied", "the cluster's configuration is applied").at("applied")
-                    );
+                    return Ok(CommandProgress::running("Applied", "the cluster's configuration is applied")
+                        .at("applied")
+                        .about(&written.metadata));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),

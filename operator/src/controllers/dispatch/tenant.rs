@@ -69,7 +69,7 @@ impl Dispatcher<'_> {
                 }
                 let finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
                 if observed::command_of(live) == task.command.id && live.spec == spec && finalized {
-                    return Ok(progress(live));
+                    return Ok(progress(live).about(&live.metadata));
                 }
             }
             let created = live.is_none();
@@ -80,7 +80,9 @@ impl Dispatcher<'_> {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, None).await?;
                     }
-                    return Ok(CommandProgress::running("Applied", "the tenant is applied").at("applied"));
+                    return Ok(CommandProgress::running("Applied", "the tenant is applied")
+                        .at("applied")
+                        .about(&written.metadata));
                 }
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(error.into()),
@@ -94,7 +96,9 @@ impl Dispatcher<'_> {
             return Ok(bad_document("the command's key does not name a tenant"));
         };
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
-        let Some(live) = by_id(&api, tenant_id).await? else { return self.delete_what_is_left(&api, tenant_id, task).await };
+        let Some(live) = by_id(&api, tenant_id).await? else {
+            return self.delete_what_is_left(&api, tenant_id, task).await;
+        };
         if live.metadata.deletion_timestamp.is_none() {
             let uid = live.uid().unwrap_or_default();
             match verbs::delete_exact(&api, &live.name_any(), &uid, live.resource_version().as_deref()).await {
@@ -107,7 +111,7 @@ impl Dispatcher<'_> {
             live.status.iter().flat_map(|status| &status.conditions).find(|found| found.type_ == condition::DELETING);
         let (reason, message) = blocker
             .map_or(("Deleting", "deleting the tenant"), |found| (found.reason.as_str(), found.message.as_str()));
-        Ok(CommandProgress::running(reason, message).at("applied"))
+        Ok(CommandProgress::running(reason, message).at("applied").about(&live.metadata))
     }
 }
 
@@ -137,7 +141,8 @@ impl Dispatcher<'_> {
         let Some(record) = verbs::get(&self.records, &name).await? else { return Ok(false) };
         let is_kept = self.ctx.verifier.verify(&record).is_ok_and(|verified| verified.kind == CommandKind::ApplyTenant);
         let own = record.status.as_ref().filter(|status| status.command_id == record.spec.command_id);
-        let has_failed = outcome::has_ended(&record.spec, own) && own.is_some_and(|own| own.state != State::Succeeded.as_str());
+        let has_failed =
+            outcome::has_ended(&record.spec, own) && own.is_some_and(|own| own.state != State::Succeeded.as_str());
         Ok(is_kept && !has_failed)
     }
 }

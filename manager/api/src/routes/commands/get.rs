@@ -64,6 +64,7 @@ mod tests {
         let hop = |name: &str, hours: i64| Hop {
             name: name.to_owned(),
             at: (clock::now() + SignedDuration::from_hours(hours)).to_string(),
+            object: String::new(),
         };
         // The cluster's clock is wrong by an hour, in either direction, and it reports the later hop first.
         api.record(&Reported {
