@@ -12,7 +12,7 @@ use kubenova_store::{
     audit_chain,
     command_retention::{self, Pass},
     connection::Connection,
-    dead_letters, enrollments,
+    dead_letters, deletion_confirmations, enrollments,
     error::StoreError,
     idempotency,
     pool::Store,
@@ -54,6 +54,8 @@ async fn round(store: &Store, retention: &Retention, now: Timestamp) -> Result<N
     most = most.max(dead_letters::delete_old(&mut connection, before, BATCH).await?);
     let before = days_before(now, retention.refused_hellos_days);
     most = most.max(sessions::delete_refusals(&mut connection, before, BATCH).await?);
+    let before = days_before(now, retention.commands_days);
+    most = most.max(deletion_confirmations::delete_expired(&mut connection, before, BATCH).await?);
     most = most.max(unclaimed_usage::delete_old(&mut connection, days_before(now, UNCLAIMED_DAYS), BATCH).await?);
     drop(connection);
     let before = days_before(now, retention.audit_days);
@@ -165,6 +167,14 @@ mod tests {
                         now() - n * interval '20 days' from generate_series(1, 2) n;
                  insert into hello_refusals (cluster_id, boot_id, reason, message, refused_at)
                  select 'c' || lpad(n::text, 26, '0'), '', '', '', now() - n * interval '20 days' from generate_series(1, 2) n;
+                 insert into enrollment_attempts (id, at, outcome)
+                 select gen_random_uuid(), now() - n * interval '20 days', 'accepted' from generate_series(1, 2) n;
+                 insert into deletion_confirmations (id, cluster_id, tenant_ids, statement, signature, not_after, created_at, created_by)
+                 select gen_random_uuid(), 'c' || lpad('1', 26, '0'), '{}', '', '', now() - n * interval '60 days', now(), 'ann'
+                 from generate_series(1, 2) n;
+                 insert into unclaimed_usage
+                 select 'c' || lpad('1', 26, '0'), gen_random_uuid(), 'shop', now(), 3600, 0, 0, 0, 0, 0, 0, repeat('a', 64), '{}', false,
+                        now() - n * interval '60 days' from generate_series(1, 2) n;
                  insert into audit_pending (at, subject, role, action, target)
                  select now() - interval '3651 days', 'ann', 'ops', 'writeTenants/create', 'tenant/1'",
             )
@@ -175,8 +185,16 @@ mod tests {
         assert_eq!(round(&store, &retention, clock::now()).await.unwrap(), Next::Wait);
         assert_eq!(commands_round(&store, &retention, &pass, clock::now()).await.unwrap(), Next::Wait);
         // Of the audit log the record of the deletion stays, and of commands the newest of the object.
-        for (table, rows) in [("dead_letters", 1), ("hello_refusals", 1), ("commands", 1), ("audit", 1)] {
-            assert_eq!(count(&database, table).await, rows, "{table}");
+        for table in [
+            "dead_letters",
+            "hello_refusals",
+            "enrollment_attempts",
+            "deletion_confirmations",
+            "unclaimed_usage",
+            "commands",
+            "audit",
+        ] {
+            assert_eq!(count(&database, table).await, 1, "{table}");
         }
     }
 

@@ -62,6 +62,20 @@ pub async fn insert(connection: &mut PgConnection, new: &NewConfirmation) -> Res
     Ok(due.rows_affected())
 }
 
+/// Deletes confirmations that expired before this time, at most `limit`; returns how many. The audit log keeps who confirmed what.
+pub async fn delete_expired(connection: &mut PgConnection, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+    let done = sqlx::query!(
+        "delete from deletion_confirmations where id in
+            (select id from deletion_confirmations where not_after < $1 limit $2)",
+        before.to_sqlx(),
+        limit,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("delete old confirmations"))?;
+    Ok(done.rows_affected())
+}
+
 /// Says of deletes that may not be sent now what they wait for. How many were not marked before.
 pub async fn mark_waiting(connection: &mut PgConnection, now: Timestamp) -> Result<u64, StoreError> {
     let marked = sqlx::query!(
