@@ -140,6 +140,9 @@ pub(crate) struct CampaignOptions {
     /// Of `faults`: only those whose name contains this
     #[arg(long)]
     pub(crate) only: Option<String>,
+    /// Of `inbox`: commands of the one cluster (6,000 when none is given)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) commands: Option<u32>,
     /// Print what would be run, and stop
     #[arg(long)]
     pub(crate) plan: bool,
@@ -152,6 +155,8 @@ pub(crate) enum CampaignName {
     Clients,
     /// every process killed and paused, every line cut, every store lost or set back, while clients write to many clusters
     Faults,
+    /// one cluster with thousands of commands among others, while Operator, Manager and broker start again
+    Inbox,
 }
 
 /// The benchmarks, as `kubenova-bench` names them.

@@ -2,12 +2,15 @@
 //!
 //! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it) or many
 //! [`simulated`] ones, [`writers`] that go on while things break with
-//! the [`oracle`] that knows what they were promised, [`failpoints`], and the instruments that read independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands of a [`document`].
+//! the [`oracle`] that knows what they were promised, [`failpoints`], clusters with [`many_commands`], and the instruments that read
+//! independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands
+//! of a [`document`].
 
 pub mod broker;
 pub mod document;
 pub mod failpoints;
 pub mod integral;
+pub mod many_commands;
 pub mod nats_cli;
 pub mod oracle;
 pub mod platform;

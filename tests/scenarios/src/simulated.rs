@@ -49,8 +49,17 @@ pub async fn wait_in_session(clusters: &[SimulatedCluster], within: Duration) ->
 /// within it.
 const OTHERS_MAX: Duration = Duration::from_secs(20);
 
+/// Commands to the other clusters, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct Others {
+    /// How many there were.
+    pub commands: usize,
+    /// From the request to its success.
+    pub slowest: Duration,
+}
+
 /// Commands to the other clusters in turn for a while; fails when one of them takes too long.
-pub async fn others_go_on(platform: &Platform, others: &[SimulatedCluster], what: &str) -> Result<()> {
+pub async fn others_go_on(platform: &Platform, others: &[SimulatedCluster], what: &str) -> Result<Others> {
     let (begun, mut slowest, mut number) = (Instant::now(), Duration::ZERO, 0);
     while begun.elapsed() < Duration::from_secs(8) || number < others.len() {
         let cluster = &others[number % others.len()].name;
@@ -62,7 +71,6 @@ pub async fn others_go_on(platform: &Platform, others: &[SimulatedCluster], what
         slowest = slowest.max(asked.elapsed());
         number += 1;
     }
-    eprintln!("{what}: {number} commands to the others, the slowest took {slowest:.1?}");
     ensure!(slowest < OTHERS_MAX, "{what}: a command to another cluster took {slowest:.1?}");
-    Ok(())
+    Ok(Others { commands: number, slowest })
 }

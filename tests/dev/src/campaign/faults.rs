@@ -1,58 +1,27 @@
-//! `cargo dev campaign faults`: builds the workspace and the servers, then hands over to `kubenova-campaign` (`tests/campaign`), in
-//! a debug build: only there processes abort at failpoints.
+//! `cargo dev campaign faults`: `kubenova-campaign` (`tests/campaign`).
 
-use std::process::ExitCode;
-
-use anyhow::Result;
-
-use super::report;
+use super::driven::Driven;
 use crate::command::CampaignOptions;
-use crate::demo;
-use crate::places::Places;
-use crate::plan::{Plan, Step};
-use crate::preflight::{self, Need};
-use crate::process::{self, Running};
-use crate::progress::{Display, Progress, print};
-use crate::servers::{self, Fleet};
-use crate::test;
+use crate::plan::Step;
 
-const PROGRAM: &str = "kubenova-campaign";
-const PAGE: &str = "docs/benchmarks/campaign-faults.md";
 /// Seconds of a round, measured on two cores; the real cluster needs two minutes before the first.
 const ROUND_ESTIMATE: u64 = 35;
 const START_ESTIMATE: u64 = 120;
 /// Faults of the list.
-const ROUNDS: u64 = 53;
+const ROUNDS: u64 = 54;
 
-/// `cargo dev campaign faults`.
-pub(crate) fn command(places: &Places, options: &CampaignOptions) -> Result<ExitCode> {
-    let fleet = Fleet::load(places)?;
-    let missing = fleet.missing();
-    let mut steps = servers::steps(&missing);
-    steps.extend(test::code_steps(places).into_iter().filter(|step| step.name == test::step::BUILD));
+/// The campaign with these options.
+pub(crate) fn campaign(options: &CampaignOptions) -> Driven {
     let rounds = options.rounds.map_or(ROUNDS, u64::from);
-    let mut plan = Plan { steps };
-    let run =
-        Step::new("rounds", &format!("{rounds} faults while clients write"), START_ESTIMATE + rounds * ROUND_ESTIMATE);
-    if options.plan {
-        plan.steps.push(run);
-        plan.lines().iter().for_each(print);
-        return Ok(ExitCode::SUCCESS);
+    let detail = format!("{rounds} faults while clients write");
+    Driven {
+        name: "faults",
+        program: "kubenova-campaign",
+        page: "docs/benchmarks/campaign-faults.md",
+        run: Step::new("rounds", &detail, START_ESTIMATE + rounds * ROUND_ESTIMATE),
+        arguments: arguments(options),
+        has_history: true,
     }
-    test::announce("campaign faults", &Plan { steps: plan.steps.iter().cloned().chain([run]).collect() });
-    preflight::require(places, &Need::clusters(!missing.is_empty()))?;
-    fleet.lay_out()?;
-    let logs = places.new_logs("campaign-faults")?;
-    let mut progress = Progress::new(plan, Display::for_person());
-    servers::build_all(&fleet, &missing, &logs, &mut progress)?;
-    progress.step(test::step::BUILD, |live| test::build(places, &logs, live))?;
-    let mut driver = demo::driver(places, PROGRAM)?;
-    driver.envs(demo::environment(places, &fleet, &logs, "debug")).args(arguments(options));
-    driver.arg("--commit").arg(report::commit(places));
-    driver.arg("--report").arg(places.repository.join(PAGE));
-    driver.arg("--history").arg(logs.join("history.jsonl"));
-    print(format!("history: {}", logs.join("history.jsonl").display()));
-    Ok(process::exit_code(Running::start(&mut driver)?.wait()?))
 }
 
 fn arguments(options: &CampaignOptions) -> Vec<String> {
@@ -71,6 +40,6 @@ mod tests {
     fn options_are_passed_on() {
         let options =
             CampaignOptions { seed: 7, clusters: Some(50), only: Some("broker".into()), ..Default::default() };
-        assert_eq!(arguments(&options), ["--seed=7", "--clusters=50", "--only=broker"]);
+        assert_eq!(campaign(&options).arguments, ["--seed=7", "--clusters=50", "--only=broker"]);
     }
 }

@@ -2,7 +2,9 @@
 //! a log of each program, and writes what came out to `docs/benchmarks`.
 
 mod clients;
+mod driven;
 mod faults;
+mod inbox;
 mod report;
 mod schemathesis;
 mod server;
@@ -21,7 +23,8 @@ use crate::progress::print;
 pub(crate) fn command(places: &Places, options: &CampaignOptions) -> Result<ExitCode> {
     match options.name {
         Some(CampaignName::Clients) => clients::command(places, options),
-        Some(CampaignName::Faults) => faults::command(places, options),
+        Some(CampaignName::Faults) => driven::command(places, faults::campaign(options), options.plan),
+        Some(CampaignName::Inbox) => driven::command(places, inbox::campaign(options), options.plan),
         None => {
             list().iter().for_each(print);
             Ok(ExitCode::SUCCESS)
@@ -48,5 +51,6 @@ mod tests {
         assert_eq!(list.len(), CampaignName::value_variants().len());
         assert!(list[0].contains("clients  schemathesis against"), "{}", list[0]);
         assert!(list[1].contains("faults  every process killed"), "{}", list[1]);
+        assert!(list[2].contains("inbox  one cluster with thousands"), "{}", list[2]);
     }
 }
