@@ -120,7 +120,7 @@ pub(crate) const FAULTS: &[Entry] = &[
     entry(Fault::OperatorClock(5_000), "F15", "Operator's clock 5 s ahead", (10, 20)),
     entry(Fault::OperatorClock(-5_000), "F15", "Operator's clock 5 s behind", (10, 20)),
     entry(Fault::MessagesUnreadable, "F16", "unreadable messages", (0, 0)),
-    entry(Fault::PostgresRestored, "F20", "PostgreSQL restored to a backup", (6, 12)),
+    entry(Fault::PostgresRestored, "F20", "PostgreSQL restored to a backup while clients write", (6, 12)),
     entry(Fault::ClusterRestored, "F21", "etcd of the real cluster restored to a backup", (6, 12)),
     entry(Fault::SimulatedRestored, "F21", "a third of the simulated clusters restored to a backup", (6, 12)),
     entry(Fault::MessagesUnknown, "F23", "commands of an unknown kind, fields of a later release", (0, 0)),

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use anyhow::Result;
-use kubenova_scenarios::oracle::{self, Finding};
+use kubenova_scenarios::observer::Observer;
+use kubenova_scenarios::oracle::{self, Finding, Held};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
 use kubenova_scenarios::site::{OPERATOR_IMAGE, Site, text};
@@ -11,9 +12,9 @@ use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_scenarios::{broker, simulated};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
 use kubenova_trust::keyring::Keyring;
+use serde_json::json;
 
 use crate::history::History;
-use crate::observer::Observer;
 use crate::writing::Writing;
 
 /// Breaks a rule of the product (debug builds), to show that the oracle notices. Manager and simulated clusters inherit it.
@@ -68,19 +69,41 @@ impl Fleet {
         Ok(Self { observer, writing, simulated, site, second, platform, history, keyring, tenant_id })
     }
 
+    /// Names of all clusters.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.site.name.as_str()).chain(self.simulated.iter().map(|one| one.name.as_str()))
+    }
+
+    /// What each cluster holds now.
+    fn held(&self) -> Result<Vec<(&str, Held)>> {
+        let simulated = self.simulated.iter();
+        let mut held: Vec<_> = simulated
+            .map(|cluster| (cluster.name.as_str(), oracle::held_by_simulated(cluster, &self.tenant_id)))
+            .collect();
+        // The last, since it asks the API server.
+        held.push((self.site.name.as_str(), oracle::held_by_real(&self.site, TENANT)?));
+        Ok(held)
+    }
+
     /// A simulated cluster and the real one hold what was accepted last, and nothing else: what is wrong with that now.
     pub(crate) fn compare(&self) -> Result<Vec<Finding>> {
         let accepted = &self.writing.accepted;
-        let mut findings = Vec::new();
-        for cluster in &self.simulated {
-            findings.extend(oracle::compare(
-                &cluster.name,
-                &oracle::held_by_simulated(cluster, &self.tenant_id),
-                accepted,
-            ));
+        let held = self.held()?;
+        Ok(held.iter().flat_map(|(cluster, held)| oracle::compare(cluster, held, accepted)).collect())
+    }
+
+    /// What became of writes that a restore of the database may have taken back is certain from now on; what is wrong with it.
+    pub(crate) async fn settle(&mut self) -> Result<Vec<Finding>> {
+        let accepted = &self.writing.accepted;
+        let held = self.held()?;
+        let settled: Vec<_> =
+            held.iter().flat_map(|(cluster, held)| oracle::settled(cluster, held, accepted)).collect();
+        if settled.is_empty() {
+            return Ok(Vec::new());
         }
-        // The last, since it asks the API server.
-        findings.extend(oracle::compare(&self.site.name, &oracle::held_by_real(&self.site, TENANT)?, accepted));
+        let findings = oracle::shown(&self.platform.rest, TENANT, &settled).await?;
+        self.history.note("settled", &json!(settled.len()))?;
+        self.writing.accepted.extend(settled);
         Ok(findings)
     }
 

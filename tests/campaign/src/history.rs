@@ -25,8 +25,11 @@ impl History {
 
     pub(crate) fn accepted(&mut self, writes: &[Accepted]) -> Result<()> {
         let details = writes.iter().map(|write| {
-            let Accepted { cluster, application, number, command } = write;
-            json!({ "cluster": cluster, "application": application, "number": number, "command": command })
+            let Accepted { cluster, application, number, command, may_be_lost } = write;
+            json!({
+                "cluster": cluster, "application": application, "number": number, "command": command,
+                "mayBeLost": may_be_lost,
+            })
         });
         self.write(&details.map(|details| line("accepted", &details)).collect::<Vec<_>>())
     }

@@ -2,7 +2,7 @@
 //! decides whether anything was lost, doubled, stale or out of order.
 //!
 //! In reading order: the list and the schedule (`fault`), what they happen to (`fleet`, `writing`), one `round` with its
-//! `inject`ion and its `convergence`, what is seen independently (`observer`, `usage`, `hits`), the `report`.
+//! `inject`ion and its `convergence`, what is seen independently (`usage`, `hits`), the `report`.
 
 #![expect(clippy::print_stdout, reason = "a campaign says what it does")]
 
@@ -12,7 +12,6 @@ mod fleet;
 mod history;
 mod hits;
 mod inject;
-mod observer;
 mod report;
 mod round;
 mod usage;

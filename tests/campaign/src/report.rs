@@ -51,7 +51,9 @@ impl Report {
              write applications all the time. Three seconds after they begin something breaks; three seconds after it has ended \
              they stop. Then everything must end: every command, every cluster in session and holding what was accepted last. \
              What was promised is the clients' own history; what was done is read from the API server by an independent watch, and \
-             from the simulated clusters.\n\n",
+             from the simulated clusters. What is accepted between the beginning of a backup of PostgreSQL and its restore may be \
+             lost: of such an application the cluster holds one of the writes since the last certain one, and the Manager shows the \
+             same.\n\n",
             self.command,
             self.commit,
             self.took.as_secs_f64() / 60.0,

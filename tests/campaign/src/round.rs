@@ -1,12 +1,10 @@
 //! One round: clients write, something breaks and ends, the clients stop, everything ends, and the oracle decides.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use kubenova_scenarios::oracle::{self, Finding, Wrong};
-use kubenova_scenarios::writers::Accepted;
 use serde_json::json;
 
 use crate::convergence::converge;
@@ -42,7 +40,7 @@ pub(crate) async fn run(fleet: &mut Fleet, drawn: &Drawn, began: Instant, report
     tokio::time::sleep(AROUND).await;
     let (at, broken) = (began.elapsed(), Instant::now());
     fleet.history.note("fault", &json!({ "name": name, "seconds": drawn.lasts.as_secs_f32() }))?;
-    let injected = Box::pin(inject::inject(fleet, drawn)).await.with_context(|| format!("in round \"{name}\""))?;
+    Box::pin(inject::inject(fleet, drawn)).await.with_context(|| format!("in round \"{name}\""))?;
     let (lasted, ended) = (broken.elapsed(), Instant::now());
     fleet.history.note("ended", &json!({ "name": name }))?;
     tokio::time::sleep(AROUND).await;
@@ -54,32 +52,22 @@ pub(crate) async fn run(fleet: &mut Fleet, drawn: &Drawn, began: Instant, report
         Ok(()) => Vec::new(),
         Err(error) => vec![Finding::new(Wrong::Lost, format!("not everything has ended: {error:#}"))],
     };
-    findings.extend(Box::pin(decide(fleet, first, injected.lost)).await?);
+    let written = &fleet.writing.accepted[first..];
+    let commands = written.iter().filter(|write| write.command.is_some()).count();
+    let writes = written.len();
+    findings.extend(Box::pin(decide(fleet, first)).await?);
     findings.retain(|finding| reported.insert(finding.to_string()));
     for finding in &findings {
         fleet.history.note("violation", &json!(finding.to_string()))?;
     }
-    let written = &fleet.writing.accepted[first..];
-    let commands = written.iter().filter(|write| write.command.is_some()).count();
-    Ok(Row {
-        fault: name,
-        matrix: drawn.entry.matrix,
-        at,
-        lasted,
-        recovered,
-        writes: written.len(),
-        commands,
-        findings,
-    })
+    Ok(Row { fault: name, matrix: drawn.entry.matrix, at, lasted, recovered, writes, commands, findings })
 }
 
-/// Everything that the oracle finds. Commands that a restored database lost cannot be asked for; what they did is compared.
-async fn decide(fleet: &Fleet, first: usize, lost: Option<Range<usize>>) -> Result<Vec<Finding>> {
+/// Everything that the oracle finds.
+async fn decide(fleet: &mut Fleet, first: usize) -> Result<Vec<Finding>> {
     let mut findings = fleet.compare()?;
-    let accepted = fleet.writing.accepted.iter().enumerate().skip(first);
-    let known = accepted.filter(|(index, _)| lost.as_ref().is_none_or(|lost| !lost.contains(index)));
-    let known: Vec<Accepted> = known.map(|(_, write)| write.clone()).collect();
-    findings.extend(oracle::commands(&fleet.platform.rest, &known).await?);
+    findings.extend(oracle::commands(&fleet.platform.rest, &fleet.writing.accepted[first..]).await?);
+    findings.extend(fleet.settle().await?);
     for cluster in &fleet.simulated {
         findings.extend(oracle::effects(&cluster.name, cluster.inbox().effects()));
     }

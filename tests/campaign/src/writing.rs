@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use kubenova_scenarios::rest::Rest;
-use kubenova_scenarios::writers::{Accepted, Writer};
+use kubenova_scenarios::writers::{Accepted, LossWindow, Writer};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -19,6 +19,8 @@ pub(crate) struct Writing {
     idle: Vec<Writer>,
     running: Vec<Running>,
     stop: watch::Sender<bool>,
+    /// When what they write may be lost with the database.
+    pub(crate) window: LossWindow,
     /// What was accepted, in order for each application.
     pub(crate) accepted: Vec<Accepted>,
 }
@@ -27,12 +29,13 @@ impl Writing {
     /// Clients of one tenant that share its clusters.
     pub(crate) fn new(rest: &Rest, tenant: &str, clusters: &[String], seed: u64) -> Self {
         let count = CLIENTS.min(clusters.len());
+        let window = LossWindow::default();
         let client = |index: usize| {
             let own = clusters.iter().skip(index).step_by(count).cloned().collect();
-            Writer::new(rest, tenant, own, seed, index as u64 + 1)
+            Writer::new(rest, tenant, own, seed, index as u64 + 1).with_window(&window)
         };
         let idle = (0..count).map(client).collect();
-        Self { idle, running: Vec::new(), stop: watch::Sender::new(false), accepted: Vec::new() }
+        Self { idle, running: Vec::new(), stop: watch::Sender::new(false), window, accepted: Vec::new() }
     }
 
     /// Lets them write.

@@ -3,7 +3,7 @@
 //! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it) or many
 //! [`simulated`] ones, [`writers`] that go on while things break with
 //! the [`oracle`] that knows what they were promised, [`failpoints`], clusters with [`many_commands`], and the instruments that read
-//! independently of the product: [`rest`], [`nats_cli`], [`broker`], the commands
+//! independently of the product: [`rest`], an [`observer`], [`nats_cli`], [`broker`], the commands
 //! of a [`document`].
 
 pub mod broker;
@@ -12,6 +12,7 @@ pub mod failpoints;
 pub mod integral;
 pub mod many_commands;
 pub mod nats_cli;
+pub mod observer;
 pub mod oracle;
 pub mod platform;
 pub mod rest;

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::rest::Rest;
 use crate::site::{Site, text};
-use crate::writers::{self, Accepted};
+use crate::writers::{self, Accepted, Allowed};
 
 /// What must never happen to a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,25 +90,61 @@ pub fn number_of(application: &Value) -> u64 {
     image.and_then(writers::number_in).unwrap_or_default()
 }
 
+fn allowed_on(cluster: &str, accepted: &[Accepted]) -> BTreeMap<String, Allowed> {
+    let all = writers::allowed(accepted).into_iter();
+    all.filter_map(|((on, name), states)| (on == cluster).then_some((name, states))).collect()
+}
+
 /// Whether a cluster holds what was accepted last for it, and nothing else.
 pub fn compare(cluster: &str, held: &Held, accepted: &[Accepted]) -> Vec<Finding> {
-    let wanted: BTreeMap<String, Option<u64>> = writers::wanted(accepted)
-        .into_iter()
-        .filter_map(|((on, name), number)| (on == cluster).then_some((name, number)))
-        .collect();
-    let names: BTreeSet<&String> = held.keys().chain(wanted.keys()).collect();
+    let allowed = allowed_on(cluster, accepted);
+    let names: BTreeSet<&String> = held.keys().chain(allowed.keys()).collect();
+    let never = Allowed::from([None]);
     let mut findings = Vec::new();
     for name in names {
-        let (is, last) = (held.get(name).copied(), wanted.get(name).copied().flatten());
-        let wrong = match (is, last) {
-            (is, last) if is == last => continue,
-            (None, _) => Wrong::Lost,
-            (Some(_), _) => Wrong::Stale,
-        };
-        let text = format!("{cluster} holds write {is:?} as {name}; the last accepted one is {last:?}");
+        let (is, may) = (held.get(name).copied(), allowed.get(name).unwrap_or(&never));
+        if may.contains(&is) {
+            continue;
+        }
+        let wrong = if is.is_none() { Wrong::Lost } else { Wrong::Stale };
+        let text = format!("{cluster} holds write {is:?} as {name}; what was accepted allows {may:?}");
         findings.push(Finding::new(wrong, text));
     }
     findings
+}
+
+/// What became of the writes that a restore of the database may have taken back: for each application in doubt what its cluster
+/// holds, as a write that is certain from now on.
+pub fn settled(cluster: &str, held: &Held, accepted: &[Accepted]) -> Vec<Accepted> {
+    let in_doubt = allowed_on(cluster, accepted).into_iter().filter(|(_, states)| states.len() > 1);
+    in_doubt
+        .map(|(application, _)| {
+            let number = held.get(&application).copied();
+            Accepted { cluster: cluster.to_owned(), application, number, command: None, may_be_lost: false }
+        })
+        .collect()
+}
+
+/// Whether the Manager shows an application as its cluster holds it.
+///
+/// # Errors
+/// When the Manager does not say.
+pub async fn shown(rest: &Rest, tenant: &str, settled: &[Accepted]) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for write in settled {
+        let path = format!("/api/v1/tenants/{tenant}/apps/{}", write.application);
+        let answer = rest.get(&path).await?;
+        let shown = match answer.status {
+            404 => None,
+            _ => writers::number_in(&answer.expect(200)?.to_string()),
+        };
+        if shown != write.number {
+            let text =
+                format!("the Manager shows write {shown:?} of what it recovered, and its cluster holds {write:?}");
+            findings.push(Finding::new(Wrong::Stale, text));
+        }
+    }
+    Ok(findings)
 }
 
 /// Whether a simulated cluster did nothing twice, and nothing out of order. What a restore of the cluster took back may be done
@@ -129,7 +165,8 @@ pub fn effects(cluster: &str, effects: &[Effect]) -> Vec<Finding> {
     findings
 }
 
-/// Whether every accepted write ended as it may: carried out, or superseded by a later one of its application.
+/// Whether every accepted write ended as it may: carried out, or superseded by a later one of its application. What may be lost
+/// cannot be asked for; what it did is compared.
 ///
 /// # Errors
 /// When the Manager does not say.
@@ -138,12 +175,14 @@ pub async fn commands(rest: &Rest, accepted: &[Accepted]) -> Result<Vec<Finding>
     let last: BTreeMap<_, usize> = accepted.iter().enumerate().map(|(index, write)| (key(write), index)).collect();
     let mut findings = Vec::new();
     for (index, write) in accepted.iter().enumerate() {
-        let Some(id) = &write.command else { continue };
+        let Some(id) = write.command.as_ref().filter(|_| !write.may_be_lost) else { continue };
         let command = rest.get(&format!("/api/v1/commands/{id}")).await?.expect(200)?;
         let state = command["state"].as_str().context("a command has a state")?;
         // What a later write replaced before it was sent was never carried out.
         let is_replaced = last.get(&key(write)) != Some(&index);
-        if state != "succeeded" && !(is_replaced && matches!(state, "superseded" | "cancelled")) {
+        // Recovery sends the content of a command again under another id when its cluster gave its revision to a lost one.
+        let is_sent_again = state == "superseded" && command["reason"] == "Recovered";
+        if state != "succeeded" && !is_sent_again && !(is_replaced && matches!(state, "superseded" | "cancelled")) {
             findings.push(Finding::new(Wrong::Lost, format!("{write:?} ended as {command}")));
         }
     }
@@ -167,10 +206,7 @@ pub fn check_simulated(cluster: &SimulatedCluster, tenant_id: &str, accepted: &[
 pub fn check_real(site: &Site, tenant: &str, accepted: &[Accepted]) -> Result<()> {
     expect_none(&compare(&site.name, &held_by_real(site, tenant)?, accepted))?;
     let audit = site.cluster.audit()?;
-    for ((cluster, name), _) in writers::wanted(accepted) {
-        if cluster != site.name {
-            continue;
-        }
+    for name in allowed_on(&site.name, accepted).into_keys() {
         let writes = audit.iter().filter(|event| {
             let about = event.object_ref.as_ref();
             let is_it =
@@ -180,8 +216,8 @@ pub fn check_real(site: &Site, tenant: &str, accepted: &[Accepted]) -> Result<()
             is_it && is_ours && event.is_write() && event.code() < 300
         });
         let (writes, most) =
-            (writes.count(), accepted.iter().filter(|it| it.cluster == cluster && it.application == name).count());
-        ensure!(writes <= most, "{cluster}: {name} was written {writes} times, and {most} writes were accepted");
+            (writes.count(), accepted.iter().filter(|it| it.cluster == site.name && it.application == name).count());
+        ensure!(writes <= most, "{}: {name} was written {writes} times, and {most} writes were accepted", site.name);
     }
     Ok(())
 }
@@ -192,7 +228,11 @@ mod tests {
 
     fn write(application: &str, number: Option<u64>) -> Accepted {
         let application = application.to_owned();
-        Accepted { cluster: "a".into(), application, number, command: Some(format!("{number:?}")) }
+        Accepted { cluster: "a".into(), application, number, command: Some(format!("{number:?}")), may_be_lost: false }
+    }
+
+    fn doubtful(application: &str, number: Option<u64>) -> Accepted {
+        Accepted { may_be_lost: true, ..write(application, number) }
     }
 
     fn kinds(findings: &[Finding]) -> Vec<Wrong> {
@@ -212,6 +252,27 @@ mod tests {
         assert_eq!(compared(&[("x", 2), ("y", 3)]), [Wrong::Stale], "what was deleted");
         assert_eq!(compared(&[("x", 2), ("z", 9)]), [Wrong::Stale], "what was never accepted");
         assert_eq!(kinds(&compare("b", &Held::new(), &accepted)), []);
+    }
+
+    #[test]
+    fn what_a_restore_may_have_taken_back_may_stand_or_not_until_it_is_settled() {
+        let mut accepted =
+            vec![write("x", Some(1)), write("x", Some(2)), doubtful("x", Some(3)), doubtful("y", Some(4))];
+        let held =
+            |held: &[(&str, u64)]| held.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect::<Held>();
+        for allowed in [&[("x", 2)][..], &[("x", 3)], &[("x", 2), ("y", 4)]] {
+            assert_eq!(kinds(&compare("a", &held(allowed), &accepted)), []);
+        }
+        assert_eq!(kinds(&compare("a", &held(&[("x", 1)]), &accepted)), [Wrong::Stale], "replaced before the backup");
+        assert_eq!(
+            kinds(&compare("a", &held(&[]), &accepted)),
+            [Wrong::Lost],
+            "the write before the backup was certain"
+        );
+        let is = held(&[("x", 3)]);
+        accepted.extend(settled("a", &is, &accepted));
+        assert_eq!(kinds(&compare("a", &is, &accepted)), []);
+        assert_eq!(kinds(&compare("a", &held(&[("x", 2), ("y", 4)]), &accepted)), [Wrong::Stale, Wrong::Stale]);
     }
 
     #[test]

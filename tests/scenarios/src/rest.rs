@@ -41,6 +41,14 @@ impl Answer {
         Ok(self.body)
     }
 
+    /// The body, if the answer is a success.
+    pub fn accepted(self) -> Result<Value> {
+        if !(200..=299).contains(&self.status) {
+            bail!("{}: {}: {}", self.request, self.status, self.body);
+        }
+        Ok(self.body)
+    }
+
     /// A header's value.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -100,6 +108,17 @@ impl Rest {
     /// A write that outlives its Manager: repeated with the same `Idempotency-Key` until an answer comes that is not about
     /// the server's own state; that answer is 2xx, or an error.
     pub async fn write_through(&self, method: Method, path: &str, body: &Value, within: Duration) -> Result<Value> {
+        self.write_until_answered(method, path, body, within).await?.accepted()
+    }
+
+    /// [`Rest::write_through`] that also returns a refusal.
+    pub async fn write_until_answered(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+        within: Duration,
+    ) -> Result<Answer> {
         let key = random::uuid_v4().to_string();
         let asked = format!("{method} {path}");
         poll::until(format!("an answer to {asked}"), within, || async {
@@ -108,11 +127,9 @@ impl Rest {
                 Ok(answer) => answer,
                 Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
             };
-            match answer.status {
-                200..=299 => Ok(Step::Done(answer.body)),
-                500.. => Ok(Step::Waiting(format!("{} {}", answer.status, answer.body))),
-                _ => bail!("{asked}: {} {}", answer.status, answer.body),
-            }
+            let again = answer.status >= 500 || answer.body["retryable"] == true;
+            let seen = format!("{} {}", answer.status, answer.body);
+            Ok(Step::when(!again, answer, seen))
         })
         .await
     }

@@ -69,7 +69,13 @@ async fn watch_fault(
         let answer = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
         let command = text(&answer, "/commands/0/id")?;
         steps::wait_command(platform, &command, "succeeded", HELD_MAX).await?;
-        accepted.push(Accepted { cluster: cluster.clone(), application, number: Some(0), command: Some(command) });
+        accepted.push(Accepted {
+            cluster: cluster.clone(),
+            application,
+            number: Some(0),
+            command: Some(command),
+            may_be_lost: false,
+        });
         seen.slowest = seen.slowest.max(asked.elapsed());
         seen.commands += 1;
     }

@@ -6,7 +6,6 @@ mod operators;
 mod processes;
 mod stores;
 
-use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -16,15 +15,8 @@ use kubenova_scenarios::seed::SplitMix64;
 use crate::fault::{Drawn, Fault};
 use crate::fleet::Fleet;
 
-/// What the oracle must know of a fault that was made.
-#[derive(Debug, Default)]
-pub(crate) struct Injected {
-    /// Accepted writes whose commands a restored database does not know, but for the newest of each application.
-    pub(crate) lost: Option<Range<usize>>,
-}
-
 /// Makes a fault and ends it.
-pub(crate) async fn inject(fleet: &mut Fleet, drawn: &Drawn) -> Result<Injected> {
+pub(crate) async fn inject(fleet: &mut Fleet, drawn: &Drawn) -> Result<()> {
     let lasts = drawn.lasts;
     let mut random = SplitMix64::new(drawn.seed);
     match drawn.entry.fault {
@@ -41,7 +33,7 @@ pub(crate) async fn inject(fleet: &mut Fleet, drawn: &Drawn) -> Result<Injected>
         Fault::PostgresKilled => processes::kill_postgres(fleet, lasts).await?,
         Fault::PostgresRestarted => processes::restart_postgres(fleet).await?,
         Fault::PostgresPaused => processes::pause(fleet.platform.postgres.process(), lasts).await?,
-        Fault::PostgresRestored => return stores::restore_postgres(fleet, lasts).await,
+        Fault::PostgresRestored => stores::restore_postgres(fleet, lasts).await?,
         Fault::BrokerKilled => processes::kill_broker(fleet, lasts).await?,
         Fault::BrokerFlaps => processes::flap_broker(fleet, lasts).await?,
         Fault::BrokerPaused => processes::pause(fleet.platform.hub.process(), lasts).await?,
@@ -69,7 +61,7 @@ pub(crate) async fn inject(fleet: &mut Fleet, drawn: &Drawn) -> Result<Injected>
         Fault::SimulatedRestored => stores::restore_simulated(fleet, lasts).await,
         Fault::Storm => processes::storm(fleet).await?,
     }
-    Ok(Injected::default())
+    Ok(())
 }
 
 /// How long a fault lasts is drawn, and so is no wait for anything.

@@ -1,6 +1,5 @@
 //! Stores that go back to an earlier state, or are damaged.
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
@@ -10,52 +9,61 @@ use anyhow::{Context as _, Result, ensure};
 use kubenova_env::poll::{self, Step};
 use kubenova_env::stored;
 use kubenova_scenarios::seed::SplitMix64;
-use kubenova_scenarios::steps::COMMAND_MAX;
 
-use super::{Injected, last};
-use crate::convergence::converge;
+use super::last;
 use crate::fault::below;
 use crate::fleet::Fleet;
 
 /// Every third simulated cluster is restored.
 const RESTORED_OF: usize = 3;
+/// For a cluster to say hello to a restored database, and to send what it holds when that is more.
+const COMPARED_MAX: Duration = Duration::from_secs(300);
 /// Bytes that are flipped in each file of the broker's messages.
 const FLIPS: usize = 8;
 
-/// The database is set back while every command has ended; what it lost is adopted from the clusters.
-pub(super) async fn restore_postgres(fleet: &mut Fleet, lasts: Duration) -> Result<Injected> {
-    fleet.stop_writing().await?;
-    converge(fleet).await?;
+/// The database is set back while clients write: commands are on their way when it is backed up, and when it is restored. What it
+/// lost and a cluster holds is adopted, while further writes are accepted.
+pub(super) async fn restore_postgres(fleet: &mut Fleet, lasts: Duration) -> Result<()> {
+    fleet.writing.window.begin();
     fleet.platform.postgres.back_up().await?;
     fleet.platform.wait_ready().await?;
-    let first = fleet.writing.accepted.len();
-    fleet.writing.start();
     last(lasts).await;
-    fleet.stop_writing().await?;
-    converge(fleet).await?;
-    let lost = first..fleet.writing.accepted.len();
     fleet.platform.postgres.restore().await?;
+    fleet.writing.window.end();
     fleet.platform.wait_ready().await?;
-    let changed = fleet.writing.accepted[lost.clone()].iter().filter(|write| write.command.is_some());
-    let changed: BTreeSet<String> = changed.map(|write| write.cluster.clone()).collect();
-    for cluster in &changed {
-        adopt(fleet, cluster).await?;
+    let mut adopted = 0;
+    for cluster in fleet.names() {
+        if has_diverged(fleet, cluster).await? {
+            fleet.platform.manager.run(&["recover", "adopt", "--cluster", cluster, "--yes"])?;
+            adopted += 1;
+        }
     }
-    fleet.writing.start();
-    Ok(Injected { lost: Some(lost) })
+    ensure!(
+        adopted > 0,
+        "no cluster held anything that the database lost: clients wrote nothing between backup and restore"
+    );
+    Ok(())
 }
 
-/// What a person types for a cluster that holds more than the database.
-async fn adopt(fleet: &Fleet, cluster: &str) -> Result<()> {
-    poll::until(format!("cluster {cluster} to say what it holds that the database lost"), COMMAND_MAX, || async {
-        let answer = fleet.platform.rest.get(&format!("/api/v1/clusters/{cluster}/sync")).await?;
+/// Waits until the restored database has compared a cluster with itself: whether the cluster holds more.
+async fn has_diverged(fleet: &Fleet, cluster: &str) -> Result<bool> {
+    let confirmed = format!(
+        "select count(*) from confirmed_sessions s join clusters c on c.id = s.cluster_id where c.name = '{cluster}'"
+    );
+    poll::until(format!("cluster {cluster} to be compared with the restored database"), COMPARED_MAX, || async {
+        let Ok(answer) = fleet.platform.rest.get(&format!("/api/v1/clusters/{cluster}/sync")).await else {
+            return Ok(Step::Waiting("the Manager does not answer".to_owned()));
+        };
         let found = &answer.body["divergence"];
         let is_whole = found["objects"].as_i64() > Some(0) && found["objectsMissing"] == 0;
+        if answer.body["state"] == "diverged" && is_whole {
+            return Ok(Step::Done(true));
+        }
+        let is_confirmed = fleet.platform.postgres.query("kubenova", &confirmed)?.trim() != "0";
         let seen = format!("{} {}", answer.status, answer.body);
-        Ok(Step::when(answer.body["state"] == "diverged" && is_whole, (), seen))
+        Ok(Step::when(is_confirmed && found.is_null(), false, seen))
     })
-    .await?;
-    fleet.platform.manager.run(&["recover", "adopt", "--cluster", cluster, "--yes"]).map(drop)
+    .await
 }
 
 /// The broker's store is replaced by a copy that is older than what was written meanwhile.

@@ -1,4 +1,4 @@
-//! An independent watch of the real cluster's applications: whether any of them ever went back, or was made twice.
+//! An independent watch of a real cluster's applications: whether any of them ever went back, or was made twice.
 //!
 //! Asks the API server itself, with a client of its own. Must not: read revisions that the product wrote.
 
@@ -11,9 +11,10 @@ use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
-use kubenova_scenarios::oracle::{self, Finding, Wrong};
 use serde_json::json;
 use tokio::task::JoinHandle;
+
+use crate::oracle::{self, Finding, Wrong};
 
 /// What was seen of the applications.
 #[derive(Debug, Default)]
@@ -82,7 +83,7 @@ impl Seen {
 }
 
 /// A watch that runs until it is dropped.
-pub(crate) struct Observer {
+pub struct Observer {
     client: Client,
     namespace: String,
     seen: Arc<Mutex<Seen>>,
@@ -91,19 +92,19 @@ pub(crate) struct Observer {
 
 impl Observer {
     /// Begins to watch.
-    pub(crate) fn start(client: Client, namespace: &str) -> Self {
+    pub fn start(client: Client, namespace: &str) -> Self {
         let seen = Arc::default();
         let task = tokio::spawn(watch(client.clone(), namespace.to_owned(), Arc::clone(&seen)));
         Self { client, namespace: namespace.to_owned(), seen, task }
     }
 
     /// Stops watching: from now on the cluster may go back.
-    pub(crate) fn suspend(&self) {
+    pub fn suspend(&self) {
         self.task.abort();
     }
 
     /// Watches again, and forgets what a restore took back.
-    pub(crate) fn resume(&mut self) {
+    pub fn resume(&mut self) {
         {
             let mut seen = self.seen();
             let findings = std::mem::take(&mut seen.findings);
@@ -113,12 +114,12 @@ impl Observer {
     }
 
     /// What was found since the last call.
-    pub(crate) fn findings(&self) -> Vec<Finding> {
+    pub fn findings(&self) -> Vec<Finding> {
         std::mem::take(&mut self.seen().findings)
     }
 
     /// Changes that were seen: a watch that sees none finds nothing.
-    pub(crate) fn changes(&self) -> u64 {
+    pub fn changes(&self) -> u64 {
         self.seen().events
     }
 
