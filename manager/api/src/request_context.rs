@@ -13,7 +13,7 @@ use kubenova_core::{
     refusal::{Reason, Refusal},
     tenant::Tenant,
 };
-use kubenova_runtime::{clock, random};
+use kubenova_runtime::{clock, failpoint, random};
 use kubenova_schema::trace::TraceParent;
 use kubenova_store::{
     idempotency::Claim,
@@ -139,7 +139,11 @@ impl RequestContext {
             Ok::<_, ApiError>((response, stored))
         });
         let response = carried_out.await?;
-        Ok(if dry_run { response.of_dry_run() } else { response.into_response() })
+        if dry_run {
+            return Ok(response.of_dry_run());
+        }
+        failpoint::passing("api.committed");
+        Ok(response.into_response())
     }
 
     /// The tenant, or [`Reason::TenantNotFound`]: a tenant out of the caller's reach does not exist for it.

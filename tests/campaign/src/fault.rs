@@ -74,6 +74,7 @@ const fn operator_dies_at(point: &'static str) -> Entry {
 /// acknowledgements, 45 s until a cluster is stale.
 pub(crate) const FAULTS: &[Entry] = &[
     entry(Fault::ManagerKilled, "F1", "Manager killed", (0, 0)),
+    manager_dies_at("api.committed"),
     manager_dies_at("relay.marked-sent"),
     manager_dies_at("relay.published"),
     manager_dies_at("ingest.outcome-committed"),

@@ -1,9 +1,10 @@
-//! A death right after each hop of a command and of a usage window: everything completes, each once.
+//! A death right after each hop of a command and of a usage window: everything completes, each once, and then the cluster comes to
+//! rest.
 //!
 //! The failpoints are the processes' own (debug builds, `KUBENOVA_FAILPOINT`): they abort as `kill -9` would. A hop that
 //! is not reached fails the test, so a renamed failpoint cannot make it empty.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use kubenova_scenarios::failpoints;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
@@ -24,6 +25,33 @@ async fn create_application(platform: &Platform, hop: &str) -> Result<(String, s
     Ok((name, accepted["commands"].clone()))
 }
 
+/// The Manager dies when a request is committed and not answered: repeated with its key it is answered as it would have been the first
+/// time, and has had one effect.
+async fn request_through_a_lost_answer(platform: &mut Platform, site: &Site) -> Result<String> {
+    const HOP: &str = "api.committed";
+    failpoints::serve_with(platform, HOP)?;
+    platform.wait_ready().await?;
+    let name = format!("after-{}", HOP.replace('.', "-"));
+    let body = steps::web_application(&name, 1, &["alpha"]).to_string().into_bytes();
+    let rest = platform.rest.clone();
+    let request =
+        || rest.post_raw("/api/v1/tenants/acme/apps", "application/json", body.clone(), &[("idempotency-key", HOP)]);
+    ensure!(request().await.is_err(), "the Manager answered although it dies before");
+    failpoints::manager_died_and_back(platform, HOP).await?;
+    let again = request().await?;
+    assert_eq!(again.header("idempotency-replayed"), Some("true"), "the first request was not committed");
+    let accepted = again.expect(202)?;
+    assert_eq!(request().await?.expect(202)?, accepted);
+    steps::wait_commands(platform, &accepted["commands"], "succeeded", COMMAND_MAX).await.context(HOP)?;
+    let sql = format!("select count(*) from commands where application_name = '{name}'");
+    assert_eq!(platform.postgres.query("kubenova", &sql)?.trim(), "1", "one request, one command");
+    let path = "jsonpath={.metadata.generation}";
+    let generation =
+        site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", &name, "-n", "acme-apps", "-o", path])?;
+    assert_eq!(generation.trim(), "1", "written once");
+    Ok(name)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_hops_a_death_after_each() -> Result<()> {
     let mut platform = Platform::start(&PlatformOptions::default()).await?;
@@ -31,7 +59,7 @@ async fn fault_hops_a_death_after_each() -> Result<()> {
     site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
     let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
     steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
-    let mut applications = Vec::new();
+    let mut applications = vec![request_through_a_lost_answer(&mut platform, &site).await?];
 
     for hop in MANAGER_HOPS {
         failpoints::serve_with(&mut platform, hop)?;
