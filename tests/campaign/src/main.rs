@@ -24,6 +24,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use kubenova_env::sandbox::{self, Options, Sandbox};
+use kubenova_scenarios::quiescence;
 
 use fault::Drawn;
 use fleet::Fleet;
@@ -124,6 +125,7 @@ async fn run(arguments: &Arguments, schedule: &[Drawn]) -> Result<ExitCode> {
         rows: Vec::new(),
         hits: Default::default(),
         observed: 0,
+        is_quiet: false,
         usage: None,
         took: began.elapsed(),
         failure: None,
@@ -168,6 +170,8 @@ async fn rounds(fleet: &mut Fleet, schedule: &[Drawn], began: Instant, report: &
         // What has not ended would be counted in every later round.
         ensure!(has_ended, "not everything ended after the last fault");
     }
+    quiescence::wait_quiet(&fleet.site).await?;
+    report.is_quiet = true;
     report.usage = Some(usage::check(&fleet.platform, &fleet.site).await?);
     Ok(())
 }

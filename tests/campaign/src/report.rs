@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use kubenova_scenarios::oracle::{Finding, Wrong};
+use kubenova_scenarios::quiescence::QUIET;
 
 use crate::round::Row;
 use crate::usage::Usage;
@@ -20,6 +21,8 @@ pub(crate) struct Report {
     pub(crate) hits: BTreeMap<String, u64>,
     /// Changes of applications that the independent watch saw.
     pub(crate) observed: u64,
+    /// The Operator wrote nothing any more when everything had ended.
+    pub(crate) is_quiet: bool,
     pub(crate) usage: Option<Usage>,
     pub(crate) took: Duration,
     /// What ended the campaign early.
@@ -30,7 +33,7 @@ impl Report {
     /// Whether nothing was found, and everything ran.
     pub(crate) fn is_clean(&self) -> bool {
         let is_billed_once = self.usage.as_ref().is_some_and(|usage| usage.twice == 0);
-        self.failure.is_none() && is_billed_once && self.findings().next().is_none()
+        self.failure.is_none() && self.is_quiet && is_billed_once && self.findings().next().is_none()
     }
 
     fn findings(&self) -> impl Iterator<Item = (&Row, &Finding)> {
@@ -85,6 +88,12 @@ impl Report {
         for (name, value) in rows {
             let _infallible = writeln!(text, "| {name} | {value} |");
         }
+        let quiet = if self.is_quiet { "none" } else { "not known, or it did not end" };
+        let _infallible = writeln!(
+            text,
+            "| writes by the Operator in {} s after the last round, but its Lease and usage | {quiet} |",
+            QUIET.as_secs()
+        );
         if let Some(Usage { sealed, received, rows, twice }) = &self.usage {
             let _infallible = writeln!(
                 text,
@@ -170,6 +179,7 @@ mod tests {
             rows: vec![row],
             hits: BTreeMap::from([("relay.published".into(), 1), ("relay.marked-sent".into(), 0)]),
             observed: 12,
+            is_quiet: true,
             usage: Some(Usage { sealed: 5, received: 6, rows: 9, twice: 0 }),
             took: Duration::from_secs(120),
             failure: None,
@@ -186,10 +196,12 @@ mod tests {
             "| lost | 0 |\n",
             "1 of 2 were hit.",
             "| ledger rows, each one billing event | 9 |",
+            "| writes by the Operator in 15 s after the last round, but its Lease and usage | none |",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
         assert!(report.is_clean() && !text.contains("## Violations"));
+        assert!(!Report { is_quiet: false, ..report }.is_clean());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! In reading order: the [`platform`] (Postgres, hub, Manager), a [`site`] (a sovereign cluster that joins it) or many
 //! [`simulated`] ones, [`writers`] that go on while things break with
 //! the [`oracle`] that knows what they were promised, [`failpoints`], clusters with [`many_commands`], and the instruments that read
-//! independently of the product: [`rest`], an [`observer`], [`nats_cli`], [`broker`], the commands
+//! independently of the product: [`rest`], an [`observer`] and the [`quiescence`] of a cluster, [`nats_cli`], [`broker`], the commands
 //! of a [`document`].
 
 pub mod broker;
@@ -15,6 +15,7 @@ pub mod nats_cli;
 pub mod observer;
 pub mod oracle;
 pub mod platform;
+pub mod quiescence;
 pub mod rest;
 pub mod second_manager;
 pub mod seed;

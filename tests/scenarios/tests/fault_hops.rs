@@ -7,6 +7,7 @@
 use anyhow::{Context as _, Result, ensure};
 use kubenova_scenarios::failpoints;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::quiescence;
 use kubenova_scenarios::site::Site;
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 
@@ -85,5 +86,6 @@ async fn fault_hops_a_death_after_each() -> Result<()> {
         assert_eq!(steps::ready_pods(&site, "acme", name)?, 1, "{name}");
     }
     steps::expect_no_open_commands(&platform)?;
-    steps::wait_billed(&platform).await
+    steps::wait_billed(&platform).await?;
+    quiescence::wait_quiet(&site).await
 }
