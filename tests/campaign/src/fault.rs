@@ -129,19 +129,20 @@ pub(crate) const FAULTS: &[Entry] = &[
     entry(Fault::Storm, "F25", "Manager and broker restarted at once", (0, 0)),
 ];
 
-/// Failpoints of the source that no fault of the list passes, with what does. The campaign's clients write applications.
+/// Failpoints of the source that no fault of the list passes, with the scenario that has a process die there. The campaign's clients
+/// write applications.
 #[cfg(test)]
 const ELSEWHERE: [(&str, &str); 10] = [
-    ("dispatch.started", "operations: the clients of a campaign ask for none"),
-    ("inbound.answer", "same place as inbound.stored, of a message that is not stored"),
-    ("inbound.epoch-written", "only after recover"),
-    ("inbound.fence-written", "only after deletes of a week ago"),
-    ("join.answered", "enrollment"),
-    ("join.keys-stored", "enrollment"),
-    ("tenant.capsule-applied", "tenants"),
-    ("tenant.identities-applied", "tenants"),
-    ("tenant.namespaces-applied", "tenants"),
-    ("tenant.removal-step", "tenants"),
+    ("dispatch.started", "fault_operations"),
+    ("inbound.answer", "fault_lifecycle"),
+    ("inbound.epoch-written", "fault_lifecycle"),
+    ("inbound.fence-written", "fault_lifecycle"),
+    ("join.answered", "fault_lifecycle"),
+    ("join.keys-stored", "fault_lifecycle"),
+    ("tenant.capsule-applied", "fault_lifecycle"),
+    ("tenant.identities-applied", "fault_lifecycle"),
+    ("tenant.namespaces-applied", "fault_lifecycle"),
+    ("tenant.removal-step", "fault_lifecycle"),
 ];
 
 impl Entry {
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn every_failpoint_of_the_source_is_in_the_list_or_named_with_what_passes_it() {
+    fn every_failpoint_of_the_source_is_in_the_list_or_in_the_scenario_that_dies_there() {
         let listed = FAULTS.iter().filter_map(|entry| match entry.fault {
             Fault::ManagerDiesAt(point) | Fault::OperatorDiesAt(point) => Some(point),
             _ => None,
@@ -259,5 +260,12 @@ mod tests {
         let known = listed.union(&elsewhere).cloned().collect();
         assert_eq!(found.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new(), "not in the list");
         assert_eq!(elsewhere.difference(&found).collect::<Vec<_>>(), Vec::<&String>::new(), "in no source");
+        let root = kubenova_env::repository::root().unwrap();
+        for (point, scenario) in ELSEWHERE {
+            let text = std::fs::read_to_string(root.join(format!("tests/scenarios/tests/{scenario}.rs"))).unwrap();
+            // Whole, or with the number of the passage.
+            let is_there = [format!("\"{point}\""), format!("\"{point}:")].iter().any(|it| text.contains(it));
+            assert!(is_there, "{scenario} has no process die at {point}");
+        }
     }
 }

@@ -64,6 +64,45 @@ pub async fn operator_died_and_back(site: &Site, failpoint: &str, before: usize)
     died
 }
 
+/// Lets the Operator die at each of these places in turn, without a healthy run in between, then starts it without one. `begin` has
+/// the first of them passed.
+///
+/// # Errors
+/// When it does not die at one of them.
+pub async fn operator_dies_at_each<T>(
+    site: &Site,
+    failpoints: &[&str],
+    begin: impl AsyncFnOnce() -> Result<T>,
+) -> Result<T> {
+    let (mut begin, mut begun) = (Some(begin), None);
+    for failpoint in failpoints {
+        let name = failpoint.split(':').next().unwrap_or_default();
+        let before = deaths_at(site, name);
+        site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, Some(failpoint));
+        site.cluster.pods().kill9(OPERATOR);
+        if let Some(begin) = begin.take() {
+            begun = Some(begin().await?);
+        }
+        poll::until(format!("the Operator to die at {failpoint}"), COMMAND_MAX, || async {
+            let now = deaths_at(site, name);
+            Ok(Step::when(now > before, (), format!("{now} deaths")))
+        })
+        .await?;
+    }
+    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, None);
+    site.cluster.pods().kill9(OPERATOR);
+    begun.context("there was no failpoint")
+}
+
+/// How often an Operator died at a place; none runs before it is installed.
+fn deaths_at(site: &Site, name: &str) -> usize {
+    let field = format!("\"failpoint\":\"{name}\"");
+    let is_one = |line: &&str| line.contains(SAID) && line.contains(&field);
+    let pods = site.cluster.pods().labelled(OPERATOR);
+    // A log begins with the first container of its pod.
+    pods.iter().filter_map(|pod| pod.log("operator").ok()).map(|log| log.lines().filter(is_one).count()).sum()
+}
+
 fn deaths(site: &Site) -> Result<usize> {
     let pod = site.cluster.pods().labelled(OPERATOR).into_iter().next().context("the Operator's pod")?;
     Ok(pod.log("operator")?.matches(SAID).count())
