@@ -1,15 +1,18 @@
-//! Kills at random moments: everything that was requested completes, each effect once.
+//! Kills at random moments, a broker and a database that are killed with something on its way, and a cluster that is cut off:
+//! everything that was requested completes, each effect once.
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
+use kubenova_env::network::Cut;
 use kubenova_env::poll::{self, Step};
-use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_runtime::clock;
+use kubenova_scenarios::platform::{Platform, PlatformOptions, WINDOW_SECONDS};
 use kubenova_scenarios::seed::SplitMix64;
 use kubenova_scenarios::site::{OPERATOR, Site};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// One cluster that has joined and has its components.
 async fn joined() -> Result<(Platform, Site)> {
@@ -131,6 +134,9 @@ async fn ledger_and_events_agree(platform: &Platform) -> Result<()> {
     steps::wait_billed(platform).await
 }
 
+/// Times that a broker is killed as soon as it answers again.
+const FLAPS: usize = 3;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_kill_broker_and_lose_its_store() -> Result<()> {
     let (mut platform, site) = joined().await?;
@@ -143,5 +149,76 @@ async fn fault_kill_broker_and_lose_its_store() -> Result<()> {
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
     platform.lose_broker_store().await?;
     steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
-    each_once(&platform, &site, "acme", "shop", 2).await
+    each_once(&platform, &site, "acme", "shop", 2).await?;
+
+    // It flaps.
+    let accepted = scale(&platform, 3).await?;
+    for _ in 0..FLAPS {
+        platform.hub.kill();
+        platform.hub.restart().await?;
+    }
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    each_once(&platform, &site, "acme", "shop", 3).await?;
+    Box::pin(database_is_killed(&mut platform, &site)).await?;
+    Box::pin(cluster_is_cut_off(&platform, &site)).await
+}
+
+async fn scale(platform: &Platform, replicas: u32) -> Result<Value> {
+    let body = steps::web_application("shop", replicas, &["alpha"]);
+    platform.rest.write_through(Method::PUT, "/api/v1/tenants/acme/apps/shop", &body, COMMAND_MAX).await
+}
+
+/// PostgreSQL is killed with a command on its way, and a request waits until it is back.
+async fn database_is_killed(platform: &mut Platform, site: &Site) -> Result<()> {
+    let under_way = scale(platform, 1).await?;
+    platform.postgres.kill();
+    let rest = platform.rest.clone();
+    let waiting = tokio::spawn(async move {
+        let body = steps::web_application("cart", 1, &["alpha"]);
+        rest.write_through(Method::POST, "/api/v1/tenants/acme/apps", &body, COMMAND_MAX).await
+    });
+    platform.postgres.restart().await?;
+    let accepted = waiting.await??;
+    for commands in [&under_way["commands"], &accepted["commands"]] {
+        steps::wait_commands(platform, commands, "succeeded", COMMAND_MAX).await?;
+    }
+    each_once(platform, site, "acme", "shop", 1).await?;
+    each_once(platform, site, "acme", "cart", 1).await
+}
+
+/// A cluster is cut off until it counts as offline. What was requested meanwhile is carried out when it is back, once and only the
+/// last of it, and what its tenants used meanwhile is in the ledger.
+async fn cluster_is_cut_off(platform: &Platform, site: &Site) -> Result<()> {
+    let is_offline = |is: bool| async move {
+        poll::until(format!("the cluster to be offline: {is}"), COMMAND_MAX, || async {
+            let shown = platform.rest.get("/api/v1/clusters/alpha").await?.expect(200)?;
+            let connection = shown["connection"].to_string();
+            Ok(Step::when((connection != "\"connected\"") == is, (), connection))
+        })
+        .await
+    };
+    let cut_at = clock::now().as_second();
+    site.cluster.cut(Cut::Silent)?;
+    is_offline(true).await?;
+    let replaced = scale(platform, 2).await?;
+    let last = scale(platform, 3).await?;
+    assert_eq!(steps::ready_pods(site, "acme", "shop")?, 1, "nothing reaches the cluster");
+    let healed_at = clock::now().as_second();
+    site.cluster.heal()?;
+    is_offline(false).await?;
+    steps::wait_commands(platform, &last["commands"], "succeeded", COMMAND_MAX).await?;
+    steps::wait_commands(platform, &replaced["commands"], "superseded", COMMAND_MAX).await?;
+    each_once(platform, site, "acme", "shop", 3).await?;
+    let whole = (healed_at - cut_at) / i64::from(WINDOW_SECONDS) - 1;
+    ensure!(whole > 1, "the cluster was cut off for {} s only", healed_at - cut_at);
+    poll::until("the usage of the time without a connection", COMMAND_MAX, || async {
+        let sql = format!(
+            "select count(*) from usage_windows where extract(epoch from window_start) >= {cut_at}
+             and extract(epoch from window_start) + seconds <= {healed_at}"
+        );
+        let received: i64 = platform.postgres.query("kubenova", &sql)?.trim().parse()?;
+        Ok(Step::when(received >= whole, (), format!("{received} windows of {whole}")))
+    })
+    .await?;
+    steps::wait_billed(platform).await
 }
