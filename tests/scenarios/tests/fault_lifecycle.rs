@@ -81,7 +81,7 @@ async fn enroll_again(platform: &Platform, site: &Site) -> Result<()> {
 }
 
 async fn remove_tenant(platform: &Platform, site: &Site) -> Result<()> {
-    failpoints::operator_dies_at_each(site, &REMOVAL, async || steps::delete_all_tenants(platform)).await?;
+    failpoints::operator_dies_at_each(site, &REMOVAL, async || steps::delete_tenants(platform, "%")).await?;
     poll::until("the delete of the tenant to have succeeded", COMMAND_MAX, || async {
         let sql = "select state || ' ' || message from commands where kind = 'delete-tenant'";
         let state = platform.postgres.query("kubenova", sql)?;
