@@ -1,0 +1,135 @@
+//! The relay between a real database and a real broker: no cluster waits for another, and outcomes make room at once.
+//!
+//! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`), and an installed PostgreSQL.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
+
+use async_nats::jetstream;
+use kubenova_core::{
+    cluster::ClusterId,
+    command::{CommandId, CommandState},
+};
+use kubenova_manager::{
+    metrics::{Metrics, PREFIX},
+    relay::{self, Backlog, Doubt, Relay, RelaySettings},
+};
+use kubenova_runtime::{clock, metrics::Registry, random, shutdown::Shutdown};
+use kubenova_schema::{signature::SigningKey, streams, subjects};
+use kubenova_store::{
+    cluster_reports,
+    outcomes::Reported,
+    pool::{Limits, Store},
+};
+use kubenova_test_nats::NatsServer;
+use kubenova_test_postgres::Database;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::Notify, time::timeout};
+
+/// Two clusters in session, the first of which has one command and the second as many as its window holds, and eight more.
+const ROWS: &str = "
+    insert into clusters (id, name, state, kubernetes_uid, revision_counter, created_at, updated_at, created_by)
+    select 'c' || n || '123456789abcdefghjkmnpqrs', 'cluster-' || n, 'enrolled', 'uid-' || n, 40, now(), now(), 'test'
+    from generate_series(0, 1) n;
+    insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, opened_at, last_heartbeat_at, recorded_by)
+    select id, 1, '1', 'boot', 1, now(), now(), pg_postmaster_start_time() from clusters;
+    insert into commands (id, cluster_id, revision, kind, object_key, document, generation, created_by, queued_at)
+    select (lpad(n::text, 8, '0') || '-0000-7000-8000-' || lpad(i::text, 12, '0'))::uuid, 'c' || n || '123456789abcdefghjkmnpqrs',
+           i, 'apply-tenant', 'tenant/' || i, '{}', 1, 'test', now()
+    from generate_series(0, 1) n, generate_series(1, 40) i where n = 1 or i = 1";
+const SILENT: &str = "c0123456789abcdefghjkmnpqrs";
+const OTHER: &str = "c1123456789abcdefghjkmnpqrs";
+const WINDOW: u64 = streams::COMMAND_WINDOW as u64;
+/// Less than a publish waits for its acknowledgement.
+const SOON: Duration = Duration::from_secs(5);
+/// Pause between two looks at a state that is awaited.
+const LOOK: Duration = Duration::from_millis(20);
+
+struct Running {
+    store: Store,
+    stream: jetstream::stream::Stream,
+    backlog: Arc<Backlog>,
+    stop: Shutdown,
+    /// Receives what is published to the silent cluster and acknowledges nothing, as a broker does that is in trouble with its
+    /// subject alone.
+    _silence: async_nats::Subscriber,
+    _database: Database,
+    _broker: NatsServer,
+}
+
+impl Running {
+    /// A relay that never polls again: everything after its first round comes from a signal.
+    async fn start() -> Self {
+        let broker = NatsServer::with_jetstream();
+        let client = async_nats::connect(broker.url().await).await.unwrap();
+        let silence = client.subscribe(subjects::commands_to(SILENT)).await.unwrap();
+        client.flush().await.unwrap();
+        let jetstream = jetstream::new(client);
+        let config = jetstream::stream::Config {
+            name: streams::COMMANDS.name.to_owned(),
+            subjects: vec![subjects::commands_to(OTHER)],
+            ..jetstream::stream::Config::default()
+        };
+        let stream = jetstream.create_stream(config).await.unwrap();
+        let database = Database::new().await;
+        database.execute(ROWS).await;
+        let store = Store::open_with(database.url(), 8, Limits::default()).unwrap();
+        let wake = Arc::new(Notify::new());
+        let backlog = Arc::new(Backlog::new(Arc::clone(&wake)));
+        let hour = Duration::from_secs(3600);
+        let relay = Relay {
+            store: store.clone(),
+            jetstream,
+            doubt: Doubt::default(),
+            key: Arc::new(SigningKey::from_seed(&[7; 32]).unwrap()),
+            wake,
+            backlog: Arc::clone(&backlog),
+            settings: RelaySettings { poll: hour, send_again_after: hour, report_again_after: hour, stale_after: hour },
+            metrics: Metrics::register(&mut Registry::new(PREFIX)).relay,
+        };
+        let stop = Shutdown::new();
+        tokio::spawn(relay::run(relay, stop.clone()));
+        Self { store, stream, backlog, stop, _silence: silence, _database: database, _broker: broker }
+    }
+
+    /// Waits until so many commands to the other cluster are stored.
+    async fn stored(&mut self, count: u64) {
+        let looks = async {
+            while self.stream.info().await.unwrap().state.messages < count {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let stored = timeout(SOON, looks).await;
+        assert!(stored.is_ok(), "{} of {count} are stored", self.stream.cached_info().state.messages);
+        assert_eq!(self.stream.cached_info().state.messages, count);
+    }
+
+    async fn acknowledged(&self, number: u128) {
+        let reported = Reported {
+            cluster_id: ClusterId::parse(OTHER).unwrap(),
+            command_id: CommandId::parse(&format!("00000001-0000-7000-8000-{number:012}")).unwrap(),
+            epoch: 1,
+            state: Some(CommandState::Acknowledged),
+            reason: String::new(),
+            message: String::new(),
+            hops: Vec::new(),
+            send_again_at: None,
+        };
+        let record = self.store.transaction("test", async |tx| {
+            cluster_reports::record_outcomes(tx, &[reported], clock::now(), random::uuid_v7).await
+        });
+        let recorded: Result<_, kubenova_store::error::StoreError> = record.await;
+        recorded.unwrap();
+        self.backlog.outcome_stored(&ClusterId::parse(OTHER).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_whose_commands_are_not_acknowledged_holds_no_other_up_and_outcomes_make_room_at_once() {
+    let mut running = Running::start().await;
+    running.stored(WINDOW).await;
+    running.acknowledged(1).await;
+    running.stored(WINDOW + 1).await;
+    running.acknowledged(2).await;
+    running.stored(WINDOW + 2).await;
+    running.stop.request();
+}
