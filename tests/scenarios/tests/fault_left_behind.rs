@@ -27,6 +27,8 @@ spec: {policyName: no-finalizers, validationActions: [Deny]}
 "#;
 
 const NAMESPACE: &str = "acme-apps";
+/// Nobody else but the Operator may write Applications there.
+const AS_KUBEVELA: &str = "--as=system:serviceaccount:vela-system:kubevela-vela-core";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_left_behind_trackers_hold_up_no_delete() -> Result<()> {
@@ -70,10 +72,12 @@ async fn refuse_finalizers(platform: &Platform, site: &Site) -> Result<()> {
         // Before the policy takes effect, KubeVela puts them back.
         poll::until(format!("{name} without finalizers"), COMMAND_MAX, || async {
             let none = r#"{"metadata": {"finalizers": null}}"#;
-            site.cluster.kubectl_ok(&[&["patch"], &application[..], &["--type=merge", "-p", none]].concat())?;
+            site.cluster
+                .kubectl_ok(&[&["patch"], &application[..], &[AS_KUBEVELA, "--type=merge", "-p", none]].concat())?;
             let probe = r#"{"metadata": {"finalizers": ["kubenova.io/probe"]}}"#;
             let tried = site.cluster.kubectl(
-                &[&["patch"], &application[..], &["--type=merge", "--dry-run=server", "-p", probe]].concat(),
+                &[&["patch"], &application[..], &[AS_KUBEVELA, "--type=merge", "--dry-run=server", "-p", probe]]
+                    .concat(),
             )?;
             let said = String::from_utf8_lossy(&tried.stderr).into_owned();
             let shown = site
