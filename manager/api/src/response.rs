@@ -6,7 +6,7 @@ use axum::{
 };
 use kubenova_api_types::{
     applications::ApplicationAccepted,
-    clusters::{ClusterCreated, ClusterPurged, DeletionConfirmation, Enrollment},
+    clusters::{Cluster, ClusterCreated, ClusterPurged, DeletionConfirmation, Enrollment},
     commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
     tenants::TenantAccepted,
@@ -32,6 +32,12 @@ pub trait MutationBody: Serialize + Clone {
 impl MutationBody for ClusterCreated {
     fn without_commands(self) -> Self {
         Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for Cluster {
+    fn without_commands(self) -> Self {
+        self
     }
 }
 

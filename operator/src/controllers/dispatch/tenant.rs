@@ -125,7 +125,7 @@ impl Dispatcher<'_> {
     ) -> Result<CommandProgress, DispatchError> {
         let selector = format!("{}={tenant_id}", labels::TENANT_ID);
         let left = kinds::list_if_served(&kinds::capsule_tenants(&self.ctx.apiserver.client()), &selector).await?;
-        let Some(name) = left.first().map(ResourceExt::name_any) else {
+        let Some(name) = left.first().map(|tenant| tenant.name_any()) else {
             return Ok(CommandProgress::succeeded("Gone", "the tenant is not on this cluster").at("ready"));
         };
         let spec = TenantSpec { tenant_id: tenant_id.to_owned(), ..TenantSpec::default() };
