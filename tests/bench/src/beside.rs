@@ -3,6 +3,7 @@
 //! Six thousand cannot be run by KubeVela on a small machine, so each is paused for KubeVela and its status written here; to the
 //! Operator they are like any other: it has applied each, watches it, and holds its record.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,7 +12,11 @@ use kube::api::{DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 use kubenova_env::poll::{self, Step};
+use kubenova_scenarios::broker;
+use kubenova_scenarios::platform::Platform;
 use kubenova_scenarios::site::Site;
+use kubenova_schema::signature::{self, PayloadType, SigningKey};
+use kubenova_schema::{message, v1::Command};
 use serde_json::json;
 
 use crate::applications::{acting_as, application, resource};
@@ -29,8 +34,53 @@ fn name(index: u64) -> String {
     format!("beside-{index}")
 }
 
+/// What their records are signed with and for: the Operator carries out no other.
+struct Signer {
+    key: Arc<SigningKey>,
+    cluster_id: String,
+    cluster_uid: String,
+    tenant_id: String,
+}
+
+impl Signer {
+    fn open(platform: &Platform, site: &Site, tenant_id: &str) -> Result<Self> {
+        let uid = site.cluster.kubectl_ok(&["get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}"])?;
+        Ok(Self {
+            key: broker::keyring(platform)?.command,
+            cluster_id: site.id.clone(),
+            cluster_uid: uid.trim().to_owned(),
+            tenant_id: tenant_id.to_owned(),
+        })
+    }
+
+    fn record(&self, index: u64, document: &str) -> Result<DynamicObject> {
+        let (name, kind) = (name(index), "apply-application");
+        let command = Command {
+            id: format!("beside-{index}"),
+            cluster_id: self.cluster_id.clone(),
+            cluster_uid: self.cluster_uid.clone(),
+            revision: 1,
+            kind: kind.to_owned(),
+            key: format!("application/{}/{name}", self.tenant_id),
+            document: document.to_owned(),
+            ..Command::default()
+        };
+        let body = message::to_json(&command);
+        let at = kubenova_runtime::clock::rfc3339_ms(kubenova_runtime::clock::now());
+        let record = json!({
+            "apiVersion": "kubenova.io/v1alpha1", "kind": "NovaCommand",
+            "metadata": { "name": format!("application.{}.{name}", self.tenant_id) },
+            "spec": { "signature": self.key.sign(PayloadType::Command, &body), "body": String::from_utf8(body)?,
+                "commandId": command.id, "epoch": 0, "revision": 1, "kind": kind, "key": command.key,
+                "commandSha256": signature::command_sha256(kind, &command.key, document), "storedAt": at },
+        });
+        Ok(serde_json::from_value(record)?)
+    }
+}
+
 /// Makes those from `from` up to `to`, and waits until the Operator has applied all of them.
 pub(crate) async fn fill(
+    platform: &Platform,
     site: &Site,
     as_deployer: &Api<DynamicObject>,
     tenant_id: &str,
@@ -40,8 +90,9 @@ pub(crate) async fn fill(
     let client = site.cluster.kube_client();
     let applications: Api<DynamicObject> = Api::namespaced_with(client.clone(), NAMESPACE, &resource());
     let records = records(client);
+    let signer = Signer::open(platform, site, tenant_id)?;
     stream::iter((from..to).map(Ok))
-        .try_for_each_concurrent(WRITES, |index| make(as_deployer, &records, tenant_id, index))
+        .try_for_each_concurrent(WRITES, |index| make(as_deployer, &records, &signer, index))
         .await?;
     poll::until("the Operator to apply what stands beside", APPLIED_MAX, || async {
         let metadata = applications.list_metadata(&ListParams::default()).await?;
@@ -67,10 +118,10 @@ fn records(client: Client) -> Api<DynamicObject> {
 async fn make(
     applications: &Api<DynamicObject>,
     records: &Api<DynamicObject>,
-    tenant_id: &str,
+    signer: &Signer,
     index: u64,
 ) -> Result<()> {
-    let (name, id) = (name(index), format!("beside-{index}"));
+    let name = name(index);
     let document = application(&name, 0);
     let mut paused = document.clone();
     paused["metadata"]["labels"] = json!({ "controller.core.oam.dev/pause": "true" });
@@ -78,16 +129,7 @@ async fn make(
         .patch(&name, &PatchParams::apply("bench-beside"), &Patch::Apply(&paused))
         .await
         .context("could not make an application beside")?;
-    let key = format!("application/{tenant_id}/{name}");
-    let body = json!({ "id": id, "kind": "apply-application", "key": key, "revision": "1",
-        "document": document.to_string() });
-    let at = kubenova_runtime::clock::rfc3339_ms(kubenova_runtime::clock::now());
-    let record: DynamicObject = serde_json::from_value(json!({
-        "apiVersion": "kubenova.io/v1alpha1", "kind": "NovaCommand",
-        "metadata": { "name": format!("application.{tenant_id}.{name}") },
-        "spec": { "body": body.to_string(), "signature": "", "commandId": id, "epoch": 0, "revision": 1,
-            "kind": "apply-application", "key": key, "commandSha256": "", "storedAt": at },
-    }))?;
+    let record = signer.record(index, &document.to_string())?;
     records.create(&PostParams::default(), &record).await.context("could not make an inbox record beside")?;
     Ok(())
 }

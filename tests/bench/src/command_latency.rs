@@ -149,7 +149,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let tenant_id = text(&tenant, "/id")?;
     let mut there = 0;
     for count in &settings.beside {
-        beside::fill(&site, raw.applications(), &tenant_id, there, *count).await?;
+        beside::fill(&platform, &site, raw.applications(), &tenant_id, there, *count).await?;
         there = *count;
         settle(&site).await?;
         let raw = raw.run(&seen, settings.serial, true).await?;
