@@ -26,7 +26,7 @@ pub(crate) async fn enroll(token: &str) -> Result<Identity> {
         match enroll::send(endpoint, &decoded, &request).await {
             Ok(answered) => {
                 let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
-                return Ok(Identity { keys, answer });
+                return Ok(Identity::replacing(None, keys, answer));
             }
             Err(error) if begun.elapsed() > ENROLLED_WITHIN => bail!("{}", error.message),
             Err(_) => tokio::time::sleep(backoff.next_wait()).await,

@@ -64,9 +64,9 @@ mod tests {
             [],
             "they were compared at their hello"
         );
-        let asked = api.post("/api/v1/clusters/dc1-b/sync", json!({})).send(&admin).await;
+        let asked = api.post("/api/v1/clusters/dc1-b/sync").json(&json!({})).send(&admin).await;
         assert_eq!(asked.ok(202)["name"], "dc1-b");
         assert_eq!(listings::due(&mut connection, &clusters, later).await.unwrap(), [clusters[1].clone()]);
-        api.post("/api/v1/clusters/none/sync", json!({})).send(&admin).await.refused(Reason::ClusterNotFound);
+        api.post("/api/v1/clusters/none/sync").json(&json!({})).send(&admin).await.refused(Reason::ClusterNotFound);
     }
 }
