@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::Site;
+use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::Value;
 
@@ -62,6 +62,30 @@ fn ledger(platform: &Platform) -> Result<Vec<String>> {
     Ok(platform.postgres.query("kubenova", sql)?.lines().map(str::to_owned).collect())
 }
 
+/// An application that no node has room for: its command stays `running`. Returns the command's id.
+async fn running_application(platform: &Platform) -> Result<String> {
+    let mut body = steps::web_application("waits", 1, &["alpha"]);
+    body["cpu"] = "500".into();
+    let created = platform.rest.post("/api/v1/tenants/shop/apps", &body).await?.expect(202)?;
+    steps::wait_commands(platform, &created["commands"], "running", COMMAND_MAX).await?;
+    text(&created, "/commands/0/id")
+}
+
+/// It was acknowledged, so it would be sent again after ten minutes only; anti-entropy looks at no object whose command is open. The
+/// hello of the restored cluster names a lower revision, and it is sent at once.
+async fn comes_back_while_it_runs(platform: &Platform, site: &Site, command: &str) -> Result<()> {
+    let application = ["get", "applications.core.oam.dev", "waits", "-n", "shop-apps", "-o", "name"];
+    poll::until("the application whose command runs to be there again", HEAL_MAX, || async {
+        let found = site.cluster.kubectl(&application)?;
+        Ok(Step::when(found.status.success(), (), String::from_utf8_lossy(&found.stderr).into_owned()))
+    })
+    .await?;
+    let state = platform.rest.get(&format!("/api/v1/commands/{command}")).await?.expect(200)?["state"].clone();
+    assert_eq!(state, "running", "only its cluster ends it");
+    let removed = platform.rest.delete("/api/v1/tenants/shop/apps/waits").await?.expect(202)?;
+    steps::wait_commands(platform, &removed["commands"], "succeeded", COMMAND_MAX).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_restore_of_a_clusters_etcd_heals_by_itself() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
@@ -84,6 +108,7 @@ async fn fault_restore_of_a_clusters_etcd_heals_by_itself() -> Result<()> {
     steps::wait_billed(&platform).await?;
     let billed = ledger(&platform)?;
     assert!(!billed.is_empty(), "windows were billed before the restore");
+    let running = running_application(&platform).await?;
 
     site.cluster.restore().await?;
     site.restart_other_controllers()?;
@@ -95,6 +120,7 @@ async fn fault_restore_of_a_clusters_etcd_heals_by_itself() -> Result<()> {
         Ok(Step::when(done, (), body.to_string()))
     })
     .await?;
+    comes_back_while_it_runs(&platform, &site, &running).await?;
     wait_in_sync(&platform, &site).await?;
     steps::expect_no_open_commands(&platform)?;
     wait_pods(&site, "later", 1).await?;
