@@ -36,11 +36,11 @@ create table unknown_objects (
     primary key (cluster_id, object_key)
 );
 
--- For each key of a document that was ever commanded on a cluster: whether its commands have ended, and the last one that the cluster
--- acknowledged. Goes from key to key by the index commands_by_object, so that history costs nothing; of all the operations, whose
+-- For each key of a document that was ever commanded on a cluster: whether its commands have ended, whether one is on its way there,
+-- and the last one that the cluster acknowledged. Goes from key to key by the index commands_by_object, so that history costs nothing; of all the operations, whose
 -- keys end in digits of a UUID, it meets one.
 create function cluster_documents(cluster text)
-returns table (object_key text, is_open boolean, last_state text, changed_at timestamptz,
+returns table (object_key text, is_open boolean, is_pending boolean, last_state text, changed_at timestamptz,
                command_id uuid, revision bigint, is_delete boolean, document_sha256 text)
 language sql stable as $$
     with recursive keys as (
@@ -54,6 +54,9 @@ language sql stable as $$
     select k.object_key,
            exists (select from commands c where c.cluster_id = cluster and c.object_key = k.object_key
                       and c.state in ('queued', 'sent', 'acknowledged', 'running')),
+           -- The cluster may have stored it, or will in a moment. What waits for something else may wait for long.
+           exists (select from commands c where c.cluster_id = cluster and c.object_key = k.object_key
+                      and c.state in ('queued', 'sent') and c.waiting_for = ''),
            last.state, greatest(last.finished_at, last.acknowledged_at, held.acknowledged_at),
            held.id, held.revision, held.kind like 'delete-%',
            encode(sha256(convert_to(held.document, 'UTF8')), 'hex')

@@ -164,8 +164,9 @@ pub async fn compare(connection: &mut PgConnection, cluster: &ClusterId, now: Ti
     Ok(found == Hashes::Differ)
 }
 
-/// The hash of the listing that this database expects of a cluster, and whether commands are under way. What is known to be
-/// unknown there counts as expected: it was shown, and is not looked into again.
+/// The hash of the listing that this database expects of a cluster, and whether commands are on their way there: one that is being
+/// carried out was acknowledged, and is in both listings. What is known to be unknown there counts as expected: it was shown, and is
+/// not looked into again.
 async fn expected(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -173,7 +174,7 @@ async fn expected(
 ) -> Result<(String, bool), StoreError> {
     let row = sqlx::query!(
         r#"with documents as (
-             select d.object_key, d.is_open or d.changed_at > $2 as unsettled,
+             select d.object_key, d.is_pending or d.changed_at > $2 as unsettled,
                     case when not d.is_delete and u.object_key is null
                          then d.object_key || ' ' || d.revision || ' ' || d.document_sha256 || E'\n' end as line
              from cluster_documents($1) d
@@ -430,6 +431,20 @@ mod tests {
         assert!(!differs(later(0)).await);
         assert!(!differs(later(1799)).await);
         assert!(differs(later(1800)).await);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_being_carried_out_explains_no_difference_of_others() {
+        let fixture = Fixture::new().await;
+        let cluster = settled(&fixture).await;
+        let command = fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant(1))).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let running = "update commands set state = 'running', acknowledged_at = queued_at where id = $1";
+        sqlx::query(running).bind(command.command_id.0).execute(&mut *connection).await.unwrap();
+        let mut held = inbox(&fixture, &cluster).await;
+        assert!(!at_hello(&mut connection, &cluster, &sha256_of(&held), 2, later(0)).await.unwrap(), "it is in both");
+        held.pop_first();
+        assert!(at_hello(&mut connection, &cluster, &sha256_of(&held), 3, later(1)).await.unwrap());
     }
 
     #[tokio::test]
