@@ -8,7 +8,17 @@ mod applications;
 mod beside;
 mod calls;
 mod command_latency;
+mod command_throughput;
+mod database;
+mod environment;
+mod fleet;
+mod groups;
+mod health;
+mod null_consumer;
+mod processes;
 mod raw_chain;
+mod raw_publish;
+mod raw_transactions;
 mod statistics;
 
 use std::process::ExitCode;
@@ -30,6 +40,10 @@ struct Arguments {
 enum Benchmark {
     /// H1: from the first byte of a REST request to the object in the cluster and back, against the raw chain.
     CommandLatency(command_latency::Settings),
+    /// H3: commands accepted and sent a second, against raw transactions and raw publishes.
+    CommandThroughput(command_throughput::Settings),
+    /// H5, H7: thousands of simulated clusters: what they cost, the broker's restart, the loss of its store.
+    Fleet(fleet::Settings),
 }
 
 fn main() -> Result<ExitCode> {
@@ -43,6 +57,8 @@ fn main() -> Result<ExitCode> {
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     match arguments.what {
         Benchmark::CommandLatency(settings) => runtime.block_on(Box::pin(command_latency::run(&settings)))?,
+        Benchmark::CommandThroughput(settings) => runtime.block_on(Box::pin(command_throughput::run(&settings)))?,
+        Benchmark::Fleet(settings) => runtime.block_on(Box::pin(fleet::run(&settings)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

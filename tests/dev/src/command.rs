@@ -164,6 +164,10 @@ pub(crate) enum CampaignName {
 pub(crate) enum BenchmarkName {
     /// H1: from the first byte of a REST request to the object in the cluster and back, against the raw chain
     CommandLatency,
+    /// H3: commands accepted and sent a second, against raw transactions and raw publishes
+    CommandThroughput,
+    /// H5, H7: thousands of simulated clusters: what they cost, the broker's restart, the loss of its store
+    Fleet,
 }
 
 /// The names of a kind of work that needs one, each with what it does.
@@ -171,7 +175,7 @@ pub(crate) fn listed<V: ValueEnum>(title: &str) -> String {
     let mut text = format!("{title}\n");
     for value in V::value_variants().iter().filter_map(ValueEnum::to_possible_value) {
         let help = value.get_help().map(ToString::to_string).unwrap_or_default();
-        text.push_str(&format!("  {:<16} {help}\n", value.get_name()));
+        text.push_str(&format!("  {:<18} {help}\n", value.get_name()));
     }
     text
 }
@@ -273,7 +277,7 @@ mod tests {
         assert_eq!(parsed("bench"), Ok(Command::Bench { name: None, args: Vec::new() }));
         assert!(parsed("bench command-latenc").unwrap_err().contains("'command-latency'"));
         let list = listed::<BenchmarkName>("benchmarks:");
-        assert!(list.contains("\n  command-latency  H1: "), "{list}");
+        assert!(list.contains("\n  command-latency    H1: "), "{list}");
     }
 
     #[test]

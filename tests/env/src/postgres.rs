@@ -19,6 +19,16 @@ use crate::stored;
 pub const PORT: u16 = 5432;
 const BOOT_MAX: Duration = Duration::from_secs(60);
 
+/// What a commit survives.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// That the server is killed: nothing more is asked of a test.
+    #[default]
+    Process,
+    /// That the machine crashes, as in production: each commit waits for the disk.
+    Machine,
+}
+
 /// A running (or killed) server.
 #[derive(Debug)]
 pub struct Postgres {
@@ -27,8 +37,13 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Makes a store, starts a server, and waits until it answers.
+    /// Makes a store, starts a server that need not survive a crash of the machine, and waits until it answers.
     pub async fn start(sandbox: &Sandbox) -> Result<Self> {
+        Self::start_with(sandbox, Durability::Process).await
+    }
+
+    /// [`Postgres::start`] with what a commit survives.
+    pub async fn start_with(sandbox: &Sandbox, durability: Durability) -> Result<Self> {
         let folder = sandbox.folder("postgres")?;
         let data = folder.join("data");
         if !data.exists() {
@@ -48,9 +63,8 @@ impl Postgres {
             "max_connections=200".to_owned(),
             "-c".to_owned(),
             "timezone=UTC".to_owned(),
-            // A killed process loses nothing without it; only a crash of the machine would.
             "-c".to_owned(),
-            "fsync=off".to_owned(),
+            format!("fsync={}", if durability == Durability::Machine { "on" } else { "off" }),
         ]);
         let mut postgres = Self { process: Process::start(spec)?, folder };
         postgres.wait().await?;

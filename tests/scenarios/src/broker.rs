@@ -42,6 +42,12 @@ pub fn keyring(platform: &Platform) -> Result<Keyring> {
 
 /// A connection with the Manager's own rights.
 pub async fn connect(platform: &Platform, keyring: &Keyring) -> Result<Connection> {
+    let settings = settings(platform, keyring)?;
+    kubenova_bus::connect(settings).await.context("could not connect to the hub as the Manager does")
+}
+
+/// What such a connection is made with.
+pub fn settings(platform: &Platform, keyring: &Keyring) -> Result<Settings> {
     tls::install_provider();
     let validity = Validity { now: clock::now(), lifetime: LIFETIME };
     let folder = platform.sandbox.folder("broker-client")?;
@@ -52,7 +58,7 @@ pub async fn connect(platform: &Platform, keyring: &Keyring) -> Result<Connectio
         std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
         Ok(path)
     };
-    let settings = Settings {
+    Ok(Settings {
         urls: vec![format!("tls://{HUB_HOST}:{HUB_PORT}")],
         name: "kubenova-scenarios".to_owned(),
         ca_file: platform.ca_file.clone(),
@@ -62,8 +68,7 @@ pub async fn connect(platform: &Platform, keyring: &Keyring) -> Result<Connectio
         inbox_prefix: None,
         api_prefix: None,
         ping_interval: Duration::from_secs(20),
-    };
-    kubenova_bus::connect(settings).await.context("could not connect to the hub as the Manager does")
+    })
 }
 
 /// A message of a stream.

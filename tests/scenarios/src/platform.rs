@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use kubenova_env::hub::Hub;
 use kubenova_env::manager::ManagerProcess;
 use kubenova_env::poll::{self, Step};
-use kubenova_env::postgres::Postgres;
+use kubenova_env::postgres::{Durability, Postgres};
 use kubenova_env::sandbox::{HUB_ADDRESS, Sandbox};
 use kubenova_env::servers::Servers;
 use serde_json::{Value, json};
@@ -31,6 +31,11 @@ pub const HUB_PORT: u16 = 4222;
 /// Seconds of one metering window in tests and demo.
 pub const WINDOW_SECONDS: u32 = 10;
 
+/// What a Manager logs unless a run decides otherwise.
+const LOG: &str = "info,kubenova_manager=debug,kubenova_bus=debug";
+/// Two missed pings end a connection.
+const PING_SECONDS: u32 = 5;
+
 /// What differs between runs.
 #[derive(Debug, Clone, Default)]
 pub struct PlatformOptions {
@@ -38,6 +43,12 @@ pub struct PlatformOptions {
     pub token_seconds: Option<u32>,
     /// Milliseconds after which a command that is running is sent again; 10 minutes when none.
     pub report_again_after_ms: Option<u32>,
+    /// What a commit survives.
+    pub durability: Durability,
+    /// What the Manager logs (a tracing filter); much, for whoever looks for the cause of a failure, when none.
+    pub log: Option<&'static str>,
+    /// Seconds between the broker's pings of each client; few, because scenarios wait for dead connections, when none.
+    pub ping_seconds: Option<u32>,
 }
 
 /// A running hub.
@@ -67,7 +78,7 @@ impl Platform {
     /// Starts PostgreSQL, makes all keys, starts the hub and the Manager, and waits until the Manager is ready.
     pub async fn start(options: &PlatformOptions) -> Result<Self> {
         let sandbox = Sandbox::require()?;
-        let postgres = Postgres::start(&sandbox).await?;
+        let postgres = Postgres::start_with(&sandbox, options.durability).await?;
         let database_url = postgres.database("kubenova")?;
         let folder = sandbox.folder("manager")?;
         let nats_folder = sandbox.folder("hub")?;
@@ -76,7 +87,7 @@ impl Platform {
         let ports = Ports { rest: MANAGER_PORT, hub: HUB_PORT };
         let config = configuration(&folder, &kek, &database_url, ports, options)?;
         let mut manager = ManagerProcess::configure(&sandbox, "manager", &config)?;
-        manager.set_variable("RUST_LOG", "info,kubenova_manager=debug,kubenova_bus=debug");
+        manager.set_variable("RUST_LOG", options.log.unwrap_or(LOG));
         let token = token_file.to_str().context("the token file's name is not text")?;
         manager.run(&["init", "--admin-token-file", token]).context("kubenova-manager init failed")?;
         manager.write_nats_config(&nats_folder).context("kubenova-manager nats config failed")?;
@@ -163,7 +174,7 @@ pub(crate) fn configuration(
             "urls": [format!("tls://{HUB_HOST}:{}", ports.hub)],
             "publicUrls": [format!("tls://{HUB_HOST}:{HUB_PORT}")],
             "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"),
-            "pingIntervalSeconds": 5,
+            "pingIntervalSeconds": options.ping_seconds.unwrap_or(PING_SECONDS),
         },
         "usage": { "windowSeconds": WINDOW_SECONDS },
         "intervals": { "reportAgainAfterMs": options.report_again_after_ms.unwrap_or(600_000) },

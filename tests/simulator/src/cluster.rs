@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use anyhow::{Result, anyhow};
 use kubenova_operator::session::broker;
@@ -44,6 +45,8 @@ impl SimulatedCluster {
             holds: AtomicBool::new(false),
             session: watch::Sender::new(None),
             last_error: watch::Sender::new("not started".to_owned()),
+            connects: Mutex::default(),
+            hello_took: watch::Sender::new(None),
         };
         Ok(Self { name: name.to_owned(), shared: Arc::new(shared), process: None, term: 0 })
     }
@@ -67,6 +70,7 @@ impl SimulatedCluster {
         if let Some(process) = self.process.take() {
             process.abort();
         }
+        self.shared.connects().take();
         self.shared.session.send_replace(None);
         self.shared.last_error.send_replace("killed".to_owned());
     }
@@ -90,6 +94,18 @@ impl SimulatedCluster {
     pub fn session(&self) -> std::result::Result<u64, String> {
         let session = *self.shared.session.borrow();
         session.ok_or_else(|| self.shared.last_error.borrow().clone())
+    }
+
+    /// How often its running Operator has connected to the broker.
+    #[must_use]
+    pub fn connects(&self) -> u64 {
+        self.shared.connects().as_ref().map_or(0, |count| *count.borrow())
+    }
+
+    /// How long the Manager took to answer the hello of its session.
+    #[must_use]
+    pub fn hello_took(&self) -> Option<Duration> {
+        *self.shared.hello_took.borrow()
     }
 
     /// What its API server holds. Do not hold it across an await.

@@ -1,7 +1,7 @@
 //! The simulated Operator's process: connect, hello, and what a session consists of.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use async_nats::Subscriber;
@@ -48,6 +48,7 @@ pub(crate) async fn run(shared: Arc<Shared>, instance: Instance) {
         Err(error) => return note(&shared, &error.into()),
     };
     let mut connects = connection.connects.clone();
+    *shared.connects() = Some(connects.clone());
     // Else the announcement of the first connect would end the first session.
     drop(tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await);
     let mut backoff = Backoff::between(HELLO_WAITS.0, HELLO_WAITS.1);
@@ -98,6 +99,7 @@ async fn hello(shared: &Shared, connection: &Connection, instance: &Instance) ->
             ..Hello::default()
         }
     };
+    let sent_at = Instant::now();
     let sent = connection.client.request(subjects::hello(cluster), message::to_json(&request).into());
     let reply = tokio::time::timeout(ANSWER_LIMIT, sent).await.context("the Manager does not answer a hello")??;
     let signature = reply.headers.as_ref().and_then(|headers| headers.get(signature::HEADER));
@@ -109,6 +111,7 @@ async fn hello(shared: &Shared, connection: &Connection, instance: &Instance) ->
         }
         bail!("the Manager refuses the hello: {}: {}", answer.reason, answer.message);
     }
+    shared.hello_took.send_replace(Some(sent_at.elapsed()));
     Ok(answer)
 }
 

@@ -39,11 +39,20 @@ pub(crate) struct Shared {
     pub(crate) session: watch::Sender<Option<u64>>,
     /// Why there is none.
     pub(crate) last_error: watch::Sender<String>,
+    /// How often the running process has connected to the broker. Its own receiver: a client would be kept alive by a clone.
+    pub(crate) connects: Mutex<Option<watch::Receiver<u64>>>,
+    /// How long the answer to the last accepted hello took.
+    pub(crate) hello_took: watch::Sender<Option<Duration>>,
 }
 
 impl Shared {
     pub(crate) fn holds(&self) -> bool {
         self.holds.load(Ordering::SeqCst)
+    }
+
+    /// How often the running process has connected.
+    pub(crate) fn connects(&self) -> MutexGuard<'_, Option<watch::Receiver<u64>>> {
+        self.connects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The API server in memory. It is never held across an await.

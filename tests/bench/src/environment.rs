@@ -1,0 +1,47 @@
+//! What a measurement was made with, as its first lines: without it no two can be compared.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use kubenova_env::repository;
+use kubenova_env::servers::Servers;
+use kubenova_scenarios::platform::Platform;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// Lets this process, and the servers it starts, open as many files as the machine allows: each simulated cluster is a connection.
+pub(crate) fn allow_many_files(wanted: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("could not read the limit of open files")?;
+    if soft < hard {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("could not raise the limit of open files")?;
+    }
+    anyhow::ensure!(hard >= wanted, "{wanted} files must be open, {hard} are allowed: raise `ulimit -Hn`");
+    Ok(())
+}
+
+/// Prints commit, versions, durability and what else runs.
+pub(crate) fn print(platform: &Platform) -> Result<()> {
+    let setting = |name: &str| platform.postgres.query("postgres", &format!("show {name}"));
+    let (version, fsync, commit) = (setting("server_version")?, setting("fsync")?, setting("synchronous_commit")?);
+    let config = std::fs::read_to_string(platform.hub.config()).context("could not read the broker's configuration")?;
+    let sync = config.lines().find(|line| line.contains("sync_interval")).unwrap_or("sync_interval: default (2m)");
+    let nats = Command::new(Servers::find()?.binary("nats-server")?).arg("--version").output();
+    let nats = nats.map(|it| String::from_utf8_lossy(&it.stdout).trim().to_owned()).unwrap_or_default();
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(0, usize::from);
+    let profile = if cfg!(debug_assertions) { "debug (no measurement)" } else { "release" };
+    println!("| made with | |\n| --- | --- |");
+    println!("| commit | {} |", commit_of_checkout());
+    println!("| build | {profile} |");
+    println!("| PostgreSQL | {}, fsync {}, synchronous_commit {} |", version.trim(), fsync.trim(), commit.trim());
+    println!("| broker | {nats}, {} |", sync.trim());
+    println!("| machine | {processors} processors, load before: {} |", load.trim());
+    Ok(())
+}
+
+fn commit_of_checkout() -> String {
+    let described = repository::root().ok().and_then(|root| {
+        let arguments = ["describe", "--always", "--dirty"];
+        Command::new("git").args(arguments).current_dir(root).output().ok().filter(|it| it.status.success())
+    });
+    described.map_or_else(|| "not known".to_owned(), |it| String::from_utf8_lossy(&it.stdout).trim().to_owned())
+}
