@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use kubenova_env::audit::AuditEvent;
 use kubenova_scenarios::site::Site;
 
-use crate::statistics::Sample;
+use crate::statistics::{Sample, milliseconds};
 
 const OPERATOR: &str = "system:serviceaccount:kubenova-system:kubenova-operator";
 
@@ -27,7 +27,6 @@ pub(crate) fn rows(site: &Site, from: Timestamp, to: Timestamp, requests: u64) -
     let mut calls: Vec<(String, Sample)> = calls.into_iter().collect();
     calls.sort_by_key(|(_, sample)| std::cmp::Reverse(sample.len()));
     let a_request = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX)) / requests as f64;
-    let milliseconds = |sample: &Sample, percent| sample.percentile(percent).as_secs_f64() * 1000.0;
     let row = |(name, sample): &(String, Sample)| {
         format!(
             "| {name} | {:.2} | {:.1} | {:.1} |",

@@ -4,21 +4,29 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
 
+mod about;
 mod applications;
 mod beside;
+mod bursts;
 mod calls;
 mod command_latency;
 mod command_throughput;
 mod database;
 mod environment;
+mod filling;
 mod fleet;
 mod groups;
 mod health;
+mod history;
 mod null_consumer;
+mod plans;
+mod prepared;
 mod processes;
 mod raw_chain;
 mod raw_publish;
 mod raw_transactions;
+mod reads;
+mod request;
 mod statistics;
 
 use std::process::ExitCode;
@@ -44,6 +52,10 @@ enum Benchmark {
     CommandThroughput(command_throughput::Settings),
     /// H5, H7: thousands of simulated clusters: what they cost, the broker's restart, the loss of its store.
     Fleet(fleet::Settings),
+    /// H2: bursts of writes at once, the last against the first, and against the raw chain in eight lanes.
+    Bursts(bursts::Settings),
+    /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants.
+    History(history::Settings),
 }
 
 fn main() -> Result<ExitCode> {
@@ -59,6 +71,8 @@ fn main() -> Result<ExitCode> {
         Benchmark::CommandLatency(settings) => runtime.block_on(Box::pin(command_latency::run(&settings)))?,
         Benchmark::CommandThroughput(settings) => runtime.block_on(Box::pin(command_throughput::run(&settings)))?,
         Benchmark::Fleet(settings) => runtime.block_on(Box::pin(fleet::run(&settings)))?,
+        Benchmark::Bursts(settings) => runtime.block_on(Box::pin(bursts::run(&settings)))?,
+        Benchmark::History(settings) => runtime.block_on(Box::pin(history::run(&settings)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

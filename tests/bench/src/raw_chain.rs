@@ -2,16 +2,18 @@
 //!
 //! Two forms. *Bare*: Postgres commit → JetStream publish → consume → server-side apply → publish → consume → commit.
 //! *Equal*: with as many durable writes as KubeNova makes for one request (the claim of the outbox row, the inbox record and
-//! its status), which is what the design compares with.
+//! its status), which is what the design compares with. One after another, or in several lanes at once, each with connections,
+//! consumers and Applications of its own.
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use async_nats::jetstream::{
     consumer::{PullConsumer, pull},
     stream,
 };
 use futures::StreamExt as _;
+use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
@@ -27,8 +29,8 @@ use crate::statistics::Sample;
 
 const NAMESPACE: &str = "acme-apps";
 const STREAM: &str = "BENCH";
-const COMMANDS: &str = "bench.command";
-const OUTCOMES: &str = "bench.outcome";
+/// Every subject of the stream.
+const SUBJECTS: &str = "bench.>";
 
 /// As many as the product's requests take turns with: one that changes many times a second leaves KubeVela no time to run it.
 const APPLICATIONS: u64 = 20;
@@ -37,15 +39,25 @@ fn name(index: u64) -> String {
     format!("raw-{index}")
 }
 
-/// A client of all servers at once.
+/// Chains that may be run at once.
 pub(crate) struct RawChain {
+    lanes: Vec<Lane>,
+    done: u64,
+}
+
+/// A client of all servers at once.
+struct Lane {
     database: PgConnection,
     connection: Connection,
-    commands: PullConsumer,
-    outcomes: PullConsumer,
+    commands: Queue,
+    outcomes: Queue,
     applications: Api<DynamicObject>,
     records: Api<ConfigMap>,
-    done: u64,
+}
+
+struct Queue {
+    subject: String,
+    consumer: PullConsumer,
 }
 
 /// Until the object was seen, and until the outcome was committed.
@@ -63,43 +75,52 @@ impl Measured {
 }
 
 impl RawChain {
-    /// Writes Applications as the tenant's deployer does, as no other user may.
-    pub(crate) async fn open(postgres: &Postgres, connection: Connection, site: &Site) -> Result<Self> {
-        let mut database = PgConnection::connect(&postgres.database("bench")?).await?;
+    /// Writes Applications as the tenant's deployer does, as no other user may, at most so many at once.
+    pub(crate) async fn open(
+        postgres: &Postgres,
+        connection: &Connection,
+        site: &Site,
+        at_once: usize,
+    ) -> Result<Self> {
+        let url = postgres.database("bench")?;
+        let mut database = PgConnection::connect(&url).await?;
         sqlx::query("create table desired (id uuid primary key, body jsonb not null)").execute(&mut database).await?;
         sqlx::query("create table outbox (id uuid primary key, state text not null, body jsonb not null)")
             .execute(&mut database)
             .await?;
         let config = stream::Config {
             name: STREAM.to_owned(),
-            subjects: vec![COMMANDS.to_owned(), OUTCOMES.to_owned()],
+            subjects: vec![SUBJECTS.to_owned()],
             ..stream::Config::default()
         };
-        let stream = connection.jetstream.create_stream(config).await?;
-        let durable = |subject: &str| pull::Config {
-            durable_name: Some(subject.replace('.', "-")),
-            filter_subject: subject.to_owned(),
-            ..pull::Config::default()
-        };
-        let commands = stream.create_consumer(durable(COMMANDS)).await?;
-        let outcomes = stream.create_consumer(durable(OUTCOMES)).await?;
+        connection.jetstream.create_stream(config).await?;
         let deployer = acting_as(site, "acme-owner", "kubenova-deployer").await?;
-        let applications = Api::namespaced_with(deployer, NAMESPACE, &resource());
-        let records = Api::namespaced(site.cluster.kube_client(), "default");
-        Ok(Self { database, connection, commands, outcomes, applications, records, done: 0 })
+        let mut lanes = Vec::with_capacity(at_once);
+        for number in 0..at_once {
+            lanes.push(Lane {
+                database: PgConnection::connect(&url).await?,
+                connection: connection.clone(),
+                commands: Queue::create(connection, &format!("bench.command.{number}")).await?,
+                outcomes: Queue::create(connection, &format!("bench.outcome.{number}")).await?,
+                applications: Api::namespaced_with(deployer.clone(), NAMESPACE, &resource()),
+                records: Api::namespaced(site.cluster.kube_client(), "default"),
+            });
+        }
+        ensure!(!lanes.is_empty(), "a raw chain needs at least one lane");
+        Ok(Self { lanes, done: 0 })
     }
 
     /// The tenant's Applications, as its deployer.
     pub(crate) fn applications(&self) -> &Api<DynamicObject> {
-        &self.applications
+        &self.lanes[0].applications
     }
 
     /// Makes the Applications that the chain goes round.
-    pub(crate) async fn prepare(&mut self) -> Result<()> {
+    pub(crate) async fn prepare(&self) -> Result<()> {
         for index in 0..APPLICATIONS {
             let name = name(index);
             let body = application(&name, 0);
-            self.applications
+            self.applications()
                 .patch(&name, &how(), &Patch::Apply(&body))
                 .await
                 .context("could not prepare the raw chain")?;
@@ -112,30 +133,60 @@ impl RawChain {
         let mut measured = Measured::default();
         for _ in 0..count {
             self.done += 1;
-            let (name, number) = (name(self.done % APPLICATIONS), self.done);
-            let name = name.as_str();
             let began = Instant::now();
-            let id = random::uuid_v7();
-            let body = application(name, number);
-            self.commit_wish(id, &body).await?;
-            if equal {
-                self.commit_state(id, "sent").await?;
-            }
-            self.carry(COMMANDS, &body).await?;
-            if equal {
-                self.record(name, &json!({ "data": { "document": body.to_string() } })).await?;
-            }
-            self.applications.patch(name, &how(), &Patch::Apply(&body)).await?;
-            let at = seen.wait(name, number).await?;
+            let at = self.lanes[0].chain(seen, &name(self.done % APPLICATIONS), self.done, equal).await?;
             measured.seen.push(at.saturating_duration_since(began));
-            if equal {
-                self.record(name, &json!({ "data": { "document": body.to_string(), "state": "applied" } })).await?;
-            }
-            self.carry(OUTCOMES, &json!({ "id": id, "state": "applied" })).await?;
-            self.commit_state(id, "applied").await?;
             measured.whole.push(began.elapsed());
         }
         Ok(measured)
+    }
+
+    /// The chain `count` times, begun at one moment and done in all lanes at once; every time counts from that moment.
+    pub(crate) async fn burst(&mut self, seen: &Seen, count: u64) -> Result<Measured> {
+        let (began, first) = (Instant::now(), self.done + 1);
+        self.done += count;
+        let lanes = self.lanes.len() as u64;
+        let runs = self.lanes.iter_mut().zip(0_u64..).map(|(lane, lane_number)| async move {
+            let mut measured = Measured::default();
+            let own: Vec<u64> = (0..APPLICATIONS).filter(|index| index % lanes == lane_number).collect();
+            for (number, index) in
+                (first..first + count).filter(|number| number % lanes == lane_number).zip(own.iter().cycle())
+            {
+                let at = lane.chain(seen, &name(*index), number, true).await?;
+                measured.seen.push(at.saturating_duration_since(began));
+                measured.whole.push(began.elapsed());
+            }
+            Ok::<_, anyhow::Error>(measured)
+        });
+        let mut measured = Measured::default();
+        for lane in try_join_all(runs).await? {
+            measured.add(&lane);
+        }
+        Ok(measured)
+    }
+}
+
+impl Lane {
+    /// One chain; when the object was seen.
+    async fn chain(&mut self, seen: &Seen, name: &str, number: u64, equal: bool) -> Result<Instant> {
+        let id = random::uuid_v7();
+        let body = application(name, number);
+        self.commit_wish(id, &body).await?;
+        if equal {
+            self.commit_state(id, "sent").await?;
+        }
+        self.commands.carry(&self.connection, &body).await?;
+        if equal {
+            self.record(name, &json!({ "data": { "document": body.to_string() } })).await?;
+        }
+        self.applications.patch(name, &how(), &Patch::Apply(&body)).await?;
+        let at = seen.wait(name, number).await?;
+        if equal {
+            self.record(name, &json!({ "data": { "document": body.to_string(), "state": "applied" } })).await?;
+        }
+        self.outcomes.carry(&self.connection, &json!({ "id": id, "state": "applied" })).await?;
+        self.commit_state(id, "applied").await?;
+        Ok(at)
     }
 
     async fn commit_wish(&mut self, id: uuid::Uuid, body: &Value) -> Result<()> {
@@ -155,22 +206,33 @@ impl RawChain {
         Ok(())
     }
 
-    /// Publishes and consumes.
-    async fn carry(&self, subject: &str, body: &Value) -> Result<()> {
-        let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
-        publish::publish(&self.connection.jetstream, subject, headers, body.to_string()).await?;
-        let consumer = if subject == COMMANDS { &self.commands } else { &self.outcomes };
-        let mut batch = consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await?;
-        let message = batch.next().await.context("nothing was delivered")?.map_err(anyhow::Error::msg)?;
-        message.ack().await.map_err(anyhow::Error::msg)
-    }
-
     async fn record(&self, name: &str, data: &Value) -> Result<()> {
         let mut object =
             json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": format!("record-{name}") } });
         object["data"] = data["data"].clone();
         self.records.patch(&format!("record-{name}"), &how(), &Patch::Apply(&object)).await?;
         Ok(())
+    }
+}
+
+impl Queue {
+    async fn create(connection: &Connection, subject: &str) -> Result<Self> {
+        let config = pull::Config {
+            durable_name: Some(subject.replace('.', "-")),
+            filter_subject: subject.to_owned(),
+            ..pull::Config::default()
+        };
+        let consumer = connection.jetstream.create_consumer_on_stream(config, STREAM).await?;
+        Ok(Self { subject: subject.to_owned(), consumer })
+    }
+
+    /// Publishes and consumes.
+    async fn carry(&self, connection: &Connection, body: &Value) -> Result<()> {
+        let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
+        publish::publish(&connection.jetstream, &self.subject, headers, body.to_string()).await?;
+        let mut batch = self.consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await?;
+        let message = batch.next().await.context("nothing was delivered")?.map_err(anyhow::Error::msg)?;
+        message.ack().await.map_err(anyhow::Error::msg)
     }
 }
 

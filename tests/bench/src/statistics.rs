@@ -30,9 +30,26 @@ impl Sample {
     }
 }
 
+/// A percentile in milliseconds.
+pub(crate) fn milliseconds(sample: &Sample, percent: usize) -> f64 {
+    sample.percentile(percent).as_secs_f64() * 1000.0
+}
+
+/// The slope of a straight line through the logarithms, by least squares: 0 for a cost that does not depend on x, 1 for one that
+/// is proportional to it. None when there are no two different x above zero.
+pub(crate) fn log_log_slope(points: &[(f64, f64)]) -> Option<f64> {
+    let logs: Vec<(f64, f64)> =
+        points.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0).map(|(x, y)| (x.ln(), y.ln())).collect();
+    let count = f64::from(u32::try_from(logs.len()).ok()?);
+    let (mean_x, mean_y) =
+        (logs.iter().map(|(x, _)| x).sum::<f64>() / count, logs.iter().map(|(_, y)| y).sum::<f64>() / count);
+    let spread: f64 = logs.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    let common: f64 = logs.iter().map(|(x, y)| (x - mean_x) * (y - mean_y)).sum();
+    (spread > 0.0).then(|| common / spread)
+}
+
 /// One line of a table: p50 and p99 in milliseconds, and their ratios to the raw stage's.
 pub(crate) fn row(name: &str, sample: &Sample, raw: Option<&Sample>) -> String {
-    let milliseconds = |percent| sample.percentile(percent).as_secs_f64() * 1000.0;
     let ratio = |percent| {
         raw.map_or_else(String::new, |raw| {
             let raw = raw.percentile(percent).as_secs_f64();
@@ -42,8 +59,8 @@ pub(crate) fn row(name: &str, sample: &Sample, raw: Option<&Sample>) -> String {
     format!(
         "| {name} | {} | {:.1} | {:.1} | {} | {} |",
         sample.len(),
-        milliseconds(50),
-        milliseconds(99),
+        milliseconds(sample, 50),
+        milliseconds(sample, 99),
         ratio(50),
         ratio(99)
     )
@@ -80,6 +97,17 @@ mod tests {
         assert_eq!(sample.percentile(50), Duration::from_millis(50));
         assert_eq!(sample.percentile(99), Duration::from_millis(99));
         assert_eq!(Sample::default().percentile(99), Duration::ZERO);
+    }
+
+    #[test]
+    fn a_slope_is_the_exponent() {
+        let points = |exponent: f64| [1.0_f64, 10.0, 100.0].map(|x| (x, 3.0 * x.powf(exponent)));
+        for exponent in [0.0, 0.5, 1.0, -1.0] {
+            let slope = log_log_slope(&points(exponent)).unwrap();
+            assert!((slope - exponent).abs() < 1e-9, "{slope} instead of {exponent}");
+        }
+        assert_eq!(log_log_slope(&[(5.0, 1.0), (5.0, 2.0), (0.0, 9.0)]), None);
+        assert_eq!(log_log_slope(&[]), None);
     }
 
     #[test]

@@ -168,6 +168,10 @@ pub(crate) enum BenchmarkName {
     CommandThroughput,
     /// H5, H7: thousands of simulated clusters: what they cost, the broker's restart, the loss of its store
     Fleet,
+    /// H2: bursts of writes at once, the last against the first
+    Bursts,
+    /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants
+    History,
 }
 
 /// The names of a kind of work that needs one, each with what it does.
