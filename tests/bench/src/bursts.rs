@@ -15,7 +15,7 @@ use kubenova_scenarios::site::text;
 use kubenova_scenarios::steps::COMMAND_MAX;
 use tokio::task::JoinSet;
 
-use crate::about;
+use crate::environment;
 use crate::applications::Seen;
 use crate::prepared::{Prepared, application_name};
 use crate::raw_chain::{Measured, RawChain};
@@ -57,7 +57,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let bench = Prepared::start(applications, Some(2 * applications + PODS_BESIDE)).await?;
     let mut raw = bench.raw_chain(LANES).await?;
     bench.settle().await?;
-    about::print(&bench.platform, Some(&bench.site)).await?;
+    environment::print(&bench.platform, Some(&bench.site)).await?;
     let mut number = 0;
     for &size in &settings.sizes {
         let periods = settings.periods.unwrap_or_else(|| WRITES.div_ceil(size));

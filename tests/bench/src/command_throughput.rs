@@ -70,7 +70,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         ..PlatformOptions::default()
     };
     let mut platform = Platform::start(&options).await?;
-    environment::print(&platform)?;
+    environment::print(&platform, None).await?;
     println!("| seed | none: nothing is drawn |");
     println!("| clusters, requests at once | {}, {} |", settings.clusters, settings.at_once);
     let health = Health::begin(&platform)?;

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use kubenova_env::repository;
 use kubenova_env::servers::Servers;
 use kubenova_scenarios::platform::Platform;
+use kubenova_scenarios::site::Site;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Lets this process, and the servers it starts, open as many files as the machine allows: each simulated cluster is a connection.
@@ -19,7 +20,7 @@ pub(crate) fn allow_many_files(wanted: u64) -> Result<()> {
 }
 
 /// Prints commit, versions, durability and what else runs.
-pub(crate) fn print(platform: &Platform) -> Result<()> {
+pub(crate) async fn print(platform: &Platform, site: Option<&Site>) -> Result<()> {
     let setting = |name: &str| platform.postgres.query("postgres", &format!("show {name}"));
     let (version, fsync, commit) = (setting("server_version")?, setting("fsync")?, setting("synchronous_commit")?);
     let config = std::fs::read_to_string(platform.hub.config()).context("could not read the broker's configuration")?;
@@ -30,18 +31,28 @@ pub(crate) fn print(platform: &Platform) -> Result<()> {
     let processors = std::thread::available_parallelism().map_or(0, usize::from);
     let profile = if cfg!(debug_assertions) { "debug (no measurement)" } else { "release" };
     println!("| made with | |\n| --- | --- |");
-    println!("| commit | {} |", commit_of_checkout());
+    println!("| commit | {} |", commit()?);
     println!("| build | {profile} |");
     println!("| PostgreSQL | {}, fsync {}, synchronous_commit {} |", version.trim(), fsync.trim(), commit.trim());
     println!("| broker | {nats}, {} |", sync.trim());
+    let kubernetes = match site {
+        Some(site) => site.cluster.kube_client().apiserver_version().await?.git_version,
+        None => "none: clusters are simulated".to_owned(),
+    };
+    println!("| Kubernetes | {kubernetes} |");
     println!("| machine | {processors} processors, load before: {} |", load.trim());
     Ok(())
 }
 
-fn commit_of_checkout() -> String {
-    let described = repository::root().ok().and_then(|root| {
-        let arguments = ["describe", "--always", "--dirty"];
-        Command::new("git").args(arguments).current_dir(root).output().ok().filter(|it| it.status.success())
-    });
-    described.map_or_else(|| "not known".to_owned(), |it| String::from_utf8_lossy(&it.stdout).trim().to_owned())
+/// The commit, and whether files were changed since.
+fn commit() -> Result<String> {
+    let root = repository::root()?;
+    let git = |arguments: &[&str]| -> Result<String> {
+        // The sandbox has another user than the owner of the files.
+        let output = Command::new("git").args(["-c", "safe.directory=*"]).args(arguments).current_dir(&root).output();
+        Ok(String::from_utf8(output.context("could not run git")?.stdout)?.trim().to_owned())
+    };
+    let commit = git(&["rev-parse", "--short", "HEAD"])?;
+    let is_changed = !git(&["status", "--porcelain"])?.is_empty();
+    Ok(format!("{commit}{}", if is_changed { " with changes" } else { "" }))
 }

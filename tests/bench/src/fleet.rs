@@ -57,7 +57,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         ..PlatformOptions::default()
     };
     let mut platform = Platform::start(&options).await?;
-    environment::print(&platform)?;
+    environment::print(&platform, None).await?;
     println!("| clusters | {}, a heartbeat every {} s |", settings.clusters, settings.heartbeat);
     println!("| seed | none: nothing is drawn |");
     let health = Health::begin(&platform)?;

@@ -18,7 +18,7 @@ use crate::prepared::application_name;
 use crate::reads::{self, Read};
 use crate::request::{put, visible};
 use crate::statistics::{Sample, log_log_slope, milliseconds};
-use crate::{about, filling, plans};
+use crate::{environment, filling, plans};
 
 /// Greatest slope that counts as none.
 const SLOPE_MAX: f64 = 0.1;
@@ -61,7 +61,7 @@ struct Bench {
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.commands >= 100 && settings.requests > 0 && settings.reads > 0, "there is nothing to measure");
     let mut bench = Bench::start(settings.commands).await?;
-    about::print(&bench.platform, None).await?;
+    environment::print(&bench.platform, None).await?;
     let mut levels = Vec::new();
     let mut filled = 0;
     for commands in [0, settings.commands / 100, settings.commands / 10, settings.commands] {

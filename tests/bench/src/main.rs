@@ -4,7 +4,6 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark's product is what it prints")]
 
-mod about;
 mod applications;
 mod beside;
 mod bursts;
