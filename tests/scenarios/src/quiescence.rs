@@ -35,7 +35,7 @@ pub async fn wait_quiet(site: &Site) -> Result<()> {
         let written: Vec<String> = writes(&events, |event| event.received_at >= from);
         let after = site.versions()?;
         let changed: Vec<&String> =
-            after.iter().filter(|(key, now)| before.get(*key) != Some(now)).map(|(key, _)| key).collect();
+            after.iter().filter(|(key, now)| before.get(*key) != Some(*now)).map(|(key, _)| key).collect();
         let is_quiet = written.is_empty() && changed.is_empty() && before.len() == after.len();
         let named: Vec<&String> = written.iter().take(NAMED_MAX).collect();
         let seen = format!("{} writes, among them {named:?}; changed objects: {changed:?}", written.len());

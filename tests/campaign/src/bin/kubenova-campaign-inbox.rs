@@ -97,7 +97,8 @@ async fn run(arguments: &Arguments) -> Result<ExitCode> {
     println!("{:>6.0} s  the real cluster has joined", began.elapsed().as_secs_f64());
     let of_real = Box::pin(inbox::run(&mut platform, &site, &others, &case)).await?;
 
-    let text = page(arguments, began.elapsed(), &[("Simulated", &of_simulated), ("Real", &of_real)]);
+    let text =
+        page(arguments, began.elapsed(), &[("Simulated", of_simulated.as_slice()), ("Real", of_real.as_slice())]);
     let path = arguments.report.clone().unwrap_or_else(|| platform.manager.folder().join("campaign-inbox.md"));
     std::fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))?;
     println!("nothing was lost or done twice; see {}", path.display());
@@ -148,7 +149,7 @@ mod tests {
         let others = Some(Others { commands: 12, slowest: Duration::from_millis(1_540) });
         let row = |what: &str, others| Row { what: what.into(), took: Duration::from_secs(9), others };
         let rows = [row("broker-restarts", others), row("a further tenant", None)];
-        let text = page(&arguments, Duration::from_secs(1_200), &[("Real", &rows)]);
+        let text = page(&arguments, Duration::from_secs(1_200), &[("Real", rows.as_slice())]);
         for part in [
             "`cargo dev campaign inbox --seed 7 --commands 6000` at commit 67fdd5a, in 20 minutes.",
             "## Real\n",
