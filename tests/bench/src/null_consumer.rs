@@ -20,7 +20,7 @@ use crate::processes;
 #[derive(Debug)]
 pub(crate) struct NullConsumer {
     received: Arc<AtomicU64>,
-    stat: PathBuf,
+    schedstat: PathBuf,
     stop: oneshot::Sender<()>,
     thread: JoinHandle<Result<()>>,
 }
@@ -37,7 +37,7 @@ impl NullConsumer {
             runtime.block_on(consume(settings, &counted, ready, stopped))
         })?;
         match is_ready.await {
-            Ok(stat) => Ok(Self { received, stat, stop, thread }),
+            Ok(schedstat) => Ok(Self { received, schedstat, stop, thread }),
             Err(_) => Err(joined(thread).err().unwrap_or_else(|| anyhow!("the null consumer ended"))),
         }
     }
@@ -49,7 +49,7 @@ impl NullConsumer {
 
     /// Processor time so far.
     pub(crate) fn spent(&self) -> Result<Duration> {
-        processes::of_thread(&self.stat)
+        processes::of_thread(&self.schedstat)
     }
 
     /// Ends it.
