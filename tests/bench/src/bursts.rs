@@ -15,8 +15,8 @@ use kubenova_scenarios::site::text;
 use kubenova_scenarios::steps::COMMAND_MAX;
 use tokio::task::JoinSet;
 
-use crate::environment;
 use crate::applications::Seen;
+use crate::environment;
 use crate::prepared::{Prepared, application_name};
 use crate::raw_chain::{Measured, RawChain};
 use crate::request::{Product, is_visible, put};

@@ -22,7 +22,8 @@ pub(crate) fn allow_many_files(wanted: u64) -> Result<()> {
 /// Prints commit, versions, durability and what else runs.
 pub(crate) async fn print(platform: &Platform, site: Option<&Site>) -> Result<()> {
     let setting = |name: &str| platform.postgres.query("postgres", &format!("show {name}"));
-    let (version, fsync, commit) = (setting("server_version")?, setting("fsync")?, setting("synchronous_commit")?);
+    let (version, fsync) = (setting("server_version")?, setting("fsync")?);
+    let synchronous_commit = setting("synchronous_commit")?;
     let config = std::fs::read_to_string(platform.hub.config()).context("could not read the broker's configuration")?;
     let sync = config.lines().find(|line| line.contains("sync_interval")).unwrap_or("sync_interval: default (2m)");
     let nats = Command::new(Servers::find()?.binary("nats-server")?).arg("--version").output();
@@ -33,7 +34,12 @@ pub(crate) async fn print(platform: &Platform, site: Option<&Site>) -> Result<()
     println!("| made with | |\n| --- | --- |");
     println!("| commit | {} |", commit()?);
     println!("| build | {profile} |");
-    println!("| PostgreSQL | {}, fsync {}, synchronous_commit {} |", version.trim(), fsync.trim(), commit.trim());
+    println!(
+        "| PostgreSQL | {}, fsync {}, synchronous_commit {} |",
+        version.trim(),
+        fsync.trim(),
+        synchronous_commit.trim()
+    );
     println!("| broker | {nats}, {} |", sync.trim());
     let kubernetes = match site {
         Some(site) => site.cluster.kube_client().apiserver_version().await?.git_version,

@@ -137,6 +137,7 @@ async fn post_one(caller: &Rest, write: &Write) -> Result<(Vec<Accepted>, Durati
         number: Some(write.number),
         // Tens of thousands are looked at in Postgres, not one by one.
         command: None,
+        may_be_lost: false,
     };
     Ok((write.clusters.iter().map(accept).collect(), took))
 }

@@ -102,7 +102,7 @@ async fn access_tenant_deletion_is_the_managers_alone() -> Result<()> {
 
     let first = delete_tenant(&site)?;
     let second = written_again(&site, &first).await?;
-    wait_event(&site, "DeletionNotOrdered", "the Manager wants the tenant").await?;
+    wait_event(&site, "DeletionNotOrdered", "which wants the tenant").await?;
     assert_eq!(possessions(&site)?, before, "a deleted NovaTenant took something with it");
 
     // With a record that says so, and that the Manager did not sign.

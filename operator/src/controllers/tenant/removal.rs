@@ -183,8 +183,8 @@ async fn look_inside(
     remains: &mut Remains,
 ) -> Result<(), apiserver::Error> {
     let namespace = apps_namespace(&desired.name);
-    let names = |objects: Vec<DynamicObject>| objects.iter().map(ResourceExt::name_any).collect::<Vec<_>>();
-    remains.applications = names(kinds::list_if_served(&applications(client, &namespace), "").await?);
+    let found = kinds::list_if_served(&applications(client, &namespace), "").await?;
+    remains.applications = found.iter().map(ResourceExt::name_any).collect();
     if remains.applications.is_empty() {
         let left = orphans::delete_left_behind(client, deployer, &namespace, None).await?;
         remains.orphans = left.objects;
