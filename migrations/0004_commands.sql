@@ -52,6 +52,14 @@ create index commands_by_object on commands (cluster_id, object_key, revision);
 create index commands_by_tenant on commands (tenant_id, id) where tenant_id is not null;
 create index commands_by_cluster on commands (cluster_id, id);
 create index commands_by_state on commands (state, id);
+-- Of one tenant's application, and of all that have the name: without them a name that is rare is looked for in all history.
+create index commands_by_application on commands (tenant_id, application_name, id) where application_name is not null;
+create index commands_by_application_name on commands (application_name, id) where application_name is not null;
+-- What went wrong on a cluster or for a tenant. A command that succeeds never enters them.
+create index commands_unsuccessful_by_cluster on commands (cluster_id, state, id)
+    where state in ('failed', 'refused', 'cancelled', 'superseded', 'expired');
+create index commands_unsuccessful_by_tenant on commands (tenant_id, state, id)
+    where state in ('failed', 'refused', 'cancelled', 'superseded', 'expired');
 
 -- The highest revision of each cluster whose command was deleted on schedule: a cluster that names a revision up to it, and
 -- whose row is gone, is not one that holds what Postgres never had. In no row of `clusters`, which requests and hellos lock.

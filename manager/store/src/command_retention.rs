@@ -70,7 +70,7 @@ mod tests {
     use super::*;
     use crate::{
         cluster_queue::{self, ClaimOptions},
-        fixture::{Fixture, at, claim_options, new_id},
+        fixture::{Fixture, at, claim_options, new_id, rows_read},
         outbox, outcomes, sessions,
     };
     use kubenova_core::{change::Change, cluster::ClusterId};
@@ -187,16 +187,6 @@ mod tests {
         assert_eq!(delete_old(&mut tx, at(1), Pass::default(), 10).await.unwrap(), None);
         let read = rows_read(&mut tx).await;
         assert!(read <= 10, "{read} rows were read, of which the planner reads two");
-    }
-
-    /// Rows of table `commands` that the statements of this transaction read.
-    async fn rows_read(connection: &mut PgConnection) -> i64 {
-        sqlx::query_scalar(
-            "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables where relname = 'commands'",
-        )
-        .fetch_one(connection)
-        .await
-        .unwrap()
     }
 
     #[tokio::test]

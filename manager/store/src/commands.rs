@@ -152,16 +152,19 @@ pub async fn newest(
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query_as!(
         Row,
-        r#"select distinct on (k.cluster_id, k.object_key)
-                k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
+        // Each by its own look into commands_by_object: `distinct on` would read the whole history of every object.
+        r#"select k.id, k.cluster_id, c.name as cluster_name, k.revision, k.kind, k.object_key, k.tenant_id, k.application_name,
                 k.generation, k.state, k.reason, k.message, k.waiting_for, k.created_by, k.not_after, k.queued_at, k.sent_at,
                 k.acknowledged_at, k.running_at, k.finished_at, k.hops, k.send_count, k.next_send_at,
                 s.last_heartbeat_at as "last_heartbeat_at?", c.state as cluster_state,
                 case when s.session is null or r.refused_at > s.last_heartbeat_at then r.reason end as refused_reason
-         from commands k join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
+         from (select distinct unnest($1::text[]) as cluster_id) as wanted
+              cross join (select distinct unnest($2::text[]) as object_key) as about
+              cross join lateral (select * from commands o where o.cluster_id = wanted.cluster_id and o.object_key = about.object_key
+                                  order by o.revision desc limit 1) as k
+              join clusters c on c.id = k.cluster_id left join sessions s on s.cluster_id = k.cluster_id
               left join hello_refusals r on r.cluster_id = k.cluster_id
-         where k.cluster_id = any($1) and k.object_key = any($2)
-         order by k.cluster_id, k.object_key, k.revision desc"#,
+         order by k.cluster_id, k.object_key"#,
         &clusters,
         keys,
     )
@@ -174,7 +177,7 @@ pub async fn newest(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, at};
+    use crate::fixture::{Fixture, at, rows_read};
     use kubenova_core::change::Change;
 
     #[tokio::test]
@@ -220,6 +223,49 @@ mod tests {
         let ids = |commands: &[Command]| commands.iter().map(|command| command.id).collect::<Vec<_>>();
         assert_eq!(ids(&found), second.iter().map(|command| command.command_id).collect::<Vec<_>>());
         assert_eq!(found[0].cluster_last_heartbeat_at, None, "a cluster that never connected");
+    }
+
+    #[tokio::test]
+    async fn a_year_of_ended_commands_costs_readers_nothing() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(2).await, fixture.tenant().await);
+        fixture
+            .execute(
+                "insert into tenants (id, name, quota_cpu, quota_memory, quota_pods, created_at, updated_at, created_by)
+                 select '0fffffff-0000-7000-8000-000000000002', 'other', '1', '1', 1, now(), now(), 'ann';
+                 insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
+                                       state, created_by, queued_at, sent_at, acknowledged_at, finished_at)
+                 select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, c.id, n, 'apply-application',
+                        'application/1/app-' || n % 10, '{}', t.id, 'app-' || n % 10, 1,
+                        case when n % 10 = 0 and c.name = 'cluster-2' then 'failed' else 'succeeded' end, 'ann', now(), now(), now(),
+                        now()
+                 from generate_series(1, 50000) n
+                      join clusters c on c.name = case n % 2 when 0 then 'cluster-2' else 'cluster-1' end
+                      join tenants t on t.name = case n % 2 when 0 then 'other' else 'tenant-1' end;
+                 analyze commands",
+            )
+            .await;
+        let mut tx = fixture.begin().await;
+        let keys = ["application/1/app-2".to_owned(), "application/1/app-7".to_owned()];
+        assert_eq!(newest(&mut tx, &clusters, &keys).await.unwrap().len(), 2);
+        let mut read = rows_read(&mut tx).await;
+        assert!(read <= 10, "{read} rows were read to find the newest of two objects");
+
+        let (cluster, tenant) = (Some(clusters[0].clone()), Some(tenant.id));
+        let (application, state) = (Some("none".to_owned()), Some(CommandState::Failed));
+        let none = CommandFilter::default();
+        for filter in [
+            CommandFilter { application: application.clone(), ..none.clone() },
+            CommandFilter { tenant, application, ..none.clone() },
+            CommandFilter { tenant, application: Some("app-2".to_owned()), ..none.clone() },
+            CommandFilter { tenant, state, ..none.clone() },
+            CommandFilter { cluster, state, ..none },
+        ] {
+            assert_eq!(list(&mut tx, &filter, &Page::new(None, None)).await.unwrap().len(), 0, "{filter:?}");
+            let now = rows_read(&mut tx).await;
+            assert!(now - read <= 10, "{} rows were read for an empty list: {filter:?}", now - read);
+            read = now;
+        }
     }
 
     #[tokio::test]

@@ -124,6 +124,16 @@ impl Fixture {
     }
 }
 
+/// Rows of table `commands` that the statements of this transaction read.
+pub(crate) async fn rows_read(connection: &mut sqlx::PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "select seq_tup_read + coalesce(idx_tup_fetch, 0) from pg_stat_xact_user_tables where relname = 'commands'",
+    )
+    .fetch_one(connection)
+    .await
+    .unwrap()
+}
+
 /// So many seconds after midnight of a fixed day.
 pub(crate) fn at(seconds: i64) -> Timestamp {
     let midnight: Timestamp = "2026-03-01T00:00:00Z".parse().unwrap();
