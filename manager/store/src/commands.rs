@@ -236,8 +236,8 @@ mod tests {
                  insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
                                        state, created_by, queued_at, sent_at, acknowledged_at, finished_at)
                  select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, c.id, n, 'apply-application',
-                        'application/1/app-' || n % 10, '{}', t.id, 'app-' || n % 10, 1,
-                        case when n % 10 = 0 and c.name = 'cluster-2' then 'failed' else 'succeeded' end, 'ann', now(), now(), now(),
+                        'application/1/app-' || n % 100, '{}', t.id, 'app-' || n % 100, 1,
+                        case when n % 100 = 0 and c.name = 'cluster-2' then 'failed' else 'succeeded' end, 'ann', now(), now(), now(),
                         now()
                  from generate_series(1, 50000) n
                       join clusters c on c.name = case n % 2 when 0 then 'cluster-2' else 'cluster-1' end
