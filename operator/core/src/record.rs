@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn the_fields_and_the_name_of_a_record_are_those_of_the_signed_command() {
-        let changes: [(&str, fn(&mut NovaCommand)); 7] = [
+        type Change = (&'static str, fn(&mut NovaCommand));
+        let changes: [Change; 7] = [
             ("name", |record| record.metadata.name = Some("tenant.t2".into())),
             ("kind", |record| record.spec.kind = "delete-tenant".into()),
             ("key", |record| record.spec.key = "tenant/t2".into()),
