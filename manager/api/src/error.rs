@@ -33,7 +33,7 @@ impl IntoResponse for ApiError {
     }
 }
 
-/// Part of a detail: nobody can say whether a change was made.
+/// Part of a detail: whether a change was made is not known.
 pub(crate) const MAY_BE_CHANGED: &str = "the change may or may not have been made: send the request again with the same \
                                          Idempotency-Key, and it is made once; without one, read the object first";
 

@@ -34,7 +34,7 @@ pub async fn run(store: Store, gauges: StoredGauges, stale_after: Duration, shut
             if now.duration_since(database_now).abs() > CLOCK_OFFSET_MAX {
                 tracing::warn!(
                     now = %now, database_now = %database_now,
-                    "the clocks of the Manager and of Postgres differ: deadlines of operations and deletes are judged by both; \
+                    "the clocks of the Manager and of Postgres differ: deadlines of operations and deletes are checked against both; \
                      synchronize them (NTP)"
                 );
             }

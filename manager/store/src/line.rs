@@ -4,7 +4,7 @@ use crate::fixture::Fixture;
 use sqlx::postgres::PgConnectOptions;
 use std::str::FromStr as _;
 
-/// Hands bytes between the store and Postgres, until told to lose the connections of then: they stay open, and nothing comes
+/// Hands bytes between the store and Postgres, until it is to lose the connections of then: they stay open, and nothing comes
 /// through them any more, as when the host of a server is gone.
 pub(crate) struct Line {
     /// Of the database, through the line.

@@ -41,7 +41,7 @@ pub struct ClusterRecord {
     pub state: ClusterState,
 }
 
-/// The time of Postgres. Sessions and heartbeats are stamped and judged by it alone: by the clocks of several Managers a cluster would be
+/// The time of Postgres. Sessions and heartbeats are stamped and checked by it alone: by the clocks of several Managers a cluster would be
 /// silent to the one that is ahead.
 pub async fn database_time(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)

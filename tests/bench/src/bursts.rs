@@ -1,6 +1,6 @@
 //! H2, bursts: every so often as many writes at once as a round has, each to another Application. Latency must not grow from the
 //! first burst to the last. Beside them, before and after each round, bursts of the same size through [`crate::raw_chain`] in
-//! eight lanes.
+//! eight workers.
 //!
 //! Every time counts from the moment at which the burst should have begun, so a burst that has to wait for the one before it
 //! pays for that.
@@ -22,7 +22,7 @@ use crate::raw_chain::{Measured, RawChain};
 use crate::request::{Product, is_visible, put};
 use crate::statistics::{Sample, milliseconds, row};
 
-/// Lanes of the raw chain.
+/// Workers of the raw chain.
 const LANES: usize = 8;
 /// Writes of a size when no number of bursts is given: Maestro's number of bundles.
 const WRITES: u64 = 600;

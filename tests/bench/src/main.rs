@@ -51,7 +51,7 @@ enum Benchmark {
     CommandThroughput(command_throughput::Settings),
     /// H5, H7: thousands of simulated clusters: what they cost, the broker's restart, the loss of its store.
     Fleet(fleet::Settings),
-    /// H2: bursts of writes at once, the last against the first, and against the raw chain in eight lanes.
+    /// H2: bursts of writes at once, the last against the first, and against the raw chain in eight workers.
     Bursts(bursts::Settings),
     /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants.
     History(history::Settings),

@@ -2,7 +2,7 @@
 //!
 //! Two forms. *Bare*: Postgres commit → JetStream publish → consume → server-side apply → publish → consume → commit.
 //! *Equal*: with as many durable writes as KubeNova makes for one request (the claim of the outbox row, the inbox record and
-//! its status), which is what the design compares with. One after another, or in several lanes at once, each with connections,
+//! its status), which is what the design compares with. One after another, or in several workers at once, each with connections,
 //! consumers and Applications of its own.
 
 use std::time::{Duration, Instant};
@@ -41,12 +41,12 @@ fn name(index: u64) -> String {
 
 /// Chains that may be run at once.
 pub(crate) struct RawChain {
-    lanes: Vec<Lane>,
+    workers: Vec<Worker>,
     done: u64,
 }
 
 /// A client of all servers at once.
-struct Lane {
+struct Worker {
     database: PgConnection,
     connection: Connection,
     commands: Queue,
@@ -95,9 +95,9 @@ impl RawChain {
         };
         connection.jetstream.create_stream(config).await?;
         let deployer = acting_as(site, "acme-owner", "kubenova-deployer").await?;
-        let mut lanes = Vec::with_capacity(at_once);
+        let mut workers = Vec::with_capacity(at_once);
         for number in 0..at_once {
-            lanes.push(Lane {
+            workers.push(Worker {
                 database: PgConnection::connect(&url).await?,
                 connection: connection.clone(),
                 commands: Queue::create(connection, &format!("bench.command.{number}")).await?,
@@ -106,13 +106,13 @@ impl RawChain {
                 records: Api::namespaced(site.cluster.kube_client(), "default"),
             });
         }
-        ensure!(!lanes.is_empty(), "a raw chain needs at least one lane");
-        Ok(Self { lanes, done: 0 })
+        ensure!(!workers.is_empty(), "a raw chain needs at least one worker");
+        Ok(Self { workers, done: 0 })
     }
 
     /// The tenant's Applications, as its deployer.
     pub(crate) fn applications(&self) -> &Api<DynamicObject> {
-        &self.lanes[0].applications
+        &self.workers[0].applications
     }
 
     /// Makes the Applications that the chain goes round.
@@ -134,39 +134,39 @@ impl RawChain {
         for _ in 0..count {
             self.done += 1;
             let began = Instant::now();
-            let at = self.lanes[0].chain(seen, &name(self.done % APPLICATIONS), self.done, equal).await?;
+            let at = self.workers[0].chain(seen, &name(self.done % APPLICATIONS), self.done, equal).await?;
             measured.seen.push(at.saturating_duration_since(began));
             measured.whole.push(began.elapsed());
         }
         Ok(measured)
     }
 
-    /// The chain `count` times, begun at one moment and done in all lanes at once; every time counts from that moment.
+    /// The chain `count` times, begun at one moment and done in all workers at once; every time counts from that moment.
     pub(crate) async fn burst(&mut self, seen: &Seen, count: u64) -> Result<Measured> {
         let (began, first) = (Instant::now(), self.done + 1);
         self.done += count;
-        let lanes = self.lanes.len() as u64;
-        let runs = self.lanes.iter_mut().zip(0_u64..).map(|(lane, lane_number)| async move {
+        let workers = self.workers.len() as u64;
+        let runs = self.workers.iter_mut().zip(0_u64..).map(|(worker, worker_number)| async move {
             let mut measured = Measured::default();
-            let own: Vec<u64> = (0..APPLICATIONS).filter(|index| index % lanes == lane_number).collect();
+            let own: Vec<u64> = (0..APPLICATIONS).filter(|index| index % workers == worker_number).collect();
             for (number, index) in
-                (first..first + count).filter(|number| number % lanes == lane_number).zip(own.iter().cycle())
+                (first..first + count).filter(|number| number % workers == worker_number).zip(own.iter().cycle())
             {
-                let at = lane.chain(seen, &name(*index), number, true).await?;
+                let at = worker.chain(seen, &name(*index), number, true).await?;
                 measured.seen.push(at.saturating_duration_since(began));
                 measured.whole.push(began.elapsed());
             }
             Ok::<_, anyhow::Error>(measured)
         });
         let mut measured = Measured::default();
-        for lane in try_join_all(runs).await? {
-            measured.add(&lane);
+        for worker in try_join_all(runs).await? {
+            measured.add(&worker);
         }
         Ok(measured)
     }
 }
 
-impl Lane {
+impl Worker {
     /// One chain; when the object was seen.
     async fn chain(&mut self, seen: &Seen, name: &str, number: u64, equal: bool) -> Result<Instant> {
         let id = random::uuid_v7();

@@ -27,7 +27,7 @@ spec: {policyName: no-finalizers, validationActions: [Deny]}
 "#;
 
 const NAMESPACE: &str = "acme-apps";
-/// Nobody else but the Operator may write Applications there.
+/// Only it and the Operator may write Applications there.
 const AS_KUBEVELA: &str = "--as=system:serviceaccount:vela-system:kubevela-vela-core";
 
 #[tokio::test(flavor = "multi_thread")]

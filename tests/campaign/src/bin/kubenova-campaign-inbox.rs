@@ -1,5 +1,5 @@
 //! `cargo dev campaign inbox`: one cluster with thousands of commands among others that have few, simulated and then real; each
-//! time the Operator, the Manager and the broker start again, in an order that a seed draws.
+//! time the Operator, the Manager and the broker start again, in the sequence that a seed draws.
 //!
 //! The cases are those of the scenarios `fault_storm` and `fault_inbox` (`kubenova_scenarios::many_commands`).
 
