@@ -23,7 +23,7 @@ use crate::request::{Product, is_visible, put};
 use crate::statistics::{Sample, milliseconds, row};
 
 /// Workers of the raw chain.
-const LANES: usize = 8;
+const WORKERS: usize = 8;
 /// Writes of a size when no number of bursts is given: Maestro's number of bundles.
 const WRITES: u64 = 600;
 /// One look over REST shows all writes of a burst: the longest page of a list.
@@ -55,7 +55,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.sizes.iter().all(|size| (1..=SIZE_MAX).contains(size)), "--sizes are from 1 to {SIZE_MAX}");
     ensure!(settings.periods != Some(0), "--periods must be above zero");
     let bench = Prepared::start(applications, Some(2 * applications + PODS_BESIDE)).await?;
-    let mut raw = bench.raw_chain(LANES).await?;
+    let mut raw = bench.raw_chain(WORKERS).await?;
     bench.settle().await?;
     environment::print(&bench.platform, Some(&bench.site)).await?;
     let mut number = 0;
@@ -157,8 +157,8 @@ fn print(size: u64, every: u64, round: &[Product], raw: &Measured) {
     let mut all = Product::default();
     round.iter().for_each(|product| all.add(product));
     println!("\n| all periods | n | p50 ms | p99 ms | p50 ratio | p99 ratio |\n| --- | --- | --- | --- | --- | --- |");
-    println!("{}", row(&format!("raw chain, {LANES} at once: in the cluster"), &raw.seen, None));
-    println!("{}", row(&format!("raw chain, {LANES} at once: whole"), &raw.whole, None));
+    println!("{}", row(&format!("raw chain, {WORKERS} at once: in the cluster"), &raw.seen, None));
+    println!("{}", row(&format!("raw chain, {WORKERS} at once: whole"), &raw.whole, None));
     all.print(raw);
     let (Some(first), Some(last)) = (round.first(), round.last()) else { return };
     for (name, first, last) in [("in the cluster", &first.seen, &last.seen), ("visible", &first.visible, &last.visible)]
