@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::failpoints;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::{NAMESPACE, Site, text};
+use kubenova_scenarios::site::{NAMESPACE, OPERATOR, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
@@ -65,7 +65,10 @@ async fn enroll_again(platform: &Platform, site: &Site) -> Result<()> {
     let token = text(&created, "/token")?;
     let enroll = async || {
         scale(platform, 2).await?;
-        site.set_value(&format!("enrollment.token={token}"))
+        site.set_value(&format!("enrollment.token={token}"))?;
+        // A new token is read at a start.
+        site.cluster.pods().kill9(OPERATOR);
+        Ok(())
     };
     failpoints::operator_dies_at_each(site, &UPKEEP, enroll).await?;
     poll::until("the record of the operation to be forgotten", COMMAND_MAX, || async {
