@@ -287,7 +287,7 @@ mod tests {
             ("createCluster", Method::POST, "/api/v1/clusters", cluster.clone()),
             ("createClusterAtRoot", Method::POST, "/clusters", cluster),
             ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
-            ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", json!(null)),
+            ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
             ("purgeCluster", Method::POST, "/api/v1/clusters/west/purge", json!({ "cluster": "west" })),
             (
                 "confirmDeletions",
