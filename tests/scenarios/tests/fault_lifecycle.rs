@@ -5,14 +5,14 @@ use anyhow::{Context as _, Result, ensure};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::failpoints;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::{NAMESPACE, OPERATOR, Site, text};
+use kubenova_scenarios::site::{NAMESPACE, Site};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
 /// Until the first session: its epoch is the first that the cluster learns of.
 const JOIN: [&str; 3] = ["join.keys-stored", "join.answered", "inbound.epoch-written"];
 const TENANT: [&str; 3] = ["tenant.capsule-applied", "tenant.namespaces-applied", "tenant.identities-applied"];
-/// A further enrollment begins a new epoch; a record is forgotten.
+/// A new epoch begins; a record is forgotten.
 const UPKEEP: [&str; 2] = ["inbound.epoch-written", "inbound.fence-written"];
 /// Before the first step, and after it.
 const REMOVAL: [&str; 2] = ["tenant.removal-step", "tenant.removal-step:2"];
@@ -54,30 +54,28 @@ async fn create_tenant(platform: &Platform, site: &Site) -> Result<()> {
     steps::wait_commands(platform, &accepted["commands"], "succeeded", COMMAND_MAX).await
 }
 
-/// An operation ends, a change comes after it, and the cluster is enrolled again: its epoch is written with the floor, below which
-/// the record of the operation is forgotten.
-async fn enroll_again(platform: &Platform, site: &Site) -> Result<()> {
-    let deadline = json!({ "deadlineSeconds": 600 });
-    let restart = platform.rest.post("/api/v1/tenants/acme/apps/shop/restart", &deadline).await?.expect(202)?;
-    steps::wait_commands(platform, &restart["commands"], "succeeded", COMMAND_MAX).await?;
-    assert_eq!(operations(site)?, 1);
-    let created = platform.rest.post("/api/v1/clusters/alpha/enrollments", &json!({})).await?.expect(201)?;
-    let token = text(&created, "/token")?;
-    let enroll = async || {
+/// An operation ends, a change comes after it, and the epoch rises, as by a recovery: it is written with the floor, below which the
+/// record of the operation is forgotten at the next start.
+async fn raise_epoch(platform: &Platform, site: &Site) -> Result<()> {
+    let raise = async || {
+        let deadline = json!({ "deadlineSeconds": 600 });
+        let restart = platform.rest.post("/api/v1/tenants/acme/apps/shop/restart", &deadline).await?.expect(202)?;
+        steps::wait_commands(platform, &restart["commands"], "succeeded", COMMAND_MAX).await?;
+        assert_eq!(operations(site)?, 1);
         scale(platform, 2).await?;
-        site.set_value(&format!("enrollment.token={token}"))?;
-        // A new token is read at a start.
-        site.cluster.pods().kill9(OPERATOR);
-        Ok(())
+        // The next heartbeat is of no open session, so the cluster is asked for a hello.
+        let sql = "with raised as (update clusters set epoch = epoch + 1 returning id)
+                   update sessions set session = session + 1 where cluster_id in (select id from raised)";
+        platform.postgres.query("kubenova", sql).map(drop)
     };
-    failpoints::operator_dies_at_each(site, &UPKEEP, enroll).await?;
+    failpoints::operator_dies_at_each(site, &UPKEEP, raise).await?;
     poll::until("the record of the operation to be forgotten", COMMAND_MAX, || async {
         let left = operations(site)?;
         Ok(Step::when(left == 0, (), format!("{left} are left")))
     })
     .await?;
     scale(platform, 1).await?;
-    assert_eq!(enrolled(platform)?, "2 2");
+    assert_eq!(enrolled(platform)?, "1 2");
     let path = "jsonpath={.data.epoch}";
     assert_eq!(site.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])?, "2");
     Ok(())
@@ -112,7 +110,7 @@ async fn fault_lifecycle_a_death_at_each_step() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     let site = Box::pin(join(&platform)).await?;
     Box::pin(create_tenant(&platform, &site)).await?;
-    Box::pin(enroll_again(&platform, &site)).await?;
+    Box::pin(raise_epoch(&platform, &site)).await?;
     Box::pin(remove_tenant(&platform, &site)).await?;
     Box::pin(refuse(&platform, &site)).await?;
     steps::expect_no_open_commands(&platform)
