@@ -144,6 +144,12 @@ async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
     thief.send(&subjects::outcome(&beta), outcome.replace("CLUSTER", &beta).into_bytes()).await?;
     let status = r#"{"clusterId":"CLUSTER","objects":[{"key":"tenant/x","detail":"{\"a\":\"\\u0000\"}"}]}"#;
     thief.send(&subjects::status(&beta), status.replace("CLUSTER", &beta).into_bytes()).await?;
+    // Reports count up to the open session; one that the running server has not confirmed is sent nothing.
+    let session = format!(
+        "insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, opened_at, last_heartbeat_at, recorded_by)
+         values ('{beta}', 1, '1', 'boot', 1, now(), now(), 'epoch')"
+    );
+    platform.postgres.query("kubenova", &session)?;
     let twice =
         r#"{"clusterId":"CLUSTER","objects":[{"key":"cluster-config/default"},{"key":"cluster-config/default"}]}"#;
     thief.send(&subjects::status(&beta), twice.replace("CLUSTER", &beta).into_bytes()).await?;
