@@ -135,7 +135,8 @@ pub struct Intervals {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Retention {
-    /// Commands that have ended, and confirmations of deletes that have expired. The newest command that a cluster stored about each object stays, whatever its age.
+    /// Commands that have ended, and confirmations of deletes that have expired. The newest command that a cluster stored about each
+    /// object stays, whatever its age.
     pub commands_days: u64,
     /// Records of the audit log.
     pub audit_days: u64,

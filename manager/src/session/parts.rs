@@ -141,7 +141,7 @@ mod tests {
             flood.extend(parts.add("flood", number));
         }
         assert_eq!(flood.len(), 1, "one task for all of them");
-        let alone = parts.add("alone", 1000).expect("its part waits for nobody");
+        let alone = parts.add("alone", 1000).expect("its part waits for no other cluster");
         let take = async |part| taken.lock().unwrap().push(part);
         let flooded = flood.remove(0).serve(take);
         assert!(alone.serve(take).now_or_never().is_some());

@@ -203,9 +203,8 @@ mod tests {
         applications::{self, find_for_update, targets},
         cluster_queue::{self, ClaimOptions},
         commands,
-        fixture::{Fixture, at, claim_options, new_id},
-        outcomes::{self, Reported},
-        wire,
+        fixture::{Fixture, at, claim_options, new_id, reported},
+        outcomes, wire,
     };
     use kubenova_core::{application::Application, change::Change, tenant::Tenant};
 
@@ -238,16 +237,7 @@ mod tests {
         }
 
         async fn report(&self, command: CommandId, state: CommandState) {
-            let reported = Reported {
-                cluster_id: self.cluster.clone(),
-                command_id: command,
-                epoch: 1,
-                state: Some(state),
-                reason: String::new(),
-                message: String::new(),
-                hops: Vec::new(),
-                send_again_at: None,
-            };
+            let reported = reported(&self.cluster, command, state);
             let mut tx = self.fixture.begin().await;
             outcomes::record(&mut tx, &reported, at(9), new_id).await.unwrap();
             tx.commit().await.unwrap();

@@ -51,7 +51,7 @@ mod tests {
     use crate::{
         audit_chain, cluster_queue,
         error::StoreError,
-        fixture::{Fixture, at, claim_options, new_id, write_context},
+        fixture::{Fixture, at, claim_options, new_id, reported, write_context},
         idempotency::ResponseRecord,
         outcomes::{self, Reported},
         write_tx::WriteContext,
@@ -116,14 +116,9 @@ mod tests {
         cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap();
         for state in [CommandState::Running, CommandState::Succeeded, CommandState::Succeeded] {
             let reported = Reported {
-                cluster_id: cluster.clone(),
-                command_id: carried_out,
-                epoch: 1,
-                state: Some(state),
                 reason: "Ready".into(),
-                message: String::new(),
                 hops: vec![Hop { name: "applied".into(), at: String::new(), object: "uid/7".into() }],
-                send_again_at: None,
+                ..reported(&cluster, carried_out, state)
             };
             outcomes::record(&mut tx, &reported, at(2), new_id).await.unwrap();
         }

@@ -274,7 +274,7 @@ mod tests {
     use super::*;
     use crate::{
         commands, enrollments,
-        fixture::{Fixture, at, new_id},
+        fixture::{Fixture, at, new_id, reported},
         outcomes::{self, Reported},
     };
     use kubenova_core::{change::Change, command::CommandState};
@@ -365,16 +365,7 @@ mod tests {
         let claimed = claim_committed(&fixture, &cluster, &due(1, 3)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for (number, floor) in [(1, 0), (0, 2), (2, 3)] {
-            let reported = Reported {
-                cluster_id: cluster.clone(),
-                command_id: claimed.due[number].id,
-                epoch: 1,
-                state: Some(CommandState::Succeeded),
-                reason: String::new(),
-                message: String::new(),
-                hops: Vec::new(),
-                send_again_at: None,
-            };
+            let reported = reported(&cluster, claimed.due[number].id, CommandState::Succeeded);
             outcomes::record(&mut connection, &reported, at(2), new_id).await.unwrap();
             assert_eq!(claim(&mut connection, &cluster, &due(3, 3)).await.unwrap().unwrap().floor, floor);
         }
@@ -412,16 +403,7 @@ mod tests {
         let claimed = claim_committed(&fixture, &cluster, &due(1, 3)).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for (command, state) in claimed.due.iter().zip([CommandState::Acknowledged, CommandState::Running]) {
-            let reported = Reported {
-                cluster_id: cluster.clone(),
-                command_id: command.id,
-                epoch: 1,
-                state: Some(state),
-                reason: String::new(),
-                message: String::new(),
-                hops: Vec::new(),
-                send_again_at: Some(at(600)),
-            };
+            let reported = Reported { send_again_at: Some(at(600)), ..reported(&cluster, command.id, state) };
             outcomes::record(&mut connection, &reported, at(1), new_id).await.unwrap();
         }
         // It has the first, the third was never acknowledged.

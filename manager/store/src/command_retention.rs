@@ -70,10 +70,10 @@ mod tests {
     use super::*;
     use crate::{
         cluster_queue::{self, ClaimOptions},
-        fixture::{Fixture, at, claim_options, new_id, rows_read},
+        fixture::{Fixture, at, claim_options, new_id, reported, rows_read},
         outbox, outcomes, sessions,
     };
-    use kubenova_core::{change::Change, cluster::ClusterId};
+    use kubenova_core::{change::Change, cluster::ClusterId, command::CommandState};
 
     /// Rows of one object, as (revision, state, acknowledged), all of one time.
     async fn rows(fixture: &Fixture, cluster: &ClusterId, object: &str, rows: &[(i64, &str, bool)]) {
@@ -210,16 +210,7 @@ mod tests {
         assert_eq!(cluster_queue::clusters_with_due(&mut tx, due.now, at(0)).await.unwrap().len(), 1);
         assert_eq!(cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap().due.len(), 1);
         assert_eq!(cluster_queue::floor(&mut tx, &cluster).await.unwrap(), 100_000);
-        let reported = outcomes::Reported {
-            cluster_id: cluster.clone(),
-            command_id: command.command_id,
-            epoch: 1,
-            state: Some(kubenova_core::command::CommandState::Running),
-            reason: String::new(),
-            message: String::new(),
-            hops: Vec::new(),
-            send_again_at: None,
-        };
+        let reported = reported(&cluster, command.command_id, CommandState::Running);
         outcomes::record(&mut tx, &reported, at(2), new_id).await.unwrap();
         cluster_queue::resend_open(&mut tx, &cluster, 0, at(2)).await.unwrap();
         let read = rows_read(&mut tx).await;

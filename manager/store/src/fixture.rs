@@ -5,6 +5,7 @@ use crate::{
     cluster_queue::ClaimOptions,
     clusters, enrollments,
     outbox::{self, EnqueuedCommand, Issuer},
+    outcomes::Reported,
     pool::Store,
     sessions::{self, HelloRequest},
     tenants,
@@ -18,6 +19,7 @@ use kubenova_core::{
     application::{Application, ApplicationId, ApplicationName, Form},
     change::Change,
     cluster::{Cluster, ClusterId, ClusterName, ClusterState, Components},
+    command::{CommandId, CommandState},
     tenant::{PodSecurity, Tenant, TenantId, TenantName},
 };
 use kubenova_schema::window::Window;
@@ -157,6 +159,20 @@ pub(crate) fn caller() -> Caller {
 /// What the relay claims at [`at`] 1, of a cluster that was in session at 0.
 pub(crate) fn claim_options() -> ClaimOptions {
     ClaimOptions { now: at(1), send_again_at: at(30), report_again_at: at(600), window: 10 }
+}
+
+/// A state that a cluster reports of a command of epoch 1, with nothing beside it.
+pub(crate) fn reported(cluster: &ClusterId, command_id: CommandId, state: CommandState) -> Reported {
+    Reported {
+        cluster_id: cluster.clone(),
+        command_id,
+        epoch: 1,
+        state: Some(state),
+        reason: String::new(),
+        message: String::new(),
+        hops: Vec::new(),
+        send_again_at: None,
+    }
 }
 
 /// A request at [`at`] 0 without an idempotency key.

@@ -170,7 +170,7 @@ mod tests {
         cluster_queue::{self, ClaimOptions, QueueState},
         command_retention::{self, Pass},
         commands,
-        fixture::{Fixture, at, claim_options, issuer, new_id},
+        fixture::{Fixture, at, claim_options, issuer, new_id, reported},
         listings,
         outcomes::{self, Reported},
     };
@@ -225,16 +225,7 @@ mod tests {
         }
 
         async fn report(&self, id: CommandId, state: CommandState) {
-            let reported = Reported {
-                cluster_id: self.cluster.clone(),
-                command_id: id,
-                epoch: 1,
-                state: Some(state),
-                reason: String::new(),
-                message: String::new(),
-                hops: Vec::new(),
-                send_again_at: Some(at(600)),
-            };
+            let reported = Reported { send_again_at: Some(at(600)), ..reported(&self.cluster, id, state) };
             let mut tx = self.fixture.begin().await;
             outcomes::record(&mut tx, &reported, at(3), new_id).await.unwrap();
             tx.commit().await.unwrap();

@@ -75,10 +75,8 @@ pub async fn record(
     new_id: fn() -> Uuid,
 ) -> Result<Recorded, StoreError> {
     let row = sqlx::query!(
-        r#"select k.state, k.reason, k.message, k.object_key, k.revision, c.epoch,
-                  exists (select from commands later where later.cluster_id = k.cluster_id
-                             and later.object_key = k.object_key and later.revision > k.revision) as "replaced!"
-           from commands k join clusters c on c.id = k.cluster_id where k.id = $1 and k.cluster_id = $2 for update of k"#,
+        "select k.state, k.reason, k.message, k.object_key, k.revision, c.epoch
+         from commands k join clusters c on c.id = k.cluster_id where k.id = $1 and k.cluster_id = $2 for update of k",
         reported.command_id.0,
         reported.cluster_id.as_str(),
     )
@@ -138,8 +136,11 @@ pub async fn record(
     one_row(moved.unsigned_abs(), "commands", &reported.command_id)?;
     // An operation is not wanted for good.
     let is_operation = row.object_key.starts_with(OPERATION_KEY_PREFIX);
-    let is_wanted = !row.replaced && !is_operation && !mutant::is_on("outcomes.newest-superseded");
-    if next == CommandState::Superseded && is_wanted {
+    let may_be_wanted = next == CommandState::Superseded && !is_operation;
+    if may_be_wanted
+        && !mutant::is_on("outcomes.newest-superseded")
+        && !is_replaced(&mut *connection, reported.command_id).await?
+    {
         enqueue_again(&mut *connection, reported, now, new_id).await?;
     }
     if next.proves_storage() && !mutant::is_on("outcomes.lower-stay") {
@@ -218,23 +219,27 @@ async fn enqueue_again(
     now: Timestamp,
     new_id: fn() -> Uuid,
 ) -> Result<(), StoreError> {
-    // A newer change may have been written since the row was read.
     outbox::lock_cluster(&mut *connection, &reported.cluster_id).await?;
-    let replaced = sqlx::query_scalar!(
-        r#"select exists (select from commands later where later.cluster_id = k.cluster_id
-                             and later.object_key = k.object_key and later.revision > k.revision) as "replaced!"
-           from commands k where k.id = $1"#,
-        reported.command_id.0,
-    )
-    .fetch_one(&mut *connection)
-    .await
-    .map_err(failed("find a newer command of the object"))?;
-    if replaced && !mutant::is_on("outcomes.stale-again") {
+    // A newer change may have been written since it was asked for without the lock.
+    if is_replaced(&mut *connection, reported.command_id).await? && !mutant::is_on("outcomes.stale-again") {
         return Ok(());
     }
     let issuer = Issuer::without_request("manager", "manager", now, new_id);
     let send_at = now.checked_add(ENQUEUED_AGAIN_PAUSE).unwrap_or(now);
     outbox::enqueue_again(connection, issuer, &reported.cluster_id, &[reported.command_id], Some(send_at)).await
+}
+
+/// Whether there is a newer command of the same object.
+async fn is_replaced(connection: &mut PgConnection, command: CommandId) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"select exists (select from commands later where later.cluster_id = k.cluster_id
+                             and later.object_key = k.object_key and later.revision > k.revision) as "replaced!"
+           from commands k where k.id = $1"#,
+        command.0,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("find a newer command of the object"))
 }
 
 async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Recorded, StoreError> {

@@ -128,7 +128,7 @@ impl Broker {
     }
 }
 
-/// Where the server says it listens.
+/// A client and what the server tells it about its connection.
 struct Session {
     client: Client,
     said: mpsc::UnboundedReceiver<Event>,

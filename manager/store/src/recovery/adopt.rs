@@ -281,8 +281,8 @@ mod tests {
         applications,
         diverged_records::{Piece, RecordsListed},
         divergences::DivergedHello,
-        fixture::{Fixture, application, at, issuer, new_id, tenant},
-        outcomes::{self, Recorded, Reported},
+        fixture::{Fixture, application, at, issuer, new_id, reported, tenant},
+        outcomes::{self, Recorded},
         placements,
         recovery::plan,
         sessions, tenants, wire,
@@ -428,16 +428,7 @@ mod tests {
         }
 
         async fn succeed(&self, command: &Command) -> Recorded {
-            let reported = Reported {
-                cluster_id: self.cluster.clone(),
-                command_id: CommandId::parse(&command.id).unwrap(),
-                epoch: 1,
-                state: Some(CommandState::Succeeded),
-                reason: String::new(),
-                message: String::new(),
-                hops: Vec::new(),
-                send_again_at: None,
-            };
+            let reported = reported(&self.cluster, CommandId::parse(&command.id).unwrap(), CommandState::Succeeded);
             outcomes::record(&mut *self.connection().await, &reported, at(30), new_id).await.unwrap()
         }
     }
