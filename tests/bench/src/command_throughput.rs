@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use kubenova_env::postgres::Durability;
-use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::platform::Platform;
 use kubenova_scenarios::rest::Rest;
 use kubenova_scenarios::{broker, simulated, steps};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
@@ -22,10 +21,9 @@ use crate::health::Health;
 use crate::processes::{Servers, Spent};
 use crate::raw_publish::{Published, RawPublish};
 use crate::raw_transactions::{Committed, RawTransactions};
+use crate::statistics::milliseconds;
 
 const HEARTBEAT: Duration = Duration::from_secs(15);
-const PING: Duration = Duration::from_secs(20);
-const FILES_BESIDE: u64 = 1_000;
 /// Administrators that write: the Manager carries out the changes of one caller four at a time, and eight in all.
 const CALLERS: usize = 2;
 /// For all clusters to be in session, and for all commands of a round to end.
@@ -62,22 +60,15 @@ pub(crate) struct Settings {
 /// Measures and prints.
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.clusters > 0 && settings.commands > 0 && settings.at_once > 0, "every number must be above zero");
-    environment::allow_many_files(u64::try_from(settings.clusters)? + FILES_BESIDE)?;
-    let options = PlatformOptions {
-        durability: Durability::Machine,
-        log: Some("info"),
-        ping_seconds: Some(u32::try_from(PING.as_secs())?),
-        ..PlatformOptions::default()
-    };
-    let mut platform = Platform::start(&options).await?;
-    environment::print(&platform, None).await?;
+    let mut platform = environment::as_in_production(settings.clusters).await?;
     println!("| seed | none: nothing is drawn |");
     println!("| clusters, requests at once | {}, {} |", settings.clusters, settings.at_once);
     let health = Health::begin(&platform)?;
     let callers = callers(&platform)?;
     let client = broker::settings(&platform, &broker::keyring(&platform)?)?;
     let mut clusters =
-        simulated::join(&platform, "sim", settings.clusters, Options { heartbeat: HEARTBEAT, ping: PING }).await?;
+        simulated::join(&platform, "sim", settings.clusters, Options { heartbeat: HEARTBEAT, ping: environment::PING })
+            .await?;
     simulated::wait_in_session(&clusters, ENDED_MAX).await?;
     let groups = groups::place(&platform, &clusters).await?;
 
@@ -214,8 +205,6 @@ struct Accepted {
 impl Accepted {
     fn print(&self, title: &str) {
         let raw = f64::midpoint(self.before.rate(), self.after.rate());
-        let milliseconds =
-            |sample: &crate::statistics::Sample, percent| sample.percentile(percent).as_secs_f64() * 1000.0;
         println!("\n{title}: {} requests, {} commands\n", self.requests, self.posted.accepted.len());
         println!("| accepted | a second | p50 ms | p99 ms |\n| --- | --- | --- | --- |");
         for (name, run) in [("raw transactions, before", &self.before), ("raw transactions, after", &self.after)] {

@@ -1,16 +1,37 @@
 //! What a measurement was made with, as its first lines: without it no two can be compared.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use kubenova_env::postgres::Durability;
 use kubenova_env::repository;
 use kubenova_env::servers::Servers;
-use kubenova_scenarios::platform::Platform;
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// Time between the pings of a connection, as the product has it by default.
+pub(crate) const PING: Duration = Duration::from_secs(20);
+/// Open files beside a connection for each cluster.
+const FILES_BESIDE: u64 = 1_000;
+
+/// Starts a platform as it is in production, for so many simulated clusters, and prints what it is.
+pub(crate) async fn as_in_production(clusters: usize) -> Result<Platform> {
+    allow_many_files(u64::try_from(clusters)? + FILES_BESIDE)?;
+    let options = PlatformOptions {
+        durability: Durability::Machine,
+        log: Some("info"),
+        ping_seconds: Some(u32::try_from(PING.as_secs())?),
+        ..PlatformOptions::default()
+    };
+    let platform = Platform::start(&options).await?;
+    print(&platform, None).await?;
+    Ok(platform)
+}
+
 /// Lets this process, and the servers it starts, open as many files as the machine allows: each simulated cluster is a connection.
-pub(crate) fn allow_many_files(wanted: u64) -> Result<()> {
+fn allow_many_files(wanted: u64) -> Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("could not read the limit of open files")?;
     if soft < hard {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("could not raise the limit of open files")?;

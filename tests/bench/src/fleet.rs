@@ -12,18 +12,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use kubenova_env::postgres::Durability;
 use kubenova_scenarios::broker;
-use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_simulator::cluster::Options;
 
 use crate::environment;
 use crate::health::Health;
-
-/// As the product has it by default.
-const PING: Duration = Duration::from_secs(20);
-/// Open files beside a connection for each cluster.
-const FILES_BESIDE: u64 = 1_000;
 
 /// What to measure with.
 #[derive(Debug, Args)]
@@ -49,15 +42,7 @@ pub(crate) struct Settings {
 pub(crate) async fn run(settings: &Settings) -> Result<()> {
     ensure!(settings.clusters > 0 && settings.heartbeat > 0, "--clusters and --heartbeat must be above zero");
     ensure!(settings.commanded > 0, "--commanded must be above zero");
-    environment::allow_many_files(u64::try_from(settings.clusters)? + FILES_BESIDE)?;
-    let options = PlatformOptions {
-        durability: Durability::Machine,
-        log: Some("info"),
-        ping_seconds: Some(u32::try_from(PING.as_secs())?),
-        ..PlatformOptions::default()
-    };
-    let mut platform = Platform::start(&options).await?;
-    environment::print(&platform, None).await?;
+    let mut platform = environment::as_in_production(settings.clusters).await?;
     println!("| clusters | {}, a heartbeat every {} s |", settings.clusters, settings.heartbeat);
     println!("| seed | none: nothing is drawn |");
     let health = Health::begin(&platform)?;
@@ -65,7 +50,8 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
 
     let heartbeat = Duration::from_secs(settings.heartbeat);
     let idle = steady::idle(&mut platform).await?;
-    let joined = joining::join(&mut platform, settings.clusters, Options { heartbeat, ping: PING }).await?;
+    let options = Options { heartbeat, ping: environment::PING };
+    let joined = joining::join(&mut platform, settings.clusters, options).await?;
     joined.print();
     let clusters = &joined.clusters;
     // Every cluster has sent a heartbeat by its own clock, whatever it did before.

@@ -64,15 +64,10 @@ impl Prepared {
     /// Waits until KubeVela has nothing to do.
     pub(crate) async fn settle(&self) -> Result<()> {
         poll::until("every Application to run", APPLICATIONS_MAX, || async {
-            let printed = self.site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "-A", "-o", "json"])?;
-            let list: Value = serde_json::from_str(&printed)?;
-            let waiting: Vec<&Value> = list["items"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter(|it| it.pointer("/status/status").and_then(Value::as_str) != Some("running"))
-                .collect();
-            Ok(Step::when(waiting.is_empty(), (), format!("{} wait", waiting.len())))
+            let all = self.site.list(&["applications.core.oam.dev", "-A"])?;
+            let runs = |it: &&Value| it.pointer("/status/status").and_then(Value::as_str) == Some("running");
+            let waiting = all.len() - all.iter().filter(runs).count();
+            Ok(Step::when(waiting == 0, (), format!("{waiting} wait")))
         })
         .await
     }

@@ -85,6 +85,22 @@ impl Spent {
             ourselves: self.ourselves.saturating_sub(before.ourselves),
         }
     }
+
+    /// Prints it as a line of a table. `ourselves` names what this process did.
+    pub(crate) fn print(&self, ourselves: &str) {
+        println!(
+            "| processor seconds | Manager {:.1}, PostgreSQL {:.1}, broker {:.1}, {ourselves} {:.1} |",
+            self.manager.as_secs_f64(),
+            self.postgres.as_secs_f64(),
+            self.broker.as_secs_f64(),
+            self.ourselves.as_secs_f64()
+        );
+    }
+}
+
+/// Memory in MiB.
+pub(crate) fn mib(kib: u64) -> f64 {
+    kib as f64 / 1024.0
 }
 
 /// The file with the processor time of the thread that asks: in nanoseconds, because one that does nothing with what it receives

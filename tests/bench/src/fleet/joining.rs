@@ -7,7 +7,7 @@ use kubenova_scenarios::platform::Platform;
 use kubenova_scenarios::{simulated, steps};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};
 
-use crate::processes::{Servers, Spent};
+use crate::processes::{Servers, Spent, mib};
 
 /// For all of them to be in session once the last has enrolled, and for their first commands to end.
 const SETTLED_MAX: Duration = Duration::from_secs(900);
@@ -49,20 +49,13 @@ pub(crate) async fn join(platform: &mut Platform, count: usize, options: Options
 
 impl Joined {
     pub(crate) fn print(&self) {
-        let mib = |kib: u64| kib as f64 / 1024.0;
         let count = self.clusters.len();
         let seconds = self.enrolled.as_secs_f64();
         println!("\n| join, eight at once | |\n| --- | --- |");
         println!("| enrolled | {count} in {seconds:.1} s: {:.1} a second |", count as f64 / seconds);
         println!("| all in session after | {:.1} s |", self.in_session.as_secs_f64());
         println!("| first commands of all ended after | {:.1} s |", self.settled.as_secs_f64());
-        println!(
-            "| processor seconds | Manager {:.1}, PostgreSQL {:.1}, broker {:.1}, clusters (keys, TLS) {:.1} |",
-            self.spent.manager.as_secs_f64(),
-            self.spent.postgres.as_secs_f64(),
-            self.spent.broker.as_secs_f64(),
-            self.spent.ourselves.as_secs_f64()
-        );
+        self.spent.print("clusters (keys, TLS)");
         println!(
             "| memory | Manager {:.0} MiB (peak {:.0}), broker {:.0} MiB |",
             mib(self.manager_kib),

@@ -13,7 +13,7 @@ use kubenova_simulator::cluster::SimulatedCluster;
 
 use crate::database::Database;
 use crate::groups::{self, Posted};
-use crate::processes::{Servers, Spent};
+use crate::processes::{Servers, Spent, mib};
 use crate::raw_publish::{Published, RawPublish};
 use crate::statistics::Sample;
 
@@ -133,19 +133,9 @@ impl Storm {
         self.back.print();
         println!("\n| | |\n| --- | --- |\n| broker away | {:.1} s |", self.away.as_secs_f64());
         println!("| sessions opened | {} for {} clusters |", self.back.sessions, self.back.in_session.len());
-        print_spent(&self.spent);
-        println!("| peak memory of the Manager | {:.0} MiB |", self.peak_kib as f64 / 1024.0);
+        self.spent.print("clusters");
+        println!("| peak memory of the Manager | {:.0} MiB |", mib(self.peak_kib));
     }
-}
-
-fn print_spent(spent: &Spent) {
-    println!(
-        "| processor seconds | Manager {:.1}, PostgreSQL {:.1}, broker {:.1}, clusters {:.1} |",
-        spent.manager.as_secs_f64(),
-        spent.postgres.as_secs_f64(),
-        spent.broker.as_secs_f64(),
-        spent.ourselves.as_secs_f64()
-    );
 }
 
 /// What the loss of the broker's store cost.
@@ -240,8 +230,8 @@ impl Loss {
         println!("| commands accepted while it was away | {commands}, {:.0} a second |", self.posted.rate());
         println!("| every command has succeeded after | {converged:.1} s |");
         println!("| every cluster in session and every command ended after | {whole:.1} s |");
-        print_spent(&self.spent);
-        println!("| peak memory of the Manager | {:.0} MiB |", self.peak_kib as f64 / 1024.0);
+        self.spent.print("clusters");
+        println!("| peak memory of the Manager | {:.0} MiB |", mib(self.peak_kib));
         println!(
             "| raw stage: {} messages, {} bytes, published again to an empty stream | {:.2} s, {:.0} a second |",
             self.raw.messages,

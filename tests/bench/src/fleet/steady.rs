@@ -8,7 +8,7 @@ use kubenova_scenarios::platform::Platform;
 
 use crate::database::Database;
 use crate::null_consumer::NullConsumer;
-use crate::processes::{Servers, Spent};
+use crate::processes::{Servers, Spent, mib};
 
 /// Long enough that a hundredth of a second, the unit of processor time, is a thousandth of it.
 const IDLE: Duration = Duration::from_secs(10);
@@ -74,7 +74,6 @@ pub(crate) async fn measure(platform: &mut Platform, null: Settings, lasts: Dura
 impl Steady {
     pub(crate) fn print(&self, idle: &Cost) {
         let Cost { spent, lasted, .. } = &self.cost;
-        let mib = |kib: u64| kib as f64 / 1024.0;
         let row = |name: &str, time: Duration, memory: String| {
             println!("| {name} | {:.3} | {memory} |", self.cost.cores(time));
         };
