@@ -215,12 +215,12 @@ fn put<T: Serialize>(data: &mut BTreeMap<String, ByteString>, name: &str, value:
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use data_encoding::BASE64;
     use kubenova_schema::signature::{PayloadType, SigningKey};
 
-    fn answer(command_keys: &[u8]) -> EnrollmentAnswer {
+    pub(in crate::join) fn answer(command_keys: &[u8]) -> EnrollmentAnswer {
         let key = |seed: &u8| {
             let key = SigningKey::from_seed(&[*seed; 32]).unwrap();
             PublicKey { key_id: key.id().to_owned(), public_key: BASE64.encode(&key.public_key()) }

@@ -279,18 +279,7 @@ mod tests {
     #[test]
     fn a_stored_identity_explains_each_condition_in_its_own_words() {
         let keys = Keys::make("kn1.x", "uid").unwrap();
-        let answer = EnrollmentAnswer {
-            cluster_id: "c1".into(),
-            incarnation: "1".into(),
-            epoch: 1,
-            certificate_chain_pem: String::new(),
-            user_jwt: String::new(),
-            broker_urls: Vec::new(),
-            ca_bundle_pem: String::new(),
-            command_keys: Vec::new(),
-            expires_at: "2030-01-01T00:00:00Z".into(),
-            manager_time: String::new(),
-        };
+        let answer = EnrollmentAnswer { expires_at: "2030-01-01T00:00:00Z".into(), ..identity::tests::answer(&[]) };
         let mut conditions = ConditionSet::new();
         set_enrolled(&mut conditions, &Identity::replacing(None, keys, answer));
         let messages: std::collections::BTreeSet<&str> =

@@ -15,6 +15,8 @@ use crate::steps::{self, COMMAND_MAX};
 
 /// The other clusters.
 const OTHERS: usize = 4;
+/// A day, in which an outcome that the broker drops before it is ingested is not made up for by sending its command again.
+pub const REPORT_AGAIN_AFTER_MS: u32 = 86_400_000;
 
 /// What starts again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +40,22 @@ impl Restart {
             Self::Manager => "manager-restarts",
             Self::Broker => "broker-restarts",
             Self::BrokerStore => "broker-lost",
+        }
+    }
+
+    /// Starts it again, which `operator` does when it is the Operator.
+    async fn carry_out(self, platform: &mut Platform, operator: impl FnOnce() -> Result<()>) -> Result<()> {
+        match self {
+            Self::Operator => operator(),
+            Self::Manager => {
+                platform.manager.kill();
+                platform.manager.restart()
+            }
+            Self::Broker => {
+                platform.hub.kill();
+                platform.hub.restart().await
+            }
+            Self::BrokerStore => platform.lose_broker_store().await,
         }
     }
 }

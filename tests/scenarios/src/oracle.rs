@@ -78,9 +78,7 @@ pub fn held_by_simulated(cluster: &SimulatedCluster, tenant_id: &str) -> Held {
 /// When it cannot be asked.
 pub fn held_by_real(site: &Site, tenant: &str) -> Result<Held> {
     let namespace = format!("{tenant}-apps");
-    let printed = site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "-n", &namespace, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-    let items = list["items"].as_array().context("a list has items")?;
+    let items = site.list(&["applications.core.oam.dev", "-n", &namespace])?;
     items.iter().map(|item| Ok((text(item, "/metadata/name")?, number_of(item)))).collect()
 }
 

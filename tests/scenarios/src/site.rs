@@ -95,6 +95,12 @@ impl Site {
         self.cluster.helm_ok(&[&release, arguments].concat()).map(drop)
     }
 
+    /// The epoch below which the cluster refuses commands, as it is stored.
+    pub fn fence_epoch(&self) -> Result<String> {
+        let path = "jsonpath={.data.epoch}";
+        self.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])
+    }
+
     /// Starts the pods again that watch the API server, as the documentation of a restore asks for. The Operator is not among them.
     pub fn restart_other_controllers(&self) -> Result<()> {
         for label in OTHER_CONTROLLERS {
@@ -103,10 +109,20 @@ impl Site {
         Ok(())
     }
 
+    /// The object, or the list, that `kubectl get` shows.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value> {
+        let printed = self.cluster.kubectl_ok(&[&["get", "-o", "json"], arguments].concat())?;
+        serde_json::from_str(&printed).context("kubectl prints JSON")
+    }
+
+    /// The objects of a list that `kubectl get` shows.
+    pub fn list(&self, arguments: &[&str]) -> Result<Vec<Value>> {
+        self.get(arguments)?["items"].as_array().cloned().context("a list has items")
+    }
+
     /// The conditions of `novaclusterconfig/default`, by type: (status, reason, message).
     pub fn conditions(&self) -> Result<Vec<(String, String, String, String)>> {
-        let printed = self.cluster.kubectl_ok(&["get", "novaclusterconfig", "default", "-o", "json"])?;
-        let object: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+        let object = self.get(&["novaclusterconfig", "default"])?;
         let list = object.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let word = |condition: &Value, key: &str| condition[key].as_str().unwrap_or_default().to_owned();
         Ok(list
@@ -121,9 +137,7 @@ impl Site {
     pub fn versions(&self) -> Result<BTreeMap<String, String>> {
         let kinds = "novacommands.kubenova.io,novatenants.kubenova.io,novaclusterconfigs.kubenova.io,\
                      applications.core.oam.dev,tenants.capsule.clastix.io,deployments.apps,namespaces,serviceaccounts";
-        let printed = self.cluster.kubectl_ok(&["get", kinds, "-A", "-o", "json"])?;
-        let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-        let items = list["items"].as_array().context("a list has items")?;
+        let items = self.list(&[kinds, "-A"])?;
         let word = |item: &Value, key: &str| item["metadata"][key].as_str().unwrap_or_default().to_owned();
         let version = |item: &Value| {
             let kind = item["kind"].as_str().unwrap_or_default();

@@ -129,11 +129,10 @@ pub async fn wait_billed(platform: &Platform) -> Result<()> {
 pub fn ready_pods(site: &Site, tenant: &str, application: &str) -> Result<usize> {
     let selector = format!("app.oam.dev/name={application}");
     let namespace = format!("{tenant}-apps");
-    let printed = site.cluster.kubectl_ok(&["get", "pods", "-n", &namespace, "-l", &selector, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
+    let pods = site.list(&["pods", "-n", &namespace, "-l", &selector])?;
     let ready = |pod: &&Value| {
         let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
         conditions.is_some_and(|all| all.iter().any(|it| it["type"] == "Ready" && it["status"] == "True"))
     };
-    Ok(list["items"].as_array().map(|pods| pods.iter().filter(ready).count()).unwrap_or_default())
+    Ok(pods.iter().filter(ready).count())
 }

@@ -11,7 +11,7 @@ use kubenova_env::poll::{self, Step};
 use kubenova_runtime::random;
 use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
-use kubenova_scenarios::site::{NAMESPACE, Site};
+use kubenova_scenarios::site::Site;
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_schema::signature::{self, PayloadType, SigningKey};
 use kubenova_schema::v1::{Command, Hello, HelloAnswer, HelloWanted, Outcome};
@@ -92,6 +92,50 @@ impl Intruder {
         })
         .await
     }
+
+    /// Asks the cluster for hellos in the place of the Manager, which is away, and answers them, until `is_seen`. `answer` makes of an
+    /// answer to the hello what is sent, and what it is signed with.
+    async fn answer_hellos(
+        &self,
+        what: &str,
+        answer: impl Fn(HelloAnswer) -> (Vec<u8>, Option<String>),
+        is_seen: impl Fn() -> Result<(bool, String)>,
+    ) -> Result<()> {
+        let client = &self.connection.client;
+        let mut hellos = client.subscribe(subjects::hello(&self.cluster)).await?;
+        let answers = async {
+            while let Some(request) = hellos.next().await {
+                let hello: Hello = message::from_json(&request.payload)?;
+                let (body, signature) = answer(HelloAnswer {
+                    accepted: true,
+                    epoch: 1_000,
+                    session: 1_000,
+                    cluster_id: hello.cluster_id,
+                    boot_id: hello.boot_id,
+                    nonce: hello.nonce,
+                    ..HelloAnswer::default()
+                });
+                let mut headers = HeaderMap::new();
+                if let Some(signature) = signature {
+                    headers.insert(signature::HEADER, signature);
+                }
+                let reply = request.reply.context("a hello wants an answer")?;
+                client.publish_with_headers(reply, headers, body.into()).await?;
+                client.flush().await?;
+            }
+            anyhow::bail!("the subscription ended")
+        };
+        let wanted = message::to_json(&HelloWanted { cluster_id: self.cluster.clone(), ..HelloWanted::default() });
+        let seen = poll::until(what, COMMAND_MAX, || async {
+            client.publish(subjects::control(&self.cluster), wanted.clone().into()).await?;
+            let (is_seen, shown) = is_seen()?;
+            Ok(Step::when(is_seen, (), shown))
+        });
+        tokio::select! {
+            answered = answers => answered,
+            seen = seen => seen,
+        }
+    }
 }
 
 /// A cluster that reports nonsense: each message becomes a dead letter once, at most the newest hundred of a cluster.
@@ -111,98 +155,43 @@ async fn nonsense_becomes_bounded_dead_letters(platform: &Platform, intruder: &I
     .await
 }
 
-/// Answers the cluster's hellos in the place of the Manager, which is away, until the cluster says that it believes none of it.
+/// The cluster says of each forged answer that it does not believe it.
 async fn forged_answers_to_hellos_are_not_believed(site: &Site, intruder: &Intruder, keyring: &Keyring) -> Result<()> {
-    let client = &intruder.connection.client;
-    let epoch = || {
-        let path = "jsonpath={.data.epoch}";
-        site.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])
-    };
-    let before = epoch()?;
-    let wanted = message::to_json(&HelloWanted { cluster_id: intruder.cluster.clone(), ..HelloWanted::default() });
+    let before = site.fence_epoch()?;
     for (cause, signed_as, of_another_hello) in [
         ("no Kn-Signature header", None, false),
         ("does not fit the message", Some(PayloadType::Receipt), false),
         ("for another hello", Some(PayloadType::HelloAnswer), true),
     ] {
-        let mut hellos = client.subscribe(subjects::hello(&intruder.cluster)).await?;
-        let forge = async {
-            while let Some(request) = hellos.next().await {
-                let hello: Hello = message::from_json(&request.payload)?;
-                let body = message::to_json(&HelloAnswer {
-                    accepted: true,
-                    epoch: 1_000,
-                    floor: u64::from(u32::MAX),
-                    session: 1_000,
-                    cluster_id: hello.cluster_id,
-                    boot_id: hello.boot_id,
-                    nonce: if of_another_hello { random::uuid_v4().to_string() } else { hello.nonce },
-                    ..HelloAnswer::default()
-                });
-                let mut headers = HeaderMap::new();
-                if let Some(payload_type) = signed_as {
-                    headers.insert(signature::HEADER, keyring.command.sign(payload_type, &body));
-                }
-                let reply = request.reply.context("a hello wants an answer")?;
-                client.publish_with_headers(reply, headers, body.into()).await?;
-                client.flush().await?;
-            }
-            anyhow::bail!("the subscription ended")
+        let forge = |answer: HelloAnswer| {
+            let nonce = if of_another_hello { random::uuid_v4().to_string() } else { answer.nonce };
+            let body = message::to_json(&HelloAnswer { floor: u64::from(u32::MAX), nonce, ..answer });
+            let signature = signed_as.map(|payload_type| keyring.command.sign(payload_type, &body));
+            (body, signature)
         };
-        let seen = poll::until(format!("the cluster to say: {cause}"), COMMAND_MAX, || async {
-            client.publish(subjects::control(&intruder.cluster), wanted.clone().into()).await?;
+        let says = || {
             let conditions = site.conditions()?;
             let says = conditions.iter().any(|(kind, _, reason, message)| {
                 kind == "BusConnected" && reason == "AnswerUnverified" && message.contains(cause)
             });
-            Ok(Step::when(says, (), format!("{conditions:?}")))
-        });
-        tokio::select! {
-            forged = forge => forged,
-            seen = seen => seen,
-        }?;
+            Ok((says, format!("{conditions:?}")))
+        };
+        intruder.answer_hellos(&format!("the cluster to say: {cause}"), forge, says).await?;
     }
-    assert_eq!(epoch()?, before, "a forged answer moved the cluster's fence");
+    assert_eq!(site.fence_epoch()?, before, "a forged answer moved the cluster's fence");
     Ok(())
 }
 
 /// The answer that the Manager would sign after its epoch rose. No command follows it: the fence stands at the epoch all the same, so
 /// that a command of an earlier one, on its way since, is refused.
 async fn a_signed_answer_raises_the_fence(site: &Site, intruder: &Intruder, keyring: &Keyring) -> Result<()> {
-    let client = &intruder.connection.client;
-    let wanted = message::to_json(&HelloWanted { cluster_id: intruder.cluster.clone(), ..HelloWanted::default() });
-    let mut hellos = client.subscribe(subjects::hello(&intruder.cluster)).await?;
-    let answer = async {
-        while let Some(request) = hellos.next().await {
-            let hello: Hello = message::from_json(&request.payload)?;
-            let body = message::to_json(&HelloAnswer {
-                accepted: true,
-                epoch: 1_000,
-                session: 1_000,
-                cluster_id: hello.cluster_id,
-                boot_id: hello.boot_id,
-                nonce: hello.nonce,
-                ..HelloAnswer::default()
-            });
-            let mut headers = HeaderMap::new();
-            headers.insert(signature::HEADER, keyring.command.sign(PayloadType::HelloAnswer, &body));
-            client
-                .publish_with_headers(request.reply.context("a hello wants an answer")?, headers, body.into())
-                .await?;
-            client.flush().await?;
-        }
-        anyhow::bail!("the subscription ended")
+    let sign = |answer: HelloAnswer| {
+        let body = message::to_json(&answer);
+        let signature = keyring.command.sign(PayloadType::HelloAnswer, &body);
+        (body, Some(signature))
     };
-    let raised = poll::until("the fence to stand at the epoch of the answer", COMMAND_MAX, || async {
-        client.publish(subjects::control(&intruder.cluster), wanted.clone().into()).await?;
-        let path = "jsonpath={.data.epoch}";
-        let epoch = site.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])?;
-        Ok(Step::when(epoch == "1000", (), epoch))
-    });
-    tokio::select! {
-        answered = answer => answered,
-        raised = raised => raised,
-    }
+    let raised = || site.fence_epoch().map(|epoch| (epoch == "1000", epoch));
+    intruder.answer_hellos("the fence to stand at the epoch of the answer", sign, raised).await
 }
 
 /// A message without a signature, with the id of a command: the Manager shows what the cluster says of it and ends nothing.
@@ -219,17 +208,7 @@ async fn an_unsigned_message_is_shown(platform: &Platform, intruder: &Intruder, 
 
 /// How often the cluster says that it dropped a command without a valid signature.
 fn dropped_unread(site: &Site) -> Result<u64> {
-    let printed = site.cluster.kubectl_ok(&[
-        "get",
-        "events.events.k8s.io",
-        "-A",
-        "--field-selector",
-        "reason=CommandUnverified",
-        "-o",
-        "json",
-    ])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-    let events = list["items"].as_array().context("a list has items")?;
+    let events = site.list(&["events.events.k8s.io", "-A", "--field-selector", "reason=CommandUnverified"])?;
     Ok(events.iter().map(|event| event.pointer("/series/count").and_then(Value::as_u64).unwrap_or(1)).sum())
 }
 

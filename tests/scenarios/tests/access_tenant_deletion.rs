@@ -11,18 +11,6 @@ use serde_json::{Value, json};
 const CLAIM: &str = r#"{"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data", "namespace": "acme-apps"},
     "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}"#;
 
-fn read(site: &Site, arguments: &[&str]) -> Result<Value> {
-    let printed = site.cluster.kubectl_ok(&[&["get", "-o", "json"], arguments].concat())?;
-    serde_json::from_str(&printed).context("kubectl prints JSON")
-}
-
-/// Writes an object that kubectl reads from a file.
-fn write(platform: &Platform, site: &Site, verb: &str, object: &str) -> Result<()> {
-    let file = platform.sandbox.folder("objects")?.join("object.json");
-    std::fs::write(&file, object)?;
-    site.cluster.kubectl_ok(&[verb, "-f", file.to_str().context("the folder's name is not text")?]).map(drop)
-}
-
 /// Everything of the tenant that must not go, by uid.
 fn possessions(site: &Site) -> Result<Vec<String>> {
     let path = "jsonpath={range .items[*]}{.kind}/{.metadata.name}/{.metadata.uid}/{.metadata.deletionTimestamp}{\"\\n\"}{end}";
@@ -47,8 +35,7 @@ fn possessions(site: &Site) -> Result<Vec<String>> {
 /// The uid of the NovaTenant once it is ready and another one than before.
 async fn written_again(site: &Site, before: &str) -> Result<String> {
     poll::until("the NovaTenant to be written again, and ready", COMMAND_MAX, || async {
-        let all = read(site, &["novatenants.kubenova.io"])?;
-        let tenant = &all["items"][0];
+        let tenant = site.list(&["novatenants.kubenova.io"])?.into_iter().next().unwrap_or_default();
         let uid = tenant["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let conditions = tenant.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
         let ready = conditions.iter().any(|it| it["type"] == "Ready" && it["status"] == "True");
@@ -59,7 +46,7 @@ async fn written_again(site: &Site, before: &str) -> Result<String> {
 
 /// Deletes the NovaTenant as a person or a prune does; its uid.
 fn delete_tenant(site: &Site) -> Result<String> {
-    let uid = text(&read(site, &["novatenant", "acme"])?, "/metadata/uid")?;
+    let uid = text(&site.get(&["novatenant", "acme"])?, "/metadata/uid")?;
     site.cluster.kubectl_ok(&["delete", "novatenant", "acme", "--wait=false"])?;
     Ok(uid)
 }
@@ -67,23 +54,24 @@ fn delete_tenant(site: &Site) -> Result<String> {
 async fn wait_event(site: &Site, reason: &str, about: &str) -> Result<()> {
     poll::until(format!("an event {reason}"), COMMAND_MAX, || async {
         let field = format!("reason={reason}");
-        let events = read(site, &["events.events.k8s.io", "-A", "--field-selector", &field])?;
-        let items = events["items"].as_array().cloned().unwrap_or_default();
-        let found = items.iter().any(|event| event["note"].as_str().unwrap_or_default().contains(about));
-        Ok(Step::when(found, (), events.to_string()))
+        let events = site.list(&["events.events.k8s.io", "-A", "--field-selector", &field])?;
+        let found = events.iter().any(|event| event["note"].as_str().unwrap_or_default().contains(about));
+        Ok(Step::when(found, (), format!("{events:?}")))
     })
     .await
 }
 
 /// The tenant's record says that it is to be deleted, over the bytes that the Manager signed for something else.
 fn forge_delete(platform: &Platform, site: &Site, tenant_id: &str, command_id: &str) -> Result<()> {
-    let mut record = read(site, &["novacommand", &format!("tenant.{tenant_id}"), "-n", NAMESPACE])?;
+    let mut record = site.get(&["novacommand", &format!("tenant.{tenant_id}"), "-n", NAMESPACE])?;
     let id = text(&record, "/spec/commandId")?;
     let body = text(&record, "/spec/body")?.replace("apply-tenant", "delete-tenant").replace(&id, command_id);
     record["spec"]["body"] = json!(body);
     record["spec"]["kind"] = json!("delete-tenant");
     record["spec"]["commandId"] = json!(command_id);
-    write(platform, site, "replace", &record.to_string())
+    let file = platform.sandbox.folder("objects")?.join("record.json");
+    std::fs::write(&file, record.to_string())?;
+    site.cluster.kubectl_ok(&["replace", "-f", file.to_str().context("the folder's name is not text")?]).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,7 +84,7 @@ async fn access_tenant_deletion_is_the_managers_alone() -> Result<()> {
     let body = steps::web_application("shop", 2, &["alpha"]);
     let created = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
     steps::wait_commands(&platform, &created["commands"], "succeeded", COMMAND_MAX).await?;
-    write(&platform, &site, "create", CLAIM)?;
+    site.cluster.applier().apply_yaml(CLAIM).await?;
     let before = possessions(&site)?;
     assert!(before.iter().any(|one| one.starts_with("PersistentVolumeClaim/data/")), "{before:?}");
 
@@ -109,7 +97,7 @@ async fn access_tenant_deletion_is_the_managers_alone() -> Result<()> {
     let forged = "0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3d";
     forge_delete(&platform, &site, &text(&tenant, "/id")?, forged)?;
     wait_event(&site, "RecordUnverified", "does not fit the message").await?;
-    assert_eq!(text(&read(&site, &["novatenant", "acme"])?, "/metadata/uid")?, second);
+    assert_eq!(text(&site.get(&["novatenant", "acme"])?, "/metadata/uid")?, second);
     assert_eq!(delete_tenant(&site)?, second);
     // The record of the tenant differs from what the Manager holds, so it is sent again, and then the tenant is wanted again.
     written_again(&site, &second).await?;

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use kubenova_scenarios::many_commands::{self, Case, Restart, inbox};
+use kubenova_scenarios::many_commands::{self, Case, REPORT_AGAIN_AFTER_MS, Restart, inbox};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
 use kubenova_scenarios::steps::COMPONENTS_MAX;
@@ -12,8 +12,6 @@ use kubenova_scenarios::steps::COMPONENTS_MAX;
 /// `cargo dev campaign inbox` has 6,000: to store them takes a debug build eight minutes on a busy machine.
 const COMMANDS: usize = 1_500;
 const STORED_MAX: Duration = Duration::from_secs(900);
-/// A day: an outcome that the broker drops before it is ingested must not be made up for by sending its command again.
-const REPORT_AGAIN_AFTER_MS: u32 = 86_400_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_inbox_of_thousands_of_records_delays_no_other_cluster() -> Result<()> {

@@ -1,7 +1,7 @@
 //! KubeVela lets an Application go and leaves its ResourceTracker, with everything that it names: as after a restart of the API
 //! server, when its informer has not seen the tracker yet. The deletes of the application and of its tenant end all the same.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
@@ -42,7 +42,7 @@ async fn fault_left_behind_trackers_hold_up_no_delete() -> Result<()> {
         let created = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
         steps::wait_commands(&platform, &created["commands"], "succeeded", COMMAND_MAX).await?;
     }
-    refuse_finalizers(&platform, &site).await?;
+    refuse_finalizers(&site).await?;
 
     let removed = platform.rest.delete("/api/v1/tenants/acme/apps/shop").await?.expect(202)?;
     steps::wait_commands(&platform, &removed["commands"], "succeeded", COMMAND_MAX).await?;
@@ -63,10 +63,8 @@ async fn fault_left_behind_trackers_hold_up_no_delete() -> Result<()> {
 }
 
 /// Has the Applications without finalizers from now on.
-async fn refuse_finalizers(platform: &Platform, site: &Site) -> Result<()> {
-    let file = platform.sandbox.folder("policy")?.join("policy.yaml");
-    std::fs::write(&file, POLICY)?;
-    site.cluster.kubectl_ok(&["apply", "-f", file.to_str().context("the folder's name is not text")?])?;
+async fn refuse_finalizers(site: &Site) -> Result<()> {
+    site.cluster.applier().apply_yaml(POLICY).await?;
     for name in ["shop", "cart"] {
         let application = ["applications.core.oam.dev", name, "-n", NAMESPACE];
         // Before the policy takes effect, KubeVela puts them back.

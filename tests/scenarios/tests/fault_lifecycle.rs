@@ -1,13 +1,13 @@
 //! A death of the Operator at each step of what it does beside commands: it joins, makes and removes a tenant, answers what it does
 //! not store, and keeps its inbox. Where one step follows another it dies at each in turn, without a healthy run in between.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::failpoints;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{NAMESPACE, Site};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Until the first session: its epoch is the first that the cluster learns of.
 const JOIN: [&str; 3] = ["join.keys-stored", "join.answered", "inbound.epoch-written"];
@@ -25,10 +25,8 @@ fn enrolled(platform: &Platform) -> Result<String> {
 
 /// Records of operations in the inbox.
 fn operations(site: &Site) -> Result<usize> {
-    let printed = site.cluster.kubectl_ok(&["get", "novacommands", "-n", NAMESPACE, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-    let items = list["items"].as_array().context("a list has items")?;
-    Ok(items.iter().filter(|item| item["spec"]["kind"] == "restart-workflow").count())
+    let records = site.list(&["novacommands", "-n", NAMESPACE])?;
+    Ok(records.iter().filter(|record| record["spec"]["kind"] == "restart-workflow").count())
 }
 
 async fn scale(platform: &Platform, replicas: u32) -> Result<()> {
@@ -76,8 +74,7 @@ async fn raise_epoch(platform: &Platform, site: &Site) -> Result<()> {
     .await?;
     scale(platform, 1).await?;
     assert_eq!(enrolled(platform)?, "1 2");
-    let path = "jsonpath={.data.epoch}";
-    assert_eq!(site.cluster.kubectl_ok(&["get", "configmap", "kubenova-state", "-n", NAMESPACE, "-o", path])?, "2");
+    assert_eq!(site.fence_epoch()?, "2");
     Ok(())
 }
 

@@ -55,10 +55,8 @@ fn store_windows(site: &Site) -> Result<()> {
 
 /// The version of the newest checkpoint.
 fn checkpoint(site: &Site) -> Result<Option<u64>> {
-    let printed = site.cluster.kubectl_ok(&["get", "novausagereports", "-n", NAMESPACE, "-o", "json"])?;
-    let list: Value = serde_json::from_str(&printed).context("kubectl prints JSON")?;
-    let items = list["items"].as_array().context("a list has items")?;
-    let open = items.iter().filter(|item| item["spec"]["state"] == "Open");
+    let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
+    let open = reports.iter().filter(|item| item["spec"]["state"] == "Open");
     let version = |item: &Value| item["metadata"]["resourceVersion"].as_str()?.parse::<u64>().ok();
     Ok(open.filter_map(version).max())
 }

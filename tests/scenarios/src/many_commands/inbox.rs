@@ -72,20 +72,15 @@ async fn comes_back(
 
 async fn restart(platform: &mut Platform, site: &Site, others: &[SimulatedCluster], what: Restart) -> Result<Row> {
     let (name, begun, before) = (what.name(), Instant::now(), session(platform, site)?);
-    match what {
-        Restart::Operator => ensure!(site.cluster.pods().kill9(OPERATOR) > 0, "no Operator ran"),
-        Restart::Broker => {
-            platform.hub.kill();
-            platform.hub.restart().await?;
-        }
-        Restart::BrokerStore => platform.lose_broker_store().await?,
-        Restart::Manager => {
-            // The session goes on.
-            platform.manager.kill();
-            platform.manager.restart()?;
-            let others = simulated::others_go_on(platform, others, name).await?;
-            return Ok(Row::new(name, begun.elapsed(), Some(others)));
-        }
+    let operator = || {
+        ensure!(site.cluster.pods().kill9(OPERATOR) > 0, "no Operator ran");
+        Ok(())
+    };
+    what.carry_out(platform, operator).await?;
+    if what == Restart::Manager {
+        // The session goes on.
+        let others = simulated::others_go_on(platform, others, name).await?;
+        return Ok(Row::new(name, begun.elapsed(), Some(others)));
     }
     let (took, others) = comes_back(platform, site, others, before, name).await?;
     Ok(Row::new(format!("{name}, until the cluster was in session again"), took, Some(others)))

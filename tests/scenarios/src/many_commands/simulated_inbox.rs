@@ -47,18 +47,11 @@ async fn restart(
     what: Restart,
 ) -> Result<Row> {
     let begun = Instant::now();
-    match what {
-        Restart::Operator => one.start(),
-        Restart::Manager => {
-            platform.manager.kill();
-            platform.manager.restart()?;
-        }
-        Restart::Broker => {
-            platform.hub.kill();
-            platform.hub.restart().await?;
-        }
-        Restart::BrokerStore => platform.lose_broker_store().await?,
-    }
+    let operator = || {
+        one.start();
+        Ok(())
+    };
+    what.carry_out(platform, operator).await?;
     let meanwhile = simulated::others_go_on(platform, others, what.name()).await?;
     Ok(Row::new(what.name(), begun.elapsed(), Some(meanwhile)))
 }
