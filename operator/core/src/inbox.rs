@@ -109,6 +109,15 @@ pub fn decide(held: Option<&Held>, incoming: &Held, fence: Fence) -> Decision {
     Decision::Store
 }
 
+/// Whether a later command than the one of this revision wrote an object last, so that the record has to be looked at again before the
+/// object is changed: another Operator may have taken over since it was read. An object may also have outlived an earlier life of its
+/// cluster, whose revisions were higher; then the record still holds the command. What is changed is exactly the version that was
+/// looked at, so a later command that is carried out in between is a conflict.
+#[must_use]
+pub fn is_written_later(object_revision: u64, revision: u64) -> bool {
+    object_revision > revision && !mutant::is_on("inbox.writes-over-later")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -152,7 +152,8 @@ impl CommandProgress {
     }
 }
 
-/// The record's status after a reconcile, or none when nothing changes: the same again, or the command has already ended.
+/// The record's status after a reconcile, or none when nothing changes: the same again, the command has already ended, or an operation
+/// that has begun would expire. (Whoever found it too late to begin had not seen that another Operator began it.)
 #[must_use]
 pub fn advance(
     spec: &CommandSpec,
@@ -161,6 +162,10 @@ pub fn advance(
     at: &str,
 ) -> Option<CommandStatus> {
     if has_ended(spec, present) && !mutant::is_on("outcome.last-state") {
+        return None;
+    }
+    let expires = progress.state == State::Expired && !mutant::is_on("outcome.begun-expires");
+    if expires && has_started(spec, present) {
         return None;
     }
     let present = present.filter(|status| status.command_id == spec.command_id);
@@ -323,7 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_nobody_signed_ends_no_command() {
+    fn an_operation_that_another_operator_has_begun_does_not_expire() {
+        let begun = begin(&spec(), None, &CommandProgress::running("Starting", ""), "found", "t1").unwrap();
+        assert_eq!(advance(&spec(), Some(&begun), &CommandProgress::expired("Late", ""), "t2"), None);
+        let done = advance(&spec(), Some(&begun), &CommandProgress::succeeded("Done", ""), "t2").unwrap();
+        assert_eq!(done.state, "succeeded");
+    }
+
+    #[test]
+    fn a_header_without_a_signature_ends_no_command() {
         let of = |id: &str| of_header("c1", id, "Unreadable", String::new(), String::new());
         let id = "0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3d";
         assert_eq!(

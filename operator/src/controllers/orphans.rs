@@ -7,7 +7,7 @@
 //!   tracker names stays with it for ever.
 
 use crate::apiserver::{Error, kinds, verbs};
-use kube::{Client, ResourceExt as _};
+use kube::{Api, Client, ResourceExt, core::DynamicObject};
 
 /// Kinds the deployer may create: group, version, kind.
 const KINDS: [(&str, &str, &str); 9] = [
@@ -31,42 +31,79 @@ pub const NAME_LABEL: &str = "app.oam.dev/name";
 /// Label KubeVela puts on its trackers; the value is the Application's namespace.
 const NAMESPACE_LABEL: &str = "app.oam.dev/namespace";
 
-/// What Applications left behind and is not gone yet, by name. Empty once nothing is left.
+/// What Applications left behind, as it was found.
+#[derive(Debug)]
+pub struct LeftBehind {
+    /// Objects that they created.
+    objects: Vec<Orphan>,
+    /// KubeVela's ResourceTrackers; not looked for while one of the objects is there.
+    trackers: Vec<DynamicObject>,
+    tracker_api: Api<DynamicObject>,
+}
+
+/// What of it was still there, by name.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Objects that they created, `<Kind>/<name>`.
+    /// Objects that Applications created, `<Kind>/<name>`.
     pub objects: Vec<String>,
     /// KubeVela's ResourceTrackers.
     pub trackers: Vec<String>,
 }
 
-/// Deletes what the Applications of a namespace left behind, or the one of this name. The objects go first: while one of
-/// them is there, the trackers that name it stay.
+/// Finds what the Applications of a namespace left behind, or the one of this name. The objects come first: while one of them
+/// is there, the trackers that name it stay.
 ///
 /// Call it only when the Applications are gone: the tracker of one that exists is KubeVela's.
 ///
 /// # Errors
 /// When a call fails.
-pub async fn delete_left_behind(
+pub async fn find(
     client: &Client,
     deployer: &Client,
     namespace: &str,
     application: Option<&str>,
-) -> Result<Left, Error> {
+) -> Result<LeftBehind, Error> {
     let selector = application.map_or_else(|| NAME_LABEL.to_owned(), |name| format!("{NAME_LABEL}={name}"));
-    let objects = delete_orphans(deployer, namespace, &selector).await?;
-    if !objects.is_empty() {
-        return Ok(Left { objects, ..Left::default() });
-    }
-    let trackers = delete_trackers(client, &format!("{selector},{NAMESPACE_LABEL}={namespace}")).await?;
-    Ok(Left { trackers, ..Left::default() })
+    let tracker_api = kinds::resource_trackers(client);
+    let objects = find_objects(deployer, namespace, &selector).await?;
+    let trackers = if objects.is_empty() {
+        kinds::list_if_served(&tracker_api, &format!("{selector},{NAMESPACE_LABEL}={namespace}")).await?
+    } else {
+        Vec::new()
+    };
+    Ok(LeftBehind { objects, trackers, tracker_api })
 }
 
-/// Deletes the ResourceTrackers that match, with KubeVela's finalizer, and returns those that are still there.
-async fn delete_trackers(client: &Client, selector: &str) -> Result<Vec<String>, Error> {
-    let api = kinds::resource_trackers(client);
+impl LeftBehind {
+    /// Nothing was left behind.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.trackers.is_empty()
+    }
+
+    /// Deletes it. Ask before whether that is still wanted: what an Application creates that is written again from then on is another
+    /// object than those that were found.
+    ///
+    /// # Errors
+    /// When a call fails.
+    pub async fn delete(self) -> Result<Left, Error> {
+        for (_, api, object) in &self.objects {
+            if let (Some(uid), true) = (object.uid(), object.metadata.deletion_timestamp.is_none()) {
+                match verbs::delete_exact(api, &object.name_any(), &uid, None).await {
+                    Err(error) if error.is_conflict() => {}
+                    deleted => drop(deleted?),
+                }
+            }
+        }
+        let objects = self.objects.iter().map(|(kind, _, object)| format!("{kind}/{}", object.name_any())).collect();
+        Ok(Left { objects, trackers: delete_trackers(&self.tracker_api, self.trackers).await? })
+    }
+}
+
+/// Deletes ResourceTrackers, with KubeVela's finalizer, and returns those that are still there.
+async fn delete_trackers(api: &Api<DynamicObject>, found: Vec<DynamicObject>) -> Result<Vec<String>, Error> {
     let mut left = Vec::new();
-    for mut tracker in kinds::list_if_served(&api, selector).await? {
+    for mut tracker in found {
         let name = tracker.name_any();
         let uid = tracker.uid().unwrap_or_default();
         tracing::warn!(
@@ -74,11 +111,11 @@ async fn delete_trackers(client: &Client, selector: &str) -> Result<Vec<String>,
             "deleting a ResourceTracker of an application that is gone: KubeVela has left it behind"
         );
         tracker.finalizers_mut().retain(|finalizer| finalizer != TRACKER_FINALIZER);
-        match verbs::replace(&api, &tracker).await {
+        match verbs::replace(api, &tracker).await {
             Err(error) if error.is_conflict() => left.push(name),
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(error),
-            Ok(_) => match verbs::delete_exact(&api, &name, &uid, None).await? {
+            Ok(_) => match verbs::delete_exact(api, &name, &uid, None).await? {
                 verbs::Deleted::Gone => {}
                 verbs::Deleted::Terminating => left.push(name),
             },
@@ -87,9 +124,11 @@ async fn delete_trackers(client: &Client, selector: &str) -> Result<Vec<String>,
     Ok(left)
 }
 
-/// Deletes what matches the selector and returns what was still there, `<Kind>/<name>`. A kind that the deployer may not
-/// list counts as absent: it could not have created one either.
-async fn delete_orphans(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<String>, Error> {
+/// An object with its kind, and where it is deleted.
+type Orphan = (&'static str, Api<DynamicObject>, DynamicObject);
+
+/// What matches the selector. A kind that the deployer may not list counts as absent: it could not have created one either.
+async fn find_objects(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<Orphan>, Error> {
     let mut found = Vec::new();
     for (group, version, kind) in KINDS {
         let api = kinds::namespaced(deployer, group, version, kind, namespace);
@@ -97,16 +136,7 @@ async fn delete_orphans(deployer: &Client, namespace: &str, selector: &str) -> R
             Err(error) if error.is_forbidden() => continue,
             listed => listed?,
         };
-        for object in objects {
-            let name = object.name_any();
-            if let (Some(uid), true) = (object.uid(), object.metadata.deletion_timestamp.is_none()) {
-                match verbs::delete_exact(&api, &name, &uid, None).await {
-                    Err(error) if error.is_conflict() => {}
-                    deleted => drop(deleted?),
-                }
-            }
-            found.push(format!("{kind}/{name}"));
-        }
+        found.extend(objects.into_iter().map(|object| (kind, api.clone(), object)));
     }
     Ok(found)
 }

@@ -71,6 +71,16 @@ impl FenceKeeper {
         self.known().now
     }
 
+    /// Reads it once more: another Operator may have raised it since. A hello that named an earlier epoch could open a session with a
+    /// Manager whose database was restored to a point before that epoch.
+    pub async fn refresh(&self) -> Result<Fence, Error> {
+        let stored = stored(&self.api).await?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.stored = known.stored.raised(stored.epoch, stored.floor);
+        known.now = known.now.raised(stored.epoch, stored.floor);
+        Ok(known.now)
+    }
+
     /// What to do with a command, given the record of its object.
     #[must_use]
     pub fn decide(&self, held: Option<&Held>, verified: &VerifiedCommand) -> Decision {
@@ -114,8 +124,12 @@ impl FenceKeeper {
     }
 }
 
+async fn stored(api: &Api<ConfigMap>) -> Result<Fence, Error> {
+    Ok(verbs::get(api, NAME).await?.map_or_else(Fence::default, |map| parse(map.data.as_ref())))
+}
+
 async fn read(api: &Api<ConfigMap>, inbox: &Cache<RecordDigest>) -> Result<Known, Error> {
-    let stored = verbs::get(api, NAME).await?.map_or_else(Fence::default, |map| parse(map.data.as_ref()));
+    let stored = stored(api).await?;
     inbox.complete().await;
     let now = inbox.all().iter().fold(stored, |fence, record| fence.raised(record.epoch, 0));
     Ok(Known { now, stored })

@@ -204,10 +204,13 @@ impl Inbox {
                     return self.answer(&verified.command, Answer::begun()).await;
                 }
             }
-            if let Err(denial) = policy::check(&self.cluster, verified).await? {
-                return self.answer(&verified.command, Answer::denial(denial)).await;
-            }
-            if let Some(answer) = self.late(verified) {
+            let denied = policy::check(&self.cluster, verified).await?.err().map(Answer::denial);
+            if let Some(answer) = denied.or_else(|| self.late(verified)) {
+                // Another Operator may have stored it, in time.
+                if !seen.is_read {
+                    seen = self.read(verified).await?;
+                    continue;
+                }
                 return self.answer(&verified.command, answer).await;
             }
             self.fence.raise_epoch(verified.command.epoch).await?;

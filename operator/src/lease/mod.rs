@@ -11,7 +11,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::MicroTime,
 };
 use kube::{Api, api::ObjectMeta};
-use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown};
+use kubenova_runtime::{clock, failpoint, retry::Retry, shutdown::Shutdown};
 use std::{
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -139,6 +139,7 @@ impl HeldLease {
                 Ok(Ok(())) => renewed = Instant::now(),
                 Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
                     tracing::error!("another pod has taken the lease; stopping");
+                    failpoint::passing("lease.lost");
                     return None;
                 }
                 Ok(Err(error)) => {

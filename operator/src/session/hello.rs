@@ -86,6 +86,7 @@ impl HelloClient {
             Ok(fence) => fence.map_err(|error| unreadable(&apiserver::error::chain(&error)))?,
             Err(_) => return Err(unreadable("the API server did not answer in time")),
         };
+        fence.refresh().await.map_err(|error| unreadable(&apiserver::error::chain(&error)))?;
         let hello = self.hello(&fence);
         let sent = Reading::now();
         let answer = self.request(connection, &hello).await?;

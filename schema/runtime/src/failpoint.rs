@@ -1,9 +1,11 @@
-//! Failpoints: named places where a debug build aborts on demand, to prove that the rest of the system recovers.
+//! Failpoints: named places where a debug build aborts or waits on demand, to prove that the rest of the system recovers.
 //!
 //! `KUBENOVA_FAILPOINT=<name>` or `<name>:<n>` exits the process (as `kill -9` would) at the n-th passage, by default
-//! the first. Release builds contain none of it.
+//! the first. At `<name>:<n>:wait` the thread waits ten seconds, in which a test suspends the whole process (`SIGSTOP`), as a machine is
+//! that is paused; the process cannot do so itself where it is the first of its namespace. Several are separated by commas. Release
+//! builds contain none of it.
 
-/// Aborts here if the environment says so.
+/// Aborts or waits here if the environment says so.
 pub fn passing(name: &'static str) {
     if cfg!(debug_assertions) {
         debug::passing(name);
@@ -11,26 +13,46 @@ pub fn passing(name: &'static str) {
 }
 
 mod debug {
-    use std::sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
+    use std::{
+        sync::{
+            OnceLock,
+            atomic::{AtomicU32, Ordering},
+        },
+        time::Duration,
     };
 
-    static PASSAGES: AtomicU32 = AtomicU32::new(0);
-    static WANTED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    static WANTED: OnceLock<Vec<Wanted>> = OnceLock::new();
+
+    /// Long enough to be suspended in, and over when the process goes on.
+    const WAIT: Duration = Duration::from_secs(10);
+
+    struct Wanted {
+        name: String,
+        nth: u32,
+        passages: AtomicU32,
+        waits: bool,
+    }
+
+    fn parse(text: &str) -> Option<Wanted> {
+        let mut parts = text.split(':');
+        let (name, nth, how) = (parts.next()?.to_owned(), parts.next().unwrap_or("1"), parts.next());
+        Some(Wanted { name, nth: nth.parse().ok()?, passages: AtomicU32::new(0), waits: how == Some("wait") })
+    }
 
     pub(super) fn passing(name: &'static str) {
-        let wanted = WANTED.get_or_init(|| {
-            let text = std::env::var("KUBENOVA_FAILPOINT").ok()?;
-            let (name, nth) = text.split_once(':').unwrap_or((&text, "1"));
-            Some((name.to_owned(), nth.parse().ok()?))
+        let all = WANTED.get_or_init(|| {
+            let text = std::env::var("KUBENOVA_FAILPOINT").unwrap_or_default();
+            text.split(',').filter_map(parse).collect()
         });
-        if let Some((wanted_name, nth)) = wanted
-            && wanted_name == name
-            && PASSAGES.fetch_add(1, Ordering::SeqCst) + 1 == *nth
-        {
+        let Some(wanted) = all.iter().find(|wanted| wanted.name == name) else { return };
+        if wanted.passages.fetch_add(1, Ordering::SeqCst) + 1 != wanted.nth {
+            return;
+        }
+        if !wanted.waits {
             tracing::warn!(failpoint = name, "aborting at a failpoint");
             std::process::abort();
         }
+        tracing::warn!(failpoint = name, "waiting at a failpoint");
+        std::thread::sleep(WAIT);
     }
 }

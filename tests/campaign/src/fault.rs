@@ -132,13 +132,15 @@ pub(crate) const FAULTS: &[Entry] = &[
 /// Failpoints of the source that no fault of the list passes, with the scenario that has a process die there. The campaign's clients
 /// write applications.
 #[cfg(test)]
-const ELSEWHERE: [(&str, &str); 10] = [
+const ELSEWHERE: [(&str, &str); 12] = [
     ("dispatch.started", "fault_operations"),
+    ("dispatch.writing", "fault_operators"),
     ("inbound.answer", "fault_lifecycle"),
     ("inbound.epoch-written", "fault_lifecycle"),
     ("inbound.fence-written", "fault_lifecycle"),
     ("join.answered", "fault_lifecycle"),
     ("join.keys-stored", "fault_lifecycle"),
+    ("lease.lost", "fault_operators"),
     ("tenant.capsule-applied", "fault_lifecycle"),
     ("tenant.identities-applied", "fault_lifecycle"),
     ("tenant.namespaces-applied", "fault_lifecycle"),

@@ -5,6 +5,8 @@
 use crate::world::next;
 use crate::{
     cluster::Cluster,
+    mutant::Mutant,
+    operator::{Now, Operator, Step},
     store::{ENQUEUED_AGAIN_PAUSE, Kind, Message, Outcome, PRESENT_EPOCH_PAUSE, Queue, SEND_AGAIN, SETTLED_AFTER},
 };
 use kubenova_core::{command::CommandState, session::HelloRefusal};
@@ -16,6 +18,11 @@ const KEY: u64 = 0;
 struct Pair {
     queue: Queue,
     cluster: Cluster,
+    operator: Operator,
+    /// One that was paused while the first took over, or the other way round.
+    other: Operator,
+    /// The rule that is switched off in the other one.
+    mutant: Option<Mutant>,
     now: i64,
     next_id: u64,
 }
@@ -29,7 +36,11 @@ impl Pair {
 
     fn hello(&mut self) -> Result<u64, HelloRefusal> {
         let (revision, command) = self.cluster.highest();
-        self.queue.hello(revision, command, self.cluster.fence.map_or(0, |(epoch, _)| epoch), self.now)
+        let epoch = self.operator.named_epoch(&self.cluster, None);
+        let session = self.queue.hello(revision, command, epoch, self.now)?;
+        self.operator.watch(&self.cluster);
+        self.operator.open(&mut self.cluster, session, self.queue.epoch);
+        Ok(session)
     }
 
     fn request(&mut self, kind: Kind) -> u64 {
@@ -50,14 +61,43 @@ impl Pair {
 
     /// The cluster takes a message; what it says of it.
     fn deliver(&mut self, message: &Message) -> Option<Outcome> {
-        self.cluster.receive(message, self.now, None)
+        let now = self.undisturbed();
+        self.operator.receive_all(&mut self.cluster, message, now)
+    }
+
+    fn work(&mut self, key: u64) -> Option<Outcome> {
+        let now = self.undisturbed();
+        self.operator.work_all(&mut self.cluster, key, now)
+    }
+
+    /// The other Operator begins to carry out the record, and is paused after so many calls.
+    fn other_works(&mut self, key: u64, calls: usize) {
+        self.other.work(key);
+        self.other_goes_on(calls);
+    }
+
+    fn other_goes_on(&mut self, calls: usize) {
+        let now = Now { at: self.now, mutant: self.mutant };
+        for _ in 0..calls {
+            assert_eq!(self.other.step(&mut self.cluster, now), Step::More);
+        }
+    }
+
+    fn other_ends(&mut self) -> Option<Outcome> {
+        let now = Now { at: self.now, mutant: self.mutant };
+        self.other.finish(&mut self.cluster, now)
+    }
+
+    const fn undisturbed(&self) -> Now {
+        Now { at: self.now, mutant: None }
     }
 
     /// Delivers a message, carries it out and records everything that the cluster says.
     fn carry_out(&mut self, message: &Message) {
         let mut outcomes: Vec<Outcome> = self.deliver(message).into_iter().collect();
-        while let Some(outcome) = self.cluster.work(message.key, self.now, None) {
-            outcomes.push(outcome);
+        // To begin, and to find that it is done.
+        for _ in 0..3 {
+            outcomes.extend(self.work(message.key));
         }
         for outcome in outcomes {
             self.record(&outcome);
@@ -96,13 +136,18 @@ impl Pair {
         self.queue.rows.values().find(|row| row.id == id).unwrap().state
     }
 
+    fn restore_cluster(&mut self, earlier: &Cluster) {
+        self.cluster.restore(earlier);
+        self.operator = Operator::default();
+    }
+
     fn compare(&mut self) -> usize {
         self.now += SETTLED_AFTER;
         self.queue.compare(&self.cluster.listing(), || next(&mut self.next_id), self.now, false)
     }
 
     fn object(&self) -> Option<u64> {
-        self.cluster.objects.get(&KEY).copied()
+        self.cluster.objects.get(&KEY).map(|object| object.document)
     }
 }
 
@@ -205,7 +250,7 @@ fn a_delete_that_a_restore_of_the_cluster_lost_is_issued_again() {
     pair.done(Kind::Apply);
     let backup = pair.cluster.clone();
     pair.done(Kind::Delete);
-    pair.cluster = backup;
+    pair.restore_cluster(&backup);
     pair.hello().unwrap();
     assert!(pair.object().is_some());
     assert_eq!(pair.compare(), 1);
@@ -224,7 +269,7 @@ fn a_running_command_that_a_restore_of_the_cluster_lost_is_sent_at_its_next_hell
     assert_eq!(pair.state(lost.id), CommandState::Acknowledged);
     pair.hello().unwrap();
     assert_eq!(pair.claim(), [], "the cluster has it");
-    pair.cluster = backup;
+    pair.restore_cluster(&backup);
     pair.hello().unwrap();
     let again = pair.claim().remove(0);
     pair.carry_out(&again);
@@ -278,7 +323,7 @@ fn a_verdict_of_a_history_that_was_lost_ends_nothing() {
     assert_eq!(verdict, superseded(&message));
     // Both sides are restored, and the verdict is still on its way.
     pair.queue.restore(&backup);
-    pair.cluster = Cluster::default();
+    pair.restore_cluster(&Cluster::default());
     pair.hello().unwrap();
     // The cluster stores the command before the verdict arrives, and names its revision in the next hello.
     pair.now += SEND_AGAIN;
@@ -333,7 +378,7 @@ fn a_cancellation_that_comes_after_the_beginning_is_refused_and_the_operation_en
     let mut pair = Pair::in_session();
     let operation = pair.operation();
     pair.deliver(&operation);
-    pair.cluster.work(operation.key, pair.now, None);
+    pair.work(operation.key);
     let cancellation = pair.cancel(&operation).remove(0);
     pair.carry_out(&cancellation);
     assert_eq!(pair.state(cancellation.id), CommandState::Refused);
@@ -374,4 +419,112 @@ fn a_repeated_operation_reports_again_and_happens_once() {
         pair.carry_out(&operation);
     }
     assert_eq!((pair.state(operation.id), pair.times(&operation)), (CommandState::Succeeded, 1));
+}
+
+/// The same with and without the rule, for what hardly any seed comes upon.
+fn with_and_without(mutant: Mutant, holds: impl Fn(Pair) -> bool) {
+    assert!(holds(Pair::in_session()));
+    let without = Pair { mutant: Some(mutant), ..Pair::in_session() };
+    assert!(!holds(without), "{mutant:?} is not noticed");
+}
+
+#[test]
+fn a_paused_operator_writes_nothing_for_a_command_that_another_has_replaced() {
+    with_and_without(Mutant::WritesOverLater, |mut pair| {
+        pair.done(Kind::Apply);
+        let old = pair.sent(Kind::Apply);
+        pair.deliver(&old);
+        // It has read the record, and not the object.
+        pair.other_works(KEY, 1);
+        let new = pair.done(Kind::Apply);
+        pair.other_ends();
+        pair.object() == Some(new.id)
+    });
+}
+
+#[test]
+fn a_paused_operator_deletes_nothing_for_a_delete_that_another_has_replaced() {
+    with_and_without(Mutant::WritesOverLater, |mut pair| {
+        pair.done(Kind::Apply);
+        let old = pair.sent(Kind::Delete);
+        pair.deliver(&old);
+        pair.other_works(KEY, 1);
+        let new = pair.done(Kind::Apply);
+        pair.other_ends();
+        pair.object() == Some(new.id)
+    });
+}
+
+#[test]
+fn what_a_paused_operator_writes_is_a_conflict_once_another_has_written() {
+    with_and_without(Mutant::WritesOverAny, |mut pair| {
+        pair.done(Kind::Apply);
+        let old = pair.sent(Kind::Apply);
+        pair.deliver(&old);
+        // It has read record and object.
+        pair.other_works(KEY, 2);
+        let new = pair.done(Kind::Apply);
+        pair.other_ends();
+        pair.object() == Some(new.id)
+    });
+}
+
+#[test]
+fn what_was_created_late_is_not_taken_back_once_another_has_written_it() {
+    with_and_without(Mutant::TakesBackAny, |mut pair| {
+        let old = pair.sent(Kind::Apply);
+        pair.deliver(&old);
+        // It has read the record, seen that the object is absent, and created it.
+        pair.other_works(KEY, 3);
+        let delete = pair.sent(Kind::Delete);
+        pair.deliver(&delete);
+        // It sees that the record is of a delete by now.
+        pair.other_goes_on(1);
+        let new = pair.done(Kind::Apply);
+        pair.other_ends();
+        pair.object() == Some(new.id)
+    });
+}
+
+#[test]
+fn a_command_that_was_stored_in_time_has_not_expired_for_an_operator_that_takes_it_late() {
+    with_and_without(Mutant::AnsweredUnread, |mut pair| {
+        let operation = pair.operation();
+        pair.deliver(&operation);
+        pair.work(operation.key);
+        pair.now += 61;
+        let now = Now { at: pair.now, mutant: pair.mutant };
+        let answer = pair.other.receive_all(&mut pair.cluster, &operation, now).unwrap();
+        answer.state == Some(CommandState::Running)
+    });
+}
+
+#[test]
+fn an_operation_that_one_operator_has_begun_does_not_expire_by_the_clock_of_another() {
+    with_and_without(Mutant::ExpiresWhatBegan, |mut pair| {
+        let operation = pair.operation();
+        pair.deliver(&operation);
+        // By its measurement of the Manager's clock the deadline has passed.
+        pair.now += 61;
+        pair.other_works(operation.key, 1);
+        pair.now -= 2;
+        pair.work(operation.key);
+        pair.other_ends();
+        pair.carry_out(&operation);
+        (pair.state(operation.id), pair.times(&operation)) == (CommandState::Succeeded, 1)
+    });
+}
+
+#[test]
+fn a_hello_names_the_epoch_that_another_operator_has_raised() {
+    with_and_without(Mutant::NamesEpochOfStart, |mut pair| {
+        // It has read the fence.
+        pair.other.named_epoch(&pair.cluster, None);
+        let backup = pair.queue.clone();
+        pair.queue.enroll_again();
+        pair.hello().unwrap();
+        pair.queue.restore(&backup);
+        let epoch = pair.other.named_epoch(&pair.cluster, pair.mutant);
+        pair.queue.hello(0, 0, epoch, pair.now) == Err(HelloRefusal::Diverged)
+    });
 }

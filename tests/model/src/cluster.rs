@@ -1,40 +1,13 @@
-//! A cluster in memory: inbox records with their outcome, the fence, and the objects that were made of them.
+//! A cluster in memory: what its API server holds, and the calls that Operators make to it. Each call is one step: between two of
+//! them anything may happen, also that another Operator makes its own.
 
 use crate::store::{Kind, Message, Outcome};
 use kubenova_core::{command::CommandState, listing::Listed};
-use kubenova_operator_core::inbox::{self, Decision, Fence, Held, Stale};
+use kubenova_operator_core::inbox::{Fence, Held};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A rule that is switched off, to see that the invariants notice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// A command is stored whatever is held.
-    NoFence,
-    /// The epoch is not compared.
-    NoEpoch,
-    /// A repeated command is stored and carried out again.
-    ReplayedTwice,
-    /// A message is acknowledged before its record is stored.
-    AcknowledgedFirst,
-    /// An outcome ends a command whatever it was before.
-    LastOutcomeWins,
-    /// A sent command is never sent again.
-    NeverAgain,
-    /// Listings are not compared.
-    NoAntiEntropy,
-    /// Listings are compared although commands are under way.
-    NeverUnsettled,
-    /// A hello is accepted whatever the cluster holds.
-    NeverDiverged,
-    /// What a diverged cluster holds is never adopted.
-    NeverAdopted,
-    /// An operation begins whatever its deadline says.
-    NeverExpires,
-    /// A cancellation takes the place of an operation that has begun.
-    CancelsWhatBegan,
-    /// That an operation begins is not written before its effect.
-    EffectFirst,
-}
+/// What every version of every object is numbered by, as the API server's resourceVersion.
+pub type Version = u64;
 
 /// An inbox record.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +16,48 @@ pub struct Record {
     pub message: Message,
     /// The outcome so far.
     pub state: CommandState,
-    /// When the operation began, with what it found: the effects of operations until then.
-    pub began: Option<(i64, usize)>,
+    /// When the operation began, with the run of its target that it found.
+    pub began: Option<(i64, u64)>,
+    /// Its version.
+    pub version: Version,
+}
+
+impl Record {
+    /// What the fence compares.
+    #[must_use]
+    pub fn held(message: &Message) -> Held {
+        Held {
+            epoch: message.epoch,
+            revision: message.revision,
+            command_id: message.id.to_string(),
+            command_sha256: format!("{:?} {} {}", message.kind, message.key, message.document),
+        }
+    }
+
+    /// An operation that can neither expire nor be cancelled any more.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.message.kind == Kind::Operate && (self.began.is_some() || self.state.is_terminal())
+    }
+
+    /// What it says of its command.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        Outcome { id: self.message.id, epoch: self.message.epoch, state: Some(self.state) }
+    }
+}
+
+/// An object that was made of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// What it was made of.
+    pub document: u64,
+    /// Revision of the command that wrote it last.
+    pub revision: u64,
+    /// Distinguishes it from one that had its name before.
+    pub uid: u64,
+    /// Its version.
+    pub version: Version,
 }
 
 /// What a cluster did: the command, the epoch of its message, and its revision.
@@ -60,143 +73,128 @@ pub struct Effect {
     pub revision: u64,
     /// When the operation began, and its deadline.
     pub began: Option<(i64, i64)>,
+    /// It created an object, or wrote over one that had been created meanwhile, after its record was replaced: server-side apply
+    /// cannot ask for absence. It is taken back, or written over for the newest record.
+    pub is_late: bool,
+    /// It took back what was created late.
+    pub is_undo: bool,
 }
 
-/// A cluster. What is in `records`, `fence` and `objects` survives a crash of the Operator.
+impl Effect {
+    /// Of a document's message.
+    #[must_use]
+    pub const fn of(message: &Message) -> Self {
+        let Message { key, id, epoch, revision, .. } = *message;
+        Self { key, id, epoch, revision, began: None, is_late: false, is_undo: false }
+    }
+}
+
+/// A cluster. It survives every crash of its Operators.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Cluster {
     /// By object.
     pub records: BTreeMap<u64, Record>,
     /// The highest epoch, and the floor as last signed.
     pub fence: Option<(u64, u64)>,
-    /// Objects that exist, each with the document it was made of.
-    pub objects: BTreeMap<u64, u64>,
+    /// Objects that exist.
+    pub objects: BTreeMap<u64, Object>,
+    /// The run of what operations restart.
+    pub run: u64,
     /// Everything that was carried out, in order.
     pub effects: Vec<Effect>,
     /// Every command that was ever stored, also before a restore.
     pub stored: BTreeSet<u64>,
-    /// The session that the running Operator believes in; none while it has none.
-    pub session: Option<u64>,
+    /// Records that were said to have succeeded while their objects were otherwise: object and command.
+    pub untrue: Vec<(u64, u64)>,
+    versions: Version,
 }
 
 impl Cluster {
-    fn fence(&self) -> Fence {
+    /// The fence as stored.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
         let (epoch, floor) = self.fence.unwrap_or_default();
         Fence { epoch, floor }
     }
 
-    /// Handles a message: the outcome to send at once, if any. `now` is the Manager's time, as measured.
-    pub fn receive(&mut self, message: &Message, now: i64, mutant: Option<Mutant>) -> Option<Outcome> {
-        let held = |message: &Message| Held {
-            epoch: message.epoch,
-            revision: message.revision,
-            command_id: message.id.to_string(),
-            command_sha256: format!("{:?} {} {}", message.kind, message.key, message.document),
-        };
-        let mut incoming = held(message);
-        let mut fence = self.fence();
-        if mutant == Some(Mutant::NoEpoch) {
-            (incoming.epoch, fence.epoch) = (u64::MAX, 0);
-        }
-        let present = self.records.get(&message.key).map(|record| held(&record.message));
-        let mut decision = inbox::decide(present.as_ref(), &incoming, fence);
-        if mutant == Some(Mutant::NoFence) && decision != Decision::Replay {
-            decision = Decision::Store;
-        }
-        if mutant == Some(Mutant::ReplayedTwice) && decision == Decision::Replay {
-            decision = Decision::Store;
-        }
-        let answer = |state| Some(Outcome { id: message.id, epoch: message.epoch, state: Some(state) });
-        let late = mutant != Some(Mutant::NeverExpires) && message.not_after.is_some_and(|deadline| deadline < now);
-        let begun = |record: &Record| {
-            record.message.kind == Kind::Operate && (record.began.is_some() || record.state.is_terminal())
-        };
-        let begun = mutant != Some(Mutant::CancelsWhatBegan) && self.records.get(&message.key).is_some_and(begun);
-        let cancelled = self.records.get(&message.key).is_some_and(|record| record.message.kind == Kind::Cancel);
-        match decision {
-            Decision::Superseded(Stale::Revision) if cancelled => answer(CommandState::Cancelled),
-            Decision::Store if message.kind == Kind::Cancel && begun => answer(CommandState::Refused),
-            Decision::Store if late => answer(CommandState::Expired),
-            Decision::Replay => self.report(message.key),
-            Decision::Divergence => answer(CommandState::Refused),
-            Decision::Superseded(_) => answer(CommandState::Superseded),
-            Decision::Store => {
-                let raised = fence.raised_by(message.epoch, message.revision, message.floor);
-                self.fence = Some((raised.epoch, raised.floor));
-                self.stored.insert(message.id);
-                let state = CommandState::Acknowledged;
-                self.records.insert(message.key, Record { message: message.clone(), state, began: None });
-                answer(state)
-            }
-        }
+    /// Writes what is higher.
+    pub fn raise_fence(&mut self, fence: Fence) {
+        let raised = self.fence().raised(fence.epoch, fence.floor);
+        self.fence = Some((raised.epoch, raised.floor));
     }
 
-    /// What the record of an object says of its command.
-    #[must_use]
-    pub fn report(&self, key: u64) -> Option<Outcome> {
-        let Record { message, state, .. } = self.records.get(&key)?;
-        Some(Outcome { id: message.id, epoch: message.epoch, state: Some(*state) })
+    /// Stores a message over exactly this version of its record; none is absence. `None` is a conflict.
+    pub fn store(&mut self, message: &Message, over: Option<Version>, whatever: bool) -> Option<Record> {
+        let present = self.records.get(&message.key).map(|record| record.version);
+        if present != over && !whatever {
+            return None;
+        }
+        self.stored.insert(message.id);
+        let (message, state) = (message.clone(), CommandState::Acknowledged);
+        let record = Record { state, began: None, version: self.next_version(), message };
+        self.records.insert(record.message.key, record.clone());
+        Some(record)
     }
 
-    /// Carries the record of an object one step further: the outcome to send, if any.
-    pub fn work(&mut self, key: u64, now: i64, mutant: Option<Mutant>) -> Option<Outcome> {
+    /// Changes what a record says of its command, at the version that it has when it is written. `None` when nothing changes.
+    pub fn update(&mut self, key: u64, change: impl FnOnce(&mut Record) -> bool) -> Option<Record> {
+        let version = self.next_version();
         let record = self.records.get_mut(&key)?;
-        let Message { id, epoch, revision, kind, document, .. } = record.message;
-        if kind == Kind::Operate {
-            return self.operate(key, now, mutant);
+        let mut changed = record.clone();
+        if !change(&mut changed) {
+            return None;
         }
-        record.state = match record.state {
-            CommandState::Acknowledged if kind == Kind::Cancel => CommandState::Succeeded,
-            CommandState::Acknowledged => CommandState::Running,
-            CommandState::Running => {
-                // Applying twice writes nothing.
-                let made = self.objects.get(&key).copied().filter(|_| mutant != Some(Mutant::ReplayedTwice));
-                let effect = Effect { key, id, epoch, revision, began: None };
-                match kind {
-                    Kind::Apply if made != Some(document) => {
-                        self.objects.insert(key, document);
-                        self.effects.push(effect);
-                    }
-                    Kind::Delete if made.is_some() => {
-                        self.objects.remove(&key);
-                        self.effects.push(effect);
-                    }
-                    _ => {}
-                }
-                CommandState::Succeeded
-            }
-            _ => return None,
-        };
-        self.report(key)
+        changed.version = version;
+        *record = changed.clone();
+        let object = self.objects.get(&key).map(|object| object.document);
+        let wanted = (changed.message.kind == Kind::Apply).then_some(changed.message.document);
+        let is_document = !changed.message.kind.is_operation();
+        if is_document && changed.state == CommandState::Succeeded && object != wanted {
+            self.untrue.push((key, changed.message.id));
+        }
+        Some(changed)
     }
 
-    /// One step of an operation: it begins or expires, has its effect, and ends. The Operator may crash between any two.
-    fn operate(&mut self, key: u64, now: i64, mutant: Option<Mutant>) -> Option<Outcome> {
-        let record = self.records.get_mut(&key)?;
-        let Message { id, epoch, revision, .. } = record.message;
-        let deadline = record.message.not_after?;
-        let effect =
-            Effect { key, id, epoch, revision, began: Some((record.began.map_or(now, |(at, _)| at), deadline)) };
-        match (record.state, record.began) {
-            (state, _) if state.is_terminal() => return None,
-            (_, None) if deadline < now && mutant != Some(Mutant::NeverExpires) => record.state = CommandState::Expired,
-            (_, None) if mutant == Some(Mutant::EffectFirst) && record.state == CommandState::Acknowledged => {
-                // The first time the Operator crashes here, which looks like a crash before the effect.
-                let again = self.effects.iter().any(|one| one.id == id);
-                self.effects.push(effect);
-                record.began = again.then_some((now, self.effects.len() - 1));
-            }
-            (_, None) => {
-                record.state = CommandState::Running;
-                record.began = Some((now, self.effects.len()));
-            }
-            // The cluster no longer looks as it did: the effect has happened.
-            (_, Some((_, found))) if self.effects[found.min(self.effects.len())..].iter().any(|one| one.id == id) => {
-                record.state = CommandState::Succeeded;
-            }
-            (_, Some(_)) => self.effects.push(effect),
+    /// Server-side apply: at exactly this version of the object, or, when it was absent, whatever there is. `None` is a conflict.
+    pub fn apply(&mut self, message: &Message, over: Option<Version>, whatever: bool) -> Option<Object> {
+        let present = self.objects.get(&message.key).cloned();
+        let conflicts = over.is_some() && present.as_ref().map(|object| object.version) != over;
+        if conflicts && !whatever {
+            return None;
         }
-        self.report(key)
+        let version = self.next_version();
+        let uid = present.as_ref().map_or(version, |object| object.uid);
+        let object = Object { document: message.document, revision: message.revision, uid, version };
+        if present.as_ref().map(|object| object.document) != Some(message.document) {
+            let is_replaced = self.records.get(&message.key).map(|record| record.message.id) != Some(message.id);
+            self.effects.push(Effect { is_late: over.is_none() && is_replaced, ..Effect::of(message) });
+        }
+        self.objects.insert(message.key, object.clone());
+        Some(object)
+    }
+
+    /// Deletes exactly this version of an object. False is a conflict.
+    pub fn delete(&mut self, message: &Message, at: (u64, Version), is_undo: bool, whatever: bool) -> bool {
+        let Some(object) = self.objects.get(&message.key) else { return false };
+        if (object.uid, object.version) != at && !(whatever && object.uid == at.0) {
+            return false;
+        }
+        // What is taken back is that command's own creation, unless something else has been made of it since.
+        let is_undo = is_undo && object.revision == message.revision;
+        self.objects.remove(&message.key);
+        self.effects.push(Effect { is_undo, ..Effect::of(message) });
+        true
+    }
+
+    /// Begins the next run of what operations restart, if this is still the present one. False is a conflict.
+    pub fn restart(&mut self, message: &Message, began: i64, found: u64, whatever: bool) -> bool {
+        if self.run != found && !whatever {
+            return false;
+        }
+        self.run += 1;
+        let began = message.not_after.map(|deadline| (began, deadline));
+        self.effects.push(Effect { began, ..Effect::of(message) });
+        true
     }
 
     /// What the records hold.
@@ -216,5 +214,16 @@ impl Cluster {
     pub fn highest(&self) -> (u64, u64) {
         let top = self.records.values().max_by_key(|record| record.message.revision);
         top.map_or((0, 0), |record| (record.message.revision, record.message.id))
+    }
+
+    /// Restored to this earlier point. Versions go on: what an Operator remembers from before names none that is given again.
+    pub fn restore(&mut self, earlier: &Self) {
+        let (stored, versions) = (std::mem::take(&mut self.stored), self.versions);
+        *self = Self { stored, versions, ..earlier.clone() };
+    }
+
+    const fn next_version(&mut self) -> Version {
+        self.versions += 1;
+        self.versions
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     store::{Kind, Queue, Row},
 };
 use kubenova_core::command::CommandState;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An invariant that is broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Seen {
     /// How each command ended.
     ended: BTreeMap<u64, CommandState>,
     times: BTreeMap<u64, usize>,
+    /// Objects that were written late, so that they had to be written once more.
+    repaired: BTreeSet<u64>,
     /// One side was restored: it may have forgotten how an operation ended.
     restored: bool,
 }
@@ -43,6 +45,15 @@ impl Seen {
     pub fn look(&mut self, queue: &Queue, cluster: &Cluster, step: usize) -> Result<(), Broken> {
         let broken = |invariant, seen: String| Err(Broken { invariant, seen: format!("step {step}: {seen}") });
         for effect in &cluster.effects[self.effects..] {
+            if effect.is_undo {
+                continue;
+            }
+            if effect.is_late {
+                // What is made of the newest record comes again.
+                self.highest.remove(&effect.key);
+                self.repaired.insert(effect.key);
+                continue;
+            }
             let now = (effect.epoch, effect.revision);
             let before = self.highest.insert(effect.key, now).unwrap_or_default();
             if now < before {
@@ -56,11 +67,14 @@ impl Seen {
             }
             let times = self.times.entry(effect.id).or_default();
             *times += 1;
-            if *times > 1 {
+            if *times > 1 && !self.repaired.contains(&effect.key) {
                 return broken("a command is carried out once", format!("{effect:?}"));
             }
         }
         self.effects = cluster.effects.len();
+        if let Some(untrue) = cluster.untrue.iter().find(|(key, _)| !self.repaired.contains(key)) {
+            return broken("what has succeeded is so", format!("{untrue:?}"));
+        }
         if let Some(row) = queue.rows.values().find(|row| row.acknowledged && !cluster.stored.contains(&row.id)) {
             return broken("what is acknowledged was stored", format!("{row:?}"));
         }
@@ -112,7 +126,7 @@ pub fn converged(queue: &Queue, cluster: &Cluster) -> Result<(), Broken> {
     }
     for (key, (document, kind)) in &queue.requested {
         let wanted = (*kind == Kind::Apply).then_some(*document);
-        let present = cluster.objects.get(key).copied();
+        let present = cluster.objects.get(key).map(|object| object.document);
         if present != wanted {
             let seen = format!("object {key} is {present:?}, wanted {wanted:?}");
             return Err(Broken { invariant: "what was asked for last is so in the end", seen });

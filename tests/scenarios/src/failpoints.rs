@@ -3,8 +3,11 @@
 //! Guarantees: a place that is not reached is an error, so that a renamed one cannot make a test empty.
 
 use anyhow::{Context as _, Result};
+use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
+use nix::sys::signal::Signal;
 
+use crate::operators;
 use crate::platform::Platform;
 use crate::site::{OPERATOR, OPERATOR_IMAGE, Site};
 use crate::steps::COMMAND_MAX;
@@ -12,6 +15,8 @@ use crate::steps::COMMAND_MAX;
 const VARIABLE: &str = "KUBENOVA_FAILPOINT";
 /// What a process says in its log before it aborts.
 pub const SAID: &str = "aborting at a failpoint";
+/// And before it waits.
+const WAITS: &str = "waiting at a failpoint";
 
 /// Starts the Manager with a failpoint (or none).
 ///
@@ -38,14 +43,42 @@ pub async fn manager_died_and_back(platform: &mut Platform, failpoint: &str) -> 
     died
 }
 
+/// Starts the Operator with a failpoint, and suspends it there (SIGSTOP), as a machine is that is paused. When it goes on, it takes ten
+/// seconds to end after it has found its Lease lost. Operators that start from now on have no failpoint.
+///
+/// # Errors
+/// When it does not get there.
+pub async fn operator_suspended_at<T>(
+    site: &Site,
+    failpoint: &str,
+    begin: impl AsyncFnOnce() -> Result<T>,
+) -> Result<(PodHandle, T)> {
+    let before = operators::leader(site)?.pids();
+    restart_operator(site, Some(&format!("{failpoint}:1:wait,lease.lost:1:wait")));
+    let leader = poll::until("the Operator to be back with the Lease", COMMAND_MAX, || async {
+        let leader = operators::leader(site).ok().filter(|leader| leader.pids() != before);
+        Ok(leader.map_or_else(|| Step::Waiting("none holds the Lease".to_owned()), Step::Done))
+    })
+    .await?;
+    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, None);
+    let waits = || Ok::<_, anyhow::Error>(leader.log("operator")?.matches(WAITS).count());
+    let before = waits()?;
+    let begun = begin().await?;
+    poll::until(format!("the Operator to be at {failpoint}"), COMMAND_MAX, || async {
+        Ok(Step::when(waits()? > before, (), "it is not"))
+    })
+    .await?;
+    leader.signal(Signal::SIGSTOP);
+    Ok((leader, begun))
+}
+
 /// Starts the Operator with a failpoint; returns how often it had died at one before.
 ///
 /// # Errors
 /// When no Operator runs.
 pub fn start_operator_with(site: &Site, failpoint: &str) -> Result<usize> {
     let before = deaths(site)?;
-    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, Some(failpoint));
-    site.cluster.pods().kill9(OPERATOR);
+    restart_operator(site, Some(failpoint));
     Ok(before)
 }
 
@@ -59,8 +92,7 @@ pub async fn operator_died_and_back(site: &Site, failpoint: &str, before: usize)
         Ok(Step::when(now > before, (), format!("{now} deaths")))
     })
     .await;
-    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, None);
-    site.cluster.pods().kill9(OPERATOR);
+    restart_operator(site, None);
     died
 }
 
@@ -78,8 +110,7 @@ pub async fn operator_dies_at_each<T>(
     for failpoint in failpoints {
         let name = failpoint.split(':').next().unwrap_or_default();
         let before = deaths_at(site, name);
-        site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, Some(failpoint));
-        site.cluster.pods().kill9(OPERATOR);
+        restart_operator(site, Some(failpoint));
         if let Some(begin) = begin.take() {
             begun = Some(begin().await?);
         }
@@ -89,9 +120,14 @@ pub async fn operator_dies_at_each<T>(
         })
         .await?;
     }
-    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, None);
-    site.cluster.pods().kill9(OPERATOR);
+    restart_operator(site, None);
     begun.context("there was no failpoint")
+}
+
+/// Kills the Operator, if there is one; each that starts from now on has this failpoint, or none.
+fn restart_operator(site: &Site, failpoint: Option<&str>) {
+    site.cluster.pods().set_variable(OPERATOR_IMAGE, VARIABLE, failpoint);
+    site.cluster.pods().kill9(OPERATOR);
 }
 
 /// How often an Operator died at a place; none runs before it is installed.

@@ -13,6 +13,7 @@ pub mod integral;
 pub mod many_commands;
 pub mod nats_cli;
 pub mod observer;
+pub mod operators;
 pub mod oracle;
 pub mod platform;
 pub mod quiescence;

@@ -8,7 +8,7 @@ use kubenova_runtime::random;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{OPERATOR, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
-use kubenova_scenarios::{broker, failpoints};
+use kubenova_scenarios::{broker, failpoints, operators};
 use kubenova_schema::signature::{self, PayloadType};
 use kubenova_schema::v1::Command;
 use kubenova_schema::{message, subjects};
@@ -67,21 +67,8 @@ impl World {
         self.site.cluster.kubectl_ok(&["get", "applications.core.oam.dev", "shop", "-n", "acme-apps", "-o", path])
     }
 
-    fn scale(&self, replicas: u32) -> Result<()> {
-        let replicas = format!("--replicas={replicas}");
-        self.site.cluster.kubectl_ok(&[
-            "scale",
-            "deployment",
-            "kubenova-operator",
-            "-n",
-            "kubenova-system",
-            &replicas,
-        ])?;
-        Ok(())
-    }
-
     async fn operator_is_gone(&self) -> Result<()> {
-        self.scale(0)?;
+        operators::scale(&self.site, 0)?;
         poll::until("the Operator to be gone", COMMAND_MAX, || async {
             let left = self.site.cluster.pods().labelled(OPERATOR).len();
             Ok(Step::when(left == 0, (), format!("{left} pods")))
@@ -155,7 +142,7 @@ async fn fault_operations_once_in_time_and_cancelled_exactly() -> Result<()> {
         Ok(Step::when(shown["overdue"] == true && shown["state"] == "sent", (), shown.to_string()))
     })
     .await?;
-    world.scale(1)?;
+    operators::scale(&world.site, 1)?;
     world.ended(&late, "expired").await?;
 
     // Behind a partition: sent, then cancelled, and only then does the cluster come back.
@@ -165,7 +152,7 @@ async fn fault_operations_once_in_time_and_cancelled_exactly() -> Result<()> {
     let asked =
         world.platform.rest.post(&format!("/api/v1/commands/{cancelled}/cancel"), &json!({})).await?.expect(202)?;
     assert_eq!((&asked["state"], &asked["reason"]), (&json!("sent"), &json!("CancelRequested")));
-    world.scale(1)?;
+    operators::scale(&world.site, 1)?;
     world.ended(&cancelled, "cancelled").await?;
 
     // Never sent: it expires at the Manager.
@@ -178,7 +165,7 @@ async fn fault_operations_once_in_time_and_cancelled_exactly() -> Result<()> {
     let queued = world.restart(10).await?;
     let expired = world.ended(&queued, "expired").await?;
     assert_eq!(expired["attempts"], 0, "{expired}");
-    world.scale(1)?;
+    operators::scale(&world.site, 1)?;
 
     // A last one, which the cluster carries out after all of those: nothing happened later.
     let next = world.restart(600).await?;

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result, ensure};
 use data_encoding::BASE64;
 use kubenova_env::poll::{self, Step};
-use kubenova_scenarios::integral;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
+use kubenova_scenarios::{integral, operators};
 use serde_json::Value;
 
 /// Meters by their names in messages and their columns in the ledger.
@@ -140,7 +140,7 @@ async fn life_usage_sums_are_equal_to_the_unit() -> Result<()> {
 
     // The Operator stops, so that ledger and stream come to rest; then all three are read.
     let debug = site.operator()?.debug();
-    site.cluster.kubectl_ok(&["scale", "deployment", "kubenova-operator", "-n", "kubenova-system", "--replicas=0"])?;
+    operators::scale(&site, 0)?;
     poll::until("the Operator to be gone", COMMAND_MAX, || async {
         let left = site.cluster.kubectl_ok(&["get", "pods", "-n", "kubenova-system", "-o", "name"])?;
         Ok(Step::when(left.trim().is_empty(), (), left))

@@ -1,7 +1,7 @@
 //! `apply-application` and `delete-application`: every write impersonates the tenant's deployer, since KubeVela runs an
 //! application with the rights of its last writer.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError};
+use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError, replaced};
 use crate::{
     apiserver::{self, kinds, verbs},
     controllers::{application::observe, apply::Decision, deployer, orphans},
@@ -76,7 +76,11 @@ impl Dispatcher<'_> {
                     Decision::Apply => {}
                     Decision::Repair(found) => repair = Some(found),
                 }
+                if self.is_replaced(task, present).await? {
+                    return Ok(replaced());
+                }
             }
+            failpoint::passing("dispatch.writing");
             match verbs::apply(as_deployer, &at_present(desired, present.as_ref())?).await {
                 Ok(written) => {
                     failpoint::passing("dispatch.applied");
@@ -84,7 +88,8 @@ impl Dispatcher<'_> {
                         self.drift.remember(repair);
                     }
                     if present.is_none() && self.is_deleted_meanwhile(task).await? {
-                        verbs::delete_exact(as_deployer, name, &written.uid().unwrap_or_default(), None).await?;
+                        let uid = written.uid().unwrap_or_default();
+                        verbs::delete_exact(as_deployer, name, &uid, written.resource_version().as_deref()).await?;
                     }
                     return Ok(CommandProgress::running("Applied", "the application is applied")
                         .at("applied")
@@ -131,6 +136,10 @@ impl Dispatcher<'_> {
         let deployer = deployer::client(&self.ctx.apiserver, &tenant)?;
         if let Some(present) = kinds::get_if_served(&own, name).await? {
             if present.metadata.deletion_timestamp.is_none() {
+                if self.is_replaced(task, &present).await? {
+                    return Ok(replaced());
+                }
+                failpoint::passing("dispatch.writing");
                 let uid = present.uid().unwrap_or_default();
                 let deleted = verbs::delete_exact(
                     &applications(&deployer, &namespace),
@@ -150,7 +159,11 @@ impl Dispatcher<'_> {
             return Ok(CommandProgress::running("Deleting", message).at("applied").about(&present.metadata));
         }
         let client = self.ctx.apiserver.client();
-        let left = orphans::delete_left_behind(&client, &deployer, &namespace, Some(name)).await?;
+        let found = orphans::find(&client, &deployer, &namespace, Some(name)).await?;
+        if !found.is_empty() && !self.is_recorded(task).await? {
+            return Ok(replaced());
+        }
+        let left = found.delete().await?;
         if !left.objects.is_empty() {
             let message = format!("deleting what the application left behind: {}", left.objects.join(", "));
             return Ok(CommandProgress::running("OrphansRemain", message).at("applied"));

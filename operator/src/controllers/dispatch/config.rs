@@ -1,6 +1,6 @@
 //! `apply-cluster-config`: the document becomes the spec of `NovaClusterConfig/default`.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError};
+use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError, replaced};
 use crate::apiserver::verbs;
 use kube::{Api, api::ObjectMeta};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition};
@@ -32,6 +32,11 @@ impl Dispatcher<'_> {
                 live.as_ref().filter(|live| observed::command_of(*live) == task.command.id && live.spec == desired.spec)
             {
                 return Ok(progress(live).about(&live.metadata));
+            }
+            if let Some(live) = &live
+                && self.is_replaced(task, live).await?
+            {
+                return Ok(replaced());
             }
             let (uid, resource_version) =
                 live.map(|live| (live.metadata.uid, live.metadata.resource_version)).unwrap_or_default();

@@ -26,11 +26,12 @@ use crate::{
 use error::DispatchError;
 use futures::{StreamExt as _, stream};
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels};
 use kubenova_operator_core::{
     command::{self, VerifiedCommand},
     digest::RecordDigest,
+    inbox, observed,
     outcome::{self, CommandProgress, State},
     record::Unverified,
     tenant::digest::TenantDigest,
@@ -264,11 +265,29 @@ impl Dispatcher<'_> {
         Ok(())
     }
 
+    /// Asked before a live object is written or deleted: whether the record holds another command by now, which another Operator has
+    /// stored and carried out since this one read it. What follows is done at exactly the version that was looked at.
+    async fn is_replaced<K: Resource>(&self, task: &Task<'_>, live: &K) -> Result<bool, apiserver::Error> {
+        let is_later = inbox::is_written_later(observed::revision_of(live), task.command.revision);
+        Ok(is_later && !self.is_recorded(task).await?)
+    }
+
+    /// The record still holds this command.
+    async fn is_recorded(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
+        let record = verbs::get(&self.records, &command::record_name(task.key)).await?;
+        Ok(record.is_some_and(|record| record.spec.command_id == task.command.id))
+    }
+
     /// Asked after a create: an object that was created for a command which a delete has replaced meanwhile is deleted again.
     async fn is_deleted_meanwhile(&self, task: &Task<'_>) -> Result<bool, apiserver::Error> {
         let record = verbs::get(&self.records, &command::record_name(task.key)).await?;
         Ok(asks_for_nothing(record.as_ref()))
     }
+}
+
+/// What became of a command that is not the record's any more: nothing, and nobody is told.
+fn replaced() -> CommandProgress {
+    CommandProgress::running("Replaced", "another command has taken this one's place in the inbox")
 }
 
 /// No record, or one of a delete. A later document is applied to the object as it is: to delete it first would take with it what it

@@ -66,8 +66,11 @@ impl Dispatcher<'_> {
                 Ok(found) => found,
                 Err(message) => return Ok(CommandProgress::running("WaitingForWorkflow", message)),
             };
-            let Some(begun) = self.begin(record, found).await? else {
-                return Ok(CommandProgress::running("Replaced", "the record was replaced meanwhile"));
+            let Some(begun) = self.begin(record, command, found).await? else {
+                return Ok(CommandProgress::running(
+                    "NotBegun",
+                    "the operation was replaced, has begun or came too late meanwhile",
+                ));
             };
             failpoint::passing("dispatch.started");
             *record = begun;
@@ -116,13 +119,19 @@ impl Dispatcher<'_> {
         CommandProgress::failed("NoApplication", "the application is not on this cluster")
     }
 
-    /// Writes that the operation begins; none when it must not, because the record was replaced or has begun already.
-    async fn begin(&self, record: &NovaCommand, found: &str) -> Result<Option<NovaCommand>, apiserver::Error> {
+    /// Writes that the operation begins; none when it must not, because the record was replaced, it has begun already, or its deadline
+    /// has passed since it was looked at.
+    async fn begin(
+        &self,
+        record: &NovaCommand,
+        command: &Command,
+        found: &str,
+    ) -> Result<Option<NovaCommand>, apiserver::Error> {
         let progress = CommandProgress::running("Started", "the operation has begun");
         let mut begins = false;
         let written = status::update_from(&self.records, record.clone(), |present| {
             begins = false;
-            if present.spec.command_id != record.spec.command_id {
+            if present.spec.command_id != record.spec.command_id || self.not_now(command).is_some() {
                 return false;
             }
             let at = clock::rfc3339_ms(clock::now());

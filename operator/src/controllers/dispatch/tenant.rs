@@ -1,6 +1,6 @@
 //! `apply-tenant` and `delete-tenant`: the document becomes a NovaTenant, or the NovaTenant goes.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError};
+use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError, replaced};
 use crate::apiserver::{self, kinds, verbs};
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
@@ -71,6 +71,9 @@ impl Dispatcher<'_> {
                 if observed::command_of(live) == task.command.id && live.spec == spec && finalized {
                     return Ok(progress(live).about(&live.metadata));
                 }
+                if self.is_replaced(task, live).await? {
+                    return Ok(replaced());
+                }
             }
             let created = live.is_none();
             match verbs::apply(&api, &desired(&name, &spec, task, live)).await {
@@ -78,7 +81,7 @@ impl Dispatcher<'_> {
                     failpoint::passing("dispatch.applied");
                     if created && self.is_deleted_meanwhile(task).await? {
                         let uid = written.uid().unwrap_or_default();
-                        verbs::delete_exact(&api, &name, &uid, None).await?;
+                        verbs::delete_exact(&api, &name, &uid, written.resource_version().as_deref()).await?;
                     }
                     return Ok(CommandProgress::running("Applied", "the tenant is applied")
                         .at("applied")
@@ -100,6 +103,9 @@ impl Dispatcher<'_> {
             return self.delete_what_is_left(&api, tenant_id, task).await;
         };
         if live.metadata.deletion_timestamp.is_none() {
+            if self.is_replaced(task, &live).await? {
+                return Ok(replaced());
+            }
             let uid = live.uid().unwrap_or_default();
             match verbs::delete_exact(&api, &live.name_any(), &uid, live.resource_version().as_deref()).await {
                 Ok(_) => failpoint::passing("dispatch.applied"),
@@ -113,9 +119,7 @@ impl Dispatcher<'_> {
             .map_or(("Deleting", "deleting the tenant"), |found| (found.reason.as_str(), found.message.as_str()));
         Ok(CommandProgress::running(reason, message).at("applied").about(&live.metadata))
     }
-}
 
-impl Dispatcher<'_> {
     /// The NovaTenant was taken away and the tenant left in place: it is written again, so that its deletion can be carried out.
     async fn delete_what_is_left(
         &self,
@@ -140,9 +144,9 @@ impl Dispatcher<'_> {
         let name = command::record_name(&ObjectKey::Tenant { tenant_id: tenant_id.to_owned() });
         let Some(record) = verbs::get(&self.records, &name).await? else { return Ok(false) };
         let is_kept = self.ctx.verifier.verify(&record).is_ok_and(|verified| verified.kind == CommandKind::ApplyTenant);
-        let own = record.status.as_ref().filter(|status| status.command_id == record.spec.command_id);
-        let has_failed =
-            outcome::has_ended(&record.spec, own) && own.is_some_and(|own| own.state != State::Succeeded.as_str());
+        let status = record.status.as_ref();
+        let has_failed = outcome::has_ended(&record.spec, status)
+            && status.is_some_and(|status| status.state != State::Succeeded.as_str());
         Ok(is_kept && !has_failed)
     }
 }

@@ -107,6 +107,16 @@ impl TenantController<'_> {
         verbs::replace(&self.tenants, &tenant).await.map(drop)
     }
 
+    /// Lets a NovaTenant go that is being deleted.
+    async fn remove_finalizer(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
+        let mut tenant = tenant.clone();
+        tenant.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
+        match verbs::replace(&self.tenants, &tenant).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            replaced => replaced.map(drop),
+        }
+    }
+
     async fn write_status(&self, tenant: &NovaTenant, report: &TenantReport) -> Result<(), apiserver::Error> {
         let generation = tenant.metadata.generation;
         let mut merged = MergedConditions::default();

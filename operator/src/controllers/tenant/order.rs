@@ -11,10 +11,7 @@ use kubenova_crds::tenant::{NovaTenant, condition};
 use kubenova_operator_core::{
     command,
     conditions::ConditionSet,
-    tenant::{
-        FINALIZER,
-        deletion::{self, NOT_ORDERED, Ordered},
-    },
+    tenant::deletion::{self, NOT_ORDERED, Ordered},
 };
 use kubenova_runtime::clock;
 use kubenova_schema::kinds::ObjectKey;
@@ -46,18 +43,13 @@ impl TenantController<'_> {
         Ok(deletion::ordered(record.map(|record| self.ctx.verifier.verify(&record).map(|verified| verified.kind))))
     }
 
-    /// Takes the finalizer from a NovaTenant whose tenant is wanted: a deletion cannot be taken back, so the object goes, the
+    /// Removes the finalizer of a NovaTenant whose tenant is wanted: a deletion cannot be taken back, so the object goes, the
     /// dispatcher writes it again from its record, and that one takes over what is there.
     async fn let_go(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
         let message = "this NovaTenant was deleted without a command of the Manager, which wants the tenant: nothing of it is touched, \
                        and the NovaTenant is written again; delete the tenant at the Manager";
         self.warn(tenant, message).await;
-        let mut released = tenant.clone();
-        released.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
-        match verbs::replace(&self.tenants, &released).await {
-            Err(error) if error.is_not_found() => Ok(()),
-            replaced => replaced.map(drop),
-        }
+        self.remove_finalizer(tenant).await
     }
 
     async fn stay(&self, tenant: &NovaTenant, message: &str) -> Result<Next, apiserver::Error> {

@@ -16,7 +16,7 @@ use kubenova_operator_core::{
     components::object::Key,
     conditions::ConditionSet,
     tenant::{
-        DesiredTenant, FINALIZER, apps_namespace, build,
+        DesiredTenant, apps_namespace, build,
         capsule::CapsuleStatus,
         deletion::{self, Remains, Step},
         owner_namespace, tenant_owner_names,
@@ -62,23 +62,27 @@ impl Removal<'_> {
         let client = self.controller.ctx.apiserver.client();
         let deployer = deployer::client(&self.controller.ctx.apiserver, &desired.name)
             .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
-        let remains = look(&client, &deployer, &desired).await?;
+        let remains = self.look(&client, &deployer, &desired).await?;
         let step = deletion::next(&remains);
         failpoint::passing("tenant.removal-step");
-        self.act(&deployer, &desired, step, &remains).await?;
+        if self.is_going_on().await? {
+            self.act(&deployer, &desired, step, &remains).await?;
+        }
         let (reason, message) = deletion::words(step, &remains);
         if step != Step::Done {
             self.write_status(reason, &message).await?;
             return Ok(Some(message));
         }
-        let mut tenant = self.tenant.clone();
-        tenant.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);
-        match verbs::replace(&self.controller.tenants, &tenant).await {
-            Err(error) if error.is_not_found() => {}
-            replaced => drop(replaced?),
-        }
+        self.controller.remove_finalizer(self.tenant).await?;
         tracing::info!(tenant.name = desired.name, "a tenant is deleted");
         Ok(None)
+    }
+
+    /// The NovaTenant that is being deleted is still there. While it is, no other tenant has its names; once another Operator has
+    /// removed it, what has these names may be somebody's.
+    async fn is_going_on(&self) -> Result<bool, apiserver::Error> {
+        let present = verbs::get(&self.controller.tenants, &self.tenant.name_any()).await?;
+        Ok(present.is_some_and(|present| present.uid() == self.tenant.uid()))
     }
 
     async fn write_status(&self, reason: &str, message: &str) -> Result<(), apiserver::Error> {
@@ -92,6 +96,74 @@ impl Removal<'_> {
         })
         .await
         .map(drop)
+    }
+
+    async fn look(
+        &self,
+        client: &Client,
+        deployer: &Client,
+        desired: &DesiredTenant,
+    ) -> Result<Remains, apiserver::Error> {
+        let mut remains = Remains::default();
+        let is_ours = |object: &DynamicObject| object.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id);
+        let capsule_tenant = verbs::get(&kinds::capsule_tenants(client), &desired.name).await?.filter(is_ours);
+        if let Some(live) = &capsule_tenant {
+            let value = kinds::to_value(live)?;
+            remains.tenant = true;
+            remains.terminating = live.metadata.deletion_timestamp.is_some();
+            remains.cordoned = value["spec"]["cordoned"] == true;
+            remains.prevent_deletion = value["spec"]["preventDeletion"] == true;
+            let capsule = CapsuleStatus::of(&value);
+            remains.message = if capsule.ready { String::new() } else { capsule.message };
+        }
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        for name in [owner_namespace(&desired.name), apps_namespace(&desired.name)] {
+            let live = verbs::get(&namespaces, &name).await?;
+            if live.is_some_and(|live| live.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id)) {
+                remains.namespaces.push(name);
+            }
+        }
+        for name in tenant_owner_names(&desired.name) {
+            if dynamic::get(client, &owner_key(&name)).await?.is_some_and(|live| is_ours(&live)) {
+                remains.owners.push(name);
+            }
+        }
+        if remains.tenant && !remains.terminating {
+            self.look_inside(client, deployer, desired, &mut remains).await?;
+        }
+        Ok(remains)
+    }
+
+    async fn look_inside(
+        &self,
+        client: &Client,
+        deployer: &Client,
+        desired: &DesiredTenant,
+        remains: &mut Remains,
+    ) -> Result<(), apiserver::Error> {
+        let namespace = apps_namespace(&desired.name);
+        let found = kinds::list_if_served(&applications(client, &namespace), "").await?;
+        remains.applications = found.iter().map(ResourceExt::name_any).collect();
+        if remains.applications.is_empty() {
+            let found = orphans::find(client, deployer, &namespace, None).await?;
+            if !found.is_empty() && self.is_going_on().await? {
+                let left = found.delete().await?;
+                remains.orphans = left.objects;
+                remains.trackers = left.trackers;
+            }
+        }
+        let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+        let balancer =
+            |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
+        remains.balancers = verbs::list(&services, "")
+            .await?
+            .iter()
+            .filter(|service| balancer(service))
+            .map(ResourceExt::name_any)
+            .collect();
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
+        remains.claims = verbs::list(&claims, "").await?.iter().map(ResourceExt::name_any).collect();
+        Ok(())
     }
 
     async fn act(
@@ -135,37 +207,6 @@ fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
 }
 
-async fn look(client: &Client, deployer: &Client, desired: &DesiredTenant) -> Result<Remains, apiserver::Error> {
-    let mut remains = Remains::default();
-    let is_ours = |object: &DynamicObject| object.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id);
-    let capsule_tenant = verbs::get(&kinds::capsule_tenants(client), &desired.name).await?.filter(is_ours);
-    if let Some(live) = &capsule_tenant {
-        let value = kinds::to_value(live)?;
-        remains.tenant = true;
-        remains.terminating = live.metadata.deletion_timestamp.is_some();
-        remains.cordoned = value["spec"]["cordoned"] == true;
-        remains.prevent_deletion = value["spec"]["preventDeletion"] == true;
-        let capsule = CapsuleStatus::of(&value);
-        remains.message = if capsule.ready { String::new() } else { capsule.message };
-    }
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    for name in [owner_namespace(&desired.name), apps_namespace(&desired.name)] {
-        let live = verbs::get(&namespaces, &name).await?;
-        if live.is_some_and(|live| live.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id)) {
-            remains.namespaces.push(name);
-        }
-    }
-    for name in tenant_owner_names(&desired.name) {
-        if dynamic::get(client, &owner_key(&name)).await?.is_some_and(|live| is_ours(&live)) {
-            remains.owners.push(name);
-        }
-    }
-    if remains.tenant && !remains.terminating {
-        look_inside(client, deployer, desired, &mut remains).await?;
-    }
-    Ok(remains)
-}
-
 fn owner_key(name: &str) -> Key {
     Key {
         group: "capsule.clastix.io".to_owned(),
@@ -174,34 +215,6 @@ fn owner_key(name: &str) -> Key {
         namespace: String::new(),
         name: name.to_owned(),
     }
-}
-
-async fn look_inside(
-    client: &Client,
-    deployer: &Client,
-    desired: &DesiredTenant,
-    remains: &mut Remains,
-) -> Result<(), apiserver::Error> {
-    let namespace = apps_namespace(&desired.name);
-    let found = kinds::list_if_served(&applications(client, &namespace), "").await?;
-    remains.applications = found.iter().map(ResourceExt::name_any).collect();
-    if remains.applications.is_empty() {
-        let left = orphans::delete_left_behind(client, deployer, &namespace, None).await?;
-        remains.orphans = left.objects;
-        remains.trackers = left.trackers;
-    }
-    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
-    let balancer =
-        |service: &Service| service.spec.as_ref().and_then(|spec| spec.type_.as_deref()) == Some("LoadBalancer");
-    remains.balancers = verbs::list(&services, "")
-        .await?
-        .iter()
-        .filter(|service| balancer(service))
-        .map(ResourceExt::name_any)
-        .collect();
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), &namespace);
-    remains.claims = verbs::list(&claims, "").await?.iter().map(ResourceExt::name_any).collect();
-    Ok(())
 }
 
 async fn delete_all(api: &Api<DynamicObject>, names: &[String]) -> Result<(), apiserver::Error> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use kubenova_env::sandbox::{self, Options, Sandbox};
-use kubenova_scenarios::many_commands::{self, Case, Restart, Row, inbox, simulated_inbox};
+use kubenova_scenarios::many_commands::{self, Case, REPORT_AGAIN_AFTER_MS, Restart, Row, inbox, simulated_inbox};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::seed::SplitMix64;
 use kubenova_scenarios::simulated::{self, Others};
@@ -25,8 +25,6 @@ use kubenova_simulator::cluster::Options as SimulatorOptions;
 const THREADS: usize = 8;
 /// For all commands to have a state: 6,000 took a debug build nine minutes on a busy machine.
 const STATES_MAX: Duration = Duration::from_secs(2_400);
-/// A day: an outcome that the broker drops before it is ingested must not be made up for by sending its command again.
-const REPORT_AGAIN_AFTER_MS: u32 = 86_400_000;
 const RESTARTS: [Restart; 4] = [Restart::Operator, Restart::Manager, Restart::Broker, Restart::BrokerStore];
 
 /// One cluster with thousands of commands among others that have few.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use kubenova_env::pod_runner::PodHandle;
+use anyhow::Result;
 use kubenova_env::poll::{self, Step};
-use kubenova_scenarios::site::{NAMESPACE, OPERATOR, OPERATOR_IMAGE, Site};
+use kubenova_scenarios::operators;
+use kubenova_scenarios::site::{OPERATOR, OPERATOR_IMAGE};
 use kubenova_scenarios::steps::COMMAND_MAX;
 use nix::sys::signal::Signal;
 
@@ -45,44 +45,16 @@ pub(super) async fn set_clock(fleet: &Fleet, ms: i64, lasts: Duration) -> Result
 /// Two Operators in one cluster: the one that holds the Lease is paused until the other has it, and goes on then.
 pub(super) async fn two(fleet: &Fleet, lasts: Duration) -> Result<()> {
     let site = &fleet.site;
-    scale(site, 2).await?;
-    let holder = holder(site)?;
-    let leader = running(site).into_iter().find(|pod| pod.uid() == holder).context("no pod holds the Lease")?;
+    operators::scale_and_wait(site, 2).await?;
+    let leader = operators::leader(site)?;
     let pids = leader.pids();
     leader.signal(Signal::SIGSTOP);
-    let taken = poll::until("the other Operator to take the Lease", COMMAND_MAX, || async {
-        let now = self::holder(site)?;
-        Ok(Step::when(!now.is_empty() && now != holder, (), now))
-    })
-    .await;
+    let taken = operators::taken_over_from(site, &leader).await;
     last(lasts).await;
     leader.signal(Signal::SIGCONT);
     taken?;
-    poll::until("the Operator that lost the Lease to end", COMMAND_MAX, || async {
-        let now = leader.pids();
-        Ok(Step::when(now != pids, (), format!("{now:?}")))
-    })
-    .await?;
-    scale(site, 1).await
-}
-
-async fn scale(site: &Site, count: usize) -> Result<()> {
-    let replicas = format!("--replicas={count}");
-    site.cluster.kubectl_ok(&["scale", "deployment", "kubenova-operator", "-n", NAMESPACE, &replicas])?;
-    poll::until(format!("{count} Operators"), COMMAND_MAX, || async {
-        let now = running(site).len();
-        Ok(Step::when(now == count, (), format!("{now}")))
-    })
-    .await
-}
-
-fn running(site: &Site) -> Vec<PodHandle> {
-    site.cluster.pods().labelled(OPERATOR).into_iter().filter(|pod| !pod.pids().is_empty()).collect()
-}
-
-fn holder(site: &Site) -> Result<String> {
-    let path = "jsonpath={.spec.holderIdentity}";
-    site.cluster.kubectl_ok(&["get", "lease", "kubenova-operator", "-n", NAMESPACE, "-o", path])
+    operators::ended(&leader, &pids).await?;
+    operators::scale_and_wait(site, 1).await
 }
 
 pub(super) async fn kill_apiserver(fleet: &mut Fleet, lasts: Duration) -> Result<()> {
