@@ -17,7 +17,7 @@ use crate::{
     outbox_listener,
     own_identity::OwnIdentity,
     receipts::{self, ReceiptQueue, Receipts},
-    relay::{self, Backlog, Relay, RelaySettings},
+    relay::{self, Backlog, Relay, RelaySettings, Signals},
     session::{self, Sessions},
     settings::{Intervals, Settings},
 };
@@ -233,9 +233,9 @@ impl Broker {
 
     fn start_parts(&self, connection: &Connection) {
         let receipts_due = ReceiptQueue::default();
-        let (relay_wake, billing_wake) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let backlog = Arc::new(Backlog::new(Arc::clone(&relay_wake)));
-        self.start_commands(connection, &relay_wake, &backlog, &receipts_due);
+        let (signals, billing_wake) = (Arc::new(Signals::default()), Arc::new(Notify::new()));
+        let backlog = Arc::new(Backlog::new(Arc::clone(&signals)));
+        self.start_commands(connection, &signals, &backlog, &receipts_due);
         self.start_reports(connection, &backlog, &receipts_due, &billing_wake);
         let (jetstream, shutdown) = (&connection.jetstream, &self.shutdown);
         let receipts = Receipts {
@@ -259,19 +259,19 @@ impl Broker {
     fn start_commands(
         &self,
         connection: &Connection,
-        wake: &Arc<Notify>,
+        signals: &Arc<Signals>,
         backlog: &Arc<Backlog>,
         receipts: &ReceiptQueue,
     ) {
         let (store, shutdown) = (&self.store, &self.shutdown);
-        let listener = outbox_listener::run(store.clone(), Arc::clone(wake), shutdown.clone());
+        let listener = outbox_listener::run(store.clone(), Arc::clone(signals), shutdown.clone());
         shutdown.spawn("outbox listener", listener);
         let relay = Relay {
             store: store.clone(),
             jetstream: connection.jetstream.clone(),
             doubt: relay::Doubt::default(),
             key: Arc::clone(&self.keyring.command),
-            wake: Arc::clone(wake),
+            signals: Arc::clone(signals),
             backlog: Arc::clone(backlog),
             settings: self.relay,
             metrics: self.metrics.relay.clone(),
@@ -284,7 +284,7 @@ impl Broker {
             keys: self.keyring.command_public.clone(),
             accepted: AcceptedKeys::of(&self.keyring.command_public),
             receipts: receipts.clone(),
-            wake: Arc::clone(wake),
+            signals: Arc::clone(signals),
             metrics: self.metrics.sessions.clone(),
         };
         let heartbeats = session::heartbeat::run(sessions.clone(), shutdown.clone());

@@ -1,4 +1,5 @@
-//! The relay between a real database and a real broker: no cluster waits for another, and outcomes make room at once.
+//! The relay between a real database and a real broker: no cluster waits for another, and neither what is written nor what outcomes
+//! make room for waits for the poll.
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`), and an installed PostgreSQL.
 
@@ -6,30 +7,33 @@
 
 use async_nats::jetstream;
 use kubenova_core::{
-    cluster::ClusterId,
+    change::Change,
+    cluster::{ClusterId, Components},
     command::{CommandId, CommandState},
 };
 use kubenova_manager::{
     metrics::{Metrics, PREFIX},
-    relay::{self, Backlog, Doubt, Relay, RelaySettings},
+    outbox_listener,
+    relay::{self, Backlog, Doubt, Relay, RelaySettings, Signals},
 };
 use kubenova_runtime::{clock, metrics::Registry, random, shutdown::Shutdown};
 use kubenova_schema::{signature::SigningKey, streams, subjects};
 use kubenova_store::{
     cluster_reports,
+    outbox::{self, Issuer},
     outcomes::Reported,
     pool::{Limits, Store},
 };
 use kubenova_test_nats::NatsServer;
 use kubenova_test_postgres::Database;
 use std::{sync::Arc, time::Duration};
-use tokio::{sync::Notify, time::timeout};
+use tokio::time::timeout;
 
-/// Two clusters in session, the first of which has one command and the second as many as its window holds, and eight more.
+/// Three clusters in session: the first has one command, the second as many as its window holds and eight more, the third none.
 const ROWS: &str = "
     insert into clusters (id, name, state, kubernetes_uid, revision_counter, created_at, updated_at, created_by)
     select 'c' || n || '123456789abcdefghjkmnpqrs', 'cluster-' || n, 'enrolled', 'uid-' || n, 40, now(), now(), 'test'
-    from generate_series(0, 1) n;
+    from generate_series(0, 2) n;
     insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, opened_at, last_heartbeat_at, recorded_by)
     select id, 1, '1', 'boot', 1, now(), now(), pg_postmaster_start_time() from clusters;
     insert into commands (id, cluster_id, revision, kind, object_key, document, generation, created_by, queued_at)
@@ -38,6 +42,7 @@ const ROWS: &str = "
     from generate_series(0, 1) n, generate_series(1, 40) i where n = 1 or i = 1";
 const SILENT: &str = "c0123456789abcdefghjkmnpqrs";
 const OTHER: &str = "c1123456789abcdefghjkmnpqrs";
+const IDLE: &str = "c2123456789abcdefghjkmnpqrs";
 const WINDOW: u64 = streams::COMMAND_WINDOW as u64;
 /// Less than a publish waits for its acknowledgement.
 const SOON: Duration = Duration::from_secs(5);
@@ -48,11 +53,12 @@ struct Running {
     store: Store,
     stream: jetstream::stream::Stream,
     backlog: Arc<Backlog>,
+    signals: Arc<Signals>,
     stop: Shutdown,
     /// Receives what is published to the silent cluster and acknowledges nothing, as a broker does that is in trouble with its
     /// subject alone.
     _silence: async_nats::Subscriber,
-    _database: Database,
+    database: Database,
     _broker: NatsServer,
 }
 
@@ -66,29 +72,29 @@ impl Running {
         let jetstream = jetstream::new(client);
         let config = jetstream::stream::Config {
             name: streams::COMMANDS.name.to_owned(),
-            subjects: vec![subjects::commands_to(OTHER)],
+            subjects: [OTHER, IDLE].map(subjects::commands_to).to_vec(),
             ..jetstream::stream::Config::default()
         };
         let stream = jetstream.create_stream(config).await.unwrap();
         let database = Database::new().await;
         database.execute(ROWS).await;
         let store = Store::open_with(database.url(), 8, Limits::default()).unwrap();
-        let wake = Arc::new(Notify::new());
-        let backlog = Arc::new(Backlog::new(Arc::clone(&wake)));
+        let signals = Arc::new(Signals::default());
+        let backlog = Arc::new(Backlog::new(Arc::clone(&signals)));
         let hour = Duration::from_secs(3600);
         let relay = Relay {
             store: store.clone(),
             jetstream,
             doubt: Doubt::default(),
             key: Arc::new(SigningKey::from_seed(&[7; 32]).unwrap()),
-            wake,
+            signals: Arc::clone(&signals),
             backlog: Arc::clone(&backlog),
             settings: RelaySettings { poll: hour, send_again_after: hour, report_again_after: hour, stale_after: hour },
             metrics: Metrics::register(&mut Registry::new(PREFIX)).relay,
         };
         let stop = Shutdown::new();
         tokio::spawn(relay::run(relay, stop.clone()));
-        Self { store, stream, backlog, stop, _silence: silence, _database: database, _broker: broker }
+        Self { store, stream, backlog, signals, stop, _silence: silence, database, _broker: broker }
     }
 
     /// Waits until so many commands to the other cluster are stored.
@@ -101,6 +107,17 @@ impl Running {
         let stored = timeout(SOON, looks).await;
         assert!(stored.is_ok(), "{} of {count} are stored", self.stream.cached_info().state.messages);
         assert_eq!(self.stream.cached_info().state.messages, count);
+    }
+
+    /// Writes a command for the idle cluster, as a request does.
+    async fn write(&self) {
+        let issuer = Issuer::without_request("test", "manager", clock::now(), random::uuid_v7);
+        let change = Change::ClusterConfig { components: Components::default(), generation: 1 };
+        let write = self.store.transaction("test", async |tx| {
+            outbox::enqueue_commands(tx, issuer, &[ClusterId::parse(IDLE).unwrap()], &change).await
+        });
+        let written: Result<_, kubenova_store::error::StoreError> = write.await;
+        written.unwrap();
     }
 
     async fn acknowledged(&self, number: u128) {
@@ -130,6 +147,22 @@ async fn a_cluster_whose_commands_are_not_acknowledged_holds_no_other_up_and_out
     running.acknowledged(1).await;
     running.stored(WINDOW + 1).await;
     running.acknowledged(2).await;
+    running.stored(WINDOW + 2).await;
+    running.stop.request();
+}
+
+#[tokio::test]
+async fn what_is_written_is_sent_at_once_and_to_a_cluster_out_of_session_when_its_next_one_begins() {
+    let mut running = Running::start().await;
+    running.stored(WINDOW).await;
+    tokio::spawn(outbox_listener::run(running.store.clone(), Arc::clone(&running.signals), running.stop.clone()));
+    running.write().await;
+    running.stored(WINDOW + 1).await;
+    running.database.execute("update sessions set last_heartbeat_at = now() - interval '2 hours'").await;
+    running.write().await;
+    running.stored(WINDOW + 1).await;
+    running.database.execute("update sessions set last_heartbeat_at = now()").await;
+    running.signals.cluster(&ClusterId::parse(IDLE).unwrap());
     running.stored(WINDOW + 2).await;
     running.stop.request();
 }

@@ -32,6 +32,7 @@ use kubenova_store::{
     enrollments,
     error::StoreError,
     pool::Store,
+    sessions::{self, HelloRequest},
 };
 use kubenova_test_postgres::Database;
 use opentelemetry_proto::tonic::{
@@ -41,7 +42,10 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 use serde_json::json;
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 use tower::ServiceExt as _;
 use tracing::subscriber::DefaultGuard;
 
@@ -132,13 +136,28 @@ impl Api {
     async fn claimed(&self, cluster: &str) -> TraceParent {
         let cluster = ClusterId::parse(cluster).unwrap();
         let now = clock::now();
-        let due = ClaimOptions { now, send_again_at: now, report_again_at: now, window: 10 };
+        let heartbeat_within = Duration::from_secs(600);
+        let due = ClaimOptions { now, send_again_at: now, report_again_at: now, window: 10, heartbeat_within };
         let claimed = self.store.transaction("claim as the relay does", async |tx| {
             enrollments::enroll(tx, &cluster, "uid", now).await?;
+            sessions::open(tx, &hello(&cluster), now).await?;
             cluster_queue::claim(tx, &cluster, &due).await
         });
         let queue: Result<_, StoreError> = claimed.await;
         queue.unwrap().unwrap().due.last().unwrap().traceparent.unwrap()
+    }
+}
+
+fn hello(cluster: &ClusterId) -> HelloRequest {
+    HelloRequest {
+        cluster_id: cluster.clone(),
+        incarnation: "1".to_owned(),
+        boot_id: "boot-1".to_owned(),
+        lease_term: 1,
+        operator_version: String::new(),
+        kubernetes_version: String::new(),
+        highest_revision: 0,
+        clock_offset_ms: 0,
     }
 }
 

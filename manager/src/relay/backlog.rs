@@ -1,87 +1,74 @@
-//! Clusters that have something due and as many unacknowledged commands as they may: their outcomes make room for more, and the
-//! relay looks at once instead of at its next poll.
+//! Clusters that have as many unacknowledged commands as they may: their outcomes make room for more, and the relay looks at once
+//! instead of at its next poll.
 
+use super::signals::Signals;
 use kubenova_core::cluster::ClusterId;
 use kubenova_schema::mutant;
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-use tokio::sync::Notify;
 
 /// Shared by the relay and the ingest of outcomes of one Manager. Only a shortcut: an outcome that another Manager stores is found by
 /// the poll.
 #[derive(Debug)]
 pub struct Backlog {
-    /// Whether an outcome was stored since the relay began to look.
-    waiting: Mutex<BTreeMap<ClusterId, bool>>,
-    wake: Arc<Notify>,
+    full: Mutex<BTreeSet<ClusterId>>,
+    signals: Arc<Signals>,
 }
 
 impl Backlog {
     /// Signals the relay by this.
     #[must_use]
-    pub const fn new(wake: Arc<Notify>) -> Self {
-        Self { waiting: Mutex::new(BTreeMap::new()), wake }
+    pub const fn new(signals: Arc<Signals>) -> Self {
+        Self { full: Mutex::new(BTreeSet::new()), signals }
     }
 
     /// Outcomes of the cluster are stored.
     pub fn outcome_stored(&self, cluster: &ClusterId) {
-        if let Some(stored) = self.waiting().get_mut(cluster) {
-            *stored = true;
-            self.wake.notify_one();
+        if self.full().contains(cluster) {
+            self.signals.cluster(cluster);
         }
     }
 
-    /// The relay begins to look at what is due for the cluster.
+    /// The relay begins to claim what is due for the cluster. It counts as full meanwhile: an outcome that is stored now may make
+    /// room that the claim does not see.
     pub(super) fn begin(&self, cluster: &ClusterId) {
         if !mutant::is_on("relay.only-polls") {
-            self.waiting().insert(cluster.clone(), false);
+            self.full().insert(cluster.clone());
         }
     }
 
-    /// The relay has sent so many. Whether it is to look once more: more may be due than one claim takes, and an outcome that was
-    /// stored meanwhile has found the cluster being served.
-    pub(super) fn end(&self, cluster: &ClusterId, sent: usize) -> bool {
-        let mut waiting = self.waiting();
-        if sent == 0 {
-            return waiting.get(cluster).copied().unwrap_or_default();
-        }
-        waiting.remove(cluster);
-        true
+    /// Everything that was due is claimed, and there was room for more.
+    pub(super) fn has_room(&self, cluster: &ClusterId) {
+        self.full().remove(cluster);
     }
 
-    fn waiting(&self) -> MutexGuard<'_, BTreeMap<ClusterId, bool>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn full(&self) -> MutexGuard<'_, BTreeSet<ClusterId>> {
+        self.full.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use futures::FutureExt as _;
+    use super::{super::signals::Wanted, *};
     use uuid::Uuid;
 
-    #[tokio::test]
-    async fn an_outcome_of_a_cluster_without_room_signals_the_relay_and_no_other_does() {
+    #[test]
+    fn an_outcome_of_a_cluster_without_room_signals_the_relay_and_no_other_does() {
         let [full, idle] = [1, 2].map(|number| ClusterId::from_uuid(Uuid::from_u128(number)));
-        let wake = Arc::new(Notify::new());
-        let backlog = Backlog::new(Arc::clone(&wake));
-        let signaled = || wake.notified().now_or_never().is_some();
+        let signals = Arc::new(Signals::default());
+        let backlog = Backlog::new(Arc::clone(&signals));
         backlog.begin(&full);
-        assert!(!backlog.end(&full, 0), "nothing has changed since");
         backlog.outcome_stored(&idle);
-        assert!(!signaled());
-        backlog.outcome_stored(&full);
-        assert!(signaled());
-
+        assert_eq!(signals.take(), Wanted::default());
+        for _ in 0..2 {
+            backlog.outcome_stored(&full);
+            assert_eq!(signals.take(), Wanted::Clusters(BTreeSet::from([full.clone()])));
+        }
         backlog.begin(&full);
+        backlog.has_room(&full);
         backlog.outcome_stored(&full);
-        assert!(backlog.end(&full, 0), "it made room after the relay had looked");
-        backlog.begin(&full);
-        assert!(backlog.end(&full, 1), "more may be due than one claim takes");
-        assert!(signaled());
-        backlog.outcome_stored(&full);
-        assert!(!signaled(), "it no longer waits for room");
+        assert_eq!(signals.take(), Wanted::default(), "it no longer waits for room");
     }
 }

@@ -66,7 +66,8 @@ mod tests {
     #[test]
     fn a_document_travels_to_the_byte_and_only_deletes_get_a_deadline() {
         let cluster = ClusterId::parse("c0123456789abcdefghjkmnpqrs").unwrap();
-        let queue = QueueState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new() };
+        let queue =
+            QueueState { epoch: 2, kubernetes_uid: "uid".to_owned(), floor: 6, due: Vec::new(), is_full: false };
         let now = Timestamp::from_second(1_800_000_000).unwrap();
         let read = |kind: &str| message::from_json::<Command>(&body(&cluster, &queue, &command(kind), now)).unwrap();
         let apply = read("apply-tenant");

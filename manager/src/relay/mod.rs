@@ -3,7 +3,7 @@
 //! For each cluster in session with due rows, all of them at once: mark rows `sent` and commit → sign and publish outside the
 //! transaction → record stream and sequence. A row that is not acknowledged is due again later, and so is one about which the
 //! cluster has reported nothing new for long; the Operator's fence makes a repeated send harmless. A notification, or an outcome
-//! that makes room, only makes a round sooner; the poll finds everything.
+//! that makes room, names its cluster and has the relay look at that one at once; the poll looks at all and finds everything.
 //!
 //! Before it: `store/outbox.rs`. After it: `operator/src/inbound`.
 
@@ -11,6 +11,8 @@ mod backlog;
 mod doubt;
 mod envelope;
 mod not_sent;
+mod poll;
+mod signals;
 mod turns;
 
 use crate::metrics::{RelayMetrics, SendLabels};
@@ -35,13 +37,14 @@ use kubenova_store::{
     cluster_queue::{self, ClaimOptions, DueCommand, Published, QueueState},
     error::StoreError,
     pool::Store,
-    sessions,
 };
+use poll::Poll;
+pub use signals::Signals;
+use signals::Wanted;
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::Notify;
 use tracing::{Instrument as _, Span};
 use turns::Turns;
 
@@ -58,7 +61,7 @@ const UNPUBLISHED_PAUSE: Duration = Duration::from_secs(1);
 /// Times of the relay.
 #[derive(Debug, Clone, Copy)]
 pub struct RelaySettings {
-    /// Longest pause between rounds.
+    /// Longest pause between looks at all clusters.
     pub poll: Duration,
     /// A sent row that is not acknowledged is sent again after this.
     pub send_again_after: Duration,
@@ -79,8 +82,8 @@ pub struct Relay {
     pub doubt: Doubt,
     /// Signs commands; no other part holds it but receipts.
     pub key: Arc<SigningKey>,
-    /// Signaled when there may be something to send.
-    pub wake: Arc<Notify>,
+    /// Which clusters may have something to send.
+    pub signals: Arc<Signals>,
     /// Which clusters wait for room.
     pub backlog: Arc<Backlog>,
     /// Times.
@@ -91,43 +94,45 @@ pub struct Relay {
 
 /// Sends until a stop is requested.
 pub async fn run(relay: Relay, shutdown: Shutdown) {
-    let (relay, turns) = (Arc::new(relay), Turns::new(CLUSTERS_MAX));
+    let relay = Arc::new(relay);
+    let (turns, poll) = (Turns::new(CLUSTERS_MAX), Poll::new(relay.settings.poll));
     let send = Periodic::new("relay commands", relay.settings.poll)
-        .on_signal(Arc::clone(&relay.wake))
+        .on_signal(relay.signals.wake())
         .limit(ROUND_MAX)
-        .run(&shutdown, || round(&relay, &turns, &shutdown));
+        .run(&shutdown, || round(&relay, &turns, &poll, &shutdown));
     let settle = Periodic::new("settle commands that are not sent", relay.settings.poll)
         .limit(ROUND_MAX)
         .run(&shutdown, || not_sent::settle(&relay.store));
     tokio::join!(send, settle);
 }
 
-/// Starts serving the clusters that have something due and are not being served yet. A cluster that takes its time delays
-/// itself only.
-async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result<Next, StoreError> {
+/// Starts serving the clusters that were signaled, or all that have something due once that is to be looked at. A cluster that takes
+/// its time delays itself only.
+async fn round(relay: &Arc<Relay>, turns: &Turns, poll: &Poll, shutdown: &Shutdown) -> Result<Next, StoreError> {
     if !relay.doubt.is_removed(&relay.jetstream).await {
+        // What was signaled stays until the broker answers.
         return Ok(Next::Wait);
     }
-    let clusters = {
-        let mut connection = relay.store.acquire().await?;
-        let stale_before = earlier(sessions::database_time(&mut connection).await?, relay.settings.stale_after);
-        cluster_queue::clusters_with_due(&mut connection, clock::now(), stale_before).await?
+    let begun = Instant::now();
+    let clusters: Vec<ClusterId> = match relay.signals.take() {
+        // A claim finds out by itself whether the cluster is in session and has something due.
+        Wanted::Clusters(clusters) if !poll.due_in(begun).is_zero() => clusters.into_iter().collect(),
+        // Also those that were signaled: what made them so was committed before.
+        Wanted::Clusters(_) | Wanted::All => {
+            let mut connection = relay.store.acquire().await?;
+            let within = relay.settings.stale_after;
+            let due = cluster_queue::clusters_with_due(&mut connection, clock::now(), within).await?;
+            poll.looked(begun);
+            due
+        }
     };
     for cluster in clusters {
         let Some(turn) = turns.take(&cluster).await else { continue };
         let relay = Arc::clone(relay);
         let span = tracing::info_span!("relay_round", cluster.id = %cluster);
         let serve = async move {
-            relay.backlog.begin(&cluster);
-            let served = tokio::time::timeout(SERVE_MAX, relay_cluster(&relay, &cluster)).await;
-            // First: else the next round would pass over this cluster.
-            drop(turn);
-            match served {
-                Ok(Ok(sent)) => {
-                    if relay.backlog.end(&cluster, sent) {
-                        relay.wake.notify_one();
-                    }
-                }
+            match tokio::time::timeout(SERVE_MAX, relay_cluster(&relay, &cluster)).await {
+                Ok(Ok(())) => {}
                 Ok(Err(error)) => {
                     tracing::warn!(error = %telemetry::chain(&error), "could not relay commands; trying again");
                 }
@@ -136,22 +141,21 @@ async fn round(relay: &Arc<Relay>, turns: &Turns, shutdown: &Shutdown) -> Result
                     "could not relay commands in time: Postgres or the broker does not answer; trying again"
                 ),
             }
+            if turn.end() {
+                relay.signals.cluster(&cluster);
+            }
         };
         shutdown.spawn_work("relay commands", serve.instrument(span));
     }
-    Ok(Next::Wait)
+    Ok(Next::After(poll.due_in(Instant::now())))
 }
 
-/// Sends what is due for a cluster, in the order of revisions, and then waits for the acknowledgements. How many it sent.
-async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<usize, StoreError> {
+/// Sends what is due for a cluster, in the order of revisions, and then waits for the acknowledgements.
+async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<(), StoreError> {
     let started = Instant::now();
-    let due = due(&relay.settings, clock::now());
-    let claim = relay
-        .store
-        .transaction("claim due commands", async |transaction| cluster_queue::claim(transaction, cluster, &due).await);
-    let Some(queue) = claim.await? else { return Ok(0) };
+    let Some(queue) = claim(relay, cluster).await? else { return Ok(()) };
     if queue.due.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
     failpoint::passing("relay.marked-sent");
     let mut on_their_way = Vec::with_capacity(queue.due.len());
@@ -167,7 +171,20 @@ async fn relay_cluster(relay: &Relay, cluster: &ClusterId) -> Result<usize, Stor
     let confirmed = futures::future::join_all(on_their_way).await;
     record(relay, confirmed).await?;
     relay.metrics.round_seconds.observe(started.elapsed().as_secs_f64());
-    Ok(queue.due.len())
+    Ok(())
+}
+
+/// Marks what is due as sent, which is committed then.
+async fn claim(relay: &Relay, cluster: &ClusterId) -> Result<Option<QueueState>, StoreError> {
+    relay.backlog.begin(cluster);
+    let queue = {
+        let mut connection = relay.store.acquire().await?;
+        cluster_queue::claim(&mut connection, cluster, &due(&relay.settings, clock::now())).await?
+    };
+    if !queue.as_ref().is_some_and(|queue| queue.is_full) {
+        relay.backlog.has_room(cluster);
+    }
+    Ok(queue)
 }
 
 fn due(settings: &RelaySettings, now: Timestamp) -> ClaimOptions {
@@ -176,6 +193,7 @@ fn due(settings: &RelaySettings, now: Timestamp) -> ClaimOptions {
         send_again_at: later(now, settings.send_again_after),
         report_again_at: later(now, settings.report_again_after),
         window: i64::from(streams::COMMAND_WINDOW),
+        heartbeat_within: settings.stale_after,
     }
 }
 
@@ -279,10 +297,6 @@ fn headers(signature: &str, command_id: &str, traceparent: Option<&str>) -> Head
 
 fn later(now: Timestamp, by: Duration) -> Timestamp {
     SignedDuration::try_from(by).ok().and_then(|by| now.checked_add(by).ok()).unwrap_or(now)
-}
-
-fn earlier(now: Timestamp, by: Duration) -> Timestamp {
-    SignedDuration::try_from(by).ok().and_then(|by| now.checked_sub(by).ok()).unwrap_or(now)
 }
 
 #[cfg(test)]

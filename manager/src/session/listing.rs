@@ -59,7 +59,7 @@ async fn take(sessions: &Sessions, part: &Part) -> ListingAnswer {
         };
         report(&findings);
         if findings.keys().any(|finding| finding.is_sent_again()) {
-            sessions.wake.notify_one();
+            sessions.signals.cluster(&part.cluster_id);
         }
         Ok(parts::taken())
     };

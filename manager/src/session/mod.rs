@@ -19,6 +19,7 @@ mod wanted;
 use crate::{
     metrics::{HelloLabels, SessionMetrics},
     receipts::{Extent, ReceiptQueue},
+    relay::Signals,
 };
 use async_nats::{HeaderMap, Message};
 use futures::{FutureExt as _, StreamExt as _};
@@ -41,7 +42,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tracing::Instrument as _;
 
 /// Hellos answered at once: each takes a connection of Postgres for two short transactions, and some calls of the broker.
@@ -69,8 +70,8 @@ pub struct Sessions {
     pub accepted: AcceptedKeys,
     /// Clusters that wait for their receipts.
     pub receipts: ReceiptQueue,
-    /// Signaled when rows became due.
-    pub wake: Arc<Notify>,
+    /// Signaled when rows of a cluster became due.
+    pub signals: Arc<Signals>,
     /// What is counted.
     pub metrics: SessionMetrics,
 }
@@ -207,7 +208,7 @@ fn accepted(sessions: &Sessions, hello: &hello::ReceivedHello, opened: Opened) -
     let Opened { session, epoch, floor, due, listing_wanted } = opened;
     let cluster = &hello.request.cluster_id;
     tracing::info!(session, epoch, floor, due, listing_wanted, "session opened");
-    sessions.wake.notify_one();
+    sessions.signals.cluster(cluster);
     sessions.receipts.add(cluster.clone(), Extent::Whole);
     let unsigned = |number: i64| u64::try_from(number).unwrap_or_default();
     HelloAnswer {

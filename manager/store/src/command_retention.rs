@@ -207,7 +207,7 @@ mod tests {
         let due = ClaimOptions { window: 32, ..claim_options() };
         let command = fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant)).await.remove(0);
         let mut tx = fixture.begin().await;
-        assert_eq!(cluster_queue::clusters_with_due(&mut tx, due.now, at(0)).await.unwrap().len(), 1);
+        assert_eq!(cluster_queue::clusters_with_due(&mut tx, due.now, due.heartbeat_within).await.unwrap().len(), 1);
         assert_eq!(cluster_queue::claim(&mut tx, &cluster, &due).await.unwrap().unwrap().due.len(), 1);
         assert_eq!(cluster_queue::floor(&mut tx, &cluster).await.unwrap(), 100_000);
         let reported = reported(&cluster, command.command_id, CommandState::Running);

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{StoreError, failed},
-    outbox::notify_relay,
+    outbox_notification,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -58,7 +58,7 @@ pub async fn insert(connection: &mut PgConnection, new: &NewConfirmation) -> Res
     .execute(&mut *connection)
     .await
     .map_err(failed("release confirmed deletes"))?;
-    notify_relay(connection, &[new.cluster.to_string()]).await?;
+    outbox_notification::send(connection, &[new.cluster.to_string()]).await?;
     Ok(due.rows_affected())
 }
 

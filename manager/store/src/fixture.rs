@@ -31,6 +31,8 @@ use std::{
 };
 use uuid::Uuid;
 
+/// Sessions are compared with the time of Postgres, and those of tests begin at [`at`] 0.
+pub(crate) const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// Far longer than a statement takes to reach a lock on a busy machine.
 const BLOCKED_WITHIN: Duration = Duration::from_secs(60);
 
@@ -156,9 +158,9 @@ pub(crate) fn caller() -> Caller {
     Caller { subject: "ann".into(), role: Role::Ops, tenant: None }
 }
 
-/// What the relay claims at [`at`] 1, of a cluster that was in session at 0.
+/// What the relay claims at [`at`] 1, of a cluster that was ever in session.
 pub(crate) fn claim_options() -> ClaimOptions {
-    ClaimOptions { now: at(1), send_again_at: at(30), report_again_at: at(600), window: 10 }
+    ClaimOptions { now: at(1), send_again_at: at(30), report_again_at: at(600), window: 10, heartbeat_within: EVER }
 }
 
 /// A state that a cluster reports of a command of epoch 1, with nothing beside it.

@@ -35,6 +35,7 @@ pub mod observed;
 pub mod operations;
 pub mod outbox;
 pub mod outbox_listener;
+pub mod outbox_notification;
 pub mod outcomes;
 pub mod placements;
 pub mod pool;

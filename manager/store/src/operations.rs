@@ -7,7 +7,7 @@
 use crate::{
     error::{StoreError, failed},
     outbox::{self, EnqueuedCommand, Issuer},
-    wire,
+    outbox_notification, wire,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -68,7 +68,7 @@ pub async fn enqueue(
     .execute(&mut *connection)
     .await
     .map_err(failed("write operations"))?;
-    outbox::notify_relay(connection, &names).await?;
+    outbox_notification::send(connection, &names).await?;
     Ok(enqueued)
 }
 
@@ -138,7 +138,7 @@ pub(crate) async fn request_cancel(
     .execute(&mut *connection)
     .await
     .map_err(failed("write the cancellation of an operation"))?;
-    outbox::notify_relay(connection, &[operation.cluster_id.to_string()]).await?;
+    outbox_notification::send(connection, &[operation.cluster_id.to_string()]).await?;
     Ok(Some(enqueued))
 }
 

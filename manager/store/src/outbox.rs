@@ -5,7 +5,7 @@
 
 use crate::{
     error::{RowRef, StoreError, every_row, failed},
-    wire,
+    outbox_notification, wire,
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
@@ -13,9 +13,6 @@ use kubenova_core::{change::Change, cluster::ClusterId, command::CommandId};
 use kubenova_schema::{signature::sha256_hex, trace::TraceParent};
 use sqlx::PgConnection;
 use uuid::Uuid;
-
-/// Channel that the relay listens on; the payload is the cluster's id. Only a shortcut: the relay polls anyway.
-pub(crate) const CHANNEL: &str = "kubenova_outbox";
 
 /// Most bytes of a document as it is carried: below the broker's 1 MiB a message and etcd's 1.5 MiB a request.
 const CARRIED_BYTES_MAX: usize = 900_000;
@@ -129,17 +126,8 @@ pub async fn enqueue_commands(
     .execute(&mut *connection)
     .await
     .map_err(failed("write commands"))?;
-    notify_relay(connection, &names).await?;
+    outbox_notification::send(connection, &names).await?;
     Ok(enqueued)
-}
-
-/// Has the relay look at these clusters once the transaction is committed.
-pub(crate) async fn notify_relay(connection: &mut PgConnection, clusters: &[String]) -> Result<(), StoreError> {
-    sqlx::query!("select pg_notify($1, cluster) from unnest($2::text[]) as cluster", CHANNEL, clusters)
-        .fetch_all(connection)
-        .await
-        .map(drop)
-        .map_err(failed("notify the relay"))
 }
 
 /// Writes commands of a cluster once more under new revisions, in this order: what they carry is still wanted and is not there.
@@ -194,7 +182,7 @@ pub async fn enqueue_again(
     .await
     .map_err(failed("write commands again"))?;
     every_row(written.rows_affected(), commands.len(), "commands", cluster)?;
-    notify_relay(connection, &[cluster.to_string()]).await
+    outbox_notification::send(connection, &[cluster.to_string()]).await
 }
 
 /// Has whoever writes a command for this cluster wait until the transaction ends. A statement after it sees every command that was

@@ -443,8 +443,12 @@ mod tests {
             Reported { send_again_at: Some(at(600)), ..outcome(&cluster, ids[1], Some(CommandState::Running), "") };
         record(&mut connection, &running, at(3)).await.unwrap();
         let claim = async |connection: &mut Connection, now| {
-            let due =
-                ClaimOptions { now: at(now), send_again_at: at(now + 30), report_again_at: at(now + 600), window: 10 };
+            let due = ClaimOptions {
+                now: at(now),
+                send_again_at: at(now + 30),
+                report_again_at: at(now + 600),
+                ..claim_options()
+            };
             let queue = cluster_queue::claim(connection, &cluster, &due).await.unwrap().unwrap();
             queue.due.into_iter().map(|command| command.id).collect::<Vec<_>>()
         };

@@ -22,6 +22,7 @@ use kubenova_store::{
     windows::{self, NewWindow},
 };
 use serde_json::{Value, json};
+use std::time::Duration;
 
 /// Commands that are claimed at once; there are fewer.
 const CLAIMED_MAX: i64 = 32;
@@ -35,7 +36,9 @@ pub(crate) async fn record(state: &AppState, cluster: &ClusterId, tenant: Tenant
         enrollments::enroll(tx, cluster, "00000000-0000-4000-8000-000000000001", now).await?;
         let session = sessions::open(tx, &hello(cluster), now).await?;
         let send_again_at = now + SignedDuration::from_mins(10);
-        let due = ClaimOptions { now, send_again_at, report_again_at: send_again_at, window: CLAIMED_MAX };
+        let heartbeat_within = Duration::from_secs(600);
+        let due =
+            ClaimOptions { now, send_again_at, report_again_at: send_again_at, window: CLAIMED_MAX, heartbeat_within };
         cluster_queue::claim(tx, cluster, &due).await?;
         let version = Version { epoch: 1, session, counter: 1 };
         observed::merge(tx, cluster, version, &objects(tenant, now)).await?;

@@ -33,6 +33,7 @@ use kubenova_test_postgres::Database;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
 };
 use uuid::Uuid;
 
@@ -87,7 +88,9 @@ impl Real {
             all.push(tenant);
         }
         drop(connection);
-        Self { store, cluster: cluster.id, tenants: all, _database: database }
+        let real = Self { store, cluster: cluster.id, tenants: all, _database: database };
+        real.hello(0, 0).await;
+        real
     }
 
     async fn request(&self, key: u64, kind: Kind) -> u64 {
@@ -214,6 +217,8 @@ impl Real {
             send_again_at: at(now + model::SEND_AGAIN),
             report_again_at: at(now + model::REPORT_AGAIN),
             window: i64::try_from(model::WINDOW).unwrap(),
+            // Sessions of the model begin long ago, and the store compares them with the time of Postgres.
+            heartbeat_within: Duration::from_secs(100 * 365 * 24 * 3600),
         };
         let claim = self.store.transaction("model", async |tx| cluster_queue::claim(tx, &self.cluster, &due).await);
         let claimed: Result<_, kubenova_store::error::StoreError> = claim.await;

@@ -18,7 +18,10 @@ use kubenova_store::{
     sessions::{self, HelloRequest},
 };
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+/// Whether a cluster is in session decides nothing here.
+const EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl TestApi {
     /// A cluster in a state that no request brings about.
@@ -47,17 +50,7 @@ impl TestApi {
 
     /// A hello of the cluster at this time, which counts as a heartbeat.
     pub(crate) async fn hello(&self, cluster: &ClusterId, at: Timestamp) {
-        let hello = HelloRequest {
-            cluster_id: cluster.clone(),
-            incarnation: "1".to_owned(),
-            boot_id: "boot-1".to_owned(),
-            lease_term: 1,
-            operator_version: "0.1.0".to_owned(),
-            kubernetes_version: "v1.34.0".to_owned(),
-            highest_revision: 0,
-            clock_offset_ms: 0,
-        };
-        sessions::open(&mut self.state.store.acquire().await.unwrap(), &hello, at).await.unwrap();
+        sessions::open(&mut self.state.store.acquire().await.unwrap(), &hello(cluster), at).await.unwrap();
     }
 
     /// What the cluster reports about an object.
@@ -78,12 +71,19 @@ impl TestApi {
     /// Sends what is due to a cluster, as the relay does.
     pub(crate) async fn relay(&self, cluster: &ClusterId) {
         let now = clock::now();
-        let due = ClaimOptions { now, send_again_at: in_seconds(600), report_again_at: in_seconds(600), window: 32 };
+        let again = in_seconds(600);
+        let due =
+            ClaimOptions { now, send_again_at: again, report_again_at: again, window: 32, heartbeat_within: EVER };
         let claim = self.state.store.transaction("test", async |tx| {
             enrollments::enroll(tx, cluster, cluster.as_str(), now).await?;
+            if sessions::of_clusters(tx, std::slice::from_ref(cluster)).await?.is_empty() {
+                // The test has not connected it: a session for this claim alone.
+                sessions::open(tx, &hello(cluster), Timestamp::UNIX_EPOCH).await?;
+            }
             cluster_queue::claim(tx, cluster, &due).await
         });
         claim.await.unwrap().expect("an enrolled cluster");
+        self.database.execute("delete from sessions where opened_at = 'epoch'").await;
     }
 
     /// What the cluster reports about a command.
@@ -120,6 +120,19 @@ impl TestApi {
     pub(crate) async fn record(&self, reported: &Reported) {
         let record = async |tx: &mut Connection| outcomes::record(tx, reported, clock::now(), random::uuid_v7).await;
         assert_eq!(self.state.store.transaction("test", record).await.unwrap(), Recorded::Moved);
+    }
+}
+
+fn hello(cluster: &ClusterId) -> HelloRequest {
+    HelloRequest {
+        cluster_id: cluster.clone(),
+        incarnation: "1".to_owned(),
+        boot_id: "boot-1".to_owned(),
+        lease_term: 1,
+        operator_version: "0.1.0".to_owned(),
+        kubernetes_version: "v1.34.0".to_owned(),
+        highest_revision: 0,
+        clock_offset_ms: 0,
     }
 }
 
