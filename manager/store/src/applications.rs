@@ -77,17 +77,29 @@ fn json_columns(application: &Application) -> JsonColumns {
     }
 }
 
-/// Adds an application on these clusters.
+/// Adds an application on these clusters, and returns what [`targets`] would of it.
 /// A taken name is a [refusal](StoreError::refusal).
 pub async fn insert(
     connection: &mut PgConnection,
     application: &Application,
     clusters: &[ClusterId],
-) -> Result<(), StoreError> {
+) -> Result<Vec<Target>, StoreError> {
     let json = json_columns(application);
-    sqlx::query!(
-        "insert into applications (id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at, created_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+    let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
+    let rows = sqlx::query_as!(
+        TargetRow,
+        r#"with application as (
+             insert into applications (id, tenant_id, name, form, typed, labels, annotations, spec, generation, created_at, updated_at,
+                                       created_by)
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+         ), placed as (
+             insert into application_clusters (application_id, cluster_id, generation, created_at)
+             select $1, cluster, $9, $11 from unnest($13::text[]) as cluster order by cluster
+             returning *
+         )
+         select a.application_id as "application_id!", a.cluster_id as "cluster_id!", c.name as cluster_name,
+                a.generation as "generation!", a.delete_command
+         from placed a join clusters c on c.id = a.cluster_id order by a.cluster_id"#,
         application.id.0,
         application.tenant_id.0,
         application.name.as_str(),
@@ -100,11 +112,12 @@ pub async fn insert(
         application.created_at.to_sqlx(),
         application.updated_at.to_sqlx(),
         application.created_by,
+        &clusters,
     )
-    .execute(&mut *connection)
+    .fetch_all(connection)
     .await
     .map_err(failed("add an application"))?;
-    place(connection, application, clusters).await
+    rows.into_iter().map(Target::try_from).collect()
 }
 
 /// Changes an application. The caller has locked it by [`find_for_update`].
@@ -242,10 +255,35 @@ pub struct Target {
     pub delete_command: Option<CommandId>,
 }
 
+#[derive(Debug)]
+struct TargetRow {
+    application_id: Uuid,
+    cluster_id: String,
+    cluster_name: String,
+    generation: i64,
+    delete_command: Option<Uuid>,
+}
+
+impl TryFrom<TargetRow> for Target {
+    type Error = StoreError;
+
+    fn try_from(row: TargetRow) -> Result<Self, StoreError> {
+        let at = RowRef { table: "application_clusters", id: &row.application_id };
+        Ok(Self {
+            application_id: ApplicationId(row.application_id),
+            cluster_id: at.cluster_id("cluster_id", &row.cluster_id)?,
+            cluster_name: row.cluster_name,
+            generation: row.generation,
+            delete_command: row.delete_command.map(CommandId),
+        })
+    }
+}
+
 /// Where these applications should run, ordered by application and cluster.
 pub async fn targets(connection: &mut PgConnection, applications: &[ApplicationId]) -> Result<Vec<Target>, StoreError> {
     let ids: Vec<Uuid> = applications.iter().map(|id| id.0).collect();
-    let rows = sqlx::query!(
+    let rows = sqlx::query_as!(
+        TargetRow,
         "select a.application_id, a.cluster_id, c.name as cluster_name, a.generation, a.delete_command
          from application_clusters a join clusters c on c.id = a.cluster_id
          where a.application_id = any($1) order by a.application_id, a.cluster_id",
@@ -254,20 +292,7 @@ pub async fn targets(connection: &mut PgConnection, applications: &[ApplicationI
     .fetch_all(connection)
     .await
     .map_err(failed("list an application's clusters"))?;
-    rows.into_iter()
-        .map(|row| {
-            let at = RowRef { table: "application_clusters", id: &row.application_id };
-            let cluster_id = at.cluster_id("cluster_id", &row.cluster_id)?;
-            let application_id = ApplicationId(row.application_id);
-            Ok(Target {
-                application_id,
-                cluster_id,
-                cluster_name: row.cluster_name,
-                generation: row.generation,
-                delete_command: row.delete_command.map(CommandId),
-            })
-        })
-        .collect()
+    rows.into_iter().map(Target::try_from).collect()
 }
 
 #[cfg(test)]

@@ -79,34 +79,30 @@ pub async fn enqueue_commands(
     let revisions: Vec<i64> = enqueued.iter().map(|one| one.revision).collect();
     let key = encoded.key.to_string();
     let document_sha256 = sha256_hex(encoded.document.as_bytes());
+    // A statement of its own, after the lock: it sees every command that was written before.
     sqlx::query!(
         "with ended as (
              update commands set state = 'superseded', reason = 'NewerChange',
-                    message = 'a newer change replaced it before it was sent', waiting_for = '', finished_at = $3
-             where cluster_id = any($1) and object_key = $2 and state = 'queued' returning *
-         )
-         insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
-         select finished_at, 'manager', 'manager', 'command/superseded', object_key, tenant_id, id, cluster_id, revision, reason
-         from ended order by cluster_id, revision",
-        &names,
-        key,
-        issuer.now.to_sqlx(),
-    )
-    .execute(&mut *connection)
-    .await
-    .map_err(failed("supersede queued commands"))?;
-    sqlx::query!(
-        "with enqueued as (
+                    message = 'a newer change replaced it before it was sent', waiting_for = '', finished_at = $11
+             where cluster_id = any($2) and object_key = $5 and state = 'queued' returning *
+         ), enqueued as (
              insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
                                    created_by, queued_at, traceparent)
              select new.id, new.cluster_id, new.revision, $4, $5, $6, $7, $8, $9, $10, $11, $12
              from unnest($1::uuid[], $2::text[], $3::bigint[]) as new (id, cluster_id, revision)
              returning *
+         ), audited as (
+             insert into audit_pending (at, subject, role, action, target, tenant_id, request_id, command_id, cluster_id, revision,
+                                        document_sha256, detail)
+             select $11, 'manager', 'manager', 'command/superseded', object_key, tenant_id, '', id, cluster_id, revision, '', reason
+             from ended
+             union all
+             select $11, created_by, $13, 'command/enqueued', object_key, tenant_id, $14, id, cluster_id, revision, $15, kind
+             from enqueued
+             -- What was superseded first, then by cluster and revision.
+             order by 4 desc, 9, 10
          )
-         insert into audit_pending (at, subject, role, action, target, tenant_id, request_id, command_id, cluster_id, revision,
-                                    document_sha256, detail)
-         select queued_at, created_by, $13, 'command/enqueued', object_key, tenant_id, $14, id, cluster_id, revision, $15, kind
-         from enqueued order by cluster_id",
+         select pg_notify($16, $17)",
         &ids,
         &names,
         &revisions,
@@ -122,11 +118,12 @@ pub async fn enqueue_commands(
         issuer.role,
         issuer.request_id,
         document_sha256,
+        outbox_notification::CHANNEL,
+        outbox_notification::payload(&names),
     )
-    .execute(&mut *connection)
+    .fetch_one(&mut *connection)
     .await
     .map_err(failed("write commands"))?;
-    outbox_notification::send(connection, &names).await?;
     Ok(enqueued)
 }
 

@@ -1,6 +1,6 @@
 //! `POST /tenants/{tenant}/apps`, also `/users/{tenant}/apps`: a new application on the tenant's clusters.
 
-use super::{ApplicationParams, accepted, choose_clusters, document, not_deleting};
+use super::{ApplicationParams, accepted, choose_clusters, document, not_deleting, view::Surroundings};
 use crate::{
     body::DocumentBody,
     error::ApiError,
@@ -54,13 +54,13 @@ pub async fn create(
             created_by: ctx.caller.subject.clone(),
             deleting_since: None,
         };
-        applications::insert(tx.connection(), &application, &clusters).await?;
+        let targets = applications::insert(tx.connection(), &application, &clusters).await?;
         let change = Change::Application { tenant: tenant.name.clone(), application: application.clone() };
         let enqueued = tx.enqueue_commands(&clusters, &change).await?;
         tx.audit(ctx.action, "create", &format!("application/{}/{}", tenant.id, application.name), Some(tenant.id))
             .await?;
 
-        accepted(tx, &tenant, &application, &enqueued, ctx.now).await
+        Ok(accepted(&tenant, &application, &Surroundings::of_created(targets), &enqueued, ctx.now))
     })
     .await
 }

@@ -27,7 +27,7 @@ use kubenova_core::{
     refusal::{Reason, Refusal},
     tenant::{Placement, Tenant},
 };
-use kubenova_store::{connection::Connection, outbox::EnqueuedCommand, placements, write_tx::WriteTx};
+use kubenova_store::{connection::Connection, outbox::EnqueuedCommand, placements};
 use view::Surroundings;
 
 /// Query of a change of an application.
@@ -52,23 +52,22 @@ impl ApplicationParams {
 }
 
 /// The answer to a new or changed request.
-async fn accepted(
-    tx: &mut WriteTx,
+fn accepted(
     tenant: &Tenant,
     application: &Application,
+    surroundings: &Surroundings,
     enqueued: &[EnqueuedCommand],
     now: Timestamp,
-) -> Result<MutationResponse, ApiError> {
-    let surroundings = Surroundings::read(tx.connection(), std::slice::from_ref(application)).await?;
+) -> MutationResponse {
     let body = ApplicationAccepted {
         application: surroundings.view(tenant, application, now),
         commands: views::enqueued(enqueued),
     };
     let response = if enqueued.is_empty() { MutationResponse::done(&body) } else { MutationResponse::accepted(&body) };
-    Ok(response
+    response
         .location(format!("/api/v1/tenants/{}/apps/{}", tenant.id, application.name))
         .etag(response::etag(&application.id, application.generation))
-        .operations(enqueued))
+        .operations(enqueued)
 }
 
 /// The application, or the refusal that says there is none.

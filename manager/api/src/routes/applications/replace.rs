@@ -3,6 +3,7 @@
 
 use super::{
     ApplicationParams, accepted, choose_clusters, document, document::ApplicationRequest, found, not_deleting, removal,
+    view::Surroundings,
 };
 use crate::{
     body::DocumentBody,
@@ -85,7 +86,8 @@ pub async fn replace(
             tx.audit(ctx.action, "replace", &target, Some(tenant.id)).await?;
         }
 
-        accepted(tx, &tenant, &application, &enqueued, ctx.now).await
+        let surroundings = Surroundings::read(tx.connection(), std::slice::from_ref(&application)).await?;
+        Ok(accepted(&tenant, &application, &surroundings, &enqueued, ctx.now))
     })
     .await
 }

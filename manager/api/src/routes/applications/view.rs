@@ -25,6 +25,11 @@ pub(super) struct Surroundings {
 }
 
 impl Surroundings {
+    /// Those of an application that was created now: it is being removed from none of its clusters.
+    pub(super) const fn of_created(targets: Vec<Target>) -> Self {
+        Self { targets, removals: Vec::new() }
+    }
+
     /// Reads the clusters of these applications, in two queries for all of them.
     pub(super) async fn read(connection: &mut Connection, applications: &[Application]) -> Result<Self, ApiError> {
         let ids: Vec<_> = applications.iter().map(|application| application.id).collect();
