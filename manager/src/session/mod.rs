@@ -1,9 +1,10 @@
 //! Sessions: the answer to a hello, and the heartbeat.
 //!
-//! Before it answers, the Manager creates the streams and the cluster's durable if they are missing and purges the
-//! cluster's subject: a session begins without messages on the way, and every open row is due again. A cluster that names
-//! a revision which Postgres does not know gets no session: it has seen a later state of the database than there is.
-//! A refused hello leaves the session as it is: only heartbeats keep a session, and only those of its own number count.
+//! Before it answers, the Manager creates the streams and the cluster's durable if they are missing, and purges the cluster's
+//! subject when something on it is not acknowledged: a session begins without messages on the way, and every open row is due
+//! again. A cluster that names a revision which Postgres does not know gets no session: it has seen a later state of the database
+//! than there is. A refused hello leaves the session as it is: only heartbeats keep a session, and only those of its own number
+//! count.
 //!
 //! Before it: `operator/src/session`. After it: the relay and the receipts.
 

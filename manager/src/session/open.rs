@@ -74,14 +74,20 @@ pub(super) async fn open(
         Err(refused) => return Ok(Outcome::Refused(refused)),
     };
     let jetstream = &sessions.connection.jetstream;
-    if let Err(error) = durable::ensure_cluster(jetstream, cluster, &admitted.name).await {
-        // Each connection to the broker makes the streams once; its store may have been deleted since.
-        tracing::debug!(error = %telemetry::chain(&error), "could not create a cluster's durable; creating the streams first");
-        broker::ensure_all(jetstream).await?;
-        durable::ensure_cluster(jetstream, cluster, &admitted.name).await?;
+    let undelivered = match durable::ensure_cluster(jetstream, cluster, &admitted.name).await {
+        Ok(undelivered) => undelivered,
+        Err(error) => {
+            // Each connection to the broker makes the streams once; its store may have been deleted since.
+            tracing::debug!(error = %telemetry::chain(&error), "could not create a cluster's durable; creating the streams first");
+            broker::ensure_all(jetstream).await?;
+            durable::ensure_cluster(jetstream, cluster, &admitted.name).await?
+        }
+    };
+    // The stream is only the wire: what is still open is sent again from Postgres. What the cluster acknowledged may stay in it,
+    // since its durable delivers it no more.
+    if undelivered > 0 {
+        durable::purge_cluster(jetstream, cluster).await?;
     }
-    // The stream is only the wire: what is still open is sent again from Postgres.
-    durable::purge_cluster(jetstream, cluster).await?;
     if !is_waited_for() {
         return Ok(Outcome::TooLate);
     }

@@ -3,18 +3,23 @@
 use crate::BusError;
 use async_nats::jetstream::{
     self, ErrorCode,
-    consumer::{AckPolicy, DeliverPolicy, pull},
+    consumer::{AckPolicy, Consumer, DeliverPolicy, Info, IntoConsumerConfig as _, pull},
     stream::{ConsumerError, ConsumerErrorKind},
 };
 use kubenova_schema::{streams, subjects};
 use std::time::Duration;
 
-/// Creates the durable from which a cluster pulls its commands. It is named by the cluster's id; its description has the
-/// name, so that `nats consumer ls KN_CMD` shows which cluster is which.
+/// Creates the durable from which a cluster pulls its commands, unless it is there as it must be. It is named by the cluster's id; its
+/// description has the name, so that `nats consumer ls KN_CMD` shows which cluster is which. Returns how many messages it would still
+/// deliver, for the first time or again.
+///
+/// Thousands of clusters say hello at once when the broker comes back, so it is looked for before it is created: nats-server 2.15.1 writes
+/// two files for a consumer that is created as it already is (`consumerFileStore.UpdateConfig`), and none to describe it. That is
+/// 0.5 ms of its processor against 0.08 ms.
 ///
 /// # Errors
 /// When the broker refuses it or does not answer.
-pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str, name: &str) -> Result<(), BusError> {
+pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str, name: &str) -> Result<u64, BusError> {
     let config = pull::Config {
         durable_name: Some(cluster.to_owned()),
         description: Some(format!("Commands for cluster {name}")),
@@ -29,7 +34,21 @@ pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str, name:
         deliver_policy: DeliverPolicy::All,
         ..pull::Config::default()
     };
-    ensure(jetstream, streams::COMMANDS.name, cluster, config).await
+    let stream = streams::COMMANDS.name;
+    let info = match jetstream.get_consumer_from_stream::<pull::Config, _, _>(cluster, stream).await {
+        Ok(present) if is_as_wanted(present.cached_info(), &config) => present.cached_info().clone(),
+        _ => ensure(jetstream, stream, cluster, config).await?.cached_info().clone(),
+    };
+    Ok(info.num_pending + u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX))
+}
+
+/// Whether a durable delivers, and has these settings. What the server adds by itself does not count.
+fn is_as_wanted(present: &Info, wanted: &pull::Config) -> bool {
+    let mut config = present.config.clone();
+    config.name = None;
+    config.metadata.clear();
+    config.pause_until = None;
+    config == wanted.clone().into_consumer_config() && !present.paused
 }
 
 /// A durable of the Manager itself.
@@ -66,7 +85,7 @@ pub async fn ensure_own(jetstream: &jetstream::Context, own: &OwnDurable) -> Res
         deliver_policy: DeliverPolicy::All,
         ..pull::Config::default()
     };
-    ensure(jetstream, own.stream.name, own.name, config).await
+    ensure(jetstream, own.stream.name, own.name, config).await.map(drop)
 }
 
 async fn ensure(
@@ -74,7 +93,7 @@ async fn ensure(
     stream: &str,
     durable: &str,
     config: pull::Config,
-) -> Result<(), BusError> {
+) -> Result<Consumer<pull::Config>, BusError> {
     let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Durable {
         stream: stream.to_owned(),
         durable: durable.to_owned(),
@@ -95,7 +114,7 @@ async fn ensure(
         let stream = jetstream.get_stream_no_info(stream).await.map_err(|error| failed(error.into()))?;
         stream.resume_consumer(durable).await.map_err(|error| failed(error.into()))?;
     }
-    Ok(())
+    Ok(created)
 }
 
 /// The server does not accept the settings of a durable that it has.
@@ -104,6 +123,10 @@ fn is_refused(error: &ConsumerError) -> bool {
 }
 
 /// Deletes all messages to a cluster: after a hello the relay sends again what is still open in Postgres.
+///
+/// Only for a cluster for which there are some: nats-server 2.15.1 compares the subject with the filter of each consumer of the stream,
+/// whether or not there is a message (`stream.purgeLocked`). That is 0.2 ms of its processor with 600 consumers, 0.8 ms with 2,000
+/// and 2.8 ms with 6,000.
 ///
 /// # Errors
 /// When the broker refuses it or does not answer.

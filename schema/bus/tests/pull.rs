@@ -222,6 +222,51 @@ async fn a_durable_that_was_changed_is_set_back_also_what_no_update_can_change()
     }
 }
 
+/// When the broker comes back, every cluster says hello: what each costs it must not grow with their number.
+#[tokio::test]
+async fn a_durable_that_is_as_it_must_be_is_asked_for_and_not_written() {
+    let broker = Broker::start().await;
+    kubenova_bus::streams::ensure(&broker.jetstream, &streams::COMMANDS).await.unwrap();
+    let requests = async || broker.jetstream.query_account().await.unwrap().requests.total;
+    let ensure = async || durable::ensure_cluster(&broker.jetstream, DURABLE, "alpha").await.unwrap();
+    let counted = requests().await;
+    ensure().await;
+    assert_eq!(requests().await - counted, 3, "asked for, created, counted");
+    let counted = requests().await;
+    ensure().await;
+    assert_eq!(requests().await - counted, 2, "asked for, counted");
+}
+
+#[tokio::test]
+async fn what_was_not_acknowledged_is_counted_and_what_was_is_not_unless_the_durable_forgot_it() {
+    let broker = Broker::start().await;
+    kubenova_bus::streams::ensure(&broker.jetstream, &streams::COMMANDS).await.unwrap();
+    let ensure = async || durable::ensure_cluster(&broker.jetstream, DURABLE, "alpha").await.unwrap();
+    let publish = async |cluster: &str| {
+        let subject = subjects::command(cluster, "apply-tenant");
+        broker.jetstream.publish(subject, "command".into()).await.unwrap().await.unwrap();
+    };
+    assert_eq!(ensure().await, 0);
+    publish("another").await;
+    assert_eq!(ensure().await, 0, "it is none of this cluster");
+    publish(DURABLE).await;
+    publish(DURABLE).await;
+    assert_eq!(ensure().await, 2);
+    let stream = broker.jetstream.get_stream(streams::COMMANDS.name).await.unwrap();
+    let consumer: jetstream::consumer::PullConsumer = stream.get_consumer(DURABLE).await.unwrap();
+    let delivered: Vec<_> = consumer.fetch().max_messages(2).messages().await.unwrap().collect().await;
+    assert_eq!(ensure().await, 2, "it is delivered again when it is not acknowledged");
+    for message in delivered {
+        message.unwrap().double_ack().await.unwrap();
+    }
+    assert_eq!(ensure().await, 0);
+    stream.delete_consumer(DURABLE).await.unwrap();
+    assert_eq!(ensure().await, 2, "a new one delivers all");
+    durable::purge_cluster(&broker.jetstream, DURABLE).await.unwrap();
+    assert_eq!(ensure().await, 0);
+    assert_eq!(stream.get_info().await.unwrap().state.messages, 1, "another cluster's is still there");
+}
+
 /// The stream of commands with settings that are not ours.
 async fn changed_commands(jetstream: &jetstream::Context) -> stream::Stream {
     let config = stream::Config {
