@@ -298,7 +298,7 @@ mod tests {
     use super::*;
     use crate::{
         commands, enrollments,
-        fixture::{EVER, Fixture, at, claim_options, new_id, rows_read, reported},
+        fixture::{EVER, Fixture, at, claim_options, new_id, reported, rows_read},
         outcomes::{self, Reported},
     };
     use kubenova_core::{change::Change, command::CommandState};
