@@ -30,5 +30,6 @@ pub mod quantity;
 pub mod recovery;
 pub mod refusal;
 pub mod session;
+pub mod superseded;
 pub mod tenant;
 pub mod usage;

@@ -13,6 +13,7 @@ use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
     cluster::ClusterId,
     command::{CommandId, CommandState, Hop, Mover, OPERATION_KEY_PREFIX},
+    superseded,
 };
 use kubenova_schema::mutant;
 use sqlx::PgConnection;
@@ -206,10 +207,6 @@ async fn send_under_present_epoch(
     Ok(if rows.rows_affected() == 1 { Recorded::Moved } else { Recorded::Repeated })
 }
 
-/// Pause before what a superseded command carried is sent under a new revision: long, because a cluster that answers so for ever
-/// costs a command each time.
-const ENQUEUED_AGAIN_PAUSE: SignedDuration = SignedDuration::from_secs(60);
-
 /// The newest command of an object was superseded, which contradicts this database: the verdict comes from commands that it has
 /// lost in a restore, or from a floor that it has lost. What the command carries is still wanted, under a revision that the
 /// cluster can store.
@@ -224,9 +221,34 @@ async fn enqueue_again(
     if is_replaced(&mut *connection, reported.command_id).await? && !mutant::is_on("outcomes.stale-again") {
         return Ok(());
     }
-    let issuer = Issuer::without_request("manager", "manager", now, new_id);
-    let send_at = now.checked_add(ENQUEUED_AGAIN_PAUSE).unwrap_or(now);
+    let issuer = Issuer::without_request(AUTHOR, "manager", now, new_id);
+    let pause = superseded::pause(times_superseded(&mut *connection, reported.command_id, now).await?);
+    let send_at = now.checked_add(pause).unwrap_or(now);
     outbox::enqueue_again(connection, issuer, &reported.cluster_id, &[reported.command_id], Some(send_at)).await
+}
+
+/// Who writes what is sent again.
+const AUTHOR: &str = "manager";
+
+/// How often what was written again about the object, this command perhaps, was superseded lately.
+async fn times_superseded(
+    connection: &mut PgConnection,
+    command: CommandId,
+    now: Timestamp,
+) -> Result<u32, StoreError> {
+    let since = now.checked_sub(superseded::COUNTED_FOR).unwrap_or(Timestamp::MIN);
+    let times = sqlx::query_scalar!(
+        r#"select count(*) as "times!" from commands earlier join commands k on k.id = $1
+           where earlier.cluster_id = k.cluster_id and earlier.object_key = k.object_key and earlier.created_by = $3
+             and earlier.state = 'superseded' and earlier.sent_at is not null and earlier.finished_at > $2"#,
+        command.0,
+        since.to_sqlx(),
+        AUTHOR,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("count how often a command was superseded"))?;
+    Ok(u32::try_from(times).unwrap_or(u32::MAX))
 }
 
 /// Whether there is a newer command of the same object.
@@ -385,12 +407,31 @@ mod tests {
         assert_eq!((newest.state, newest.revision), (CommandState::Superseded, 2), "a hello may name it");
         let again = open(&mut connection).await;
         let [(id, revision, document, send_at)] = again.as_slice() else { panic!("{again:?}") };
-        assert_eq!((*revision, send_at.to_jiff()), (3, at(3) + ENQUEUED_AGAIN_PAUSE));
+        assert_eq!((*revision, send_at.to_jiff()), (3, at(3) + superseded::PAUSE_MIN));
         let before = sqlx::query_scalar::<_, String>("select document from commands where id = $1").bind(ids[1].0);
         assert_eq!(*document, before.fetch_one(&mut *connection).await.unwrap());
         assert_eq!(record(&mut connection, &superseded(ids[1]), at(4)).await.unwrap(), Recorded::Repeated);
         assert_eq!(record(&mut connection, &superseded(CommandId(*id)), at(4)).await.unwrap(), Recorded::Repeated);
         assert_eq!(open(&mut connection).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_supersedes_for_ever_is_sent_the_same_less_and_less_often() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let (mut id, mut now, mut pauses) = (ids[1], at(3), Vec::new());
+        for _ in 0..8 {
+            record(&mut connection, &outcome(&cluster, id, Some(CommandState::Superseded), "LowerRevision"), now)
+                .await
+                .unwrap();
+            let next = "update commands set state = 'sent', sent_at = queued_at where state = 'queued' returning id, next_send_at";
+            let next = sqlx::query_as::<_, (Uuid, jiff_sqlx::Timestamp)>(next).fetch_one(&mut *connection).await;
+            let (next, send_at) = next.unwrap();
+            pauses.push(send_at.to_jiff().duration_since(now).as_mins());
+            (id, now) = (CommandId(next), send_at.to_jiff());
+        }
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
     }
 
     #[tokio::test]

@@ -7,9 +7,9 @@ use crate::{
     cluster::Cluster,
     mutant::Mutant,
     operator::{Now, Operator, Step},
-    store::{ENQUEUED_AGAIN_PAUSE, Kind, Message, Outcome, PRESENT_EPOCH_PAUSE, Queue, SEND_AGAIN, SETTLED_AFTER},
+    store::{Kind, Message, Outcome, PRESENT_EPOCH_PAUSE, Queue, SEND_AGAIN, SETTLED_AFTER},
 };
-use kubenova_core::{command::CommandState, session::HelloRefusal};
+use kubenova_core::{command::CommandState, session::HelloRefusal, superseded};
 
 const KEY: u64 = 0;
 
@@ -331,7 +331,7 @@ fn a_verdict_of_a_history_that_was_lost_ends_nothing() {
     assert_eq!(pair.deliver(&again).unwrap().state, Some(CommandState::Acknowledged), "its report is lost");
     pair.record(&verdict);
     assert_eq!(pair.hello(), Ok(pair.queue.session));
-    pair.now += ENQUEUED_AGAIN_PAUSE;
+    pair.now += superseded::PAUSE_MIN.as_secs();
     let successor = pair.claim().remove(0);
     pair.carry_out(&successor);
     assert_eq!((pair.object(), pair.state(successor.id)), (Some(message.document), CommandState::Succeeded));
@@ -351,7 +351,7 @@ fn a_floor_of_a_history_that_was_lost_does_not_keep_a_command_out_for_ever() {
     let verdict = pair.deliver(&message).unwrap();
     assert_eq!(verdict, superseded(&message));
     pair.record(&verdict);
-    pair.now += SEND_AGAIN.max(ENQUEUED_AGAIN_PAUSE);
+    pair.now += SEND_AGAIN.max(superseded::PAUSE_MIN.as_secs());
     let again = pair.claim().remove(0);
     assert!(again.revision > message.revision);
     pair.carry_out(&again);

@@ -7,6 +7,7 @@ use kubenova_core::{
     listing::{self, Acknowledged, Known, Listed},
     recovery::{self, Action},
     session::{self, Held, Hello, HelloRefusal},
+    superseded,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use uuid::Uuid;
@@ -19,8 +20,6 @@ pub const SEND_AGAIN: i64 = 30;
 pub const REPORT_AGAIN: i64 = 600;
 /// Seconds before a command is sent under the present epoch.
 pub const PRESENT_EPOCH_PAUSE: i64 = 5;
-/// Seconds before what a superseded command carried is sent again.
-pub const ENQUEUED_AGAIN_PAUSE: i64 = 60;
 
 /// Seconds for which a command that changed explains a difference of the listings.
 pub const SETTLED_AFTER: i64 = 60;
@@ -77,6 +76,8 @@ pub struct Row {
     pub deferred: bool,
     /// An operation does not begin later.
     pub not_after: Option<i64>,
+    /// The Manager has written again what a superseded command carried.
+    pub is_again: bool,
 }
 
 /// A command as it is signed.
@@ -163,6 +164,7 @@ impl Queue {
             next_send_at,
             deferred: false,
             not_after: None,
+            is_again: false,
         };
         self.rows.insert(revision, row);
         revision
@@ -319,7 +321,9 @@ impl Queue {
         row.next_send_at = (!next.is_terminal()).then_some(now + REPORT_AGAIN);
         let (key, revision, kind, document) = (row.key, row.revision, row.kind, row.document);
         if next == CommandState::Superseded && !replaced && !kind.is_operation() {
-            self.append(new_id(), key, kind, document, Some(now + ENQUEUED_AGAIN_PAUSE));
+            let pause = superseded::pause(self.times_superseded(key, now)).as_secs();
+            let again = self.append(new_id(), key, kind, document, Some(now + pause));
+            self.rows.entry(again).and_modify(|row| row.is_again = true);
         }
         if next.proves_storage() {
             let ended = if kind.is_operation() { CommandState::Cancelled } else { CommandState::Superseded };
@@ -331,6 +335,17 @@ impl Queue {
             }
         }
         true
+    }
+
+    /// How often what was written again about the object was superseded lately.
+    fn times_superseded(&self, key: u64, now: i64) -> u32 {
+        let since = now - superseded::COUNTED_FOR.as_secs();
+        let is_one = |row: &&Row| {
+            row.is_again
+                && (row.key, row.state) == (key, CommandState::Superseded)
+                && row.changed_at.is_some_and(|at| at > since)
+        };
+        u32::try_from(self.rows.values().filter(is_one).count()).unwrap_or(u32::MAX)
     }
 
     /// Ends a command that was not sent. False when it was, or has ended.
@@ -476,6 +491,7 @@ impl Queue {
             next_send_at: None,
             deferred: false,
             not_after: message.not_after,
+            is_again: false,
         };
         self.rows.insert(message.revision, row);
     }
