@@ -34,6 +34,7 @@ pub async fn record_outcomes(
 ) -> Result<Vec<Recorded>, StoreError> {
     if let [first, _, ..] = reports {
         lock(connection, "outcomes", &first.cluster_id).await?;
+        lock_commands(connection, &first.cluster_id, reports).await?;
     }
     let mut recorded = Vec::with_capacity(reports.len());
     for reported in reports {
@@ -52,6 +53,25 @@ pub async fn merge_status(connection: &mut PgConnection, reports: &[ObservedRepo
         changed += observed::merge(connection, &report.cluster_id, report.version, &report.objects).await?;
     }
     Ok(changed)
+}
+
+/// Locks the commands of these outcomes from the highest revision down, as the relay does that records where it has sent them: in the
+/// order of the reports each would wait for the other.
+async fn lock_commands(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    reports: &[Reported],
+) -> Result<(), StoreError> {
+    let commands: Vec<Uuid> = reports.iter().map(|reported| reported.command_id.0).collect();
+    sqlx::query!(
+        "select id from commands where id = any($1) and cluster_id = $2 order by revision desc for update",
+        &commands,
+        cluster.as_str(),
+    )
+    .fetch_all(connection)
+    .await
+    .map(drop)
+    .map_err(failed("lock the commands of outcomes"))
 }
 
 /// Has the reports of another Manager about the same cluster wait until this transaction ends: two that lock several rows in
@@ -194,6 +214,27 @@ mod tests {
         assert_eq!(rows[0], rows[1]);
         assert!(rows[0].iter().any(|row| row.contains("NewerChange")), "a lower command was superseded: {:?}", rows[0]);
         assert!(rows[0].iter().any(|row| row.contains(",queued,")), "a newest one was sent again: {:?}", rows[0]);
+    }
+
+    /// The relay locks a cluster's commands from the highest revision down.
+    #[tokio::test]
+    async fn outcomes_together_hold_no_lower_command_while_they_wait_for_a_higher_one() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture, 2).await;
+        let acknowledged = |id: &CommandId| outcome(&cluster, *id, Some(CommandState::Acknowledged));
+        let reports: Vec<Reported> = ids.iter().take(2).map(acknowledged).collect();
+        let mut tx = fixture.begin().await;
+        let blocked = fixture.blocked(&mut tx).await;
+        let mut relay = fixture.begin().await;
+        let stored = |id: &CommandId| cluster_queue::Published { command: *id, stream: "s".into(), sequence: 1 };
+        cluster_queue::record_published(&mut relay, &[stored(&ids[1])]).await.unwrap();
+        let relays = async {
+            blocked.await;
+            cluster_queue::record_published(&mut relay, &[stored(&ids[0])]).await.unwrap();
+            relay.commit().await.unwrap();
+        };
+        let (recorded, ()) = tokio::join!(record_outcomes(&mut tx, &reports, at(3), new_id), relays);
+        assert_eq!(recorded.unwrap(), [Recorded::Moved, Recorded::Moved]);
     }
 
     #[tokio::test]
