@@ -139,7 +139,7 @@ impl HeldLease {
                 Ok(Ok(())) => renewed = Instant::now(),
                 Ok(Err(error)) if error.is_conflict() || error.is_not_found() => {
                     tracing::error!("another pod has taken the lease; stopping");
-                    failpoint::passing("lease.lost");
+                    failpoint::waiting("lease.lost").await;
                     return None;
                 }
                 Ok(Err(error)) => {

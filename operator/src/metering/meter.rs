@@ -78,6 +78,7 @@ pub(super) async fn run(parts: Parts) {
         };
         if stepped.is_err() {
             tracing::error!("another Operator writes the usage reports of this cluster; stopping");
+            failpoint::waiting("metering.lost").await;
             return;
         }
     }

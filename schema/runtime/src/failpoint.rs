@@ -12,6 +12,13 @@ pub fn passing(name: &'static str) {
     }
 }
 
+/// Waits here if the environment says so, and lets other tasks go on.
+pub async fn waiting(name: &'static str) {
+    if cfg!(debug_assertions) && debug::is_reached(name).is_some_and(|waits| waits) {
+        tokio::time::sleep(debug::WAIT).await;
+    }
+}
+
 mod debug {
     use std::{
         sync::{
@@ -24,7 +31,7 @@ mod debug {
     static WANTED: OnceLock<Vec<Wanted>> = OnceLock::new();
 
     /// Long enough to be suspended in, and over when the process goes on.
-    const WAIT: Duration = Duration::from_secs(10);
+    pub(super) const WAIT: Duration = Duration::from_secs(10);
 
     struct Wanted {
         name: String,
@@ -39,20 +46,30 @@ mod debug {
         Some(Wanted { name, nth: nth.parse().ok()?, passages: AtomicU32::new(0), waits: how == Some("wait") })
     }
 
-    pub(super) fn passing(name: &'static str) {
+    /// Whether this is the passage that is named, and whether it is to be waited at.
+    pub(super) fn is_reached(name: &'static str) -> Option<bool> {
         let all = WANTED.get_or_init(|| {
             let text = std::env::var("KUBENOVA_FAILPOINT").unwrap_or_default();
             text.split(',').filter_map(parse).collect()
         });
-        let Some(wanted) = all.iter().find(|wanted| wanted.name == name) else { return };
+        let wanted = all.iter().find(|wanted| wanted.name == name)?;
         if wanted.passages.fetch_add(1, Ordering::SeqCst) + 1 != wanted.nth {
-            return;
+            return None;
         }
-        if !wanted.waits {
-            tracing::warn!(failpoint = name, "aborting at a failpoint");
-            std::process::abort();
+        if wanted.waits {
+            tracing::warn!(failpoint = name, "waiting at a failpoint");
         }
-        tracing::warn!(failpoint = name, "waiting at a failpoint");
-        std::thread::sleep(WAIT);
+        Some(wanted.waits)
+    }
+
+    pub(super) fn passing(name: &'static str) {
+        match is_reached(name) {
+            None => {}
+            Some(true) => std::thread::sleep(WAIT),
+            Some(false) => {
+                tracing::warn!(failpoint = name, "aborting at a failpoint");
+                std::process::abort();
+            }
+        }
     }
 }

@@ -132,7 +132,7 @@ pub(crate) const FAULTS: &[Entry] = &[
 /// Failpoints of the source that no fault of the list passes, with the scenario that has a process die there. The campaign's clients
 /// write applications.
 #[cfg(test)]
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("dispatch.started", "fault_operations"),
     ("dispatch.writing", "fault_operators"),
     ("inbound.answer", "fault_lifecycle"),
@@ -141,6 +141,7 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("join.answered", "fault_lifecycle"),
     ("join.keys-stored", "fault_lifecycle"),
     ("lease.lost", "fault_operators"),
+    ("metering.lost", "fault_operators"),
     ("tenant.capsule-applied", "fault_lifecycle"),
     ("tenant.identities-applied", "fault_lifecycle"),
     ("tenant.namespaces-applied", "fault_lifecycle"),
@@ -241,7 +242,8 @@ mod tests {
                     folders.push(path);
                 } else if path.extension().is_some_and(|it| it == "rs") {
                     let text = std::fs::read_to_string(path).unwrap();
-                    let named = text.split("failpoint::passing(\"").skip(1).filter_map(|it| it.split('"').next());
+                    let named = text.replace("failpoint::waiting(", "failpoint::passing(");
+                    let named = named.split("failpoint::passing(\"").skip(1).filter_map(|it| it.split('"').next());
                     found.extend(named.map(str::to_owned));
                 }
             }

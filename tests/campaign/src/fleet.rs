@@ -17,8 +17,6 @@ use serde_json::json;
 use crate::history::History;
 use crate::writing::Writing;
 
-/// Breaks a rule of the product (debug builds), to show that the oracle notices. Manager and simulated clusters inherit it.
-const MUTANT: &str = "KUBENOVA_MUTANT";
 /// A command that was running when its cluster was set back is sent again after this. With the ten minutes of the default a round
 /// would take as long.
 const REPORT_AGAIN_AFTER_MS: u32 = 60_000;
@@ -48,9 +46,6 @@ impl Fleet {
         let platform = Platform::start(&options).await?;
         let second = SecondManager::start(&platform, &options).await?;
         let (site, token) = Site::prepare(&platform, "real", 1).await?;
-        if let Ok(mutant) = std::env::var(MUTANT) {
-            site.cluster.pods().set_variable(OPERATOR_IMAGE, MUTANT, Some(&mutant));
-        }
         site.install_operator(&token)?;
         // The policy's twenty deletes an hour would defer most of what the clients delete; this is the most that the chart allows.
         site.set_value("sovereignPolicy.deletesPerHour=100000")?;

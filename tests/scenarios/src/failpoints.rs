@@ -43,18 +43,20 @@ pub async fn manager_died_and_back(platform: &mut Platform, failpoint: &str) -> 
     died
 }
 
-/// Starts the Operator with a failpoint, and suspends it there (SIGSTOP), as a machine is that is paused. When it goes on, it takes ten
-/// seconds to end after it has found its Lease lost. Operators that start from now on have no failpoint.
+/// Starts the Operator with a failpoint, and suspends it there (SIGSTOP), as a machine is that is paused. When it goes on, it waits ten
+/// seconds at each of `ending`. Operators that start from now on have no failpoint.
 ///
 /// # Errors
 /// When it does not get there.
 pub async fn operator_suspended_at<T>(
     site: &Site,
     failpoint: &str,
+    ending: &[&str],
     begin: impl AsyncFnOnce() -> Result<T>,
 ) -> Result<(PodHandle, T)> {
     let before = operators::leader(site)?.pids();
-    restart_operator(site, Some(&format!("{failpoint}:1:wait,lease.lost:1:wait")));
+    let failpoints: Vec<String> = [failpoint].iter().chain(ending).map(|name| format!("{name}:1:wait")).collect();
+    restart_operator(site, Some(&failpoints.join(",")));
     let leader = poll::until("the Operator to be back with the Lease", COMMAND_MAX, || async {
         let leader = operators::leader(site).ok().filter(|leader| leader.pids() != before);
         Ok(leader.map_or_else(|| Step::Waiting("none holds the Lease".to_owned()), Step::Done))

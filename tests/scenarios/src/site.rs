@@ -23,6 +23,9 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
 /// The Operator's image; what runs is the program that was built here.
 pub const OPERATOR_IMAGE: &str = "kubenova/operator";
 
+/// Names the rule that debug builds break.
+const MUTANT: &str = "KUBENOVA_MUTANT";
+
 /// Labels of the pods beside it that watch the API server.
 const OTHER_CONTROLLERS: [&str; 2] = ["app.kubernetes.io/name=capsule", "app.kubernetes.io/name=vela-core"];
 
@@ -51,6 +54,10 @@ impl Site {
         let created = platform.create_cluster(name).await?;
         let cluster = Cluster::start(ClusterOptions::new(name, index)).await?;
         cluster.pods().set_variable(OPERATOR_IMAGE, "KUBENOVA_STEPS_FILE", Some("/debug/steps"));
+        // A rule that is broken is broken in clusters, too: the Manager inherits it.
+        if let Ok(mutant) = std::env::var(MUTANT) {
+            cluster.pods().set_variable(OPERATOR_IMAGE, MUTANT, Some(&mutant));
+        }
         let site = Self { cluster, id: text(&created, "/id")?, name: name.to_owned() };
         Ok((site, text(&created, "/enrollment/token")?))
     }

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 /// Where it is suspended: the record and the object are read, and the write is decided.
 const WRITING: &str = "dispatch.writing";
+/// Where it finds that another has taken over. It takes its time to end there, so that it is the write that is refused.
+const ENDING: [&str; 2] = ["lease.lost", "metering.lost"];
 const CONFLICT: u16 = 409;
 const SHOP: &str = "/api/v1/tenants/acme/apps/shop";
 
@@ -99,7 +101,8 @@ async fn fault_operators_a_suspended_one_overwrites_nothing() -> Result<()> {
 
     // Suspended before it writes an update.
     let (leader, asked) =
-        failpoints::operator_suspended_at(&world.site, WRITING, async || world.ask(Method::PUT, 2).await).await?;
+        failpoints::operator_suspended_at(&world.site, WRITING, &ENDING, async || world.ask(Method::PUT, 2).await)
+            .await?;
     operators::scale_and_wait(&world.site, 2).await?;
     operators::taken_over_from(&world.site, &leader).await?;
     steps::wait_commands(&world.platform, &asked["commands"], "succeeded", COMMAND_MAX).await?;
@@ -109,7 +112,7 @@ async fn fault_operators_a_suspended_one_overwrites_nothing() -> Result<()> {
 
     // Suspended before it deletes.
     let delete = async || world.platform.rest.write_through(Method::DELETE, SHOP, &json!({}), COMMAND_MAX).await;
-    let (leader, asked) = failpoints::operator_suspended_at(&world.site, WRITING, delete).await?;
+    let (leader, asked) = failpoints::operator_suspended_at(&world.site, WRITING, &ENDING, delete).await?;
     operators::scale_and_wait(&world.site, 2).await?;
     operators::taken_over_from(&world.site, &leader).await?;
     steps::wait_commands(&world.platform, &asked["commands"], "succeeded", COMMAND_MAX).await?;
