@@ -15,8 +15,8 @@ create table sessions (
     opened_at          timestamptz not null,
     last_heartbeat_at  timestamptz not null,
     -- When the PostgreSQL server was started that recorded the hello. A server that was started since may be one that was
-    -- restored to an earlier point: then nothing is sent before the next hello, which compares both sides and empties the
-    -- wire. (A dump that is restored into a running server is noticed by the revision in the heartbeats.)
+    -- restored to an earlier point: then nothing is sent before the next hello, which compares both sides and leaves
+    -- nothing undelivered of before. (A dump that is restored into a running server is noticed by the revision in the heartbeats.)
     recorded_by        timestamptz not null
 );
 

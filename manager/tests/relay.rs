@@ -158,11 +158,18 @@ async fn what_is_written_is_sent_at_once_and_to_a_cluster_out_of_session_when_it
     tokio::spawn(outbox_listener::run(running.store.clone(), Arc::clone(&running.signals), running.stop.clone()));
     running.write().await;
     running.stored(WINDOW + 1).await;
-    running.database.execute("update sessions set last_heartbeat_at = now() - interval '2 hours'").await;
+    // The listener is there by now, and what it heard first is done with.
     running.write().await;
-    running.stored(WINDOW + 1).await;
+    running.stored(WINDOW + 2).await;
+    let silent =
+        format!("update sessions set last_heartbeat_at = now() - interval '2 hours' where cluster_id = '{IDLE}'");
+    running.database.execute(&silent).await;
+    running.write().await;
+    // Signaled after it, and sent alone.
+    running.acknowledged(1).await;
+    running.stored(WINDOW + 3).await;
     running.database.execute("update sessions set last_heartbeat_at = now()").await;
     running.signals.cluster(&ClusterId::parse(IDLE).unwrap());
-    running.stored(WINDOW + 2).await;
+    running.stored(WINDOW + 4).await;
     running.stop.request();
 }

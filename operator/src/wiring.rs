@@ -162,8 +162,8 @@ impl Parts {
         let fence = FenceSource::new(&cluster.apiserver, &cluster.settings, cluster.inbox.clone());
         let session = session_context(&cluster, &broker, &instance, fence.clone(), senders);
         shutdown.spawn("session", session::run(session, shutdown.clone()));
-        shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), fence, receipt_sender));
-        shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone()));
+        shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), fence.clone(), receipt_sender));
+        shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone(), fence));
         shutdown.spawn("cluster config", cluster_config::run(install_context(&cluster)));
         shutdown.spawn("tenants", controllers::tenant::run(cluster.clone()));
         shutdown.spawn("applications", controllers::application::run(cluster.clone()));

@@ -272,8 +272,8 @@ pub async fn retry_at(connection: &mut PgConnection, commands: &[CommandId], at:
     Ok(())
 }
 
-/// Makes due now what a cluster does not have when a session begins: everything that was sent, since its subject is empty, and
-/// what it acknowledged above the highest revision that it names, since it was restored from an earlier backup.
+/// Makes due now what a cluster does not have when a session begins: everything that was sent, since its durable delivers nothing of
+/// before, and what it acknowledged above the highest revision that it names, since it was restored from an earlier backup.
 pub async fn resend_open(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -281,8 +281,13 @@ pub async fn resend_open(
     now: Timestamp,
 ) -> Result<u64, StoreError> {
     let rows = sqlx::query!(
-        "update commands set next_send_at = case when state <> 'sent' then $3::timestamptz end
-         where cluster_id = $1 and (state = 'sent' or state in ('acknowledged', 'running') and revision > $2)",
+        "with locked as materialized (
+             select id from commands
+             where cluster_id = $1 and (state = 'sent' or state in ('acknowledged', 'running') and revision > $2)
+             order by revision desc for update
+         )
+         update commands k set next_send_at = case when k.state <> 'sent' then $3::timestamptz end
+         from locked where k.id = locked.id",
         cluster.as_str(),
         if mutant::is_on("queue.lost-stay") { i64::MAX } else { highest_revision },
         now.to_sqlx(),

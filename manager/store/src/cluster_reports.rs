@@ -55,8 +55,8 @@ pub async fn merge_status(connection: &mut PgConnection, reports: &[ObservedRepo
     Ok(changed)
 }
 
-/// Locks the commands of these outcomes from the highest revision down, as the relay does that records where it has sent them: in the
-/// order of the reports each would wait for the other.
+/// Locks the commands of these outcomes, and those that they may supersede, from the highest revision down, as the relay does that
+/// records where it has sent them: in the order of the reports each would wait for the other.
 async fn lock_commands(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -64,7 +64,12 @@ async fn lock_commands(
 ) -> Result<(), StoreError> {
     let commands: Vec<Uuid> = reports.iter().map(|reported| reported.command_id.0).collect();
     sqlx::query!(
-        "select id from commands where id = any($1) and cluster_id = $2 order by revision desc for update",
+        "select id from commands
+         where cluster_id = $2
+           and (id = any($1)
+                or state in ('sent', 'acknowledged', 'running')
+                   and object_key in (select reported.object_key from commands reported where reported.id = any($1)))
+         order by revision desc for update",
         &commands,
         cluster.as_str(),
     )
@@ -276,21 +281,32 @@ mod tests {
     #[tokio::test]
     async fn two_managers_that_store_the_same_rows_in_another_order_do_not_stop_each_other() {
         let fixture = Fixture::new().await;
-        let (cluster, ids) = sent(&fixture, 3).await;
-        let of = |ids: &[CommandId]| {
-            ids.iter().map(|id| outcome(&cluster, *id, Some(CommandState::Acknowledged))).collect::<Vec<_>>()
+        let (cluster, _) = sent(&fixture, 2).await;
+        let keys: Vec<String> = sqlx::query_scalar("select object_key from commands order by revision")
+            .fetch_all(&mut *fixture.store.acquire().await.unwrap())
+            .await
+            .unwrap();
+        let reports = |keys: [&String; 2]| {
+            let mut counter = 0;
+            keys.map(|key| {
+                counter += 1;
+                let version = Version { epoch: 1, session: 1, counter };
+                ObservedReport { cluster_id: cluster.clone(), version, objects: vec![object(key, counter)] }
+            })
         };
+        let (first, second) = (reports([&keys[0], &keys[1]]), reports([&keys[1], &keys[0]]));
         let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
-        record_outcomes(&mut one, &of(&ids[1..3]), at(3), new_id).await.unwrap();
+        // As far as the first of two.
+        merge_status(&mut one, &first[..1]).await.unwrap();
+        lock(&mut one, "status", &cluster).await.unwrap();
         let blocked = fixture.blocked(&mut other).await;
         let first = async {
             blocked.await;
-            // What the other would hold by now if it had not waited for this transaction to end.
-            record_outcomes(&mut one, &of(&ids[..2]), at(3), new_id).await?;
+            merge_status(&mut one, &first).await?;
             one.commit().await
         };
         let second = async {
-            record_outcomes(&mut other, &of(&ids[..2]), at(3), new_id).await?;
+            merge_status(&mut other, &second).await?;
             other.commit().await
         };
         let both = async { tokio::join!(first, second) };

@@ -87,7 +87,7 @@ pub async fn record(
     let Some(row) = row else { return Ok(Recorded::Unknown) };
     let present =
         RowRef { table: "commands", id: &reported.command_id }.parse("state", &row.state, CommandState::parse)?;
-    let Some(next) = reported.state else { return defer(connection, reported).await };
+    let Some(next) = reported.state else { return defer(connection, reported, now).await };
     // It was sent before the cluster enrolled again: what it carries is still wanted, under the present epoch.
     let is_earlier = reported.epoch < row.epoch && !mutant::is_on("outcomes.earlier-epoch");
     if next == CommandState::Superseded && is_earlier {
@@ -163,13 +163,18 @@ async fn supersede_lower(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "with ended as (
-             update commands set state = case when $5 then 'cancelled' else 'superseded' end,
+        // Locked from the highest revision down, as the relay does.
+        "with lower as materialized (
+             select id from commands
+             where cluster_id = $1 and object_key = $2 and revision < $3 and state in ('sent', 'acknowledged', 'running')
+             order by revision desc for update
+         ), ended as (
+             update commands k set state = case when $5 then 'cancelled' else 'superseded' end,
                     reason = case when $5 then 'Requested' else 'NewerChange' end, waiting_for = '', next_send_at = null,
                     message = case when $5 then 'it was cancelled before it began'
                                    else 'the cluster holds a newer change of this object' end, finished_at = $4
-             where cluster_id = $1 and object_key = $2 and revision < $3 and state in ('sent', 'acknowledged', 'running')
-             returning *
+             from lower where k.id = lower.id
+             returning k.*
          )
          insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
          select finished_at, cluster_id, 'cluster', 'command/' || state, object_key, tenant_id, id, cluster_id, revision, reason
@@ -186,8 +191,7 @@ async fn supersede_lower(
     Ok(())
 }
 
-/// Pause before a command is sent under the present epoch: a cluster that answers so for ever must not make the relay send
-/// without a pause.
+/// Least pause before a command is sent under the present epoch.
 const PRESENT_EPOCH_PAUSE: SignedDuration = SignedDuration::from_secs(5);
 
 async fn send_under_present_epoch(
@@ -197,9 +201,12 @@ async fn send_under_present_epoch(
 ) -> Result<Recorded, StoreError> {
     let at = now.checked_add(PRESENT_EPOCH_PAUSE).unwrap_or(now);
     let rows = sqlx::query!(
-        "update commands set next_send_at = $2 where id = $1 and state = 'sent'",
+        "update commands set next_send_at = greatest($2, $3::timestamptz + make_interval(secs => least(send_count, $4)))
+         where id = $1 and state = 'sent'",
         command.0,
         at.to_sqlx(),
+        now.to_sqlx(),
+        AGAIN_PAUSE_MAX_SECONDS,
     )
     .execute(connection)
     .await
@@ -264,13 +271,21 @@ async fn is_replaced(connection: &mut PgConnection, command: CommandId) -> Resul
     .map_err(failed("find a newer command of the object"))
 }
 
-async fn defer(connection: &mut PgConnection, reported: &Reported) -> Result<Recorded, StoreError> {
+/// However soon a cluster asks for a command again, it waits a second for each time that it was sent, up to this: a cluster that asks
+/// for ever has the relay send it ever less often.
+const AGAIN_PAUSE_MAX_SECONDS: i32 = 3_600;
+
+async fn defer(connection: &mut PgConnection, reported: &Reported, now: Timestamp) -> Result<Recorded, StoreError> {
     let rows = sqlx::query!(
-        "update commands set reason = $2, message = $3, waiting_for = $2, next_send_at = $4 where id = $1 and state = 'sent'",
+        "update commands set reason = $2, message = $3, waiting_for = $2,
+                next_send_at = greatest($4, $5::timestamptz + make_interval(secs => least(send_count, $6)))
+         where id = $1 and state = 'sent'",
         reported.command_id.0,
         reported.reason,
         reported.message,
         reported.send_again_at.map(|at| at.to_sqlx()) as _,
+        now.to_sqlx(),
+        AGAIN_PAUSE_MAX_SECONDS,
     )
     .execute(connection)
     .await
@@ -514,6 +529,26 @@ mod tests {
         let running = outcome(&cluster, ids[1], Some(CommandState::Running), "");
         record(&mut connection, &running, at(4)).await.unwrap();
         assert_eq!(record(&mut connection, &deferred, at(5)).await.unwrap(), Recorded::Repeated);
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_asks_for_a_command_for_ever_is_sent_it_ever_less_often() {
+        let fixture = Fixture::new().await;
+        let (cluster, ids) = sent(&fixture).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let deferred = Reported { send_again_at: Some(at(4)), ..outcome(&cluster, ids[1], None, "Busy") };
+        let earlier = Reported { epoch: 0, ..outcome(&cluster, ids[1], Some(CommandState::Superseded), "StaleEpoch") };
+        for (answer, least) in [(&deferred, 1), (&earlier, PRESENT_EPOCH_PAUSE.as_secs())] {
+            for (sent, pause) in [(1, least), (90, 90), (100_000, i64::from(AGAIN_PAUSE_MAX_SECONDS))] {
+                let sql = "update commands set send_count = $2 where id = $1";
+                sqlx::query(sql).bind(ids[1].0).bind(sent).execute(&mut *connection).await.unwrap();
+                assert_eq!(record(&mut connection, answer, at(3)).await.unwrap(), Recorded::Moved);
+                let due =
+                    sqlx::query_scalar::<_, jiff_sqlx::Timestamp>("select next_send_at from commands where id = $1");
+                let due = due.bind(ids[1].0).fetch_one(&mut *connection).await.unwrap().to_jiff();
+                assert_eq!(due.duration_since(at(3)).as_secs(), pause, "{answer:?} after {sent}");
+            }
+        }
     }
 
     #[tokio::test]

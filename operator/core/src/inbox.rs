@@ -35,6 +35,13 @@ impl Fence {
         Self { epoch: self.epoch.max(epoch), floor: self.floor.max(floor) }
     }
 
+    /// Whether a command of this revision was settled before: it is neither stored nor begun. A record of it may be stored all the same,
+    /// by an Operator that decided so before another one had carried it out and forgotten it.
+    #[must_use]
+    pub fn has_settled(self, revision: u64) -> bool {
+        revision <= self.floor && !mutant::is_on("inbox.floor")
+    }
+
     /// The fence once a command of this epoch and revision is stored, which states a floor. One at or above the command itself
     /// would be a mistake of the writer: it would settle its own command.
     #[must_use]
@@ -100,7 +107,7 @@ pub fn decide(held: Option<&Held>, incoming: &Held, fence: Fence) -> Decision {
     if is_earlier && !mutant::is_on("inbox.epoch") {
         return Decision::Superseded(Stale::Epoch);
     }
-    if incoming.revision <= fence.floor && !mutant::is_on("inbox.floor") {
+    if fence.has_settled(incoming.revision) {
         return Decision::Superseded(Stale::Floor);
     }
     if held.is_some_and(|held| incoming.revision < held.revision) && !mutant::is_on("inbox.revision") {

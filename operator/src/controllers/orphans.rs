@@ -81,15 +81,16 @@ impl LeftBehind {
         self.objects.is_empty() && self.trackers.is_empty()
     }
 
-    /// Deletes it. Ask before whether that is still wanted: what an Application creates that is written again from then on is another
-    /// object than those that were found.
+    /// Deletes it, exactly as it was found. Ask before whether that is still wanted: an Application that is written again from then on
+    /// creates other objects, or makes these its own, which is a write.
     ///
     /// # Errors
     /// When a call fails.
     pub async fn delete(self) -> Result<Left, Error> {
         for (_, api, object) in &self.objects {
             if let (Some(uid), true) = (object.uid(), object.metadata.deletion_timestamp.is_none()) {
-                match verbs::delete_exact(api, &object.name_any(), &uid, None).await {
+                let version = object.resource_version();
+                match verbs::delete_exact(api, &object.name_any(), &uid, version.as_deref()).await {
                     Err(error) if error.is_conflict() => {}
                     deleted => drop(deleted?),
                 }

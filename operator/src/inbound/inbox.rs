@@ -205,12 +205,13 @@ impl Inbox {
                 }
             }
             let denied = policy::check(&self.cluster, verified).await?.err().map(Answer::denial);
-            if let Some(answer) = denied.or_else(|| self.late(verified)) {
+            let passed = self.passed_deadline(verified);
+            if !seen.is_read && (denied.is_some() || passed.is_some()) {
                 // Another Operator may have stored it, in time.
-                if !seen.is_read {
-                    seen = self.read(verified).await?;
-                    continue;
-                }
+                seen = self.read(verified).await?;
+                continue;
+            }
+            if let Some(answer) = denied.or_else(|| passed.map(|passed| self.late(verified, passed))) {
                 return self.answer(&verified.command, answer).await;
             }
             self.fence.raise_epoch(verified.command.epoch).await?;
@@ -249,21 +250,23 @@ impl Inbox {
         self.cluster.outcomes.push(record);
     }
 
-    /// The answer to a command whose deadline has passed. Decided once, before storing, by the Manager's clock.
-    fn late(&self, verified: &VerifiedCommand) -> Option<Answer> {
+    /// The deadline of a command, and the time, if it has passed. Decided once, before storing, by the Manager's clock.
+    fn passed_deadline(&self, verified: &VerifiedCommand) -> Option<(Timestamp, Timestamp)> {
         let deadline = verified.command.not_after.parse::<Timestamp>().ok()?;
         let now = self.cluster.manager_clock.now_or_local();
-        if now <= deadline {
-            return None;
-        }
+        (now > deadline).then_some((deadline, now))
+    }
+
+    /// The answer to a command whose deadline has passed. Counts each of them.
+    fn late(&self, verified: &VerifiedCommand, (deadline, now): (Timestamp, Timestamp)) -> Answer {
         if verified.kind.is_operation() {
-            return Some(Answer::expired(deadline, now));
+            return Answer::expired(deadline, now);
         }
         let Late { retry_after_seconds, is_repeated } = self.late.again(&verified.command.id);
         if is_repeated {
             self.cluster.manager_clock.doubt();
         }
-        Some(Answer::late(deadline, now, retry_after_seconds))
+        Answer::late(deadline, now, retry_after_seconds)
     }
 
     async fn diverged(&self, command: &Command) -> Result<(), NotNow> {

@@ -37,7 +37,9 @@ pub async fn ensure_cluster(jetstream: &jetstream::Context, cluster: &str, name:
     let stream = streams::COMMANDS.name;
     let info = match jetstream.get_consumer_from_stream::<pull::Config, _, _>(cluster, stream).await {
         Ok(present) if is_as_wanted(present.cached_info(), &config) => present.cached_info().clone(),
-        _ => ensure(jetstream, stream, cluster, config).await?.cached_info().clone(),
+        // One that is busy is not asked for more.
+        Err(error) if !is_absent(&error) => return Err(failed(stream, cluster, error.into())),
+        Ok(_) | Err(_) => ensure(jetstream, stream, cluster, config).await?.cached_info().clone(),
     };
     Ok(info.num_pending + u64::try_from(info.num_ack_pending).unwrap_or(u64::MAX))
 }
@@ -94,11 +96,7 @@ async fn ensure(
     durable: &str,
     config: pull::Config,
 ) -> Result<Consumer<pull::Config>, BusError> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| BusError::Durable {
-        stream: stream.to_owned(),
-        durable: durable.to_owned(),
-        source,
-    };
+    let failed = |source| failed(stream, durable, source);
     let create = || jetstream.create_consumer_on_stream(config.clone(), stream);
     let created = match create().await {
         // Some settings cannot be updated. What a durable knew may be lost: all that the stream holds is delivered again.
@@ -115,6 +113,16 @@ async fn ensure(
         stream.resume_consumer(durable).await.map_err(|error| failed(error.into()))?;
     }
     Ok(created)
+}
+
+fn failed(stream: &str, durable: &str, source: Box<dyn std::error::Error + Send + Sync>) -> BusError {
+    BusError::Durable { stream: stream.to_owned(), durable: durable.to_owned(), source }
+}
+
+/// The server has no such durable, or not its stream.
+fn is_absent(error: &ConsumerError) -> bool {
+    let is = |code| matches!(error.kind(), ConsumerErrorKind::JetStream(ref error) if error.error_code() == code);
+    is(ErrorCode::CONSUMER_NOT_FOUND) || is(ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// The server does not accept the settings of a durable that it has.

@@ -7,7 +7,7 @@ use kubenova_scenarios::observer::Observer;
 use kubenova_scenarios::oracle::{self, Finding, Held};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
-use kubenova_scenarios::site::{OPERATOR_IMAGE, Site, text};
+use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_scenarios::{broker, simulated};
 use kubenova_simulator::cluster::{Options, SimulatedCluster};

@@ -528,3 +528,23 @@ fn a_hello_names_the_epoch_that_another_operator_has_raised() {
         pair.queue.hello(0, 0, epoch, pair.now) == Err(HelloRefusal::Diverged)
     });
 }
+
+#[test]
+fn an_operation_that_was_carried_out_and_forgotten_is_not_begun_again() {
+    with_and_without(Mutant::BeginsSettled, |mut pair| {
+        let operation = pair.operation();
+        // The other Operator has found no record, and is paused before it stores one.
+        let now = Now { at: pair.now, mutant: pair.mutant };
+        pair.other.receive(&pair.cluster, operation.clone(), now);
+        pair.other_goes_on(1);
+        pair.carry_out(&operation);
+        pair.done(Kind::Apply);
+        pair.done(Kind::Apply);
+        pair.operator.prune(&mut pair.cluster);
+        assert!(!pair.cluster.records.contains_key(&operation.key));
+        pair.other_ends();
+        let now = Now { at: pair.now, mutant: pair.mutant };
+        pair.operator.work_all(&mut pair.cluster, operation.key, now);
+        pair.times(&operation) == 1
+    });
+}

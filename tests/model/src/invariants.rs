@@ -31,8 +31,9 @@ pub struct Seen {
     /// How each command ended.
     ended: BTreeMap<u64, CommandState>,
     times: BTreeMap<u64, usize>,
-    /// Objects that were written late, so that they had to be written once more.
-    repaired: BTreeSet<u64>,
+    /// Objects that were written late, and not since.
+    late: BTreeSet<u64>,
+    untrue: usize,
     /// One side was restored: it may have forgotten how an operation ended.
     restored: bool,
 }
@@ -49,11 +50,11 @@ impl Seen {
                 continue;
             }
             if effect.is_late {
-                // What is made of the newest record comes again.
-                self.highest.remove(&effect.key);
-                self.repaired.insert(effect.key);
+                // Taken back, or written over for the newest record, which comes a second time then.
+                self.late.insert(effect.key);
                 continue;
             }
+            let is_repair = self.late.remove(&effect.key);
             let now = (effect.epoch, effect.revision);
             let before = self.highest.insert(effect.key, now).unwrap_or_default();
             if now < before {
@@ -67,14 +68,15 @@ impl Seen {
             }
             let times = self.times.entry(effect.id).or_default();
             *times += 1;
-            if *times > 1 && !self.repaired.contains(&effect.key) {
+            if *times > 1 && !is_repair {
                 return broken("a command is carried out once", format!("{effect:?}"));
             }
         }
         self.effects = cluster.effects.len();
-        if let Some(untrue) = cluster.untrue.iter().find(|(key, _)| !self.repaired.contains(key)) {
+        if let Some(untrue) = cluster.untrue[self.untrue..].iter().find(|(key, _)| !self.late.contains(key)) {
             return broken("what has succeeded is so", format!("{untrue:?}"));
         }
+        self.untrue = cluster.untrue.len();
         if let Some(row) = queue.rows.values().find(|row| row.acknowledged && !cluster.stored.contains(&row.id)) {
             return broken("what is acknowledged was stored", format!("{row:?}"));
         }

@@ -37,6 +37,8 @@ pub enum Mutant {
     NamesEpochOfStart,
     /// What a diverged cluster holds is never adopted.
     NeverAdopted,
+    /// An operation begins although it was settled before.
+    BeginsSettled,
     /// An operation begins whatever its deadline says.
     NeverExpires,
     /// The deadline of an operation is only looked at before its target is read.

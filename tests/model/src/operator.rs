@@ -138,6 +138,17 @@ impl Operator {
         (self.session, self.doing) = (None, None);
     }
 
+    /// Forgets operations that have ended and are settled; the fence is written before.
+    pub fn prune(&mut self, cluster: &mut Cluster) {
+        let fence = self.fence(cluster);
+        cluster.raise_fence(fence);
+        let (highest, _) = cluster.highest();
+        cluster.records.retain(|_, Record { message, state, .. }| {
+            let is_done_with = message.kind.is_operation() && state.is_terminal();
+            !(is_done_with && message.revision < highest && fence.has_settled(message.revision))
+        });
+    }
+
     /// Its watch shows what is.
     pub fn watch(&mut self, cluster: &Cluster) {
         self.known = cluster.records.iter().map(|(key, record)| (*key, Digest::of(record))).collect();
@@ -188,20 +199,21 @@ impl Operator {
             Some(Doing::Receive { message, next }) => self.receiving(cluster, message, next, now),
             Some(Doing::Look(key)) => {
                 let Some(record) = cluster.records.get(&key).cloned() else { return Step::Worked(None) };
-                let next = Self::begin_work(&record, now);
+                let fence = self.fence(cluster);
+                let next = Self::begin_work(&record, fence, now);
                 self.go_on(Box::new(record), next)
             }
             Some(Doing::Work { record, next }) => self.working(cluster, record, next, now),
         }
     }
 
-    /// Handles a message to the end, as an Operator does that nobody disturbs: the outcome to publish at once, if any.
+    /// Handles a message to the end, as an Operator does that is alone: the outcome to publish at once, if any.
     pub fn receive_all(&mut self, cluster: &mut Cluster, message: &Message, now: Now) -> Option<Outcome> {
         self.receive(cluster, message.clone(), now);
         self.finish(cluster, now)
     }
 
-    /// Carries a record one step further, as an Operator does that nobody disturbs: the outcome to publish, if any.
+    /// Carries a record one step further, as an Operator does that is alone: the outcome to publish, if any.
     pub fn work_all(&mut self, cluster: &mut Cluster, key: u64, now: Now) -> Option<Outcome> {
         self.work(key);
         self.finish(cluster, now)
@@ -345,12 +357,13 @@ impl Operator {
     }
 
     /// What a record asks for first.
-    fn begin_work(record: &Record, now: Now) -> Option<Working> {
+    fn begin_work(record: &Record, fence: Fence, now: Now) -> Option<Working> {
+        let is_settled = fence.has_settled(record.message.revision) && !now.is(Mutant::BeginsSettled);
         match record.message.kind {
             Kind::Apply | Kind::Delete => Some(Working::ReadObject),
             _ if record.state.is_terminal() => None,
             Kind::Cancel => Some(Working::Settle(CommandState::Succeeded)),
-            Kind::Operate if record.began.is_none() && Self::is_late(&record.message, now) => {
+            Kind::Operate if record.began.is_none() && (is_settled || Self::is_late(&record.message, now)) => {
                 Some(Working::Settle(CommandState::Expired))
             }
             Kind::Operate => Some(Working::ReadRun),

@@ -78,6 +78,8 @@ pub struct Row {
     pub not_after: Option<i64>,
     /// The Manager has written again what a superseded command carried.
     pub is_again: bool,
+    /// How often it was sent.
+    pub send_count: i64,
 }
 
 /// A command as it is signed.
@@ -165,6 +167,7 @@ impl Queue {
             deferred: false,
             not_after: None,
             is_again: false,
+            send_count: 0,
         };
         self.rows.insert(revision, row);
         revision
@@ -277,6 +280,7 @@ impl Queue {
                 row.state = CommandState::Sent;
             }
             (row.next_send_at, row.deferred) = (Some(now + again), false);
+            row.send_count += 1;
             Message {
                 id: row.id,
                 epoch,
@@ -301,13 +305,13 @@ impl Queue {
         let sent = row.state == CommandState::Sent;
         let Some(next) = outcome.state else {
             if sent {
-                (row.next_send_at, row.deferred) = (Some(now + 1), true);
+                (row.next_send_at, row.deferred) = (Some(now + row.send_count.max(1)), true);
             }
             return sent;
         };
         if next == CommandState::Superseded && outcome.epoch < epoch {
             if sent {
-                row.next_send_at = Some(now + PRESENT_EPOCH_PAUSE);
+                row.next_send_at = Some(now + row.send_count.max(PRESENT_EPOCH_PAUSE));
             }
             return sent;
         }
@@ -492,6 +496,7 @@ impl Queue {
             deferred: false,
             not_after: message.not_after,
             is_again: false,
+            send_count: 0,
         };
         self.rows.insert(message.revision, row);
     }

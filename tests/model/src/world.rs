@@ -136,7 +136,8 @@ impl World {
             11..20 => self.claim(side),
             20..30 => self.publish(side),
             30..75 => self.operator(side, operator),
-            75..78 => self.watch(side, operator),
+            75..77 => self.watch(side, operator),
+            77..78 => self.prune(side, operator),
             78..88 => self.ingest(side),
             88..92 => self.hello(side, operator),
             92..93 => self.sides[side].wire.clear(),
@@ -321,6 +322,11 @@ impl World {
             }
         };
         reports.extend(outcome.filter(|_| !random.percent(15)));
+    }
+
+    fn prune(&mut self, side: usize, operator: usize) {
+        let Side { cluster, operators, .. } = &mut self.sides[side];
+        operators[operator].prune(cluster);
     }
 
     /// An Operator's watch catches up.

@@ -21,6 +21,7 @@ use crate::{
         event, kinds, status, verbs, watch,
     },
     context::ClusterContext,
+    inbound::fence::FenceSource,
     trace,
 };
 use error::DispatchError;
@@ -52,7 +53,7 @@ const SETTLED: Duration = Duration::from_secs(1_800);
 const CONFLICTS_MAX: u32 = 8;
 
 /// Runs until the process stops.
-pub async fn run(ctx: ClusterContext) {
+pub async fn run(ctx: ClusterContext, fence: FenceSource) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
     let records = ctx.inbox.changes().map(|changes| changes.into_iter().map(|change| change.name).collect());
@@ -68,7 +69,7 @@ pub async fn run(ctx: ClusterContext) {
     });
     let triggers = stream::select(stream::select(records, configs), stream::select(tenants, applications));
     let dispatcher =
-        Dispatcher { ctx: &ctx, records: Api::namespaced(client, namespace), drift: DriftGuard::default() };
+        Dispatcher { ctx: &ctx, fence, records: Api::namespaced(client, namespace), drift: DriftGuard::default() };
     tokio::select! {
         () = ctx.shutdown.requested() => return,
         // An application would wait for a tenant that only was not listed yet.
@@ -101,6 +102,7 @@ fn open_operations(inbox: &Cache<RecordDigest>) -> Vec<String> {
 
 struct Dispatcher<'a> {
     ctx: &'a ClusterContext,
+    fence: FenceSource,
     records: Api<NovaCommand>,
     drift: DriftGuard,
 }
@@ -285,7 +287,7 @@ impl Dispatcher<'_> {
     }
 }
 
-/// What became of a command that is not the record's any more: nothing, and nobody is told.
+/// What became of a command that is not the record's any more: nothing, and nothing is reported.
 fn replaced() -> CommandProgress {
     CommandProgress::running("Replaced", "another command has taken this one's place in the inbox")
 }

@@ -31,7 +31,10 @@ impl Dispatcher<'_> {
         let progress = match verified.kind {
             CommandKind::RestartWorkflow => self.restart_workflow(&mut record, &verified.command).await,
             // It could be stored, so the operation had not begun and never will.
-            _ => Ok(CommandProgress::succeeded("Cancelled", "the operation was cancelled before it began")),
+            _ => Ok(Some(CommandProgress::succeeded("Cancelled", "the operation was cancelled before it began"))),
+        };
+        let Some(progress) = progress.transpose() else {
+            return Next::retry("the record was written by another Operator");
         };
         let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
         let mut progress = progress.unwrap_or_else(|error| error.progress());
@@ -42,52 +45,55 @@ impl Dispatcher<'_> {
         self.settle(record, &progress, next).await
     }
 
+    /// How far it is; none when another Operator has replaced it or begun it meanwhile.
     async fn restart_workflow(
         &self,
         record: &mut NovaCommand,
         command: &Command,
-    ) -> Result<CommandProgress, DispatchError> {
+    ) -> Result<Option<CommandProgress>, DispatchError> {
         let target = match operation::application_target(&command.document) {
             Ok(target) => target,
-            Err(message) => return Ok(CommandProgress::failed("BadDocument", message)),
+            Err(message) => return Ok(Some(CommandProgress::failed("BadDocument", message))),
         };
         let has_started = outcome::has_started(&record.spec, record.status.as_ref());
-        if !has_started && let Some(not_now) = self.not_now(command) {
-            return Ok(not_now);
+        if !has_started {
+            if self.fence.keeper().await?.now().has_settled(command.revision) {
+                let message = "the Manager had settled the operation before it was stored: it will not be carried out";
+                return Ok(Some(CommandProgress::expired("Settled", message)));
+            }
+            if let Some(not_now) = self.not_now(command) {
+                return Ok(Some(not_now));
+            }
         }
-        let Some(tenant) = self.tenant_name(&target.tenant_id).await? else { return Ok(self.absent(&target)) };
+        let Some(tenant) = self.tenant_name(&target.tenant_id).await? else { return Ok(Some(self.absent(&target))) };
         let api = applications(&self.ctx.apiserver.client(), &apps_namespace(&tenant));
         let Some(application) = kinds::get_if_served(&api, &target.application).await? else {
-            return Ok(self.absent(&target));
+            return Ok(Some(self.absent(&target)));
         };
         let present = application.data.pointer("/status/workflow/startTime").and_then(|at| at.as_str());
         if !has_started {
             let found = match operation::present_run(present, clock::now()) {
                 Ok(found) => found,
-                Err(message) => return Ok(CommandProgress::running("WaitingForWorkflow", message)),
+                Err(message) => return Ok(Some(CommandProgress::running("WaitingForWorkflow", message))),
             };
-            let Some(begun) = self.begin(record, command, found).await? else {
-                return Ok(CommandProgress::running(
-                    "NotBegun",
-                    "the operation was replaced, has begun or came too late meanwhile",
-                ));
-            };
+            let Some(begun) = self.begin(record, command, found).await? else { return Ok(None) };
             failpoint::passing("dispatch.started");
             *record = begun;
         }
         let found = record.status.as_ref().map(|status| status.found.as_str()).unwrap_or_default();
         let restarting = || CommandProgress::running("Restarting", "waiting until KubeVela begins the workflow again");
-        match operation::restart(found, present) {
+        let progress = match operation::restart(found, present) {
             Restart::Done => {
-                Ok(CommandProgress::succeeded("Restarted", "KubeVela has begun the workflow again").at("ready"))
+                CommandProgress::succeeded("Restarted", "KubeVela has begun the workflow again").at("ready")
             }
-            Restart::Pending => Ok(restarting().at("applied")),
+            Restart::Pending => restarting().at("applied"),
             Restart::Due => {
                 remove_workflow(&api, application).await?;
                 failpoint::passing("dispatch.applied");
-                Ok(restarting().at("applied"))
+                restarting().at("applied")
             }
-        }
+        };
+        Ok(Some(progress))
     }
 
     /// Why an operation that has not begun does not begin now.

@@ -65,9 +65,7 @@ impl Removal<'_> {
         let remains = self.look(&client, &deployer, &desired).await?;
         let step = deletion::next(&remains);
         failpoint::passing("tenant.removal-step");
-        if self.is_going_on().await? {
-            self.act(&deployer, &desired, step, &remains).await?;
-        }
+        self.act(&deployer, &desired, step, &remains).await?;
         let (reason, message) = deletion::words(step, &remains);
         if step != Step::Done {
             self.write_status(reason, &message).await?;
@@ -78,8 +76,9 @@ impl Removal<'_> {
         Ok(None)
     }
 
-    /// The NovaTenant that is being deleted is still there. While it is, no other tenant has its names; once another Operator has
-    /// removed it, what has these names may be somebody's.
+    /// The NovaTenant that is being deleted is still there. Asked between reading an object and deleting or writing exactly that one:
+    /// while the NovaTenant is there, no other tenant has its names, so what was read is this tenant's. Once another Operator has removed
+    /// it, what has these names may be another tenant's.
     async fn is_going_on(&self) -> Result<bool, apiserver::Error> {
         let present = verbs::get(&self.controller.tenants, &self.tenant.name_any()).await?;
         Ok(present.is_some_and(|present| present.uid() == self.tenant.uid()))
@@ -177,27 +176,57 @@ impl Removal<'_> {
         let namespace = apps_namespace(&desired.name);
         match step {
             Step::Uncordon | Step::AllowDeletion => {
+                let Some(live) = verbs::get(&kinds::capsule_tenants(&client), &desired.name).await? else {
+                    return Ok(());
+                };
+                if !self.is_going_on().await? {
+                    return Ok(());
+                }
                 let mut tenant = build::capsule_tenant(desired, &self.controller.ctx.settings.operator_user);
                 tenant["spec"]["preventDeletion"] = (step == Step::Uncordon).into();
-                dynamic::apply(&client, &tenant).await?;
+                tenant["metadata"]["uid"] = live.metadata.uid.into();
+                tenant["metadata"]["resourceVersion"] = live.metadata.resource_version.into();
+                match dynamic::apply(&client, &tenant).await {
+                    Err(error) if error.is_conflict() => {}
+                    applied => drop(applied?),
+                }
             }
             Step::DeleteApplications => {
-                delete_all(&applications(deployer, &namespace), &remains.applications).await?;
+                self.delete_all(&applications(deployer, &namespace), &remains.applications).await?;
             }
             Step::DeleteOutside => {
-                delete_all(&kinds::namespaced(deployer, "", "v1", "Service", &namespace), &remains.balancers).await?;
+                self.delete_all(&kinds::namespaced(deployer, "", "v1", "Service", &namespace), &remains.balancers)
+                    .await?;
                 let claims = kinds::namespaced(deployer, "", "v1", "PersistentVolumeClaim", &namespace);
-                delete_all(&claims, &remains.claims).await?;
+                self.delete_all(&claims, &remains.claims).await?;
             }
             Step::DeleteTenant => {
-                delete_all(&kinds::capsule_tenants(&client), std::slice::from_ref(&desired.name)).await?;
+                self.delete_all(&kinds::capsule_tenants(&client), std::slice::from_ref(&desired.name)).await?;
             }
             Step::DeleteOwners => {
                 for name in &remains.owners {
-                    delete_all(&dynamic::api(&client, &owner_key(name)), std::slice::from_ref(name)).await?;
+                    self.delete_all(&dynamic::api(&client, &owner_key(name)), std::slice::from_ref(name)).await?;
                 }
             }
             Step::DeleteOrphans | Step::DeleteTrackers | Step::AwaitTenant | Step::Done => {}
+        }
+        Ok(())
+    }
+
+    /// Deletes what has these names, as it is when it is looked at.
+    async fn delete_all(&self, api: &Api<DynamicObject>, names: &[String]) -> Result<(), apiserver::Error> {
+        for name in names {
+            let Some(live) = verbs::get(api, name).await? else { continue };
+            if live.metadata.deletion_timestamp.is_some() {
+                continue;
+            }
+            if !self.is_going_on().await? {
+                return Ok(());
+            }
+            match verbs::delete_exact(api, name, &live.uid().unwrap_or_default(), None).await {
+                Err(error) if error.is_conflict() => {}
+                deleted => drop(deleted?),
+            }
         }
         Ok(())
     }
@@ -215,18 +244,4 @@ fn owner_key(name: &str) -> Key {
         namespace: String::new(),
         name: name.to_owned(),
     }
-}
-
-async fn delete_all(api: &Api<DynamicObject>, names: &[String]) -> Result<(), apiserver::Error> {
-    for name in names {
-        let Some(live) = verbs::get(api, name).await? else { continue };
-        if live.metadata.deletion_timestamp.is_some() {
-            continue;
-        }
-        match verbs::delete_exact(api, name, &live.uid().unwrap_or_default(), None).await {
-            Err(error) if error.is_conflict() => {}
-            deleted => drop(deleted?),
-        }
-    }
-    Ok(())
 }
