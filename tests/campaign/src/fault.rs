@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use kubenova_env::link::Slow;
 use kubenova_env::network::Cut;
 use kubenova_scenarios::seed::SplitMix64;
 
@@ -17,6 +18,7 @@ pub(crate) enum Fault {
     SecondPaused,
     SecondCutFromBroker,
     SecondCutFromDatabase,
+    SecondSlow(Slow),
     PostgresKilled,
     PostgresRestarted,
     PostgresPaused,
@@ -86,6 +88,13 @@ pub(crate) const FAULTS: &[Entry] = &[
     entry(Fault::SecondKilled, "F2", "second Manager killed", (2, 15)),
     entry(Fault::SecondCutFromBroker, "F2 F8", "second Manager cut from the broker", (15, 40)),
     entry(Fault::SecondCutFromDatabase, "F2 F3 F8", "second Manager cut from PostgreSQL", (15, 40)),
+    entry(
+        Fault::SecondSlow(Slow::Late(Duration::from_secs(1))),
+        "F2 F8",
+        "second Manager's lines a second late",
+        (15, 40),
+    ),
+    entry(Fault::SecondSlow(Slow::Narrow(1_000)), "F2 F8", "second Manager's lines with a kilobyte a second", (15, 40)),
     entry(Fault::PostgresKilled, "F3", "PostgreSQL killed", (2, 25)),
     entry(Fault::PostgresRestarted, "F3", "PostgreSQL restarted", (0, 0)),
     entry(Fault::PostgresPaused, "F3 F8", "PostgreSQL paused", (10, 30)),

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use kubenova_env::link::Slow;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::second_manager::SecondManager;
@@ -84,6 +85,10 @@ async fn watch_fault(
     Ok(seen)
 }
 
+/// Both lines of the second Manager.
+const SLOW: [(&str, Slow); 2] =
+    [("a-second-late", Slow::Late(Duration::from_secs(1))), ("a-kilobyte-a-second", Slow::Narrow(1_000))];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn fault_managers_one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
     Box::pin(one_of_two_may_die_pause_or_be_cut_off()).await
@@ -126,6 +131,13 @@ async fn one_of_two_may_die_pause_or_be_cut_off() -> Result<()> {
     );
     second.to_postgres.silence();
     watch_fault(&platform, &clusters, &mut accepted, "cut-from-database", Duration::from_secs(30)).await?;
+    second.to_postgres.restore();
+    for (fault, slow) in SLOW {
+        second.to_hub.slow_down(slow);
+        second.to_postgres.slow_down(slow);
+        watch_fault(&platform, &clusters, &mut accepted, fault, Duration::from_secs(20)).await?;
+    }
+    second.to_hub.restore();
     second.to_postgres.restore();
     watch_fault(&platform, &clusters, &mut accepted, "healed", Duration::from_secs(5)).await?;
 

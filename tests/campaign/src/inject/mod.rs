@@ -30,6 +30,7 @@ pub(crate) async fn inject(fleet: &mut Fleet, drawn: &Drawn) -> Result<()> {
         Fault::SecondPaused => processes::pause_second(fleet, lasts).await?,
         Fault::SecondCutFromBroker => links::cut(&fleet.second.to_hub, lasts).await,
         Fault::SecondCutFromDatabase => links::cut(&fleet.second.to_postgres, lasts).await,
+        Fault::SecondSlow(slow) => links::slow_down_second(fleet, slow, lasts).await,
         Fault::PostgresKilled => processes::kill_postgres(fleet, lasts).await?,
         Fault::PostgresRestarted => processes::restart_postgres(fleet).await?,
         Fault::PostgresPaused => processes::pause(fleet.platform.postgres.process(), lasts).await?,
