@@ -124,8 +124,10 @@ async fn serve(sessions: Arc<Sessions>, slots: Arc<Semaphore>, mut turn: Turn<Ar
             tracing::debug!("passed over a hello that its cluster no longer waits for");
             continue;
         }
+        // Boxed only now: thousands of clusters wait for a place at once, and the task of each would have room for an answer in it.
+        let answer = AssertUnwindSafe(Box::pin(answer(&sessions, hello))).catch_unwind();
         // A hello that makes the Manager panic, or wait without end, must not stop it for all other clusters.
-        match tokio::time::timeout(ANSWER_MAX, AssertUnwindSafe(answer(&sessions, hello)).catch_unwind()).await {
+        match tokio::time::timeout(ANSWER_MAX, answer).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) => tracing::error!("the Manager panicked over a hello; the cluster asks again"),
             Err(_) => tracing::warn!("could not answer a hello in time: Postgres or the broker does not answer"),
