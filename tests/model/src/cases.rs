@@ -77,15 +77,20 @@ impl Pair {
     }
 
     fn other_goes_on(&mut self, calls: usize) {
-        let now = Now { at: self.now, mutant: self.mutant };
+        let now = self.of_other();
         for _ in 0..calls {
             assert_eq!(self.other.step(&mut self.cluster, now), Step::More);
         }
     }
 
     fn other_ends(&mut self) -> Option<Outcome> {
-        let now = Now { at: self.now, mutant: self.mutant };
+        let now = self.of_other();
         self.other.finish(&mut self.cluster, now)
+    }
+
+    /// What a step of the other Operator knows: one rule is switched off in it, perhaps.
+    const fn of_other(&self) -> Now {
+        Now { at: self.now, mutant: self.mutant }
     }
 
     const fn undisturbed(&self) -> Now {
@@ -428,45 +433,35 @@ fn with_and_without(mutant: Mutant, holds: impl Fn(Pair) -> bool) {
     assert!(!holds(without), "{mutant:?} is not noticed");
 }
 
-#[test]
-fn a_paused_operator_writes_nothing_for_a_command_that_another_has_replaced() {
-    with_and_without(Mutant::WritesOverLater, |mut pair| {
+/// An Operator is paused after so many calls for a command of this kind, while another stores and carries out a later one: the object is
+/// what the later one asks for.
+fn the_later_one_stands(mutant: Mutant, kind: Kind, calls: usize) {
+    with_and_without(mutant, |mut pair| {
         pair.done(Kind::Apply);
-        let old = pair.sent(Kind::Apply);
+        let old = pair.sent(kind);
         pair.deliver(&old);
-        // It has read the record, and not the object.
-        pair.other_works(KEY, 1);
+        pair.other_works(KEY, calls);
         let new = pair.done(Kind::Apply);
         pair.other_ends();
         pair.object() == Some(new.id)
     });
+}
+
+#[test]
+fn a_paused_operator_writes_nothing_for_a_command_that_another_has_replaced() {
+    // It has read the record, and not the object.
+    the_later_one_stands(Mutant::WritesOverLater, Kind::Apply, 1);
 }
 
 #[test]
 fn a_paused_operator_deletes_nothing_for_a_delete_that_another_has_replaced() {
-    with_and_without(Mutant::WritesOverLater, |mut pair| {
-        pair.done(Kind::Apply);
-        let old = pair.sent(Kind::Delete);
-        pair.deliver(&old);
-        pair.other_works(KEY, 1);
-        let new = pair.done(Kind::Apply);
-        pair.other_ends();
-        pair.object() == Some(new.id)
-    });
+    the_later_one_stands(Mutant::WritesOverLater, Kind::Delete, 1);
 }
 
 #[test]
 fn what_a_paused_operator_writes_is_a_conflict_once_another_has_written() {
-    with_and_without(Mutant::WritesOverAny, |mut pair| {
-        pair.done(Kind::Apply);
-        let old = pair.sent(Kind::Apply);
-        pair.deliver(&old);
-        // It has read record and object.
-        pair.other_works(KEY, 2);
-        let new = pair.done(Kind::Apply);
-        pair.other_ends();
-        pair.object() == Some(new.id)
-    });
+    // It has read record and object.
+    the_later_one_stands(Mutant::WritesOverAny, Kind::Apply, 2);
 }
 
 #[test]
@@ -493,7 +488,7 @@ fn a_command_that_was_stored_in_time_has_not_expired_for_an_operator_that_takes_
         pair.deliver(&operation);
         pair.work(operation.key);
         pair.now += 61;
-        let now = Now { at: pair.now, mutant: pair.mutant };
+        let now = pair.of_other();
         let answer = pair.other.receive_all(&mut pair.cluster, &operation, now).unwrap();
         answer.state == Some(CommandState::Running)
     });
@@ -534,7 +529,7 @@ fn an_operation_that_was_carried_out_and_forgotten_is_not_begun_again() {
     with_and_without(Mutant::BeginsSettled, |mut pair| {
         let operation = pair.operation();
         // The other Operator has found no record, and is paused before it stores one.
-        let now = Now { at: pair.now, mutant: pair.mutant };
+        let now = pair.of_other();
         pair.other.receive(&pair.cluster, operation.clone(), now);
         pair.other_goes_on(1);
         pair.carry_out(&operation);
@@ -543,7 +538,7 @@ fn an_operation_that_was_carried_out_and_forgotten_is_not_begun_again() {
         pair.operator.prune(&mut pair.cluster);
         assert!(!pair.cluster.records.contains_key(&operation.key));
         pair.other_ends();
-        let now = Now { at: pair.now, mutant: pair.mutant };
+        let now = pair.of_other();
         pair.operator.work_all(&mut pair.cluster, operation.key, now);
         pair.times(&operation) == 1
     });
