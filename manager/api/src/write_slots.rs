@@ -18,8 +18,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Longest wait for a place: as long as for a connection.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 /// Changes of one tenant that may wait, for each that may be carried out: more are refused at once, because each holds its
-/// body in memory.
-const WAITING_FACTOR: usize = 16;
+/// body in memory. With the default of 16 connections a client may send 132 at once.
+const WAITING_FACTOR: usize = 32;
 
 /// The places for changes. Cheap to clone.
 #[derive(Debug, Clone)]

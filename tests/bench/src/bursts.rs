@@ -151,7 +151,7 @@ fn print(size: u64, every: u64, round: &[Product], raw: &Measured) {
     println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     let pair = |sample: &Sample| format!("{:.0} | {:.0}", milliseconds(sample, 50), milliseconds(sample, 99));
     for (product, period) in round.iter().zip(1..) {
-        let Product { answered, seen, visible } = product;
+        let Product { answered, seen, visible, .. } = product;
         println!("| {period} | {} | {} | {} | {} |", seen.len(), pair(answered), pair(seen), pair(visible));
     }
     let mut all = Product::default();

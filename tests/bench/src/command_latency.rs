@@ -66,6 +66,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     println!("{}", row("raw chain, equal writes: whole", &equal.whole, None));
     println!("\none request after another, ratios to the raw chain with equal writes (goal: p50 1.5, p99 2.5)");
     serial.print(&equal);
+    serial.print_hops();
     println!(
         "\nPoisson, {} requests a second wanted, {:.1} done, seed {}",
         settings.rate,
@@ -73,6 +74,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         settings.seed
     );
     poisson.print(&equal);
+    poisson.print_hops();
     println!("\nwhat the Operator asked the API server in the serial measurement\n");
     calls.iter().for_each(|row| println!("{row}"));
     let mut there = 0;

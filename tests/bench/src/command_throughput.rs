@@ -1,5 +1,6 @@
 //! H3, command throughput: how many commands a second are accepted over REST, against transactions of two rows on the same server;
-//! and how many the relay sends a second, outbox row to acknowledgement, against the same messages published by one client.
+//! and how many the relay sends a second, outbox row to acknowledgement, against the slower of its two raw halves: rows claimed and
+//! retired in Postgres, and the same messages published by one client.
 //!
 //! The clusters are simulated and, while that is measured, absent: what is accepted waits in Postgres, and is then sent at once
 //! to clusters that count as in session and take nothing. A last round is made with all of them at work.
@@ -19,6 +20,7 @@ use crate::environment;
 use crate::groups::{self, Group, Posted, Write};
 use crate::health::Health;
 use crate::processes::{Servers, Spent};
+use crate::raw_drain::{Drained, RawDrain};
 use crate::raw_publish::{Published, RawPublish};
 use crate::raw_transactions::{Committed, RawTransactions};
 use crate::statistics::milliseconds;
@@ -77,8 +79,9 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     let mut database = Database::of_product(&platform).await?;
     let document = database.text(DOCUMENT).await?;
     println!("| a document | {} bytes |", document.len());
+    let drain = RawDrain::open(&platform.postgres, document.clone()).await?;
     let raw = RawTransactions::open(&platform.postgres, document).await?;
-    let round = Round { settings, callers: &callers, groups: &groups, raw: &raw };
+    let round = Round { settings, callers: &callers, groups: &groups, raw: &raw, drain: &drain };
 
     let single = groups::single(&groups, settings.commands, "single");
     let many = groups::many(&groups, settings.commands, "many");
@@ -116,6 +119,7 @@ struct Round<'a> {
     callers: &'a [Rest],
     groups: &'a [Group],
     raw: &'a RawTransactions,
+    drain: &'a RawDrain,
 }
 
 impl Round<'_> {
@@ -169,8 +173,10 @@ impl Round<'_> {
         let spent = servers.spent()?.since(&spent);
         database.execute(SILENT).await?;
         let raw = RawPublish::of_last_commands(client, commands).await?;
-        let (bytes, first, second) = (raw.bytes(), raw.run().await?, raw.run().await?);
-        Ok(Sent { commands, took, spent, bytes, first, second })
+        let (bytes, published) = (raw.bytes(), [raw.run().await?, raw.run().await?]);
+        let drain = || self.drain.run(commands, self.settings.clusters, self.settings.at_once);
+        let drained = [drain().await?, drain().await?];
+        Ok(Sent { commands, took, spent, bytes, published, drained })
     }
 
     /// Everything at once: requests, relay, clusters, outcomes.
@@ -255,14 +261,15 @@ struct Sent {
     took: Duration,
     spent: Spent,
     bytes: usize,
-    first: Published,
-    second: Published,
+    published: [Published; 2],
+    drained: [Drained; 2],
 }
 
 impl Sent {
     fn print(&self) {
         let rate = self.commands as f64 / self.took.as_secs_f64();
-        let raw = f64::midpoint(self.first.rate(), self.second.rate());
+        let published = self.published.map(Published::rate);
+        let drained = self.drained.map(Drained::rate);
         println!("\n| sent | |\n| --- | --- |");
         println!(
             "| outbox rows acknowledged by the broker | {} in {:.1} s: {rate:.0} a second |",
@@ -271,12 +278,14 @@ impl Sent {
         );
         println!(
             "| raw publish with message ids, {} messages, {} bytes | {:.0} and {:.0} a second |",
-            self.first.messages,
-            self.bytes,
-            self.first.rate(),
-            self.second.rate()
+            self.published[0].messages, self.bytes, published[0], published[1]
         );
-        println!("| relay / raw publish (goal 0.5) | {:.2} |", rate / raw);
+        println!("| raw drain: rows claimed and retired | {:.0} and {:.0} a second |", drained[0], drained[1]);
+        let mean = |[first, second]: [f64; 2]| f64::midpoint(first, second);
+        println!(
+            "| relay / the slower of raw publish and raw drain (goal 0.5) | {:.2} |",
+            rate / mean(published).min(mean(drained))
+        );
         print_spent(&self.spent, self.commands);
     }
 }

@@ -123,7 +123,7 @@ impl Bench {
             let (rest, began) = (&self.platform.rest, Instant::now());
             last = put(rest, &application_name(self.number % filling::APPLICATIONS), self.number).await?;
             answered.push(began.elapsed());
-            applied.push(visible(rest, &last, began).await?);
+            applied.push(visible(rest, &last, began).await?.0);
         }
         let mut reads = reads::all(&self.platform, &last).await?;
         reads::measure(&self.platform, &mut reads, settings.reads).await?;

@@ -22,6 +22,7 @@ mod plans;
 mod prepared;
 mod processes;
 mod raw_chain;
+mod raw_drain;
 mod raw_publish;
 mod raw_transactions;
 mod reads;
