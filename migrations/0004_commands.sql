@@ -46,8 +46,12 @@ create index commands_open on commands (cluster_id, revision)
     where state in ('queued', 'sent', 'acknowledged', 'running');
 -- For expiry: operations that were not sent.
 create index commands_deadline on commands (not_after) where state = 'queued' and not_after is not null;
--- For supersession: the rows of one object.
+-- For the history of one object.
 create index commands_by_object on commands (cluster_id, object_key, revision);
+-- For supersession: the open rows of one object. Whoever uses it asks for `(state = ...) is true`, which no index answers: few rows are
+-- queued, as a rule, so that Postgres would else read all of those in `commands_by_state`, and an accepted command would cost more the
+-- more wait.
+create index commands_open_by_object on commands (cluster_id, object_key) where finished_at is null;
 -- For lists. Ids are UUIDv7, so id order is time order.
 create index commands_by_tenant on commands (tenant_id, id) where tenant_id is not null;
 create index commands_by_cluster on commands (cluster_id, id);

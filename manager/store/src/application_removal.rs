@@ -38,7 +38,7 @@ pub async fn histories(
 ) -> Result<Vec<History>, StoreError> {
     let clusters: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     sqlx::query!(
-        "select id from commands where cluster_id = any($1) and object_key = $2 and state = 'queued'
+        "select id from commands where cluster_id = any($1) and object_key = $2 and finished_at is null and (state = 'queued') is true
          order by cluster_id, revision for update",
         &clusters,
         object_key,
@@ -87,7 +87,7 @@ pub async fn cancel_queued(
         "with ended as (
              update commands set state = 'cancelled', reason = 'Deleted', waiting_for = '', finished_at = $3,
                     message = 'the application was deleted before this command was sent'
-             where cluster_id = any($1) and object_key = $2 and state = 'queued' returning *
+             where cluster_id = any($1) and object_key = $2 and finished_at is null and (state = 'queued') is true returning *
          )
          insert into audit_pending (at, subject, role, action, target, tenant_id, command_id, cluster_id, revision, detail)
          select finished_at, 'manager', 'manager', 'command/cancelled', object_key, tenant_id, id, cluster_id, revision, reason

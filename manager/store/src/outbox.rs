@@ -84,7 +84,7 @@ pub async fn enqueue_commands(
         "with ended as (
              update commands set state = 'superseded', reason = 'NewerChange',
                     message = 'a newer change replaced it before it was sent', waiting_for = '', finished_at = $11
-             where cluster_id = any($2) and object_key = $5 and state = 'queued' returning *
+             where cluster_id = any($2) and object_key = $5 and finished_at is null and (state = 'queued') is true returning *
          ), enqueued as (
              insert into commands (id, cluster_id, revision, kind, object_key, document, tenant_id, application_name, generation,
                                    created_by, queued_at, traceparent)
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         commands,
-        fixture::{Fixture, application, cluster, issuer},
+        fixture::{Fixture, application, cluster, issuer, rows_read},
     };
     use kubenova_core::{
         cluster::{ClusterRef, Components},
@@ -273,6 +273,32 @@ mod tests {
         let superseded = commands::find(&mut connection, first[0].command_id).await.unwrap();
         assert_eq!(state(superseded), CommandState::Superseded);
         assert_eq!(state(commands::find(&mut connection, second[0].command_id).await.unwrap()), CommandState::Queued);
+    }
+
+    #[tokio::test]
+    async fn commands_that_wait_make_another_cost_no_more() {
+        let fixture = Fixture::new().await;
+        let (clusters, tenant) = (fixture.clusters(1).await, fixture.tenant().await);
+        let change = Change::Tenant(tenant);
+        fixture.enqueue(&clusters, &change).await;
+        // Postgres knows of a history and of none that wait, as after a quiet day.
+        fixture
+            .database
+            .execute(
+                "insert into commands (id, cluster_id, revision, kind, object_key, document, generation, created_by, queued_at,
+                                       state, finished_at)
+                 select gen_random_uuid(), c.id, n, 'apply-tenant', 'tenant/' || n % 500, '{}', 1, 'ann', now(), 'succeeded', now()
+                 from clusters c, generate_series(1000, 5999) n;
+                 analyze;
+                 insert into commands (id, cluster_id, revision, kind, object_key, document, generation, created_by, queued_at)
+                 select gen_random_uuid(), c.id, n, 'apply-tenant', 'tenant/' || n % 500, '{}', 1, 'ann', now()
+                 from clusters c, generate_series(6000, 10999) n",
+            )
+            .await;
+        let mut tx = fixture.begin().await;
+        enqueue_commands(&mut tx, issuer(), &clusters, &change).await.unwrap();
+        let read = rows_read(&mut tx).await;
+        assert!(read <= 5, "{read} rows were read to supersede one");
     }
 
     #[tokio::test]

@@ -166,7 +166,7 @@ async fn supersede_lower(
         // Locked from the highest revision down, as the relay does.
         "with lower as materialized (
              select id from commands
-             where cluster_id = $1 and object_key = $2 and revision < $3 and state in ('sent', 'acknowledged', 'running')
+             where cluster_id = $1 and object_key = $2 and revision < $3 and finished_at is null and (state <> 'queued') is true
              order by revision desc for update
          ), ended as (
              update commands k set state = case when $5 then 'cancelled' else 'superseded' end,
