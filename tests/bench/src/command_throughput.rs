@@ -42,6 +42,9 @@ const DRIFT_MAX: f64 = 0.2;
 /// Preparation: without it one would wait until heartbeats are old, and measure hellos instead of the relay.
 const SILENT: &str = "update sessions set last_heartbeat_at = now() - interval '1 hour'";
 const IN_SESSION: &str = "update sessions set last_heartbeat_at = now()";
+/// Postgres plans by what it knows of its tables. Of those of a hub that has run for a minute it knows how large they are; here they
+/// have grown within seconds.
+const AS_AFTER_A_MINUTE: &str = "analyze";
 const UNSENT: &str = "select count(*) from commands where stream_seq is null";
 const DOCUMENT: &str = "select document from commands where application_name is not null order by id desc limit 1";
 
@@ -96,6 +99,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         steps::wait_no_open_commands(&platform, ENDED_MAX).await?;
     }
     let writes = groups::single(&groups, settings.commands, "whole");
+    database.execute(AS_AFTER_A_MINUTE).await?;
     round.whole(&mut platform, &writes).await?;
     health.print(&platform).await
 }
@@ -136,6 +140,7 @@ impl Round<'_> {
         let before = self.raw.run(count, at_once).await?;
         // Only now: heartbeats that were on their way when the Operators ended are recorded.
         database.execute(SILENT).await?;
+        database.execute(AS_AFTER_A_MINUTE).await?;
         let servers = Servers::of(platform)?;
         let spent = servers.spent()?;
         let posted = groups::post(self.callers, writes, at_once).await?;
@@ -153,6 +158,7 @@ impl Round<'_> {
         client: kubenova_bus::Connection,
     ) -> Result<Sent> {
         let commands: usize = writes.iter().map(Write::commands).sum();
+        database.execute(AS_AFTER_A_MINUTE).await?;
         let servers = Servers::of(platform)?;
         let spent = servers.spent()?;
         let waiting = database.number(UNSENT).await?;
