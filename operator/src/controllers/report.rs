@@ -112,7 +112,12 @@ fn usage_condition(usage: &UsageHealth) -> ConditionSet {
         (false, _) => ConditionStatus::False,
     };
     let mut set = ConditionSet::new();
-    set.set(condition::USAGE_REPORTING, status, usage.reason, &usage.message);
+    match &usage.conflict {
+        Some(conflict) if status == ConditionStatus::True => {
+            set.set_false(condition::USAGE_REPORTING, "ReceiptConflict", conflict);
+        }
+        _ => set.set(condition::USAGE_REPORTING, status, usage.reason, &usage.message),
+    }
     set
 }
 
@@ -138,10 +143,31 @@ fn ready_condition(conditions: &[Condition]) -> ConditionSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metering;
     use kubenova_operator_core::conditions::ConditionUpdate;
 
     fn ready(conditions: &[Condition]) -> ConditionUpdate {
         ready_condition(conditions).get(condition::READY).unwrap().clone()
+    }
+
+    #[test]
+    fn a_window_in_conflict_is_shown_as_long_as_nothing_worse_is() {
+        let reason = |usage: &UsageHealth| {
+            usage_condition(usage).get(condition::USAGE_REPORTING).map(|shown| (shown.status, shown.reason.clone()))
+        };
+        let (_sender, health) = metering::health();
+        let starting = health.borrow().clone();
+        let measuring = UsageHealth { reporting: true, reason: "Measuring", ..starting.clone() };
+        let conflict = UsageHealth { conflict: Some("other bytes".to_owned()), ..measuring.clone() };
+        let away = UsageHealth { reporting: false, reason: "APIServerUnreachable", ..conflict.clone() };
+        for (usage, status, word) in [
+            (&starting, ConditionStatus::Unknown, "Starting"),
+            (&measuring, ConditionStatus::True, "Measuring"),
+            (&conflict, ConditionStatus::False, "ReceiptConflict"),
+            (&away, ConditionStatus::False, "APIServerUnreachable"),
+        ] {
+            assert_eq!(reason(usage), Some((status, word.to_owned())));
+        }
     }
 
     #[test]

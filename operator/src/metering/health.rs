@@ -9,6 +9,8 @@ pub struct UsageHealth {
     pub reason: &'static str,
     /// What is wrong and what to do about it.
     pub message: String,
+    /// The Manager received other bytes of a window than the cluster holds: it stays so, however well measuring goes on.
+    pub conflict: Option<String>,
     /// Sealed windows without a receipt.
     pub unreceipted_windows: u32,
     /// The newest sealed window.
@@ -21,10 +23,20 @@ impl UsageHealth {
             reporting: false,
             reason: "Starting",
             message: "waiting for the first lists of namespaces, pods and applications".to_owned(),
+            conflict: None,
             unreceipted_windows: 0,
             last_sealed: None,
         }
     }
+}
+
+/// A window of which the Manager received other bytes, in words.
+pub(super) fn set_conflict(health: &watch::Sender<UsageHealth>, message: String) {
+    health.send_if_modified(|health| {
+        let changed = health.conflict.as_ref() != Some(&message);
+        health.conflict = Some(message);
+        changed
+    });
 }
 
 /// Usage is measured and stored.
@@ -47,4 +59,22 @@ pub(super) fn set_problem(health: &watch::Sender<UsageHealth>, reason: &'static 
         health.message = message;
         changed
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_outlasts_what_measuring_says_and_is_announced_once() {
+        let (health, mut seen) = watch::channel(UsageHealth::starting());
+        set_conflict(&health, "window w".to_owned());
+        seen.mark_unchanged();
+        set_conflict(&health, "window w".to_owned());
+        assert!(!seen.has_changed().unwrap());
+        set_healthy(&health);
+        assert!(seen.borrow_and_update().conflict.is_some());
+        set_healthy(&health);
+        assert!(!seen.has_changed().unwrap(), "it does not change with every window");
+    }
 }

@@ -5,7 +5,7 @@
 //! must carry the hash of the manifest. A window that the Manager has lost since, in a restore, is published again.
 
 use super::{
-    health::{UsageHealth, set_problem},
+    health::{UsageHealth, set_conflict, set_problem},
     receipt::ReceiptDelivery,
     reports,
 };
@@ -251,11 +251,12 @@ impl Publisher {
                 "the Manager received another report of this usage window before; this one is kept, published and not billed"
             );
         }
-        set_problem(
+        // The first of them: the message changes no more while there are several.
+        let first = self.conflicting.first().copied().unwrap_or(window);
+        set_conflict(
             &self.parts.health,
-            "ReceiptConflict",
             format!(
-                "the Manager received other bytes for window {window}; find out which are right before it is billed"
+                "the Manager received other bytes for window {first}; find out which are right before it is billed"
             ),
         );
     }
