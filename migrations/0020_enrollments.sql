@@ -1,4 +1,4 @@
--- Enrollment tokens, by the hash of their secret, and the attempts to use them.
+-- Enrollment tokens, by the hash of their secret, the attempts to use them, and renewals.
 -- Locks: creates tables, touches no row of another.
 create table enrollments (
     id            uuid primary key,
@@ -19,7 +19,9 @@ create index enrollments_by_cluster on enrollments (cluster_id, id);
 
 create table enrollment_attempts (
     id            uuid primary key,
-    -- Null when no token has the secret.
+    -- What was asked for: an enrollment with a token, or a renewal, of which those are kept whose signature was verified.
+    kind          text not null check (kind in ('enrollment', 'renewal')),
+    -- Null when no token has the secret, and of a renewal.
     enrollment_id uuid references enrollments (id),
     cluster_id    text references clusters (id),
     at            timestamptz not null,

@@ -1,14 +1,6 @@
 -- Usage windows as clusters sealed them, and the windows that conflict with one of them.
 -- Locks: creates tables, touches no row of another.
 
--- Public nkeys that were enrolled for a cluster, old ones included: a report is verified by the key that sealed it.
-create table cluster_keys (
-    cluster_id  text not null references clusters (id),
-    nkey_public text not null,
-    created_at  timestamptz not null,
-    constraint cluster_keys_pkey primary key (cluster_id, nkey_public)
-);
-
 create table usage_windows (
     cluster_id               text not null references clusters (id),
     window_start             timestamptz not null,

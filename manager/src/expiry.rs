@@ -167,8 +167,8 @@ mod tests {
                         now() - n * interval '20 days' from generate_series(1, 2) n;
                  insert into hello_refusals (cluster_id, boot_id, reason, message, refused_at)
                  select 'c' || lpad(n::text, 26, '0'), '', '', '', now() - n * interval '20 days' from generate_series(1, 2) n;
-                 insert into enrollment_attempts (id, at, outcome)
-                 select gen_random_uuid(), now() - n * interval '20 days', 'accepted' from generate_series(1, 2) n;
+                 insert into enrollment_attempts (id, kind, at, outcome)
+                 select gen_random_uuid(), 'enrollment', now() - n * interval '20 days', 'accepted' from generate_series(1, 2) n;
                  insert into deletion_confirmations (id, cluster_id, tenant_ids, statement, signature, not_after, created_at, created_by)
                  select gen_random_uuid(), 'c' || lpad('1', 26, '0'), '{}', '', '', now() - n * interval '60 days', now(), 'ann'
                  from generate_series(1, 2) n;

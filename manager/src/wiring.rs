@@ -26,6 +26,9 @@ use jiff::SignedDuration;
 use kubenova_api::{
     body::BODY_TIMEOUT,
     enrollment::{self, Enrollment},
+    enrollment_slots::EnrollmentSlots,
+    identity_issuer::IdentityIssuer,
+    renewal::{self, Renewal},
     router::router_with,
     serve::{HEADER_TIMEOUT, Server, serve},
     state::{self, AppState, EnrollmentSettings},
@@ -172,14 +175,18 @@ fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gate
     })
 }
 
+/// Enrollment and renewal: what clusters ask for without a token of REST.
 fn enrollment_router(settings: &Settings, store: &Store, keyring: &Arc<Keyring>) -> axum::Router {
-    enrollment::router(Enrollment {
-        store: store.clone(),
+    let issuer = IdentityIssuer {
         keyring: Arc::clone(keyring),
         broker_urls: settings.cluster_broker_urls().to_vec(),
+        endpoints: settings.endpoints.clone(),
         certificate_lifetime: settings.lifetimes.certificate(),
         user_jwt_lifetime: settings.lifetimes.user_jwt(),
-    })
+    };
+    let slots = EnrollmentSlots::default();
+    let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), slots: slots.clone() };
+    enrollment::router(Enrollment { store: store.clone(), issuer, slots }).merge(renewal::router(renewal))
 }
 
 const fn relay_settings(intervals: &Intervals) -> RelaySettings {

@@ -4,7 +4,7 @@
 use crate::{
     apiserver::{cache::Cache, client::Apiserver},
     inbound::{highest::Highest, just_stored::JustStored},
-    join::identity::Identity,
+    join::current::{CurrentIdentity, CurrentVerifier},
     manager_clock::ManagerClock,
     metrics::Metrics,
     outbound::{outcome_queue::OutcomeQueue, status_cache::StatusCache},
@@ -12,7 +12,7 @@ use crate::{
     settings::Settings,
 };
 use kubenova_bus::Connection;
-use kubenova_operator_core::{digest::RecordDigest, record::RecordVerifier, tenant::digest::TenantDigest};
+use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
 use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -32,7 +32,7 @@ pub struct ClusterContext {
     /// Every inbox record without its body.
     pub inbox: Cache<RecordDigest>,
     /// What inbox records are verified with.
-    pub verifier: Arc<RecordVerifier>,
+    pub verifier: CurrentVerifier,
     /// Inbox records that were stored and not dispatched yet.
     pub just_stored: JustStored,
     /// Every NovaTenant, as far as commands wait for it.
@@ -47,8 +47,8 @@ pub struct ClusterContext {
 /// The broker: who this cluster is there, the connection and the session.
 #[derive(Debug, Clone)]
 pub struct BrokerContext {
-    /// Ids, keys and accepted command keys; fixed for the life of the process.
-    pub identity: Arc<Identity>,
+    /// Ids, keys and accepted command keys; its credentials are renewed meanwhile.
+    pub identity: CurrentIdentity,
     /// `None` until the first connection is established.
     pub bus: watch::Receiver<Option<Connection>>,
     /// `None` while no session is open.

@@ -42,6 +42,8 @@ pub struct Metrics {
     commands: Family<VerdictLabels, Counter>,
     pub outcomes_pending: Gauge,
     pub session_open: Gauge,
+    pub credentials_expire: Gauge,
+    pub renewal_failures: Counter,
     pub windows_sealed: Counter,
     pub windows_unreceipted: Gauge,
 }
@@ -57,6 +59,14 @@ impl Metrics {
             commands: registry.counters("commands", "Delivered commands by what became of them"),
             outcomes_pending: registry.gauge("outcomes_pending", "Outcomes that wait to be published"),
             session_open: registry.gauge("session_open", "1 while a session with the Manager is open, else 0"),
+            credentials_expire: registry.gauge(
+                "credentials_expire_timestamp_seconds",
+                "When certificate and broker credentials expire unless they are renewed, in seconds since 1970",
+            ),
+            renewal_failures: registry.counter(
+                "credentials_renewal_failures",
+                "Attempts to renew certificate and broker credentials that failed since the start",
+            ),
             windows_sealed: registry.counter("usage_windows_sealed", "Usage windows sealed since the start"),
             windows_unreceipted: registry
                 .gauge("usage_windows_unreceipted", "Sealed usage windows that the Manager has not confirmed"),

@@ -7,7 +7,13 @@ use crate::{
     controllers::{self, cluster_config},
     inbound::{self, fence::FenceSource, highest::Highest, just_stored::JustStored, record::Records},
     join,
-    join::{conditions::StatusReporter, identity::Identity},
+    join::{
+        conditions::StatusReporter,
+        current::{self, IdentitySender},
+        identity::{Identity, IdentityStore},
+        keep::{self, IdentityKeeper},
+        token_file::{self, TokenFile},
+    },
     lease::{self, LeaseConfig},
     manager_clock::ManagerClock,
     metering::{self, MeteringContext, UsageHealth, receipt::ReceiptDelivery},
@@ -40,30 +46,57 @@ const RECEIPTS_WAITING: usize = 8;
 /// Time between looks whether a clock was set: no command waits for it, since deadlines go by the monotonic clock.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Runs the Operator until a stop is requested.
+/// Runs the Operator until a stop is requested. When the cluster has enrolled again, its parts are stopped and started with the new
+/// identity, as another pod would.
 ///
 /// # Errors
 /// When no API server is configured, our own kinds are missing, or parts did not stop in time.
-pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+pub async fn start(settings: Settings, process: Shutdown) -> anyhow::Result<()> {
     let settings = Arc::new(settings);
     let gates = Gates::default();
-    serve_probes(&settings, &gates, &shutdown).await;
+    serve_probes(&settings, &gates, &process).await;
     let (registry, metrics) = metrics::registry();
     if let Some(address) = settings.metrics.listen {
-        let listening = metrics::listen(address, registry, &shutdown).await;
+        let listening = metrics::listen(address, registry, &process).await;
         listening.with_context(|| format!("could not listen for metrics on {address}"))?;
     }
+    let apiserver = Apiserver::connect().await.context("could not reach the cluster's API server")?;
+    loop {
+        let stopped = run(&settings, &apiserver, &gates, &metrics, &process.child()).await?;
+        if stopped != Stopped::EnrolledAgain || process.is_requested() {
+            break;
+        }
+    }
+    process.request();
+    anyhow::ensure!(process.finish(SOFT_STOP).await, "some parts did not stop within {} s", SOFT_STOP.as_secs());
+    Ok(())
+}
+
+/// Why the parts were stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stopped {
+    Requested,
+    EnrolledAgain,
+}
+
+/// Takes the Lease, runs the parts until they are stopped, and returns the Lease.
+async fn run(
+    settings: &Arc<Settings>,
+    apiserver: &Apiserver,
+    gates: &Gates,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Stopped> {
     gates.set(
         "lease",
         Some("waiting for the lease: another pod holds it, or the API server does not answer".to_owned()),
     );
-    let apiserver = Apiserver::connect().await.context("could not reach the cluster's API server")?;
     let config = LeaseConfig {
         namespace: settings.state_namespace.clone(),
         holder: settings.pod_uid.clone(),
         duration: Duration::from_secs(u64::from(settings.lease.duration_seconds)),
     };
-    let Some(held) = lease::acquire(&apiserver, config, &shutdown).await else { return Ok(()) };
+    let Some(held) = lease::acquire(apiserver, config, shutdown).await else { return Ok(Stopped::Requested) };
     gates.set("lease", None);
     let lease_term = held.term;
     let (return_lease, returned_lease) = oneshot::channel();
@@ -73,16 +106,17 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()>
             let _wiring_gone = return_lease.send(held);
         }
     });
-    let worked = work(Arc::clone(&settings), &apiserver, lease_term, &gates, metrics, &shutdown).await;
+    let worked = work(Arc::clone(settings), apiserver, lease_term, gates, metrics.clone(), shutdown).await;
     shutdown.request();
     let finished = shutdown.finish(SOFT_STOP).await;
     // Only now may another pod begin.
     if let (Ok(held), true) = (returned_lease.await, finished) {
         held.release().await;
     }
-    worked?;
+    let stopped = worked?;
     anyhow::ensure!(finished, "some parts did not stop within {} s", SOFT_STOP.as_secs());
-    Ok(())
+    // A part that has ended unexpectedly ends the process.
+    Ok(if shutdown.part_failed() { Stopped::Requested } else { stopped })
 }
 
 async fn work(
@@ -92,17 +126,33 @@ async fn work(
     gates: &Gates,
     metrics: Metrics,
     shutdown: &Shutdown,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Stopped> {
     gates.set("join", Some("the cluster has not joined yet: kubectl describe novaclusterconfig default".to_owned()));
-    let Some(facts) = join::prepare(apiserver, shutdown).await? else { return Ok(()) };
-    let Some(identity) = join::run(apiserver, &settings, &facts, shutdown).await else { return Ok(()) };
+    let Some(facts) = join::prepare(apiserver, shutdown).await? else { return Ok(Stopped::Requested) };
+    let Some(identity) = join::run(apiserver, &settings, &facts, shutdown).await else {
+        return Ok(Stopped::Requested);
+    };
     gates.set("join", None);
-    let instance =
-        Instance { boot_id: random::uuid_v4().to_string(), lease_term, kubernetes_version: facts.kubernetes_version };
-    Parts::new(settings, apiserver.clone(), Arc::new(identity), instance, gates.clone(), metrics, shutdown.clone())
-        .spawn();
-    shutdown.requested().await;
-    Ok(())
+    let instance = Instance {
+        boot_id: random::uuid_v4().to_string(),
+        lease_term,
+        kubernetes_version: facts.kubernetes_version.clone(),
+    };
+    let token_path = settings.token_file.clone();
+    let store = IdentityStore::new(apiserver, &settings.state_namespace);
+    let parts = Parts::new(settings, apiserver.clone(), identity, instance, gates.clone(), metrics, shutdown.clone());
+    let token_file = TokenFile {
+        path: token_path,
+        store,
+        identity: parts.broker.identity.clone(),
+        facts,
+        reporter: StatusReporter::new(apiserver),
+    };
+    parts.spawn();
+    Ok(tokio::select! {
+        () = shutdown.requested() => Stopped::Requested,
+        () = token_file::enrolled_again(token_file, shutdown.clone()) => Stopped::EnrolledAgain,
+    })
 }
 
 /// Everything that is shared, before any part runs.
@@ -110,6 +160,7 @@ struct Parts {
     cluster: ClusterContext,
     broker: BrokerContext,
     instance: Arc<Instance>,
+    keeper: IdentityKeeper,
     senders: Senders,
     usage_sender: watch::Sender<UsageHealth>,
     usage: watch::Receiver<UsageHealth>,
@@ -119,7 +170,7 @@ impl Parts {
     fn new(
         settings: Arc<Settings>,
         apiserver: Apiserver,
-        identity: Arc<Identity>,
+        identity: Identity,
         instance: Instance,
         gates: Gates,
         metrics: Metrics,
@@ -129,6 +180,7 @@ impl Parts {
         let (session_sender, session) = watch::channel(None);
         let (usage_sender, usage) = metering::health();
         let rehello = Arc::new(Notify::new());
+        let (identity_sender, identity, verifier) = current::channel(identity);
         let outcomes = OutcomeQueue::new(identity.cluster_id(), metrics.outcomes_pending.clone());
         let status = StatusCache::default();
         let highest = Highest::default();
@@ -141,7 +193,7 @@ impl Parts {
             status,
             outcomes,
             inbox,
-            verifier: Arc::new(identity.record_verifier()),
+            verifier,
             just_stored: JustStored::default(),
             tenants,
             highest,
@@ -150,17 +202,19 @@ impl Parts {
         };
         let senders = Senders { bus: bus_sender, session: session_sender, rehello: Arc::clone(&rehello) };
         let broker = BrokerContext { identity, bus, session, rehello };
-        Self { cluster, broker, instance: Arc::new(instance), senders, usage_sender, usage }
+        let keeper = identity_keeper(&cluster, identity_sender);
+        Self { cluster, broker, instance: Arc::new(instance), keeper, senders, usage_sender, usage }
     }
 
     /// Starts the parts in flow order.
     fn spawn(self) {
-        let Self { cluster, broker, instance, senders, usage_sender, usage } = self;
+        let Self { cluster, broker, instance, keeper, senders, usage_sender, usage } = self;
         let shutdown = cluster.shutdown.clone();
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
         spawn_caches(&cluster);
         let fence = FenceSource::new(&cluster.apiserver, &cluster.settings, cluster.inbox.clone());
-        let session = session_context(&cluster, &broker, &instance, fence.clone(), senders);
+        let session = session_context(&cluster, &broker, &instance, fence.clone(), senders, &keeper.refused);
+        shutdown.spawn("identity", keep::run(keeper, shutdown.clone()));
         shutdown.spawn("session", session::run(session, shutdown.clone()));
         shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), fence.clone(), receipt_sender));
         shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone(), fence));
@@ -191,10 +245,11 @@ fn session_context(
     instance: &Arc<Instance>,
     fence: FenceSource,
     senders: Senders,
+    refused: &Arc<Notify>,
 ) -> SessionContext {
     let hello = HelloClient {
         inbox: cluster.inbox.clone(),
-        identity: Arc::clone(&broker.identity),
+        identity: broker.identity.clone(),
         instance: Arc::clone(instance),
         highest: cluster.highest.clone(),
         fence,
@@ -202,13 +257,26 @@ fn session_context(
     };
     SessionContext {
         settings: Arc::clone(&cluster.settings),
-        identity: Arc::clone(&broker.identity),
+        identity: broker.identity.clone(),
+        refused: Arc::clone(refused),
         reporter: StatusReporter::new(&cluster.apiserver),
         hello,
         records: Records::new(cluster),
         senders,
         gates: cluster.gates.clone(),
         open: cluster.metrics.session_open.clone(),
+    }
+}
+
+fn identity_keeper(cluster: &ClusterContext, identity: IdentitySender) -> IdentityKeeper {
+    IdentityKeeper {
+        store: IdentityStore::new(&cluster.apiserver, &cluster.settings.state_namespace),
+        identity,
+        reporter: StatusReporter::new(&cluster.apiserver),
+        manager_clock: cluster.manager_clock.clone(),
+        refused: Arc::new(Notify::new()),
+        expires: cluster.metrics.credentials_expire.clone(),
+        failures: cluster.metrics.renewal_failures.clone(),
     }
 }
 
@@ -229,7 +297,7 @@ fn spawn_metering(
     receipts: mpsc::Receiver<ReceiptDelivery>,
     health: watch::Sender<UsageHealth>,
 ) {
-    let shutdown = &cluster.shutdown;
+    let (shutdown, identity) = (&cluster.shutdown, broker.identity.get());
     shutdown.spawn(
         "metering",
         metering::run(MeteringContext {
@@ -237,8 +305,8 @@ fn spawn_metering(
             window_seconds: cluster.settings.usage.window_seconds,
             state_namespace: cluster.settings.state_namespace.clone(),
             cluster_id: broker.cluster_id().to_owned(),
-            incarnation: broker.identity.answer.incarnation.clone(),
-            nkey_seed: broker.identity.keys.nkey_seed.clone(),
+            incarnation: identity.answer.incarnation.clone(),
+            nkey_seed: identity.keys.nkey_seed.clone(),
             bus: broker.bus.clone(),
             receipts,
             manager_clock: cluster.manager_clock.clone(),

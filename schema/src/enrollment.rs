@@ -48,7 +48,11 @@ pub struct EnrollmentAnswer {
     pub ca_bundle_pem: String,
     /// Accepted command signing keys: key id and base64 public key.
     pub command_keys: Vec<PublicKey>,
-    /// When certificate and JWT expire, RFC 3339 UTC.
+    /// `https://` URLs of the Manager, for renewals; their certificate verifies under a CA of the bundle.
+    pub endpoints: Vec<String>,
+    /// When certificate and JWT were issued, RFC 3339 UTC with milliseconds.
+    pub issued_at: String,
+    /// When the first of certificate and JWT expires, RFC 3339 UTC with milliseconds.
     pub expires_at: String,
     /// The Manager's clock, RFC 3339 UTC with milliseconds.
     pub manager_time: String,

@@ -13,6 +13,7 @@ pub mod message;
 pub mod meters;
 pub mod mutant;
 pub mod quantity;
+pub mod renewal;
 pub mod signature;
 pub mod streams;
 pub mod subjects;

@@ -5,7 +5,7 @@
 
 use crate::{enrollment::PublicKey, mutant};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use data_encoding::{BASE64, HEXLOWER};
+use data_encoding::{BASE32_NOPAD, BASE64, HEXLOWER};
 
 /// Header that carries the signature of a message's body.
 pub const HEADER: &str = "Kn-Signature";
@@ -13,6 +13,22 @@ pub const HEADER: &str = "Kn-Signature";
 pub const COMMAND_ID_HEADER: &str = "Kn-Command-Id";
 /// Header with the message's type and version, informative.
 pub const SCHEMA_HEADER: &str = "Kn-Schema";
+
+/// Checks a signature made with a cluster's nkey, `<public nkey>:<base64>`, over a body; the public nkey. Whether that nkey may sign it
+/// is for the caller to know.
+///
+/// # Errors
+/// When it is malformed or does not fit.
+pub fn verify_nkey<'a>(payload_type: PayloadType, body: &[u8], signature: &'a str) -> Result<&'a str, SignatureError> {
+    let (nkey, encoded) = signature.split_once(':').ok_or(SignatureError::Malformed)?;
+    // The text of an nkey: a byte for its kind, 32 for the key, two of checksum.
+    let bytes = BASE32_NOPAD.decode(nkey.as_bytes()).map_err(|_| SignatureError::Malformed)?;
+    let key = bytes.get(1..33).filter(|_| bytes.len() == 35).ok_or(SignatureError::Malformed)?;
+    let id = key_id(key);
+    let header = format!("{id}:{encoded}");
+    AcceptedKeys::new([(id, key.to_vec())]).verify(payload_type, body, Some(&header))?;
+    Ok(nkey)
+}
 
 /// What is signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +43,10 @@ pub enum PayloadType {
     Usage,
     /// The answer to a hello.
     HelloAnswer,
+    /// A request for new credentials; signed with the cluster's nkey.
+    Renewal,
+    /// The answer to it; signed with the command key.
+    RenewalAnswer,
     /// A person's statement that tenants may be deleted; signed with the person's own key.
     DeletionStatement,
 }
@@ -41,6 +61,8 @@ impl PayloadType {
             Self::KeySet => "application/vnd.kubenova.keyset.v1+json",
             Self::Usage => "application/vnd.kubenova.usage.v1+protobuf",
             Self::HelloAnswer => "application/vnd.kubenova.helloanswer.v1+json",
+            Self::Renewal => "application/vnd.kubenova.renewal.v1+json",
+            Self::RenewalAnswer => "application/vnd.kubenova.renewal-answer.v1+json",
             Self::DeletionStatement => "application/vnd.kubenova.deletion-statement.v1+json",
         }
     }

@@ -21,22 +21,32 @@ pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// Longest a body may take to arrive: 50 KiB/s for the longest one.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-fn too_large() -> Refusal {
-    Refusal::new(Reason::BodyTooLarge, format!("the body is larger than {BODY_BYTES_MAX} bytes"))
+fn too_large(bytes_max: usize) -> Refusal {
+    Refusal::new(Reason::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"))
 }
 
 /// Reads a body within its limits; one that announces itself as too large is not read at all.
 pub(crate) async fn read(headers: &HeaderMap, stream: Body, timeout: Duration) -> Result<Bytes, Refusal> {
+    read_at_most(BODY_BYTES_MAX, headers, stream, timeout).await
+}
+
+/// The same for at most so many bytes.
+pub(crate) async fn read_at_most(
+    bytes_max: usize,
+    headers: &HeaderMap,
+    stream: Body,
+    timeout: Duration,
+) -> Result<Bytes, Refusal> {
     let announced = headers
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok())
         .and_then(|text| text.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > BODY_BYTES_MAX as u64) {
-        return Err(too_large());
+    if announced.is_some_and(|length| length > bytes_max as u64) {
+        return Err(too_large(bytes_max));
     }
-    match tokio::time::timeout(timeout, axum::body::to_bytes(stream, BODY_BYTES_MAX)).await {
+    match tokio::time::timeout(timeout, axum::body::to_bytes(stream, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(cause)) if is_length_limit(&cause) => Err(too_large()),
+        Ok(Err(cause)) if is_length_limit(&cause) => Err(too_large(bytes_max)),
         Ok(Err(_)) => Err(Refusal::new(
             Reason::BodyMalformed,
             "the body ended early; send as many bytes as Content-Length announces",

@@ -7,7 +7,14 @@
 //! Before it: `routes/clusters/enroll.rs` created the token. After it: the Operator connects to the broker and says hello
 //! (`manager/src/session`). The token is the credential; no client certificate is requested here.
 
-use crate::{authenticate::bearer, body::JsonBody, error::ApiError, token};
+use crate::{
+    authenticate::bearer,
+    body::JsonBody,
+    enrollment_slots::EnrollmentSlots,
+    error::ApiError,
+    identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
+    token,
+};
 use axum::{
     Json, Router,
     extract::{ConnectInfo, State},
@@ -15,7 +22,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::post,
 };
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kubenova_core::{
     cluster::ClusterId,
     enrollment::{self, Admission, CandidateRecord, EnrollmentAttempt, Installation, TokenDecision, TokenRecord},
@@ -24,34 +31,23 @@ use kubenova_core::{
 use kubenova_runtime::{clock, random};
 use kubenova_schema::enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH};
 use kubenova_store::{
-    cluster_keys,
     connection::Connection,
-    enrollments::{self, EnrollmentToken, NewAttempt, TokenUse},
+    enrollments::{self, AttemptKind, EnrollmentToken, NewAttempt, TokenUse},
+    identities,
     pool::Store,
 };
-use kubenova_trust::{
-    TrustError,
-    authority::{Validity, requested_key_sha256},
-    keyring::Keyring,
-};
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-/// Longest signing request; one of an Operator has about 500 characters.
-const SIGNING_REQUEST_LENGTH_MAX: usize = 8 * 1024;
+use kubenova_trust::authority::requested_key_sha256;
+use std::{net::SocketAddr, sync::Arc};
 
 /// What the endpoint needs.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
     /// Postgres.
     pub store: Store,
-    /// Certificate authority and broker identities.
-    pub keyring: Arc<Keyring>,
-    /// `tls://` URLs at which clusters reach the broker.
-    pub broker_urls: Vec<String>,
-    /// Life of a cluster's certificate.
-    pub certificate_lifetime: Duration,
-    /// Life of a cluster's user JWT.
-    pub user_jwt_lifetime: Duration,
+    /// Issues identities.
+    pub issuer: IdentityIssuer,
+    /// Places for enrollments and renewals.
+    pub slots: EnrollmentSlots,
 }
 
 /// The route, to be merged with the others ([`crate::router::router_with`]).
@@ -92,6 +88,7 @@ impl Enrollment {
         peer: SocketAddr,
     ) -> Result<EnrollmentAnswer, ApiError> {
         let checked = check(headers, request)?;
+        let _slot = self.slots.take().await?;
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
@@ -174,35 +171,21 @@ impl Enrollment {
         now: Timestamp,
     ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
         let request = checked.request;
-        let cluster = checked.attempt.cluster.as_str();
-        let valid_for = |lifetime| Validity { now, lifetime };
+        let cluster = &checked.attempt.cluster;
+        if identities::contains(transaction, cluster, &request.nkey_public).await? {
+            let detail = "this nkey was enrolled before; an enrollment makes new keys";
+            return Ok(Err(Refusal::at(Reason::EnrollmentRequestInvalid, "/nkeyPublic", detail)));
+        }
         // Before anything is written: a key that is not a user's must not use up an incarnation.
-        let minted = self.keyring.nkeys.cluster_user(cluster, &request.nkey_public, valid_for(self.user_jwt_lifetime));
-        let user_jwt = match minted {
+        let user_jwt = match self.issuer.user_jwt(cluster.as_str(), &request.nkey_public, now) {
             Ok(jwt) => jwt,
-            Err(error) => return Ok(Err(not_certifiable(&error))),
+            Err(refusal) => return Ok(Err(refusal)),
         };
-        let enrolled = enrollments::enroll(transaction, &checked.attempt.cluster, &request.cluster_uid, now).await?;
-        let incarnation = enrolled.incarnation.to_string();
-        let authority = &self.keyring.authority;
-        let certificate_chain_pem = authority
-            .cluster(&request.csr_pem, cluster, &incarnation, valid_for(self.certificate_lifetime))
-            .map_err(|error| not_certifiable(&error))?;
-        cluster_keys::insert(transaction, &checked.attempt.cluster, &request.nkey_public, now).await?;
-        let shorter = self.certificate_lifetime.min(self.user_jwt_lifetime);
-        let ends = SignedDuration::try_from(shorter).ok().and_then(|life| now.checked_add(life).ok()).unwrap_or(now);
-        let answer = EnrollmentAnswer {
-            cluster_id: cluster.to_owned(),
-            incarnation,
-            epoch: u64::try_from(enrolled.epoch).unwrap_or_default(),
-            certificate_chain_pem,
-            user_jwt,
-            broker_urls: self.broker_urls.clone(),
-            ca_bundle_pem: authority.bundle_pem().to_owned(),
-            command_keys: self.keyring.command_public.clone(),
-            expires_at: clock::rfc3339_ms(ends),
-            manager_time: clock::rfc3339_ms(now),
-        };
+        let enrolled = enrollments::enroll(transaction, cluster, &request.cluster_uid, now).await?;
+        let of =
+            ClusterIdentity { cluster: cluster.as_str(), incarnation: enrolled.incarnation, epoch: enrolled.epoch };
+        let (answer, life) = self.issuer.answer(&of, &request.csr_pem, user_jwt, now)?;
+        identities::insert(transaction, cluster, enrolled.incarnation, &request.nkey_public, life).await?;
         let used = TokenUse {
             cluster_uid: request.cluster_uid.clone(),
             keys: checked.attempt.installation.keys.clone(),
@@ -221,6 +204,7 @@ fn attempted(checked: &Checked<'_>, decided: &Decided, peer: SocketAddr, now: Ti
     };
     NewAttempt {
         id: random::uuid_v7(),
+        kind: AttemptKind::Enrollment,
         enrollment_id: decided.token,
         cluster_id: checked.attempt.cluster.clone(),
         at: now,
@@ -253,18 +237,6 @@ fn repeated_answer(stored: &EnrollmentToken, now: Timestamp) -> Result<Enrollmen
     Ok(answer)
 }
 
-fn not_certifiable(error: &TrustError) -> Refusal {
-    match error {
-        TrustError::SigningRequest(_) | TrustError::NotAUserKey | TrustError::UserName(_) => {
-            Refusal::new(Reason::EnrollmentRequestInvalid, error.to_string())
-        }
-        other => {
-            tracing::error!(error = %kubenova_runtime::telemetry::chain(other), "could not issue an identity");
-            Refusal::new(Reason::Internal, "the identity could not be issued; the token was not used up")
-        }
-    }
-}
-
 fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Checked<'a>, Refusal> {
     let secret = bearer(headers).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
         let detail = "the request has no Authorization: Bearer header with the secret of the enrollment token";
@@ -274,10 +246,7 @@ fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Chec
     let cluster = ClusterId::parse(&request.cluster_id)
         .ok_or_else(|| invalid("/clusterId", "clusterId is not the id of a cluster"))?;
     enrollment::check_cluster_uid(&request.cluster_uid)?;
-    if request.csr_pem.len() > SIGNING_REQUEST_LENGTH_MAX {
-        let detail = format!("csrPem is longer than {SIGNING_REQUEST_LENGTH_MAX} bytes");
-        return Err(invalid("/csrPem", &detail));
-    }
+    check_signing_request(&request.csr_pem)?;
     let certificate_key =
         requested_key_sha256(&request.csr_pem).map_err(|error| invalid("/csrPem", &error.to_string()))?;
     let keys = format!("{certificate_key}:{}", request.nkey_public);
@@ -288,69 +257,31 @@ fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Chec
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{TestAnswer, TestApi, Token};
-    use kubenova_core::access::Role;
-    use kubenova_schema::token::EnrollmentToken as TokenText;
-    use kubenova_trust::{envelope::Envelope, keyring};
+    use crate::identity_issuer::SIGNING_REQUEST_LENGTH_MAX;
+    use crate::testing::{
+        TestApi,
+        enrollment::{Installation, UID},
+    };
     use serde_json::{Value, json};
-    use std::collections::BTreeSet;
-
-    const UID: &str = "0198c1d2-0000-7000-8000-000000000000";
-
-    async fn start() -> (TestApi, Token) {
-        let envelope = Envelope::from_bytes(&[7; 32]).unwrap();
-        let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
-        let keyring = Arc::new(Keyring::open(&keys, &envelope, "test").unwrap());
-        let api = TestApi::start_with(|store| {
-            let enrollment = Enrollment {
-                store: store.clone(),
-                keyring,
-                broker_urls: vec!["tls://hub.example.com:4222".to_owned()],
-                certificate_lifetime: Duration::from_secs(3600),
-                user_jwt_lifetime: Duration::from_secs(1800),
-            };
-            router(enrollment).layer(axum::Extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1)))))
-        })
-        .await;
-        let admin = api.caller(Role::Admin, None).await;
-        (api, admin)
-    }
-
-    /// A cluster's id and the secret of its token.
-    async fn created(api: &TestApi, admin: &Token, name: &str) -> (String, Token) {
-        let cluster = api.post("/api/v1/clusters").json(&json!({ "name": name })).send(admin).await.ok(201);
-        let token = TokenText::decode(cluster["enrollment"]["token"].as_str().unwrap()).unwrap();
-        (token.cluster_id.clone(), TestApi::token(&token.secret))
-    }
 
     /// A request of one installation; each call makes new keys.
     fn request(cluster: &str, uid: &str) -> Value {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let csr = rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        json!({
-            "clusterId": cluster, "clusterUid": uid, "csrPem": csr,
-            "nkeyPublic": nkeys::KeyPair::new_user().public_key(),
-            "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "at": "2026-01-01T00:00:00.000Z",
-        })
-    }
-
-    async fn enroll(api: &TestApi, token: &Token, body: &Value) -> TestAnswer {
-        api.post(PATH).json(body).send(token).await
+        Installation::new(uid).enrollment(cluster)
     }
 
     #[tokio::test]
     async fn a_token_works_once_and_repeats_its_answer_to_the_same_installation() {
-        let (api, admin) = start().await;
-        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
         let body = request(&cluster, UID);
-        let first = enroll(&api, &token, &body).await.ok(200);
+        let first = api.enroll(&token, &body).await.ok(200);
         assert_eq!(
             (&first["clusterId"], &first["incarnation"], &first["epoch"]),
             (&json!(cluster), &json!("1"), &json!(1))
         );
-        let again = enroll(&api, &token, &body).await.ok(200);
+        let again = api.enroll(&token, &body).await.ok(200);
         assert_eq!(again["certificateChainPem"], first["certificateChainPem"]);
-        enroll(&api, &token, &request(&cluster, UID)).await.refused(Reason::EnrollmentTokenUsed);
+        api.enroll(&token, &request(&cluster, UID)).await.refused(Reason::EnrollmentTokenUsed);
 
         let shown = api.get("/api/v1/clusters/dc1-a").send(&admin).await.ok(200);
         assert_eq!((&shown["state"], &shown["kubernetesUid"]), (&json!("enrolled"), &json!(UID)));
@@ -360,21 +291,21 @@ mod tests {
 
     #[tokio::test]
     async fn requests_without_a_valid_token_are_refused() {
-        let (api, admin) = start().await;
-        let (cluster, token) = created(&api, &admin, "dc1-a").await;
-        let (other, _) = created(&api, &admin, "dc1-b").await;
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let (other, _) = api.cluster_with_token(&admin, "dc1-b").await;
         let body = request(&cluster, UID);
         for token in [TestApi::anonymous(), TestApi::token("unknown")] {
-            enroll(&api, &token, &body).await.refused(Reason::EnrollmentTokenUnknown);
+            api.enroll(&token, &body).await.refused(Reason::EnrollmentTokenUnknown);
         }
-        enroll(&api, &token, &request(&other, UID)).await.refused(Reason::EnrollmentTokenUnknown);
-        enroll(&api, &token, &body).await.ok(200);
+        api.enroll(&token, &request(&other, UID)).await.refused(Reason::EnrollmentTokenUnknown);
+        api.enroll(&token, &body).await.ok(200);
     }
 
     #[tokio::test]
     async fn what_cannot_be_certified_does_not_use_up_the_token() {
-        let (api, admin) = start().await;
-        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
         let good = request(&cluster, UID);
         let server_key = nkeys::KeyPair::new_server().public_key();
         for (field, value) in [
@@ -386,32 +317,32 @@ mod tests {
         ] {
             let mut bad = good.clone();
             bad[field] = value;
-            enroll(&api, &token, &bad).await.refused(Reason::EnrollmentRequestInvalid);
+            api.enroll(&token, &bad).await.refused(Reason::EnrollmentRequestInvalid);
         }
-        enroll(&api, &token, &good).await.ok(200);
+        api.enroll(&token, &good).await.ok(200);
     }
 
     #[tokio::test]
     async fn two_kubernetes_clusters_never_share_a_record() {
-        let (api, admin) = start().await;
-        let (cluster, token) = created(&api, &admin, "dc1-a").await;
-        enroll(&api, &token, &request(&cluster, UID)).await.ok(200);
-        let (other, other_token) = created(&api, &admin, "dc1-b").await;
-        enroll(&api, &other_token, &request(&other, UID)).await.refused(Reason::ClusterUidMismatch);
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        api.enroll(&token, &request(&cluster, UID)).await.ok(200);
+        let (other, other_token) = api.cluster_with_token(&admin, "dc1-b").await;
+        api.enroll(&other_token, &request(&other, UID)).await.refused(Reason::ClusterUidMismatch);
         let shown = api.get("/api/v1/clusters/dc1-b").send(&admin).await.ok(200);
         assert_eq!(shown["state"], "quarantined");
     }
 
     #[tokio::test]
     async fn tokens_that_are_expired_or_revoked_are_refused_and_shown_as_such() {
-        let (api, admin) = start().await;
+        let (api, admin) = TestApi::start_with_enrollment().await;
         for (name, sql, reason, state) in [
             ("a", "update enrollments set expires_at = 'epoch'", Reason::EnrollmentTokenExpired, "expired"),
             ("b", "update enrollments set revoked_at = now()", Reason::EnrollmentTokenRevoked, "revoked"),
         ] {
-            let (cluster, token) = created(&api, &admin, name).await;
+            let (cluster, token) = api.cluster_with_token(&admin, name).await;
             api.database.execute(sql).await;
-            enroll(&api, &token, &request(&cluster, UID)).await.refused(reason);
+            api.enroll(&token, &request(&cluster, UID)).await.refused(reason);
             let shown = api.get(&format!("/api/v1/clusters/{name}")).send(&admin).await.ok(200);
             assert_eq!(
                 (&shown["state"], &shown["enrollments"][0]["state"]),
@@ -423,9 +354,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_cluster_that_accepts_no_changes_is_not_enrolled() {
-        let (api, admin) = start().await;
-        let (cluster, token) = created(&api, &admin, "dc1-a").await;
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
         api.database.execute("update clusters set state = 'detached'").await;
-        enroll(&api, &token, &request(&cluster, UID)).await.refused(Reason::ClusterNotUsable);
+        api.enroll(&token, &request(&cluster, UID)).await.refused(Reason::ClusterNotUsable);
     }
 }

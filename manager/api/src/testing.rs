@@ -12,6 +12,7 @@
 mod as_of;
 mod cluster;
 mod contract;
+pub(crate) mod enrollment;
 
 use crate::{router, state::AppState, token};
 use axum::{

@@ -8,7 +8,10 @@ use kubenova_core::{
     command::{Command, CommandState},
     tenant::{Placement, PodSecurity, Tenant},
 };
-use kubenova_store::{enrollments::EnrollmentState, outbox::EnqueuedCommand};
+use kubenova_store::{
+    enrollments::{Attempt, EnrollmentState},
+    outbox::EnqueuedCommand,
+};
 
 /// A cluster.
 #[must_use]
@@ -25,6 +28,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         revision: cluster.revision.to_string(),
         kubernetes_uid: cluster.kubernetes_uid.clone(),
         enrolled_at: cluster.enrolled_at,
+        credentials: None,
         created_at: cluster.created_at,
         updated_at: cluster.updated_at,
         created_by: cluster.created_by.clone(),
@@ -71,13 +75,18 @@ pub fn enrollment(token: &EnrollmentState, now: Timestamp) -> clusters::Enrollme
         created_at: token.created_at,
         expires_at: token.expires_at,
         used_at: token.used_at,
-        attempts: attempts
-            .map(|attempt| clusters::EnrollmentAttempt {
-                at: attempt.at,
-                outcome: attempt.outcome.clone(),
-                message: attempt.message.clone(),
-            })
-            .collect(),
+        attempts: attempts.map(enrollment_attempt).collect(),
+    }
+}
+
+/// An attempt to enroll or to renew.
+#[must_use]
+pub fn enrollment_attempt(attempt: &Attempt) -> clusters::EnrollmentAttempt {
+    clusters::EnrollmentAttempt {
+        at: attempt.at,
+        outcome: attempt.outcome.clone(),
+        message: attempt.message.clone(),
+        peer: attempt.peer.clone(),
     }
 }
 

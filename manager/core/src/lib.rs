@@ -29,6 +29,7 @@ pub mod pointer;
 pub mod quantity;
 pub mod recovery;
 pub mod refusal;
+pub mod renewal;
 pub mod session;
 pub mod superseded;
 pub mod tenant;

@@ -131,6 +131,16 @@ reasons! {
     ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another Kubernetes cluster is enrolled here", "create a new cluster with POST /api/v1/clusters for this installation";
     /// The Operator's enrollment request cannot be certified.
     EnrollmentRequestInvalid = "ENROLLMENT_REQUEST_INVALID", 422, "Invalid enrollment request", "see the detail; upgrade the Operator if this persists";
+    /// The nonce of a renewal is not one of this Manager, or is too old.
+    RenewalNonceInvalid = "RENEWAL_NONCE_INVALID", 409, "Nonce not accepted", "ask for a new one with GET /enrollment/v1/nonce; the Operator does so by itself";
+    /// A renewal is not signed with the key that was enrolled for this incarnation of the cluster.
+    RenewalUnverified = "RENEWAL_UNVERIFIED", 401, "Renewal not verified", "enroll the cluster again with a token from POST /api/v1/clusters/{cluster}/enrollments; if this cluster did not ask, another client did";
+    /// The cluster was enrolled again since, with other keys.
+    IncarnationReplaced = "INCARNATION_REPLACED", 409, "Another incarnation is enrolled", "stop the installation that is not wanted any more; to go on with this one, enroll it with a token from POST /api/v1/clusters/{cluster}/enrollments";
+    /// The cluster's credentials were revoked.
+    CredentialsRevoked = "CREDENTIALS_REVOKED", 403, "Credentials revoked", "ask whoever revoked them; to go on, enroll the cluster with a token from POST /api/v1/clusters/{cluster}/enrollments";
+    /// The cluster's credentials expired more than 90 days ago.
+    CredentialsTooOld = "CREDENTIALS_TOO_OLD", 410, "Credentials expired too long ago", "enroll the cluster again with a token from POST /api/v1/clusters/{cluster}/enrollments";
     /// The Manager failed; nothing was changed.
     Internal = "INTERNAL", 500, "Internal error", "try again; report the requestId if this persists";
     /// A service that the Manager needs does not respond.

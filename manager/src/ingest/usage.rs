@@ -26,9 +26,10 @@ use kubenova_core::{cluster::ClusterId, tenant::TenantId};
 use kubenova_runtime::{clock, failpoint, shutdown::Shutdown};
 use kubenova_schema::{message, signature::sha256_hex, streams, subjects, v1::UsageChunk, window::Window};
 use kubenova_store::{
-    billing, cluster_keys,
+    billing,
     connection::Connection,
     error::StoreError,
+    identities,
     ledger::{self, NewRow, WindowRows},
     placements, unclaimed_usage, usage_conflicts,
     windows::{self, Arrival},
@@ -127,7 +128,7 @@ impl UsageIngest {
     async fn verify(&self, cluster: &ClusterId, chunk: &UsageChunk) -> Result<(), IngestError> {
         let nkey = signature::signer(&chunk.manifest_signature)?;
         let mut connection = self.ingest.store.acquire().await?;
-        if !cluster_keys::contains(&mut connection, cluster, nkey).await? {
+        if !identities::contains(&mut connection, cluster, nkey).await? {
             return Err(InvalidUsage::UnknownKey(nkey.to_owned()).into());
         }
         Ok(signature::verify(&chunk.manifest, &chunk.manifest_signature)?)

@@ -67,6 +67,8 @@ pub struct Attempt {
     pub outcome: String,
     /// A sentence.
     pub message: String,
+    /// Address it came from.
+    pub peer: String,
 }
 
 /// Tokens and attempts shown of one cluster: the newest ones explain why it does not join.
@@ -86,7 +88,7 @@ pub async fn of_cluster(
     .await
     .map_err(failed("list enrollment tokens"))?;
     let attempts = sqlx::query!(
-        "select enrollment_id, at, outcome, message from enrollment_attempts
+        "select enrollment_id, at, outcome, message, peer from enrollment_attempts
          where cluster_id = $1 and enrollment_id is not null order by id desc limit $2",
         cluster.as_str(),
         SHOWN_MAX,
@@ -102,6 +104,7 @@ pub async fn of_cluster(
                 at: attempt.at.to_jiff(),
                 outcome: attempt.outcome.clone(),
                 message: attempt.message.clone(),
+                peer: attempt.peer.clone(),
             })
             .collect()
     };
@@ -118,6 +121,26 @@ pub async fn of_cluster(
         .collect())
 }
 
+/// Renewals that are shown of one cluster.
+const RENEWALS_MAX: i64 = 10;
+
+/// The cluster's last renewals, accepted and refused, newest first.
+pub async fn renewals(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Vec<Attempt>, StoreError> {
+    let rows = sqlx::query!(
+        "select at, outcome, message, peer from enrollment_attempts
+         where cluster_id = $1 and kind = 'renewal' order by id desc limit $2",
+        cluster.as_str(),
+        RENEWALS_MAX,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("list renewals"))?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Attempt { at: row.at.to_jiff(), outcome: row.outcome, message: row.message, peer: row.peer })
+        .collect())
+}
+
 /// A token, its row locked until the transaction ends: two uses at once happen one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentToken {
@@ -131,7 +154,7 @@ pub struct EnrollmentToken {
     pub revoked_at: Option<Timestamp>,
     /// The installation that used it.
     pub used: Option<TokenUse>,
-    /// True when the installation that used it opened a session since.
+    /// True when the incarnation that it made opened a session since. One of an earlier incarnation may be open all the while.
     pub connected: bool,
 }
 
@@ -153,7 +176,8 @@ pub async fn lock_token(
 ) -> Result<Option<EnrollmentToken>, StoreError> {
     let row = sqlx::query!(
         r#"select e.id, e.cluster_id, e.expires_at, e.revoked_at, e.used_by_uid, e.used_keys, e.answer,
-                  exists (select from sessions s where s.cluster_id = e.cluster_id and s.opened_at > e.used_at)
+                  exists (select from sessions s where s.cluster_id = e.cluster_id and s.opened_at > e.used_at
+                                                   and s.incarnation = e.answer::jsonb ->> 'incarnation')
                       as "connected!"
            from enrollments e where e.secret_sha256 = $1 for update of e"#,
         secret_sha256.as_slice(),
@@ -279,11 +303,31 @@ pub async fn quarantine(connection: &mut PgConnection, cluster: &ClusterId, now:
     Ok(())
 }
 
-/// An attempt to use a token, accepted or refused.
+/// What an attempt asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AttemptKind {
+    /// To enroll, with a token.
+    Enrollment,
+    /// New credentials for an identity.
+    Renewal,
+}
+
+impl AttemptKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enrollment => "enrollment",
+            Self::Renewal => "renewal",
+        }
+    }
+}
+
+/// An attempt to use a token or to renew credentials, accepted or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAttempt {
     /// Its id (UUIDv7).
     pub id: Uuid,
+    /// What it asked for.
+    pub kind: AttemptKind,
     /// The token; none when no token has this secret.
     pub enrollment_id: Option<Uuid>,
     /// The cluster it claimed to be.
@@ -298,16 +342,16 @@ pub struct NewAttempt {
     pub peer: String,
 }
 
-/// Attempts recorded of one cluster in an hour: the endpoint is public, and a flood of attempts must fill no disk.
+/// Attempts of a kind recorded of one cluster in an hour: the endpoint is public, and a flood of attempts must fill no disk.
 const ATTEMPTS_PER_HOUR_MAX: i64 = 60;
 
 /// Records an attempt, unless the cluster does not exist or [`ATTEMPTS_PER_HOUR_MAX`] is reached.
 pub async fn insert_attempt(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into enrollment_attempts (id, enrollment_id, cluster_id, at, outcome, message, peer)
-         select $1, $2, c.id, $4, $5, $6, $7 from clusters c
+        "insert into enrollment_attempts (id, kind, enrollment_id, cluster_id, at, outcome, message, peer)
+         select $1, $9, $2, c.id, $4, $5, $6, $7 from clusters c
          where c.id = $3 and $8 > (select count(*) from enrollment_attempts a
-                                    where a.cluster_id = c.id and a.at > $4::timestamptz - interval '1 hour')",
+                                    where a.cluster_id = c.id and a.kind = $9 and a.at > $4::timestamptz - interval '1 hour')",
         attempt.id,
         attempt.enrollment_id,
         attempt.cluster_id.as_str(),
@@ -316,6 +360,7 @@ pub async fn insert_attempt(connection: &mut PgConnection, attempt: &NewAttempt)
         attempt.message,
         attempt.peer,
         ATTEMPTS_PER_HOUR_MAX,
+        attempt.kind.as_str(),
     )
     .execute(connection)
     .await
@@ -359,7 +404,7 @@ mod tests {
     }
 
     fn token_use() -> TokenUse {
-        TokenUse { cluster_uid: "uid-1".into(), keys: "sha256:x".into(), answer: "{}".into() }
+        TokenUse { cluster_uid: "uid-1".into(), keys: "sha256:x".into(), answer: r#"{"incarnation":"2"}"#.into() }
     }
 
     #[tokio::test]
@@ -373,7 +418,12 @@ mod tests {
         mark_used(&mut connection, id, &token_use(), at(5)).await.unwrap();
         let used = lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap();
         assert_eq!((used.used, used.connected), (Some(token_use()), false));
-        sessions::open(&mut connection, &crate::fixture::hello(&cluster), at(6)).await.unwrap();
+        // A session of the incarnation before goes on, or begins anew, until the Operator has the answer.
+        let before = crate::fixture::hello(&cluster);
+        sessions::open(&mut connection, &before, at(6)).await.unwrap();
+        assert!(!lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().connected);
+        let hello = sessions::HelloRequest { incarnation: "2".into(), ..before };
+        sessions::open(&mut connection, &hello, at(7)).await.unwrap();
         assert!(lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().connected);
         let missing = mark_used(&mut connection, new_id(), &token_use(), at(5)).await;
         assert!(matches!(missing, Err(StoreError::Missing { table: "enrollments", .. })), "{missing:?}");
@@ -423,6 +473,7 @@ mod tests {
         let id = token(&fixture, &cluster).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let attempt = |cluster: &ClusterId, second: i64| NewAttempt {
+            kind: AttemptKind::Enrollment,
             id: new_id(),
             enrollment_id: Some(id),
             cluster_id: cluster.clone(),

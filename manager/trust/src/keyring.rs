@@ -8,6 +8,7 @@ use crate::{
     authority::{Authority, AuthorityMaterial, Identity},
     envelope::{Envelope, Place, Sealed},
     nats::{NatsIdentity, Nkeys},
+    nonce::Nonces,
 };
 use jiff::Timestamp;
 use kubenova_schema::{enrollment::PublicKey, signature::SigningKey};
@@ -21,6 +22,8 @@ const ISSUING: &str = "ca.issuing";
 const COMMAND: &str = "command.signing";
 /// The key before the last rotation: still accepted by clusters, no longer used for signing.
 const COMMAND_PREVIOUS: &str = "command.previous";
+/// Authenticates the nonces of renewals.
+const NONCE: &str = "renewal.nonce";
 
 /// A key as it is stored.
 #[derive(Debug, Clone)]
@@ -67,6 +70,9 @@ pub fn make_missing(
         let key = SigningKey::from_seed(&seed).map_err(|_| TrustError::DamagedKey(COMMAND))?;
         add(COMMAND, data_encoding::BASE64.encode(&key.public_key()), &seed);
     }
+    if !present.contains(NONCE) {
+        add(NONCE, String::new(), &kubenova_runtime::random::bytes::<32>());
+    }
     for identity in NatsIdentity::ALL {
         if !present.contains(identity.as_str()) {
             let pair = identity.generate()?;
@@ -88,6 +94,8 @@ pub struct Keyring {
     pub command: Arc<SigningKey>,
     /// What clusters accept: the signing key, and during a rotation the one before it.
     pub command_public: Vec<PublicKey>,
+    /// Issues and checks the nonces of renewals.
+    pub nonces: Nonces,
 }
 
 impl Keyring {
@@ -115,7 +123,8 @@ impl Keyring {
             command_public.push(public_key(&signing(COMMAND_PREVIOUS)?));
         }
         let nkeys = Nkeys::open(|identity| text(identity.as_str()))?;
-        Ok(Self { authority, nkeys, command: Arc::new(command), command_public })
+        let nonces = Nonces::new(&open(NONCE)?);
+        Ok(Self { authority, nkeys, command: Arc::new(command), command_public, nonces })
     }
 }
 

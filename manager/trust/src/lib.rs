@@ -12,6 +12,7 @@ pub mod envelope;
 pub mod keyring;
 pub mod nats;
 pub mod nats_config;
+pub mod nonce;
 
 /// What can go wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]

@@ -20,4 +20,5 @@ pub mod outcome;
 pub mod policy;
 pub mod record;
 pub mod record_pieces;
+pub mod renewal;
 pub mod tenant;

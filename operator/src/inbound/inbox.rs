@@ -34,7 +34,7 @@ use kubenova_runtime::{
 };
 use kubenova_schema::{
     kinds::CommandKind,
-    signature::{self, AcceptedKeys},
+    signature,
     v1::{Command, Outcome},
 };
 use std::{sync::Arc, time::Duration};
@@ -48,7 +48,6 @@ const UNANSWERED_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct Inbox {
     cluster: ClusterContext,
     broker: BrokerContext,
-    keys: AcceptedKeys,
     records: Records,
     fence: Arc<FenceKeeper>,
     locks: ObjectLocks,
@@ -84,7 +83,7 @@ impl Inbox {
         fence: Arc<FenceKeeper>,
     ) -> Self {
         let (locks, late) = (ObjectLocks::default(), LateCommands::default());
-        Self { keys: broker.identity.command_keys(), cluster, broker, records, fence, locks, late }
+        Self { cluster, broker, records, fence, locks, late }
     }
 
     pub(super) const fn broker(&self) -> &BrokerContext {
@@ -107,13 +106,14 @@ impl Inbox {
     }
 
     async fn decide(&self, delivery: Delivery) -> Verdict {
-        let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &self.keys) {
+        let identity = self.broker.identity.get();
+        let keys = identity.command_keys();
+        let command = match command::verify(&delivery.payload, delivery.header(signature::HEADER), &keys) {
             Ok(command) => command,
             Err(error) => return self.unverified(&error, &delivery).await,
         };
         failpoint::passing("inbound.verified");
         Span::current().record("command.id", &command.id).record("key", &command.key);
-        let identity = &self.broker.identity;
         let recipient = Recipient { cluster_id: identity.cluster_id(), cluster_uid: identity.cluster_uid() };
         let (command, handled) = match command::accept(command, recipient) {
             Ok(verified) => {

@@ -48,7 +48,7 @@ pub async fn run(
         "inbox pruning",
         prune::run(cluster.inbox.clone(), records.clone(), Arc::clone(&fence), shutdown.clone()),
     );
-    let receipts = Receipts::new(Arc::clone(&broker.identity), receipts);
+    let receipts = Receipts::new(broker.identity.clone(), receipts);
     let mut session = broker.session.clone();
     let inbox = Inbox::new(cluster, broker, records, fence);
     loop {

@@ -1,30 +1,28 @@
 //! Receipts: signed lists of usage windows that the Manager has. Handed to metering, and acknowledged once the reports
 //! are marked.
 
-use crate::{join::identity::Identity, metering::receipt::ReceiptDelivery};
+use crate::{join::current::CurrentIdentity, metering::receipt::ReceiptDelivery};
 use kubenova_bus::consume::{Delivery, Verdict};
 use kubenova_runtime::telemetry;
 use kubenova_schema::{
     message,
-    signature::{self, AcceptedKeys, PayloadType},
+    signature::{self, PayloadType},
     v1::ReceiptList,
 };
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 /// Metering works through its few waiting lists within seconds.
 const REDELIVER_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) struct Receipts {
-    identity: Arc<Identity>,
-    keys: AcceptedKeys,
+    identity: CurrentIdentity,
     metering: mpsc::Sender<ReceiptDelivery>,
 }
 
 impl Receipts {
-    pub(super) fn new(identity: Arc<Identity>, metering: mpsc::Sender<ReceiptDelivery>) -> Self {
-        let keys = identity.command_keys();
-        Self { identity, keys, metering }
+    pub(super) const fn new(identity: CurrentIdentity, metering: mpsc::Sender<ReceiptDelivery>) -> Self {
+        Self { identity, metering }
     }
 
     pub(super) fn take(&self, delivery: Delivery) -> Verdict {
@@ -47,11 +45,13 @@ impl Receipts {
 
     fn read(&self, delivery: &Delivery) -> Result<ReceiptList, String> {
         let signature = delivery.header(signature::HEADER);
-        self.keys
+        let identity = self.identity.get();
+        identity
+            .command_keys()
             .verify(PayloadType::Receipt, &delivery.payload, signature)
             .map_err(|error| telemetry::chain(&error))?;
         let list: ReceiptList = message::from_json(&delivery.payload).map_err(|error| telemetry::chain(&error))?;
-        if list.cluster_id != self.identity.cluster_id() || list.cluster_uid != self.identity.cluster_uid() {
+        if list.cluster_id != identity.cluster_id() || list.cluster_uid != identity.cluster_uid() {
             return Err("a receipt names another cluster".to_owned());
         }
         Ok(list)

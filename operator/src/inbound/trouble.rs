@@ -46,8 +46,8 @@ pub(super) fn unreadable(error: &Unreadable, cause: &str) -> Refusal {
         Unreadable::Signature(_) => Refusal {
             reason: "CommandUnverified",
             message: format!(
-                "dropped a command that cannot be verified: {cause}; if this goes on, find out who else can write to the broker; if the \
-                 Manager's command key was changed, enroll this cluster again"
+                "dropped a command that cannot be verified: {cause}; if this goes on, find out who else can write to the broker; a \
+                 command key that the Manager has changed comes with the next renewal of the credentials"
             ),
             retry_after_seconds: UNVERIFIED_RETRY_SECONDS,
         },

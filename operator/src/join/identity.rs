@@ -4,12 +4,13 @@
 //! A new token makes new keys beside the present ones; they replace them only once the answer is stored.
 
 use crate::apiserver::{Error, client::Apiserver, verbs};
+use data_encoding::BASE64;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::ObjectMeta};
 use kubenova_operator_core::record::RecordVerifier;
 use kubenova_schema::{
     enrollment::{EnrollmentAnswer, PublicKey},
-    signature::{AcceptedKeys, sha256_hex},
+    signature::{AcceptedKeys, PayloadType, pre_authentication_encoding, sha256_hex},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -77,6 +78,20 @@ impl Identity {
         &self.keys.cluster_uid
     }
 
+    /// Whether another one is of the same enrollment, perhaps with renewed credentials.
+    #[must_use]
+    pub fn is_same_incarnation(&self, other: &Self) -> bool {
+        self.keys.nkey_seed == other.keys.nkey_seed
+            && (&self.answer.cluster_id, &self.answer.incarnation)
+                == (&other.answer.cluster_id, &other.answer.incarnation)
+    }
+
+    /// Whether another one is this very one.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.is_same_incarnation(other) && self.answer.certificate_chain_pem == other.answer.certificate_chain_pem
+    }
+
     /// The keys whose commands are accepted. They came over the pinned connection; the broker cannot change them.
     #[must_use]
     pub fn command_keys(&self) -> AcceptedKeys {
@@ -134,6 +149,23 @@ impl Keys {
         })
     }
 
+    /// The same identity with a new key for its certificate.
+    pub fn with_new_tls_key(&self) -> Result<Self, MakeError> {
+        let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Tls)?;
+        Ok(Self { tls_key_pem: tls.serialize_pem(), ..self.clone() })
+    }
+
+    /// The public key that its certificate must have, DER; none when the private one cannot be read.
+    #[must_use]
+    pub fn csr_key(&self) -> Option<Vec<u8>> {
+        rcgen::KeyPair::from_pem(&self.tls_key_pem).ok().map(|key| rcgen::PublicKeyData::subject_public_key_info(&key))
+    }
+
+    /// `<public nkey>:<base64>` over a body.
+    pub fn sign(&self, payload_type: PayloadType, body: &[u8]) -> Result<String, MakeError> {
+        nkey_signature(&self.nkey_seed, payload_type, body).map_err(MakeError::Nkey)
+    }
+
     /// The certificate signing request. The Manager uses nothing of it but the public key.
     pub fn csr_pem(&self) -> Result<String, MakeError> {
         let key = rcgen::KeyPair::from_pem(&self.tls_key_pem).map_err(MakeError::Tls)?;
@@ -145,6 +177,13 @@ impl Keys {
     pub fn nkey_public(&self) -> Result<String, MakeError> {
         Ok(nkeys::KeyPair::from_seed(&self.nkey_seed).map_err(MakeError::Nkey)?.public_key())
     }
+}
+
+/// `<public nkey>:<base64>` over a body, by the nkey with this seed.
+pub fn nkey_signature(seed: &str, payload_type: PayloadType, body: &[u8]) -> Result<String, nkeys::error::Error> {
+    let pair = nkeys::KeyPair::from_seed(seed)?;
+    let signature = pair.sign(&pre_authentication_encoding(payload_type, body))?;
+    Ok(format!("{}:{}", pair.public_key(), BASE64.encode(&signature)))
 }
 
 /// What the Secret holds.
@@ -185,9 +224,16 @@ impl IdentityStore {
         self.write(StoredIdentity { current: Some(identity), pending: None, ..stored }).await
     }
 
+    /// Stores renewed credentials. Keys that wait for an answer go on waiting.
+    pub async fn store_renewed(&self, stored: StoredIdentity, identity: Identity) -> Result<StoredIdentity, Error> {
+        self.write(StoredIdentity { current: Some(identity), ..stored }).await
+    }
+
     async fn write(&self, stored: StoredIdentity) -> Result<StoredIdentity, Error> {
-        let mut data = BTreeMap::new();
+        let mut data = stored.secret.as_ref().and_then(|secret| secret.data.clone()).unwrap_or_default();
+        // What cannot be decoded, perhaps of a later version, stays until it is replaced.
         put(&mut data, CURRENT, stored.current.as_ref());
+        data.remove(PENDING);
         put(&mut data, PENDING, stored.pending.as_ref());
         let written = match stored.secret {
             Some(mut secret) => {
@@ -217,8 +263,7 @@ fn put<T: Serialize>(data: &mut BTreeMap<String, ByteString>, name: &str, value:
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use data_encoding::BASE64;
-    use kubenova_schema::signature::{PayloadType, SigningKey};
+    use kubenova_schema::signature::{SigningKey, verify_nkey};
 
     pub(in crate::join) fn answer(command_keys: &[u8]) -> EnrollmentAnswer {
         let key = |seed: &u8| {
@@ -234,6 +279,8 @@ pub(super) mod tests {
             broker_urls: Vec::new(),
             ca_bundle_pem: String::new(),
             command_keys: command_keys.iter().map(key).collect(),
+            endpoints: Vec::new(),
+            issued_at: String::new(),
             expires_at: String::new(),
             manager_time: String::new(),
         }
@@ -252,6 +299,17 @@ pub(super) mod tests {
             assert_eq!(accepts(&third.record_verifier().keys), seed <= 4, "{seed}");
         }
         assert_eq!(third.former_command_keys.len(), 3, "each once");
+    }
+
+    #[test]
+    fn a_body_is_signed_with_the_nkey_under_its_own_payload_type() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        let nkey = keys.nkey_public().unwrap();
+        let signature = keys.sign(PayloadType::Usage, b"manifest").unwrap();
+        assert_eq!(verify_nkey(PayloadType::Usage, b"manifest", &signature), Ok(nkey.as_str()));
+        for (payload_type, body) in [(PayloadType::Renewal, &b"manifest"[..]), (PayloadType::Usage, b"other")] {
+            assert!(verify_nkey(payload_type, body, &signature).is_err());
+        }
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! How the cluster joins: from a token to an identity, one condition after the other.
 //!
 //! Each thing that can be wrong has its own reason within 30 s, and is tried again after growing waits. A stored identity
-//! is used again at every start without contacting the Manager; a new token is enrolled first, and until the Manager has
-//! accepted it the stored identity stays in use. After this: `session`.
+//! is used again at every start without contacting the Manager. Afterwards `keep` renews its credentials, and `token_file` enrolls
+//! again when the token changes; until the Manager has accepted that, the stored identity stays in use. After this: `session`.
 
 pub mod conditions;
+pub mod current;
 pub mod enroll;
+mod https;
 pub mod identity;
+pub mod keep;
 pub mod pinned;
 pub mod reach;
+pub mod renew;
+pub mod token_file;
 
 use crate::{
     apiserver::{self, client::Apiserver, server},
@@ -16,9 +21,10 @@ use crate::{
 };
 use conditions::{JoinError, StatusReporter};
 use identity::{Identity, IdentityStore, Keys, StoredIdentity};
+use jiff::Timestamp;
 use kubenova_crds::cluster_config::condition;
-use kubenova_operator_core::conditions::ConditionSet;
-use kubenova_runtime::{failpoint, retry::Retry, shutdown::Shutdown, telemetry};
+use kubenova_operator_core::{conditions::ConditionSet, renewal::CredentialsLife};
+use kubenova_runtime::{clock, failpoint, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{enrollment::EnrollmentAnswer, signature::sha256_hex, token::EnrollmentToken};
 use reach::HostPort;
 use std::{path::Path, time::Duration};
@@ -104,43 +110,46 @@ async fn join(
 ) -> Result<Identity, JoinError> {
     let stored = store.read().await.map_err(|error| secret_error("read", &error))?;
     let usable = stored.current.clone().filter(|identity| identity.cluster_uid() == facts.cluster_uid);
+    // A new token is enrolled with while the stored identity is in use: `token_file`.
+    if let Some(identity) = usable {
+        set_joined(conditions);
+        set_stored(conditions, &identity, clock::now());
+        return Ok(identity);
+    }
     let token = read_token(&settings.token_file).await;
-    let is_new = |identity: &Identity, token: &str| identity.keys.token_sha256 != sha256_hex(token.as_bytes());
-    if let Some(identity) = &usable
-        && !token.as_deref().is_some_and(|token| is_new(identity, token))
-    {
-        set_enrolled(conditions, identity);
-        return Ok(identity.clone());
-    }
-    match (enroll(store, stored, token.as_deref(), facts, conditions).await, usable) {
-        // A new token that does not work must not take a working cluster offline.
-        (Err(error), Some(identity)) => {
-            tracing::warn!(
-                condition = error.condition,
-                reason = error.reason,
-                detail = error.message,
-                "could not enroll with the new token; the stored identity stays in use"
-            );
-            set_enrolled(conditions, &identity);
-            Ok(identity)
-        }
-        (enrolled, _) => enrolled,
-    }
+    enroll(store, stored, token.as_deref(), facts, conditions).await
 }
 
 /// The steps of an enrollment that was completed earlier. The clock is left out: every hello measures it.
-fn set_enrolled(conditions: &mut ConditionSet, identity: &Identity) {
-    let expires = &identity.answer.expires_at;
+fn set_joined(conditions: &mut ConditionSet) {
     for (step, message) in [
-        (condition::DNS_RESOLVED, "the Manager's name resolved at enrollment; it is needed only to enroll"),
-        (condition::ENDPOINT_REACHABLE, "the Manager's endpoint answered at enrollment; it is needed only to enroll"),
+        (
+            condition::DNS_RESOLVED,
+            "the Manager's name resolved at enrollment; it is needed to enroll and to renew credentials",
+        ),
+        (
+            condition::ENDPOINT_REACHABLE,
+            "the Manager's endpoint answered at enrollment; it is needed to enroll and to renew credentials",
+        ),
         (condition::TLS_VERIFIED, "the Manager's certificate verified at enrollment under the CA pinned by the token"),
         (condition::TOKEN_ACCEPTED, "the Manager accepted the enrollment token; it is not needed again"),
     ] {
         conditions.set_true(step, "Enrolled", message);
     }
-    let message = format!("certificate and broker credentials are stored, valid until {expires}");
-    conditions.set_true(condition::IDENTITY_ISSUED, "Stored", message);
+}
+
+/// How long the stored credentials last.
+fn set_stored(conditions: &mut ConditionSet, identity: &Identity, now: Timestamp) {
+    let EnrollmentAnswer { issued_at, expires_at, .. } = &identity.answer;
+    if CredentialsLife::parse(issued_at, expires_at).is_some_and(|life| life.has_ended(now)) {
+        let message =
+            format!("certificate and broker credentials expired at {expires_at}; asking the Manager for new ones");
+        conditions.set_false(condition::IDENTITY_ISSUED, "Expired", message);
+    } else {
+        let message =
+            format!("certificate and broker credentials are stored, valid until {expires_at}, and are renewed before");
+        conditions.set_true(condition::IDENTITY_ISSUED, "Stored", message);
+    }
 }
 
 async fn read_token(file: &Path) -> Option<String> {
@@ -208,6 +217,10 @@ fn keys_error(error: &identity::MakeError) -> JoinError {
 }
 
 fn secret_error(verb: &str, error: &apiserver::Error) -> JoinError {
+    if error.is_conflict() {
+        let message = format!("the Secret {} was changed meanwhile; trying again", identity::SECRET);
+        return JoinError::new(condition::IDENTITY_ISSUED, "SecretChanged", message);
+    }
     let message = format!(
         "could not {verb} the Secret {}: {}; check the API server and the Operator's roles",
         identity::SECRET,
@@ -279,13 +292,21 @@ mod tests {
     #[test]
     fn a_stored_identity_explains_each_condition_in_its_own_words() {
         let keys = Keys::make("kn1.x", "uid").unwrap();
-        let answer = EnrollmentAnswer { expires_at: "2030-01-01T00:00:00Z".into(), ..identity::tests::answer(&[]) };
+        let answer = EnrollmentAnswer {
+            issued_at: "2029-01-01T00:00:00Z".into(),
+            expires_at: "2030-01-01T00:00:00Z".into(),
+            ..identity::tests::answer(&[])
+        };
         let mut conditions = ConditionSet::new();
-        set_enrolled(&mut conditions, &Identity::replacing(None, keys, answer));
+        set_joined(&mut conditions);
+        let identity = Identity::replacing(None, keys, answer);
+        set_stored(&mut conditions, &identity, "2029-12-31T00:00:00Z".parse().unwrap());
         let messages: std::collections::BTreeSet<&str> =
             conditions.iter().map(|update| update.message.as_str()).collect();
         assert_eq!(messages.len(), 5);
         assert!(conditions.get(condition::CLOCK_IN_SYNC).is_none());
         assert!(conditions.get(condition::IDENTITY_ISSUED).unwrap().message.contains("2030-01-01"));
+        set_stored(&mut conditions, &identity, "2030-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(conditions.get(condition::IDENTITY_ISSUED).unwrap().reason, "Expired");
     }
 }

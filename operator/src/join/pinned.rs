@@ -1,5 +1,5 @@
-//! TLS to the Manager, verified by the token's pin: a CA in the server's chain must have the pinned public key, and the
-//! server's certificate must verify under that CA for the name we dialed. System roots do not count.
+//! TLS to the Manager, verified by the token's pin, or by the CA bundle that came with the identity: the server's certificate must verify
+//! for the name we dialed under a CA of its chain that has the pinned public key, or under one of the bundle. System roots do not count.
 
 use kubenova_schema::signature::sha256_hex;
 use rustls::{
@@ -9,7 +9,7 @@ use rustls::{
         verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, ServerName, UnixTime},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
     server::ParsedCertificate,
 };
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +23,19 @@ pub struct Refusal {
     pub message: String,
 }
 
-/// Verifies by pin and keeps why it refused: the TLS library passes on less.
+/// Whom to trust.
+#[derive(Debug)]
+enum Anchor {
+    /// The CA with this hex SHA-256 of its SubjectPublicKeyInfo.
+    Pin(String),
+    /// These CAs.
+    Bundle(Vec<CertificateDer<'static>>),
+}
+
+/// Verifies by pin or bundle and keeps why it refused: the TLS library passes on less.
 #[derive(Debug)]
 pub struct PinVerifier {
-    pin: String,
+    anchor: Anchor,
     provider: Arc<CryptoProvider>,
     refusal: Mutex<Option<Refusal>>,
 }
@@ -35,10 +44,20 @@ impl PinVerifier {
     /// For this hex SHA-256 of a CA's SubjectPublicKeyInfo.
     #[must_use]
     pub fn new(pin: &str) -> Arc<Self> {
+        Self::with(Anchor::Pin(pin.to_ascii_lowercase()))
+    }
+
+    /// For the CAs of this bundle, PEM. What cannot be read of it is left out.
+    #[must_use]
+    pub fn of_bundle(bundle_pem: &str) -> Arc<Self> {
+        Self::with(Anchor::Bundle(certificates(bundle_pem)))
+    }
+
+    fn with(anchor: Anchor) -> Arc<Self> {
         let provider = CryptoProvider::get_default()
             .cloned()
             .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-        Arc::new(Self { pin: pin.to_ascii_lowercase(), provider, refusal: Mutex::new(None) })
+        Arc::new(Self { anchor, provider, refusal: Mutex::new(None) })
     }
 
     /// Why the last handshake was refused, if it was.
@@ -58,13 +77,20 @@ impl PinVerifier {
         server_name: &ServerName<'_>,
         now: UnixTime,
     ) -> Result<(), rustls::Error> {
-        let Some(anchor) = intermediates.iter().find(|der| spki_sha256(der).as_deref() == Some(self.pin.as_str()))
-        else {
-            let message = "no CA in the server's chain is the one the token pins; check that the token comes from this Manager and that no proxy replaces its certificate".to_owned();
-            return Err(self.refuse("PinMismatch", message, rustls::CertificateError::UnknownIssuer.into()));
-        };
         let mut roots = RootCertStore::empty();
-        roots.add(anchor.clone().into_owned())?;
+        match &self.anchor {
+            Anchor::Pin(pin) => {
+                let is_pinned = |der: &&CertificateDer<'_>| spki_sha256(der).as_deref() == Some(pin.as_str());
+                let Some(anchor) = intermediates.iter().find(is_pinned) else {
+                    let message = "no CA in the server's chain is the one the token pins; check that the token comes from this Manager and that no proxy replaces its certificate".to_owned();
+                    return Err(self.refuse("PinMismatch", message, rustls::CertificateError::UnknownIssuer.into()));
+                };
+                roots.add(anchor.clone().into_owned())?;
+            }
+            Anchor::Bundle(bundle) => {
+                roots.add_parsable_certificates(bundle.iter().cloned());
+            }
+        }
         let certificate = ParsedCertificate::try_from(end_entity)?;
         let algorithms = self.provider.signature_verification_algorithms.all;
         verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms).map_err(
@@ -76,20 +102,36 @@ impl PinVerifier {
                     rustls::Error::InvalidCertificate(
                         rustls::CertificateError::NotValidYet | rustls::CertificateError::NotValidYetContext { .. },
                     ) => ("CertificateNotYetValid", "correct this node's clock"),
+                    _ if matches!(self.anchor, Anchor::Bundle(_)) => (
+                        "CertificateInvalid",
+                        "check that this is the Manager that the cluster enrolled with and that no proxy replaces its certificate",
+                    ),
                     _ => ("CertificateInvalid", "restart the Manager to issue a new one"),
                 };
                 self.refuse(
                     reason,
-                    format!("the Manager's certificate does not verify under the pinned CA: {error}; {remedy}"),
+                    format!("the Manager's certificate does not verify under its CA: {error}; {remedy}"),
                     error,
                 )
             },
         )?;
         verify_server_name(&certificate, server_name).map_err(|error| {
-            let message = format!("the Manager's certificate is not for the name in the token: {error}; add the name to publicNames in the Manager's settings");
+            let message = format!("the Manager's certificate is not for the name that was dialed: {error}; add the name to publicNames in the Manager's settings");
             self.refuse("NameMismatch", message, error)
         })
     }
+}
+
+/// Whether a bundle has the CA with this hex SHA-256 of its SubjectPublicKeyInfo.
+#[must_use]
+pub fn bundle_has(bundle_pem: &str, ca_spki_sha256: &str) -> bool {
+    certificates(bundle_pem)
+        .iter()
+        .any(|der| spki_sha256(der).is_some_and(|pin| pin.eq_ignore_ascii_case(ca_spki_sha256)))
+}
+
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()
 }
 
 fn spki_sha256(der: &CertificateDer<'_>) -> Option<String> {
@@ -140,6 +182,7 @@ mod tests {
     struct Chain {
         leaf: CertificateDer<'static>,
         ca: CertificateDer<'static>,
+        ca_pem: String,
         pin: String,
     }
 
@@ -152,7 +195,7 @@ mod tests {
         let leaf_key = rcgen::KeyPair::generate().unwrap();
         let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
         let pin = spki_sha256(ca.der()).unwrap();
-        Chain { leaf: leaf.der().clone(), ca: ca.der().clone(), pin }
+        Chain { leaf: leaf.der().clone(), ca: ca.der().clone(), ca_pem: ca.pem(), pin }
     }
 
     fn check(
@@ -161,7 +204,15 @@ mod tests {
         ca: &CertificateDer<'static>,
         name: &str,
     ) -> Option<&'static str> {
-        let verifier = PinVerifier::new(pin);
+        verify(&PinVerifier::new(pin), leaf, ca, name)
+    }
+
+    fn verify(
+        verifier: &PinVerifier,
+        leaf: &CertificateDer<'static>,
+        ca: &CertificateDer<'static>,
+        name: &str,
+    ) -> Option<&'static str> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
         let verified = verifier.verify(leaf, std::slice::from_ref(ca), &name, now);
@@ -177,5 +228,17 @@ mod tests {
         assert_eq!(check(&ours.pin, &other.leaf, &other.ca, "manager.test"), Some("PinMismatch"));
         assert_eq!(check(&ours.pin, &other.leaf, &ours.ca, "manager.test"), Some("CertificateInvalid"));
         assert_eq!(check(&ours.pin, &ours.leaf, &ours.ca, "other.test"), Some("NameMismatch"));
+    }
+
+    #[test]
+    fn a_bundle_is_trusted_whatever_the_server_sends() {
+        kubenova_runtime::tls::install_provider();
+        let (ours, other) = (chain("manager.test"), chain("manager.test"));
+        let bundle = format!("{}{}", ours.ca_pem, chain("next.test").ca_pem);
+        let check = |leaf: &Chain, name| verify(&PinVerifier::of_bundle(&bundle), &leaf.leaf, &leaf.ca, name);
+        assert_eq!(check(&ours, "manager.test"), None);
+        assert_eq!(check(&other, "manager.test"), Some("CertificateInvalid"));
+        assert_eq!(check(&ours, "other.test"), Some("NameMismatch"));
+        assert!(bundle_has(&bundle, &ours.pin.to_ascii_uppercase()) && !bundle_has(&bundle, &other.pin));
     }
 }

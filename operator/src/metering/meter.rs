@@ -13,6 +13,7 @@ use crate::{
         Error,
         usage::{self, Written},
     },
+    join::identity::nkey_signature,
     manager_clock::ManagerClock,
 };
 use kube::Client;
@@ -23,7 +24,7 @@ use kubenova_operator_core::metering::{
     seal::{self, Sealer},
 };
 use kubenova_runtime::{clock, failpoint, probe::Gates, shutdown::Shutdown};
-use kubenova_schema::{meters::Meter, quantity::Quantity, window::Window};
+use kubenova_schema::{meters::Meter, quantity::Quantity, signature::PayloadType, window::Window};
 use prometheus_client::metrics::counter::Counter;
 use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::{mpsc, watch};
@@ -168,7 +169,7 @@ impl Running {
             sealed_at: clock::rfc3339_ms(clock::now()),
         };
         let Some(sealed) = seal::seal(&self.engine, window, &sealer) else { return Ok(false) };
-        let signature = match reports::sign(&self.parts.nkey_seed, &sealed.manifest) {
+        let signature = match nkey_signature(&self.parts.nkey_seed, PayloadType::Usage, &sealed.manifest) {
             Ok(signature) => signature,
             Err(error) => {
                 set_problem(

@@ -1,13 +1,10 @@
-//! A report's fields to bytes and back, and the signature over a manifest.
+//! A report's fields to bytes and back.
 
 use data_encoding::BASE64;
 use flate2::{Compression, read::DeflateDecoder, write::DeflateEncoder};
 use kubenova_crds::usage_report::{ReportState, UsageReportSpec};
 use kubenova_operator_core::metering::seal::Sealed;
-use kubenova_schema::{
-    signature::{PayloadType, pre_authentication_encoding, sha256_hex},
-    window::Window,
-};
+use kubenova_schema::{signature::sha256_hex, window::Window};
 use std::io::{Read as _, Write as _};
 
 /// Most bytes a stored field may unpack to: a damaged or hostile one must not fill the memory.
@@ -73,13 +70,6 @@ pub(super) fn manifest_sha256(spec: &UsageReportSpec) -> Result<String, ReportEr
     manifest(spec).map(|bytes| sha256_hex(&bytes))
 }
 
-/// `<nkey public>:<base64>` over a manifest.
-pub(super) fn sign(seed: &str, manifest: &[u8]) -> Result<String, nkeys::error::Error> {
-    let pair = nkeys::KeyPair::from_seed(seed)?;
-    let signature = pair.sign(&pre_authentication_encoding(PayloadType::Usage, manifest))?;
-    Ok(format!("{}:{}", pair.public_key(), BASE64.encode(&signature)))
-}
-
 fn pack(bytes: &[u8]) -> String {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
     let packed = encoder.write_all(bytes).and_then(|()| encoder.finish());
@@ -115,15 +105,5 @@ mod tests {
         assert_eq!((manifest(&spec).unwrap(), records(&spec).unwrap()), (b"m".to_vec(), b"r".to_vec()));
         assert_eq!(manifest_sha256(&spec).unwrap(), sha256_hex(b"m"));
         assert!(checkpoint(&UsageReportSpec { checkpoint: "?".into(), ..UsageReportSpec::default() }).is_err());
-    }
-
-    #[test]
-    fn a_manifest_is_signed_with_the_nkey_under_its_own_payload_type() {
-        let pair = nkeys::KeyPair::new_user();
-        let header = sign(&pair.seed().unwrap(), b"manifest").unwrap();
-        let (key, signature) = header.split_once(':').unwrap();
-        assert_eq!(key, pair.public_key());
-        let signature = BASE64.decode(signature.as_bytes()).unwrap();
-        pair.verify(&pre_authentication_encoding(PayloadType::Usage, b"manifest"), &signature).unwrap();
     }
 }

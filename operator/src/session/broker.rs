@@ -19,10 +19,16 @@ use std::{
     time::Duration,
 };
 
-/// How to get this cluster new credentials. The token is read at the start of the process only.
-const ENROLL_AGAIN: &str = "create an enrollment token (POST /api/v1/clusters/<cluster>/enrollments), set it with helm \
-                            upgrade and restart the Operator: kubectl -n kubenova-system rollout restart \
-                            deployment/kubenova-operator";
+/// What becomes of credentials that the broker refuses.
+const RENEWING: &str = "the Operator asks the Manager for new ones; what it answers is in the condition IdentityIssued";
+
+/// Reasons with which the broker refuses who connects, and not the connection.
+const REFUSALS: [&str; 4] = ["CredentialsExpired", "CredentialsRevoked", "CertificateRefused", "CredentialsRefused"];
+
+/// Whether the broker refuses the credentials, so that new ones may help.
+pub(super) fn is_refusal(error: &JoinError) -> bool {
+    REFUSALS.contains(&error.reason.as_str())
+}
 
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
     let bus = own_settings(settings, identity)?;
@@ -122,26 +128,27 @@ fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
         ),
         ConnectCause::Tls => ("BrokerTlsFailed", "check that the broker's port speaks NATS with TLS"),
         ConnectCause::CredentialsExpired => {
-            return ("CredentialsExpired", format!("they have expired; {ENROLL_AGAIN}"));
+            return ("CredentialsExpired", format!("they have expired; {RENEWING}"));
         }
         ConnectCause::CredentialsRevoked => {
-            return ("CredentialsRevoked", format!("they were revoked; {ENROLL_AGAIN}"));
+            return ("CredentialsRevoked", format!("they were revoked; {RENEWING}"));
         }
         ConnectCause::ClientCertificate | ConnectCause::CredentialsRefused if expired => {
-            return ("CredentialsExpired", format!("this cluster's credentials have expired; {ENROLL_AGAIN}"));
+            return ("CredentialsExpired", format!("this cluster's credentials have expired; {RENEWING}"));
         }
         ConnectCause::ClientCertificate => {
             return (
                 "CertificateRefused",
-                format!("the broker does not accept this cluster's certificate; {ENROLL_AGAIN}"),
+                format!("the broker does not accept this cluster's certificate; {RENEWING}"),
             );
         }
         ConnectCause::CredentialsRefused => {
-            let why = "the broker does not accept this cluster's credentials: the cluster was revoked or deleted at the Manager";
-            return ("CredentialsRefused", format!("{why}; {ENROLL_AGAIN}"));
+            let why = "the broker does not accept this cluster's credentials: perhaps the cluster was revoked, or the broker lacks the accounts of this Manager";
+            return ("CredentialsRefused", format!("{why}; {RENEWING}"));
         }
         ConnectCause::Unusable => {
-            return ("CredentialsUnusable", format!("the stored credentials are damaged; {ENROLL_AGAIN}"));
+            let remedy = "enroll this cluster again: create a token (POST /api/v1/clusters/<cluster>/enrollments) and set it with helm upgrade";
+            return ("CredentialsUnusable", format!("the stored credentials are damaged; {remedy}"));
         }
     };
     (reason, remedy.to_owned())

@@ -8,7 +8,7 @@ use crate::{
         fence::{FenceKeeper, FenceSource},
         highest::Highest,
     },
-    join::{conditions::JoinError, identity::Identity},
+    join::{conditions::JoinError, current::CurrentIdentity},
     manager_clock::ManagerClock,
 };
 use jiff::Timestamp;
@@ -61,7 +61,7 @@ pub enum Answered {
 #[derive(Debug, Clone)]
 pub struct HelloClient {
     pub inbox: Cache<RecordDigest>,
-    pub identity: Arc<Identity>,
+    pub identity: CurrentIdentity,
     pub instance: Arc<Instance>,
     /// Raised by what the inbox holds, so that the first heartbeat says the same as the hello.
     pub highest: Highest,
@@ -125,7 +125,7 @@ impl HelloClient {
         };
         let signature = reply.headers.as_ref().and_then(|headers| headers.get(HEADER));
         let signature = signature.map(async_nats::HeaderValue::as_str);
-        hello_answer::verify(&reply.payload, signature, &self.identity.command_keys(), hello).map_err(|error| {
+        hello_answer::verify(&reply.payload, signature, &self.identity.get().command_keys(), hello).map_err(|error| {
             let (reason, remedy) = remedy(&error);
             error_of(
                 reason,
@@ -139,7 +139,7 @@ impl HelloClient {
         let records = || records.iter().map(|record| &**record);
         self.highest.raise(records());
         let (revision, command_id) = listing::highest(records()).unwrap_or_default();
-        let Self { identity, instance, .. } = self;
+        let (identity, instance) = (self.identity.get(), &self.instance);
         Hello {
             cluster_id: identity.cluster_id().to_owned(),
             cluster_uid: identity.cluster_uid().to_owned(),
@@ -166,8 +166,8 @@ const fn remedy(error: &Unbelieved) -> (&'static str, &'static str) {
     match error {
         Unbelieved::Signature(_) | Unbelieved::OtherHello => (
             "AnswerUnverified",
-            "if this goes on, find out who else can write to the broker; if the Manager's command key was changed, enroll this \
-             cluster again",
+            "if this goes on, find out who else can write to the broker; a command key that the Manager has changed comes with the \
+             next renewal of the credentials",
         ),
         Unbelieved::Body(_) => ("AnswerUnreadable", "upgrade the older of Manager and Operator"),
     }

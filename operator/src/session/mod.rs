@@ -14,12 +14,13 @@ use crate::{
     inbound::record::Records,
     join::{
         conditions::{self, JoinError, StatusReporter},
+        current::CurrentIdentity,
         identity::Identity,
     },
     settings::Settings,
 };
 use hello::{Answered, HelloClient};
-use kubenova_bus::Connection;
+use kubenova_bus::{Connection, Credentials};
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{probe::Gates, retry::Retry, shutdown::Shutdown};
@@ -42,7 +43,9 @@ pub struct Senders {
 #[derive(Debug)]
 pub struct SessionContext {
     pub settings: Arc<Settings>,
-    pub identity: Arc<Identity>,
+    pub identity: CurrentIdentity,
+    /// Notified when the broker refuses the credentials.
+    pub refused: Arc<Notify>,
     pub reporter: StatusReporter,
     pub hello: HelloClient,
     /// The inbox with the bodies of its records.
@@ -65,15 +68,38 @@ pub const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs until the process stops.
 pub async fn run(context: SessionContext, shutdown: Shutdown) {
+    context.closed();
     context.gates.set("session", Some("not connected to the broker yet".to_owned()));
-    let Some(connection) = context.connect(&shutdown).await else { return };
-    let Senders { bus, session, rehello } = &context.senders;
-    bus.send_replace(Some(connection.clone()));
+    let Some(mut connected) = context.connect(&shutdown).await else { return };
+    loop {
+        let connection = connected.connection.clone();
+        context.senders.bus.send_replace(Some(connection.clone()));
+        connected = tokio::select! {
+            () = keep_open(&context, &connection, &shutdown) => return,
+            next = context.next_connection(&connected, &shutdown) => match next {
+                Some(next) => next,
+                None => return,
+            },
+        };
+        tracing::info!("opening a new session: connected with the renewed credentials");
+        context.closed();
+    }
+}
+
+/// A connection, and what it was made with.
+struct Connected {
+    connection: Connection,
+    identity: Arc<Identity>,
+}
+
+/// Opens a session after the other.
+async fn keep_open(context: &SessionContext, connection: &Connection, shutdown: &Shutdown) {
+    let Senders { session, rehello, .. } = &context.senders;
     let mut connects = connection.connects.clone();
-    let mut requests = Requests::subscribe(&connection, context.identity.cluster_id()).await;
+    let mut requests = Requests::subscribe(connection, context.identity.cluster_id()).await;
     // Without this the announcement of the first connect would end the first session.
     let _announced = tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await.is_ok();
-    while let Some(open) = context.open(&connection, &mut connects, &shutdown).await {
+    while let Some(open) = context.open(connection, &mut connects, shutdown).await {
         session.send_replace(Some(open.clone()));
         context.gates.set("session", None);
         context.open.set(1);
@@ -84,7 +110,7 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
         requests.forget();
         tokio::select! {
             () = shutdown.requested() => return,
-            () = context.send_listing(&connection, &open) => {}
+            () = context.send_listing(connection, &open) => {}
             reason = requests.next() => tracing::info!(reason, "opening a new session: the Manager asks for a hello"),
             () = rehello.notified() => tracing::info!("opening a new session: a stream or the durable consumer is missing, or a clock may be wrong"),
             changed = connects.changed() => {
@@ -93,10 +119,9 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
                 }
                 tracing::info!("opening a new session: reconnected to the broker");
             }
-            () = disconnected(&connection) => tracing::info!("the session has ended: the connection to the broker is down"),
+            () = disconnected(connection) => tracing::info!("the session has ended: the connection to the broker is down"),
         }
-        session.send_replace(None);
-        context.open.set(0);
+        context.closed();
     }
 }
 
@@ -108,15 +133,38 @@ async fn disconnected(connection: &Connection) {
 }
 
 impl SessionContext {
-    async fn connect(&self, shutdown: &Shutdown) -> Option<Connection> {
+    /// No session is open.
+    fn closed(&self) {
+        self.senders.session.send_replace(None);
+        self.open.set(0);
+    }
+
+    /// A connection with renewed credentials, to wherever they say, while the one in use goes on: a connection lasts no longer than the
+    /// credentials that it was made with. None when a stop was requested.
+    async fn next_connection(&self, in_use: &Connected, shutdown: &Shutdown) -> Option<Connected> {
+        let renewed = self.identity.clone().other_than(&in_use.identity).await;
+        let Identity { keys, answer, .. } = &*renewed;
+        // The one in use may be reconnecting, and takes no command then: with these it ends its attempts.
+        in_use.connection.renew(Credentials { user_jwt: answer.user_jwt.clone(), seed: keys.nkey_seed.clone() });
+        Retry::new("connect with the renewed credentials").until_ok(shutdown, || self.try_connect()).await
+    }
+
+    async fn connect(&self, shutdown: &Shutdown) -> Option<Connected> {
         let attempt = || async {
-            let connected = broker::connect(&self.settings, &self.identity).await;
+            let connected = self.try_connect().await;
             if let Err(error) = &connected {
                 self.report_error(error).await;
             }
             connected
         };
         Retry::new("connect to the broker").until_ok(shutdown, attempt).await
+    }
+
+    /// With the credentials as they are now.
+    async fn try_connect(&self) -> Result<Connected, JoinError> {
+        let identity = self.identity.get();
+        let connection = broker::connect(&self.settings, &identity).await?;
+        Ok(Connected { connection, identity })
     }
 
     /// Says hello until the Manager accepts it; at once when the client has reconnected.
@@ -146,8 +194,9 @@ impl SessionContext {
         let mut connects = connection.connects.clone();
         connects.mark_unchanged();
         if !connection.is_connected() {
+            let identity = self.identity.get();
             tokio::select! {
-                error = broker::diagnose(&self.settings, &self.identity) => return Err(error),
+                error = broker::diagnose(&self.settings, &identity) => return Err(error),
                 _ = connects.changed() => {}
             }
         }
@@ -165,8 +214,7 @@ impl SessionContext {
     /// Sends the listing if it is wanted; resolves never, so that it ends with the session.
     async fn send_listing(&self, connection: &Connection, session: &Session) {
         if session.listing_wanted {
-            let HelloClient { inbox, identity, .. } = &self.hello;
-            listing::send(connection, identity.cluster_id(), inbox, session).await;
+            listing::send(connection, self.identity.cluster_id(), &self.hello.inbox, session).await;
         }
         std::future::pending::<()>().await;
     }
@@ -185,6 +233,9 @@ impl SessionContext {
     }
 
     async fn report_error(&self, error: &JoinError) {
+        if broker::is_refusal(error) {
+            self.refused.notify_one();
+        }
         self.gates.set("session", Some(error.message.clone()));
         let mut found = ConditionSet::new();
         conditions::set_stopped(&mut found, error);

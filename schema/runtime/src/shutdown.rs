@@ -29,6 +29,12 @@ impl Shutdown {
         Self::default()
     }
 
+    /// For parts that may be stopped by themselves: a stop of this one stops them, and theirs stops nothing else.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), tracker: TaskTracker::new(), failed: Arc::clone(&self.failed) }
+    }
+
     /// The token that is cancelled by the soft stop.
     #[must_use]
     pub fn token(&self) -> CancellationToken {

@@ -141,7 +141,7 @@ pub(crate) const FAULTS: &[Entry] = &[
 /// Failpoints of the source that no fault of the list passes, with the scenario that has a process die there. The campaign's clients
 /// write applications.
 #[cfg(test)]
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 15] = [
     ("dispatch.started", "fault_operations"),
     ("dispatch.writing", "fault_operators"),
     ("inbound.answer", "fault_lifecycle"),
@@ -151,6 +151,8 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("join.keys-stored", "fault_lifecycle"),
     ("lease.lost", "fault_operators"),
     ("metering.lost", "fault_operators"),
+    ("renew.answered", "life_renewal"),
+    ("renew.stored", "life_renewal"),
     ("tenant.capsule-applied", "fault_lifecycle"),
     ("tenant.identities-applied", "fault_lifecycle"),
     ("tenant.namespaces-applied", "fault_lifecycle"),

@@ -41,6 +41,8 @@ const PING_SECONDS: u32 = 5;
 pub struct PlatformOptions {
     /// Life of enrollment tokens in seconds; 72 h when none.
     pub token_seconds: Option<u32>,
+    /// Life of clusters' certificates and user JWTs in seconds; 14 days when none.
+    pub credentials_seconds: Option<u32>,
     /// Milliseconds after which a command that is running is sent again; 10 minutes when none.
     pub report_again_after_ms: Option<u32>,
     /// What a commit survives.
@@ -163,6 +165,7 @@ pub(crate) fn configuration(
     options: &PlatformOptions,
 ) -> Result<String> {
     let rest = ports.rest;
+    let credentials = options.credentials_seconds.unwrap_or(14 * 24 * 3600);
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,
@@ -180,7 +183,11 @@ pub(crate) fn configuration(
         "intervals": { "reportAgainAfterMs": options.report_again_after_ms.unwrap_or(600_000) },
         // Two scenarios may run beside each other.
         "metrics": { "listen": "127.0.0.1:0" },
-        "lifetimes": { "enrollmentTokenSeconds": options.token_seconds.unwrap_or(72 * 3600) },
+        "lifetimes": {
+            "enrollmentTokenSeconds": options.token_seconds.unwrap_or(72 * 3600),
+            "certificateSeconds": credentials,
+            "userJwtSeconds": credentials,
+        },
     });
     serde_json::to_string_pretty(&text).context("settings are plain text")
 }

@@ -314,6 +314,11 @@ mod tests {
                     | Reason::EnrollmentTokenRevoked
                     | Reason::ClusterUidMismatch
                     | Reason::EnrollmentRequestInvalid
+                    | Reason::RenewalNonceInvalid
+                    | Reason::RenewalUnverified
+                    | Reason::IncarnationReplaced
+                    | Reason::CredentialsRevoked
+                    | Reason::CredentialsTooOld
             );
             // A path answers 405 for methods that are no operations.
             let of_no_operation = matches!(reason, Reason::MethodNotAllowed);

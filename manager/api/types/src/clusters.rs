@@ -93,6 +93,9 @@ pub struct Cluster {
     /// When it was first enrolled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enrolled_at: Option<Timestamp>,
+    /// Its certificate and broker credentials; absent until enrolled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<ClusterCredentials>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When the desired state last changed.
@@ -116,6 +119,21 @@ pub struct Cluster {
     /// Its enrollment tokens, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrollments: Vec<EnrollmentState>,
+}
+
+/// Certificate and broker credentials of a cluster. It renews them by itself from a third of their life on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterCredentials {
+    /// Rises with each enrollment; renewals do not change it.
+    pub incarnation: String,
+    /// When they were last issued.
+    pub issued_at: Timestamp,
+    /// When the first of them expires, unless they are renewed before.
+    pub expires_at: Timestamp,
+    /// The last renewals that the cluster's key had signed, newest first; only when a single cluster is read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewals: Vec<EnrollmentAttempt>,
 }
 
 /// One page of clusters.
@@ -411,7 +429,7 @@ pub struct EnrollmentState {
     pub attempts: Vec<EnrollmentAttempt>,
 }
 
-/// An attempt to use an enrollment token.
+/// An attempt to use an enrollment token, or to renew credentials.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnrollmentAttempt {
@@ -422,4 +440,6 @@ pub struct EnrollmentAttempt {
     /// Why it was refused; empty when it was accepted.
     #[serde(default)]
     pub message: String,
+    /// Address it came from.
+    pub peer: String,
 }

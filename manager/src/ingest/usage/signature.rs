@@ -1,8 +1,7 @@
 //! Signatures of usage manifests: `<nkey public>:<base64>`, made with the nkey that the cluster enrolled with.
 
 use super::invalid::InvalidUsage;
-use data_encoding::BASE32_NOPAD;
-use kubenova_schema::signature::{AcceptedKeys, PayloadType, key_id};
+use kubenova_schema::signature::{PayloadType, SignatureError, verify_nkey};
 
 /// The nkey that a signature names. Its owner is looked up before the signature is verified.
 pub(super) fn signer(signature: &str) -> Result<&str, InvalidUsage> {
@@ -11,21 +10,17 @@ pub(super) fn signer(signature: &str) -> Result<&str, InvalidUsage> {
 
 /// Verifies a manifest's signature against the nkey it names.
 pub(super) fn verify(manifest: &[u8], signature: &str) -> Result<(), InvalidUsage> {
-    let (nkey, encoded) = signature.split_once(':').ok_or(InvalidUsage::SignatureForm)?;
-    // The text of an nkey: a byte for its kind, 32 for the key, two of checksum.
-    let bytes = BASE32_NOPAD.decode(nkey.as_bytes()).map_err(|_| InvalidUsage::SignatureForm)?;
-    let key = bytes.get(1..33).filter(|_| bytes.len() == 35).ok_or(InvalidUsage::SignatureForm)?;
-    let id = key_id(key);
-    let header = format!("{id}:{encoded}");
-    AcceptedKeys::new([(id, key.to_vec())])
-        .verify(PayloadType::Usage, manifest, Some(&header))
-        .map_err(InvalidUsage::Signature)
+    match verify_nkey(PayloadType::Usage, manifest, signature) {
+        Ok(_) => Ok(()),
+        Err(SignatureError::Malformed) => Err(InvalidUsage::SignatureForm),
+        Err(error) => Err(InvalidUsage::Signature(error)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data_encoding::BASE64;
+    use data_encoding::{BASE32_NOPAD, BASE64};
     use kubenova_schema::signature::SigningKey;
 
     #[test]

@@ -158,7 +158,7 @@ impl Dispatcher<'_> {
         };
         name_command(&record);
         // Records are verified before they are stored; who else may write NovaCommands commands nothing all the same.
-        let verified = match self.ctx.verifier.verify(&record) {
+        let verified = match self.ctx.verifier.get().verify(&record) {
             Ok(verified) => verified,
             Err(unverified) => return self.leave(record, &unverified).await,
         };

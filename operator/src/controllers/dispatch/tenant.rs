@@ -143,7 +143,8 @@ impl Dispatcher<'_> {
     pub(super) async fn comes_back(&self, tenant_id: &str) -> Result<bool, DispatchError> {
         let name = command::record_name(&ObjectKey::Tenant { tenant_id: tenant_id.to_owned() });
         let Some(record) = verbs::get(&self.records, &name).await? else { return Ok(false) };
-        let is_kept = self.ctx.verifier.verify(&record).is_ok_and(|verified| verified.kind == CommandKind::ApplyTenant);
+        let is_kept =
+            self.ctx.verifier.get().verify(&record).is_ok_and(|verified| verified.kind == CommandKind::ApplyTenant);
         let status = record.status.as_ref();
         let has_failed = outcome::has_ended(&record.spec, status)
             && status.is_some_and(|status| status.state != State::Succeeded.as_str());

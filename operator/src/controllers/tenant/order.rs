@@ -40,7 +40,9 @@ impl TenantController<'_> {
             Some(key) => verbs::get(&self.records, &command::record_name(&key)).await?,
             None => None,
         };
-        Ok(deletion::ordered(record.map(|record| self.ctx.verifier.verify(&record).map(|verified| verified.kind))))
+        Ok(deletion::ordered(
+            record.map(|record| self.ctx.verifier.get().verify(&record).map(|verified| verified.kind)),
+        ))
     }
 
     /// Removes the finalizer of a NovaTenant whose tenant is wanted: a deletion cannot be taken back, so the object goes, the

@@ -38,6 +38,10 @@ pub async fn get(
     .await?;
     let mut body = observations.cluster(&cluster);
     body.observed = observations.object(&cluster.id, &key);
+    if let Some(credentials) = &mut body.credentials {
+        let renewals = enrollments::renewals(&mut connection, &cluster.id).await?;
+        credentials.renewals = renewals.iter().map(views::enrollment_attempt).collect();
+    }
     body.enrollments = tokens.iter().map(|token| views::enrollment(token, ctx.now)).collect();
     Ok(response::with_etag(&response::etag(&cluster.id, cluster.generation), body))
 }

@@ -1,0 +1,101 @@
+//! Issues what an enrollment and a renewal answer: certificate and user JWT of a cluster, and what it needs to use them.
+//!
+//! What a request asks to be does not matter: certificate and JWT contain what the cluster's record says.
+
+use jiff::{SignedDuration, Timestamp};
+use kubenova_core::refusal::{Reason, Refusal};
+use kubenova_runtime::{clock, telemetry};
+use kubenova_schema::enrollment::EnrollmentAnswer;
+use kubenova_store::identities::CredentialsLife;
+use kubenova_trust::{TrustError, authority::Validity, keyring::Keyring};
+use std::{sync::Arc, time::Duration};
+
+/// Longest signing request; one of an Operator has about 500 characters.
+pub(crate) const SIGNING_REQUEST_LENGTH_MAX: usize = 8 * 1024;
+
+/// Refuses a signing request that is too long to be one.
+pub(crate) fn check_signing_request(csr_pem: &str) -> Result<(), Refusal> {
+    if csr_pem.len() <= SIGNING_REQUEST_LENGTH_MAX {
+        return Ok(());
+    }
+    let detail = format!("csrPem is longer than {SIGNING_REQUEST_LENGTH_MAX} bytes");
+    Err(Refusal::at(Reason::EnrollmentRequestInvalid, "/csrPem", detail))
+}
+
+/// What identities are issued with.
+#[derive(Debug, Clone)]
+pub struct IdentityIssuer {
+    /// Certificate authority and broker identities.
+    pub keyring: Arc<Keyring>,
+    /// `tls://` URLs at which clusters reach the broker.
+    pub broker_urls: Vec<String>,
+    /// `https://` URLs at which clusters reach the Manager.
+    pub endpoints: Vec<String>,
+    /// Life of a cluster's certificate.
+    pub certificate_lifetime: Duration,
+    /// Life of a cluster's user JWT.
+    pub user_jwt_lifetime: Duration,
+}
+
+/// Whose identity it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ClusterIdentity<'a> {
+    pub(crate) cluster: &'a str,
+    pub(crate) incarnation: i64,
+    pub(crate) epoch: i64,
+}
+
+impl IdentityIssuer {
+    /// The user JWT for a public nkey that a cluster made.
+    pub(crate) fn user_jwt(&self, cluster: &str, nkey_public: &str, now: Timestamp) -> Result<String, Refusal> {
+        let validity = Validity { now, lifetime: self.user_jwt_lifetime };
+        self.keyring.nkeys.cluster_user(cluster, nkey_public, validity).map_err(|error| not_certifiable(&error))
+    }
+
+    /// The whole answer, with a certificate for the key of this signing request, and the life of what it contains.
+    pub(crate) fn answer(
+        &self,
+        of: &ClusterIdentity<'_>,
+        csr_pem: &str,
+        user_jwt: String,
+        now: Timestamp,
+    ) -> Result<(EnrollmentAnswer, CredentialsLife), Refusal> {
+        let incarnation = of.incarnation.to_string();
+        let authority = &self.keyring.authority;
+        let validity = Validity { now, lifetime: self.certificate_lifetime };
+        let certificate_chain_pem =
+            authority.cluster(csr_pem, of.cluster, &incarnation, validity).map_err(|error| not_certifiable(&error))?;
+        // As the answer says it, so that both sides name the same times.
+        let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
+        let shorter = self.certificate_lifetime.min(self.user_jwt_lifetime);
+        let expires_at = SignedDuration::try_from(shorter).ok().and_then(|life| now.checked_add(life).ok());
+        let life = CredentialsLife { issued_at: now, expires_at: expires_at.unwrap_or(now) };
+        let answer = EnrollmentAnswer {
+            cluster_id: of.cluster.to_owned(),
+            incarnation,
+            epoch: u64::try_from(of.epoch).unwrap_or_default(),
+            certificate_chain_pem,
+            user_jwt,
+            broker_urls: self.broker_urls.clone(),
+            ca_bundle_pem: authority.bundle_pem().to_owned(),
+            command_keys: self.keyring.command_public.clone(),
+            endpoints: self.endpoints.clone(),
+            issued_at: clock::rfc3339_ms(life.issued_at),
+            expires_at: clock::rfc3339_ms(life.expires_at),
+            manager_time: clock::rfc3339_ms(now),
+        };
+        Ok((answer, life))
+    }
+}
+
+fn not_certifiable(error: &TrustError) -> Refusal {
+    match error {
+        TrustError::SigningRequest(_) | TrustError::NotAUserKey | TrustError::UserName(_) => {
+            Refusal::new(Reason::EnrollmentRequestInvalid, error.to_string())
+        }
+        other => {
+            tracing::error!(error = %telemetry::chain(other), "could not issue an identity");
+            Refusal::new(Reason::Internal, "the identity could not be issued; nothing was used up")
+        }
+    }
+}

@@ -1,0 +1,15 @@
+-- Identities: one for each incarnation of a cluster. Old ones stay, since usage reports are verified by the key that sealed them.
+-- Locks: creates a table, touches no row of another.
+create table identities (
+    cluster_id  text not null references clusters (id),
+    -- That of the enrollment; the cluster's row names the current one.
+    incarnation bigint not null check (incarnation > 0),
+    -- Made in the cluster, and fixed for the incarnation.
+    nkey_public text not null,
+    enrolled_at timestamptz not null,
+    -- Of certificate and user JWT: when they were last issued, and when the first of them expires.
+    issued_at   timestamptz not null,
+    expires_at  timestamptz not null,
+    constraint identities_pkey primary key (cluster_id, nkey_public)
+);
+create unique index identities_by_incarnation on identities (cluster_id, incarnation);
