@@ -168,6 +168,11 @@ impl Reply {
     }
 
     #[cfg(test)]
+    pub(super) fn signed(body: &str, signature: Option<String>) -> Self {
+        Self { signature, ..Self::of(200, body) }
+    }
+
+    #[cfg(test)]
     pub(super) fn of(status: u16, body: &str) -> Self {
         Self { status, body: body.as_bytes().to_vec(), signature: None, date: None, middle_ms: 0 }
     }

@@ -98,16 +98,26 @@ async fn renew_at(endpoint: &str, identity: &Identity, keys: &Keys) -> Result<En
     if !reply.is_success() {
         return Err(refusal(&reply));
     }
+    Ok(believe(&reply, endpoint, &nonce.nonce, identity, keys)?)
+}
+
+/// What an answer says, if a command key that is accepted already has signed it, for this renewal.
+fn believe(
+    reply: &Reply,
+    endpoint: &str,
+    nonce: &str,
+    identity: &Identity,
+    keys: &Keys,
+) -> Result<EnrollmentAnswer, JoinError> {
+    let unverified = |message| JoinError::new(condition::IDENTITY_ISSUED, "AnswerUnverified", message);
     reply.verify(PayloadType::RenewalAnswer, &identity.command_keys()).map_err(|error| {
-        let message = format!(
+        unverified(format!(
             "believed nothing of an answer to a renewal: {error}; find out who answers at {endpoint} with a certificate of the Manager's authority"
-        );
-        JoinError::new(condition::IDENTITY_ISSUED, "AnswerUnverified", message)
+        ))
     })?;
     let answer: RenewalAnswer = reply.decode()?;
-    if answer.nonce != nonce.nonce {
-        let message = format!("the answer of {endpoint} is to another renewal; trying again");
-        return Err(JoinError::new(condition::IDENTITY_ISSUED, "AnswerUnverified", message).into());
+    if answer.nonce != nonce {
+        return Err(unverified(format!("the answer of {endpoint} is to another renewal; trying again")));
     }
     check(&answer.identity, identity, keys)?;
     Ok(answer.identity)
@@ -163,6 +173,7 @@ fn refusal(reply: &Reply) -> RenewalError {
 mod tests {
     use super::*;
     use crate::join::identity::tests;
+    use kubenova_schema::signature::SigningKey;
 
     #[test]
     fn what_a_person_decided_is_refused_and_what_may_pass_is_tried_again() {
@@ -185,22 +196,55 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_answer_must_be_for_the_key_that_was_sent_and_name_what_is_needed() {
-        let keys = Keys::make("kn1.x", "uid").unwrap();
-        let certificate = |keys: &Keys| {
-            let key = rcgen::KeyPair::from_pem(&keys.tls_key_pem).unwrap();
-            rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
-        };
-        let identity = Identity::replacing(None, keys.clone(), tests::answer(&[1]));
-        let good = EnrollmentAnswer {
-            certificate_chain_pem: certificate(&keys),
+    fn certificate(keys: &Keys) -> String {
+        let key = rcgen::KeyPair::from_pem(&keys.tls_key_pem).unwrap();
+        rcgen::CertificateParams::default().self_signed(&key).unwrap().pem()
+    }
+
+    /// An answer that can be used.
+    fn good(keys: &Keys) -> EnrollmentAnswer {
+        EnrollmentAnswer {
+            certificate_chain_pem: certificate(keys),
             broker_urls: vec!["tls://hub".to_owned()],
             endpoints: vec!["https://manager".to_owned()],
             issued_at: "2030-01-01T00:00:00Z".to_owned(),
             expires_at: "2030-01-02T00:00:00Z".to_owned(),
             ..tests::answer(&[1])
+        }
+    }
+
+    #[test]
+    fn an_answer_counts_with_the_signature_of_an_accepted_key_and_for_its_own_renewal() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        let identity = Identity::replacing(None, keys.clone(), tests::answer(&[1]));
+        // Whoever answers names the keys that it signs with.
+        let named = EnrollmentAnswer { command_keys: tests::answer(&[1, 2]).command_keys, ..good(&keys) };
+        let body = serde_json::to_string(&RenewalAnswer { nonce: "n".to_owned(), identity: named.clone() }).unwrap();
+        let signed =
+            |seed: u8, payload_type| SigningKey::from_seed(&[seed; 32]).unwrap().sign(payload_type, body.as_bytes());
+        let believed = |signature: Option<String>, nonce: &str| {
+            believe(&Reply::signed(&body, signature), "https://manager", nonce, &identity, &keys)
         };
+        assert_eq!(believed(Some(signed(1, PayloadType::RenewalAnswer)), "n"), Ok(named));
+        for (signature, nonce) in [
+            (None, "n"),
+            (Some(signed(2, PayloadType::RenewalAnswer)), "n"),
+            (Some(signed(1, PayloadType::HelloAnswer)), "n"),
+            (Some(signed(1, PayloadType::RenewalAnswer)), "of another"),
+        ] {
+            assert_eq!(
+                believed(signature.clone(), nonce).unwrap_err().reason,
+                "AnswerUnverified",
+                "{signature:?} {nonce}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_must_be_for_the_key_that_was_sent_and_name_what_is_needed() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        let identity = Identity::replacing(None, keys.clone(), tests::answer(&[1]));
+        let good = good(&keys);
         assert_eq!(check(&good, &identity, &keys), Ok(()));
         let other = certificate(&Keys::make("kn1.x", "uid").unwrap());
         for bad in [
