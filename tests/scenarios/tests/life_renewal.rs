@@ -59,15 +59,18 @@ async fn life_renewal_under_load_and_after_a_cut_that_outlasts_the_credentials()
     let writing = tokio::spawn(writer.run(stopped));
     // A kill right after the answer, and one right after it is stored.
     failpoints::operator_dies_at_each(&site, &["renew.answered", "renew.stored"], async || Ok(())).await?;
-    site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
-    let pids = site.operator()?.pids();
     let mut issued = text(&credentials(&platform, &site).await?, "/issuedAt")?;
+    let mut pids = Vec::new();
     for renewal in 1..=RENEWALS {
         issued = wait_renewed(&platform, &site, &issued, RENEWED_WITHIN)
             .await
             .with_context(|| format!("renewal {renewal}"))?;
         let left = seconds_left(&credentials(&platform, &site).await?)?;
         ensure!(left > i64::from(seconds) / 2, "renewal {renewal} left {left} s");
+        if renewal == 1 {
+            // The Operator that has come back after the kills.
+            pids = site.operator()?.pids();
+        }
     }
     site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
 
