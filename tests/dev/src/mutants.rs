@@ -102,7 +102,12 @@ fn judge(
     let passes = |name: Option<&str>, live: &mut Live<'_>| -> Result<bool> {
         let mut command = Command::new(&executable.path);
         clear_cargo_variables(&mut command);
-        command.current_dir(&executable.folder).env("CARGO_TARGET_DIR", &places.target).env_remove(VARIABLE);
+        // Of two checkouts that share build results the programs may be of the other one.
+        command
+            .current_dir(&executable.folder)
+            .env("CARGO_MANIFEST_DIR", &executable.folder)
+            .env("CARGO_TARGET_DIR", &places.target)
+            .env_remove(VARIABLE);
         // Else a property test that fails, as it should, writes what failed into the sources.
         command.env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "1");
         command.args(["--exact", &mutant.test]).envs(name.map(|name| (VARIABLE, name)));
