@@ -6,26 +6,24 @@ use kubenova_api_types::clusters::{self, ClusterCredentials, Condition, Observed
 use kubenova_core::cluster::{Cluster, ClusterId, Connectivity};
 use kubenova_store::{
     connection,
-    identities::{self, CredentialsLife},
+    identities::CredentialsLife,
     observed::{self, ObservedObject},
     sessions::{self, Session as Heartbeat},
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
 
 /// The observed state of some objects on some clusters.
 #[derive(Debug, Clone)]
 pub struct ClusterObservations {
     heartbeats: Vec<Heartbeat>,
     refusals: Vec<sessions::RefusedHello>,
-    credentials: BTreeMap<ClusterId, CredentialsLife>,
     objects: Vec<(ClusterId, ObservedObject)>,
     listening_since: Timestamp,
     now: Timestamp,
 }
 
 impl ClusterObservations {
-    /// Reads all of them with one query each for heartbeats, refused hellos, credentials and objects.
+    /// Reads all of them with one query each for heartbeats, refused hellos and objects.
     pub async fn read(
         connection: &mut connection::Connection,
         state: &AppState,
@@ -35,9 +33,8 @@ impl ClusterObservations {
     ) -> Result<Self, ApiError> {
         let heartbeats = sessions::of_clusters(connection, clusters).await?;
         let refusals = sessions::refusals(connection, clusters).await?;
-        let credentials = identities::of_clusters(connection, clusters).await?;
         let objects = if keys.is_empty() { Vec::new() } else { observed::find(connection, clusters, keys).await? };
-        Ok(Self { heartbeats, refusals, credentials, objects, listening_since: state.listening_since, now })
+        Ok(Self { heartbeats, refusals, objects, listening_since: state.listening_since, now })
     }
 
     /// Whether the cluster's heartbeats arrive.
@@ -46,15 +43,15 @@ impl ClusterObservations {
         Connectivity::of(self.as_of(cluster), self.listening_since, self.now)
     }
 
-    /// A cluster with what it reports of itself.
+    /// A cluster with the life of its credentials, and with what it reports of itself.
     #[must_use]
-    pub fn cluster(&self, cluster: &Cluster) -> clusters::Cluster {
+    pub fn cluster(&self, cluster: &Cluster, credentials: Option<&CredentialsLife>) -> clusters::Cluster {
         let mut body = views::cluster(cluster);
         body.connection = views::connection(self.connectivity(&cluster.id));
         body.as_of = self.as_of(&cluster.id);
         body.session = self.session(&cluster.id);
         body.refused_hello = self.refused_hello(&cluster.id);
-        body.credentials = self.credentials.get(&cluster.id).map(|life| ClusterCredentials {
+        body.credentials = credentials.map(|life| ClusterCredentials {
             incarnation: cluster.incarnation.to_string(),
             issued_at: life.issued_at,
             expires_at: life.expires_at,
@@ -160,7 +157,6 @@ mod tests {
         let observations = ClusterObservations {
             heartbeats: heartbeat.into_iter().collect(),
             refusals: Vec::new(),
-            credentials: BTreeMap::new(),
             objects: vec![(cluster.clone(), object)],
             listening_since: at(0),
             now: at(1000),

@@ -163,7 +163,7 @@ impl Renewal {
         let of = ClusterIdentity { cluster: cluster.as_str(), incarnation: *incarnation, epoch: renewable.epoch };
         let issued = self
             .issuer
-            .user_jwt(cluster.as_str(), nkey, now)
+            .user_jwt(cluster.as_str(), &renewable.nkey_public, now)
             .and_then(|jwt| self.issuer.answer(&of, &request.csr_pem, jwt, now));
         match issued {
             Ok((answer, life)) => {

@@ -418,7 +418,7 @@ mod tests {
         mark_used(&mut connection, id, &token_use(), at(5)).await.unwrap();
         let used = lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap();
         assert_eq!((used.used, used.connected), (Some(token_use()), false));
-        // A session of the incarnation before goes on, or begins anew, until the Operator has the answer.
+        // A session of the incarnation before goes on, or begins again, until the Operator has the answer.
         let before = crate::fixture::hello(&cluster);
         sessions::open(&mut connection, &before, at(6)).await.unwrap();
         assert!(!lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().connected);

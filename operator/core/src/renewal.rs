@@ -23,6 +23,12 @@ impl CredentialsLife {
         Some(Self { issued_at: issued_at.parse().ok()?, expires_at: expires_at.parse().ok()? })
     }
 
+    /// When the first of them expires.
+    #[must_use]
+    pub const fn expires_at(&self) -> Timestamp {
+        self.expires_at
+    }
+
     /// When it is time to renew: after a third of the life, and up to a twelfth later, so that clusters that enrolled together do not
     /// renew together. `jitter` is any number.
     #[must_use]

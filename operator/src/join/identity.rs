@@ -7,7 +7,7 @@ use crate::apiserver::{Error, client::Apiserver, verbs};
 use data_encoding::BASE64;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::ObjectMeta};
-use kubenova_operator_core::record::RecordVerifier;
+use kubenova_operator_core::{record::RecordVerifier, renewal::CredentialsLife};
 use kubenova_schema::{
     enrollment::{EnrollmentAnswer, PublicKey},
     signature::{AcceptedKeys, PayloadType, pre_authentication_encoding, sha256_hex},
@@ -70,6 +70,12 @@ impl Identity {
     #[must_use]
     pub fn cluster_id(&self) -> &str {
         &self.answer.cluster_id
+    }
+
+    /// The life of its credentials; none when this version cannot read it.
+    #[must_use]
+    pub fn life(&self) -> Option<CredentialsLife> {
+        CredentialsLife::parse(&self.answer.issued_at, &self.answer.expires_at)
     }
 
     /// UID of its kube-system namespace.
@@ -138,21 +144,19 @@ pub enum MakeError {
 impl Keys {
     /// Makes new keys.
     pub fn make(token: &str, cluster_uid: &str) -> Result<Self, MakeError> {
-        let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Tls)?;
         let seed = kubenova_runtime::random::bytes::<32>();
         let nkey = nkeys::KeyPair::new_from_raw(nkeys::KeyPairType::User, seed).map_err(MakeError::Nkey)?;
         Ok(Self {
             token_sha256: sha256_hex(token.trim().as_bytes()),
             cluster_uid: cluster_uid.to_owned(),
-            tls_key_pem: tls.serialize_pem(),
+            tls_key_pem: new_tls_key()?,
             nkey_seed: nkey.seed().map_err(MakeError::Nkey)?,
         })
     }
 
     /// The same identity with a new key for its certificate.
     pub fn with_new_tls_key(&self) -> Result<Self, MakeError> {
-        let tls = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Tls)?;
-        Ok(Self { tls_key_pem: tls.serialize_pem(), ..self.clone() })
+        Ok(Self { tls_key_pem: new_tls_key()?, ..self.clone() })
     }
 
     /// The public key that its certificate must have, DER; none when the private one cannot be read.
@@ -177,6 +181,12 @@ impl Keys {
     pub fn nkey_public(&self) -> Result<String, MakeError> {
         Ok(nkeys::KeyPair::from_seed(&self.nkey_seed).map_err(MakeError::Nkey)?.public_key())
     }
+}
+
+/// A private key for a certificate, PEM.
+fn new_tls_key() -> Result<String, MakeError> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(MakeError::Tls)?;
+    Ok(key.serialize_pem())
 }
 
 /// `<public nkey>:<base64>` over a body, by the nkey with this seed.

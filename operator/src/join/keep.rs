@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{apiserver, manager_clock::ManagerClock};
 use futures::FutureExt as _;
+use jiff::Timestamp;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::{conditions::ConditionSet, renewal::CredentialsLife};
 use kubenova_runtime::{failpoint, random, shutdown::Shutdown};
@@ -50,7 +51,7 @@ pub async fn run(keeper: IdentityKeeper, shutdown: Shutdown) {
 struct Schedule {
     /// Spreads the renewals of clusters that enrolled together.
     jitter: u16,
-    /// After a failure.
+    /// After a failure, or once the broker has refused the credentials.
     next_attempt: Option<Instant>,
     /// Whatever a clock or the broker says, no attempt is made before: each makes the Manager sign, and a new connection.
     not_before: Instant,
@@ -81,6 +82,14 @@ impl Schedule {
         self.not_before = Instant::now() + pause(life, u32::MAX);
     }
 
+    /// The broker refuses the credentials, which is worth one attempt: at once when they have expired, else after a part of a pause,
+    /// since a broker that refuses one cluster by mistake refuses all.
+    fn refused(&mut self, life: Option<CredentialsLife>, now: Timestamp) {
+        let is_valid = life.is_some_and(|life| !life.has_ended(now));
+        let part = pause(life, u32::MAX) * u32::from(jitter()) / u32::from(u16::MAX);
+        self.next_attempt = Some(Instant::now() + if is_valid { part } else { Duration::ZERO });
+    }
+
     /// The pause until the next attempt.
     fn failed(&mut self, life: Option<CredentialsLife>) -> Duration {
         self.failures += 1;
@@ -98,27 +107,28 @@ fn pause(life: Option<CredentialsLife>, failures: u32) -> Duration {
     life.map_or(LOOK_INTERVAL, |life| life.pause(failures))
 }
 
-fn life_of(identity: &Identity) -> Option<CredentialsLife> {
-    CredentialsLife::parse(&identity.answer.issued_at, &identity.answer.expires_at)
-}
-
 impl IdentityKeeper {
     async fn keep(self) {
         let mut schedule = Schedule::new();
         loop {
             let identity = self.identity.get();
-            self.expose(&identity);
-            let life = life_of(&identity);
+            let life = identity.life();
+            if let Some(life) = life {
+                self.expires.set(life.expires_at().as_second());
+            }
             let due_in = schedule.due_in(life, &self.manager_clock);
             if !due_in.is_zero() {
                 tokio::select! {
-                    () = tokio::time::sleep(due_in.min(LOOK_INTERVAL)) => continue,
-                    () = self.refused_by_broker(life, &schedule), if schedule.next_attempt.is_none() => {}
+                    () = tokio::time::sleep(due_in.min(LOOK_INTERVAL)) => {}
+                    () = self.refused_by_broker(schedule.not_before), if schedule.next_attempt.is_none() => {
+                        schedule.refused(life, self.manager_clock.now_or_local());
+                    }
                 }
+                continue;
             }
             match self.renew(&identity).await {
                 Ok(renewed) => {
-                    schedule.succeeded(life_of(&renewed));
+                    schedule.succeeded(renewed.life());
                     self.use_renewed(renewed).await;
                 }
                 Err(error) => {
@@ -129,16 +139,13 @@ impl IdentityKeeper {
         }
     }
 
-    /// Resolves when the broker refuses the credentials, which is worth one attempt: at once when they have expired, else after a part of
-    /// a pause, since a broker that refuses one cluster by mistake refuses all.
-    async fn refused_by_broker(&self, life: Option<CredentialsLife>, schedule: &Schedule) {
-        tokio::time::sleep_until(schedule.not_before).await;
-        // What was heard before the credentials were renewed says nothing about them.
-        let _before = self.refused.notified().now_or_never();
-        self.refused.notified().await;
-        if life.is_some_and(|life| !life.has_ended(self.manager_clock.now_or_local())) {
-            tokio::time::sleep(pause(life, u32::MAX) * u32::from(jitter()) / u32::from(u16::MAX)).await;
+    /// Resolves when the broker refuses the credentials that were in use at this moment. What was refused before says nothing about them.
+    async fn refused_by_broker(&self, since: Instant) {
+        if Instant::now() < since {
+            tokio::time::sleep_until(since).await;
+            let _before = self.refused.notified().now_or_never();
         }
+        self.refused.notified().await;
     }
 
     /// New credentials, stored before they are used, in the place of exactly those that they renew.
@@ -190,12 +197,6 @@ impl IdentityKeeper {
         }
     }
 
-    fn expose(&self, identity: &Identity) {
-        if let Ok(expires) = identity.answer.expires_at.parse::<jiff::Timestamp>() {
-            self.expires.set(expires.as_second());
-        }
-    }
-
     async fn report(&self, found: &ConditionSet) {
         if let Err(error) = self.reporter.report(found).await {
             tracing::warn!(error = %apiserver::error::chain(&error), "could not write the condition IdentityIssued");
@@ -224,6 +225,23 @@ mod tests {
         assert_eq!(schedule.due_in(old, &clock), Duration::from_secs(100));
         schedule.succeeded(None);
         assert_eq!(schedule.due_in(None, &clock), LOOK_INTERVAL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_broker_refuses_is_renewed_within_a_pause_and_at_once_when_it_has_expired() {
+        let clock = ManagerClock::default();
+        let (young, old) = (life(0, 2_400), life(5_000, 2_400));
+        for _ in 0..20 {
+            let mut schedule = Schedule::new();
+            schedule.refused(young, clock::now());
+            let due_in = schedule.due_in(young, &clock);
+            assert!(due_in <= Duration::from_secs(100), "{due_in:?}");
+            // However often it looks meanwhile, it does not begin to wait again.
+            tokio::time::advance(due_in).await;
+            assert_eq!(schedule.due_in(young, &clock), Duration::ZERO);
+            schedule.refused(old, clock::now());
+            assert_eq!(schedule.due_in(old, &clock), Duration::ZERO);
+        }
     }
 
     #[tokio::test(start_paused = true)]

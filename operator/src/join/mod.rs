@@ -23,7 +23,7 @@ use conditions::{JoinError, StatusReporter};
 use identity::{Identity, IdentityStore, Keys, StoredIdentity};
 use jiff::Timestamp;
 use kubenova_crds::cluster_config::condition;
-use kubenova_operator_core::{conditions::ConditionSet, renewal::CredentialsLife};
+use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{clock, failpoint, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{enrollment::EnrollmentAnswer, signature::sha256_hex, token::EnrollmentToken};
 use reach::HostPort;
@@ -140,8 +140,8 @@ fn set_joined(conditions: &mut ConditionSet) {
 
 /// How long the stored credentials last.
 fn set_stored(conditions: &mut ConditionSet, identity: &Identity, now: Timestamp) {
-    let EnrollmentAnswer { issued_at, expires_at, .. } = &identity.answer;
-    if CredentialsLife::parse(issued_at, expires_at).is_some_and(|life| life.has_ended(now)) {
+    let expires_at = &identity.answer.expires_at;
+    if identity.life().is_some_and(|life| life.has_ended(now)) {
         let message =
             format!("certificate and broker credentials expired at {expires_at}; asking the Manager for new ones");
         conditions.set_false(condition::IDENTITY_ISSUED, "Expired", message);

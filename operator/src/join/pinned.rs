@@ -130,13 +130,23 @@ pub fn bundle_has(bundle_pem: &str, ca_spki_sha256: &str) -> bool {
         .any(|der| spki_sha256(der).is_some_and(|pin| pin.eq_ignore_ascii_case(ca_spki_sha256)))
 }
 
+/// The public key of the first certificate of a chain, DER.
+#[must_use]
+pub fn first_key(chain_pem: &str) -> Option<Vec<u8>> {
+    certificates(chain_pem).first().and_then(spki)
+}
+
 fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect()
 }
 
 fn spki_sha256(der: &CertificateDer<'_>) -> Option<String> {
+    spki(der).map(|key| sha256_hex(&key))
+}
+
+fn spki(der: &CertificateDer<'_>) -> Option<Vec<u8>> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    Some(sha256_hex(certificate.tbs_certificate.subject_pki.raw))
+    Some(certificate.tbs_certificate.subject_pki.raw.to_vec())
 }
 
 impl ServerCertVerifier for PinVerifier {

@@ -5,7 +5,7 @@ use super::{
     conditions::JoinError,
     https::{ManagerClient, Reply},
     identity::{Identity, Keys, MakeError},
-    keys_error,
+    keys_error, pinned,
     reach::{self, HostPort},
 };
 use kubenova_crds::cluster_config::condition;
@@ -140,7 +140,7 @@ fn check(answer: &EnrollmentAnswer, identity: &Identity, keys: &Keys) -> Result<
     if answer.broker_urls.is_empty() || answer.endpoints.is_empty() || answer.command_keys.is_empty() {
         return Err(unusable("names no broker, no endpoint or no command key"));
     }
-    if keys.csr_key() != certificate_key(&answer.certificate_chain_pem) {
+    if keys.csr_key() != pinned::first_key(&answer.certificate_chain_pem) {
         return Err(unusable("contains a certificate for another key"));
     }
     let lasts = CredentialsLife::parse(&answer.issued_at, &answer.expires_at).is_some_and(CredentialsLife::is_positive);
@@ -148,13 +148,6 @@ fn check(answer: &EnrollmentAnswer, identity: &Identity, keys: &Keys) -> Result<
         return Err(unusable("contains credentials that end before they begin"));
     }
     Ok(())
-}
-
-/// The public key of the first certificate of a chain, DER.
-fn certificate_key(chain_pem: &str) -> Option<Vec<u8>> {
-    let (_, pem) = x509_parser::pem::parse_x509_pem(chain_pem.as_bytes()).ok()?;
-    let certificate = pem.parse_x509().ok()?;
-    Some(certificate.tbs_certificate.subject_pki.raw.to_vec())
 }
 
 fn refusal(reply: &Reply) -> RenewalError {

@@ -4,7 +4,6 @@ use crate::{
     join::{conditions::JoinError, identity::Identity},
     settings::Settings,
 };
-use jiff::Timestamp;
 use kubenova_bus::{BusError, Connection, Credentials, cause::ConnectCause, connection};
 use kubenova_crds::cluster_config::condition;
 use kubenova_runtime::{
@@ -108,7 +107,7 @@ fn connect_error(error: &BusError, identity: &Identity) -> JoinError {
         // Only the stored nkey is left to fail.
         _ => ConnectCause::Unusable,
     };
-    let expired = identity.answer.expires_at.parse::<Timestamp>().is_ok_and(|end| end <= clock::now());
+    let expired = identity.life().is_some_and(|life| life.has_ended(clock::now()));
     let (reason, remedy) = explain(cause, expired);
     bus_error(reason, format!("{}; {remedy}", telemetry::chain(error)))
 }

@@ -12,7 +12,7 @@ use axum::{
 use kubenova_api_types::clusters::Cluster;
 use kubenova_core::cluster::ClusterRef;
 use kubenova_schema::kinds::ObjectKey;
-use kubenova_store::{clusters, enrollments};
+use kubenova_store::{clusters, enrollments, identities};
 
 /// Read a cluster by id or name.
 #[utoipa::path(get, path = "/api/v1/clusters/{cluster}", tag = "clusters", operation_id = "getCluster",
@@ -36,7 +36,8 @@ pub async fn get(
         std::slice::from_ref(&key),
     )
     .await?;
-    let mut body = observations.cluster(&cluster);
+    let credentials = identities::of_clusters(&mut connection, std::slice::from_ref(&cluster.id)).await?;
+    let mut body = observations.cluster(&cluster, credentials.get(&cluster.id));
     body.observed = observations.object(&cluster.id, &key);
     if let Some(credentials) = &mut body.credentials {
         let renewals = enrollments::renewals(&mut connection, &cluster.id).await?;

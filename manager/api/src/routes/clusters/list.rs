@@ -9,8 +9,8 @@ use crate::{
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{clusters::ClusterList, list::List};
-use kubenova_core::cluster::ClusterId;
-use kubenova_store::clusters;
+use kubenova_core::cluster::{Cluster, ClusterId};
+use kubenova_store::{clusters, identities};
 
 const LIST: &str = "clusters";
 
@@ -43,7 +43,9 @@ pub async fn list(
     let next_cursor = last.map(|cluster| cursor::after(LIST, "", cluster.id.as_str()));
     let ids: Vec<ClusterId> = clusters.iter().map(|cluster| cluster.id.clone()).collect();
     let observations = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, &[]).await?;
-    let items = clusters.iter().map(|cluster| observations.cluster(cluster)).collect();
+    let credentials = identities::of_clusters(&mut connection, &ids).await?;
+    let item = |cluster: &Cluster| observations.cluster(cluster, credentials.get(&cluster.id));
+    let items = clusters.iter().map(item).collect();
     Ok(Json(List { items, next_cursor }))
 }
 
