@@ -20,6 +20,9 @@ create table clusters (
     -- Whether the Manager trusts it. Whether it is connected is derived from its session and heartbeats.
     state            text not null default 'pendingBootstrap'
                      check (state in ('pendingBootstrap', 'enrolled', 'quarantined', 'revoking', 'revoked', 'detached', 'purged')),
+    -- Why it is in this state, when that is not what usually happens: one CamelCase word, and a sentence.
+    state_reason     text not null default '',
+    state_message    text not null default '',
     enrolled_at      timestamptz,
     created_at       timestamptz not null,
     updated_at       timestamptz not null,

@@ -17,7 +17,11 @@ create table sessions (
     -- When the PostgreSQL server was started that recorded the hello. A server that was started since may be one that was
     -- restored to an earlier point: then nothing is sent before the next hello, which compares both sides and leaves
     -- nothing undelivered of before. (A dump that is restored into a running server is noticed by the revision in the heartbeats.)
-    recorded_by        timestamptz not null
+    recorded_by        timestamptz not null,
+    -- Another Operator that says hello with a lease term no higher than that of the session, and since when. When both go on, the
+    -- cluster's credentials are in use by two Kubernetes clusters.
+    contender_boot_id  text,
+    contender_since    timestamptz
 );
 
 -- Sessions that the running server has confirmed. Whether the heartbeat is fresh is decided by whoever asks.

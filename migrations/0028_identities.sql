@@ -10,6 +10,8 @@ create table identities (
     -- Of certificate and user JWT: when they were last issued, and when the first of them expires.
     issued_at   timestamptz not null,
     expires_at  timestamptz not null,
+    -- When the last user JWT expires that was issued to this nkey: until then it has to stay revoked, if it is.
+    user_jwt_expires_at timestamptz not null,
     constraint identities_pkey primary key (cluster_id, nkey_public)
 );
 create unique index identities_by_incarnation on identities (cluster_id, incarnation);

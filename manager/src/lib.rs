@@ -2,7 +2,8 @@
 //!
 //! `settings` and `wiring` build the parts, in the order in which data flows: [`http`] observes requests, [`relay`] sends
 //! the commands they wrote, woken by [`outbox_listener`]; [`session`] answers clusters that connect; [`ingest`] stores what
-//! they report; [`receipts`] and [`billing`] pass on what is in the ledger; [`audit_log`] links audit records; [`expiry`] deletes old rows. No Kubernetes client is in this crate's
+//! they report; [`receipts`] and [`billing`] pass on what is in the ledger; [`audit_log`] links audit records; [`accounts`] tells the broker whom
+//! to refuse; [`expiry`] deletes old rows. No Kubernetes client is in this crate's
 //! dependency graph.
 
 pub mod commands;
@@ -12,6 +13,8 @@ pub mod wiring;
 pub mod http;
 pub mod metrics;
 pub mod own_identity;
+
+pub mod accounts;
 
 pub mod outbox_listener;
 pub mod relay;

@@ -14,9 +14,9 @@ use kubenova_runtime::{
     shutdown::Shutdown,
 };
 use kubenova_trust::{
-    TrustError,
     authority::{Identity, Validity},
     keyring::Keyring,
+    nats::{UserCredentials, system_inbox_prefix},
 };
 use rustls::{
     ServerConfig,
@@ -47,6 +47,7 @@ pub struct OwnIdentity {
     folder: PathBuf,
     server_key: Arc<CurrentKey>,
     credentials: watch::Sender<Credentials>,
+    system_credentials: watch::Sender<Credentials>,
 }
 
 /// The current server certificate.
@@ -70,7 +71,8 @@ impl OwnIdentity {
         })?;
         let key = server_key(&keyring, names, lifetime)?;
         let identity = Self {
-            credentials: watch::Sender::new(credentials(&keyring, lifetime)?),
+            credentials: watch::Sender::new(credentials(keyring.nkeys.manager_user(validity(lifetime))?)),
+            system_credentials: watch::Sender::new(credentials(keyring.nkeys.system_user(validity(lifetime))?)),
             server_key: Arc::new(CurrentKey(RwLock::new(Arc::new(key)))),
             names: names.to_vec(),
             folder: folder.to_owned(),
@@ -109,10 +111,27 @@ impl OwnIdentity {
         }
     }
 
+    /// The same for the connection in the broker's system account.
+    #[must_use]
+    pub fn system_bus_settings(&self, urls: &[String], ping_interval: Duration) -> kubenova_bus::Settings {
+        kubenova_bus::Settings {
+            name: "kubenova-manager-system".to_owned(),
+            credentials: self.system_credentials.borrow().clone(),
+            inbox_prefix: Some(system_inbox_prefix()),
+            ..self.bus_settings(urls, ping_interval)
+        }
+    }
+
     /// Changes with every renewal: hand it to the connection.
     #[must_use]
     pub fn credentials(&self) -> watch::Receiver<Credentials> {
         self.credentials.subscribe()
+    }
+
+    /// The same for the connection in the system account.
+    #[must_use]
+    pub fn system_credentials(&self) -> watch::Receiver<Credentials> {
+        self.system_credentials.subscribe()
     }
 
     /// Renews until a stop is requested.
@@ -132,7 +151,9 @@ impl OwnIdentity {
         let key = server_key(&self.keyring, &self.names, self.lifetime)?;
         *self.server_key.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
         self.write_client()?;
-        self.credentials.send_replace(credentials(&self.keyring, self.lifetime)?);
+        let (nkeys, validity) = (&self.keyring.nkeys, validity(self.lifetime));
+        self.credentials.send_replace(credentials(nkeys.manager_user(validity)?));
+        self.system_credentials.send_replace(credentials(nkeys.system_user(validity)?));
         tracing::info!("renewed the Manager's own certificates");
         Ok(())
     }
@@ -155,9 +176,8 @@ fn validity(lifetime: Duration) -> Validity {
     Validity { now: clock::now(), lifetime }
 }
 
-fn credentials(keyring: &Keyring, lifetime: Duration) -> Result<Credentials, TrustError> {
-    let user = keyring.nkeys.manager_user(validity(lifetime))?;
-    Ok(Credentials { user_jwt: user.user_jwt, seed: user.seed })
+fn credentials(user: UserCredentials) -> Credentials {
+    Credentials { user_jwt: user.user_jwt, seed: user.seed }
 }
 
 fn server_key(keyring: &Keyring, names: &[String], lifetime: Duration) -> Result<CertifiedKey> {

@@ -4,6 +4,7 @@
 //! broker begins with its first connection and survives every later loss of it.
 
 use crate::{
+    accounts::{self, Accounts},
     audit_log,
     billing::{self, Billing},
     commands::keys,
@@ -46,6 +47,7 @@ use kubenova_runtime::{
 use kubenova_schema::signature::AcceptedKeys;
 use kubenova_store::pool::Store;
 use kubenova_trust::keyring::Keyring;
+use prometheus_client::metrics::gauge::Gauge;
 use std::{
     net::{SocketAddr, TcpListener},
     sync::Arc,
@@ -113,8 +115,18 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         }
     });
 
+    let ping_interval = Duration::from_secs(settings.nats.ping_interval_seconds);
+    let system = SystemAccount {
+        bus: identity.system_bus_settings(&settings.nats.urls, ping_interval),
+        credentials: identity.system_credentials(),
+        store: store.clone(),
+        keyring: Arc::clone(&keyring),
+        servers_behind: metrics.broker_servers_behind.clone(),
+        shutdown: shutdown.clone(),
+    };
+    shutdown.spawn("account JWTs", system.run());
     let broker = Broker {
-        bus: identity.bus_settings(&settings.nats.urls, Duration::from_secs(settings.nats.ping_interval_seconds)),
+        bus: identity.bus_settings(&settings.nats.urls, ping_interval),
         credentials: identity.credentials(),
         store,
         keyring,
@@ -290,6 +302,7 @@ impl Broker {
             key: Arc::clone(&self.keyring.command),
             keys: self.keyring.command_public.clone(),
             accepted: AcceptedKeys::of(&self.keyring.command_public),
+            silent_after: SignedDuration::try_from(self.relay.stale_after).unwrap_or(SignedDuration::MAX),
             receipts: receipts.clone(),
             signals: Arc::clone(signals),
             metrics: self.metrics.sessions.clone(),
@@ -340,11 +353,7 @@ impl Broker {
                 }
                 Ok(()) = self.credentials.changed() => {
                     let renewed = self.credentials.borrow_and_update().clone();
-                    connection.renew(renewed);
-                    // At a time of our choice: else the broker closes the connection when the old JWT expires.
-                    if let Err(error) = connection.client.force_reconnect().await {
-                        tracing::debug!(%error, "could not reconnect with renewed credentials; the next reconnect has them");
-                    }
+                    renew(&connection, renewed).await;
                 }
                 Ok(()) = connection.connects.changed() => {
                     connection.connects.mark_unchanged();
@@ -355,6 +364,53 @@ impl Broker {
         if let Err(error) = connection.client.drain().await {
             tracing::debug!(%error, "could not drain the connection to the broker");
         }
+    }
+}
+
+/// The connection in the broker's system account, and what needs it.
+struct SystemAccount {
+    bus: kubenova_bus::Settings,
+    credentials: watch::Receiver<Credentials>,
+    store: Store,
+    keyring: Arc<Keyring>,
+    servers_behind: Gauge,
+    shutdown: Shutdown,
+}
+
+impl SystemAccount {
+    async fn run(mut self) {
+        let attempt = || async {
+            let mut settings = self.bus.clone();
+            settings.credentials = self.credentials.borrow().clone();
+            kubenova_bus::connect(settings).await
+        };
+        let connecting = Retry::new("connect to the broker's system account").until_ok(&self.shutdown, attempt);
+        let Some(connection) = connecting.await else { return };
+        let accounts = Accounts {
+            store: self.store.clone(),
+            keyring: Arc::clone(&self.keyring),
+            connection: connection.clone(),
+            servers_behind: self.servers_behind.clone(),
+        };
+        let rollout = accounts::run(accounts, self.shutdown.clone());
+        let renewal = async {
+            while self.credentials.changed().await.is_ok() {
+                let renewed = self.credentials.borrow_and_update().clone();
+                renew(&connection, renewed).await;
+            }
+        };
+        tokio::select! {
+            () = rollout => {}
+            () = renewal => {}
+        }
+    }
+}
+
+/// Reconnects with new credentials at a time of our choice: else the broker closes the connection when the old JWT expires.
+async fn renew(connection: &Connection, credentials: Credentials) {
+    connection.renew(credentials);
+    if let Err(error) = connection.client.force_reconnect().await {
+        tracing::debug!(%error, "could not reconnect with renewed credentials; the next reconnect has them");
     }
 }
 

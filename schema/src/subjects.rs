@@ -193,6 +193,20 @@ pub mod accounts {
     ];
 }
 
+/// Requests to the broker's servers, in its system account: each server answers for itself.
+pub mod servers {
+    /// Stores an account JWT.
+    pub const PUSH_ACCOUNT: &str = "$SYS.REQ.CLAIMS.UPDATE";
+    /// Who is there, and how many servers each knows of.
+    pub const PING: &str = "$SYS.REQ.SERVER.PING";
+    /// The account JWT in effect.
+    pub const PING_ACCOUNT: &str = "$SYS.REQ.SERVER.PING.ACCOUNTZ";
+    /// All of them.
+    pub const REQUESTS: [&str; 3] = [PUSH_ACCOUNT, PING, PING_ACCOUNT];
+    /// What each server says of itself every few seconds.
+    pub const STATS: &str = "$SYS.SERVER.*.STATSZ";
+}
+
 /// The cluster id in a subject that a cluster wrote (`kn.v1.<class>.<cluster>...`).
 #[must_use]
 pub fn cluster_of(subject: &str) -> Option<&str> {

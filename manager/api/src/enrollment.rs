@@ -24,17 +24,19 @@ use axum::{
 };
 use jiff::Timestamp;
 use kubenova_core::{
-    cluster::ClusterId,
+    cluster::{ClusterId, StateNote},
     enrollment::{self, Admission, CandidateRecord, EnrollmentAttempt, Installation, TokenDecision, TokenRecord},
     refusal::{Reason, Refusal},
 };
 use kubenova_runtime::{clock, random};
 use kubenova_schema::enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH};
 use kubenova_store::{
+    cluster_trust,
     connection::Connection,
     enrollments::{self, AttemptKind, EnrollmentToken, NewAttempt, TokenUse},
     identities,
     pool::Store,
+    revocations::{self, RevocationReason},
 };
 use kubenova_trust::authority::requested_key_sha256;
 use std::{net::SocketAddr, sync::Arc};
@@ -154,7 +156,8 @@ impl Enrollment {
             Admission::Admit => self.issue(transaction, stored, checked, now).await,
             Admission::Refuse(refusal) => Ok(Err(refusal)),
             Admission::Quarantine(refusal) => {
-                enrollments::quarantine(transaction, cluster, now).await?;
+                let note = StateNote::new("ClusterUidMismatch", &refusal.detail);
+                cluster_trust::quarantine(transaction, cluster, &note, now).await?;
                 let uid = &installation.cluster_uid;
                 tracing::error!(cluster.id = %cluster, uid, "two Kubernetes clusters claim one record; it is quarantined");
                 Ok(Err(refusal))
@@ -186,6 +189,9 @@ impl Enrollment {
             ClusterIdentity { cluster: cluster.as_str(), incarnation: enrolled.incarnation, epoch: enrolled.epoch };
         let (answer, life) = self.issuer.answer(&of, &request.csr_pem, user_jwt, now)?;
         identities::insert(transaction, cluster, enrolled.incarnation, &request.nkey_public, life).await?;
+        // Whoever holds the keys of an earlier incarnation is refused by the broker, too.
+        let (spared, reason) = (Some(enrolled.incarnation), RevocationReason::Replaced);
+        revocations::insert_of_cluster(transaction, cluster, spared, reason, now).await?;
         let used = TokenUse {
             cluster_uid: request.cluster_uid.clone(),
             keys: checked.attempt.installation.keys.clone(),

@@ -67,9 +67,14 @@ impl IdentityIssuer {
             authority.cluster(csr_pem, of.cluster, &incarnation, validity).map_err(|error| not_certifiable(&error))?;
         // As the answer says it, so that both sides name the same times.
         let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
-        let shorter = self.certificate_lifetime.min(self.user_jwt_lifetime);
-        let expires_at = SignedDuration::try_from(shorter).ok().and_then(|life| now.checked_add(life).ok());
-        let life = CredentialsLife { issued_at: now, expires_at: expires_at.unwrap_or(now) };
+        let after = |life: Duration| {
+            SignedDuration::try_from(life).ok().and_then(|life| now.checked_add(life).ok()).unwrap_or(now)
+        };
+        let life = CredentialsLife {
+            issued_at: now,
+            expires_at: after(self.certificate_lifetime.min(self.user_jwt_lifetime)),
+            user_jwt_expires_at: after(self.user_jwt_lifetime),
+        };
         let answer = EnrollmentAnswer {
             cluster_id: of.cluster.to_owned(),
             incarnation,

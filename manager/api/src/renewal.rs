@@ -19,7 +19,7 @@ use axum::{
     routing::{get, post},
 };
 use kubenova_core::{
-    cluster::ClusterId,
+    cluster::{ClusterId, StateNote},
     enrollment,
     refusal::{Reason, Refusal},
     renewal::{self, Decision, RenewalAttempt},
@@ -32,6 +32,7 @@ use kubenova_schema::{
     signature::{self, HEADER, PayloadType, SignatureError},
 };
 use kubenova_store::{
+    cluster_trust,
     connection::Connection,
     enrollments::{self, AttemptKind, NewAttempt},
     identities,
@@ -152,7 +153,8 @@ impl Renewal {
             Decision::Renew => {}
             Decision::Refuse(refusal) => return Ok(Some(Err(refusal))),
             Decision::Quarantine(refusal) => {
-                enrollments::quarantine(transaction, cluster, now).await?;
+                let note = StateNote::new("CredentialsCopied", &refusal.detail);
+                cluster_trust::quarantine(transaction, cluster, &note, now).await?;
                 tracing::error!(
                     cluster.id = %cluster, uid = request.cluster_uid,
                     "two Kubernetes clusters hold the keys of one cluster; it is quarantined"

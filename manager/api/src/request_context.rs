@@ -229,7 +229,7 @@ mod tests {
         },
     };
     use axum::http::Method;
-    use kubenova_core::{command::CommandState, refusal::Reason};
+    use kubenova_core::{cluster::ClusterState, command::CommandState, refusal::Reason};
     use serde_json::{Value, json};
     use std::collections::BTreeSet;
 
@@ -280,6 +280,8 @@ mod tests {
         let queued = world.get("/api/v1/commands?state=queued").await.ok(200)["items"][0]["id"].clone();
         let queued = format!("/api/v1/commands/{}/cancel", queued.as_str().unwrap());
         let letter = dead_letters::testing::store(&world.api, "", "s", b"x").await;
+        world.api.cluster_in_state("copied", ClusterState::Quarantined).await;
+        world.api.cluster_in_state("left", ClusterState::Detached).await;
         let (cluster, blog) =
             (json!({ "name": "north" }), json!({ "name": "blog", "image": "nginx:1", "clusters": ["west"] }));
         let moved = json!({ "name": "shop", "image": "nginx:2", "clusters": ["east"] });
@@ -288,6 +290,10 @@ mod tests {
             ("createClusterAtRoot", Method::POST, "/clusters", cluster),
             ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
             ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
+            ("releaseCluster", Method::POST, "/api/v1/clusters/copied/release", Value::Null),
+            ("revokeCluster", Method::POST, "/api/v1/clusters/west/revoke", json!({ "cluster": "west" })),
+            ("detachCluster", Method::POST, "/api/v1/clusters/west/detach", json!({ "cluster": "west" })),
+            ("undeleteCluster", Method::POST, "/api/v1/clusters/left/undelete", Value::Null),
             ("purgeCluster", Method::POST, "/api/v1/clusters/west/purge", json!({ "cluster": "west" })),
             (
                 "confirmDeletions",

@@ -11,6 +11,7 @@ use kubenova_core::{
 use kubenova_store::{
     enrollments::{Attempt, EnrollmentState},
     outbox::EnqueuedCommand,
+    revocations::ShownRevocation,
 };
 
 /// A cluster.
@@ -22,6 +23,8 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         datacenter: cluster.datacenter.clone(),
         labels: cluster.labels.clone(),
         state: cluster_state(cluster.state),
+        state_reason: cluster.state_note.as_ref().map(|note| note.reason.clone()).unwrap_or_default(),
+        state_message: cluster.state_note.as_ref().map(|note| note.message.clone()).unwrap_or_default(),
         components: components(&cluster.components),
         generation: cluster.generation.to_string(),
         epoch: cluster.epoch.to_string(),
@@ -87,6 +90,17 @@ pub fn enrollment_attempt(attempt: &Attempt) -> clusters::EnrollmentAttempt {
         outcome: attempt.outcome.clone(),
         message: attempt.message.clone(),
         peer: attempt.peer.clone(),
+    }
+}
+
+/// A revocation.
+#[must_use]
+pub fn revocation(shown: ShownRevocation) -> clusters::Revocation {
+    clusters::Revocation {
+        reason: shown.reason,
+        requested_at: shown.requested_at,
+        effective_at: shown.effective_at,
+        waiting_for: shown.waiting_for,
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Cluster {
     pub incarnation: i64,
     /// Whether it is trusted.
     pub state: ClusterState,
+    /// Why it is in this state, when that is not what usually happens.
+    pub state_note: Option<StateNote>,
     /// When it first enrolled.
     pub enrolled_at: Option<Timestamp>,
     /// When it was created.
@@ -60,6 +62,23 @@ pub struct Cluster {
     pub created_by: String,
 }
 
+/// Why a cluster is in its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateNote {
+    /// One CamelCase word.
+    pub reason: String,
+    /// What happened, and what to do.
+    pub message: String,
+}
+
+impl StateNote {
+    /// A note.
+    #[must_use]
+    pub fn new(reason: &str, message: impl Into<String>) -> Self {
+        Self { reason: reason.to_owned(), message: message.into() }
+    }
+}
+
 /// Whether a cluster is trusted. Whether it is connected is observed, not stored here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ClusterState {
@@ -67,13 +86,13 @@ pub enum ClusterState {
     PendingBootstrap,
     /// Holds an identity.
     Enrolled,
-    /// Another cluster enrolled with its token; nothing is sent.
+    /// Two Kubernetes clusters claim to be it; nothing is sent until a person decides.
     Quarantined,
-    /// Its identity is being revoked.
+    /// Its credentials are revoked, and not every server of the broker has that yet.
     Revoking,
-    /// Its identity was revoked.
+    /// Its credentials are revoked: no server of the broker accepts them. It can enroll again.
     Revoked,
-    /// No longer managed; what runs there stays.
+    /// No longer managed; what runs there stays, and what was wanted there is kept.
     Detached,
     /// Given up as never coming back; what waited for it has failed.
     Purged,
@@ -109,6 +128,12 @@ impl ClusterState {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
+    }
+
+    /// True when an installation may enroll under it.
+    #[must_use]
+    pub const fn may_enroll(self) -> bool {
+        matches!(self, Self::PendingBootstrap | Self::Enrolled | Self::Quarantined | Self::Revoked)
     }
 
     /// True when new placements and applications may be written for it.

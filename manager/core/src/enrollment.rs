@@ -73,6 +73,7 @@ pub fn check_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now
             Reason::EnrollmentTokenUsed,
             "the token was already used by another installation",
         )),
+        Some(_) if token.revoked => refuse(Reason::EnrollmentTokenRevoked, "the token was revoked after it was used"),
         Some(_) if token.connected => refuse(
             Reason::EnrollmentTokenUsed,
             "the token was already used by this installation, which has connected since",
@@ -113,7 +114,7 @@ pub enum Admission {
 #[must_use]
 pub fn admit(record: &CandidateRecord, attempt: &EnrollmentAttempt) -> Admission {
     let (cluster, uid) = (&attempt.cluster, &attempt.installation.cluster_uid);
-    if !record.state.takes_changes() {
+    if !record.state.may_enroll() {
         let detail = format!("cluster {cluster} is {}", record.state.as_str());
         return Admission::Refuse(Refusal::new(Reason::ClusterNotUsable, detail));
     }
@@ -195,6 +196,9 @@ mod tests {
         let connected = TokenRecord { connected: true, ..used.clone() };
         let decision = check_token(Some(&connected), &attempt("u", "k"), at(0));
         assert_eq!(refused(decision), Reason::EnrollmentTokenUsed);
+        let revoked = TokenRecord { revoked: true, ..used.clone() };
+        let decision = check_token(Some(&revoked), &attempt("u", "k"), at(0));
+        assert_eq!(refused(decision), Reason::EnrollmentTokenRevoked, "what it answered is void");
         for other in [attempt("u", "other"), attempt("other", "k")] {
             let decision = check_token(Some(&used), &other, at(0));
             assert!(matches!(decision, TokenDecision::RefuseStolen(_)), "{decision:?}");
@@ -211,7 +215,8 @@ mod tests {
         let admit = |record: CandidateRecord| admit(&record, &attempt("u", "k"));
         assert_eq!(admit(record(ClusterState::PendingBootstrap, None, None)), Admission::Admit);
         assert_eq!(admit(record(ClusterState::Enrolled, Some("u"), None)), Admission::Admit);
-        for state in [ClusterState::Revoking, ClusterState::Revoked, ClusterState::Detached] {
+        assert_eq!(admit(record(ClusterState::Revoked, Some("u"), None)), Admission::Admit, "with a token made since");
+        for state in [ClusterState::Revoking, ClusterState::Detached, ClusterState::Purged] {
             let admission = admit(record(state, Some("u"), None));
             assert!(matches!(admission, Admission::Refuse(it) if it.reason == Reason::ClusterNotUsable), "{state:?}");
         }

@@ -7,6 +7,7 @@
 #![warn(missing_docs)]
 
 pub mod access;
+pub mod account_rollout;
 pub mod application;
 pub mod application_document;
 pub mod application_form;

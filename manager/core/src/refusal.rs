@@ -83,8 +83,10 @@ reasons! {
     IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Request still in progress", "repeat the request after a second; when the first one was accepted, it gets the same answer";
     /// The cluster's identity was revoked, or the cluster is detached or purged.
     ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "use another cluster; the state of this one is at GET /api/v1/clusters/{cluster}";
+    /// The cluster is in a state that this operation is not for.
+    ClusterStateUnfit = "CLUSTER_STATE_UNFIT", 409, "Not in this state of the cluster", "see the state of the cluster and its message at GET /api/v1/clusters/{cluster}";
     /// The cluster is in session, so that it is not gone.
-    ClusterInSession = "CLUSTER_IN_SESSION", 409, "Cluster is in session", "uninstall its Operator or cut the cluster off from the broker; it can be purged 45 seconds after its last heartbeat";
+    ClusterInSession = "CLUSTER_IN_SESSION", 409, "Cluster is in session", "uninstall its Operator, or revoke its credentials with POST /api/v1/clusters/{cluster}/revoke; it can be purged 45 seconds after its last heartbeat";
     /// The application is being deleted.
     ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
     /// The command was sent to its cluster before it could be cancelled.

@@ -4,7 +4,7 @@
 //! with the remedy; both end up in the cluster's conditions.
 
 use crate::cluster::{ClusterState, OFFLINE_AFTER};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubenova_schema::mutant;
 
 /// What a cluster says of itself, as far as it decides.
@@ -12,6 +12,8 @@ use kubenova_schema::mutant;
 pub struct Hello<'a> {
     /// UID of its kube-system namespace.
     pub cluster_uid: &'a str,
+    /// The incarnation of its credentials.
+    pub incarnation: &'a str,
     /// Highest epoch it has seen.
     pub epoch: u64,
 }
@@ -23,6 +25,8 @@ pub struct Held {
     pub state: ClusterState,
     /// UID of the kube-system namespace that enrolled; none before enrollment.
     pub kubernetes_uid: Option<String>,
+    /// Current incarnation.
+    pub incarnation: i64,
     /// Current epoch.
     pub epoch: i64,
     /// The highest revision that the cluster names is here too, with the same command.
@@ -38,8 +42,14 @@ pub enum HelloRefusal {
     ClusterNotTrusted(ClusterState),
     /// Another cluster enrolled under this record.
     ClusterUidMismatch,
+    /// The cluster was enrolled again since, with other keys.
+    IncarnationReplaced,
     /// The cluster holds commands that Postgres does not: it was restored to the past.
     Diverged,
+    /// Another Operator of this cluster is in session, with a lease term at least as high.
+    LeaseTermNotRaised,
+    /// Two Operators that know nothing of each other use the cluster's credentials: it is quarantined.
+    CredentialsCopied,
 }
 
 impl HelloRefusal {
@@ -50,7 +60,10 @@ impl HelloRefusal {
             Self::ClusterUnknown => "ClusterUnknown",
             Self::ClusterNotTrusted(_) => "ClusterNotTrusted",
             Self::ClusterUidMismatch => "ClusterUidMismatch",
+            Self::IncarnationReplaced => "IncarnationReplaced",
             Self::Diverged => "Diverged",
+            Self::LeaseTermNotRaised => "LeaseTermNotRaised",
+            Self::CredentialsCopied => "CredentialsCopied",
         }
     }
 }
@@ -62,6 +75,15 @@ impl std::fmt::Display for HelloRefusal {
             Self::ClusterUnknown => f.write_str(
                 "the Manager does not know this cluster; create it and install the Operator with a new enrollment token",
             ),
+            Self::LeaseTermNotRaised => f.write_str(
+                "another Operator is in session for this cluster, and the lease of this one is not newer; it is admitted once the other is silent, as after a restore of the cluster; two that both go on are quarantined",
+            ),
+            Self::CredentialsCopied => f.write_str(
+                "two Operators with separate leases use the credentials of this cluster: there is a copy of it; nothing is sent until an administrator has revoked its credentials, and enrolled the right one again, or stopped the copy and released the cluster",
+            ),
+            Self::ClusterNotTrusted(ClusterState::Quarantined) => f.write_str(
+                "the Manager holds this cluster in quarantine: an administrator sees why at GET /api/v1/clusters/{cluster}, and releases it or makes a new enrollment token",
+            ),
             Self::ClusterNotTrusted(ClusterState::Purged) => f.write_str(
                 "the Manager has given this cluster up (purged); create a new cluster there and install the Operator with its token",
             ),
@@ -72,6 +94,9 @@ impl std::fmt::Display for HelloRefusal {
             ),
             Self::ClusterUidMismatch => f.write_str(
                 "another cluster enrolled under this record, so its credentials were copied; create a record of its own for this cluster",
+            ),
+            Self::IncarnationReplaced => f.write_str(
+                "this cluster was enrolled again since, with other keys; stop the installation that is not wanted any more, or enroll this one with a new token",
             ),
             Self::Diverged => f.write_str(
                 "the cluster holds commands that the Manager's database does not, because that was restored to an earlier point; nothing is sent to this cluster until an administrator decides: type kubenova-manager recover list at the Manager",
@@ -92,12 +117,69 @@ pub fn admit(hello: &Hello<'_>, held: Option<&Held>) -> Result<i64, HelloRefusal
     if held.kubernetes_uid.as_deref() != Some(hello.cluster_uid) {
         return Err(HelloRefusal::ClusterUidMismatch);
     }
+    if hello.incarnation != held.incarnation.to_string() {
+        return Err(HelloRefusal::IncarnationReplaced);
+    }
     // An epoch is given by the Manager alone, so a higher one than ours is from a later database.
     let is_ahead = !held.knows_revision || hello.epoch > u64::try_from(held.epoch).unwrap_or_default();
     if is_ahead && !mutant::is_on("session.diverged") {
         return Err(HelloRefusal::Diverged);
     }
     Ok(held.epoch)
+}
+
+/// The Operator that opened the session, and what was said against it since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionHolder {
+    /// Id of its process.
+    pub boot_id: String,
+    /// Its lease term: every start of an Operator raises that of its cluster.
+    pub lease_term: i64,
+    /// Its last heartbeat.
+    pub last_heartbeat_at: Timestamp,
+    /// Another one that said hello with a lease term no higher, and since when.
+    pub contender: Option<(String, Timestamp)>,
+}
+
+/// What the lease says about a hello.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseOrder {
+    /// The same Operator, one that has taken the lease since, or one of a cluster that was restored to an earlier point.
+    Admit,
+    /// The session belongs to another Operator with a term at least as high. From now on it is watched whether both go on.
+    Contend,
+    /// Both have gone on.
+    Copied,
+}
+
+/// Compares the Operator that says hello with the one in session, both of the same incarnation. One Kubernetes cluster has one lease
+/// whose term rises with every start, so a term that is not higher comes from one of these:
+///
+/// - an Operator that was paused while another took over: it says so once and ends when it looks at its lease;
+/// - a cluster whose etcd was restored: the other one is gone, and silent;
+/// - a copy of the cluster: both go on.
+#[must_use]
+pub fn lease_order(
+    boot_id: &str,
+    lease_term: i64,
+    holder: &SessionHolder,
+    now: Timestamp,
+    silent_after: SignedDuration,
+) -> LeaseOrder {
+    if boot_id == holder.boot_id || lease_term > holder.lease_term || mutant::is_on("session.lease-order") {
+        return LeaseOrder::Admit;
+    }
+    if now.duration_since(holder.last_heartbeat_at) >= silent_after {
+        return LeaseOrder::Admit;
+    }
+    match &holder.contender {
+        Some((contender, since))
+            if contender == boot_id && holder.last_heartbeat_at.duration_since(*since) >= silent_after =>
+        {
+            LeaseOrder::Copied
+        }
+        _ => LeaseOrder::Contend,
+    }
 }
 
 /// Why a cluster is asked for a hello.
@@ -166,10 +248,42 @@ mod tests {
         assert_eq!(wanted(985, false), Some(HelloWanted::PostgresStarted));
     }
 
-    const HELLO: Hello<'_> = Hello { cluster_uid: "uid", epoch: 1 };
+    #[test]
+    fn one_that_was_paused_a_restored_cluster_and_a_copy_are_told_apart() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let holder = |heartbeat, contender: Option<(&str, i64)>| SessionHolder {
+            boot_id: "a".to_owned(),
+            lease_term: 7,
+            last_heartbeat_at: at(heartbeat),
+            contender: contender.map(|(boot, since)| (boot.to_owned(), at(since))),
+        };
+        let order = |boot, term, holder: &SessionHolder, now| {
+            lease_order(boot, term, holder, at(now), SignedDuration::from_secs(45))
+        };
+        let alone = holder(100, None);
+        assert_eq!(order("a", 7, &alone, 110), LeaseOrder::Admit, "a hello after a reconnect");
+        assert_eq!(order("b", 8, &alone, 110), LeaseOrder::Admit, "took the lease");
+        for term in [7, 3] {
+            assert_eq!(order("b", term, &alone, 110), LeaseOrder::Contend, "{term}");
+            assert_eq!(order("b", term, &alone, 145), LeaseOrder::Admit, "restored: the other is silent");
+        }
+        let contended = |heartbeat| holder(heartbeat, Some(("b", 100)));
+        assert_eq!(order("b", 7, &contended(144), 150), LeaseOrder::Contend, "not yet long enough");
+        assert_eq!(order("b", 7, &contended(145), 150), LeaseOrder::Copied);
+        assert_eq!(order("c", 7, &contended(145), 150), LeaseOrder::Contend, "a third one begins to contend");
+        assert_eq!(order("b", 8, &contended(145), 150), LeaseOrder::Admit, "it has taken the lease meanwhile");
+    }
+
+    const HELLO: Hello<'_> = Hello { cluster_uid: "uid", incarnation: "2", epoch: 1 };
 
     fn held() -> Held {
-        Held { state: ClusterState::Enrolled, kubernetes_uid: Some("uid".to_owned()), epoch: 1, knows_revision: true }
+        Held {
+            state: ClusterState::Enrolled,
+            kubernetes_uid: Some("uid".to_owned()),
+            incarnation: 2,
+            epoch: 1,
+            knows_revision: true,
+        }
     }
 
     #[test]
@@ -189,6 +303,10 @@ mod tests {
         for kubernetes_uid in [None, Some("other".to_owned())] {
             let refused = admit(&HELLO, Some(&Held { kubernetes_uid, ..held() }));
             assert_eq!(refused, Err(HelloRefusal::ClusterUidMismatch));
+        }
+        for incarnation in [1, 3] {
+            let refused = admit(&HELLO, Some(&Held { incarnation, ..held() }));
+            assert_eq!(refused, Err(HelloRefusal::IncarnationReplaced));
         }
         assert_eq!(admit(&HELLO, Some(&Held { knows_revision: false, ..held() })), Err(HelloRefusal::Diverged));
         assert_eq!(admit(&HELLO, Some(&Held { epoch: 0, ..held() })), Err(HelloRefusal::Diverged));

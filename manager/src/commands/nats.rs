@@ -3,10 +3,10 @@
 pub(super) mod decode;
 
 use super::{keys, say};
-use crate::settings::Settings;
+use crate::{accounts, settings::Settings};
 use anyhow::{Context as _, Result};
 use kubenova_runtime::clock;
-use kubenova_trust::{nats::Revocations, nats_config::NatsConfig};
+use kubenova_trust::nats_config::NatsConfig;
 use std::{path::PathBuf, time::Duration};
 
 /// Arguments of `nats config`.
@@ -21,7 +21,7 @@ impl Config {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
         let store = settings.connect().await?;
         let keyring = keys::open(settings, &store).await?;
-        let revocations = Revocations::default();
+        let current = accounts::current(&store, &keyring).await?;
         let url =
             settings.nats.urls.first().context("nats.urls is empty: set the URL of the broker, tls://host:port")?;
         let monitor = settings.nats.monitor.map(|address| address.to_string());
@@ -34,7 +34,7 @@ impl Config {
             ping_interval: Duration::from_secs(settings.nats.ping_interval_seconds),
             now: clock::now(),
             lifetime: settings.lifetimes.server(),
-            revocations: &revocations,
+            accounts: &current.accounts,
         };
         let path = config.write(&keyring.authority, &keyring.nkeys)?;
         let text = format!(

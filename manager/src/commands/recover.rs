@@ -211,6 +211,7 @@ mod tests {
             kubernetes_uid: None,
             incarnation: 1,
             state: ClusterState::Enrolled,
+            state_note: None,
             enrolled_at: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,

@@ -31,6 +31,8 @@ pub struct Metrics {
     pub receipts_due: Gauge,
     /// Billing events that the broker confirmed.
     pub billing_published: Counter,
+    /// Servers of the broker that lack an account JWT.
+    pub broker_servers_behind: Gauge,
     /// What Postgres holds.
     pub stored: StoredGauges,
 }
@@ -134,6 +136,10 @@ impl Metrics {
                 "Clusters with windows in the ledger whose list of receipts is not sent yet",
             ),
             billing_published: registry.counter("billing_events_published", "Billing events that the broker confirmed"),
+            broker_servers_behind: registry.gauge(
+                "broker_servers_behind",
+                "Servers of the broker that did not have the current account JWTs when they were asked last",
+            ),
             stored: StoredGauges::register(registry),
         }
     }

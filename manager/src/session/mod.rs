@@ -25,7 +25,7 @@ use crate::{
 use async_nats::{HeaderMap, Message};
 use futures::{FutureExt as _, StreamExt as _};
 use hello::MalformedHello;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::Connection;
 use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
@@ -69,6 +69,8 @@ pub struct Sessions {
     pub keys: Vec<PublicKey>,
     /// The same as they verify what the Manager once signed.
     pub accepted: AcceptedKeys,
+    /// Time without a heartbeat after which a session does not keep another Operator of its cluster away.
+    pub silent_after: SignedDuration,
     /// Clusters that wait for their receipts.
     pub receipts: ReceiptQueue,
     /// Signaled when rows of a cluster became due.

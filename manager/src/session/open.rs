@@ -2,17 +2,20 @@
 //! raises the session's number. No row is locked while the broker is waited for.
 
 use super::{Sessions, hello::ReceivedHello};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::{BusError, durable, streams as broker};
-use kubenova_core::session::{self, Held, Hello, HelloRefusal};
+use kubenova_core::{
+    cluster::StateNote,
+    session::{self, Held, Hello, HelloRefusal, LeaseOrder},
+};
 use kubenova_runtime::{clock, telemetry};
 use kubenova_store::{
-    cluster_queue,
+    cluster_queue, cluster_trust,
     connection::Connection,
     divergences::{self, DivergedHello},
     error::StoreError,
     listings,
-    sessions::{self, ClusterRecord, RefusedHello},
+    sessions::{self, ClusterRecord, HelloRequest, RefusedHello},
 };
 
 /// Why a session could not be opened.
@@ -68,7 +71,9 @@ pub(super) async fn open(
 ) -> Result<Outcome, SessionError> {
     let store = &sessions.store;
     let cluster = hello.request.cluster_id.as_str();
-    let read = store.transaction("read the cluster of a hello", async |tx| admit(tx, hello, clock::now()).await);
+    let read = store.transaction("read the cluster of a hello", async |tx| {
+        admit(tx, hello, sessions.silent_after, clock::now()).await
+    });
     let admitted = match read.await? {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(Outcome::Refused(refused)),
@@ -95,7 +100,7 @@ pub(super) async fn open(
         // The broker may have taken seconds, and a session that begins in the past would be stale at once.
         let now = sessions::database_time(tx).await?;
         // It may have been quarantined meanwhile.
-        let Admitted { epoch, .. } = match admit(tx, hello, now).await? {
+        let Admitted { epoch, .. } = match admit(tx, hello, sessions.silent_after, now).await? {
             Ok(admitted) => admitted,
             Err(refused) => return Ok(Outcome::Refused(refused)),
         };
@@ -115,13 +120,20 @@ pub(super) async fn open(
 async fn admit(
     tx: &mut Connection,
     hello: &ReceivedHello,
+    silent_after: SignedDuration,
     now: Timestamp,
 ) -> Result<Result<Admitted, Refused>, StoreError> {
     let request = &hello.request;
     let record = sessions::lock_cluster(tx, &request.cluster_id).await?;
     let knows_revision =
         sessions::revision_matches(tx, &request.cluster_id, request.highest_revision, hello.highest_command).await?;
-    match decide(hello, record.as_ref(), knows_revision) {
+    let mut decided = decide(hello, record.as_ref(), knows_revision);
+    if decided.is_ok()
+        && let Some(refusal) = check_lease(tx, hello, silent_after, now).await?
+    {
+        decided = Err(refusal);
+    }
+    match decided {
         Ok(epoch) => Ok(Ok(Admitted { name: record.map(|record| record.name).unwrap_or_default(), epoch })),
         Err(refused) => {
             let mut listing_wanted = false;
@@ -136,14 +148,46 @@ async fn admit(
     }
 }
 
+/// Whether another Operator of this cluster is in session, and what follows.
+async fn check_lease(
+    tx: &mut Connection,
+    hello: &ReceivedHello,
+    silent_after: SignedDuration,
+    now: Timestamp,
+) -> Result<Option<HelloRefusal>, StoreError> {
+    let HelloRequest { cluster_id, incarnation, boot_id, lease_term, .. } = &hello.request;
+    let Some(holder) = sessions::holder(tx, cluster_id, incarnation).await? else { return Ok(None) };
+    // Heartbeats are dated by Postgres.
+    let database_now = sessions::database_time(tx).await?;
+    Ok(match session::lease_order(boot_id, *lease_term, &holder, database_now, silent_after) {
+        LeaseOrder::Admit => None,
+        LeaseOrder::Contend => {
+            sessions::contend(tx, cluster_id, boot_id, database_now).await?;
+            Some(HelloRefusal::LeaseTermNotRaised)
+        }
+        LeaseOrder::Copied => {
+            let refusal = HelloRefusal::CredentialsCopied;
+            let message = format!(
+                "{refusal}; in session: {} (lease term {}), beside it: {boot_id} (lease term {lease_term})",
+                holder.boot_id, holder.lease_term
+            );
+            tracing::error!(message, "two Kubernetes clusters use the credentials of one; it is quarantined");
+            cluster_trust::quarantine(tx, cluster_id, &StateNote::new(refusal.reason(), message), now).await?;
+            Some(refusal)
+        }
+    })
+}
+
 fn decide(hello: &ReceivedHello, record: Option<&ClusterRecord>, knows_revision: bool) -> Result<i64, HelloRefusal> {
     let held = record.map(|record| Held {
         state: record.state,
         kubernetes_uid: record.kubernetes_uid.clone(),
+        incarnation: record.incarnation,
         epoch: record.epoch,
         knows_revision,
     });
-    session::admit(&Hello { cluster_uid: &hello.cluster_uid, epoch: hello.epoch }, held.as_ref())
+    let incarnation = &hello.request.incarnation;
+    session::admit(&Hello { cluster_uid: &hello.cluster_uid, incarnation, epoch: hello.epoch }, held.as_ref())
 }
 
 fn diverged(hello: &ReceivedHello) -> DivergedHello {

@@ -1,10 +1,17 @@
 //! Purging a cluster that will never come back: what waits for it ends, what should be on it goes, its record stays for the history
 //! of its usage and its commands.
 
-use crate::error::{StoreError, failed, one_row};
+use crate::{
+    cluster_trust,
+    error::{StoreError, failed, one_row},
+    revocations::RevocationReason,
+};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::{access::Caller, cluster::ClusterId};
+use kubenova_core::{
+    access::Caller,
+    cluster::{ClusterId, ClusterState, StateNote},
+};
 use sqlx::PgConnection;
 
 /// What goes with a cluster.
@@ -53,18 +60,15 @@ pub async fn purge(
         commands: end_commands(connection, cluster, caller, request_id, now).await?,
     };
     forget_session(connection, cluster).await?;
-    let closed = sqlx::query!(
-        "with revoked as (
-             update enrollments set revoked_at = $2 where cluster_id = $1 and revoked_at is null
-         )
-         update clusters set state = 'purged', kubernetes_uid = null, updated_at = $2 where id = $1",
-        cluster.as_str(),
-        now.to_sqlx(),
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("close a cluster"))?;
-    one_row(closed.rows_affected(), "clusters", cluster)?;
+    let note = StateNote::new("Purged", format!("given up by {} at {now:.0}", caller.subject));
+    let into = (ClusterState::Purged, RevocationReason::Purged);
+    cluster_trust::revoke(connection, cluster, into, &note, now).await?;
+    // The Kubernetes cluster may enroll as another one.
+    let freed = sqlx::query!("update clusters set kubernetes_uid = null where id = $1", cluster.as_str())
+        .execute(connection)
+        .await
+        .map_err(failed("free the UID of a cluster"))?;
+    one_row(freed.rows_affected(), "clusters", cluster)?;
     Ok(purged)
 }
 
@@ -170,11 +174,7 @@ mod tests {
         fixture::{Fixture, at, caller, claim_options, window},
         placements, windows,
     };
-    use kubenova_core::{
-        change::Change,
-        cluster::{ClusterRef, ClusterState},
-        command::CommandState,
-    };
+    use kubenova_core::{change::Change, cluster::ClusterRef, command::CommandState};
 
     #[tokio::test]
     async fn what_waits_ends_and_what_should_be_there_goes_while_history_and_other_clusters_stay() {

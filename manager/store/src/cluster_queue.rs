@@ -302,11 +302,11 @@ pub async fn resend_open(
 mod tests {
     use super::*;
     use crate::{
-        commands, enrollments,
+        cluster_trust, commands, enrollments,
         fixture::{EVER, Fixture, at, claim_options, new_id, reported, rows_read},
         outcomes::{self, Reported},
     };
-    use kubenova_core::{change::Change, command::CommandState};
+    use kubenova_core::{change::Change, cluster::StateNote, command::CommandState};
 
     fn due(now: i64, window: i64) -> ClaimOptions {
         ClaimOptions {
@@ -357,7 +357,8 @@ mod tests {
         assert_eq!(found(Duration::from_secs(3600)).await, (1, Some(1)));
         assert_eq!(found(Duration::from_secs(45)).await, (0, None), "no heartbeat since 46 s");
         let mut connection = fixture.store.acquire().await.unwrap();
-        enrollments::quarantine(&mut connection, &cluster, at(45)).await.unwrap();
+        let note = StateNote::new("Test", "");
+        cluster_trust::quarantine(&mut connection, &cluster, &note, at(45)).await.unwrap();
         assert_eq!(found(EVER).await, (0, None), "quarantined");
         enrollments::enroll(&mut connection, &cluster, "uid-1", at(45)).await.unwrap();
         assert_eq!(found(EVER).await, (1, Some(1)), "enrolled again");

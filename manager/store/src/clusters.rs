@@ -6,7 +6,7 @@ use crate::{
 };
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
-    cluster::{Cluster, ClusterName, ClusterRef, ClusterState},
+    cluster::{Cluster, ClusterName, ClusterRef, ClusterState, StateNote},
     page::Page,
 };
 use sqlx::PgConnection;
@@ -23,6 +23,8 @@ struct Row {
     kubernetes_uid: Option<String>,
     incarnation: i64,
     state: String,
+    state_reason: String,
+    state_message: String,
     enrolled_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -46,6 +48,8 @@ impl TryFrom<Row> for Cluster {
             revision: row.revision_counter,
             kubernetes_uid: row.kubernetes_uid,
             incarnation: row.incarnation,
+            state_note: (!row.state_reason.is_empty())
+                .then_some(StateNote { reason: row.state_reason, message: row.state_message }),
             enrolled_at: row.enrolled_at.map(Timestamp::to_jiff),
             created_at: row.created_at.to_jiff(),
             updated_at: row.updated_at.to_jiff(),
@@ -85,13 +89,23 @@ pub async fn find(connection: &mut PgConnection, cluster: &ClusterRef) -> Result
     Ok(find_all(connection, std::slice::from_ref(cluster)).await?.pop())
 }
 
+/// The same, its row locked until the transaction ends.
+pub async fn lock(connection: &mut PgConnection, cluster: &ClusterRef) -> Result<Option<Cluster>, StoreError> {
+    let text = cluster.to_string();
+    sqlx::query_scalar!("select id from clusters where id = $1 or name = $1 for update", text)
+        .fetch_optional(&mut *connection)
+        .await
+        .map_err(failed("lock a cluster"))?;
+    find(connection, cluster).await
+}
+
 /// The clusters with these ids or names, in id order; those that do not exist are missing.
 pub async fn find_all(connection: &mut PgConnection, clusters: &[ClusterRef]) -> Result<Vec<Cluster>, StoreError> {
     let texts: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query_as!(
         Row,
         "select id, name, datacenter, labels, components, generation, epoch, revision_counter, kubernetes_uid, incarnation,
-                state, enrolled_at, created_at, updated_at, created_by
+                state, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
          from clusters where id = any($1) or name = any($1) order by id",
         &texts,
     )
@@ -106,7 +120,7 @@ pub async fn list(connection: &mut PgConnection, page: &Page) -> Result<Vec<Clus
     let rows = sqlx::query_as!(
         Row,
         "select id, name, datacenter, labels, components, generation, epoch, revision_counter, kubernetes_uid, incarnation,
-                state, enrolled_at, created_at, updated_at, created_by
+                state, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
          from clusters where id > $1 order by id limit $2",
         page.after.as_deref().unwrap_or_default(),
         page.rows(),

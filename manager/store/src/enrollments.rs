@@ -257,7 +257,7 @@ pub async fn enroll(
     let row = sqlx::query!(
         "update clusters
             set incarnation = incarnation + 1, epoch = epoch + case when incarnation = 0 then 0 else 1 end,
-                kubernetes_uid = $2, state = 'enrolled', enrolled_at = coalesce(enrolled_at, $3), updated_at = $3
+                kubernetes_uid = $2, state = 'enrolled', state_reason = '', state_message = '', enrolled_at = coalesce(enrolled_at, $3), updated_at = $3
           where id = $1 returning incarnation, epoch",
         cluster.as_str(),
         uid,
@@ -288,19 +288,6 @@ pub async fn mark_used(
     .await
     .map_err(failed("mark an enrollment token as used"))?;
     one_row(done.rows_affected(), "enrollments", &id)
-}
-
-/// Stops sending to a cluster until it enrolls with a new token. A cluster in another state stays as it is.
-pub async fn quarantine(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<(), StoreError> {
-    sqlx::query!(
-        "update clusters set state = 'quarantined', updated_at = $2 where id = $1 and state in ('pendingBootstrap', 'enrolled')",
-        cluster.as_str(),
-        now.to_sqlx(),
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("quarantine a cluster"))?;
-    Ok(())
 }
 
 /// What an attempt asked for.
@@ -457,9 +444,8 @@ mod tests {
         let other = lock_candidate(&mut connection, &clusters[1], "uid-1").await.unwrap();
         assert_eq!((other.state, other.uid_of), (ClusterState::PendingBootstrap, Some(clusters[0].clone())));
         enroll(&mut connection, &clusters[1], "uid-1", at(2)).await.unwrap_err();
-        quarantine(&mut connection, &clusters[0], at(3)).await.unwrap();
         let own = lock_candidate(&mut connection, &clusters[0], "uid-1").await.unwrap();
-        assert_eq!((own.state, own.uid_of), (ClusterState::Quarantined, None));
+        assert_eq!((own.state, own.uid_of), (ClusterState::Enrolled, None));
     }
 
     async fn attempts(connection: &mut PgConnection) -> i64 {

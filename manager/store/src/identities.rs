@@ -18,6 +18,8 @@ pub struct CredentialsLife {
     pub issued_at: Timestamp,
     /// When the first of them expires.
     pub expires_at: Timestamp,
+    /// When the user JWT expires.
+    pub user_jwt_expires_at: Timestamp,
 }
 
 /// Adds the identity of an enrollment, in its transaction. The cluster has not enrolled this nkey before ([`contains`]).
@@ -29,13 +31,14 @@ pub async fn insert(
     life: CredentialsLife,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into identities (cluster_id, incarnation, nkey_public, enrolled_at, issued_at, expires_at)
-         values ($1, $2, $3, $4, $4, $5)",
+        "insert into identities (cluster_id, incarnation, nkey_public, enrolled_at, issued_at, expires_at, user_jwt_expires_at)
+         values ($1, $2, $3, $4, $4, $5, $6)",
         cluster.as_str(),
         incarnation,
         nkey_public,
         life.issued_at.to_sqlx(),
         life.expires_at.to_sqlx(),
+        life.user_jwt_expires_at.to_sqlx(),
     )
     .execute(connection)
     .await
@@ -125,12 +128,14 @@ pub async fn renewed(
     life: CredentialsLife,
 ) -> Result<(), StoreError> {
     let done = sqlx::query!(
-        "update identities set issued_at = greatest(issued_at, $3), expires_at = greatest(expires_at, $4)
+        "update identities set issued_at = greatest(issued_at, $3), expires_at = greatest(expires_at, $4),
+                user_jwt_expires_at = greatest(user_jwt_expires_at, $5)
          where cluster_id = $1 and incarnation = $2",
         cluster.as_str(),
         incarnation,
         life.issued_at.to_sqlx(),
         life.expires_at.to_sqlx(),
+        life.user_jwt_expires_at.to_sqlx(),
     )
     .execute(connection)
     .await
@@ -145,7 +150,7 @@ pub async fn of_clusters(
 ) -> Result<BTreeMap<ClusterId, CredentialsLife>, StoreError> {
     let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
     let rows = sqlx::query!(
-        "select i.cluster_id, i.issued_at, i.expires_at
+        "select i.cluster_id, i.issued_at, i.expires_at, i.user_jwt_expires_at
          from clusters c join identities i on i.cluster_id = c.id and i.incarnation = c.incarnation where c.id = any($1)",
         &ids,
     )
@@ -156,7 +161,11 @@ pub async fn of_clusters(
         .map(|row| {
             let cluster =
                 RowRef { table: "identities", id: &row.cluster_id }.cluster_id("cluster_id", &row.cluster_id)?;
-            let life = CredentialsLife { issued_at: row.issued_at.to_jiff(), expires_at: row.expires_at.to_jiff() };
+            let life = CredentialsLife {
+                issued_at: row.issued_at.to_jiff(),
+                expires_at: row.expires_at.to_jiff(),
+                user_jwt_expires_at: row.user_jwt_expires_at.to_jiff(),
+            };
             Ok((cluster, life))
         })
         .collect()
@@ -171,7 +180,7 @@ mod tests {
     };
 
     fn life(from: i64) -> CredentialsLife {
-        CredentialsLife { issued_at: at(from), expires_at: at(from + 60) }
+        CredentialsLife { issued_at: at(from), expires_at: at(from + 60), user_jwt_expires_at: at(from + 90) }
     }
 
     #[tokio::test]

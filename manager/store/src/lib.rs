@@ -5,6 +5,7 @@
 //! doc comments name the other failures only. Not found is `Option`; time and ids come in as arguments.
 
 pub mod access;
+pub mod account_jwts;
 pub mod application_removal;
 pub mod applications;
 pub mod audit;
@@ -13,6 +14,7 @@ pub mod billing;
 pub mod cluster_purge;
 pub mod cluster_queue;
 pub mod cluster_reports;
+pub mod cluster_trust;
 pub mod clusters;
 pub mod command_cancel;
 pub mod command_retention;
@@ -41,6 +43,7 @@ pub mod placements;
 pub mod pool;
 pub mod receipts;
 pub mod recovery;
+pub mod revocations;
 pub mod sessions;
 pub mod tenants;
 mod transaction;

@@ -3,7 +3,10 @@
 use crate::error::{RowRef, StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::cluster::{ClusterId, ClusterState};
+use kubenova_core::{
+    cluster::{ClusterId, ClusterState},
+    session::SessionHolder,
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -37,6 +40,8 @@ pub struct ClusterRecord {
     pub epoch: i64,
     /// UID of the kube-system namespace; none before enrollment.
     pub kubernetes_uid: Option<String>,
+    /// Current incarnation.
+    pub incarnation: i64,
     /// Whether it is trusted.
     pub state: ClusterState,
 }
@@ -57,7 +62,7 @@ pub async fn lock_cluster(
     cluster: &ClusterId,
 ) -> Result<Option<ClusterRecord>, StoreError> {
     let row = sqlx::query!(
-        "select name, epoch, kubernetes_uid, state from clusters where id = $1 for update",
+        "select name, epoch, kubernetes_uid, incarnation, state from clusters where id = $1 for update",
         cluster.as_str()
     )
     .fetch_optional(connection)
@@ -65,7 +70,13 @@ pub async fn lock_cluster(
     .map_err(failed("find the cluster of a hello"))?;
     row.map(|row| {
         let state = RowRef { table: "clusters", id: cluster }.parse("state", &row.state, ClusterState::parse)?;
-        Ok(ClusterRecord { name: row.name, epoch: row.epoch, kubernetes_uid: row.kubernetes_uid, state })
+        Ok(ClusterRecord {
+            name: row.name,
+            epoch: row.epoch,
+            kubernetes_uid: row.kubernetes_uid,
+            incarnation: row.incarnation,
+            state,
+        })
     })
     .transpose()
 }
@@ -104,7 +115,8 @@ pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Time
                 lease_term = excluded.lease_term, operator_version = excluded.operator_version,
                 kubernetes_version = excluded.kubernetes_version, highest_revision = excluded.highest_revision,
                 clock_offset_ms = excluded.clock_offset_ms, opened_at = excluded.opened_at,
-                last_heartbeat_at = excluded.last_heartbeat_at, recorded_by = excluded.recorded_by
+                last_heartbeat_at = excluded.last_heartbeat_at, recorded_by = excluded.recorded_by,
+                contender_boot_id = null, contender_since = null
          returning session",
         hello.cluster_id.as_str(),
         hello.incarnation,
@@ -119,6 +131,49 @@ pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Time
     .fetch_one(connection)
     .await
     .map_err(failed("open a session"))
+}
+
+/// The Operator in session, unless it is one of another incarnation. The cluster is held by [`lock_cluster`].
+pub async fn holder(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    incarnation: &str,
+) -> Result<Option<SessionHolder>, StoreError> {
+    let row = sqlx::query!(
+        "select boot_id, lease_term, last_heartbeat_at, contender_boot_id, contender_since
+         from sessions where cluster_id = $1 and incarnation = $2",
+        cluster.as_str(),
+        incarnation,
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("find the Operator in session"))?;
+    Ok(row.map(|row| SessionHolder {
+        boot_id: row.boot_id,
+        lease_term: row.lease_term,
+        last_heartbeat_at: row.last_heartbeat_at.to_jiff(),
+        contender: row.contender_boot_id.zip(row.contender_since.map(jiff_sqlx::Timestamp::to_jiff)),
+    }))
+}
+
+/// Records that another Operator says hello beside the one in session; since when it does stays.
+pub async fn contend(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    boot_id: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query!(
+        "update sessions set contender_boot_id = $2, contender_since = $3
+         where cluster_id = $1 and contender_boot_id is distinct from $2",
+        cluster.as_str(),
+        boot_id,
+        now.to_sqlx(),
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed("record a second Operator of a cluster"))
 }
 
 /// Why a hello was refused.

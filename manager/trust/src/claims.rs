@@ -175,7 +175,7 @@ pub(crate) struct ScopedUserClaims {
     pub(crate) version: u32,
 }
 
-/// What a user JWT signed by the account itself says: everything within the account.
+/// What a user JWT signed by the account itself says.
 #[derive(Debug, Serialize)]
 pub(crate) struct FullUserClaims {
     subs: i64,
@@ -191,17 +191,25 @@ pub(crate) struct FullUserClaims {
 }
 
 impl FullUserClaims {
+    /// Everything within the account.
     pub(crate) fn new() -> Self {
-        Self {
-            subs: UNLIMITED,
-            data: UNLIMITED,
-            payload: UNLIMITED,
-            publish: Permission::default(),
-            subscribe: Permission::default(),
-            kind: "user",
-            version: 2,
-        }
+        Self::limited(Permission::default(), Permission::default())
     }
+
+    /// These subjects only.
+    pub(crate) fn limited(publish: Permission, subscribe: Permission) -> Self {
+        Self { subs: UNLIMITED, data: UNLIMITED, payload: UNLIMITED, publish, subscribe, kind: "user", version: 2 }
+    }
+}
+
+const PLAIN: &str = "claims are plain structs with text keys";
+
+/// SHA-256 of what claims say.
+pub(crate) fn sha256<T: Serialize>(claims: &T) -> [u8; 32] {
+    let bytes = serde_json::to_vec(claims).expect(PLAIN);
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes).as_ref());
+    digest
 }
 
 /// Signs claims. `jti` is filled here: base32 of SHA-512/256 over the claims without it.
@@ -209,7 +217,6 @@ pub(crate) fn encode<T: Serialize>(
     mut claims: Claims<T>,
     signer: &nkeys::KeyPair,
 ) -> Result<String, nkeys::error::Error> {
-    const PLAIN: &str = "claims are plain structs with text keys";
     claims.jti = String::new();
     let bytes = serde_json::to_vec(&claims).expect(PLAIN);
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512_256, &bytes);

@@ -11,7 +11,7 @@ use crate::{
     authority::Validity,
     claims::{
         AccountClaims, Claims, FullUserClaims, OperatorClaims, Permission, ScopedUserClaims, SigningKey, Template,
-        encode,
+        encode, sha256,
     },
 };
 use accounts::{
@@ -127,6 +127,17 @@ pub struct Revocations {
     pub ops: BTreeMap<String, i64>,
 }
 
+/// An account's JWT as it was signed last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedAccount {
+    /// Who signed what, without the time: while it is the same, so is the JWT.
+    pub claims_sha256: [u8; 32],
+    /// `iat`, to the second.
+    pub issued_at: Timestamp,
+    /// The JWT.
+    pub jwt: String,
+}
+
 /// An account as the broker gets it.
 #[derive(Debug, Clone)]
 pub struct AccountJwt {
@@ -134,8 +145,8 @@ pub struct AccountJwt {
     pub name: &'static str,
     /// Public key.
     pub public: String,
-    /// The JWT.
-    pub jwt: String,
+    /// Its JWT.
+    pub signed: SignedAccount,
 }
 
 /// All nkeys of the broker's trust, opened.
@@ -189,11 +200,19 @@ impl Nkeys {
         self.sign(NatsIdentity::Operator, "kubenova", self.public(NatsIdentity::Operator), (now, None), nats)
     }
 
-    /// Every account's JWT.
+    /// Every account's JWT: the kept one, by name, where it says the same, else a new one with a later time of issue.
+    ///
+    /// A server of the broker takes whatever is pushed to it, but what servers tell each other counts by the time of issue alone
+    /// (`DirJWTStore.saveIfNewer`): so that of an account only rises, whatever the clock, and no two JWTs share it.
     ///
     /// # Errors
     /// When one cannot be signed.
-    pub fn account_jwts(&self, revocations: &Revocations, now: Timestamp) -> Result<Vec<AccountJwt>, TrustError> {
+    pub fn account_jwts(
+        &self,
+        revocations: &Revocations,
+        kept: &BTreeMap<String, SignedAccount>,
+        now: Timestamp,
+    ) -> Result<Vec<AccountJwt>, TrustError> {
         let core = self.public(NatsIdentity::Core);
         let accounts = [
             ("SYS", NatsIdentity::System, account(false)),
@@ -236,10 +255,28 @@ impl Nkeys {
             .into_iter()
             .map(|(name, identity, claims)| {
                 let public = self.public(identity);
-                let jwt = self.sign(NatsIdentity::OperatorSigning, name, public.clone(), (now, None), claims)?;
-                Ok(AccountJwt { name, public, jwt })
+                let signed = self.signed_account(name, &public, claims, kept.get(name), now)?;
+                Ok(AccountJwt { name, public, signed })
             })
             .collect()
+    }
+
+    fn signed_account(
+        &self,
+        name: &str,
+        public: &str,
+        claims: AccountClaims,
+        kept: Option<&SignedAccount>,
+        now: Timestamp,
+    ) -> Result<SignedAccount, TrustError> {
+        let claims_sha256 = sha256(&(self.public(NatsIdentity::OperatorSigning), public, &claims));
+        if let Some(kept) = kept.filter(|kept| kept.claims_sha256 == claims_sha256) {
+            return Ok(kept.clone());
+        }
+        let after = kept.map_or(i64::MIN, |kept| kept.issued_at.as_second().saturating_add(1));
+        let issued_at = Timestamp::from_second(now.as_second().max(after)).unwrap_or(now);
+        let jwt = self.sign(NatsIdentity::OperatorSigning, name, public.to_owned(), (issued_at, None), claims)?;
+        Ok(SignedAccount { claims_sha256, issued_at, jwt })
     }
 
     /// A cluster's user JWT for the public nkey that it generated. Its permissions are the role's template with the cluster's id
@@ -272,15 +309,19 @@ impl Nkeys {
     /// # Errors
     /// When it cannot be signed.
     pub fn manager_user(&self, validity: Validity) -> Result<UserCredentials, TrustError> {
-        self.full_user(NatsIdentity::Core, NatsIdentity::ManagerUser, MANAGER_NAME, validity)
+        self.full_user(NatsIdentity::Core, NatsIdentity::ManagerUser, MANAGER_NAME, FullUserClaims::new(), validity)
     }
 
-    /// The Manager's user in the system account, which pushes account JWTs.
+    /// The Manager's user in the system account: it pushes account JWTs and asks the servers for them, and may do nothing else there.
     ///
     /// # Errors
     /// When it cannot be signed.
     pub fn system_user(&self, validity: Validity) -> Result<UserCredentials, TrustError> {
-        self.full_user(NatsIdentity::System, NatsIdentity::SystemUser, SYSTEM_NAME, validity)
+        let allow = |subjects: &[String]| Permission { allow: subjects.to_vec(), deny: Vec::new() };
+        let publish = subjects::servers::REQUESTS.map(str::to_owned);
+        let subscribe = [format!("{}.>", system_inbox_prefix()), subjects::servers::STATS.to_owned()];
+        let claims = FullUserClaims::limited(allow(&publish), allow(&subscribe));
+        self.full_user(NatsIdentity::System, NatsIdentity::SystemUser, SYSTEM_NAME, claims, validity)
     }
 
     /// The read-only user of the `nats` CLI.
@@ -322,9 +363,9 @@ impl Nkeys {
         account: NatsIdentity,
         user: NatsIdentity,
         name: &str,
+        claims: FullUserClaims,
         validity: Validity,
     ) -> Result<UserCredentials, TrustError> {
-        let claims = FullUserClaims::new();
         let user_jwt = self.sign(account, name, self.public(user), (validity.now, Some(validity)), claims)?;
         Ok(UserCredentials { user_jwt, seed: self.seed(user)? })
     }
@@ -371,6 +412,12 @@ pub fn ops_inbox_prefix() -> String {
     subjects::inbox_prefix(OPS_NAME)
 }
 
+/// Prefix under which the Manager's user in the system account receives replies.
+#[must_use]
+pub fn system_inbox_prefix() -> String {
+    subjects::inbox_prefix(SYSTEM_NAME)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,5 +445,25 @@ mod tests {
         let cluster = "c0123456789abcdefghjkmnpqrs";
         assert!(matches!(keys.cluster_user(cluster, &account, validity()), Err(TrustError::NotAUserKey)));
         assert!(keys.cluster_user(cluster, &user, validity()).is_ok());
+    }
+    #[test]
+    fn an_account_is_signed_again_when_it_says_something_else_and_never_with_an_earlier_time() {
+        let keys = nkeys();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let signed = |revocations: &Revocations, kept: &BTreeMap<String, SignedAccount>, second| {
+            let accounts = keys.account_jwts(revocations, kept, at(second)).unwrap();
+            accounts.into_iter().map(|account| (account.name.to_owned(), account.signed)).collect::<BTreeMap<_, _>>()
+        };
+        let first = signed(&Revocations::default(), &BTreeMap::new(), 100);
+        assert_eq!(signed(&Revocations::default(), &first, 200), first, "the same claims, the same bytes");
+        let mut revocations = Revocations::default();
+        revocations.edge.insert("U1".to_owned(), 7);
+        let second = signed(&revocations, &first, 50);
+        assert_eq!(second["EDGE"].issued_at, at(101), "by a clock that is behind");
+        assert_ne!(second["EDGE"].jwt, first["EDGE"].jwt);
+        assert_eq!(second["CORE"], first["CORE"]);
+        let others = Nkeys::open(|identity| Ok(identity.generate().unwrap().seed().unwrap())).unwrap();
+        let moved = others.account_jwts(&revocations, &second, at(300)).unwrap();
+        assert!(moved.iter().all(|account| account.signed.jwt != second[account.name].jwt), "another signer");
     }
 }

@@ -5,12 +5,13 @@
 //! those of [`crate::nats`]; files with secrets have mode 0600. Before it: [`crate::keyring`]. After it: `nats-server
 //! -c <folder>/nats-server.conf`, and `XDG_CONFIG_HOME=<folder>/cli nats ...` to inspect it.
 //!
-//! Repeated, it renews certificates and account JWTs; a running server loads new certificates after a reload signal.
+//! Repeated, it renews certificates; a running server loads new ones after a reload signal. Account JWTs reach running servers over the
+//! broker itself (the Manager's `accounts`).
 
 use crate::{
     TrustError,
     authority::{Authority, Validity},
-    nats::{AccountJwt, NatsIdentity, Nkeys, Revocations, ops_inbox_prefix},
+    nats::{AccountJwt, NatsIdentity, Nkeys, ops_inbox_prefix},
 };
 use jiff::Timestamp;
 use kubenova_runtime::file::{self, Readers};
@@ -49,8 +50,8 @@ pub struct NatsConfig<'a> {
     pub now: Timestamp,
     /// Lifetime of the certificates, and of the JWT of the `nats` CLI.
     pub lifetime: Duration,
-    /// Users whose JWTs are void.
-    pub revocations: &'a Revocations,
+    /// The accounts with which a server begins whose own store is empty.
+    pub accounts: &'a [AccountJwt],
 }
 
 impl NatsConfig<'_> {
@@ -71,11 +72,10 @@ impl NatsConfig<'_> {
 
         let operator = nkeys.operator_jwt(self.now)?;
         write(&folder.join("operator.jwt"), &operator, Readers::Everybody)?;
-        let accounts = nkeys.account_jwts(self.revocations, self.now)?;
-        for account in &accounts {
-            write(&folder.join(format!("{}.jwt", account.name)), &account.jwt, Readers::Everybody)?;
+        for account in self.accounts {
+            write(&folder.join(format!("{}.jwt", account.name)), &account.signed.jwt, Readers::Everybody)?;
         }
-        let text = self.server_text(&folder, &nkeys.public(NatsIdentity::System), &accounts);
+        let text = self.server_text(&folder, &nkeys.public(NatsIdentity::System));
         let path = folder.join("nats-server.conf");
         write(&path, &text, Readers::Everybody)?;
         self.write_ops(&folder, authority, nkeys, validity)?;
@@ -108,7 +108,7 @@ impl NatsConfig<'_> {
         write(&folder.join("cli/nats/context.txt"), "kubenova-ops", Readers::Everybody)
     }
 
-    fn server_text(&self, folder: &Path, system: &str, accounts: &[AccountJwt]) -> String {
+    fn server_text(&self, folder: &Path, system: &str) -> String {
         let at = |part: &str| quoted(&folder.join(part).display().to_string());
         let (host, port) = self.listen.rsplit_once(':').unwrap_or((self.listen, "4222"));
         // nats-server takes any free port for -1, and its default one for 0.
@@ -147,8 +147,8 @@ impl NatsConfig<'_> {
         line(format!("system_account: {system}"));
         line(format!("resolver {{\n  type: full\n  dir: {}\n  allow_delete: false\n  interval: \"2m\"\n}}", at("jwt")));
         line("resolver_preload {".to_owned());
-        for account in accounts {
-            line(format!("  # {}\n  {}: {}", account.name, account.public, account.jwt));
+        for account in self.accounts {
+            line(format!("  # {}\n  {}: {}", account.name, account.public, account.signed.jwt));
         }
         line("}".to_owned());
         text

@@ -24,7 +24,11 @@ use kubenova_trust::{
     nats_config::NatsConfig,
 };
 use nkeys::KeyPair;
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::sync::mpsc;
 
 const A: &str = "c0123456789abcdefghjkmnpqrs";
@@ -49,6 +53,7 @@ impl Broker {
         let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
         let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
         let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
+        let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let config = NatsConfig {
             folder: folder.path(),
@@ -59,7 +64,7 @@ impl Broker {
             ping_interval: Duration::from_secs(20),
             now: clock::now(),
             lifetime: Duration::from_secs(600),
-            revocations: &Revocations::default(),
+            accounts: &accounts,
         };
         let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
         let server = NatsServer::with_config(folder, &path);

@@ -23,6 +23,10 @@ use tokio::{sync::Notify, time::Instant};
 /// Longest sleep between looks at the clock, which may be set meanwhile.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Longest wait before the Manager is asked why the broker refuses credentials that have not expired: a person who looks at the
+/// conditions should find the reason within half a minute. Ten thousand clusters that are refused together are 500 requests a second.
+const REFUSED_WITHIN: Duration = Duration::from_secs(20);
+
 /// What keeping the identity needs.
 #[derive(Debug)]
 pub struct IdentityKeeper {
@@ -82,11 +86,11 @@ impl Schedule {
         self.not_before = Instant::now() + pause(life, u32::MAX);
     }
 
-    /// The broker refuses the credentials, which is worth one attempt: at once when they have expired, else after a part of a pause,
-    /// since a broker that refuses one cluster by mistake refuses all.
+    /// The broker refuses the credentials, which is worth one attempt: the broker does not say why, the Manager does. At once when they
+    /// have expired, else spread, since a broker that refuses one cluster by mistake refuses all.
     fn refused(&mut self, life: Option<CredentialsLife>, now: Timestamp) {
         let is_valid = life.is_some_and(|life| !life.has_ended(now));
-        let part = pause(life, u32::MAX) * u32::from(jitter()) / u32::from(u16::MAX);
+        let part = pause(life, u32::MAX).min(REFUSED_WITHIN) * u32::from(jitter()) / u32::from(u16::MAX);
         self.next_attempt = Some(Instant::now() + if is_valid { part } else { Duration::ZERO });
     }
 
@@ -228,14 +232,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_the_broker_refuses_is_renewed_within_a_pause_and_at_once_when_it_has_expired() {
+    async fn what_the_broker_refuses_is_asked_about_within_seconds_and_at_once_when_it_has_expired() {
         let clock = ManagerClock::default();
         let (young, old) = (life(0, 2_400), life(5_000, 2_400));
         for _ in 0..20 {
             let mut schedule = Schedule::new();
             schedule.refused(young, clock::now());
             let due_in = schedule.due_in(young, &clock);
-            assert!(due_in <= Duration::from_secs(100), "{due_in:?}");
+            assert!(due_in <= REFUSED_WITHIN, "{due_in:?}");
             // However often it looks meanwhile, it does not begin to wait again.
             tokio::time::advance(due_in).await;
             assert_eq!(schedule.due_in(young, &clock), Duration::ZERO);

@@ -9,6 +9,7 @@ pub mod connection;
 pub mod consume;
 pub mod durable;
 pub mod publish;
+pub mod servers;
 pub mod streams;
 
 pub use connection::{Connection, Credentials, Settings, connect};

@@ -368,10 +368,11 @@ impl Queue {
         let held = Held {
             state: ClusterState::Enrolled,
             kubernetes_uid: Some("uid".to_owned()),
+            incarnation: 1,
             epoch: i64::try_from(self.epoch).unwrap_or(i64::MAX),
             knows_revision: self.knows(revision, command),
         };
-        session::admit(&Hello { cluster_uid: "uid", epoch }, Some(&held))?;
+        session::admit(&Hello { cluster_uid: "uid", incarnation: "1", epoch }, Some(&held))?;
         self.session += 1;
         self.confirmed = true;
         let is_held = |state| matches!(state, CommandState::Acknowledged | CommandState::Running);

@@ -3,6 +3,7 @@
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`). This is a crate beside `tests/env` because
 //! that one brings the Kubernetes client and the sandbox, and the tests of the bus should compile without them.
 
+use kubenova_schema::streams;
 use std::{
     ffi::OsStr,
     path::Path,
@@ -78,6 +79,21 @@ impl NatsServer {
         listens.unwrap_or_else(|_| panic!("nats-server wrote no {} within 10 s", ports.display()))
     }
 
+    /// Id of its process, for signals.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Kills one that was started [`Self::with_config`], and starts it again with the same configuration.
+    ///
+    /// # Panics
+    /// As [`Self::with_jetstream`].
+    pub fn start_again(&mut self, config: &Path) {
+        self.end();
+        self.process = spawn(self.folder.path(), &["--config".as_ref(), config.as_os_str()]);
+    }
+
     /// Its folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -90,9 +106,15 @@ impl NatsServer {
     }
 }
 
+/// As the product's own configuration has it: without a limit nats-server takes a part of the free disk as its own, and refuses
+/// the product's streams on a disk that is nearly full.
 fn with_store(folder: &Path, port: &str) -> Child {
-    let listen = ["--addr", "127.0.0.1", "--port", port, "--jetstream", "--store_dir"].map(OsStr::new);
-    spawn(folder, &[&listen[..], &[folder.as_os_str()]].concat())
+    let config = folder.join("nats-server.conf");
+    let (store, limit) = (folder.display(), streams::FILE_STORE_BYTES);
+    let text =
+        format!("listen: \"127.0.0.1:{port}\"\njetstream {{ store_dir: \"{store}\", max_file_store: {limit} }}\n");
+    std::fs::write(&config, text).expect("a file in the folder for temporary files can be written");
+    spawn(folder, &["--config".as_ref(), config.as_os_str()])
 }
 
 fn spawn(folder: &Path, arguments: &[&OsStr]) -> Child {

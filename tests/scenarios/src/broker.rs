@@ -14,13 +14,15 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use futures::{StreamExt as _, TryStreamExt as _};
 use kubenova_bus::{Connection, Credentials, Settings, publish};
 use kubenova_runtime::{clock, random, tls};
+use kubenova_schema::v1::{Hello, HelloAnswer};
+use kubenova_schema::{message, subjects};
 use kubenova_trust::authority::Validity;
 use kubenova_trust::envelope::{Envelope, Sealed};
 use kubenova_trust::keyring::{Keyring, StoredKey};
 use serde_json::Value;
 
 use crate::platform::{HUB_HOST, HUB_PORT, Platform};
-use crate::site::text;
+use crate::site::{Site, text};
 
 const LIFETIME: Duration = Duration::from_secs(3600);
 
@@ -122,4 +124,17 @@ pub async fn drop_messages(connection: &Connection, stream: &str, lasts: Duratio
         stream.resume_consumer(durable).await?;
     }
     Ok(dropped)
+}
+
+/// Says hello in the name of a cluster of the first incarnation, as a process would that holds its credentials.
+pub async fn hello_as(broker: &Connection, site: &Site, hello: &Hello) -> Result<HelloAnswer> {
+    let mut hello = Hello { cluster_id: site.id.clone(), at: clock::rfc3339_ms(clock::now()), ..hello.clone() };
+    if hello.boot_id.is_empty() {
+        hello.boot_id = random::uuid_v4().to_string();
+    }
+    if hello.incarnation.is_empty() {
+        "1".clone_into(&mut hello.incarnation);
+    }
+    let reply = broker.client.request(subjects::hello(&site.id), message::to_json(&hello).into()).await?;
+    message::from_json(&reply.payload).context("the answer to a hello")
 }

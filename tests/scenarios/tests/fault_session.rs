@@ -4,34 +4,17 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use kubenova_bus::Connection;
 use kubenova_env::poll::{self, Step};
-use kubenova_runtime::{clock, random};
 use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps;
-use kubenova_schema::message;
-use kubenova_schema::subjects;
-use kubenova_schema::v1::{Hello, HelloAnswer};
+use kubenova_schema::v1::Hello;
 use serde_json::Value;
 
 const JOIN_MAX: Duration = Duration::from_secs(120);
-/// Two heartbeats of the test's Operators, the pause between two hellos, and what a busy machine adds.
-const HEAL_MAX: Duration = Duration::from_secs(60);
-
-/// Says hello in the name of a cluster, as a process would that holds its credentials.
-async fn stray_hello(broker: &Connection, site: &Site, cluster_uid: &str) -> Result<HelloAnswer> {
-    let hello = Hello {
-        cluster_id: site.id.clone(),
-        cluster_uid: cluster_uid.to_owned(),
-        boot_id: random::uuid_v4().to_string(),
-        at: clock::rfc3339_ms(clock::now()),
-        ..Hello::default()
-    };
-    let reply = broker.client.request(subjects::hello(&site.id), message::to_json(&hello).into()).await?;
-    message::from_json(&reply.payload).context("the answer to a hello")
-}
+/// The 45 s after which a session without heartbeats gives way, the pause between two hellos, and what a busy machine adds.
+const HEAL_MAX: Duration = Duration::from_secs(120);
 
 async fn cluster(platform: &Platform, site: &Site) -> Result<Value> {
     platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)
@@ -92,15 +75,18 @@ async fn fault_session_heals_by_itself() -> Result<()> {
     let (before, _) = session(&cluster(&platform, &site).await?)?;
 
     // A hello in the cluster's name with a UID that is not its own changes nothing but what is shown.
-    let refused = stray_hello(&broker, &site, "another-cluster").await?;
+    let refused =
+        broker::hello_as(&broker, &site, &Hello { cluster_uid: "another-cluster".to_owned(), ..Hello::default() })
+            .await?;
     assert_eq!((refused.accepted, refused.reason.as_str()), (false, "ClusterUidMismatch"), "{refused:?}");
     assert_eq!(wait_in_session(&platform, &site, before).await?, before, "the session goes on");
     let seen = cluster(&platform, &site).await?;
     assert_eq!(seen["refusedHello"]["reason"], "ClusterUidMismatch", "{seen}");
     assert_eq!(seen["connection"], "connected", "{seen}");
 
-    // One that is accepted takes the session; the Operator is asked for a hello, and takes it back.
-    let stray = stray_hello(&broker, &site, &uid).await?;
+    // One that is accepted takes the session. The Operator is asked for a hello, and takes it back once that session is silent.
+    let hello = Hello { cluster_uid: uid, lease_term: 1_000, ..Hello::default() };
+    let stray = broker::hello_as(&broker, &site, &hello).await?;
     assert!(stray.accepted && stray.session > before, "{stray:?}");
     wait_in_session(&platform, &site, stray.session + 1).await?;
     steps::wait_all_succeeded(&platform, &site, steps::COMPONENTS_MAX).await?;

@@ -39,6 +39,7 @@ impl TestApi {
             kubernetes_uid: None,
             incarnation: 0,
             state,
+            state_note: None,
             enrolled_at: None,
             created_at: now,
             updated_at: now,

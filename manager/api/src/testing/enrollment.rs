@@ -99,6 +99,12 @@ impl TestApi {
         (token.cluster_id.clone(), Self::token(&token.secret))
     }
 
+    /// The secret of a further token.
+    pub(crate) async fn further_token(&self, admin: &Token, name: &str) -> Token {
+        let made = self.post(&format!("/api/v1/clusters/{name}/enrollments")).send(admin).await.ok(201);
+        Self::token(&EnrollmentToken::decode(made["token"].as_str().unwrap()).unwrap().secret)
+    }
+
     /// Sends an enrollment.
     pub(crate) async fn enroll(&self, token: &Token, body: &Value) -> TestAnswer {
         self.post(PATH).json(body).send(token).await

@@ -79,6 +79,13 @@ pub struct Cluster {
     pub labels: BTreeMap<String, String>,
     /// Whether its identity is trusted.
     pub state: ClusterState,
+    /// Why it is in this state, when that is not what usually happens: one CamelCase word.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(example = "CredentialsCopied")]
+    pub state_reason: String,
+    /// What happened, and what to do.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub state_message: String,
     /// What should be installed.
     pub components: Components,
     /// Version of this object; every change of the desired state raises it.
@@ -134,6 +141,26 @@ pub struct ClusterCredentials {
     /// The last renewals that the cluster's key had signed, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub renewals: Vec<EnrollmentAttempt>,
+    /// That they were revoked; only when a single cluster is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revocation: Option<Revocation>,
+}
+
+/// A revocation of a cluster's credentials.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revocation {
+    /// `Revoked`, `Detached` or `Purged`.
+    #[schema(example = "Revoked")]
+    pub reason: String,
+    /// When it was requested.
+    pub requested_at: Timestamp,
+    /// When every server of the broker had it: none accepts the credentials since. Absent while one may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective_at: Option<Timestamp>,
+    /// The servers of the broker that do not have it yet, with what they said; empty before the first attempt.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub waiting_for: String,
 }
 
 /// One page of clusters.
@@ -147,13 +174,13 @@ pub enum ClusterState {
     PendingBootstrap,
     /// Holds an identity.
     Enrolled,
-    /// Another Kubernetes cluster tried to enroll under this record; nothing is sent.
+    /// Two Kubernetes clusters claim to be it; nothing is sent until a person decides.
     Quarantined,
-    /// Its identity is being revoked.
+    /// Its credentials are revoked, and not every server of the broker has that yet.
     Revoking,
-    /// Its identity was revoked.
+    /// Its credentials are revoked: no server of the broker accepts them. It can enroll again, with a new token.
     Revoked,
-    /// No longer managed; what runs there was left as it is.
+    /// No longer managed; what runs there was left as it is, and what is wanted there is kept.
     Detached,
     /// Given up as never coming back; what waited for it has failed.
     Purged,
@@ -165,6 +192,22 @@ pub enum ClusterState {
 pub struct ClusterPurge {
     /// Its name, once more.
     pub cluster: String,
+}
+
+/// Which cluster to revoke or to detach, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterRevoke {
+    /// Its name, once more.
+    pub cluster: String,
+    /// Why; shown at the cluster.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schema(
+        example = "a backup of the cluster was stolen",
+        max_length = 200,
+        pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$"
+    )]
+    pub message: String,
 }
 
 /// A cluster that was purged, and what went with it.

@@ -84,6 +84,7 @@ fn requested(state: &AppState, ctx: &RequestContext, body: ClusterCreate) -> Res
         kubernetes_uid: None,
         incarnation: 0,
         state: ClusterState::PendingBootstrap,
+        state_note: None,
         enrolled_at: None,
         created_at: ctx.now,
         updated_at: ctx.now,

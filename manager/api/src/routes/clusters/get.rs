@@ -12,7 +12,7 @@ use axum::{
 use kubenova_api_types::clusters::Cluster;
 use kubenova_core::cluster::ClusterRef;
 use kubenova_schema::kinds::ObjectKey;
-use kubenova_store::{clusters, enrollments, identities};
+use kubenova_store::{clusters, enrollments, identities, revocations};
 
 /// Read a cluster by id or name.
 #[utoipa::path(get, path = "/api/v1/clusters/{cluster}", tag = "clusters", operation_id = "getCluster",
@@ -42,6 +42,7 @@ pub async fn get(
     if let Some(credentials) = &mut body.credentials {
         let renewals = enrollments::renewals(&mut connection, &cluster.id).await?;
         credentials.renewals = renewals.iter().map(views::enrollment_attempt).collect();
+        credentials.revocation = revocations::of_cluster(&mut connection, &cluster.id).await?.map(views::revocation);
     }
     body.enrollments = tokens.iter().map(|token| views::enrollment(token, ctx.now)).collect();
     Ok(response::with_etag(&response::etag(&cluster.id, cluster.generation), body))

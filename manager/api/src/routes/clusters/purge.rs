@@ -1,6 +1,6 @@
 //! `POST /clusters/{cluster}/purge`: a cluster that will never come back.
 
-use super::found;
+use super::{check_named, found};
 use crate::{
     body::JsonBody,
     error::ApiError,
@@ -41,7 +41,7 @@ pub async fn purge(
     let named = ClusterRef::parse(&named);
     ctx.write(&state, params.dry_run, async |tx| {
         let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-        check_named(&cluster, &body.cluster)?;
+        check_named(&cluster, &body.cluster, "purge")?;
         let heartbeat = cluster_purge::last_heartbeat(tx.connection(), &cluster.id).await?;
         check_silent(&cluster, heartbeat, ctx.now)?;
         let purged = tx.purge_cluster(&cluster.id).await?;
@@ -58,15 +58,6 @@ pub async fn purge(
         }))
     })
     .await
-}
-
-/// The name a second time, so that no other cluster is purged by mistake.
-fn check_named(cluster: &Cluster, named: &str) -> Result<(), Refusal> {
-    if named == cluster.name.as_str() {
-        return Ok(());
-    }
-    let detail = format!("cluster is {named:?}; write the name of the cluster to purge, \"{}\"", cluster.name);
-    Err(Refusal::at(Reason::FieldInvalid, "/cluster", detail))
 }
 
 fn check_silent(cluster: &Cluster, heartbeat: Option<Timestamp>, now: Timestamp) -> Result<(), Refusal> {

@@ -1,0 +1,254 @@
+//! Account JWTs: what the broker's accounts allow and whom they shut out, signed when it changes and pushed to every server until each
+//! has it.
+//!
+//! Postgres is the truth: a server that was restored, wiped or added gets its JWTs again when the Manager connects, when the server is
+//! seen for the first time, and every minute. A revocation is in force once all servers answered; until then a cluster is `revoking`.
+//!
+//! Before it: `store/revocations.rs`. After it: the broker ends the connections of who was revoked.
+
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use kubenova_bus::{
+    Connection,
+    servers::{self, AccountInEffect, AskError, ServerPing},
+};
+use kubenova_core::account_rollout::{self, Answers, InEffect, Server};
+use kubenova_runtime::{
+    clock,
+    periodic::{Next, Periodic},
+    retry::Retry,
+    shutdown::Shutdown,
+};
+use kubenova_schema::subjects;
+use kubenova_store::{
+    account_jwts::{self, AccountRow},
+    cluster_trust,
+    connection::Connection as Database,
+    error::StoreError,
+    pool::Store,
+    revocations::{self, InForce},
+};
+use kubenova_trust::{
+    TrustError,
+    keyring::Keyring,
+    nats::{AccountJwt, Revocations, SignedAccount},
+};
+use prometheus_client::metrics::gauge::Gauge;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::Notify;
+
+/// Time between two looks for new revocations: revoking a cluster must end its connections within five seconds.
+const LOOK: Duration = Duration::from_secs(1);
+/// Time between two rollouts without a reason.
+const EVERY: Duration = Duration::from_secs(60);
+/// Waits after a rollout that failed.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+
+/// What the rollout needs.
+#[derive(Debug, Clone)]
+pub struct Accounts {
+    /// Postgres.
+    pub store: Store,
+    /// Signs the JWTs.
+    pub keyring: Arc<Keyring>,
+    /// The Manager's connection in the system account.
+    pub connection: Connection,
+    /// Servers of the broker that lacked a JWT when they were asked last.
+    pub servers_behind: Gauge,
+}
+
+/// Why a rollout could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RolloutError {
+    /// Postgres does not answer.
+    #[error("could not read or write the account JWTs")]
+    Store(#[from] StoreError),
+    /// A JWT could not be signed.
+    #[error("could not sign an account JWT")]
+    Sign(#[from] TrustError),
+    /// The connection to the broker takes nothing.
+    #[error("could not ask the servers of the broker")]
+    Ask(#[from] AskError),
+}
+
+/// The JWTs of this moment, and the revocations that they carry.
+#[derive(Debug)]
+pub struct Current {
+    /// Every account's.
+    pub accounts: Vec<AccountJwt>,
+    in_force: InForce,
+}
+
+/// Signs what has changed, in a transaction of its own.
+///
+/// # Errors
+/// When Postgres does not answer, or a JWT cannot be signed.
+pub async fn current(store: &Store, keyring: &Keyring) -> Result<Current, RolloutError> {
+    store.transaction("sign account JWTs", async |tx| sign(tx, keyring, clock::now()).await).await
+}
+
+async fn sign(tx: &mut Database, keyring: &Keyring, now: Timestamp) -> Result<Current, RolloutError> {
+    let kept: BTreeMap<String, SignedAccount> = account_jwts::lock(tx).await?.into_iter().map(kept).collect();
+    revocations::delete_expired(tx, now).await?;
+    let in_force = revocations::in_force(tx).await?;
+    let of = |account: &str| in_force.get(account).cloned().unwrap_or_default();
+    let carried = Revocations { edge: of("EDGE"), bill: of("BILL"), ops: of("OPS") };
+    let accounts = keyring.nkeys.account_jwts(&carried, &kept, now)?;
+    for account in accounts.iter().filter(|account| kept.get(account.name) != Some(&account.signed)) {
+        account_jwts::store(tx, &row(account)).await?;
+    }
+    Ok(Current { accounts, in_force })
+}
+
+fn kept(row: AccountRow) -> (String, SignedAccount) {
+    let AccountRow { account, claims_sha256, issued_at, jwt } = row;
+    (account, SignedAccount { claims_sha256, issued_at, jwt })
+}
+
+fn row(account: &AccountJwt) -> AccountRow {
+    let SignedAccount { claims_sha256, issued_at, jwt } = account.signed.clone();
+    AccountRow { account: account.name.to_owned(), claims_sha256, issued_at, jwt }
+}
+
+/// Rolls out until a stop is requested. Several Managers at once push the same JWTs.
+pub async fn run(accounts: Accounts, shutdown: Shutdown) {
+    let due = Arc::new(Due::default());
+    let seen = watch_servers(&accounts.connection, &due, &shutdown);
+    let rollouts = Periodic::new("give the broker's servers their account JWTs", LOOK)
+        .backoff(RETRY.0, RETRY.1)
+        .on_signal(Arc::clone(&due.wake))
+        .run(&shutdown, || accounts.round(&due));
+    tokio::join!(seen, rollouts);
+}
+
+/// When the next rollout is due without a new revocation.
+#[derive(Debug, Default)]
+struct Due {
+    at: Mutex<Option<Instant>>,
+    wake: Arc<Notify>,
+}
+
+impl Due {
+    fn is_now(&self) -> bool {
+        self.lock().is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn after(&self, wait: Duration) {
+        *self.lock() = Some(Instant::now() + wait);
+    }
+
+    fn now(&self) {
+        *self.lock() = None;
+        self.wake.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a rollout due after each connect, and when a server says something that was never heard of before.
+async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) {
+    let connects = async {
+        let mut connects = connection.connects.clone();
+        while connects.changed().await.is_ok() {
+            due.now();
+        }
+    };
+    let known = Mutex::new(BTreeSet::new());
+    let receive = || async {
+        let mut stats = connection.client.subscribe(subjects::servers::STATS).await?;
+        while let Some(message) = stats.next().await {
+            let Some(id) = servers::sender(&message) else { continue };
+            if known.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+                due.now();
+            }
+        }
+        Ok::<_, async_nats::SubscribeError>(())
+    };
+    let listen = Retry::new("subscribe to what the broker's servers say").keep_running(shutdown, receive);
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = connects => {}
+        () = listen => {}
+    }
+}
+
+impl Accounts {
+    async fn round(&self, due: &Due) -> Result<Next, RolloutError> {
+        let is_pending = revocations::is_pending(&mut *self.store.acquire().await?).await?;
+        if !is_pending && !due.is_now() {
+            return Ok(Next::Wait);
+        }
+        let current = current(&self.store, &self.keyring).await?;
+        let before = servers::ping(&self.connection.client).await?;
+        let mut rollouts = Vec::new();
+        for account in &current.accounts {
+            rollouts.push((account, self.push(account, &before).await?));
+        }
+        let after = servers::ping(&self.connection.client).await?;
+        let mut behind = 0;
+        for (account, mut answers) in rollouts {
+            answers.servers.extend(after.iter().map(server));
+            behind = behind.max(self.record(account, &current.in_force, &answers).await?);
+        }
+        self.servers_behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        due.after(if behind == 0 { EVERY } else { LOOK });
+        Ok(Next::Wait)
+    }
+
+    /// Records what came of giving one account's JWT to every server. How many servers do not have it.
+    async fn record(&self, account: &AccountJwt, in_force: &InForce, answers: &Answers) -> Result<usize, RolloutError> {
+        let behind = account_rollout::behind(answers);
+        let description = account_rollout::describe(&behind);
+        if !behind.is_empty() {
+            tracing::warn!(
+                account = account.name,
+                behind = description,
+                "not every server of the broker has an account's JWT"
+            );
+        }
+        let now = clock::now();
+        let record = async |tx: &mut Database| {
+            account_jwts::record_behind(tx, &row(account), &description, now).await?;
+            if !description.is_empty() {
+                return Ok(Vec::new());
+            }
+            if let Some(carried) = in_force.get(account.name) {
+                revocations::mark_effective(tx, account.name, carried, now).await?;
+            }
+            cluster_trust::settle_revoked(tx, now).await
+        };
+        let revoked: Result<Vec<String>, StoreError> = self.store.transaction("record a rollout", record).await;
+        for cluster in revoked? {
+            tracing::info!(cluster.id = cluster, "every server of the broker refuses the credentials of a cluster");
+        }
+        Ok(behind.len())
+    }
+
+    /// Gives one account's JWT to every server, and asks each for the one that it uses.
+    async fn push(&self, account: &AccountJwt, before: &[ServerPing]) -> Result<Answers, RolloutError> {
+        let client = &self.connection.client;
+        let mut ids: BTreeSet<String> = before.iter().map(|server| server.id.clone()).collect();
+        let stored = servers::push_account(client, &account.signed.jwt, &ids).await?;
+        ids.extend(stored.keys().cloned());
+        let in_effect = servers::accounts_in_effect(client, &account.public, &ids).await?;
+        let in_effect = in_effect.into_iter().map(|(id, jwt)| {
+            let in_effect = match jwt {
+                AccountInEffect::NotLoaded => InEffect::NotLoaded,
+                AccountInEffect::Jwt(jwt) if jwt == account.signed.jwt => InEffect::Pushed,
+                AccountInEffect::Jwt(_) => InEffect::Other,
+            };
+            (id, in_effect)
+        });
+        Ok(Answers { servers: before.iter().map(server).collect(), stored, in_effect: in_effect.collect() })
+    }
+}
+
+fn server(ping: &ServerPing) -> Server {
+    Server { id: ping.id.clone(), name: ping.name.clone(), known: ping.known }
+}
