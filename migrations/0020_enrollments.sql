@@ -13,7 +13,9 @@ create table enrollments (
     used_keys     text,
     -- The response, JSON without secrets: an Operator that lost it gets it again.
     answer        text,
-    revoked_at    timestamptz
+    -- By an administrator before it was used, or because the cluster was purged.
+    revoked_at    timestamptz,
+    revoked_by    text not null default ''
 );
 create index enrollments_by_cluster on enrollments (cluster_id, id);
 
@@ -31,3 +33,4 @@ create table enrollment_attempts (
     peer          text not null default ''
 );
 create index enrollment_attempts_by_cluster on enrollment_attempts (cluster_id, id) where cluster_id is not null;
+create index enrollment_attempts_by_token on enrollment_attempts (enrollment_id, id) where enrollment_id is not null;

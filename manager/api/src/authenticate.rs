@@ -36,6 +36,9 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/sync", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
+    ("GET", "/api/v1/clusters/{cluster}/enrollments", Action::ReadClusters),
+    ("GET", "/api/v1/clusters/{cluster}/enrollments/{enrollment}", Action::ReadClusters),
+    ("DELETE", "/api/v1/clusters/{cluster}/enrollments/{enrollment}", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/purge", Action::WriteIrrevocable),
     ("POST", "/api/v1/clusters/{cluster}/deletion-confirmations", Action::WriteIrrevocable),
     ("POST", "/api/v1/tenants", Action::WriteTenants),
@@ -198,7 +201,7 @@ mod tests {
     fn filled(path: &str, tenant: &str) -> String {
         let path = path.replace("{tenant}", tenant).replace("{cluster}", "dc1-a").replace("{application}", "shop");
         let id = "0198c1d2-0000-7000-8000-000000000000";
-        path.replace("{command}", id).replace("{deadLetter}", id)
+        path.replace("{command}", id).replace("{deadLetter}", id).replace("{enrollment}", id)
     }
 
     #[tokio::test]

@@ -32,7 +32,8 @@ use kubenova_runtime::{clock, random};
 use kubenova_schema::enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH};
 use kubenova_store::{
     connection::Connection,
-    enrollments::{self, AttemptKind, EnrollmentToken, NewAttempt, TokenUse},
+    enrollment_attempts::{self, AttemptKind, NewAttempt},
+    enrollments::{self, EnrollmentToken, TokenUse},
     identities,
     pool::Store,
 };
@@ -92,7 +93,7 @@ impl Enrollment {
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
-            enrollments::insert_attempt(transaction, &attempted(&checked, &decided, peer, now)).await?;
+            enrollment_attempts::insert(transaction, &attempted(&checked, &decided, peer, now)).await?;
             Ok::<_, ApiError>(decided)
         });
         let Decided { outcome, .. } = carried_out.await?;

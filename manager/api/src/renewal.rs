@@ -33,8 +33,8 @@ use kubenova_schema::{
 };
 use kubenova_store::{
     connection::Connection,
-    enrollments::{self, AttemptKind, NewAttempt},
-    identities,
+    enrollment_attempts::{self, AttemptKind, NewAttempt},
+    enrollments, identities,
     pool::Store,
 };
 use kubenova_trust::nonce;
@@ -105,7 +105,7 @@ impl Renewal {
             .store
             .transaction("decide about a renewal", async |transaction| {
                 let Some(outcome) = self.decide(transaction, &claim).await? else { return Ok(None) };
-                enrollments::insert_attempt(transaction, &attempted(&claim, &outcome, peer)).await?;
+                enrollment_attempts::insert(transaction, &attempted(&claim, &outcome, peer)).await?;
                 Ok::<_, ApiError>(Some(outcome))
             })
             .await?;

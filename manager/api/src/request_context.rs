@@ -279,6 +279,8 @@ mod tests {
         world.api.report(&world.west, shop, CommandState::Failed, "No").await;
         let queued = world.get("/api/v1/commands?state=queued").await.ok(200)["items"][0]["id"].clone();
         let queued = format!("/api/v1/commands/{}/cancel", queued.as_str().unwrap());
+        let token = world.get("/api/v1/clusters/west/enrollments").await.ok(200)["items"][0]["id"].clone();
+        let token = format!("/api/v1/clusters/west/enrollments/{}", token.as_str().unwrap());
         let letter = dead_letters::testing::store(&world.api, "", "s", b"x").await;
         let (cluster, blog) =
             (json!({ "name": "north" }), json!({ "name": "blog", "image": "nginx:1", "clusters": ["west"] }));
@@ -287,6 +289,7 @@ mod tests {
             ("createCluster", Method::POST, "/api/v1/clusters", cluster.clone()),
             ("createClusterAtRoot", Method::POST, "/clusters", cluster),
             ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
+            ("revokeEnrollment", Method::DELETE, token.as_str(), Value::Null),
             ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
             ("purgeCluster", Method::POST, "/api/v1/clusters/west/purge", json!({ "cluster": "west" })),
             (

@@ -7,7 +7,7 @@ use crate::{
     openapi::{self, Head},
     problem::write_problems,
     request_id::{self, NewRequestId},
-    routes::{applications, clusters, commands, dead_letters, meta, tenants, usage},
+    routes::{applications, clusters, commands, dead_letters, enrollments, meta, tenants, usage},
     state::AppState,
 };
 use axum::{
@@ -32,7 +32,8 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::create::create, clusters::list::list))
         .routes(routes!(clusters::get::get))
         .routes(routes!(clusters::sync::sync, clusters::compare::compare))
-        .routes(routes!(clusters::enroll::enroll))
+        .routes(routes!(enrollments::create::create, enrollments::list::list))
+        .routes(routes!(enrollments::get::get, enrollments::revoke::revoke))
         .routes(routes!(clusters::purge::purge))
         .routes(routes!(clusters::confirm_deletions::confirm_deletions))
         .routes(routes!(tenants::create::create, tenants::list::list))

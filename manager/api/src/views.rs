@@ -1,17 +1,15 @@
 //! Core values as bodies of answers.
 
 use jiff::Timestamp;
-use kubenova_api_types::{clusters, commands, meta, tenants};
+use kubenova_api_types::{clusters, commands, enrollments, meta, tenants};
 use kubenova_core::{
     access::Role,
     cluster::{Cluster, ClusterState, Component, Components, Connectivity},
     command::{Command, CommandState},
+    enrollment_token::TokenState,
     tenant::{Placement, PodSecurity, Tenant},
 };
-use kubenova_store::{
-    enrollments::{Attempt, EnrollmentState},
-    outbox::EnqueuedCommand,
-};
+use kubenova_store::{enrollment_attempts::Attempt, enrollment_tokens::TokenRow, outbox::EnqueuedCommand};
 
 /// A cluster.
 #[must_use]
@@ -61,28 +59,35 @@ fn component(component: &Component) -> clusters::Component {
 
 /// An enrollment token with the attempts to use it.
 #[must_use]
-pub fn enrollment(token: &EnrollmentState, now: Timestamp) -> clusters::EnrollmentState {
-    let state = match (token.used_at, token.revoked_at) {
-        (_, Some(_)) => clusters::EnrollmentTokenState::Revoked,
-        (Some(_), None) => clusters::EnrollmentTokenState::Used,
-        (None, None) if token.expires_at <= now => clusters::EnrollmentTokenState::Expired,
-        (None, None) => clusters::EnrollmentTokenState::Open,
-    };
-    let attempts = token.attempts.iter();
-    clusters::EnrollmentState {
+pub fn enrollment(token: &TokenRow, now: Timestamp) -> enrollments::EnrollmentState {
+    let history = &token.history;
+    enrollments::EnrollmentState {
         id: token.id.to_string(),
-        state,
+        state: token_state(history.state(now)),
         created_at: token.created_at,
-        expires_at: token.expires_at,
-        used_at: token.used_at,
-        attempts: attempts.map(enrollment_attempt).collect(),
+        created_by: token.created_by.clone(),
+        expires_at: history.expires_at,
+        used_at: history.used_at,
+        used_by_uid: token.used_by_uid.clone(),
+        revoked_at: history.revoked_at,
+        revoked_by: Some(token.revoked_by.clone()).filter(|by| !by.is_empty()),
+        attempts: token.attempts.iter().map(enrollment_attempt).collect(),
+    }
+}
+
+const fn token_state(state: TokenState) -> enrollments::EnrollmentTokenState {
+    match state {
+        TokenState::Open => enrollments::EnrollmentTokenState::Open,
+        TokenState::Used => enrollments::EnrollmentTokenState::Used,
+        TokenState::Expired => enrollments::EnrollmentTokenState::Expired,
+        TokenState::Revoked => enrollments::EnrollmentTokenState::Revoked,
     }
 }
 
 /// An attempt to enroll or to renew.
 #[must_use]
-pub fn enrollment_attempt(attempt: &Attempt) -> clusters::EnrollmentAttempt {
-    clusters::EnrollmentAttempt {
+pub fn enrollment_attempt(attempt: &Attempt) -> enrollments::EnrollmentAttempt {
+    enrollments::EnrollmentAttempt {
         at: attempt.at,
         outcome: attempt.outcome.clone(),
         message: attempt.message.clone(),

@@ -73,6 +73,9 @@ pub fn check_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now
             Reason::EnrollmentTokenUsed,
             "the token was already used by another installation",
         )),
+        Some(_) if token.revoked => {
+            refuse(Reason::EnrollmentTokenRevoked, "the token was used by this installation and has been revoked since")
+        }
         Some(_) if token.connected => refuse(
             Reason::EnrollmentTokenUsed,
             "the token was already used by this installation, which has connected since",
@@ -195,6 +198,10 @@ mod tests {
         let connected = TokenRecord { connected: true, ..used.clone() };
         let decision = check_token(Some(&connected), &attempt("u", "k"), at(0));
         assert_eq!(refused(decision), Reason::EnrollmentTokenUsed);
+        // Its cluster was purged before the answer arrived.
+        let revoked = TokenRecord { revoked: true, ..used.clone() };
+        let decision = check_token(Some(&revoked), &attempt("u", "k"), at(0));
+        assert_eq!(refused(decision), Reason::EnrollmentTokenRevoked);
         for other in [attempt("u", "other"), attempt("other", "k")] {
             let decision = check_token(Some(&used), &other, at(0));
             assert!(matches!(decision, TokenDecision::RefuseStolen(_)), "{decision:?}");

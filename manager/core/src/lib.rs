@@ -20,6 +20,7 @@ pub mod dead_letter;
 mod deadline;
 pub mod deletion_confirmation;
 pub mod enrollment;
+pub mod enrollment_token;
 pub mod label;
 pub mod listing;
 pub mod metadata;

@@ -71,6 +71,8 @@ reasons! {
     CommandNotFound = "COMMAND_NOT_FOUND", 404, "Command not found", "list the commands with GET /api/v1/commands";
     /// No dead letter has this id: it was discarded, or deleted because of its age.
     DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND", 404, "Dead letter not found", "list the dead letters with GET /api/v1/dead-letters";
+    /// The cluster has no enrollment token with this id.
+    EnrollmentNotFound = "ENROLLMENT_NOT_FOUND", 404, "Enrollment token not found", "list the tokens of the cluster with GET /api/v1/clusters/{cluster}/enrollments";
     /// The path exists, but not with this method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "Method not allowed", "use one of the methods in the Allow header";
     /// The request's body did not arrive in time.
@@ -85,6 +87,8 @@ reasons! {
     ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "use another cluster; the state of this one is at GET /api/v1/clusters/{cluster}";
     /// The cluster is in session, so that it is not gone.
     ClusterInSession = "CLUSTER_IN_SESSION", 409, "Cluster is in session", "uninstall its Operator or cut the cluster off from the broker; it can be purged 45 seconds after its last heartbeat";
+    /// The enrollment token was used, so that there is nothing to revoke.
+    EnrollmentCompleted = "ENROLLMENT_COMPLETED", 409, "Enrollment token was used", "to refuse the credentials that the cluster holds, purge it with POST /api/v1/clusters/{cluster}/purge; when another installation may have the token, enroll the right one again with a new token";
     /// The application is being deleted.
     ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
     /// The command was sent to its cluster before it could be cancelled.

@@ -55,11 +55,12 @@ pub async fn purge(
     forget_session(connection, cluster).await?;
     let closed = sqlx::query!(
         "with revoked as (
-             update enrollments set revoked_at = $2 where cluster_id = $1 and revoked_at is null
+             update enrollments set revoked_at = $2, revoked_by = $3 where cluster_id = $1 and revoked_at is null
          )
          update clusters set state = 'purged', kubernetes_uid = null, updated_at = $2 where id = $1",
         cluster.as_str(),
         now.to_sqlx(),
+        caller.subject,
     )
     .execute(connection)
     .await

@@ -22,6 +22,8 @@ pub mod dead_letters;
 pub mod deletion_confirmations;
 pub mod diverged_records;
 pub mod divergences;
+pub mod enrollment_attempts;
+pub mod enrollment_tokens;
 pub mod enrollments;
 pub mod error;
 pub mod gauges;

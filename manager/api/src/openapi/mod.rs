@@ -140,6 +140,7 @@ fn reasons(path: &str, method: &HttpMethod, operation: &Operation, facts: &Facts
         ("{application}", R::ApplicationNotFound),
         ("{command}", R::CommandNotFound),
         ("{deadLetter}", R::DeadLetterNotFound),
+        ("{enrollment}", R::EnrollmentNotFound),
     ] {
         if path.contains(part) {
             reasons.insert(not_found);

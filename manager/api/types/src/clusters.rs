@@ -1,6 +1,10 @@
 //! Clusters: their configuration, their session with the Manager, and their enrollment.
 
-use crate::{commands::CommandRef, list::List};
+use crate::{
+    commands::CommandRef,
+    enrollments::{Enrollment, EnrollmentAttempt, EnrollmentState},
+    list::List,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -116,7 +120,7 @@ pub struct Cluster {
     /// The observed state of its configuration; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// Its enrollment tokens, newest first; only when a single cluster is read.
+    /// Its last ten enrollment tokens, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrollments: Vec<EnrollmentState>,
 }
@@ -237,20 +241,6 @@ pub enum Connection {
     Stale,
     /// No heartbeat for minutes.
     Offline,
-}
-
-/// Whether an enrollment token can still be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum EnrollmentTokenState {
-    /// Not used yet.
-    Open,
-    /// Used by an installation.
-    Used,
-    /// Expired before it was used.
-    Expired,
-    /// Revoked by an administrator.
-    Revoked,
 }
 
 /// A cluster's session with the Manager.
@@ -374,72 +364,4 @@ pub struct ClusterCreated {
     pub enrollment: Enrollment,
     /// The cluster's first command, its configuration; empty in a dry run.
     pub commands: Vec<CommandRef>,
-}
-
-/// How to enroll a cluster.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Enrollment {
-    /// Its id.
-    pub id: String,
-    /// The token: it works once and is shown once. Absent in a repeated answer and in a dry run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// When the token expires.
-    pub expires_at: Timestamp,
-    /// SHA-256 of the public key of the Manager's CA in hex; the Operator trusts no other.
-    pub ca_sha256: String,
-    /// The URLs at which the Operator enrolls.
-    pub endpoints: Vec<String>,
-    /// Command lines that install the Operator.
-    pub commands: EnrollmentCommands,
-}
-
-impl std::fmt::Debug for Enrollment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Enrollment").field("id", &self.id).field("token", &"***").finish_non_exhaustive()
-    }
-}
-
-/// Command lines that install the Operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrollmentCommands {
-    /// The helm command; it reads the token from the file `kn-token`.
-    pub helm: String,
-}
-
-/// An enrollment token and its uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrollmentState {
-    /// Its id.
-    pub id: String,
-    /// Whether it can still be used.
-    pub state: EnrollmentTokenState,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// When it was used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_at: Option<Timestamp>,
-    /// The attempts to use it, newest first.
-    #[serde(default)]
-    pub attempts: Vec<EnrollmentAttempt>,
-}
-
-/// An attempt to use an enrollment token, or to renew credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrollmentAttempt {
-    /// When it was made.
-    pub at: Timestamp,
-    /// `accepted`, or the reason of the refusal.
-    pub outcome: String,
-    /// Why it was refused; empty when it was accepted.
-    #[serde(default)]
-    pub message: String,
-    /// Address it came from.
-    pub peer: String,
 }

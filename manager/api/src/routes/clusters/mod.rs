@@ -1,9 +1,8 @@
-//! Clusters: create, list, read, a new enrollment token, whether they hold what they were commanded, and purge.
+//! Clusters: create, list, read, whether they hold what they were commanded, and purge.
 
 pub mod compare;
 pub mod confirm_deletions;
 pub mod create;
-pub mod enroll;
 pub mod get;
 pub mod list;
 pub mod purge;
