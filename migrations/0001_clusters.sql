@@ -20,6 +20,8 @@ create table clusters (
     -- Whether the Manager trusts it. Whether it is connected is derived from its session and heartbeats.
     state            text not null default 'pendingBootstrap'
                      check (state in ('pendingBootstrap', 'enrolled', 'quarantined', 'revoking', 'revoked', 'detached', 'purged')),
+    -- Whether its enrollments wait for an administrator.
+    approval         text not null default 'automatic' check (approval in ('automatic', 'manual')),
     enrolled_at      timestamptz,
     created_at       timestamptz not null,
     updated_at       timestamptz not null,

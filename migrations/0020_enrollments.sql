@@ -15,9 +15,14 @@ create table enrollments (
     answer        text,
     -- By an administrator before it was used, or because the cluster was purged.
     revoked_at    timestamptz,
-    revoked_by    text not null default ''
+    revoked_by    text not null default '',
+    -- How often another installation showed it than the one it belongs to, and the last time.
+    second_uses     bigint not null default 0,
+    second_use_at   timestamptz,
+    second_use_peer text not null default ''
 );
 create index enrollments_by_cluster on enrollments (cluster_id, id);
+create index enrollments_used_twice on enrollments (cluster_id, second_use_at) where second_use_at is not null;
 
 create table enrollment_attempts (
     id            uuid primary key,

@@ -281,6 +281,11 @@ mod tests {
         let queued = format!("/api/v1/commands/{}/cancel", queued.as_str().unwrap());
         let token = world.get("/api/v1/clusters/west/enrollments").await.ok(200)["items"][0]["id"].clone();
         let token = format!("/api/v1/clusters/west/enrollments/{}", token.as_str().unwrap());
+        let waiting = "insert into enrollment_approvals (enrollment_id, kubernetes_uid, keys, fingerprint, operator_version, kubernetes_version,
+                                                         peer, requested_at, last_requested_at)
+                       select e.id, 'u', 'k', 'sha256:ab', '', '', '', now(), now() from enrollments e join clusters c on c.id = e.cluster_id
+                       where c.name = 'west'";
+        world.api.database.execute(waiting).await;
         let letter = dead_letters::testing::store(&world.api, "", "s", b"x").await;
         let (cluster, blog) =
             (json!({ "name": "north" }), json!({ "name": "blog", "image": "nginx:1", "clusters": ["west"] }));
@@ -290,6 +295,9 @@ mod tests {
             ("createClusterAtRoot", Method::POST, "/clusters", cluster),
             ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
             ("revokeEnrollment", Method::DELETE, token.as_str(), Value::Null),
+            ("approveEnrollment", Method::POST, &format!("{token}/approve"), json!({ "fingerprint": "sha256:ab" })),
+            ("rejectEnrollment", Method::POST, &format!("{token}/reject"), json!({ "reason": "no" })),
+            ("changeCluster", Method::PATCH, "/api/v1/clusters/west", json!({ "approval": "manual" })),
             ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
             ("purgeCluster", Method::POST, "/api/v1/clusters/west/purge", json!({ "cluster": "west" })),
             (

@@ -1,9 +1,11 @@
 //! Clusters: what the Manager stores about each, and what a caller may choose.
 
+mod approval;
 mod components;
 mod connectivity;
 mod id;
 
+pub use approval::Approval;
 pub use components::{Component, Components};
 pub use connectivity::{Connectivity, OFFLINE_AFTER, STALE_AFTER};
 pub use id::{ClusterId, ClusterRef};
@@ -50,6 +52,8 @@ pub struct Cluster {
     pub incarnation: i64,
     /// Whether it is trusted.
     pub state: ClusterState,
+    /// Whether its enrollments wait for an administrator.
+    pub approval: Approval,
     /// When it first enrolled.
     pub enrolled_at: Option<Timestamp>,
     /// When it was created.

@@ -2,7 +2,10 @@
 //!
 //! Whether an installation may use one is decided in `enrollment.rs`.
 
-use crate::refusal::{Reason, Refusal};
+use crate::{
+    enrollment_request::{ApprovalRequest, Verdict},
+    refusal::{Reason, Refusal},
+};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
@@ -30,6 +33,12 @@ pub fn check_ttl(seconds: u32) -> Result<SignedDuration, Refusal> {
 pub enum TokenState {
     /// Not used yet.
     Open,
+    /// An installation waits for an administrator's approval.
+    PendingApproval,
+    /// An administrator approved the installation, which has not asked since.
+    Approved,
+    /// An administrator rejected the installation.
+    Rejected,
     /// Used by an installation.
     Used,
     /// Expired before it was used.
@@ -50,15 +59,23 @@ pub struct TokenHistory {
 }
 
 impl TokenHistory {
-    /// Its state now.
+    /// Its state now, with the installation that asked for approval if one did.
     #[must_use]
-    pub fn state(&self, now: Timestamp) -> TokenState {
+    pub fn state(&self, request: Option<&ApprovalRequest>, now: Timestamp) -> TokenState {
+        let verdict = request.and_then(|request| request.decision.as_ref()).map(|decision| decision.verdict);
         if self.revoked_at.is_some() {
             TokenState::Revoked
         } else if self.used_at.is_some() {
             TokenState::Used
+        } else if let Some(verdict) = verdict {
+            match verdict {
+                Verdict::Approved => TokenState::Approved,
+                Verdict::Rejected => TokenState::Rejected,
+            }
         } else if self.expires_at <= now {
             TokenState::Expired
+        } else if request.is_some() {
+            TokenState::PendingApproval
         } else {
             TokenState::Open
         }
@@ -113,7 +130,7 @@ mod tests {
 
     #[test]
     fn what_happened_first_to_last_decides_the_state() {
-        let state = |history: &TokenHistory, now| history.state(at(now));
+        let state = |history: &TokenHistory, now| history.state(None, at(now));
         assert_eq!(state(&open(), 99), TokenState::Open);
         assert_eq!(state(&open(), 100), TokenState::Expired);
         let revoked = TokenHistory { revoked_at: Some(at(5)), ..open() };

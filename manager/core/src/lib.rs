@@ -20,6 +20,8 @@ pub mod dead_letter;
 mod deadline;
 pub mod deletion_confirmation;
 pub mod enrollment;
+pub mod enrollment_approval;
+pub mod enrollment_request;
 pub mod enrollment_token;
 pub mod label;
 pub mod listing;

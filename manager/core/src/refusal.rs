@@ -87,6 +87,10 @@ reasons! {
     ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "use another cluster; the state of this one is at GET /api/v1/clusters/{cluster}";
     /// The cluster is in session, so that it is not gone.
     ClusterInSession = "CLUSTER_IN_SESSION", 409, "Cluster is in session", "uninstall its Operator or cut the cluster off from the broker; it can be purged 45 seconds after its last heartbeat";
+    /// No installation waits for approval with this token: none asked, or it was decided about, or the token was used.
+    EnrollmentNotPending = "ENROLLMENT_NOT_PENDING", 409, "Nothing waits for approval", "see the token with GET /api/v1/clusters/{cluster}/enrollments/{enrollment}; create a new one when another installation is to be approved";
+    /// The installation that waits for approval has other keys than the request names.
+    EnrollmentFingerprintMismatch = "ENROLLMENT_FINGERPRINT_MISMATCH", 409, "Fingerprint does not match", "compare again: the cluster shows its own in condition TokenAccepted of NovaClusterConfig; when they differ, another installation used the token: reject it";
     /// The enrollment token was used, so that there is nothing to revoke.
     EnrollmentCompleted = "ENROLLMENT_COMPLETED", 409, "Enrollment token was used", "to refuse the credentials that the cluster holds, purge it with POST /api/v1/clusters/{cluster}/purge; when another installation may have the token, enroll the right one again with a new token";
     /// The application is being deleted.
@@ -131,6 +135,8 @@ reasons! {
     EnrollmentTokenExpired = "ENROLLMENT_TOKEN_EXPIRED", 410, "Enrollment token expired", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
     /// The enrollment token was revoked.
     EnrollmentTokenRevoked = "ENROLLMENT_TOKEN_REVOKED", 410, "Enrollment token revoked", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
+    /// An administrator rejected this enrollment.
+    EnrollmentRejected = "ENROLLMENT_REJECTED", 403, "Enrollment rejected", "ask who rejected it, as the detail says; to try again, enroll with a new token from POST /api/v1/clusters/{cluster}/enrollments";
     /// Another Kubernetes cluster is enrolled under this record, or this one under another record.
     ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another Kubernetes cluster is enrolled here", "create a new cluster with POST /api/v1/clusters for this installation";
     /// The Operator's enrollment request cannot be certified.

@@ -211,6 +211,7 @@ mod tests {
             kubernetes_uid: None,
             incarnation: 1,
             state: ClusterState::Enrolled,
+            approval: kubenova_core::cluster::Approval::Automatic,
             enrolled_at: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,

@@ -1,17 +1,20 @@
 //! Enrollment tokens as administrators see and revoke them. Their use by clusters is in `enrollments.rs`.
 
 use crate::{
+    enrollment_approvals,
     enrollment_attempts::{self, Attempt},
-    error::{StoreError, failed},
+    error::{RowRef, StoreError, failed},
 };
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
     cluster::ClusterId,
+    enrollment_request::ApprovalRequest,
     enrollment_token::{TokenHistory, parse_id},
     page::Page,
 };
 use sqlx::PgConnection;
+use std::collections::BTreeMap;
 use uuid::Uuid;
 
 /// A token with the attempts to use it.
@@ -29,8 +32,25 @@ pub struct TokenRow {
     pub revoked_by: String,
     /// UID of the Kubernetes cluster that used it.
     pub used_by_uid: Option<String>,
+    /// The installation that asked for approval.
+    pub request: Option<ApprovalRequest>,
+    /// Its uses by others.
+    pub second_uses: Option<SecondUses>,
     /// The last attempts to use it, newest first.
     pub attempts: Vec<Attempt>,
+}
+
+/// Uses of a token by other installations than the one it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecondUses {
+    /// The token.
+    pub token: Uuid,
+    /// How many.
+    pub count: i64,
+    /// The last one.
+    pub at: Timestamp,
+    /// Address that it came from.
+    pub peer: String,
 }
 
 struct Row {
@@ -42,6 +62,9 @@ struct Row {
     used_by_uid: Option<String>,
     revoked_at: Option<jiff_sqlx::Timestamp>,
     revoked_by: String,
+    second_uses: i64,
+    second_use_at: Option<jiff_sqlx::Timestamp>,
+    second_use_peer: String,
 }
 
 impl From<Row> for TokenRow {
@@ -57,6 +80,13 @@ impl From<Row> for TokenRow {
             },
             revoked_by: row.revoked_by,
             used_by_uid: row.used_by_uid,
+            request: None,
+            second_uses: row.second_use_at.map(|at| SecondUses {
+                token: row.id,
+                count: row.second_uses,
+                at: at.to_jiff(),
+                peer: row.second_use_peer,
+            }),
             attempts: Vec::new(),
         }
     }
@@ -70,7 +100,8 @@ pub async fn list(
 ) -> Result<Vec<TokenRow>, StoreError> {
     let rows = sqlx::query_as!(
         Row,
-        "select id, created_at, created_by, expires_at, used_at, used_by_uid, revoked_at, revoked_by
+        "select id, created_at, created_by, expires_at, used_at, used_by_uid, revoked_at, revoked_by, second_uses,
+                second_use_at, second_use_peer
          from enrollments where cluster_id = $1 and ($2::uuid is null or id < $2) order by id desc limit $3",
         cluster.as_str(),
         page.after.as_deref().and_then(parse_id),
@@ -79,7 +110,7 @@ pub async fn list(
     .fetch_all(&mut *connection)
     .await
     .map_err(failed("list enrollment tokens"))?;
-    with_attempts(connection, rows).await
+    with_what_happened(connection, rows).await
 }
 
 /// The token of this cluster with this id, its row locked until the transaction ends.
@@ -103,7 +134,8 @@ pub async fn find(
 ) -> Result<Option<TokenRow>, StoreError> {
     let row = sqlx::query_as!(
         Row,
-        "select id, created_at, created_by, expires_at, used_at, used_by_uid, revoked_at, revoked_by
+        "select id, created_at, created_by, expires_at, used_at, used_by_uid, revoked_at, revoked_by, second_uses,
+                second_use_at, second_use_peer
          from enrollments where cluster_id = $1 and id = $2",
         cluster.as_str(),
         id,
@@ -111,14 +143,46 @@ pub async fn find(
     .fetch_optional(&mut *connection)
     .await
     .map_err(failed("find an enrollment token"))?;
-    Ok(with_attempts(connection, row.into_iter().collect()).await?.pop())
+    Ok(with_what_happened(connection, row.into_iter().collect()).await?.pop())
 }
 
-async fn with_attempts(connection: &mut PgConnection, rows: Vec<Row>) -> Result<Vec<TokenRow>, StoreError> {
+async fn with_what_happened(connection: &mut PgConnection, rows: Vec<Row>) -> Result<Vec<TokenRow>, StoreError> {
     let ids: Vec<Uuid> = rows.iter().map(|row| row.id).collect();
     let mut attempts = enrollment_attempts::of_tokens(connection, &ids).await?;
-    let token = |row: Row| TokenRow { attempts: attempts.remove(&row.id).unwrap_or_default(), ..row.into() };
+    let mut requests = enrollment_approvals::of_tokens(connection, &ids).await?;
+    let token = |row: Row| TokenRow {
+        attempts: attempts.remove(&row.id).unwrap_or_default(),
+        request: requests.remove(&row.id),
+        ..row.into()
+    };
     Ok(rows.into_iter().map(token).collect())
+}
+
+/// The last second use of each of these clusters' tokens that nobody has settled: since then no installation enrolled with another token.
+pub async fn second_uses(
+    connection: &mut PgConnection,
+    clusters: &[ClusterId],
+) -> Result<BTreeMap<ClusterId, SecondUses>, StoreError> {
+    let ids: Vec<&str> = clusters.iter().map(ClusterId::as_str).collect();
+    let rows = sqlx::query!(
+        r#"select distinct on (e.cluster_id) e.cluster_id, e.id, e.second_uses, e.second_use_at as "at!", e.second_use_peer
+           from enrollments e
+           where e.cluster_id = any($1) and e.second_use_at is not null
+             and not exists (select from enrollments n where n.cluster_id = e.cluster_id and n.used_at > e.second_use_at)
+           order by e.cluster_id, e.second_use_at desc"#,
+        &ids as _,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("find second uses of enrollment tokens"))?;
+    let mut uses = BTreeMap::new();
+    for row in rows {
+        let cluster = RowRef { table: "enrollments", id: &row.id }.cluster_id("cluster_id", &row.cluster_id)?;
+        let last =
+            SecondUses { token: row.id, count: row.second_uses, at: row.at.to_jiff(), peer: row.second_use_peer };
+        uses.insert(cluster, last);
+    }
+    Ok(uses)
 }
 
 /// Revokes a token that was not used; one that was revoked stays as it is.
@@ -225,7 +289,31 @@ mod tests {
             (1, other, TokenState::Open, ""),
         ] {
             let token = find(&mut connection, &clusters[cluster], id).await.unwrap().unwrap();
-            assert_eq!((token.history.state(at(7)), token.revoked_by.as_str()), (state, by));
+            assert_eq!((token.history.state(None, at(7)), token.revoked_by.as_str()), (state, by));
         }
+    }
+
+    #[tokio::test]
+    async fn a_second_use_is_shown_until_another_token_was_used() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.clusters(2).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let (first, next) = (
+            token(&mut connection, &clusters[0], 0, at(100)).await,
+            token(&mut connection, &clusters[0], 1, at(100)).await,
+        );
+        let token_use = TokenUse { cluster_uid: "uid".into(), keys: "k".into(), answer: "{}".into() };
+        enrollments::mark_used(&mut connection, first, &token_use, at(1)).await.unwrap();
+        assert_eq!(second_uses(&mut connection, &clusters).await.unwrap(), BTreeMap::new());
+        for (second, peer) in [(2, "192.0.2.1"), (3, "192.0.2.2")] {
+            enrollments::raise_second_use(&mut connection, first, peer, at(second)).await.unwrap();
+        }
+        let expected = SecondUses { token: first, count: 2, at: at(3), peer: "192.0.2.2".into() };
+        let shown = second_uses(&mut connection, &clusters).await.unwrap();
+        assert_eq!(shown, BTreeMap::from([(clusters[0].clone(), expected.clone())]));
+        enrollments::mark_used(&mut connection, next, &token_use, at(4)).await.unwrap();
+        assert_eq!(second_uses(&mut connection, &clusters).await.unwrap(), BTreeMap::new());
+        let of_token = find(&mut connection, &clusters[0], first).await.unwrap().unwrap().second_uses;
+        assert_eq!(of_token, Some(expected), "the token keeps it");
     }
 }

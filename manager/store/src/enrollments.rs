@@ -6,7 +6,7 @@
 use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::cluster::{ClusterId, ClusterState};
+use kubenova_core::cluster::{Approval, ClusterId, ClusterState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -115,6 +115,8 @@ pub struct Candidate {
     pub kubernetes_uid: Option<String>,
     /// Another cluster that enrolled with the UID of this attempt.
     pub uid_of: Option<ClusterId>,
+    /// Whether its enrollments wait for an administrator.
+    pub approval: Approval,
 }
 
 /// The cluster that a token enrolls, and who else has the UID it shows.
@@ -124,10 +126,11 @@ pub async fn lock_candidate(
     cluster: &ClusterId,
     uid: &str,
 ) -> Result<Candidate, StoreError> {
-    let row = sqlx::query!("select state, kubernetes_uid from clusters where id = $1 for update", cluster.as_str())
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed("find the cluster of an enrollment"))?;
+    let row =
+        sqlx::query!("select state, kubernetes_uid, approval from clusters where id = $1 for update", cluster.as_str())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("find the cluster of an enrollment"))?;
     let other =
         sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
             .fetch_optional(connection)
@@ -138,6 +141,7 @@ pub async fn lock_candidate(
         state: at.parse("state", &row.state, ClusterState::parse)?,
         kubernetes_uid: row.kubernetes_uid,
         uid_of: other.map(|id| at.cluster_id("id", &id)).transpose()?,
+        approval: at.parse("approval", &row.approval, Approval::parse)?,
     })
 }
 
@@ -190,6 +194,25 @@ pub async fn mark_used(
     .execute(connection)
     .await
     .map_err(failed("mark an enrollment token as used"))?;
+    one_row(done.rows_affected(), "enrollments", &id)
+}
+
+/// Counts that a token was shown by another installation than the one it belongs to. The row of the token is locked.
+pub async fn raise_second_use(
+    connection: &mut PgConnection,
+    id: Uuid,
+    peer: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update enrollments set second_uses = second_uses + 1, second_use_at = $2, second_use_peer = $3 where id = $1",
+        id,
+        now.to_sqlx(),
+        peer,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("count a second use of an enrollment token"))?;
     one_row(done.rows_affected(), "enrollments", &id)
 }
 

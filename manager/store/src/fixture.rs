@@ -203,6 +203,7 @@ pub(crate) fn cluster(number: u128) -> Cluster {
         kubernetes_uid: None,
         incarnation: 0,
         state: ClusterState::PendingBootstrap,
+        approval: kubenova_core::cluster::Approval::Automatic,
         enrolled_at: None,
         created_at: at(0),
         updated_at: at(0),

@@ -22,6 +22,7 @@ pub mod dead_letters;
 pub mod deletion_confirmations;
 pub mod diverged_records;
 pub mod divergences;
+pub mod enrollment_approvals;
 pub mod enrollment_attempts;
 pub mod enrollment_tokens;
 pub mod enrollments;

@@ -72,6 +72,7 @@ impl Real {
             kubernetes_uid: None,
             incarnation: 0,
             state: ClusterState::PendingBootstrap,
+            approval: kubenova_core::cluster::Approval::Automatic,
             enrolled_at: None,
             created_at: at(0),
             updated_at: at(0),

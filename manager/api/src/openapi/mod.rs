@@ -311,8 +311,7 @@ mod tests {
                 reason,
                 Reason::EnrollmentTokenUnknown
                     | Reason::EnrollmentTokenUsed
-                    | Reason::EnrollmentTokenExpired
-                    | Reason::EnrollmentTokenRevoked
+                    | Reason::EnrollmentRejected
                     | Reason::ClusterUidMismatch
                     | Reason::EnrollmentRequestInvalid
                     | Reason::RenewalNonceInvalid

@@ -39,6 +39,7 @@ impl TestApi {
             kubernetes_uid: None,
             incarnation: 0,
             state,
+            approval: kubenova_core::cluster::Approval::Automatic,
             enrolled_at: None,
             created_at: now,
             updated_at: now,

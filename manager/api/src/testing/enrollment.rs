@@ -43,7 +43,7 @@ impl Installation {
         json!({
             "clusterId": cluster, "clusterUid": self.uid, "csrPem": csr(),
             "nkeyPublic": self.nkey.public_key(),
-            "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "at": "2026-01-01T00:00:00.000Z",
+            "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "nodes": 3, "at": "2026-01-01T00:00:00.000Z",
         })
     }
 
@@ -66,6 +66,18 @@ impl Installation {
 fn csr() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
+}
+
+/// A cluster with manual approval, and an installation that waits there: the path of its token, the token, and what it asks.
+pub(crate) async fn waiting(api: &TestApi, admin: &Token, name: &str) -> (String, Token, Value) {
+    let cluster = api.post("/api/v1/clusters").json(&json!({ "name": name, "approval": "manual" })).send(admin).await;
+    let cluster = cluster.ok(201);
+    let token = EnrollmentToken::decode(cluster["enrollment"]["token"].as_str().unwrap()).unwrap();
+    let (id, token) = (token.cluster_id.clone(), TestApi::token(&token.secret));
+    let body = Installation::new(&kubenova_runtime::random::uuid_v4().to_string()).enrollment(&id);
+    api.enroll(&token, &body).await.ok(202);
+    let path = format!("/api/v1/clusters/{id}/enrollments/{}", cluster["enrollment"]["id"].as_str().unwrap());
+    (path, token, body)
 }
 
 impl TestApi {

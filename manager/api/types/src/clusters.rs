@@ -2,7 +2,7 @@
 
 use crate::{
     commands::CommandRef,
-    enrollments::{Enrollment, EnrollmentAttempt, EnrollmentState},
+    enrollments::{Enrollment, EnrollmentAttempt, EnrollmentState, SecondUses},
     list::List,
 };
 use jiff::Timestamp;
@@ -24,9 +24,31 @@ pub struct ClusterCreate {
     /// Labels as in Kubernetes, at most 32.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether enrollments wait for an administrator; `automatic` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// What to install; what is left out is taken from the Manager's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub components: Option<ComponentsChange>,
+}
+
+/// Body of `PATCH /api/v1/clusters/{cluster}`: what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterChange {
+    /// Whether enrollments wait for an administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// Whether enrollments of a cluster wait for an administrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Approval {
+    /// A good token is enough.
+    Automatic,
+    /// An administrator compares the fingerprint of each installation's keys, and approves or rejects it.
+    Manual,
 }
 
 /// Differences from the Manager's default components.
@@ -83,6 +105,8 @@ pub struct Cluster {
     pub labels: BTreeMap<String, String>,
     /// Whether its identity is trusted.
     pub state: ClusterState,
+    /// Whether its enrollments wait for an administrator.
+    pub approval: Approval,
     /// What should be installed.
     pub components: Components,
     /// Version of this object; every change of the desired state raises it.
@@ -120,6 +144,10 @@ pub struct Cluster {
     /// The observed state of its configuration; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
+    /// The last uses of one of its tokens by another installation than the one it belongs to, all of them refused. Absent once an
+    /// installation has enrolled with another token since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_uses: Option<SecondUses>,
     /// Its last ten enrollment tokens, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrollments: Vec<EnrollmentState>,

@@ -60,12 +60,103 @@ pub struct EnrollmentCommands {
 pub enum EnrollmentTokenState {
     /// Not used yet.
     Open,
+    /// An installation waits for an administrator's approval.
+    PendingApproval,
+    /// An administrator approved the installation, which has not asked since.
+    Approved,
+    /// An administrator rejected the installation.
+    Rejected,
     /// Used by an installation.
     Used,
     /// Expired before it was used.
     Expired,
     /// Revoked by an administrator before it was used, or because the cluster was purged.
     Revoked,
+}
+
+/// Uses of a token by other installations than the one it belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SecondUses {
+    /// Id of the token.
+    pub enrollment_id: String,
+    /// How many.
+    pub count: String,
+    /// When the last one was made.
+    pub last_at: Timestamp,
+    /// Address that it came from.
+    pub last_peer: String,
+}
+
+/// An installation that asked to enroll where an administrator approves. What it says of itself helps to tell clusters apart; only the
+/// fingerprint says who it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalRequest {
+    /// Of its public keys. The cluster shows its own in condition `TokenAccepted` of its NovaClusterConfig: compare both.
+    #[schema(example = "sha256:3f1d2c0b9a887766554433221100ffeeddccbbaa99887766554433221100ffee")]
+    pub fingerprint: String,
+    /// UID of its kube-system namespace, as it says.
+    pub kubernetes_uid: String,
+    /// Nodes of its cluster, as it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
+    /// Version of its API server, as it says.
+    pub kubernetes_version: String,
+    /// Version of its Operator, as it says.
+    pub operator_version: String,
+    /// Address that it last asked from.
+    pub peer: String,
+    /// When it first asked.
+    pub requested_at: Timestamp,
+    /// When it last asked.
+    pub last_requested_at: Timestamp,
+    /// What was decided; absent while it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<ApprovalDecision>,
+}
+
+/// What an administrator decided about an installation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ApprovalDecision {
+    /// Whether it may enroll.
+    pub verdict: ApprovalVerdict,
+    /// When it was decided.
+    pub decided_at: Timestamp,
+    /// Who decided.
+    pub decided_by: String,
+    /// Why it was rejected; its Operator shows it, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Whether an installation may enroll.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ApprovalVerdict {
+    /// It may.
+    Approved,
+    /// It may not.
+    Rejected,
+}
+
+/// Body of `POST …/approve`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnrollmentApprove {
+    /// The fingerprint that the cluster itself shows. Any other is refused.
+    #[schema(min_length = 1, max_length = 100)]
+    pub fingerprint: String,
+}
+
+/// Body of `POST …/reject`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnrollmentReject {
+    /// Why, in one line; the Operator shows it to whoever installs it.
+    #[schema(min_length = 1, max_length = 500, pattern = "^[^\\x00-\\x1f\\x7f-\\x9f]*$")]
+    pub reason: String,
 }
 
 /// One page of enrollment tokens.
@@ -97,6 +188,12 @@ pub struct EnrollmentState {
     /// Who revoked it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_by: Option<String>,
+    /// The installation that waits, or waited, for approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<ApprovalRequest>,
+    /// Its uses by other installations than the one it belongs to, all of them refused: it may have been stolen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_uses: Option<SecondUses>,
     /// The last attempts to use it, newest first, at most 20.
     #[serde(default)]
     pub attempts: Vec<EnrollmentAttempt>,

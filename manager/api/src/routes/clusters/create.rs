@@ -84,6 +84,7 @@ fn requested(state: &AppState, ctx: &RequestContext, body: ClusterCreate) -> Res
         kubernetes_uid: None,
         incarnation: 0,
         state: ClusterState::PendingBootstrap,
+        approval: body.approval.map(views::to_approval).unwrap_or_default(),
         enrolled_at: None,
         created_at: ctx.now,
         updated_at: ctx.now,

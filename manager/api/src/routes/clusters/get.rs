@@ -43,6 +43,8 @@ pub async fn get(
     .await?;
     let credentials = identities::of_clusters(&mut connection, std::slice::from_ref(&cluster.id)).await?;
     let mut body = observations.cluster(&cluster, credentials.get(&cluster.id));
+    let second_uses = enrollment_tokens::second_uses(&mut connection, std::slice::from_ref(&cluster.id)).await?;
+    body.second_uses = second_uses.get(&cluster.id).map(views::second_uses);
     body.observed = observations.object(&cluster.id, &key);
     if let Some(credentials) = &mut body.credentials {
         let renewals = enrollment_attempts::renewals(&mut connection, &cluster.id).await?;

@@ -1,5 +1,6 @@
-//! Clusters: create, list, read, whether they hold what they were commanded, and purge.
+//! Clusters: create, list, read, change, whether they hold what they were commanded, and purge.
 
+pub mod change;
 pub mod compare;
 pub mod confirm_deletions;
 pub mod create;

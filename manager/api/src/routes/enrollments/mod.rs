@@ -1,22 +1,28 @@
-//! Enrollment tokens of a cluster: create, list, read, revoke.
+//! Enrollment tokens of a cluster: create, list, read, revoke, and decide about the installation that waits with one.
 
+pub mod approve;
 pub mod create;
 pub mod get;
 pub mod list;
+pub mod reject;
 pub mod revoke;
 pub(crate) mod ticket;
 
 use super::clusters::found;
-use crate::error::ApiError;
+use crate::{error::ApiError, request_context::RequestContext, response::MutationResponse, views};
 use kubenova_core::{
     cluster::{ClusterId, ClusterRef},
+    enrollment_approval,
+    enrollment_request::{Decision, Verdict},
     enrollment_token::parse_id,
     refusal::{Reason, Refusal},
 };
 use kubenova_store::{
     clusters,
     connection::Connection,
+    enrollment_approvals,
     enrollment_tokens::{self, TokenRow},
+    write_tx::WriteTx,
 };
 use uuid::Uuid;
 
@@ -59,4 +65,27 @@ impl Named {
         let detail = format!("cluster \"{}\" has no enrollment token {:?}", self.cluster, self.enrollment);
         Refusal::new(Reason::EnrollmentNotFound, detail)
     }
+}
+
+/// Records an administrator's verdict about the installation that waits.
+async fn decide(
+    tx: &mut WriteTx,
+    ctx: &RequestContext,
+    named: &Named,
+    verdict: Verdict,
+    fingerprint: Option<&str>,
+    reason: &str,
+) -> Result<MutationResponse, ApiError> {
+    let token = named.lock(tx.connection()).await?;
+    if enrollment_approval::decide(&token.history, token.request.as_ref(), verdict, fingerprint, ctx.now)? {
+        let (by, reason) = (ctx.caller.subject.clone(), reason.to_owned());
+        enrollment_approvals::decide(tx.connection(), token.id, &Decision { verdict, at: ctx.now, by, reason }).await?;
+        let verb = match verdict {
+            Verdict::Approved => "approve",
+            Verdict::Rejected => "reject",
+        };
+        tx.audit(ctx.action, verb, &target(token.id), None).await?;
+    }
+    let token = named.find(tx.connection()).await?;
+    Ok(MutationResponse::done(&views::enrollment(&token, ctx.now)))
 }
