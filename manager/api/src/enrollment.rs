@@ -10,14 +10,15 @@
 
 use crate::{
     authenticate::bearer,
-    body::JsonBody,
-    enrollment_slots::EnrollmentSlots,
+    body,
+    enrollment_limits::{EnrollmentLimits, Standing},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
     token,
 };
 use axum::{
     Json, Router,
+    body::Body,
     extract::{ConnectInfo, State},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
@@ -48,6 +49,9 @@ use kubenova_store::{
 use kubenova_trust::authority::requested_key_sha256;
 use std::{net::SocketAddr, sync::Arc};
 
+/// Longest body: a signing request and a few ids.
+const BODY_BYTES_MAX: usize = 32 * 1024;
+
 /// What the endpoint needs.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
@@ -55,8 +59,8 @@ pub struct Enrollment {
     pub store: Store,
     /// Issues identities.
     pub issuer: IdentityIssuer,
-    /// Places for enrollments and renewals.
-    pub slots: EnrollmentSlots,
+    /// How often and how many at once, together with renewals.
+    pub limits: EnrollmentLimits,
 }
 
 /// The route, to be merged with the others ([`crate::router::router_with`]).
@@ -68,9 +72,13 @@ async fn enroll(
     State(enrollment): State<Arc<Enrollment>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    JsonBody(request): JsonBody<EnrollmentRequest>,
+    stream: Body,
 ) -> Response {
-    match enrollment.answer(&headers, &request, peer).await {
+    let outcome = enrollment.answer(&headers, stream, peer).await;
+    if let Err(ApiError::Refused(refusal)) = &outcome {
+        enrollment.limits.refused(peer, refusal.reason);
+    }
+    match outcome {
         Ok(Answer::Issued(answer)) => Json(answer).into_response(),
         Ok(Answer::Waits { pending, .. }) => (StatusCode::ACCEPTED, Json(pending)).into_response(),
         Err(error) => error.into_response(),
@@ -120,14 +128,13 @@ struct Locked {
 }
 
 impl Enrollment {
-    async fn answer(
-        &self,
-        headers: &HeaderMap,
-        request: &EnrollmentRequest,
-        peer: SocketAddr,
-    ) -> Result<Answer, ApiError> {
-        let checked = check(headers, request, peer)?;
-        let _slot = self.slots.take().await?;
+    async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<Answer, ApiError> {
+        // Before the body is read: whoever floods the endpoint costs a look at a header.
+        let secret = secret(headers)?;
+        self.look_at(&secret, peer).await?;
+        let request: EnrollmentRequest = body::read_json(BODY_BYTES_MAX, headers, stream).await?;
+        let checked = check(&secret, &request, peer)?;
+        let _slot = self.limits.slots.take().await?;
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
@@ -150,6 +157,19 @@ impl Enrollment {
             ),
         }
         Ok(outcome?)
+    }
+
+    /// Lets a request go on whose token exists, or whose address has budget left.
+    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<(), ApiError> {
+        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(()) };
+        let _place = self.limits.look_at(&suspect).await?;
+        let mut connection = self.store.acquire().await?;
+        if enrollments::exists(&mut connection, &token::sha256(secret)).await? {
+            return Ok(());
+        }
+        // A suspect that guesses is charged, too: the budget stays used up while the flood lasts.
+        self.limits.refused(peer, Reason::EnrollmentTokenUnknown);
+        Err(suspect.refusal().into())
     }
 
     async fn decide(
@@ -386,11 +406,14 @@ fn repeated_answer(stored: &EnrollmentToken, now: Timestamp) -> Result<Enrollmen
     Ok(answer)
 }
 
-fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest, peer: SocketAddr) -> Result<Checked<'a>, Refusal> {
-    let secret = bearer(headers).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+fn secret(headers: &HeaderMap) -> Result<String, Refusal> {
+    bearer(headers).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
         let detail = "the request has no Authorization: Bearer header with the secret of the enrollment token";
         Refusal::new(Reason::EnrollmentTokenUnknown, detail)
-    })?;
+    })
+}
+
+fn check<'a>(secret: &str, request: &'a EnrollmentRequest, peer: SocketAddr) -> Result<Checked<'a>, Refusal> {
     let invalid = |field: &str, detail: &str| Refusal::at(Reason::EnrollmentRequestInvalid, field, detail);
     let cluster = ClusterId::parse(&request.cluster_id)
         .ok_or_else(|| invalid("/clusterId", "clusterId is not the id of a cluster"))?;
@@ -522,6 +545,39 @@ mod tests {
         let right = api.enroll(&right, &request(&cluster, UID)).await.ok(200);
         assert_eq!((&right["incarnation"], &right["epoch"]), (&json!("3"), &json!(3)));
         assert_eq!(api.get(&path).send(&admin).await.ok(200)["state"], "enrolled");
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_answered_429_and_a_good_token_gets_through_from_the_same_address() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let guess = TestApi::token("unknown");
+        let body = request(&cluster, UID);
+        let mut limited = None;
+        for _ in 0..200 {
+            let answer = api.enroll(&guess, &body).await;
+            if answer.status == StatusCode::TOO_MANY_REQUESTS {
+                limited = Some(answer);
+                break;
+            }
+            answer.refused(Reason::EnrollmentTokenUnknown);
+        }
+        let limited = limited.expect("guesses are limited");
+        limited.refused(Reason::TooManyRequests);
+        let seconds: u64 = limited.header(axum::http::header::RETRY_AFTER).parse().unwrap();
+        assert!((1..=60).contains(&seconds), "{limited:?}");
+        api.enroll(&token, &body).await.ok(200);
+        api.enroll(&guess, &body).await.refused(Reason::TooManyRequests);
+        api.enroll(&TestApi::anonymous(), &body).await.refused(Reason::EnrollmentTokenUnknown);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_announces_itself_as_too_long_is_not_read() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (_, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        // Its body never arrives: reading it would end with 408.
+        let post = api.post(PATH).header("content-length", BODY_BYTES_MAX + 1).endless_body();
+        post.send(&token).await.refused(Reason::BodyTooLarge);
     }
 
     #[tokio::test]

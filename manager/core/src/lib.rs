@@ -30,6 +30,7 @@ pub mod operation;
 pub mod page;
 pub mod pointer;
 pub mod quantity;
+pub mod rate_limit;
 pub mod recovery;
 pub mod refusal;
 pub mod renewal;

@@ -3,6 +3,8 @@
 //! Internal detail stays in the log. The mapping to HTTP is in `api/src/error.rs`; `docs/errors.md` and
 //! `GET /problems/{slug}` are made from the catalogue below.
 
+use std::time::Duration;
+
 macro_rules! reasons {
     ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
         /// Why a request was refused. The text never changes once released.
@@ -151,6 +153,8 @@ reasons! {
     CredentialsRevoked = "CREDENTIALS_REVOKED", 403, "Credentials revoked", "ask whoever revoked them; to go on, enroll the cluster with a token from POST /api/v1/clusters/{cluster}/enrollments";
     /// The cluster's credentials expired more than 90 days ago.
     CredentialsTooOld = "CREDENTIALS_TOO_OLD", 410, "Credentials expired too long ago", "enroll the cluster again with a token from POST /api/v1/clusters/{cluster}/enrollments";
+    /// Too many enrollments or renewals from this address, of this key or of all together were refused or asked for.
+    TooManyRequests = "TOO_MANY_REQUESTS", 429, "Too many requests", "wait for as many seconds as Retry-After says; the Operator does so by itself";
     /// The Manager failed; nothing was changed.
     Internal = "INTERNAL", 500, "Internal error", "try again; report the requestId if this persists";
     /// A service that the Manager needs does not respond.
@@ -185,6 +189,7 @@ impl Reason {
                 | Self::RequestTimeout
                 | Self::IdempotencyKeyInUse
                 | Self::Contended
+                | Self::TooManyRequests
         )
     }
 }
@@ -205,19 +210,28 @@ pub struct Refusal {
     pub detail: String,
     /// JSON pointer of the field that is wrong.
     pub field: Option<String>,
+    /// Seconds after which it makes sense to ask again, where that is known.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal about the whole request.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), field: None }
+        Self { reason, detail: detail.into(), field: None, retry_after_seconds: None }
     }
 
     /// A refusal about one field, by JSON pointer.
     #[must_use]
     pub fn at(reason: Reason, field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), field: Some(field.into()) }
+        Self { field: Some(field.into()), ..Self::new(reason, detail) }
+    }
+
+    /// The same refusal, with the time after which it makes sense to ask again, in whole seconds.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after_seconds: Some(seconds.max(1)), ..self }
     }
 
     /// The same refusal, said about this field when it names none.

@@ -72,6 +72,17 @@ pub struct TokenUse {
     pub answer: String,
 }
 
+/// Whether there is a token with this secret. Locks nothing.
+pub async fn exists(connection: &mut PgConnection, secret_sha256: &[u8; 32]) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"select exists (select from enrollments where secret_sha256 = $1) as "exists!""#,
+        secret_sha256.as_slice(),
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("look for an enrollment token"))
+}
+
 /// The token with this secret, for an enrollment.
 pub async fn lock_token(
     connection: &mut PgConnection,
@@ -261,6 +272,7 @@ mod tests {
         let id = token(&fixture, &cluster).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(lock_token(&mut connection, &[8; 32]).await.unwrap(), None);
+        assert!(!exists(&mut connection, &[8; 32]).await.unwrap() && exists(&mut connection, &[7; 32]).await.unwrap());
         assert_eq!(lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().used, None);
         mark_used(&mut connection, id, &token_use(), at(5)).await.unwrap();
         let used = lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap();

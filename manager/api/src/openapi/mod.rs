@@ -319,6 +319,7 @@ mod tests {
                     | Reason::IncarnationReplaced
                     | Reason::CredentialsRevoked
                     | Reason::CredentialsTooOld
+                    | Reason::TooManyRequests
             );
             // A path answers 405 for methods that are no operations.
             let of_no_operation = matches!(reason, Reason::MethodNotAllowed);

@@ -3,7 +3,7 @@
 use super::{TestAnswer, TestApi, Token};
 use crate::{
     enrollment::{self, Enrollment},
-    enrollment_slots::EnrollmentSlots,
+    enrollment_limits::EnrollmentLimits,
     identity_issuer::IdentityIssuer,
     renewal::{self, Renewal},
 };
@@ -93,9 +93,9 @@ impl TestApi {
             user_jwt_lifetime: Duration::from_secs(1800),
         };
         let api = Self::start_with(|store| {
-            let (store, slots) = (store.clone(), EnrollmentSlots::default());
-            let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), slots: slots.clone() };
-            enrollment::router(Enrollment { store, issuer, slots })
+            let (store, limits) = (store.clone(), EnrollmentLimits::new(issuer.life()));
+            let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), limits: limits.clone() };
+            enrollment::router(Enrollment { store, issuer, limits })
                 .merge(renewal::router(renewal))
                 .layer(axum::Extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1)))))
         })
