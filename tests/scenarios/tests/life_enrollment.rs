@@ -18,7 +18,11 @@ const NAMED_WITHIN: Duration = Duration::from_secs(60);
 /// Waits until the condition has this reason, and returns its message.
 async fn wait_reason(site: &Site, condition: &str, reason: &str) -> Result<String> {
     poll::until(&format!("{condition} to have reason {reason}"), NAMED_WITHIN, || async {
-        let conditions = site.conditions()?;
+        // The object is the Operator's to make.
+        let conditions = match site.conditions() {
+            Ok(conditions) => conditions,
+            Err(error) => return Ok(Step::Waiting(format!("{error:#}"))),
+        };
         let found = conditions.iter().find(|it| it.0 == condition);
         let message = found.map(|it| it.3.clone()).unwrap_or_default();
         Ok(Step::when(found.is_some_and(|it| it.2 == reason), message, format!("{found:?}")))
