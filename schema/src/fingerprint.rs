@@ -1,8 +1,8 @@
-//! The fingerprint of an installation's keys: what people compare before they approve its enrollment.
+//! The fingerprint of an installation's keys: what administrators compare before they approve its enrollment.
 
 use crate::signature::sha256_hex;
 
-/// What people compare before they approve: `sha256:` and 64 hex digits over both public keys of an installation, that of
+/// What administrators compare before they approve: `sha256:` and 64 hex digits over both public keys of an installation, that of
 /// the certificate (hex SHA-256 of its SubjectPublicKeyInfo) and the nkey.
 #[must_use]
 pub fn fingerprint(certificate_key_sha256: &str, nkey_public: &str) -> String {

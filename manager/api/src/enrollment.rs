@@ -323,7 +323,7 @@ async fn wait(
     Ok(Answer::Waits { pending, first: locked.request.is_none() })
 }
 
-/// A text that an installation says of itself, as people may see it.
+/// A text that an installation says of itself, as administrators may see it.
 fn shown(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).collect()
 }

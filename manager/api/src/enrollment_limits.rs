@@ -2,7 +2,7 @@
 //! limited is failure: who shows good tokens and keys is never slowed down by it, also behind one address with others.
 //!
 //! - Each address has a budget of refused requests, all addresses together another one. Memory is bounded ([`Buckets`]).
-//! - Where a budget is used up, requests are looked at one after the other in a narrow lane, by one indexed read: a token that exists or a
+//! - Where a budget is used up, requests are looked at two at a time, by one indexed read: a token that exists or a
 //!   key that is enrolled goes on, anything else is answered 429. So a flood costs Postgres two connections, and a good request
 //!   behind the same load balancer gets through.
 //! - How often one key renews is limited, too: whoever holds it can make the Manager sign.
@@ -30,9 +30,9 @@ const OF_ALL: Rate = Rate { burst: 600, refill: Duration::from_millis(20) };
 /// Addresses that are remembered, some 100 bytes each.
 const PEERS_MAX: usize = 10_000;
 /// Requests that are looked at at once while a budget is used up.
-const LANE: usize = 2;
-/// Longest wait for the lane.
-const LANE_WAIT_MAX: Duration = Duration::from_millis(250);
+const LOOKED_AT_MAX: usize = 2;
+/// Longest wait for a place among them.
+const LOOK_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Renewals of one key at once: an Operator that dies between the answer and its Secret asks again each time it starts.
 const RENEWALS_BURST: u32 = 10;
 /// Parts of the life of credentials after each of which a key may renew once more. Operators renew once in a third.
@@ -54,7 +54,7 @@ pub struct EnrollmentLimits {
 struct Inner {
     start: Instant,
     failures: Mutex<Failures>,
-    lane: Arc<Semaphore>,
+    looking: Arc<Semaphore>,
     renewals: Mutex<Buckets<(ClusterId, i64)>>,
 }
 
@@ -87,7 +87,7 @@ impl EnrollmentLimits {
         let inner = Inner {
             start: Instant::now(),
             failures: Mutex::new(Failures { of_peers: Buckets::new(OF_PEER, PEERS_MAX), of_all: Bucket::default() }),
-            lane: Arc::new(Semaphore::new(LANE)),
+            looking: Arc::new(Semaphore::new(LOOKED_AT_MAX)),
             renewals: Mutex::new(Buckets::new(Rate { burst: RENEWALS_BURST, refill }, HOLDERS_MAX)),
         };
         Self { slots: EnrollmentSlots::default(), inner: Arc::new(inner) }
@@ -100,7 +100,7 @@ impl EnrollmentLimits {
         wait.map_or(Standing::Good, |wait| Standing::Suspect(Suspect { wait }))
     }
 
-    /// Counts a request that was refused for what it shows. That the Manager is busy is nobody's failure.
+    /// Counts a request that was refused for what it shows. That the Manager is busy is no failure of the address.
     pub(crate) fn refused(&self, peer: SocketAddr, reason: Reason) {
         if (400..500).contains(&reason.status()) && reason != Reason::TooManyRequests {
             let (now, mut failures) = (self.now(), self.failures());
@@ -109,12 +109,12 @@ impl EnrollmentLimits {
         }
     }
 
-    /// A place in the lane in which suspects are looked at.
+    /// A place among the suspects that are looked at.
     ///
     /// # Errors
     /// With [`Reason::TooManyRequests`] when there is none.
     pub(crate) async fn look_at(&self, suspect: &Suspect) -> Result<OwnedSemaphorePermit, Refusal> {
-        let place = tokio::time::timeout(LANE_WAIT_MAX, Arc::clone(&self.inner.lane).acquire_owned()).await;
+        let place = tokio::time::timeout(LOOK_WAIT_MAX, Arc::clone(&self.inner.looking).acquire_owned()).await;
         place.ok().and_then(Result::ok).ok_or_else(|| suspect.refusal())
     }
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lane_that_stays_full_is_answered_with_a_time() {
+    async fn suspects_beyond_those_looked_at_are_answered_with_a_time() {
         let limits = EnrollmentLimits::new(Duration::from_secs(3600));
         let suspect = Suspect { wait: Duration::from_millis(1500) };
         let held = [limits.look_at(&suspect).await.unwrap(), limits.look_at(&suspect).await.unwrap()];

@@ -56,7 +56,7 @@ pub struct Decision {
 pub struct ApprovalRequest {
     /// Who asked.
     pub installation: Installation,
-    /// Fingerprint of its keys, as people compare it.
+    /// Fingerprint of its keys, as administrators compare it.
     pub fingerprint: String,
     /// Version of its Operator, as it says.
     pub operator_version: String,

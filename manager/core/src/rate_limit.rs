@@ -44,7 +44,7 @@ impl Bucket {
     }
 }
 
-/// A bucket for each key that was charged lately, at most so many. Beyond them nobody is remembered: something else has to bound all keys
+/// A bucket for each key that was charged lately, at most so many. Beyond them no further key is remembered: something else has to bound all keys
 /// together.
 #[derive(Debug)]
 pub struct Buckets<K> {

@@ -28,7 +28,7 @@ pub struct TokenRow {
     pub created_by: String,
     /// What happened to it since.
     pub history: TokenHistory,
-    /// Who revoked it; empty when nobody did.
+    /// Who revoked it; empty when it was not.
     pub revoked_by: String,
     /// UID of the Kubernetes cluster that used it.
     pub used_by_uid: Option<String>,
@@ -158,7 +158,7 @@ async fn with_what_happened(connection: &mut PgConnection, rows: Vec<Row>) -> Re
     Ok(rows.into_iter().map(token).collect())
 }
 
-/// The last second use of each of these clusters' tokens that nobody has settled: since then no installation enrolled with another token.
+/// The last second use of each of these clusters' tokens that is not settled: since then no installation enrolled with another token.
 pub async fn second_uses(
     connection: &mut PgConnection,
     clusters: &[ClusterId],
