@@ -23,6 +23,8 @@ create table clusters (
     -- Why it is in this state, when that is not what usually happens: one CamelCase word, and a sentence.
     state_reason     text not null default '',
     state_message    text not null default '',
+    -- Whether its enrollments wait for an administrator.
+    approval         text not null default 'automatic' check (approval in ('automatic', 'manual')),
     enrolled_at      timestamptz,
     created_at       timestamptz not null,
     updated_at       timestamptz not null,

@@ -13,9 +13,16 @@ create table enrollments (
     used_keys     text,
     -- The response, JSON without secrets: an Operator that lost it gets it again.
     answer        text,
-    revoked_at    timestamptz
+    -- By an administrator before it was used, or because the cluster was purged.
+    revoked_at    timestamptz,
+    revoked_by    text not null default '',
+    -- How often another installation showed it than the one it belongs to, and the last time.
+    second_uses     bigint not null default 0,
+    second_use_at   timestamptz,
+    second_use_peer text not null default ''
 );
 create index enrollments_by_cluster on enrollments (cluster_id, id);
+create index enrollments_used_twice on enrollments (cluster_id, second_use_at) where second_use_at is not null;
 
 create table enrollment_attempts (
     id            uuid primary key,
@@ -31,3 +38,4 @@ create table enrollment_attempts (
     peer          text not null default ''
 );
 create index enrollment_attempts_by_cluster on enrollment_attempts (cluster_id, id) where cluster_id is not null;
+create index enrollment_attempts_by_token on enrollment_attempts (enrollment_id, id) where enrollment_id is not null;

@@ -12,7 +12,7 @@ use kubenova_store::{
     audit_chain,
     command_retention::{self, Pass},
     connection::Connection,
-    dead_letters, deletion_confirmations, enrollments,
+    dead_letters, deletion_confirmations, enrollment_attempts,
     error::StoreError,
     idempotency,
     pool::Store,
@@ -49,7 +49,7 @@ async fn round(store: &Store, retention: &Retention, now: Timestamp) -> Result<N
     let mut connection = store.acquire().await?;
     let mut most = idempotency::delete_expired(&mut connection, now, BATCH).await?;
     let before = days_before(now, retention.enrollment_attempts_days);
-    most = most.max(enrollments::delete_attempts(&mut connection, before, BATCH).await?);
+    most = most.max(enrollment_attempts::delete_old(&mut connection, before, BATCH).await?);
     let before = days_before(now, retention.dead_letters_days);
     most = most.max(dead_letters::delete_old(&mut connection, before, BATCH).await?);
     let before = days_before(now, retention.refused_hellos_days);

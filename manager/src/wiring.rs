@@ -27,7 +27,7 @@ use jiff::SignedDuration;
 use kubenova_api::{
     body::BODY_TIMEOUT,
     enrollment::{self, Enrollment},
-    enrollment_slots::EnrollmentSlots,
+    enrollment_limits::EnrollmentLimits,
     identity_issuer::IdentityIssuer,
     renewal::{self, Renewal},
     router::router_with,
@@ -196,9 +196,9 @@ fn enrollment_router(settings: &Settings, store: &Store, keyring: &Arc<Keyring>)
         certificate_lifetime: settings.lifetimes.certificate(),
         user_jwt_lifetime: settings.lifetimes.user_jwt(),
     };
-    let slots = EnrollmentSlots::default();
-    let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), slots: slots.clone() };
-    enrollment::router(Enrollment { store: store.clone(), issuer, slots }).merge(renewal::router(renewal))
+    let limits = EnrollmentLimits::new(issuer.life());
+    let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), limits: limits.clone() };
+    enrollment::router(Enrollment { store: store.clone(), issuer, limits }).merge(renewal::router(renewal))
 }
 
 const fn relay_settings(intervals: &Intervals) -> RelaySettings {

@@ -165,7 +165,7 @@ impl Running {
     async fn revoke(&self) {
         let revoke = self.store.transaction("test", async |tx| {
             let into = (ClusterState::Revoking, RevocationReason::Revoked);
-            cluster_trust::revoke(tx, &self.cluster, into, &StateNote::new("Revoked", ""), clock::now()).await
+            cluster_trust::revoke(tx, &self.cluster, into, &StateNote::new("Revoked", ""), "test", clock::now()).await
         });
         let revoked: Result<(), kubenova_store::error::StoreError> = revoke.await;
         revoked.unwrap();

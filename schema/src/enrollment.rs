@@ -1,7 +1,9 @@
 //! The bodies of `POST /enrollment/v1`: an Operator sends its public keys and gets an identity.
 //!
 //! The token's secret travels in `Authorization: Bearer`. The same token with the same cluster UID and public keys gets
-//! its answer again until the first `BusConnected` (an answer may be lost); other keys are a second use.
+//! its answer again until the first `BusConnected` (an answer may be lost); other keys are a second use. Where an
+//! administrator approves enrollments, the answer is 202 with [`PendingApproval`] until one has; the Operator asks again
+//! with the same keys.
 
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +26,28 @@ pub struct EnrollmentRequest {
     pub operator_version: String,
     /// Version of the cluster's API server.
     pub kubernetes_version: String,
+    /// How many nodes the cluster has; absent when the Operator does not know. It helps who approves to tell clusters
+    /// apart, and decides nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<u32>,
     /// The Operator's clock, RFC 3339 UTC with milliseconds.
     pub at: String,
+}
+
+/// What the Manager answers with status 202: an administrator has to approve this enrollment first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingApproval {
+    /// Id of the token at the Manager.
+    pub enrollment_id: String,
+    /// [Fingerprint](crate::fingerprint::fingerprint) of the keys that asked.
+    pub fingerprint: String,
+    /// Path of the Manager's REST API that approves it.
+    pub approve_path: String,
+    /// Until when it can be approved, RFC 3339 UTC with milliseconds.
+    pub expires_at: String,
+    /// The Manager's clock, RFC 3339 UTC with milliseconds.
+    pub manager_time: String,
 }
 
 /// What the Manager answers. Nothing in it is secret: the private keys never leave the cluster.

@@ -22,6 +22,7 @@ pub mod trace;
 pub mod window;
 
 pub mod enrollment;
+pub mod fingerprint;
 
 /// Types generated from `proto/kubenova/v1`. Field comments there are the documentation.
 #[expect(missing_docs, reason = "generated; the documentation stands in the .proto files")]

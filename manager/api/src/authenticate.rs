@@ -33,6 +33,7 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("POST", "/api/v1/clusters", Action::WriteClusters),
     ("GET", "/api/v1/clusters", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}", Action::ReadClusters),
+    ("PATCH", "/api/v1/clusters/{cluster}", Action::WriteClusters),
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/sync", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
@@ -40,6 +41,11 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("POST", "/api/v1/clusters/{cluster}/revoke", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/detach", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/undelete", Action::WriteClusters),
+    ("GET", "/api/v1/clusters/{cluster}/enrollments", Action::ReadClusters),
+    ("GET", "/api/v1/clusters/{cluster}/enrollments/{enrollment}", Action::ReadClusters),
+    ("DELETE", "/api/v1/clusters/{cluster}/enrollments/{enrollment}", Action::WriteClusters),
+    ("POST", "/api/v1/clusters/{cluster}/enrollments/{enrollment}/approve", Action::WriteClusters),
+    ("POST", "/api/v1/clusters/{cluster}/enrollments/{enrollment}/reject", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/purge", Action::WriteIrrevocable),
     ("POST", "/api/v1/clusters/{cluster}/deletion-confirmations", Action::WriteIrrevocable),
     ("POST", "/api/v1/tenants", Action::WriteTenants),
@@ -202,7 +208,7 @@ mod tests {
     fn filled(path: &str, tenant: &str) -> String {
         let path = path.replace("{tenant}", tenant).replace("{cluster}", "dc1-a").replace("{application}", "shop");
         let id = "0198c1d2-0000-7000-8000-000000000000";
-        path.replace("{command}", id).replace("{deadLetter}", id)
+        path.replace("{command}", id).replace("{deadLetter}", id).replace("{enrollment}", id)
     }
 
     #[tokio::test]

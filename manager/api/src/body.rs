@@ -111,6 +111,17 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     }
 }
 
+/// A JSON body of one shape with at most so many bytes; one that announces itself as longer is not read at all.
+pub(crate) async fn read_json<T: DeserializeOwned>(
+    bytes_max: usize,
+    headers: &HeaderMap,
+    stream: Body,
+) -> Result<T, Refusal> {
+    refuse_yaml(headers)?;
+    let bytes = read_at_most(bytes_max, headers, stream, BODY_TIMEOUT).await?;
+    shape::read(&json(&bytes)?)
+}
+
 /// A JSON body of one shape that may be left out: none is the shape's default.
 #[derive(Debug, Clone)]
 pub struct OptionalBody<T>(pub T);

@@ -2,44 +2,57 @@
 //!
 //! `core/enrollment.rs` decides; here the decision is carried out. What a request asks to be does not matter: certificate
 //! and JWT contain what the cluster's record says. Every attempt leaves a row that `GET /clusters/{id}` shows, also a
-//! refused one.
+//! refused one; a second use of a token is raised there, in the audit log and in a metric. Where approval is manual an
+//! installation waits (202) until `routes/enrollments/approve.rs` has decided.
 //!
 //! Before it: `routes/clusters/enroll.rs` created the token. After it: the Operator connects to the broker and says hello
 //! (`manager/src/session`). The token is the credential; no client certificate is requested here.
 
 use crate::{
     authenticate::bearer,
-    body::JsonBody,
-    enrollment_slots::EnrollmentSlots,
+    body,
+    enrollment_limits::{EnrollmentLimits, Standing},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
     token,
 };
 use axum::{
     Json, Router,
+    body::Body,
     extract::{ConnectInfo, State},
-    http::HeaderMap,
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
 };
 use jiff::Timestamp;
 use kubenova_core::{
-    cluster::{ClusterId, StateNote},
-    enrollment::{self, Admission, CandidateRecord, EnrollmentAttempt, Installation, TokenDecision, TokenRecord},
+    cluster::{Approval, ClusterId, StateNote},
+    enrollment::{self, Admission, CandidateRecord, EnrollmentAttempt, TokenDecision, TokenRecord},
+    enrollment_approval,
+    enrollment_request::{ApprovalRequest, Installation},
     refusal::{Reason, Refusal},
 };
 use kubenova_runtime::{clock, random};
-use kubenova_schema::enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH};
+use kubenova_schema::{
+    enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH, PendingApproval},
+    fingerprint::fingerprint,
+};
 use kubenova_store::{
+    audit::{self, ClusterEntry},
     cluster_trust,
     connection::Connection,
-    enrollments::{self, AttemptKind, EnrollmentToken, NewAttempt, TokenUse},
+    enrollment_approvals,
+    enrollment_attempts::{self, AttemptKind, NewAttempt},
+    enrollments::{self, EnrollmentToken, TokenUse},
     identities,
     pool::Store,
     revocations::{self, RevocationReason},
 };
 use kubenova_trust::authority::requested_key_sha256;
 use std::{net::SocketAddr, sync::Arc};
+
+/// Longest body: a signing request and a few ids.
+const BODY_BYTES_MAX: usize = 32 * 1024;
 
 /// What the endpoint needs.
 #[derive(Debug, Clone)]
@@ -48,8 +61,8 @@ pub struct Enrollment {
     pub store: Store,
     /// Issues identities.
     pub issuer: IdentityIssuer,
-    /// Places for enrollments and renewals.
-    pub slots: EnrollmentSlots,
+    /// How often and how many at once, together with renewals.
+    pub limits: EnrollmentLimits,
 }
 
 /// The route, to be merged with the others ([`crate::router::router_with`]).
@@ -61,12 +74,30 @@ async fn enroll(
     State(enrollment): State<Arc<Enrollment>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
-    JsonBody(request): JsonBody<EnrollmentRequest>,
+    stream: Body,
 ) -> Response {
-    match enrollment.answer(&headers, &request, peer).await {
-        Ok(answer) => Json(answer).into_response(),
+    let outcome = enrollment.answer(&headers, stream, peer).await;
+    if let Err(ApiError::Refused(refusal)) = &outcome {
+        enrollment.limits.refused(peer, refusal.reason);
+    }
+    match outcome {
+        Ok(Answer::Issued(answer)) => Json(answer).into_response(),
+        Ok(Answer::Waits { pending, .. }) => (StatusCode::ACCEPTED, Json(pending)).into_response(),
         Err(error) => error.into_response(),
     }
+}
+
+/// What an installation is answered that is not refused.
+#[derive(Debug)]
+enum Answer {
+    /// Its identity.
+    Issued(Box<EnrollmentAnswer>),
+    /// An administrator has to approve it.
+    Waits {
+        pending: PendingApproval,
+        /// It had not asked before.
+        first: bool,
+    },
 }
 
 /// A request whose fields were checked.
@@ -74,40 +105,73 @@ struct Checked<'a> {
     request: &'a EnrollmentRequest,
     secret_sha256: [u8; 32],
     attempt: EnrollmentAttempt,
+    fingerprint: String,
+    peer: SocketAddr,
+}
+
+impl Checked<'_> {
+    fn peer(&self) -> String {
+        self.peer.ip().to_canonical().to_string()
+    }
 }
 
 /// The outcome of an attempt, with the token that it was about.
 struct Decided {
     token: Option<uuid::Uuid>,
-    outcome: Result<EnrollmentAnswer, Refusal>,
+    outcome: Result<Answer, Refusal>,
+    /// What the audit log says about it.
+    action: Option<&'static str>,
+}
+
+/// A token with the installation that asked for approval with it, both as they are until the transaction ends.
+struct Locked {
+    token: EnrollmentToken,
+    request: Option<ApprovalRequest>,
 }
 
 impl Enrollment {
-    async fn answer(
-        &self,
-        headers: &HeaderMap,
-        request: &EnrollmentRequest,
-        peer: SocketAddr,
-    ) -> Result<EnrollmentAnswer, ApiError> {
-        let checked = check(headers, request)?;
-        let _slot = self.slots.take().await?;
+    async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<Answer, ApiError> {
+        // Before the body is read: whoever floods the endpoint costs a look at a header.
+        let secret = secret(headers)?;
+        self.look_at(&secret, peer).await?;
+        let request: EnrollmentRequest = body::read_json(BODY_BYTES_MAX, headers, stream).await?;
+        let checked = check(&secret, &request, peer)?;
+        let _slot = self.limits.slots.take().await?;
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
-            enrollments::insert_attempt(transaction, &attempted(&checked, &decided, peer, now)).await?;
+            record_attempt(transaction, &checked, &decided, now).await?;
             Ok::<_, ApiError>(decided)
         });
         let Decided { outcome, .. } = carried_out.await?;
         match &outcome {
-            Ok(answer) => tracing::info!(
+            Ok(Answer::Issued(answer)) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
                 "a cluster was enrolled"
             ),
+            Ok(Answer::Waits { pending, first: true }) => tracing::info!(
+                cluster.id = %checked.attempt.cluster, enrollment.id = pending.enrollment_id, fingerprint = pending.fingerprint,
+                peer = %peer.ip(), "an installation waits for the approval of an administrator"
+            ),
+            Ok(Answer::Waits { first: false, .. }) => {}
             Err(refusal) => tracing::warn!(
                 cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip(), "an enrollment was refused"
             ),
         }
         Ok(outcome?)
+    }
+
+    /// Lets a request go on whose token exists, or whose address has budget left.
+    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<(), ApiError> {
+        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(()) };
+        let _place = self.limits.look_at(&suspect).await?;
+        let mut connection = self.store.acquire().await?;
+        if enrollments::exists(&mut connection, &token::sha256(secret)).await? {
+            return Ok(());
+        }
+        // A suspect that guesses is charged, too: the budget stays used up while the flood lasts.
+        self.limits.refused(peer, Reason::EnrollmentTokenUnknown);
+        Err(suspect.refusal().into())
     }
 
     async fn decide(
@@ -116,35 +180,51 @@ impl Enrollment {
         checked: &Checked<'_>,
         now: Timestamp,
     ) -> Result<Decided, ApiError> {
-        let stored = enrollments::lock_token(transaction, &checked.secret_sha256).await?;
-        let token = stored.as_ref().map(|stored| stored.id);
-        let decision = enrollment::check_token(stored.as_ref().map(record).as_ref(), &checked.attempt, now);
-        let outcome = match (decision, stored) {
-            (TokenDecision::Use, Some(stored)) => self.admit(transaction, &stored, checked, now).await?,
-            (TokenDecision::Repeat, Some(stored)) => repeated_answer(&stored, now),
-            (TokenDecision::Refuse(refusal), _) => Err(refusal),
-            (TokenDecision::RefuseStolen(refusal), _) => {
+        let Some(token) = enrollments::lock_token(transaction, &checked.secret_sha256).await? else {
+            let TokenDecision::Refuse(refusal) = enrollment::check_token(None, &checked.attempt, now) else {
+                unreachable!("a secret of no token is refused")
+            };
+            return Ok(Decided { token: None, outcome: Err(refusal), action: None });
+        };
+        let id = token.id;
+        let request = enrollment_approvals::of_tokens(transaction, &[id]).await?.remove(&id);
+        let locked = Locked { token, request };
+        let decided = |outcome, action| Decided { token: Some(id), outcome, action };
+        Ok(match enrollment::check_token(Some(&locked.record()), &checked.attempt, now) {
+            TokenDecision::Use => {
+                let outcome = self.admit(transaction, &locked, checked, now).await?;
+                let action = match &outcome {
+                    Ok(Answer::Issued(_)) => Some("enrollment/accepted"),
+                    Ok(Answer::Waits { first: true, .. }) => Some("enrollment/approvalRequested"),
+                    Ok(Answer::Waits { first: false, .. }) | Err(_) => None,
+                };
+                decided(outcome, action)
+            }
+            TokenDecision::Repeat => {
+                let answer = repeated_answer(&locked.token, now);
+                decided(answer.map(|answer| Answer::Issued(Box::new(answer))), None)
+            }
+            TokenDecision::Refuse(refusal) => decided(Err(refusal), None),
+            TokenDecision::SecondUse(refusal) => {
+                enrollments::raise_second_use(transaction, id, &checked.peer(), now).await?;
                 tracing::error!(
-                    cluster.id = %checked.attempt.cluster, token.id = token.map(tracing::field::display),
+                    cluster.id = %checked.attempt.cluster, enrollment.id = %id, peer = checked.peer(),
+                    fingerprint = checked.fingerprint,
                     "another installation used an enrollment token that was used before: it may have been stolen"
                 );
-                Err(refusal)
+                decided(Err(refusal), Some("enrollment/secondUse"))
             }
-            (TokenDecision::Use | TokenDecision::Repeat, None) => {
-                Err(Refusal::new(Reason::EnrollmentTokenUnknown, "this Manager has no such enrollment token"))
-            }
-        };
-        Ok(Decided { token, outcome })
+        })
     }
 
     /// Issues an identity if this Kubernetes cluster may enroll under the record.
     async fn admit(
         &self,
         transaction: &mut Connection,
-        stored: &EnrollmentToken,
+        locked: &Locked,
         checked: &Checked<'_>,
         now: Timestamp,
-    ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
+    ) -> Result<Result<Answer, Refusal>, ApiError> {
         let EnrollmentAttempt { cluster, installation } = &checked.attempt;
         let candidate = enrollments::lock_candidate(transaction, cluster, &installation.cluster_uid).await?;
         let record = CandidateRecord {
@@ -153,7 +233,7 @@ impl Enrollment {
             enrolled_as: candidate.uid_of,
         };
         match enrollment::admit(&record, &checked.attempt) {
-            Admission::Admit => self.issue(transaction, stored, checked, now).await,
+            Admission::Admit => self.issue_approved(transaction, locked, candidate.approval, checked, now).await,
             Admission::Refuse(refusal) => Ok(Err(refusal)),
             Admission::Quarantine(refusal) => {
                 let note = StateNote::new("ClusterUidMismatch", &refusal.detail);
@@ -165,25 +245,42 @@ impl Enrollment {
         }
     }
 
+    /// Issues an identity, unless the installation has to wait for an administrator.
+    async fn issue_approved(
+        &self,
+        transaction: &mut Connection,
+        locked: &Locked,
+        approval: Approval,
+        checked: &Checked<'_>,
+        now: Timestamp,
+    ) -> Result<Result<Answer, Refusal>, ApiError> {
+        let (request, cluster) = (checked.request, &checked.attempt.cluster);
+        if identities::contains(transaction, cluster, &request.nkey_public).await? {
+            let detail = "this nkey was enrolled before; an enrollment makes new keys";
+            return Ok(Err(Refusal::at(Reason::EnrollmentRequestInvalid, "/nkeyPublic", detail)));
+        }
+        // Before anything is written: a key that is not a user's must not use up an incarnation, nor an administrator's time.
+        let user_jwt = match self.issuer.user_jwt(cluster.as_str(), &request.nkey_public, now) {
+            Ok(jwt) => jwt,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if enrollment_approval::waits(approval, locked.request.as_ref()) {
+            return Ok(Ok(wait(transaction, locked, checked, now).await?));
+        }
+        let answer = self.issue(transaction, &locked.token, checked, user_jwt, now).await?;
+        Ok(answer.map(|answer| Answer::Issued(Box::new(answer))))
+    }
+
     /// Issues an identity and marks the token as used.
     async fn issue(
         &self,
         transaction: &mut Connection,
         shown: &EnrollmentToken,
         checked: &Checked<'_>,
+        user_jwt: String,
         now: Timestamp,
     ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
-        let request = checked.request;
-        let cluster = &checked.attempt.cluster;
-        if identities::contains(transaction, cluster, &request.nkey_public).await? {
-            let detail = "this nkey was enrolled before; an enrollment makes new keys";
-            return Ok(Err(Refusal::at(Reason::EnrollmentRequestInvalid, "/nkeyPublic", detail)));
-        }
-        // Before anything is written: a key that is not a user's must not use up an incarnation.
-        let user_jwt = match self.issuer.user_jwt(cluster.as_str(), &request.nkey_public, now) {
-            Ok(jwt) => jwt,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+        let (request, cluster) = (checked.request, &checked.attempt.cluster);
         let enrolled = enrollments::enroll(transaction, cluster, &request.cluster_uid, now).await?;
         let of =
             ClusterIdentity { cluster: cluster.as_str(), incarnation: enrolled.incarnation, epoch: enrolled.epoch };
@@ -202,10 +299,78 @@ impl Enrollment {
     }
 }
 
-/// The row that shows an attempt and its outcome; a refusal is committed with it.
-fn attempted(checked: &Checked<'_>, decided: &Decided, peer: SocketAddr, now: Timestamp) -> NewAttempt {
+/// Records that the installation asks for approval, and what it is answered meanwhile.
+async fn wait(
+    transaction: &mut Connection,
+    locked: &Locked,
+    checked: &Checked<'_>,
+    now: Timestamp,
+) -> Result<Answer, ApiError> {
+    let request = ApprovalRequest {
+        installation: checked.attempt.installation.clone(),
+        fingerprint: checked.fingerprint.clone(),
+        operator_version: shown(&checked.request.operator_version),
+        kubernetes_version: shown(&checked.request.kubernetes_version),
+        nodes: checked.request.nodes.and_then(|nodes| i32::try_from(nodes).ok()),
+        peer: checked.peer(),
+        requested_at: now,
+        last_requested_at: now,
+        decision: None,
+    };
+    let EnrollmentToken { id, expires_at, .. } = &locked.token;
+    enrollment_approvals::ask(transaction, *id, &request).await?;
+    let pending = PendingApproval {
+        enrollment_id: id.to_string(),
+        fingerprint: request.fingerprint,
+        approve_path: format!("/api/v1/clusters/{}/enrollments/{id}/approve", checked.attempt.cluster),
+        expires_at: clock::rfc3339_ms(*expires_at),
+        manager_time: clock::rfc3339_ms(now),
+    };
+    Ok(Answer::Waits { pending, first: locked.request.is_none() })
+}
+
+/// A text that an installation says of itself, as administrators may see it.
+fn shown(text: &str) -> String {
+    text.chars().filter(|character| !character.is_control()).collect()
+}
+
+/// Leaves the row that shows an attempt and its outcome, and its audit record; a refusal is committed with them. Asking again for approval
+/// is the same attempt. The audit record is written with the row, which is bounded: a flood of second uses must fill no disk.
+async fn record_attempt(
+    transaction: &mut Connection,
+    checked: &Checked<'_>,
+    decided: &Decided,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    if matches!(decided.outcome, Ok(Answer::Waits { first: false, .. })) {
+        return Ok(());
+    }
+    let is_new = enrollment_attempts::insert(transaction, &attempted(checked, decided, now)).await?;
+    if let (true, Some(action), Some(token)) = (is_new, decided.action, decided.token) {
+        let entry = ClusterEntry {
+            at: now,
+            cluster: &checked.attempt.cluster,
+            action,
+            target: format!("enrollment/{token}"),
+            detail: format!(
+                "keys {}, Kubernetes cluster {}, from {}",
+                checked.fingerprint,
+                checked.attempt.installation.cluster_uid,
+                checked.peer()
+            ),
+        };
+        audit::insert_of_cluster(transaction, &entry).await?;
+    }
+    Ok(())
+}
+
+/// The row that shows an attempt and its outcome.
+fn attempted(checked: &Checked<'_>, decided: &Decided, now: Timestamp) -> NewAttempt {
     let (outcome, message) = match &decided.outcome {
-        Ok(_) => ("accepted".to_owned(), String::new()),
+        Ok(Answer::Issued(_)) => ("accepted".to_owned(), String::new()),
+        Ok(Answer::Waits { pending, .. }) => {
+            ("pendingApproval".to_owned(), format!("keys {} wait for an administrator", pending.fingerprint))
+        }
         Err(refusal) => (refusal.reason.to_string(), refusal.detail.clone()),
     };
     NewAttempt {
@@ -216,20 +381,24 @@ fn attempted(checked: &Checked<'_>, decided: &Decided, peer: SocketAddr, now: Ti
         at: now,
         outcome,
         message,
-        peer: peer.ip().to_string(),
+        peer: checked.peer(),
     }
 }
 
-/// A stored token as the rules see it.
-fn record(stored: &EnrollmentToken) -> TokenRecord {
-    let installation =
-        |used: &TokenUse| Installation { cluster_uid: used.cluster_uid.clone(), keys: used.keys.clone() };
-    TokenRecord {
-        cluster: stored.cluster_id.clone(),
-        expires_at: stored.expires_at,
-        revoked: stored.revoked_at.is_some(),
-        used_by: stored.used.as_ref().map(installation),
-        connected: stored.connected,
+impl Locked {
+    /// The token as the rules see it.
+    fn record(&self) -> TokenRecord {
+        let Self { token, request } = self;
+        let installation =
+            |used: &TokenUse| Installation { cluster_uid: used.cluster_uid.clone(), keys: used.keys.clone() };
+        TokenRecord {
+            cluster: token.cluster_id.clone(),
+            expires_at: token.expires_at,
+            revoked: token.revoked_at.is_some(),
+            used_by: token.used.as_ref().map(installation),
+            connected: token.connected,
+            request: request.clone(),
+        }
     }
 }
 
@@ -243,11 +412,14 @@ fn repeated_answer(stored: &EnrollmentToken, now: Timestamp) -> Result<Enrollmen
     Ok(answer)
 }
 
-fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Checked<'a>, Refusal> {
-    let secret = bearer(headers).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
+fn secret(headers: &HeaderMap) -> Result<String, Refusal> {
+    bearer(headers).ok().filter(|secret| !secret.is_empty()).ok_or_else(|| {
         let detail = "the request has no Authorization: Bearer header with the secret of the enrollment token";
         Refusal::new(Reason::EnrollmentTokenUnknown, detail)
-    })?;
+    })
+}
+
+fn check<'a>(secret: &str, request: &'a EnrollmentRequest, peer: SocketAddr) -> Result<Checked<'a>, Refusal> {
     let invalid = |field: &str, detail: &str| Refusal::at(Reason::EnrollmentRequestInvalid, field, detail);
     let cluster = ClusterId::parse(&request.cluster_id)
         .ok_or_else(|| invalid("/clusterId", "clusterId is not the id of a cluster"))?;
@@ -256,8 +428,10 @@ fn check<'a>(headers: &HeaderMap, request: &'a EnrollmentRequest) -> Result<Chec
     let certificate_key =
         requested_key_sha256(&request.csr_pem).map_err(|error| invalid("/csrPem", &error.to_string()))?;
     let keys = format!("{certificate_key}:{}", request.nkey_public);
+    let fingerprint = fingerprint(&certificate_key, &request.nkey_public);
     let installation = Installation { cluster_uid: request.cluster_uid.clone(), keys };
-    Ok(Checked { request, secret_sha256: token::sha256(secret), attempt: EnrollmentAttempt { cluster, installation } })
+    let attempt = EnrollmentAttempt { cluster, installation };
+    Ok(Checked { request, secret_sha256: token::sha256(secret), attempt, fingerprint, peer })
 }
 
 #[cfg(test)]
@@ -268,6 +442,7 @@ mod tests {
         TestApi,
         enrollment::{Installation, UID},
     };
+    use kubenova_store::audit_chain;
     use serde_json::{Value, json};
 
     /// A request of one installation; each call makes new keys.
@@ -293,6 +468,122 @@ mod tests {
         assert_eq!((&shown["state"], &shown["kubernetesUid"]), (&json!("enrolled"), &json!(UID)));
         let outcomes = shown["enrollments"][0]["attempts"].as_array().unwrap().iter().map(|it| &it["outcome"]);
         assert_eq!(outcomes.collect::<Vec<_>>(), ["ENROLLMENT_TOKEN_USED", "accepted", "accepted"]);
+    }
+
+    #[tokio::test]
+    async fn a_second_use_is_raised_until_the_cluster_enrolled_with_another_token() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let cluster_path = format!("/api/v1/clusters/{cluster}");
+        api.enroll(&token, &request(&cluster, UID)).await.ok(200);
+        let raised = async |path: &str| api.get(path).send(&admin).await.ok(200)["secondUses"].clone();
+        assert_eq!(raised(&cluster_path).await, Value::Null);
+        for _ in 0..2 {
+            api.enroll(&token, &request(&cluster, UID)).await.refused(Reason::EnrollmentTokenUsed);
+        }
+        let shown = raised(&cluster_path).await;
+        assert_eq!((&shown["count"], &shown["lastPeer"]), (&json!("2"), &json!("127.0.0.1")));
+        let list = api.get("/api/v1/clusters").send(&admin).await.ok(200);
+        assert_eq!(list["items"][0]["secondUses"], shown);
+        let of_token = format!("{cluster_path}/enrollments/{}", shown["enrollmentId"].as_str().unwrap());
+        assert_eq!(raised(&of_token).await, shown);
+        let next = api.post(&format!("{cluster_path}/enrollments")).send(&admin).await.ok(201)["token"].clone();
+        let next = kubenova_schema::token::EnrollmentToken::decode(next.as_str().unwrap()).unwrap();
+        api.enroll(&TestApi::token(&next.secret), &request(&cluster, UID)).await.ok(200);
+        assert_eq!(
+            raised(&cluster_path).await,
+            Value::Null,
+            "the right installation is enrolled with a token of its own"
+        );
+        assert_eq!(raised(&of_token).await, shown);
+    }
+
+    #[tokio::test]
+    async fn enrollments_and_second_uses_are_records_of_the_audit_log() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let records = async || audit_chain::pending(&mut api.state.store.acquire().await.unwrap()).await.unwrap();
+        let before = records().await;
+        let first = request(&cluster, UID);
+        for (body, written) in [(&first, 1), (&first, 1), (&request(&cluster, UID), 2)] {
+            api.enroll(&token, body).await;
+            assert_eq!(records().await, before + written, "the same installation again is the same use");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_uses_at_once_with_different_keys_exactly_one_wins() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let bodies: Vec<Value> = (0..20).map(|_| request(&cluster, UID)).collect();
+        let answers = futures::future::join_all(bodies.iter().map(|body| api.enroll(&token, body))).await;
+        let won = answers.iter().filter(|answer| answer.status == StatusCode::OK).count();
+        assert_eq!(won, 1, "{answers:?}");
+        for answer in answers.iter().filter(|answer| answer.status != StatusCode::OK) {
+            answer.refused(Reason::EnrollmentTokenUsed);
+        }
+        let shown = api.get("/api/v1/clusters/dc1-a").send(&admin).await.ok(200);
+        assert_eq!((&shown["credentials"]["incarnation"], &shown["secondUses"]["count"]), (&json!("1"), &json!("19")));
+    }
+
+    #[tokio::test]
+    async fn the_same_kubernetes_cluster_reattaches_and_ends_a_quarantine() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        api.enroll(&token, &request(&cluster, UID)).await.ok(200);
+        let path = format!("/api/v1/clusters/{cluster}");
+        let next = async || {
+            let token = api.post(&format!("{path}/enrollments")).send(&admin).await.ok(201)["token"].clone();
+            let token = kubenova_schema::token::EnrollmentToken::decode(token.as_str().unwrap()).unwrap();
+            TestApi::token(&token.secret)
+        };
+        let again = api.enroll(&next().await, &request(&cluster, UID)).await.ok(200);
+        assert_eq!((&again["incarnation"], &again["epoch"]), (&json!("2"), &json!(2)));
+
+        let other = "0198c1d2-0000-7000-8000-000000000001";
+        let right = next().await;
+        let refused = api.enroll(&right, &request(&cluster, other)).await.refused(Reason::ClusterUidMismatch);
+        assert!(refused["detail"].as_str().unwrap().contains("quarantined"), "{refused}");
+        let shown = api.get(&path).send(&admin).await.ok(200);
+        assert_eq!((&shown["state"], &shown["kubernetesUid"]), (&json!("quarantined"), &json!(UID)));
+        assert_eq!(shown["enrollments"][0]["attempts"][0]["outcome"], "CLUSTER_UID_MISMATCH");
+        assert_eq!(shown["enrollments"][0]["state"], "open", "the token of the right one is not used up");
+        let right = api.enroll(&right, &request(&cluster, UID)).await.ok(200);
+        assert_eq!((&right["incarnation"], &right["epoch"]), (&json!("3"), &json!(3)));
+        assert_eq!(api.get(&path).send(&admin).await.ok(200)["state"], "enrolled");
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_answered_429_and_a_good_token_gets_through_from_the_same_address() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let guess = TestApi::token("unknown");
+        let body = request(&cluster, UID);
+        let mut limited = None;
+        for _ in 0..200 {
+            let answer = api.enroll(&guess, &body).await;
+            if answer.status == StatusCode::TOO_MANY_REQUESTS {
+                limited = Some(answer);
+                break;
+            }
+            answer.refused(Reason::EnrollmentTokenUnknown);
+        }
+        let limited = limited.expect("guesses are limited");
+        limited.refused(Reason::TooManyRequests);
+        let seconds: u64 = limited.header(axum::http::header::RETRY_AFTER).parse().unwrap();
+        assert!((1..=60).contains(&seconds), "{limited:?}");
+        api.enroll(&token, &body).await.ok(200);
+        api.enroll(&guess, &body).await.refused(Reason::TooManyRequests);
+        api.enroll(&TestApi::anonymous(), &body).await.refused(Reason::EnrollmentTokenUnknown);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_announces_itself_as_too_long_is_not_read() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (_, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        // Its body never arrives: reading it would end with 408.
+        let post = api.post(PATH).header("content-length", BODY_BYTES_MAX + 1).endless_body();
+        post.send(&token).await.refused(Reason::BodyTooLarge);
     }
 
     #[tokio::test]

@@ -46,6 +46,12 @@ pub(crate) struct ClusterIdentity<'a> {
 }
 
 impl IdentityIssuer {
+    /// How long what is issued lasts: until the first of certificate and JWT expires.
+    #[must_use]
+    pub fn life(&self) -> Duration {
+        self.certificate_lifetime.min(self.user_jwt_lifetime)
+    }
+
     /// The user JWT for a public nkey that a cluster made.
     pub(crate) fn user_jwt(&self, cluster: &str, nkey_public: &str, now: Timestamp) -> Result<String, Refusal> {
         let validity = Validity { now, lifetime: self.user_jwt_lifetime };

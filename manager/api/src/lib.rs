@@ -7,6 +7,7 @@ pub mod authenticate;
 pub mod body;
 pub mod cursor;
 pub mod enrollment;
+pub mod enrollment_limits;
 pub mod enrollment_slots;
 pub mod error;
 pub mod idempotency;

@@ -22,7 +22,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest path and query: a cursor has at most 1 KiB, and common proxies stop at 8 KiB.
 pub const URI_LENGTH_MAX: usize = 8 * 1024;
 /// Seconds after which a refused request may be repeated.
-const RETRY_AFTER: &str = "1";
+const RETRY_AFTER: u64 = 1;
 
 /// Runs the request within its limits and writes a refusal as a problem.
 pub async fn write_problems(request: Request, next: Next) -> Response {
@@ -93,7 +93,7 @@ fn as_problem(mut response: Response, id: &str, path: &str, method: &Method) -> 
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"kubenova\""));
         }
         reason if reason.is_retryable() => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(refusal.retry_after_seconds.unwrap_or(RETRY_AFTER)));
         }
         _ => {}
     }
@@ -186,7 +186,7 @@ mod tests {
         let late = within(Duration::from_millis(1), &method, std::future::pending()).await;
         let problem = as_problem(late, "id", "/api/v1/tenants", &Method::POST);
         assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
-        assert_eq!(problem.headers()[header::RETRY_AFTER], RETRY_AFTER);
+        assert_eq!(problem.headers()[header::RETRY_AFTER], RETRY_AFTER.to_string());
         let body = axum::body::to_bytes(problem.into_body(), usize::MAX).await.unwrap();
         let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(body["reason"], Reason::Timeout.as_str());

@@ -6,7 +6,7 @@
 
 use crate::{
     body,
-    enrollment_slots::EnrollmentSlots,
+    enrollment_limits::{EnrollmentLimits, Standing},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
 };
@@ -34,7 +34,7 @@ use kubenova_schema::{
 use kubenova_store::{
     cluster_trust,
     connection::Connection,
-    enrollments::{self, AttemptKind, NewAttempt},
+    enrollment_attempts::{self, AttemptKind, NewAttempt},
     identities,
     pool::Store,
 };
@@ -51,8 +51,8 @@ pub struct Renewal {
     pub store: Store,
     /// Issues identities.
     pub issuer: IdentityIssuer,
-    /// Places for enrollments and renewals.
-    pub slots: EnrollmentSlots,
+    /// How often and how many at once, together with enrollments.
+    pub limits: EnrollmentLimits,
 }
 
 /// The routes, to be merged with the others ([`crate::router::router_with`]).
@@ -72,7 +72,11 @@ async fn renew(
     headers: HeaderMap,
     stream: Body,
 ) -> Response {
-    match renewal.answer(&headers, stream, peer).await {
+    let outcome = renewal.answer(&headers, stream, peer).await;
+    if let Err(ApiError::Refused(refusal)) = &outcome {
+        renewal.limits.refused(peer, refusal.reason);
+    }
+    match outcome {
         Ok(answer) => renewal.signed(&answer),
         Err(error) => error.into_response(),
     }
@@ -101,12 +105,13 @@ impl Renewal {
             let detail = "the nonce is not one of this Manager, or was issued more than two minutes ago";
             return Err(Refusal::new(Reason::RenewalNonceInvalid, detail).into());
         }
-        let _slot = self.slots.take().await?;
+        self.look_at(&claim, peer).await?;
+        let _slot = self.limits.slots.take().await?;
         let outcome = self
             .store
             .transaction("decide about a renewal", async |transaction| {
                 let Some(outcome) = self.decide(transaction, &claim).await? else { return Ok(None) };
-                enrollments::insert_attempt(transaction, &attempted(&claim, &outcome, peer)).await?;
+                enrollment_attempts::insert(transaction, &attempted(&claim, &outcome, peer)).await?;
                 Ok::<_, ApiError>(Some(outcome))
             })
             .await?;
@@ -133,6 +138,19 @@ impl Renewal {
         }
     }
 
+    /// Lets a request go on that an enrolled key signed, or whose address has budget left.
+    async fn look_at(&self, claim: &Claim, peer: SocketAddr) -> Result<(), ApiError> {
+        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(()) };
+        let _place = self.limits.look_at(&suspect).await?;
+        let mut connection = self.store.acquire().await?;
+        let enrolled = identities::nkey(&mut connection, &claim.cluster, claim.incarnation).await?;
+        if enrolled.as_ref() == Some(&claim.nkey) {
+            return Ok(());
+        }
+        self.limits.refused(peer, Reason::RenewalUnverified);
+        Err(suspect.refusal().into())
+    }
+
     /// None when the key that signed the request is not that of the incarnation.
     async fn decide(
         &self,
@@ -150,7 +168,11 @@ impl Renewal {
         let now = clock::now();
         let attempt = RenewalAttempt { cluster_uid: request.cluster_uid.clone(), incarnation: *incarnation };
         match renewal::decide(&renewable.record, &attempt, now) {
-            Decision::Renew => {}
+            Decision::Renew => {
+                if let Err(refusal) = self.limits.renew(cluster, *incarnation) {
+                    return Ok(Some(Err(refusal)));
+                }
+            }
             Decision::Refuse(refusal) => return Ok(Some(Err(refusal))),
             Decision::Quarantine(refusal) => {
                 let note = StateNote::new("CredentialsCopied", &refusal.detail);
@@ -353,5 +375,51 @@ mod tests {
         let shown = api.get("/api/v1/clusters/a").send(&admin).await.ok(200);
         let last = &shown["credentials"]["renewals"][0];
         assert_eq!((&last["outcome"], &last["peer"]), (&json!("accepted"), &json!("127.0.0.1")));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_renews_again_and_again_is_limited_and_others_are_not() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (often, cluster, _) = enrolled(&api, &admin, "a").await;
+        let renew = async |installation: &Installation, cluster: &str| {
+            let body = installation.renewal(cluster, "1", &api.nonce().await);
+            api.renew(&body, &signed(installation, &body)).await
+        };
+        let mut renewed = 0;
+        let limited = loop {
+            let answer = renew(&often, &cluster).await;
+            if answer.status == axum::http::StatusCode::TOO_MANY_REQUESTS {
+                break answer;
+            }
+            answer.ok(200);
+            renewed += 1;
+            assert!(renewed < 100, "a key may renew for ever");
+        };
+        let problem = limited.refused(Reason::TooManyRequests);
+        assert!(problem["detail"].as_str().unwrap().contains("stay valid") && renewed >= 10, "{renewed}: {problem}");
+        let (cluster, token) = api.cluster_with_token(&admin, "b").await;
+        let other = Installation::new("0198c1d2-0000-7000-8000-000000000002");
+        api.enroll(&token, &other.enrollment(&cluster)).await.ok(200);
+        renew(&other, &cluster).await.ok(200);
+    }
+
+    #[tokio::test]
+    async fn a_good_renewal_gets_through_a_flood_from_its_own_address() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (installation, cluster, _) = enrolled(&api, &admin, "a").await;
+        let (thief, nonce) = (Installation::new(UID), api.nonce().await);
+        let forged = thief.renewal(&cluster, "1", &nonce);
+        let mut limited = false;
+        for _ in 0..200 {
+            let answer = api.renew(&forged, &signed(&thief, &forged)).await;
+            limited = answer.status == axum::http::StatusCode::TOO_MANY_REQUESTS;
+            if limited {
+                break;
+            }
+            answer.refused(Reason::RenewalUnverified);
+        }
+        assert!(limited, "forged renewals are limited");
+        let body = installation.renewal(&cluster, "1", &nonce);
+        api.renew(&body, &signed(&installation, &body)).await.ok(200);
     }
 }

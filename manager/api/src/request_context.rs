@@ -279,6 +279,13 @@ mod tests {
         world.api.report(&world.west, shop, CommandState::Failed, "No").await;
         let queued = world.get("/api/v1/commands?state=queued").await.ok(200)["items"][0]["id"].clone();
         let queued = format!("/api/v1/commands/{}/cancel", queued.as_str().unwrap());
+        let token = world.get("/api/v1/clusters/west/enrollments").await.ok(200)["items"][0]["id"].clone();
+        let token = format!("/api/v1/clusters/west/enrollments/{}", token.as_str().unwrap());
+        let waiting = "insert into enrollment_approvals (enrollment_id, kubernetes_uid, keys, fingerprint, operator_version, kubernetes_version,
+                                                         peer, requested_at, last_requested_at)
+                       select e.id, 'u', 'k', 'sha256:ab', '', '', '', now(), now() from enrollments e join clusters c on c.id = e.cluster_id
+                       where c.name = 'west'";
+        world.api.database.execute(waiting).await;
         let letter = dead_letters::testing::store(&world.api, "", "s", b"x").await;
         world.api.cluster_in_state("copied", ClusterState::Quarantined).await;
         world.api.cluster_in_state("left", ClusterState::Detached).await;
@@ -289,6 +296,10 @@ mod tests {
             ("createCluster", Method::POST, "/api/v1/clusters", cluster.clone()),
             ("createClusterAtRoot", Method::POST, "/clusters", cluster),
             ("createEnrollment", Method::POST, "/api/v1/clusters/west/enrollments", Value::Null),
+            ("revokeEnrollment", Method::DELETE, token.as_str(), Value::Null),
+            ("approveEnrollment", Method::POST, &format!("{token}/approve"), json!({ "fingerprint": "sha256:ab" })),
+            ("rejectEnrollment", Method::POST, &format!("{token}/reject"), json!({ "reason": "no" })),
+            ("changeCluster", Method::PATCH, "/api/v1/clusters/west", json!({ "approval": "manual" })),
             ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
             ("releaseCluster", Method::POST, "/api/v1/clusters/copied/release", Value::Null),
             ("revokeCluster", Method::POST, "/api/v1/clusters/west/revoke", json!({ "cluster": "west" })),

@@ -6,9 +6,10 @@ use axum::{
 };
 use kubenova_api_types::{
     applications::ApplicationAccepted,
-    clusters::{Cluster, ClusterCreated, ClusterPurged, DeletionConfirmation, Enrollment},
+    clusters::{Cluster, ClusterCreated, ClusterPurged, DeletionConfirmation},
     commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
+    enrollments::{Enrollment, EnrollmentState},
     tenants::TenantAccepted,
 };
 use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand};
@@ -78,6 +79,12 @@ impl MutationBody for Command {
 }
 
 impl MutationBody for DeadLetter {
+    fn without_commands(self) -> Self {
+        self
+    }
+}
+
+impl MutationBody for EnrollmentState {
     fn without_commands(self) -> Self {
         self
     }

@@ -7,7 +7,7 @@ use crate::{
     openapi::{self, Head},
     problem::write_problems,
     request_id::{self, NewRequestId},
-    routes::{applications, clusters, commands, dead_letters, meta, tenants, usage},
+    routes::{applications, clusters, commands, dead_letters, enrollments, meta, tenants, usage},
     state::AppState,
 };
 use axum::{
@@ -30,9 +30,12 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(meta::me::get))
         .routes(routes!(clusters::create::create_at_root))
         .routes(routes!(clusters::create::create, clusters::list::list))
-        .routes(routes!(clusters::get::get))
+        .routes(routes!(clusters::get::get, clusters::change::change))
         .routes(routes!(clusters::sync::sync, clusters::compare::compare))
-        .routes(routes!(clusters::enroll::enroll))
+        .routes(routes!(enrollments::create::create, enrollments::list::list))
+        .routes(routes!(enrollments::get::get, enrollments::revoke::revoke))
+        .routes(routes!(enrollments::approve::approve))
+        .routes(routes!(enrollments::reject::reject))
         .routes(routes!(clusters::release::release))
         .routes(routes!(clusters::revoke::revoke))
         .routes(routes!(clusters::detach::detach))

@@ -23,11 +23,8 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Refusal> {
         let detail = format!("the body is {}, not an object", described(value));
         return Err(Refusal::new(Reason::BodyMalformed, detail));
     }
-    T::deserialize(Shape(value)).map_err(|misfit| Refusal {
-        reason: Reason::FieldInvalid,
-        field: Some(misfit.pointer.to_string()),
-        detail: misfit.sentence(),
-    })
+    T::deserialize(Shape(value))
+        .map_err(|misfit| Refusal::at(Reason::FieldInvalid, misfit.pointer.to_string(), misfit.sentence()))
 }
 
 /// What does not fit, and where.

@@ -1,15 +1,18 @@
 //! Core values as bodies of answers.
 
 use jiff::Timestamp;
-use kubenova_api_types::{clusters, commands, meta, tenants};
+use kubenova_api_types::{clusters, commands, enrollments, meta, tenants};
 use kubenova_core::{
     access::Role,
-    cluster::{Cluster, ClusterState, Component, Components, Connectivity},
+    cluster::{Approval, Cluster, ClusterState, Component, Components, Connectivity},
     command::{Command, CommandState},
+    enrollment_request::{ApprovalRequest, Verdict},
+    enrollment_token::TokenState,
     tenant::{Placement, PodSecurity, Tenant},
 };
 use kubenova_store::{
-    enrollments::{Attempt, EnrollmentState},
+    enrollment_attempts::Attempt,
+    enrollment_tokens::{SecondUses, TokenRow},
     outbox::EnqueuedCommand,
     revocations::ShownRevocation,
 };
@@ -25,6 +28,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         state: cluster_state(cluster.state),
         state_reason: cluster.state_note.as_ref().map(|note| note.reason.clone()).unwrap_or_default(),
         state_message: cluster.state_note.as_ref().map(|note| note.message.clone()).unwrap_or_default(),
+        approval: approval(cluster.approval),
         components: components(&cluster.components),
         generation: cluster.generation.to_string(),
         epoch: cluster.epoch.to_string(),
@@ -40,6 +44,7 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
         session: None,
         refused_hello: None,
         observed: None,
+        second_uses: None,
         enrollments: Vec::new(),
     }
 }
@@ -64,28 +69,89 @@ fn component(component: &Component) -> clusters::Component {
 
 /// An enrollment token with the attempts to use it.
 #[must_use]
-pub fn enrollment(token: &EnrollmentState, now: Timestamp) -> clusters::EnrollmentState {
-    let state = match (token.used_at, token.revoked_at) {
-        (_, Some(_)) => clusters::EnrollmentTokenState::Revoked,
-        (Some(_), None) => clusters::EnrollmentTokenState::Used,
-        (None, None) if token.expires_at <= now => clusters::EnrollmentTokenState::Expired,
-        (None, None) => clusters::EnrollmentTokenState::Open,
-    };
-    let attempts = token.attempts.iter();
-    clusters::EnrollmentState {
+pub fn enrollment(token: &TokenRow, now: Timestamp) -> enrollments::EnrollmentState {
+    let history = &token.history;
+    enrollments::EnrollmentState {
         id: token.id.to_string(),
-        state,
+        state: token_state(history.state(token.request.as_ref(), now)),
         created_at: token.created_at,
-        expires_at: token.expires_at,
-        used_at: token.used_at,
-        attempts: attempts.map(enrollment_attempt).collect(),
+        created_by: token.created_by.clone(),
+        expires_at: history.expires_at,
+        used_at: history.used_at,
+        used_by_uid: token.used_by_uid.clone(),
+        revoked_at: history.revoked_at,
+        revoked_by: Some(token.revoked_by.clone()).filter(|by| !by.is_empty()),
+        request: token.request.as_ref().map(approval_request),
+        second_uses: token.second_uses.as_ref().map(second_uses),
+        attempts: token.attempts.iter().map(enrollment_attempt).collect(),
+    }
+}
+
+/// Uses of a token by others than the installation it belongs to.
+#[must_use]
+pub fn second_uses(uses: &SecondUses) -> enrollments::SecondUses {
+    enrollments::SecondUses {
+        enrollment_id: uses.token.to_string(),
+        count: uses.count.to_string(),
+        last_at: uses.at,
+        last_peer: uses.peer.clone(),
+    }
+}
+
+fn approval_request(request: &ApprovalRequest) -> enrollments::ApprovalRequest {
+    enrollments::ApprovalRequest {
+        fingerprint: request.fingerprint.clone(),
+        kubernetes_uid: request.installation.cluster_uid.clone(),
+        nodes: request.nodes.and_then(|nodes| u32::try_from(nodes).ok()),
+        kubernetes_version: request.kubernetes_version.clone(),
+        operator_version: request.operator_version.clone(),
+        peer: request.peer.clone(),
+        requested_at: request.requested_at,
+        last_requested_at: request.last_requested_at,
+        decision: request.decision.as_ref().map(|decision| enrollments::ApprovalDecision {
+            verdict: match decision.verdict {
+                Verdict::Approved => enrollments::ApprovalVerdict::Approved,
+                Verdict::Rejected => enrollments::ApprovalVerdict::Rejected,
+            },
+            decided_at: decision.at,
+            decided_by: decision.by.clone(),
+            reason: Some(decision.reason.clone()).filter(|reason| !reason.is_empty()),
+        }),
+    }
+}
+
+/// Whether enrollments of a cluster wait for an administrator.
+#[must_use]
+pub const fn to_approval(approval: clusters::Approval) -> Approval {
+    match approval {
+        clusters::Approval::Automatic => Approval::Automatic,
+        clusters::Approval::Manual => Approval::Manual,
+    }
+}
+
+const fn approval(approval: Approval) -> clusters::Approval {
+    match approval {
+        Approval::Automatic => clusters::Approval::Automatic,
+        Approval::Manual => clusters::Approval::Manual,
+    }
+}
+
+const fn token_state(state: TokenState) -> enrollments::EnrollmentTokenState {
+    match state {
+        TokenState::Open => enrollments::EnrollmentTokenState::Open,
+        TokenState::PendingApproval => enrollments::EnrollmentTokenState::PendingApproval,
+        TokenState::Approved => enrollments::EnrollmentTokenState::Approved,
+        TokenState::Rejected => enrollments::EnrollmentTokenState::Rejected,
+        TokenState::Used => enrollments::EnrollmentTokenState::Used,
+        TokenState::Expired => enrollments::EnrollmentTokenState::Expired,
+        TokenState::Revoked => enrollments::EnrollmentTokenState::Revoked,
     }
 }
 
 /// An attempt to enroll or to renew.
 #[must_use]
-pub fn enrollment_attempt(attempt: &Attempt) -> clusters::EnrollmentAttempt {
-    clusters::EnrollmentAttempt {
+pub fn enrollment_attempt(attempt: &Attempt) -> enrollments::EnrollmentAttempt {
+    enrollments::EnrollmentAttempt {
         at: attempt.at,
         outcome: attempt.outcome.clone(),
         message: attempt.message.clone(),

@@ -1,9 +1,11 @@
 //! Clusters: what the Manager stores about each, and what a caller may choose.
 
+mod approval;
 mod components;
 mod connectivity;
 mod id;
 
+pub use approval::Approval;
 pub use components::{Component, Components};
 pub use connectivity::{Connectivity, OFFLINE_AFTER, STALE_AFTER};
 pub use id::{ClusterId, ClusterRef};
@@ -52,6 +54,8 @@ pub struct Cluster {
     pub state: ClusterState,
     /// Why it is in this state, when that is not what usually happens.
     pub state_note: Option<StateNote>,
+    /// Whether its enrollments wait for an administrator.
+    pub approval: Approval,
     /// When it first enrolled.
     pub enrolled_at: Option<Timestamp>,
     /// When it was created.

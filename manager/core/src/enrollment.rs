@@ -1,25 +1,18 @@
 //! Enrollment: whether a token may be used, and whether a Kubernetes cluster may enroll under a cluster's record.
 //!
 //! A token works once. Because an answer may be lost on its way, the same installation gets it again until it has
-//! connected; any other use of a used token is refused, for it may have been stolen.
+//! connected; any other use of a used token is refused and raised, for it may have been stolen. An installation that waits for approval
+//! (`enrollment_approval.rs`) has its token to itself, too.
 
 use crate::{
     cluster::{ClusterId, ClusterState},
+    enrollment_request::{ApprovalRequest, Decision, Installation, Verdict},
     refusal::{Reason, Refusal},
 };
 use jiff::Timestamp;
 
 /// Longest UID of a namespace; Kubernetes makes UUIDs of 36 characters.
 const UID_LENGTH_MAX: usize = 64;
-
-/// One installation of an Operator, as it identifies itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installation {
-    /// UID of the kube-system namespace: the identity of the Kubernetes cluster.
-    pub cluster_uid: String,
-    /// Fingerprint of its public keys.
-    pub keys: String,
-}
 
 /// A request to enroll.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +36,19 @@ pub struct TokenRecord {
     pub used_by: Option<Installation>,
     /// Whether that installation has connected since.
     pub connected: bool,
+    /// The installation that asked where approval is manual.
+    pub request: Option<ApprovalRequest>,
+}
+
+impl TokenRecord {
+    /// The installation that the token belongs to.
+    fn owner(&self) -> Option<&Installation> {
+        self.used_by.as_ref().or(self.request.as_ref().map(|request| &request.installation))
+    }
+
+    fn decision(&self) -> Option<&Decision> {
+        self.request.as_ref()?.decision.as_ref()
+    }
 }
 
 /// What happens with a token.
@@ -54,8 +60,8 @@ pub enum TokenDecision {
     Repeat,
     /// It is refused.
     Refuse(Refusal),
-    /// It is refused, and another installation shows a used token: an administrator should look at it.
-    RefuseStolen(Refusal),
+    /// It is refused, and another installation than the one it belongs to shows it: an administrator should look at it.
+    SecondUse(Refusal),
 }
 
 /// Decides whether a token may be used. A secret that belongs to no token is `None`.
@@ -68,20 +74,38 @@ pub fn check_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now
     if token.cluster != attempt.cluster {
         return refuse(Reason::EnrollmentTokenUnknown, "the token is for another cluster than the request");
     }
-    match &token.used_by {
-        Some(installation) if *installation != attempt.installation => TokenDecision::RefuseStolen(Refusal::new(
-            Reason::EnrollmentTokenUsed,
-            "the token was already used by another installation",
-        )),
-        Some(_) if token.revoked => refuse(Reason::EnrollmentTokenRevoked, "the token was revoked after it was used"),
-        Some(_) if token.connected => refuse(
-            Reason::EnrollmentTokenUsed,
-            "the token was already used by this installation, which has connected since",
-        ),
-        Some(_) => TokenDecision::Repeat,
-        None if token.revoked => refuse(Reason::EnrollmentTokenRevoked, "the token was revoked"),
+    if token.owner().is_some_and(|owner| *owner != attempt.installation) {
+        let detail = if token.used_by.is_some() {
+            "the token was already used by another installation"
+        } else {
+            "the token was already shown by another installation, about which an administrator decides"
+        };
+        return TokenDecision::SecondUse(Refusal::new(Reason::EnrollmentTokenUsed, detail));
+    }
+    if token.revoked {
+        let detail = if token.used_by.is_some() {
+            "the token was used by this installation and has been revoked since"
+        } else {
+            "the token was revoked"
+        };
+        return refuse(Reason::EnrollmentTokenRevoked, detail);
+    }
+    if token.used_by.is_some() {
+        if token.connected {
+            let detail = "the token was already used by this installation, which has connected since";
+            return refuse(Reason::EnrollmentTokenUsed, detail);
+        }
+        return TokenDecision::Repeat;
+    }
+    match token.decision() {
+        // Also after the token's life: it was approved within it.
+        Some(Decision { verdict: Verdict::Approved, .. }) => TokenDecision::Use,
+        Some(Decision { verdict: Verdict::Rejected, at, by, reason }) => {
+            refuse(Reason::EnrollmentRejected, &format!("{by} rejected this enrollment at {at:.0}: {reason}"))
+        }
         None if token.expires_at <= now => {
-            refuse(Reason::EnrollmentTokenExpired, &format!("the token expired at {}", token.expires_at))
+            let waited = if token.request.is_some() { " while its enrollment waited for approval" } else { "" };
+            refuse(Reason::EnrollmentTokenExpired, &format!("the token expired at {:.0}{waited}", token.expires_at))
         }
         None => TokenDecision::Use,
     }
@@ -166,12 +190,19 @@ mod tests {
     }
 
     fn fresh() -> TokenRecord {
-        TokenRecord { cluster: cluster(1), expires_at: at(100), revoked: false, used_by: None, connected: false }
+        TokenRecord {
+            cluster: cluster(1),
+            expires_at: at(100),
+            revoked: false,
+            used_by: None,
+            connected: false,
+            request: None,
+        }
     }
 
     fn refused(decision: TokenDecision) -> Reason {
         match decision {
-            TokenDecision::Refuse(refusal) | TokenDecision::RefuseStolen(refusal) => refusal.reason,
+            TokenDecision::Refuse(refusal) | TokenDecision::SecondUse(refusal) => refusal.reason,
             other => panic!("not refused: {other:?}"),
         }
     }
@@ -196,13 +227,50 @@ mod tests {
         let connected = TokenRecord { connected: true, ..used.clone() };
         let decision = check_token(Some(&connected), &attempt("u", "k"), at(0));
         assert_eq!(refused(decision), Reason::EnrollmentTokenUsed);
+        // Its cluster was purged before the answer arrived.
         let revoked = TokenRecord { revoked: true, ..used.clone() };
         let decision = check_token(Some(&revoked), &attempt("u", "k"), at(0));
-        assert_eq!(refused(decision), Reason::EnrollmentTokenRevoked, "what it answered is void");
+        assert_eq!(refused(decision), Reason::EnrollmentTokenRevoked);
         for other in [attempt("u", "other"), attempt("other", "k")] {
             let decision = check_token(Some(&used), &other, at(0));
-            assert!(matches!(decision, TokenDecision::RefuseStolen(_)), "{decision:?}");
+            assert!(matches!(decision, TokenDecision::SecondUse(_)), "{decision:?}");
         }
+    }
+
+    fn asked(verdict: Option<Verdict>) -> TokenRecord {
+        let request = ApprovalRequest {
+            installation: attempt("u", "k").installation,
+            fingerprint: "sha256:ab".into(),
+            operator_version: String::new(),
+            kubernetes_version: String::new(),
+            nodes: None,
+            peer: String::new(),
+            requested_at: at(1),
+            last_requested_at: at(1),
+            decision: verdict.map(|verdict| Decision { verdict, at: at(2), by: "ann".into(), reason: "no".into() }),
+        };
+        TokenRecord { request: Some(request), ..fresh() }
+    }
+
+    #[test]
+    fn an_installation_that_asked_for_approval_has_the_token_to_itself() {
+        for token in [asked(None), asked(Some(Verdict::Approved)), asked(Some(Verdict::Rejected))] {
+            for other in [attempt("u", "other"), attempt("other", "k")] {
+                let decision = check_token(Some(&token), &other, at(0));
+                assert!(matches!(decision, TokenDecision::SecondUse(_)), "{decision:?}");
+            }
+        }
+        let check = |token: &TokenRecord, now| check_token(Some(token), &attempt("u", "k"), at(now));
+        assert_eq!(check(&asked(None), 99), TokenDecision::Use);
+        assert_eq!(refused(check(&asked(None), 100)), Reason::EnrollmentTokenExpired);
+        assert_eq!(check(&asked(Some(Verdict::Approved)), 100), TokenDecision::Use, "it was approved in time");
+        let rejected = check(&asked(Some(Verdict::Rejected)), 99);
+        assert!(
+            matches!(&rejected, TokenDecision::Refuse(it) if it.detail.contains("ann rejected") && it.detail.ends_with("no"))
+        );
+        assert_eq!(refused(rejected), Reason::EnrollmentRejected);
+        let revoked = TokenRecord { revoked: true, ..asked(Some(Verdict::Approved)) };
+        assert_eq!(refused(check(&revoked, 0)), Reason::EnrollmentTokenRevoked);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Internal detail stays in the log. The mapping to HTTP is in `api/src/error.rs`; `docs/errors.md` and
 //! `GET /problems/{slug}` are made from the catalogue below.
 
+use std::time::Duration;
+
 macro_rules! reasons {
     ($(#[doc = $doc:literal] $name:ident = $text:literal, $status:literal, $title:literal, $remedy:literal;)*) => {
         /// Why a request was refused. The text never changes once released.
@@ -71,6 +73,8 @@ reasons! {
     CommandNotFound = "COMMAND_NOT_FOUND", 404, "Command not found", "list the commands with GET /api/v1/commands";
     /// No dead letter has this id: it was discarded, or deleted because of its age.
     DeadLetterNotFound = "DEAD_LETTER_NOT_FOUND", 404, "Dead letter not found", "list the dead letters with GET /api/v1/dead-letters";
+    /// The cluster has no enrollment token with this id.
+    EnrollmentNotFound = "ENROLLMENT_NOT_FOUND", 404, "Enrollment token not found", "list the tokens of the cluster with GET /api/v1/clusters/{cluster}/enrollments";
     /// The path exists, but not with this method.
     MethodNotAllowed = "METHOD_NOT_ALLOWED", 405, "Method not allowed", "use one of the methods in the Allow header";
     /// The request's body did not arrive in time.
@@ -87,6 +91,12 @@ reasons! {
     ClusterStateUnfit = "CLUSTER_STATE_UNFIT", 409, "Not in this state of the cluster", "see the state of the cluster and its message at GET /api/v1/clusters/{cluster}";
     /// The cluster is in session, so that it is not gone.
     ClusterInSession = "CLUSTER_IN_SESSION", 409, "Cluster is in session", "uninstall its Operator, or revoke its credentials with POST /api/v1/clusters/{cluster}/revoke; it can be purged 45 seconds after its last heartbeat";
+    /// No installation waits for approval with this token: none asked, or it was decided about, or the token was used.
+    EnrollmentNotPending = "ENROLLMENT_NOT_PENDING", 409, "Nothing waits for approval", "see the token with GET /api/v1/clusters/{cluster}/enrollments/{enrollment}; create a new one when another installation is to be approved";
+    /// The installation that waits for approval has other keys than the request names.
+    EnrollmentFingerprintMismatch = "ENROLLMENT_FINGERPRINT_MISMATCH", 409, "Fingerprint does not match", "compare again: the cluster shows its own in condition TokenAccepted of NovaClusterConfig; when they differ, another installation used the token: reject it";
+    /// The enrollment token was used, so that there is nothing to revoke.
+    EnrollmentCompleted = "ENROLLMENT_COMPLETED", 409, "Enrollment token was used", "to refuse the credentials that the cluster holds, revoke them with POST /api/v1/clusters/{cluster}/revoke; when another installation may have the token, enroll the right one again with a new token";
     /// The application is being deleted.
     ApplicationDeleting = "APPLICATION_DELETING", 409, "Application is being deleted", "wait until its clusters have removed it, see GET /api/v1/tenants/{tenant}/apps/{application}/status; or choose another name";
     /// The command was sent to its cluster before it could be cancelled.
@@ -129,6 +139,8 @@ reasons! {
     EnrollmentTokenExpired = "ENROLLMENT_TOKEN_EXPIRED", 410, "Enrollment token expired", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
     /// The enrollment token was revoked.
     EnrollmentTokenRevoked = "ENROLLMENT_TOKEN_REVOKED", 410, "Enrollment token revoked", "create a new token with POST /api/v1/clusters/{cluster}/enrollments";
+    /// An administrator rejected this enrollment.
+    EnrollmentRejected = "ENROLLMENT_REJECTED", 403, "Enrollment rejected", "ask who rejected it, as the detail says; to try again, enroll with a new token from POST /api/v1/clusters/{cluster}/enrollments";
     /// Another Kubernetes cluster is enrolled under this record, or this one under another record.
     ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another Kubernetes cluster is enrolled here", "create a new cluster with POST /api/v1/clusters for this installation";
     /// The Operator's enrollment request cannot be certified.
@@ -143,6 +155,8 @@ reasons! {
     CredentialsRevoked = "CREDENTIALS_REVOKED", 403, "Credentials revoked", "ask whoever revoked them; to go on, enroll the cluster with a token from POST /api/v1/clusters/{cluster}/enrollments";
     /// The cluster's credentials expired more than 90 days ago.
     CredentialsTooOld = "CREDENTIALS_TOO_OLD", 410, "Credentials expired too long ago", "enroll the cluster again with a token from POST /api/v1/clusters/{cluster}/enrollments";
+    /// Too many enrollments or renewals from this address, of this key or of all together were refused or asked for.
+    TooManyRequests = "TOO_MANY_REQUESTS", 429, "Too many requests", "wait for as many seconds as Retry-After says; the Operator does so by itself";
     /// The Manager failed; nothing was changed.
     Internal = "INTERNAL", 500, "Internal error", "try again; report the requestId if this persists";
     /// A service that the Manager needs does not respond.
@@ -177,6 +191,7 @@ impl Reason {
                 | Self::RequestTimeout
                 | Self::IdempotencyKeyInUse
                 | Self::Contended
+                | Self::TooManyRequests
         )
     }
 }
@@ -197,19 +212,28 @@ pub struct Refusal {
     pub detail: String,
     /// JSON pointer of the field that is wrong.
     pub field: Option<String>,
+    /// Seconds after which it makes sense to ask again, where that is known.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl Refusal {
     /// A refusal about the whole request.
     #[must_use]
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), field: None }
+        Self { reason, detail: detail.into(), field: None, retry_after_seconds: None }
     }
 
     /// A refusal about one field, by JSON pointer.
     #[must_use]
     pub fn at(reason: Reason, field: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), field: Some(field.into()) }
+        Self { field: Some(field.into()), ..Self::new(reason, detail) }
+    }
+
+    /// The same refusal, with the time after which it makes sense to ask again, in whole seconds.
+    #[must_use]
+    pub fn after(self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        Self { retry_after_seconds: Some(seconds.max(1)), ..self }
     }
 
     /// The same refusal, said about this field when it names none.

@@ -212,6 +212,7 @@ mod tests {
             incarnation: 1,
             state: ClusterState::Enrolled,
             state_note: None,
+            approval: kubenova_core::cluster::Approval::Automatic,
             enrolled_at: None,
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,

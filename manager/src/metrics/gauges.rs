@@ -71,6 +71,8 @@ fn set(gauges: &StoredGauges, stored: &Stored, now: Timestamp) {
     gauges.dead_letters.set(stored.dead_letters);
     gauges.unclaimed_usage.set(stored.unclaimed_usage);
     gauges.diverged_clusters.set(stored.diverged_clusters);
+    gauges.enrollments_waiting.set(stored.enrollments_waiting);
+    gauges.tokens_used_twice.set(stored.tokens_used_twice);
 }
 
 #[cfg(test)]
@@ -99,6 +101,8 @@ mod tests {
             dead_letters: 1,
             unclaimed_usage: 2,
             diverged_clusters: 3,
+            enrollments_waiting: 4,
+            tokens_used_twice: 5,
         };
         set(&metrics.stored, &stored, now);
         let text = registry.encode();
@@ -116,6 +120,8 @@ mod tests {
             "dead_letters 1",
             "unclaimed_usage_records 2",
             "clusters_diverged 3",
+            "enrollments_waiting_for_approval 4",
+            "clusters_token_used_twice 5",
         ] {
             assert!(text.contains(&format!("kubenova_manager_{line}\n")), "{line} in {text}");
         }

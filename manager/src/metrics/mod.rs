@@ -95,6 +95,10 @@ pub struct StoredGauges {
     pub unclaimed_usage: Gauge,
     /// Clusters that hold commands which the database lost.
     pub diverged_clusters: Gauge,
+    /// Installations that wait for an administrator's approval.
+    pub enrollments_waiting: Gauge,
+    /// Clusters of which a token was shown by a second installation.
+    pub tokens_used_twice: Gauge,
     /// How far the Manager's clock is ahead of Postgres'.
     pub clock_offset_seconds: GaugeSeconds,
 }
@@ -191,6 +195,14 @@ impl StoredGauges {
             diverged_clusters: registry.gauge(
                 "clusters_diverged",
                 "Clusters that hold commands which the database lost in a restore; nothing is sent to them before kubenova-manager recover",
+            ),
+            enrollments_waiting: registry.gauge(
+                "enrollments_waiting_for_approval",
+                "Installations that wait for an administrator's approval with a token that has not expired",
+            ),
+            tokens_used_twice: registry.gauge(
+                "clusters_token_used_twice",
+                "Clusters of which a second installation showed an enrollment token, and which did not enroll with another token since: the token may have been stolen",
             ),
             clock_offset_seconds: registry.gauge_seconds(
                 "clock_offset_seconds",

@@ -6,7 +6,7 @@
 use crate::error::{StoreError, failed};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::{access::Role, tenant::TenantId};
+use kubenova_core::{access::Role, cluster::ClusterId, tenant::TenantId};
 use sqlx::PgConnection;
 
 /// One accepted change. Never holds a body or a secret.
@@ -43,6 +43,37 @@ pub async fn insert(connection: &mut PgConnection, entry: &Entry) -> Result<(), 
     .execute(connection)
     .await
     .map_err(failed("write an audit record"))?;
+    Ok(())
+}
+
+/// Something that a cluster did without a command. Never holds a secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterEntry<'a> {
+    /// When.
+    pub at: Timestamp,
+    /// The cluster that the request named.
+    pub cluster: &'a ClusterId,
+    /// `enrollment/accepted`.
+    pub action: &'a str,
+    /// The object: `enrollment/<id>`.
+    pub target: String,
+    /// Where it came from.
+    pub detail: String,
+}
+
+/// Adds an entry about a cluster.
+pub async fn insert_of_cluster(connection: &mut PgConnection, entry: &ClusterEntry<'_>) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into audit_pending (at, subject, role, action, target, detail) values ($1, $2, 'cluster', $3, $4, $5)",
+        entry.at.to_sqlx(),
+        entry.cluster.as_str(),
+        entry.action,
+        entry.target,
+        entry.detail,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("write an audit record about a cluster"))?;
     Ok(())
 }
 

@@ -62,7 +62,7 @@ pub async fn purge(
     forget_session(connection, cluster).await?;
     let note = StateNote::new("Purged", format!("given up by {} at {now:.0}", caller.subject));
     let into = (ClusterState::Purged, RevocationReason::Purged);
-    cluster_trust::revoke(connection, cluster, into, &note, now).await?;
+    cluster_trust::revoke(connection, cluster, into, &note, &caller.subject, now).await?;
     // The Kubernetes cluster may enroll as another one.
     let freed = sqlx::query!("update clusters set kubernetes_uid = null where id = $1", cluster.as_str())
         .execute(connection)

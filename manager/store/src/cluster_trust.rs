@@ -59,11 +59,12 @@ pub async fn revoke(
     cluster: &ClusterId,
     (state, reason): (ClusterState, RevocationReason),
     note: &StateNote,
+    by: &str,
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "with tokens as (
-             update enrollments set revoked_at = $2 where cluster_id = $1 and revoked_at is null
+             update enrollments set revoked_at = $2, revoked_by = $6 where cluster_id = $1 and revoked_at is null
          )
          update clusters set state = $3, state_reason = $4, state_message = $5, updated_at = $2 where id = $1",
         cluster.as_str(),
@@ -71,6 +72,7 @@ pub async fn revoke(
         state.as_str(),
         note.reason,
         note.message,
+        by,
     )
     .execute(&mut *connection)
     .await
@@ -159,7 +161,7 @@ mod tests {
         let note = StateNote::new("Revoked", "stolen");
         for cluster in &clusters {
             let into = (ClusterState::Revoking, RevocationReason::Revoked);
-            revoke(&mut connection, cluster, into, &note, at(1)).await.unwrap();
+            revoke(&mut connection, cluster, into, &note, "ann", at(1)).await.unwrap();
         }
         let settled = settle_revoked(&mut connection, at(2)).await.unwrap();
         assert_eq!(settled, [clusters[1].to_string()], "the other one had no credentials");
@@ -179,7 +181,7 @@ mod tests {
         let cluster = fixture.enrolled_clusters(1).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
         let into = (ClusterState::Detached, RevocationReason::Detached);
-        revoke(&mut connection, &cluster, into, &StateNote::new("Detached", "by ann"), at(1)).await.unwrap();
+        revoke(&mut connection, &cluster, into, &StateNote::new("Detached", "by ann"), "ann", at(1)).await.unwrap();
         undelete(&mut connection, &cluster, at(2)).await.unwrap();
         assert_eq!(state(&mut connection, &cluster).await, (ClusterState::PendingBootstrap, None));
         let uid: Option<String> =

@@ -6,7 +6,7 @@ use crate::{
 };
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
-    cluster::{Cluster, ClusterName, ClusterRef, ClusterState, StateNote},
+    cluster::{Approval, Cluster, ClusterName, ClusterRef, ClusterState, StateNote},
     page::Page,
 };
 use sqlx::PgConnection;
@@ -25,6 +25,7 @@ struct Row {
     state: String,
     state_reason: String,
     state_message: String,
+    approval: String,
     enrolled_at: Option<Timestamp>,
     created_at: Timestamp,
     updated_at: Timestamp,
@@ -42,6 +43,7 @@ impl TryFrom<Row> for Cluster {
             labels: wire::labels_from_json(row.labels).map_err(|error| at.invalid("labels", error))?,
             components: wire::components_from_json(&row.components),
             state: at.parse("state", &row.state, ClusterState::parse)?,
+            approval: at.parse("approval", &row.approval, Approval::parse)?,
             datacenter: row.datacenter,
             generation: row.generation,
             epoch: row.epoch,
@@ -63,8 +65,8 @@ impl TryFrom<Row> for Cluster {
 pub async fn insert(connection: &mut PgConnection, cluster: &Cluster) -> Result<(), StoreError> {
     sqlx::query!(
         "insert into clusters (id, name, datacenter, labels, components, generation, epoch, revision_counter, state,
-                               created_at, updated_at, created_by)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                               approval, created_at, updated_at, created_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         cluster.id.as_str(),
         cluster.name.as_str(),
         cluster.datacenter,
@@ -74,6 +76,7 @@ pub async fn insert(connection: &mut PgConnection, cluster: &Cluster) -> Result<
         cluster.epoch,
         cluster.revision,
         cluster.state.as_str(),
+        cluster.approval.as_str(),
         cluster.created_at.to_sqlx(),
         cluster.updated_at.to_sqlx(),
         cluster.created_by,
@@ -105,7 +108,7 @@ pub async fn find_all(connection: &mut PgConnection, clusters: &[ClusterRef]) ->
     let rows = sqlx::query_as!(
         Row,
         "select id, name, datacenter, labels, components, generation, epoch, revision_counter, kubernetes_uid, incarnation,
-                state, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
+                state, approval, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
          from clusters where id = any($1) or name = any($1) order by id",
         &texts,
     )
@@ -120,7 +123,7 @@ pub async fn list(connection: &mut PgConnection, page: &Page) -> Result<Vec<Clus
     let rows = sqlx::query_as!(
         Row,
         "select id, name, datacenter, labels, components, generation, epoch, revision_counter, kubernetes_uid, incarnation,
-                state, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
+                state, approval, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
          from clusters where id > $1 order by id limit $2",
         page.after.as_deref().unwrap_or_default(),
         page.rows(),

@@ -1,9 +1,12 @@
-//! Enrollment tokens, by the hash of their secret, and the attempts to use them.
+//! The use of enrollment tokens, by the hash of their secret: what `POST /enrollment/v1` reads and writes.
+//!
+//! How tokens are listed and revoked is in `enrollment_tokens.rs`, the attempts to use them in `enrollment_attempts.rs`. Rows are locked in
+//! one order everywhere: the token, then its cluster.
 
 use crate::error::{RowRef, StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
-use kubenova_core::cluster::{ClusterId, ClusterState};
+use kubenova_core::cluster::{Approval, ClusterId, ClusterState};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -41,106 +44,6 @@ pub async fn insert(connection: &mut PgConnection, enrollment: &NewEnrollment) -
     Ok(())
 }
 
-/// A token with the attempts to use it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EnrollmentState {
-    /// Its id.
-    pub id: Uuid,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// When it was used.
-    pub used_at: Option<Timestamp>,
-    /// When it was revoked.
-    pub revoked_at: Option<Timestamp>,
-    /// Attempts to use it, newest first.
-    pub attempts: Vec<Attempt>,
-}
-
-/// An attempt to use a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// When.
-    pub at: Timestamp,
-    /// `accepted`, or the reason of the refusal.
-    pub outcome: String,
-    /// A sentence.
-    pub message: String,
-    /// Address it came from.
-    pub peer: String,
-}
-
-/// Tokens and attempts shown of one cluster: the newest ones explain why it does not join.
-const SHOWN_MAX: i64 = 50;
-
-/// The cluster's tokens with the attempts to use them, newest first.
-pub async fn of_cluster(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-) -> Result<Vec<EnrollmentState>, StoreError> {
-    let tokens = sqlx::query!(
-        "select id, created_at, expires_at, used_at, revoked_at from enrollments where cluster_id = $1 order by id desc limit $2",
-        cluster.as_str(),
-        SHOWN_MAX,
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed("list enrollment tokens"))?;
-    let attempts = sqlx::query!(
-        "select enrollment_id, at, outcome, message, peer from enrollment_attempts
-         where cluster_id = $1 and enrollment_id is not null order by id desc limit $2",
-        cluster.as_str(),
-        SHOWN_MAX,
-    )
-    .fetch_all(&mut *connection)
-    .await
-    .map_err(failed("list enrollment attempts"))?;
-    let of = |id: Uuid| {
-        attempts
-            .iter()
-            .filter(|attempt| attempt.enrollment_id == Some(id))
-            .map(|attempt| Attempt {
-                at: attempt.at.to_jiff(),
-                outcome: attempt.outcome.clone(),
-                message: attempt.message.clone(),
-                peer: attempt.peer.clone(),
-            })
-            .collect()
-    };
-    Ok(tokens
-        .into_iter()
-        .map(|token| EnrollmentState {
-            id: token.id,
-            created_at: token.created_at.to_jiff(),
-            expires_at: token.expires_at.to_jiff(),
-            used_at: token.used_at.map(jiff_sqlx::Timestamp::to_jiff),
-            revoked_at: token.revoked_at.map(jiff_sqlx::Timestamp::to_jiff),
-            attempts: of(token.id),
-        })
-        .collect())
-}
-
-/// Renewals that are shown of one cluster.
-const RENEWALS_MAX: i64 = 10;
-
-/// The cluster's last renewals, accepted and refused, newest first.
-pub async fn renewals(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Vec<Attempt>, StoreError> {
-    let rows = sqlx::query!(
-        "select at, outcome, message, peer from enrollment_attempts
-         where cluster_id = $1 and kind = 'renewal' order by id desc limit $2",
-        cluster.as_str(),
-        RENEWALS_MAX,
-    )
-    .fetch_all(connection)
-    .await
-    .map_err(failed("list renewals"))?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Attempt { at: row.at.to_jiff(), outcome: row.outcome, message: row.message, peer: row.peer })
-        .collect())
-}
-
 /// A token, its row locked until the transaction ends: two uses at once happen one after the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnrollmentToken {
@@ -167,6 +70,17 @@ pub struct TokenUse {
     pub keys: String,
     /// The response, as JSON.
     pub answer: String,
+}
+
+/// Whether there is a token with this secret. Locks nothing.
+pub async fn exists(connection: &mut PgConnection, secret_sha256: &[u8; 32]) -> Result<bool, StoreError> {
+    sqlx::query_scalar!(
+        r#"select exists (select from enrollments where secret_sha256 = $1) as "exists!""#,
+        secret_sha256.as_slice(),
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("look for an enrollment token"))
 }
 
 /// The token with this secret, for an enrollment.
@@ -212,6 +126,8 @@ pub struct Candidate {
     pub kubernetes_uid: Option<String>,
     /// Another cluster that enrolled with the UID of this attempt.
     pub uid_of: Option<ClusterId>,
+    /// Whether its enrollments wait for an administrator.
+    pub approval: Approval,
 }
 
 /// The cluster that a token enrolls, and who else has the UID it shows.
@@ -221,10 +137,11 @@ pub async fn lock_candidate(
     cluster: &ClusterId,
     uid: &str,
 ) -> Result<Candidate, StoreError> {
-    let row = sqlx::query!("select state, kubernetes_uid from clusters where id = $1 for update", cluster.as_str())
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed("find the cluster of an enrollment"))?;
+    let row =
+        sqlx::query!("select state, kubernetes_uid, approval from clusters where id = $1 for update", cluster.as_str())
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(failed("find the cluster of an enrollment"))?;
     let other =
         sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
             .fetch_optional(connection)
@@ -235,6 +152,7 @@ pub async fn lock_candidate(
         state: at.parse("state", &row.state, ClusterState::parse)?,
         kubernetes_uid: row.kubernetes_uid,
         uid_of: other.map(|id| at.cluster_id("id", &id)).transpose()?,
+        approval: at.parse("approval", &row.approval, Approval::parse)?,
     })
 }
 
@@ -290,83 +208,23 @@ pub async fn mark_used(
     one_row(done.rows_affected(), "enrollments", &id)
 }
 
-/// What an attempt asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AttemptKind {
-    /// To enroll, with a token.
-    Enrollment,
-    /// New credentials for an identity.
-    Renewal,
-}
-
-impl AttemptKind {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Enrollment => "enrollment",
-            Self::Renewal => "renewal",
-        }
-    }
-}
-
-/// An attempt to use a token or to renew credentials, accepted or refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewAttempt {
-    /// Its id (UUIDv7).
-    pub id: Uuid,
-    /// What it asked for.
-    pub kind: AttemptKind,
-    /// The token; none when no token has this secret.
-    pub enrollment_id: Option<Uuid>,
-    /// The cluster it claimed to be.
-    pub cluster_id: ClusterId,
-    /// When.
-    pub at: Timestamp,
-    /// `accepted`, or the reason of the refusal.
-    pub outcome: String,
-    /// A sentence.
-    pub message: String,
-    /// Address it came from.
-    pub peer: String,
-}
-
-/// Attempts of a kind recorded of one cluster in an hour: the endpoint is public, and a flood of attempts must fill no disk.
-const ATTEMPTS_PER_HOUR_MAX: i64 = 60;
-
-/// Records an attempt, unless the cluster does not exist or [`ATTEMPTS_PER_HOUR_MAX`] is reached.
-pub async fn insert_attempt(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<(), StoreError> {
-    sqlx::query!(
-        "insert into enrollment_attempts (id, kind, enrollment_id, cluster_id, at, outcome, message, peer)
-         select $1, $9, $2, c.id, $4, $5, $6, $7 from clusters c
-         where c.id = $3 and $8 > (select count(*) from enrollment_attempts a
-                                    where a.cluster_id = c.id and a.kind = $9 and a.at > $4::timestamptz - interval '1 hour')",
-        attempt.id,
-        attempt.enrollment_id,
-        attempt.cluster_id.as_str(),
-        attempt.at.to_sqlx(),
-        attempt.outcome,
-        attempt.message,
-        attempt.peer,
-        ATTEMPTS_PER_HOUR_MAX,
-        attempt.kind.as_str(),
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("record an enrollment attempt"))?;
-    Ok(())
-}
-
-/// Deletes attempts before this time, at most `limit`; returns how many. Their ids rise with time.
-pub async fn delete_attempts(connection: &mut PgConnection, before: Timestamp, limit: i64) -> Result<u64, StoreError> {
+/// Counts that a token was shown by another installation than the one it belongs to. The row of the token is locked.
+pub async fn raise_second_use(
+    connection: &mut PgConnection,
+    id: Uuid,
+    peer: &str,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let done = sqlx::query!(
-        "delete from enrollment_attempts where id in
-            (select id from enrollment_attempts where at < $1 order by id limit $2)",
-        before.to_sqlx(),
-        limit,
+        "update enrollments set second_uses = second_uses + 1, second_use_at = $2, second_use_peer = $3 where id = $1",
+        id,
+        now.to_sqlx(),
+        peer,
     )
     .execute(connection)
     .await
-    .map_err(failed("delete old enrollment attempts"))?;
-    Ok(done.rows_affected())
+    .map_err(failed("count a second use of an enrollment token"))?;
+    one_row(done.rows_affected(), "enrollments", &id)
 }
 
 #[cfg(test)]
@@ -401,6 +259,7 @@ mod tests {
         let id = token(&fixture, &cluster).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         assert_eq!(lock_token(&mut connection, &[8; 32]).await.unwrap(), None);
+        assert!(!exists(&mut connection, &[8; 32]).await.unwrap() && exists(&mut connection, &[7; 32]).await.unwrap());
         assert_eq!(lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap().used, None);
         mark_used(&mut connection, id, &token_use(), at(5)).await.unwrap();
         let used = lock_token(&mut connection, &[7; 32]).await.unwrap().unwrap();
@@ -446,39 +305,5 @@ mod tests {
         enroll(&mut connection, &clusters[1], "uid-1", at(2)).await.unwrap_err();
         let own = lock_candidate(&mut connection, &clusters[0], "uid-1").await.unwrap();
         assert_eq!((own.state, own.uid_of), (ClusterState::Enrolled, None));
-    }
-
-    async fn attempts(connection: &mut PgConnection) -> i64 {
-        sqlx::query_scalar("select count(*) from enrollment_attempts").fetch_one(connection).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn attempts_are_bounded_per_hour_and_those_of_no_cluster_are_dropped() {
-        let fixture = Fixture::new().await;
-        let cluster = fixture.clusters(1).await.remove(0);
-        let id = token(&fixture, &cluster).await;
-        let mut connection = fixture.store.acquire().await.unwrap();
-        let attempt = |cluster: &ClusterId, second: i64| NewAttempt {
-            kind: AttemptKind::Enrollment,
-            id: new_id(),
-            enrollment_id: Some(id),
-            cluster_id: cluster.clone(),
-            at: at(second),
-            outcome: "accepted".into(),
-            message: String::new(),
-            peer: "192.0.2.1".into(),
-        };
-        let unknown = NewAttempt { enrollment_id: None, ..attempt(&crate::fixture::cluster(9).id, 0) };
-        insert_attempt(&mut connection, &unknown).await.unwrap();
-        for second in 0..ATTEMPTS_PER_HOUR_MAX + 5 {
-            insert_attempt(&mut connection, &attempt(&cluster, second)).await.unwrap();
-        }
-        assert_eq!(attempts(&mut connection).await, ATTEMPTS_PER_HOUR_MAX);
-        insert_attempt(&mut connection, &attempt(&cluster, 2 * 3600)).await.unwrap();
-        assert_eq!(attempts(&mut connection).await, ATTEMPTS_PER_HOUR_MAX + 1);
-        let shown = of_cluster(&mut connection, &cluster).await.unwrap();
-        assert_eq!(shown[0].attempts[0].at, at(2 * 3600), "newest first");
-        assert_eq!(delete_attempts(&mut connection, at(5), 3).await.unwrap(), 3, "at most the limit");
-        assert_eq!(delete_attempts(&mut connection, at(5), 3).await.unwrap(), 2, "none after the time");
     }
 }

@@ -204,6 +204,7 @@ pub(crate) fn cluster(number: u128) -> Cluster {
         incarnation: 0,
         state: ClusterState::PendingBootstrap,
         state_note: None,
+        approval: kubenova_core::cluster::Approval::Automatic,
         enrolled_at: None,
         created_at: at(0),
         updated_at: at(0),

@@ -38,6 +38,10 @@ pub struct Stored {
     pub unclaimed_usage: i64,
     /// Clusters that hold commands which this database lost.
     pub diverged_clusters: i64,
+    /// Installations that wait for an administrator's approval with a token that has not expired.
+    pub enrollments_waiting: i64,
+    /// Clusters of which a token was shown by a second installation, and that did not enroll with another one since.
+    pub tokens_used_twice: i64,
 }
 
 /// Reads them. A session is open when its last heartbeat came after `heartbeat_since`.
@@ -71,7 +75,13 @@ pub async fn read(
                           and w.received_at > coalesce(r.issued_at, '-infinity')) as "unreceipted!",
                   (select count(*) from dead_letters) as "dead_letters!",
                   (select count(*) from unclaimed_usage) as "unclaimed!",
-                  (select count(*) from divergences) as "diverged!""#,
+                  (select count(*) from divergences) as "diverged!",
+                  (select count(*) from enrollment_approvals a join enrollments e on e.id = a.enrollment_id
+                    where a.verdict is null and e.used_at is null and e.revoked_at is null and e.expires_at > $2) as "waiting!",
+                  (select count(distinct e.cluster_id) from enrollments e
+                    where e.second_use_at is not null
+                      and not exists (select from enrollments n where n.cluster_id = e.cluster_id and n.used_at > e.second_use_at))
+                      as "used_twice!""#,
         heartbeat_since.to_sqlx(),
         now.to_sqlx(),
     )
@@ -101,6 +111,8 @@ pub async fn read(
         dead_letters: others.dead_letters,
         unclaimed_usage: others.unclaimed,
         diverged_clusters: others.diverged,
+        enrollments_waiting: others.waiting,
+        tokens_used_twice: others.used_twice,
     })
 }
 

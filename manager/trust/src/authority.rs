@@ -185,12 +185,12 @@ impl Authority {
     }
 }
 
-/// Hex SHA-256 of the public key a signing request proves: how "the same keys again" is recognized.
+/// Hex SHA-256 of the SubjectPublicKeyInfo (DER) of the key that a signing request proves, as its cluster computes it: how "the same keys again" is recognized.
 ///
 /// # Errors
 /// When the request is not acceptable.
 pub fn requested_key_sha256(csr_pem: &str) -> Result<String, TrustError> {
-    requested_key(csr_pem).map(|key| sha256_hex(key.der_bytes()))
+    requested_key(csr_pem).map(|key| sha256_hex(&key.subject_public_key_info()))
 }
 
 /// The key of a request that is signed with its private half. Subject, SANs and extensions are not even read.

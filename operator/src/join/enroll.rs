@@ -1,6 +1,7 @@
 //! `POST /enrollment/v1`: the one request that carries the token's secret, sent only over a pinned connection.
 
 use super::{
+    ClusterFacts,
     conditions::JoinError,
     https::{ManagerClient, Reply},
     identity::{Keys, MakeError},
@@ -9,9 +10,14 @@ use jiff::Timestamp;
 use kubenova_crds::cluster_config::condition;
 use kubenova_runtime::clock;
 use kubenova_schema::{
-    enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH},
+    enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH, PendingApproval},
     token::EnrollmentToken,
 };
+
+/// Status of an enrollment that waits for an administrator.
+const ACCEPTED: u16 = 202;
+/// Reason of the condition meanwhile. The token is good: it is shown again.
+pub const APPROVAL_PENDING: &str = "ApprovalPending";
 
 /// What the Manager answered, and how its clock differs.
 #[derive(Debug)]
@@ -26,11 +32,22 @@ pub struct Answered {
 ///
 /// # Errors
 /// When the connection fails; the Manager's own refusal is in the answer.
-pub async fn send(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentRequest) -> Result<Answered, JoinError> {
+pub async fn send(
+    endpoint: &str,
+    token: &EnrollmentToken,
+    keys: &Keys,
+    request: &EnrollmentRequest,
+) -> Result<Answered, JoinError> {
     let manager = ManagerClient::pinned(endpoint, &token.ca_spki_sha256)?;
     let reply = manager.send(manager.post(PATH).bearer_auth(&token.secret).json(request)).await?;
-    let answer: Result<EnrollmentAnswer, JoinError> =
-        if reply.is_success() { reply.decode() } else { Err(refusal(&reply)) };
+    let answer: Result<EnrollmentAnswer, JoinError> = match reply.status() {
+        ACCEPTED => Err(match reply.decode::<PendingApproval>() {
+            Ok(pending) => waits(&pending, &keys.fingerprint().unwrap_or_else(|| pending.fingerprint.clone())),
+            Err(error) => error,
+        }),
+        _ if reply.is_success() => reply.decode(),
+        _ => Err(refusal(&reply)),
+    };
     let manager_time = match &answer {
         Ok(answer) => answer.manager_time.parse::<Timestamp>().ok(),
         // Whole seconds: half of one is the middle of what it may mean.
@@ -40,16 +57,28 @@ pub async fn send(endpoint: &str, token: &EnrollmentToken, request: &EnrollmentR
 }
 
 /// What the Manager learns about this cluster.
-pub fn request(token: &EnrollmentToken, keys: &Keys, kubernetes_version: &str) -> Result<EnrollmentRequest, MakeError> {
+pub fn request(token: &EnrollmentToken, keys: &Keys, facts: &ClusterFacts) -> Result<EnrollmentRequest, MakeError> {
     Ok(EnrollmentRequest {
         cluster_id: token.cluster_id.clone(),
         cluster_uid: keys.cluster_uid.clone(),
         csr_pem: keys.csr_pem()?,
         nkey_public: keys.nkey_public()?,
         operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-        kubernetes_version: kubernetes_version.to_owned(),
+        kubernetes_version: facts.kubernetes_version.clone(),
+        nodes: facts.nodes,
         at: clock::rfc3339_ms(clock::now()),
     })
+}
+
+/// An administrator has to approve first. The fingerprint is made of the keys themselves, not of what the Manager says: whoever compares
+/// it compares these keys.
+fn waits(pending: &PendingApproval, own: &str) -> JoinError {
+    let message = format!(
+        "an administrator has to approve this enrollment: compare fingerprint {own} with the one that the Manager shows, and approve it \
+         with POST {} and body {{\"fingerprint\":\"{own}\"}} until {}; asking again",
+        pending.approve_path, pending.expires_at
+    );
+    JoinError::new(condition::TOKEN_ACCEPTED, APPROVAL_PENDING, message)
 }
 
 fn refusal(reply: &Reply) -> JoinError {
@@ -66,6 +95,28 @@ fn refusal(reply: &Reply) -> JoinError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_shows_its_own_fingerprint_and_how_to_approve_it() {
+        let keys = Keys::make("kn1.x", "uid").unwrap();
+        let (own, pending) = (
+            keys.fingerprint().unwrap(),
+            PendingApproval {
+                enrollment_id: "e".into(),
+                fingerprint: "sha256:of-others".into(),
+                approve_path: "/api/v1/clusters/c/enrollments/e/approve".into(),
+                expires_at: "2030-01-01T00:00:00.000Z".into(),
+                manager_time: String::new(),
+            },
+        );
+        let error = waits(&pending, &own);
+        assert_eq!((error.condition, error.reason.as_str()), (condition::TOKEN_ACCEPTED, APPROVAL_PENDING));
+        for part in [own.as_str(), pending.approve_path.as_str(), "2030-01-01"] {
+            assert!(error.message.contains(part), "{part}: {}", error.message);
+        }
+        assert!(!error.message.contains("of-others"));
+        assert_eq!(keys.fingerprint(), Some(own), "the same keys, the same fingerprint");
+    }
 
     #[test]
     fn a_token_is_refused_by_a_decision_and_not_by_a_fault() {

@@ -134,6 +134,10 @@ impl<'a> ManagerClient<'a> {
 }
 
 impl Reply {
+    pub(super) const fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(super) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -10,6 +10,7 @@ use kube::{Api, api::ObjectMeta};
 use kubenova_operator_core::{record::RecordVerifier, renewal::CredentialsLife};
 use kubenova_schema::{
     enrollment::{EnrollmentAnswer, PublicKey},
+    fingerprint::fingerprint,
     signature::{AcceptedKeys, PayloadType, pre_authentication_encoding, sha256_hex},
 };
 use serde::{Deserialize, Serialize};
@@ -163,6 +164,12 @@ impl Keys {
     #[must_use]
     pub fn csr_key(&self) -> Option<Vec<u8>> {
         rcgen::KeyPair::from_pem(&self.tls_key_pem).ok().map(|key| rcgen::PublicKeyData::subject_public_key_info(&key))
+    }
+
+    /// What an administrator compares before approving these keys; none when the private ones cannot be read.
+    #[must_use]
+    pub fn fingerprint(&self) -> Option<String> {
+        Some(fingerprint(&sha256_hex(&self.csr_key()?), &self.nkey_public().ok()?))
     }
 
     /// `<public nkey>:<base64>` over a body.

@@ -38,6 +38,8 @@ pub struct ClusterFacts {
     /// UID of the kube-system namespace.
     pub cluster_uid: String,
     pub kubernetes_version: String,
+    /// How many nodes it has; none when that is not known.
+    pub nodes: Option<u32>,
 }
 
 /// Why the Operator cannot start to join.
@@ -65,6 +67,7 @@ async fn read_facts(apiserver: &Apiserver, reporter: &StatusReporter) -> Result<
     let facts = ClusterFacts {
         cluster_uid: server::cluster_uid(apiserver).await?,
         kubernetes_version: server::version(apiserver).await?,
+        nodes: server::node_count(apiserver).await,
     };
     reporter.open().await?;
     Ok(facts)
@@ -236,11 +239,11 @@ async fn request(
     facts: &ClusterFacts,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
-    let request = enroll::request(token, keys, &facts.kubernetes_version).map_err(|error| keys_error(&error))?;
+    let request = enroll::request(token, keys, facts).map_err(|error| keys_error(&error))?;
     let mut furthest: Option<(JoinError, ConditionSet)> = None;
     for endpoint in &token.endpoints {
         let mut found = ConditionSet::new();
-        match request_from(endpoint, token, &request, &mut found).await {
+        match request_from(endpoint, token, keys, &request, &mut found).await {
             Ok(answer) => {
                 *conditions = found;
                 return Ok(answer);
@@ -263,6 +266,7 @@ async fn request(
 async fn request_from(
     endpoint: &str,
     token: &EnrollmentToken,
+    keys: &Keys,
     request: &kubenova_schema::enrollment::EnrollmentRequest,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
@@ -276,7 +280,7 @@ async fn request_from(
     conditions.set_true(condition::DNS_RESOLVED, reason, format!("{host} is {shown}"));
     reach::connect(&target, &addresses).await?;
     conditions.set_true(condition::ENDPOINT_REACHABLE, "Connected", format!("connected to TCP {host}:{port}"));
-    let answered = enroll::send(endpoint, token, request).await?;
+    let answered = enroll::send(endpoint, token, keys, request).await?;
     let message = "the Manager's certificate verifies under the CA pinned by the token";
     conditions.set_true(condition::TLS_VERIFIED, "Pinned", message);
     conditions::set_clock(conditions, answered.clock_offset_ms);

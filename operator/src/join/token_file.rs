@@ -7,6 +7,7 @@ use super::{
     conditions::{JoinError, StatusReporter},
     current::CurrentIdentity,
     enroll,
+    enroll::APPROVAL_PENDING,
     identity::IdentityStore,
     pinned, read_token, secret_error, set_joined,
 };
@@ -72,7 +73,8 @@ pub async fn enrolled_again(file: TokenFile, shutdown: Shutdown) {
             Err(error) => {
                 failed = true;
                 file.report_failure(found, &error).await;
-                if error.condition == condition::TOKEN_ACCEPTED {
+                // One that waits for approval is shown again soon: it is good.
+                if error.condition == condition::TOKEN_ACCEPTED && error.reason != APPROVAL_PENDING {
                     refused = Some(Refused { sha256, until: Instant::now() + REFUSED_PAUSE });
                 } else {
                     wait = backoff.next_wait();

@@ -73,6 +73,7 @@ impl Real {
             incarnation: 0,
             state: ClusterState::PendingBootstrap,
             state_note: None,
+            approval: kubenova_core::cluster::Approval::Automatic,
             enrolled_at: None,
             created_at: at(0),
             updated_at: at(0),

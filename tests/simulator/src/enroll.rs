@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use kubenova_operator::join::enroll;
 use kubenova_operator::join::identity::{Identity, Keys};
+use kubenova_operator::join::{ClusterFacts, enroll};
 use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::{random, tls};
 use kubenova_schema::token::EnrollmentToken;
@@ -13,17 +13,22 @@ use kubenova_schema::token::EnrollmentToken;
 const ENROLLED_WITHIN: Duration = Duration::from_secs(60);
 const KUBERNETES_VERSION: &str = "v1.0.0-simulated";
 
-/// Enrolls a cluster with keys of its own.
-pub(crate) async fn enroll(token: &str) -> Result<Identity> {
+/// Enrolls a cluster with keys of its own. Fails at once when the Manager refuses.
+pub async fn enroll(token: &str) -> Result<Identity> {
     tls::install_provider();
     let decoded = EnrollmentToken::decode(token)?;
     let keys = Keys::make(token, &random::uuid_v4().to_string())?;
-    let request = enroll::request(&decoded, &keys, KUBERNETES_VERSION)?;
+    let facts = ClusterFacts {
+        cluster_uid: keys.cluster_uid.clone(),
+        kubernetes_version: KUBERNETES_VERSION.to_owned(),
+        nodes: None,
+    };
+    let request = enroll::request(&decoded, &keys, &facts)?;
     let endpoint = decoded.endpoints.first().context("the token names no endpoint")?;
     // A Manager that many clusters join at once may not answer in time; the same keys get their answer again.
     let (begun, mut backoff) = (Instant::now(), Backoff::default());
     loop {
-        match enroll::send(endpoint, &decoded, &request).await {
+        match enroll::send(endpoint, &decoded, &keys, &request).await {
             Ok(answered) => {
                 let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
                 return Ok(Identity::replacing(None, keys, answer));

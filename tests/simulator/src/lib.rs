@@ -6,7 +6,7 @@
 //! ([`cluster`]). Nothing is installed, objects have no status, and no usage is measured.
 
 pub mod cluster;
-mod enroll;
+pub mod enroll;
 pub mod inbox;
 mod listing;
 mod session;

@@ -140,6 +140,7 @@ fn reasons(path: &str, method: &HttpMethod, operation: &Operation, facts: &Facts
         ("{application}", R::ApplicationNotFound),
         ("{command}", R::CommandNotFound),
         ("{deadLetter}", R::DeadLetterNotFound),
+        ("{enrollment}", R::EnrollmentNotFound),
     ] {
         if path.contains(part) {
             reasons.insert(not_found);
@@ -310,8 +311,7 @@ mod tests {
                 reason,
                 Reason::EnrollmentTokenUnknown
                     | Reason::EnrollmentTokenUsed
-                    | Reason::EnrollmentTokenExpired
-                    | Reason::EnrollmentTokenRevoked
+                    | Reason::EnrollmentRejected
                     | Reason::ClusterUidMismatch
                     | Reason::EnrollmentRequestInvalid
                     | Reason::RenewalNonceInvalid
@@ -319,6 +319,7 @@ mod tests {
                     | Reason::IncarnationReplaced
                     | Reason::CredentialsRevoked
                     | Reason::CredentialsTooOld
+                    | Reason::TooManyRequests
             );
             // A path answers 405 for methods that are no operations.
             let of_no_operation = matches!(reason, Reason::MethodNotAllowed);

@@ -38,6 +38,8 @@ use Reason as R;
 const NAME: [Reason; 3] = [R::NameInvalid, R::NameReserved, R::NameTaken];
 const CREATE_CLUSTER: &[Reason] = &NAME;
 const CREATE_TENANT: &[Reason] = &[R::NameInvalid, R::NameReserved, R::NameTaken, R::ClusterNotUsable];
+const DECIDE: &[Reason] =
+    &[R::EnrollmentNotPending, R::EnrollmentFingerprintMismatch, R::EnrollmentTokenExpired, R::EnrollmentTokenRevoked];
 const PLACE: &[Reason] = &[R::PlacementExists, R::ClusterNotUsable];
 const WRITE_APPLICATION: &[Reason] = &[
     R::NameInvalid,
@@ -74,6 +76,7 @@ pub const OPERATIONS: &[Facts] = &[
     changes("createClusterAtRoot", CREATE_CLUSTER).with_etag(),
     reads("listClusters"),
     reads("getCluster").with_etag(),
+    changes("changeCluster", &[]),
     reads("getClusterSync"),
     changes("compareCluster", &[]),
     changes("createEnrollment", &[R::ClusterNotUsable]),
@@ -81,6 +84,11 @@ pub const OPERATIONS: &[Facts] = &[
     changes("revokeCluster", &[R::ClusterStateUnfit]),
     changes("detachCluster", &[R::ClusterStateUnfit]),
     changes("undeleteCluster", &[R::ClusterStateUnfit]),
+    reads("listEnrollments"),
+    reads("getEnrollment"),
+    changes("revokeEnrollment", &[R::EnrollmentCompleted]),
+    changes("approveEnrollment", DECIDE),
+    changes("rejectEnrollment", DECIDE),
     changes("purgeCluster", &[R::ClusterInSession]),
     changes("confirmDeletions", &[]),
     changes("createTenant", CREATE_TENANT).with_etag(),

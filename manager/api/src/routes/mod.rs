@@ -4,6 +4,7 @@ pub mod applications;
 pub mod clusters;
 pub mod commands;
 pub mod dead_letters;
+pub mod enrollments;
 pub mod meta;
 pub mod tenants;
 pub mod usage;

@@ -40,6 +40,7 @@ impl TestApi {
             incarnation: 0,
             state,
             state_note: None,
+            approval: kubenova_core::cluster::Approval::Automatic,
             enrolled_at: None,
             created_at: now,
             updated_at: now,

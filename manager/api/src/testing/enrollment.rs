@@ -3,7 +3,7 @@
 use super::{TestAnswer, TestApi, Token};
 use crate::{
     enrollment::{self, Enrollment},
-    enrollment_slots::EnrollmentSlots,
+    enrollment_limits::EnrollmentLimits,
     identity_issuer::IdentityIssuer,
     renewal::{self, Renewal},
 };
@@ -43,7 +43,7 @@ impl Installation {
         json!({
             "clusterId": cluster, "clusterUid": self.uid, "csrPem": csr(),
             "nkeyPublic": self.nkey.public_key(),
-            "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "at": "2026-01-01T00:00:00.000Z",
+            "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "nodes": 3, "at": "2026-01-01T00:00:00.000Z",
         })
     }
 
@@ -68,6 +68,18 @@ fn csr() -> String {
     rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
 }
 
+/// A cluster with manual approval, and an installation that waits there: the path of its token, the token, and what it asks.
+pub(crate) async fn waiting(api: &TestApi, admin: &Token, name: &str) -> (String, Token, Value) {
+    let cluster = api.post("/api/v1/clusters").json(&json!({ "name": name, "approval": "manual" })).send(admin).await;
+    let cluster = cluster.ok(201);
+    let token = EnrollmentToken::decode(cluster["enrollment"]["token"].as_str().unwrap()).unwrap();
+    let (id, token) = (token.cluster_id.clone(), TestApi::token(&token.secret));
+    let body = Installation::new(&kubenova_runtime::random::uuid_v4().to_string()).enrollment(&id);
+    api.enroll(&token, &body).await.ok(202);
+    let path = format!("/api/v1/clusters/{id}/enrollments/{}", cluster["enrollment"]["id"].as_str().unwrap());
+    (path, token, body)
+}
+
 impl TestApi {
     /// The API with enrollment and renewal, and an administrator.
     pub(crate) async fn start_with_enrollment() -> (Self, Token) {
@@ -81,9 +93,9 @@ impl TestApi {
             user_jwt_lifetime: Duration::from_secs(1800),
         };
         let api = Self::start_with(|store| {
-            let (store, slots) = (store.clone(), EnrollmentSlots::default());
-            let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), slots: slots.clone() };
-            enrollment::router(Enrollment { store, issuer, slots })
+            let (store, limits) = (store.clone(), EnrollmentLimits::new(issuer.life()));
+            let renewal = Renewal { store: store.clone(), issuer: issuer.clone(), limits: limits.clone() };
+            enrollment::router(Enrollment { store, issuer, limits })
                 .merge(renewal::router(renewal))
                 .layer(axum::Extension(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1)))))
         })

@@ -1,6 +1,10 @@
 //! Clusters: their configuration, their session with the Manager, and their enrollment.
 
-use crate::{commands::CommandRef, list::List};
+use crate::{
+    commands::CommandRef,
+    enrollments::{Enrollment, EnrollmentAttempt, EnrollmentState, SecondUses},
+    list::List,
+};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,9 +24,31 @@ pub struct ClusterCreate {
     /// Labels as in Kubernetes, at most 32.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Whether enrollments wait for an administrator; `automatic` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// What to install; what is left out is taken from the Manager's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub components: Option<ComponentsChange>,
+}
+
+/// Body of `PATCH /api/v1/clusters/{cluster}`: what is absent stays as it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClusterChange {
+    /// Whether enrollments wait for an administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
+}
+
+/// Whether enrollments of a cluster wait for an administrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Approval {
+    /// A good token is enough.
+    Automatic,
+    /// An administrator compares the fingerprint of each installation's keys, and approves or rejects it.
+    Manual,
 }
 
 /// Differences from the Manager's default components.
@@ -86,6 +112,8 @@ pub struct Cluster {
     /// What happened, and what to do.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub state_message: String,
+    /// Whether its enrollments wait for an administrator.
+    pub approval: Approval,
     /// What should be installed.
     pub components: Components,
     /// Version of this object; every change of the desired state raises it.
@@ -123,7 +151,11 @@ pub struct Cluster {
     /// The observed state of its configuration; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Observed>,
-    /// Its enrollment tokens, newest first; only when a single cluster is read.
+    /// The last uses of one of its tokens by another installation than the one it belongs to, all of them refused. Absent once an
+    /// installation has enrolled with another token since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_uses: Option<SecondUses>,
+    /// Its last ten enrollment tokens, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub enrollments: Vec<EnrollmentState>,
 }
@@ -282,20 +314,6 @@ pub enum Connection {
     Offline,
 }
 
-/// Whether an enrollment token can still be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum EnrollmentTokenState {
-    /// Not used yet.
-    Open,
-    /// Used by an installation.
-    Used,
-    /// Expired before it was used.
-    Expired,
-    /// Revoked by an administrator.
-    Revoked,
-}
-
 /// A cluster's session with the Manager.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -417,72 +435,4 @@ pub struct ClusterCreated {
     pub enrollment: Enrollment,
     /// The cluster's first command, its configuration; empty in a dry run.
     pub commands: Vec<CommandRef>,
-}
-
-/// How to enroll a cluster.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Enrollment {
-    /// Its id.
-    pub id: String,
-    /// The token: it works once and is shown once. Absent in a repeated answer and in a dry run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub token: Option<String>,
-    /// When the token expires.
-    pub expires_at: Timestamp,
-    /// SHA-256 of the public key of the Manager's CA in hex; the Operator trusts no other.
-    pub ca_sha256: String,
-    /// The URLs at which the Operator enrolls.
-    pub endpoints: Vec<String>,
-    /// Command lines that install the Operator.
-    pub commands: EnrollmentCommands,
-}
-
-impl std::fmt::Debug for Enrollment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Enrollment").field("id", &self.id).field("token", &"***").finish_non_exhaustive()
-    }
-}
-
-/// Command lines that install the Operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrollmentCommands {
-    /// The helm command; it reads the token from the file `kn-token`.
-    pub helm: String,
-}
-
-/// An enrollment token and its uses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrollmentState {
-    /// Its id.
-    pub id: String,
-    /// Whether it can still be used.
-    pub state: EnrollmentTokenState,
-    /// When it was created.
-    pub created_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// When it was used.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_at: Option<Timestamp>,
-    /// The attempts to use it, newest first.
-    #[serde(default)]
-    pub attempts: Vec<EnrollmentAttempt>,
-}
-
-/// An attempt to use an enrollment token, or to renew credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EnrollmentAttempt {
-    /// When it was made.
-    pub at: Timestamp,
-    /// `accepted`, or the reason of the refusal.
-    pub outcome: String,
-    /// Why it was refused; empty when it was accepted.
-    #[serde(default)]
-    pub message: String,
-    /// Address it came from.
-    pub peer: String,
 }

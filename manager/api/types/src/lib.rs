@@ -8,6 +8,7 @@ pub mod applications;
 pub mod clusters;
 pub mod commands;
 pub mod dead_letters;
+pub mod enrollments;
 pub mod list;
 pub mod meta;
 pub mod problem;

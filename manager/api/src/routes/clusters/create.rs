@@ -1,11 +1,11 @@
 //! `POST /clusters`: a new cluster, its first command (the configuration) and the token that enrolls it.
 
-use super::enroll;
 use crate::{
     body::JsonBody,
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::{self, MutationResponse},
+    routes::enrollments::ticket,
     state::AppState,
     views,
 };
@@ -31,7 +31,7 @@ pub async fn create(
     JsonBody(body): JsonBody<ClusterCreate>,
 ) -> Result<Response, ApiError> {
     let mut cluster = requested(&state, &ctx, body)?;
-    let ticket = enroll::ticket(&state, &ctx, &cluster.id);
+    let ticket = ticket::make(&state, &ctx, &cluster.id, state.settings.enrollment.token_ttl);
 
     ctx.write(&state, params.dry_run, async |tx| {
         clusters::insert(tx.connection(), &cluster).await?;
@@ -85,6 +85,7 @@ fn requested(state: &AppState, ctx: &RequestContext, body: ClusterCreate) -> Res
         incarnation: 0,
         state: ClusterState::PendingBootstrap,
         state_note: None,
+        approval: body.approval.map(views::to_approval).unwrap_or_default(),
         enrolled_at: None,
         created_at: ctx.now,
         updated_at: ctx.now,

@@ -41,7 +41,7 @@ pub async fn detach(
         }
         let note = note("Detached", "detached", &ctx, &body.message)?;
         let into = (ClusterState::Detached, RevocationReason::Detached);
-        cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, ctx.now).await?;
+        cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
         tx.audit(ctx.action, "detach", &format!("cluster/{}", cluster.id), None).await?;
         let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
         Ok(MutationResponse::accepted(&views::cluster(&cluster)).location(format!("/api/v1/clusters/{}", cluster.id)))

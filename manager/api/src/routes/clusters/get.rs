@@ -10,9 +10,12 @@ use axum::{
     response::Response,
 };
 use kubenova_api_types::clusters::Cluster;
-use kubenova_core::cluster::ClusterRef;
+use kubenova_core::{cluster::ClusterRef, page::Page};
 use kubenova_schema::kinds::ObjectKey;
-use kubenova_store::{clusters, enrollments, identities, revocations};
+use kubenova_store::{clusters, enrollment_attempts, enrollment_tokens, identities, revocations};
+
+/// Tokens shown with a cluster: the newest ones explain why it does not join. The others are at `…/enrollments`.
+const TOKENS_MAX: u32 = 10;
 
 /// Read a cluster by id or name.
 #[utoipa::path(get, path = "/api/v1/clusters/{cluster}", tag = "clusters", operation_id = "getCluster",
@@ -26,7 +29,9 @@ pub async fn get(
     let named = ClusterRef::parse(&named);
     let mut connection = state.store.acquire().await?;
     let cluster = found(clusters::find(&mut connection, &named).await?, &named)?;
-    let tokens = enrollments::of_cluster(&mut connection, &cluster.id).await?;
+    let newest = Page::new(None, Some(TOKENS_MAX));
+    let mut tokens = enrollment_tokens::list(&mut connection, &cluster.id, &newest).await?;
+    newest.cut(&mut tokens);
     let key = ObjectKey::ClusterConfig.to_string();
     let observations = ClusterObservations::read(
         &mut connection,
@@ -38,9 +43,11 @@ pub async fn get(
     .await?;
     let credentials = identities::of_clusters(&mut connection, std::slice::from_ref(&cluster.id)).await?;
     let mut body = observations.cluster(&cluster, credentials.get(&cluster.id));
+    let second_uses = enrollment_tokens::second_uses(&mut connection, std::slice::from_ref(&cluster.id)).await?;
+    body.second_uses = second_uses.get(&cluster.id).map(views::second_uses);
     body.observed = observations.object(&cluster.id, &key);
     if let Some(credentials) = &mut body.credentials {
-        let renewals = enrollments::renewals(&mut connection, &cluster.id).await?;
+        let renewals = enrollment_attempts::renewals(&mut connection, &cluster.id).await?;
         credentials.renewals = renewals.iter().map(views::enrollment_attempt).collect();
         credentials.revocation = revocations::of_cluster(&mut connection, &cluster.id).await?.map(views::revocation);
     }

@@ -6,11 +6,12 @@ use crate::{
     observations::ClusterObservations,
     request_context::{Params, RequestContext},
     state::AppState,
+    views,
 };
 use axum::{Json, extract::State};
 use kubenova_api_types::{clusters::ClusterList, list::List};
 use kubenova_core::cluster::{Cluster, ClusterId};
-use kubenova_store::{clusters, identities};
+use kubenova_store::{clusters, enrollment_tokens, identities};
 
 const LIST: &str = "clusters";
 
@@ -44,7 +45,11 @@ pub async fn list(
     let ids: Vec<ClusterId> = clusters.iter().map(|cluster| cluster.id.clone()).collect();
     let observations = ClusterObservations::read(&mut connection, &state, ctx.now, &ids, &[]).await?;
     let credentials = identities::of_clusters(&mut connection, &ids).await?;
-    let item = |cluster: &Cluster| observations.cluster(cluster, credentials.get(&cluster.id));
+    let second_uses = enrollment_tokens::second_uses(&mut connection, &ids).await?;
+    let item = |cluster: &Cluster| kubenova_api_types::clusters::Cluster {
+        second_uses: second_uses.get(&cluster.id).map(views::second_uses),
+        ..observations.cluster(cluster, credentials.get(&cluster.id))
+    };
     let items = clusters.iter().map(item).collect();
     Ok(Json(List { items, next_cursor }))
 }

@@ -1,11 +1,11 @@
-//! Clusters: create, list, read, enrollment tokens, whether they hold what they were commanded, and whether they are trusted: release
-//! from quarantine, revoke, detach, undelete, purge.
+//! Clusters: create, list, read, change, whether they hold what they were commanded, and whether they are trusted: release from
+//! quarantine, revoke, detach, undelete, purge.
 
+pub mod change;
 pub mod compare;
 pub mod confirm_deletions;
 pub mod create;
 pub mod detach;
-pub mod enroll;
 pub mod get;
 pub mod list;
 pub mod purge;

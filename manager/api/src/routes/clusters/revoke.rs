@@ -47,7 +47,7 @@ pub async fn revoke(
         }
         let note = note("Revoked", "revoked", &ctx, &body.message)?;
         let into = (ClusterState::Revoking, RevocationReason::Revoked);
-        cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, ctx.now).await?;
+        cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
         tx.audit(ctx.action, "revoke", &format!("cluster/{}", cluster.id), None).await?;
         let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
         Ok(MutationResponse::accepted(&views::cluster(&cluster)).location(format!("/api/v1/clusters/{}", cluster.id)))

@@ -1,0 +1,221 @@
+//! How often the public endpoints of enrollment and renewal may be used. They have no caller before the request is checked, so what is
+//! limited is failure: who shows good tokens and keys is never slowed down by it, also behind one address with others.
+//!
+//! - Each address has a budget of refused requests, all addresses together another one. Memory is bounded ([`Buckets`]).
+//! - Where a budget is used up, requests are looked at two at a time, by one indexed read: a token that exists or a
+//!   key that is enrolled goes on, anything else is answered 429. So a flood costs Postgres two connections, and a good request
+//!   behind the same load balancer gets through.
+//! - How often one key renews is limited, too: whoever holds it can make the Manager sign.
+//!
+//! How many are carried out at once is bounded by `enrollment_slots.rs`.
+
+use crate::enrollment_slots::EnrollmentSlots;
+use kubenova_core::{
+    cluster::ClusterId,
+    rate_limit::{Bucket, Buckets, Peer, Rate},
+    refusal::{Reason, Refusal},
+};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Refused requests of one address. An Operator with a wrong token asks four times a minute, so fifteen of them behind one address stay
+/// below it.
+const OF_PEER: Rate = Rate { burst: 60, refill: Duration::from_secs(1) };
+/// Refused requests of all addresses: each takes about 2 ms of Postgres, so that these are a tenth of one connection.
+const OF_ALL: Rate = Rate { burst: 600, refill: Duration::from_millis(20) };
+/// Addresses that are remembered, some 100 bytes each.
+const PEERS_MAX: usize = 10_000;
+/// Requests that are looked at at once while a budget is used up.
+const LOOKED_AT_MAX: usize = 2;
+/// Longest wait for a place among them.
+const LOOK_WAIT_MAX: Duration = Duration::from_millis(250);
+/// Renewals of one key at once: an Operator that dies between the answer and its Secret asks again each time it starts.
+const RENEWALS_BURST: u32 = 10;
+/// Parts of the life of credentials after each of which a key may renew once more. Operators renew once in a third.
+const RENEWALS_PER_LIFE: u32 = 12;
+/// Longest time until one more renewal, however long the life.
+const RENEWAL_REFILL_MAX: Duration = Duration::from_mins(10);
+/// Keys that are remembered: above the ten thousand clusters that one Manager is measured with.
+const HOLDERS_MAX: usize = 20_000;
+
+/// The limits. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct EnrollmentLimits {
+    /// Places for those that are carried out.
+    pub slots: EnrollmentSlots,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    start: Instant,
+    failures: Mutex<Failures>,
+    looking: Arc<Semaphore>,
+    renewals: Mutex<Buckets<(ClusterId, i64)>>,
+}
+
+#[derive(Debug)]
+struct Failures {
+    of_peers: Buckets<Peer>,
+    of_all: Bucket,
+}
+
+/// How a request is treated.
+#[derive(Debug)]
+pub(crate) enum Standing {
+    /// As any other.
+    Good,
+    /// Only when what it shows is known.
+    Suspect(Suspect),
+}
+
+/// A request that may go on only when what it shows is known.
+#[derive(Debug)]
+pub(crate) struct Suspect {
+    wait: Duration,
+}
+
+impl EnrollmentLimits {
+    /// For credentials that live this long.
+    #[must_use]
+    pub fn new(life: Duration) -> Self {
+        let refill = (life / RENEWALS_PER_LIFE).min(RENEWAL_REFILL_MAX);
+        let inner = Inner {
+            start: Instant::now(),
+            failures: Mutex::new(Failures { of_peers: Buckets::new(OF_PEER, PEERS_MAX), of_all: Bucket::default() }),
+            looking: Arc::new(Semaphore::new(LOOKED_AT_MAX)),
+            renewals: Mutex::new(Buckets::new(Rate { burst: RENEWALS_BURST, refill }, HOLDERS_MAX)),
+        };
+        Self { slots: EnrollmentSlots::default(), inner: Arc::new(inner) }
+    }
+
+    /// How a request from this address is treated.
+    pub(crate) fn standing(&self, peer: SocketAddr) -> Standing {
+        let (now, failures) = (self.now(), self.failures());
+        let wait = failures.of_peers.wait(&Peer::from(peer.ip()), now).max(failures.of_all.wait(OF_ALL, now));
+        wait.map_or(Standing::Good, |wait| Standing::Suspect(Suspect { wait }))
+    }
+
+    /// Counts a request that was refused for what it shows. That the Manager is busy is no failure of the address.
+    pub(crate) fn refused(&self, peer: SocketAddr, reason: Reason) {
+        if (400..500).contains(&reason.status()) && reason != Reason::TooManyRequests {
+            let (now, mut failures) = (self.now(), self.failures());
+            failures.of_peers.charge(Peer::from(peer.ip()), now);
+            failures.of_all.charge(OF_ALL, now);
+        }
+    }
+
+    /// A place among the suspects that are looked at.
+    ///
+    /// # Errors
+    /// With [`Reason::TooManyRequests`] when there is none.
+    pub(crate) async fn look_at(&self, suspect: &Suspect) -> Result<OwnedSemaphorePermit, Refusal> {
+        let place = tokio::time::timeout(LOOK_WAIT_MAX, Arc::clone(&self.inner.looking).acquire_owned()).await;
+        place.ok().and_then(Result::ok).ok_or_else(|| suspect.refusal())
+    }
+
+    /// Counts a renewal of the key that was enrolled for this incarnation.
+    ///
+    /// # Errors
+    /// With [`Reason::TooManyRequests`] when it renews too often.
+    pub(crate) fn renew(&self, cluster: &ClusterId, incarnation: i64) -> Result<(), Refusal> {
+        let (now, key) = (self.now(), (cluster.clone(), incarnation));
+        let mut renewals = self.inner.renewals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(wait) = renewals.wait(&key, now) {
+            let detail =
+                format!("the key of this cluster renews too often; its credentials stay valid; again in {wait:.0?}");
+            return Err(too_many(detail, wait));
+        }
+        renewals.charge(key, now);
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.inner.start.elapsed()
+    }
+
+    fn failures(&self) -> MutexGuard<'_, Failures> {
+        self.inner.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Suspect {
+    /// The answer to one that shows nothing that is known.
+    pub(crate) fn refusal(&self) -> Refusal {
+        let detail =
+            "too many requests from this address, or from all together, were refused; what this one shows is not known";
+        too_many(detail.to_owned(), self.wait)
+    }
+}
+
+fn too_many(detail: String, wait: Duration) -> Refusal {
+    Refusal::new(Reason::TooManyRequests, detail).after(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(last: u8) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, last], 1))
+    }
+
+    fn is_good(limits: &EnrollmentLimits, peer: SocketAddr) -> bool {
+        matches!(limits.standing(peer), Standing::Good)
+    }
+
+    #[test]
+    fn failures_of_one_address_are_its_own() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(3600));
+        for _ in 0..OF_PEER.burst {
+            assert!(is_good(&limits, peer(1)));
+            limits.refused(peer(1), Reason::EnrollmentTokenUnknown);
+        }
+        assert!(!is_good(&limits, peer(1)) && is_good(&limits, peer(2)));
+        // That the Manager is busy, or said so, is no failure of the address.
+        for _ in 0..OF_PEER.burst {
+            limits.refused(peer(2), Reason::Contended);
+            limits.refused(peer(2), Reason::TooManyRequests);
+        }
+        assert!(is_good(&limits, peer(2)));
+    }
+
+    #[test]
+    fn failures_of_many_addresses_have_every_request_looked_at() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(3600));
+        // More than may be refused meanwhile, on the slowest machine.
+        for number in 0..OF_ALL.burst * 10 {
+            let [.., high, low] = number.to_be_bytes();
+            limits.refused(SocketAddr::from(([10, 0, high, low], 1)), Reason::EnrollmentTokenUnknown);
+        }
+        assert!(!is_good(&limits, peer(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn suspects_beyond_those_looked_at_are_answered_with_a_time() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(3600));
+        let suspect = Suspect { wait: Duration::from_millis(1500) };
+        let held = [limits.look_at(&suspect).await.unwrap(), limits.look_at(&suspect).await.unwrap()];
+        let refusal = limits.look_at(&suspect).await.unwrap_err();
+        assert_eq!((refusal.reason, refusal.retry_after_seconds), (Reason::TooManyRequests, Some(2)));
+        drop(held);
+        assert!(limits.look_at(&suspect).await.is_ok());
+    }
+
+    #[test]
+    fn a_key_renews_so_often_and_others_as_well() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(14 * 24 * 3600));
+        let cluster = ClusterId::from_uuid(uuid::Uuid::from_u128(1));
+        for _ in 0..RENEWALS_BURST {
+            limits.renew(&cluster, 1).unwrap();
+        }
+        let refusal = limits.renew(&cluster, 1).unwrap_err();
+        assert_eq!(refusal.reason, Reason::TooManyRequests);
+        assert!(refusal.retry_after_seconds.is_some_and(|seconds| (1..=600).contains(&seconds)), "{refusal:?}");
+        assert!(limits.renew(&cluster, 2).is_ok(), "that of another incarnation");
+    }
+}
