@@ -1,0 +1,110 @@
+//! Bytes between the client and the broker, in both directions at once.
+
+use super::{
+    error::RelayError,
+    upstream::{Link, Upstream},
+};
+use crate::websocket::{self, FrameReader, Opcode, Received};
+use bytes::{Bytes, BytesMut};
+use std::{future::Future, time::Duration};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::mpsc,
+};
+
+/// What is held of one direction; the rest waits with its sender.
+const CHUNK: usize = 32 * 1024;
+/// Once one direction has ended, what the other still brings: the client's last messages, or the broker's reason.
+const LINGER: Duration = Duration::from_secs(5);
+/// Answers to pings that wait for a slow broker; more of them say nothing new.
+const PONGS_WAITING: usize = 4;
+
+/// Passes bytes until both sides have ended.
+pub(super) async fn both(near: TcpStream, upstream: Upstream) -> Result<(), RelayError> {
+    let Upstream { info, rest, link, .. } = upstream;
+    let (from_near, mut to_near) = near.into_split();
+    let introduced = async {
+        to_near.write_all(&info).await?;
+        to_near.write_all(&rest).await
+    };
+    introduced.await.map_err(RelayError::ended)?;
+    match link {
+        Link::Plain(stream) => {
+            let (from, to) = tokio::io::split(*stream);
+            until_both_end(plain(from_near, to), plain(from, to_near)).await
+        }
+        Link::Websocket(frames, to) => {
+            let (pong, pongs) = mpsc::channel(PONGS_WAITING);
+            until_both_end(into_frames(from_near, to, pongs), out_of_frames(frames, to_near, pong)).await
+        }
+    }
+}
+
+async fn until_both_end(
+    up: impl Future<Output = Result<(), RelayError>>,
+    down: impl Future<Output = Result<(), RelayError>>,
+) -> Result<(), RelayError> {
+    tokio::pin!(up, down);
+    let (first, second) = tokio::select! {
+        up = &mut up => (up, tokio::time::timeout(LINGER, down).await),
+        down = &mut down => (down, tokio::time::timeout(LINGER, up).await),
+    };
+    first.and(second.unwrap_or(Ok(())))
+}
+
+async fn plain(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<(), RelayError> {
+    let mut chunk = BytesMut::with_capacity(CHUNK);
+    while from.read_buf(&mut chunk).await.map_err(RelayError::ended)? > 0 {
+        write(&mut to, &chunk).await?;
+        chunk.clear();
+    }
+    to.shutdown().await.map_err(RelayError::ended)
+}
+
+async fn into_frames(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    mut pongs: mpsc::Receiver<Bytes>,
+) -> Result<(), RelayError> {
+    let (mut chunk, mut frame) = (BytesMut::with_capacity(CHUNK), BytesMut::with_capacity(CHUNK + 16));
+    loop {
+        tokio::select! {
+            count = from.read_buf(&mut chunk) => {
+                if count.map_err(RelayError::ended)? == 0 {
+                    break;
+                }
+                websocket::encode(Opcode::Binary, &chunk, &mut frame);
+                chunk.clear();
+            }
+            Some(payload) = pongs.recv() => websocket::encode(Opcode::Pong, &payload, &mut frame),
+        }
+        write(&mut to, &frame).await?;
+        frame.clear();
+    }
+    websocket::encode(Opcode::Close, &[], &mut frame);
+    write(&mut to, &frame).await?;
+    to.shutdown().await.map_err(RelayError::ended)
+}
+
+async fn out_of_frames(
+    mut frames: FrameReader<impl AsyncRead + Unpin>,
+    mut to: impl AsyncWrite + Unpin,
+    pong: mpsc::Sender<Bytes>,
+) -> Result<(), RelayError> {
+    while let Some(received) = frames.next().await? {
+        match received {
+            Received::Data(data) => write(&mut to, &data).await?,
+            Received::Ping(payload) => {
+                let _enough_wait = pong.try_send(payload);
+            }
+        }
+    }
+    to.shutdown().await.map_err(RelayError::ended)
+}
+
+async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), RelayError> {
+    to.write_all(bytes).await.map_err(RelayError::ended)?;
+    // Else the end of a message may wait in the TLS layer.
+    to.flush().await.map_err(RelayError::ended)
+}
