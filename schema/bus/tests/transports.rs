@@ -74,6 +74,11 @@ struct Broker {
 
 impl Broker {
     async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With more lines of configuration.
+    async fn start_with(more: &str) -> Self {
         install_provider();
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
@@ -90,7 +95,7 @@ impl Broker {
         );
         let text = format!(
             "host: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:-1\"\nclient_advertise: \"10.9.9.9:4222\"\n{tls}\n\
-             websocket {{ host: 127.0.0.1, port: {}, {tls} }}\n",
+             websocket {{ host: 127.0.0.1, port: {}, {tls} }}\n{more}\n",
             nats.port(),
             websocket.port()
         );
@@ -141,6 +146,14 @@ impl Broker {
 /// A port of the loopback interface that is free.
 fn free() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// A server that closes every connection at once.
+async fn closing() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    address
 }
 
 fn by_proxy(url: &str) -> Dialer {
@@ -290,7 +303,7 @@ async fn each_failure_of_a_broker_has_its_own_cause_also_by_way_of_the_relay() {
         (direct(&format!("wss://{}", broker.nats)), ConnectCause::Tls),
         (direct(&format!("wss://{monitor}")), ConnectCause::Tls),
         (through(&format!("tls://{}", silent.local_addr().unwrap())), ConnectCause::TimedOut),
-        (through(&format!("tls://{}", broker.websocket)), ConnectCause::NotNats),
+        (through(&format!("tls://{}", closing().await)), ConnectCause::NotNats),
         (through("tls://elsewhere.kubenova.invalid:4222"), ConnectCause::ProxyCannotConnect),
         // The certificate has another name.
         (direct(&format!("wss://localhost:{}", broker.websocket.port())), ConnectCause::BrokerCertificate),
@@ -310,6 +323,37 @@ async fn each_failure_of_a_broker_has_its_own_cause_also_by_way_of_the_relay() {
         settings.files.ca = broker.server.folder().join("none.ca");
         assert_eq!(cause(&settings).await.0, ConnectCause::Unusable, "{url}");
     }
+}
+
+/// The broker says why and closes at once: its last words arrive before the end of the connection does.
+#[tokio::test]
+async fn what_the_broker_says_before_it_closes_arrives() {
+    let broker = Broker::start_with("authorization { token: secret }").await;
+    let proxy = broker.proxy().await;
+    for url in [broker.named().0, broker.named().1] {
+        let settings = broker.settings(&[&url], TransportChoice::Auto, by_proxy(&http(&proxy)));
+        assert_eq!(cause(&settings).await.0, ConnectCause::CredentialsRefused, "{url}");
+    }
+}
+
+/// What comes in clear text after the broker's first message could come from anyone on the way.
+#[tokio::test]
+async fn nothing_is_taken_from_a_broker_before_tls_but_its_first_message() {
+    let broker = Broker::start().await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let said = b"INFO {\"server_id\":\"x\",\"tls_required\":false}\r\nPING\r\n";
+        tokio::io::AsyncWriteExt::write_all(&mut stream, said).await.unwrap();
+        let mut read = Vec::new();
+        let _reset = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut read).await;
+        read
+    });
+    let proxy = broker.proxy().await;
+    let settings = broker.settings(&[&format!("tls://{at}")], TransportChoice::Auto, by_proxy(&http(&proxy)));
+    assert_eq!(cause(&settings).await.0, ConnectCause::NotNats);
+    assert_eq!(server.await.unwrap(), b"", "nothing was sent to it");
 }
 
 #[tokio::test]

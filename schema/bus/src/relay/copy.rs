@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use std::{future::Future, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
-    net::TcpStream,
+    net::tcp::{OwnedReadHalf, OwnedWriteHalf},
     sync::mpsc,
 };
 
@@ -20,15 +20,16 @@ const LINGER: Duration = Duration::from_secs(5);
 /// Answers to pings that wait for a slow broker; more of them say nothing new.
 const PONGS_WAITING: usize = 4;
 
-/// Passes bytes until both sides have ended.
-pub(super) async fn both(near: TcpStream, upstream: Upstream) -> Result<(), RelayError> {
+/// Passes bytes until both sides have ended. The client's side stays open afterwards, so that the reason can be kept before it sees the
+/// end.
+pub(super) async fn both(
+    from_near: &mut OwnedReadHalf,
+    to_near: &mut OwnedWriteHalf,
+    upstream: Upstream,
+) -> Result<(), RelayError> {
     let Upstream { info, rest, link, .. } = upstream;
-    let (from_near, mut to_near) = near.into_split();
-    let introduced = async {
-        to_near.write_all(&info).await?;
-        to_near.write_all(&rest).await
-    };
-    introduced.await.map_err(RelayError::ended)?;
+    write(to_near, &info).await?;
+    write(to_near, &rest).await?;
     match link {
         Link::Plain(stream) => {
             let (from, to) = tokio::io::split(*stream);
@@ -41,16 +42,19 @@ pub(super) async fn both(near: TcpStream, upstream: Upstream) -> Result<(), Rela
     }
 }
 
+/// What breaks on the way up may be explained by what still comes down; what breaks on the way down is the end.
 async fn until_both_end(
     up: impl Future<Output = Result<(), RelayError>>,
     down: impl Future<Output = Result<(), RelayError>>,
 ) -> Result<(), RelayError> {
     tokio::pin!(up, down);
-    let (first, second) = tokio::select! {
-        up = &mut up => (up, tokio::time::timeout(LINGER, down).await),
-        down = &mut down => (down, tokio::time::timeout(LINGER, up).await),
-    };
-    first.and(second.unwrap_or(Ok(())))
+    tokio::select! {
+        up = &mut up => tokio::time::timeout(LINGER, down).await.unwrap_or(Ok(())).and(up),
+        down = &mut down => {
+            down?;
+            tokio::time::timeout(LINGER, up).await.unwrap_or(Ok(()))
+        }
+    }
 }
 
 async fn plain(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> Result<(), RelayError> {

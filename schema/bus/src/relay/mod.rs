@@ -113,18 +113,15 @@ async fn pass(near: TcpStream, destination: Arc<Destination>) {
         // The client has given up.
         () = closed(&near) => return,
     };
+    // Both are open until the reason is kept.
+    let (mut from_near, mut to_near) = near.into_split();
     let ended = match passed {
         Ok(upstream) => {
             destination.state.error.send_replace(None);
             destination.state.proxy.send_replace(upstream.proxy.clone());
-            copy::both(near, upstream).await
+            copy::both(&mut from_near, &mut to_near, upstream).await
         }
-        Err(error) => {
-            let ended = Err(error);
-            record(&destination, &ended);
-            drop(near);
-            return;
-        }
+        Err(error) => Err(error),
     };
     record(&destination, &ended);
 }
