@@ -98,6 +98,9 @@ pub struct Nats {
     /// `host:port` that `nats config` has it listen on for WebSockets; none by default.
     #[serde(default)]
     pub websocket_listen: Option<String>,
+    /// `host:port` that `nats config` has it listen on for leaf nodes of clusters; none by default.
+    #[serde(default)]
+    pub leaf_listen: Option<String>,
     /// `host:port` of its HTTP monitor, which has no access control; none by default.
     #[serde(default)]
     pub monitor: Option<SocketAddr>,

@@ -39,6 +39,8 @@ pub struct NatsConfig<'a> {
     pub listen: &'a str,
     /// `host:port` to listen on for WebSockets, with the same certificate; none without. Port 0 takes any free one.
     pub websocket: Option<&'a str>,
+    /// `host:port` to listen on for leaf nodes of clusters, with the same certificate; none without.
+    pub leaf: Option<&'a str>,
     /// `host:port` of the HTTP monitor, if any. It has no access control: loopback only.
     pub monitor: Option<&'a str>,
     /// Names and addresses clients reach the server by.
@@ -141,6 +143,15 @@ impl NatsConfig<'_> {
             line(format!(
                 "websocket {{\n  host: {}\n  port: {port}\n  tls {{ cert_file: {certificate}, key_file: {key}, ca_file: {ca}, verify: true }}\n  \
                  handshake_timeout: \"{TLS_TIMEOUT_SECONDS}s\"\n  authorization {{ timeout: {AUTHORIZATION_TIMEOUT_SECONDS} }}\n}}",
+                quoted(host),
+            ));
+        }
+        if let Some(leaf) = self.leaf {
+            let (host, port) = host_and_port(leaf);
+            // Else each leaf would be sent the interest of all others: with thousands of them, millions of subscriptions.
+            line(format!(
+                "leafnodes {{\n  host: {}\n  port: {port}\n  no_advertise: true\n  isolate_leafnode_interest: true\n  \
+                 tls {{ cert_file: {certificate}, key_file: {key}, ca_file: {ca}, verify: true, timeout: {TLS_TIMEOUT_SECONDS} }}\n}}",
                 quoted(host),
             ));
         }
