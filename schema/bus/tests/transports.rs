@@ -70,6 +70,7 @@ struct Broker {
     config: PathBuf,
     nats: SocketAddr,
     websocket: SocketAddr,
+    cluster: SocketAddr,
 }
 
 impl Broker {
@@ -86,7 +87,7 @@ impl Broker {
         authority.issue("server", &[HUB, "127.0.0.1", "::1"]);
         authority.issue("client", &["client"]);
         Authority::new(folder.path(), "other").issue("other", &["client"]);
-        let (nats, websocket) = (free(), free());
+        let (nats, websocket, cluster) = (free(), free(), free());
         let tls = format!(
             "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
             at("server.pem"),
@@ -94,16 +95,30 @@ impl Broker {
             at("hub.ca")
         );
         let text = format!(
-            "host: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:-1\"\nclient_advertise: \"10.9.9.9:4222\"\n{tls}\n\
+            "host: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:-1\"\nclient_advertise: \"10.9.9.9:4222\"\n\
+             cluster {{ name: test, host: 127.0.0.1, port: {} }}\n{tls}\n\
              websocket {{ host: 127.0.0.1, port: {}, {tls} }}\n{more}\n",
             nats.port(),
+            cluster.port(),
             websocket.port()
         );
         let config = at("nats-server.conf");
         std::fs::write(&config, text).unwrap();
         let server = NatsServer::with_config(folder, &config);
         server.monitor_url().await;
-        Self { server, config, nats, websocket }
+        Self { server, config, nats, websocket, cluster }
+    }
+
+    /// Another server of the same cluster, which this one then names to its clients.
+    fn another(&self) -> NatsServer {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("nats-server.conf");
+        let text = format!(
+            "host: 127.0.0.1\nport: -1\ncluster {{ name: test, host: 127.0.0.1, port: -1, routes: [\"nats://{}\"] }}\n",
+            self.cluster
+        );
+        std::fs::write(&config, text).unwrap();
+        NatsServer::with_config(folder, &config)
     }
 
     fn tls(&self) -> String {
@@ -193,16 +208,26 @@ async fn cause(settings: &Settings) -> (ConnectCause, String) {
 #[tokio::test]
 async fn without_a_proxy_tls_is_direct_and_no_server_is_discovered() {
     let broker = Broker::start().await;
-    let connection =
-        connection::connect(broker.settings(&[&broker.tls()], TransportChoice::Auto, Dialer::default())).await.unwrap();
+    let _another = broker.another();
+    let connect = || connection::connect(broker.settings(&[&broker.tls()], TransportChoice::Auto, Dialer::default()));
+    let named = async {
+        loop {
+            let connection = connect().await.unwrap();
+            if !connection.client.server_info().connect_urls.is_empty() {
+                return connection;
+            }
+        }
+    };
+    let connection = timeout(ANSWER_MAX, named).await.expect("the broker names the other server");
+    assert_eq!(connection.client.server_pool().await.unwrap().len(), 1, "it is left out");
     works(&connection).await;
     assert_eq!(connection.via().to_string(), "nats");
-    assert_eq!(connection.client.server_pool().await.unwrap().len(), 1, "the advertised server is left out");
 }
 
 #[tokio::test]
 async fn through_a_proxy_that_resolves_the_name() {
     let broker = Broker::start().await;
+    let _another = broker.another();
     let proxy = broker.proxy().await;
     for behavior in [Behavior::Connect, Behavior::Coalesce] {
         proxy.behave(behavior.clone());

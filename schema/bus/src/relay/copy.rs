@@ -112,3 +112,44 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), R
     // Else the end of a message may wait in the TLS layer.
     to.flush().await.map_err(RelayError::ended)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_breaks_on_the_way_up_waits_for_the_last_words_from_above() {
+        let (heard, words) = tokio::sync::oneshot::channel();
+        let up = async { Err(RelayError::Ended(None)) };
+        let down = async {
+            tokio::task::yield_now().await;
+            heard.send("last words").map_err(|_| RelayError::Ended(None))
+        };
+        assert!(matches!(until_both_end(up, down).await, Err(RelayError::Ended(None))), "it is an end all the same");
+        assert_eq!(words.await, Ok("last words"));
+    }
+
+    /// Proxies that read HTTP send pings of their own, with a payload.
+    #[tokio::test]
+    async fn a_ping_is_answered_and_no_part_of_the_data() {
+        let (near, mut client) = tokio::io::duplex(1024);
+        let (far, mut server) = tokio::io::duplex(1024);
+        let ((from_near, to_near), (from_far, to_far)) = (tokio::io::split(near), tokio::io::split(far));
+        let (pong, pongs) = mpsc::channel(PONGS_WAITING);
+        let frames = FrameReader::new(from_far, BytesMut::new());
+        let passing =
+            tokio::spawn(until_both_end(into_frames(from_near, to_far, pongs), out_of_frames(frames, to_near, pong)));
+        server.write_all(b"\x82\x01a\x89\x04ping\x82\x01b").await.unwrap();
+        let (mut data, mut answer) = ([0; 2], [0; 10]);
+        client.read_exact(&mut data).await.unwrap();
+        assert_eq!(&data, b"ab");
+        server.read_exact(&mut answer).await.unwrap();
+        let payload: Vec<u8> = answer[6..].iter().zip(&answer[2..6]).map(|(byte, key)| byte ^ key).collect();
+        assert_eq!((answer[0], answer[1], &payload[..]), (0x8a, 0x84, &b"ping"[..]));
+        // A close of the server ends both directions, in good order.
+        server.write_all(b"\x88\x00").await.unwrap();
+        assert_eq!(client.read(&mut data).await.unwrap(), 0);
+        drop(client);
+        assert!(passing.await.unwrap().is_ok());
+    }
+}
