@@ -143,7 +143,8 @@ mod tests {
         let (mut data, mut answer) = ([0; 2], [0; 10]);
         client.read_exact(&mut data).await.unwrap();
         assert_eq!(&data, b"ab");
-        server.read_exact(&mut answer).await.unwrap();
+        let answered = tokio::time::timeout(LINGER, server.read_exact(&mut answer)).await;
+        answered.expect("the ping is answered").unwrap();
         let payload: Vec<u8> = answer[6..].iter().zip(&answer[2..6]).map(|(byte, key)| byte ^ key).collect();
         assert_eq!((answer[0], answer[1], &payload[..]), (0x8a, 0x84, &b"ping"[..]));
         // A close of the server ends both directions, in good order.
