@@ -70,6 +70,7 @@ pub mod condition {
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Connected","type":"string","jsonPath":".status.conditions[?(@.type==\"BusConnected\")].status"}"#,
+    printcolumn = r#"{"name":"Transport","type":"string","jsonPath":".status.transport"}"#,
     printcolumn = r#"{"name":"Components","type":"string","jsonPath":".status.componentsReady"}"#,
     printcolumn = r#"{"name":"Cert-Expires","type":"string","jsonPath":".status.certificateExpires"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.operatorVersion"}"#,
@@ -158,6 +159,9 @@ pub struct ClusterConfigStatus {
     /// When the client certificate expires, RFC 3339.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate_expires: String,
+    /// How the broker was reached when the last session was opened: `nats` or `websocket`, and the proxy if one is used.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub transport: String,
 }
 
 /// Observed state of one component.

@@ -6,7 +6,7 @@
 //! it.
 
 use anyhow::{Context as _, Result};
-use kubenova_bus::Credentials;
+use kubenova_bus::{Credentials, dial::Dialer, tls::Files, transport::TransportChoice};
 use kubenova_runtime::{
     clock,
     file::{self, Readers},
@@ -101,9 +101,15 @@ impl OwnIdentity {
         kubenova_bus::Settings {
             urls: urls.to_vec(),
             name: "kubenova-manager".to_owned(),
-            ca_file: self.folder.join("ca.crt"),
-            cert_file: self.folder.join("manager.pem"),
-            key_file: self.folder.join("manager.key"),
+            // It runs beside the broker.
+            transport: TransportChoice::Nats,
+            dialer: Dialer::default(),
+            discover_servers: true,
+            files: Files {
+                ca: self.folder.join("ca.crt"),
+                certificate: self.folder.join("manager.pem"),
+                key: self.folder.join("manager.key"),
+            },
             credentials: self.credentials.borrow().clone(),
             inbox_prefix: None,
             api_prefix: None,

@@ -6,6 +6,7 @@
 mod ranges;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use kubenova_bus::transport::{BrokerUrl, Transport};
 use kubenova_core::cluster::{Component, Components};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -88,12 +89,18 @@ pub struct Database {
 pub struct Nats {
     /// `tls://host:port` as the Manager reaches it.
     pub urls: Vec<String>,
-    /// `tls://host:port` as clusters reach it; those of the Manager when empty.
+    /// `tls://host:port` and `wss://host[:port][/path]` as clusters reach it; those of the Manager when empty.
     #[serde(default)]
     pub public_urls: Vec<String>,
     /// `host:port` that `nats config` has it listen on; port 0 is any free one.
     #[serde(default = "defaults::nats_listen")]
     pub listen: String,
+    /// `host:port` that `nats config` has it listen on for WebSockets; none by default.
+    #[serde(default)]
+    pub websocket_listen: Option<String>,
+    /// `host:port` that `nats config` has it listen on for leaf nodes of clusters; none by default.
+    #[serde(default)]
+    pub leaf_listen: Option<String>,
     /// `host:port` of its HTTP monitor, which has no access control; none by default.
     #[serde(default)]
     pub monitor: Option<SocketAddr>,
@@ -369,8 +376,11 @@ impl Settings {
         if self.nats.urls.is_empty() {
             bail!("nats.urls is empty: set the URL of the broker, tls://host:port");
         }
-        if self.nats.urls.iter().chain(&self.nats.public_urls).any(|url| !url.starts_with("tls://")) {
-            bail!("nats.urls and nats.publicUrls must begin with tls://: the broker accepts TLS only");
+        if self.nats.urls.iter().any(|url| !is_of(url, &[Transport::Nats])) {
+            bail!("nats.urls must be tls://host:port: the broker accepts TLS only");
+        }
+        if self.nats.public_urls.iter().any(|url| !is_of(url, &[Transport::Nats, Transport::Websocket])) {
+            bail!("nats.publicUrls must be tls://host:port or wss://host[:port][/path]: the broker accepts TLS only");
         }
         ranges::check(self)
     }
@@ -415,6 +425,10 @@ impl Settings {
         store.connect().await?;
         Ok(store)
     }
+}
+
+fn is_of(url: &str, transports: &[Transport]) -> bool {
+    BrokerUrl::parse(url).is_some_and(|url| transports.contains(&url.transport))
 }
 
 impl Lifetimes {
@@ -469,6 +483,10 @@ nats: { urls: ['tls://hub.example:4222'] }
             assert!(parse(&format!("{SMALLEST}{extra}\n")).is_err(), "{extra}");
         }
         assert!(parse(&SMALLEST.replace("tls://", "nats://")).is_err());
+        assert!(parse(&SMALLEST.replace("tls://", "wss://")).is_err(), "the Manager itself speaks no WebSocket");
+        let public = |url: &str| parse(&SMALLEST.replace("4222'] }", &format!("4222'], publicUrls: ['{url}'] }}")));
+        assert!(public("wss://hub.example/nats").is_ok());
+        assert!(public("ws://hub.example").is_err());
         assert!(parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://a', urlFile: b")).is_err());
     }
 

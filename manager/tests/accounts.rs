@@ -6,7 +6,9 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
 use async_nats::connection::State;
-use kubenova_bus::{Connection, Credentials, Settings, connection};
+use kubenova_bus::{
+    Connection, Credentials, Settings, connection, dial::Dialer, tls::Files, transport::TransportChoice,
+};
 use kubenova_core::cluster::{ClusterId, ClusterRef, ClusterState, StateNote};
 use kubenova_manager::accounts::{self, Accounts};
 use kubenova_runtime::{clock, shutdown::Shutdown, tls};
@@ -79,6 +81,8 @@ impl Running {
             let config = NatsConfig {
                 folder: folder.path(),
                 listen: "127.0.0.1:0",
+                websocket: None,
+                leaf: None,
                 monitor: None,
                 hosts: &["127.0.0.1".to_owned()],
                 url: "tls://127.0.0.1:4222",
@@ -123,9 +127,14 @@ impl Running {
         Settings {
             urls: vec![self.urls[server].clone()],
             name: "test".to_owned(),
-            ca_file: folder.join("ca.crt"),
-            cert_file: file("client.pem", &client.chain_pem),
-            key_file: file("client.key", &client.key_pem),
+            files: Files {
+                ca: folder.join("ca.crt"),
+                certificate: file("client.pem", &client.chain_pem),
+                key: file("client.key", &client.key_pem),
+            },
+            transport: TransportChoice::Auto,
+            dialer: Dialer::default(),
+            discover_servers: false,
             credentials: Credentials { user_jwt: user.user_jwt.clone(), seed: user.seed.clone() },
             inbox_prefix: Some(inbox),
             api_prefix: None,

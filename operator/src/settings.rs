@@ -1,5 +1,12 @@
 //! `operator.yaml`, read once. Unknown keys fail; secrets are not in it but in files and Secrets it names.
 
+use kubenova_bus::{
+    dial::{
+        Dialer,
+        proxy::{ProxyFiles, ProxySettings, ProxySettingsError},
+    },
+    transport::TransportChoice,
+};
 use kubenova_crds::SYSTEM_NAMESPACE;
 use serde::Deserialize;
 use std::{
@@ -23,6 +30,10 @@ pub struct Settings {
     pub usage: Usage,
     pub heartbeat_seconds: u64,
     pub nats: Nats,
+    /// What may be spoken to the broker.
+    pub transport: TransportChoice,
+    /// Files about the proxy that the environment names.
+    pub proxy: ProxyPaths,
     pub lease: LeaseSettings,
     pub metrics: MetricsSettings,
     pub tracing: TracingSettings,
@@ -45,6 +56,18 @@ pub struct Settings {
     /// The pod's UID, from `POD_UID`: holder of the Lease.
     #[serde(skip)]
     pub pod_uid: String,
+    /// How Manager and broker are reached: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY` and the files of [`ProxyPaths`].
+    #[serde(skip)]
+    pub dialer: Dialer,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ProxyPaths {
+    /// PEM file of the CAs that may have signed the certificate of an `https://` proxy. None: those of the image.
+    pub ca_file: Option<PathBuf>,
+    /// Folder with the files `username` and `password`, read for each connection. None: what the proxy's URL says.
+    pub credentials: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -90,6 +113,8 @@ impl Default for Settings {
             usage: Usage::default(),
             heartbeat_seconds: 15,
             nats: Nats::default(),
+            transport: TransportChoice::default(),
+            proxy: ProxyPaths::default(),
             lease: LeaseSettings::default(),
             metrics: MetricsSettings::default(),
             tracing: TracingSettings::default(),
@@ -102,6 +127,7 @@ impl Default for Settings {
             progress_deadline_seconds: 600,
             operator_user: format!("system:serviceaccount:{SYSTEM_NAMESPACE}:kubenova-operator"),
             pod_uid: String::new(),
+            dialer: Dialer::default(),
         }
     }
 }
@@ -130,15 +156,20 @@ pub enum SettingsError {
     Open(#[source] std::io::Error),
     #[error("an unknown key or a wrong value")]
     Parse(#[source] Box<serde_saphyr::Error>),
+    #[error("the environment names a proxy that cannot be used")]
+    Proxy(#[source] ProxySettingsError),
     #[error("{0} must be at least {1}")]
     TooSmall(&'static str, u64),
 }
 
 impl Settings {
-    /// Reads the file and the pod's UID.
+    /// Reads the file, the pod's UID, and what the environment says of proxies.
     pub fn read(path: &Path) -> Result<Self, SettingsError> {
         let text = std::fs::read_to_string(path).map_err(SettingsError::Open)?;
         let mut settings = Self::parse(&text)?;
+        let ProxyPaths { ca_file, credentials } = settings.proxy.clone();
+        let proxy = ProxySettings::from_env(ProxyFiles { ca_file, credentials }).map_err(SettingsError::Proxy)?;
+        settings.dialer = Dialer::new(proxy);
         settings.pod_uid = std::env::var("POD_UID")
             .ok()
             .filter(|uid| !uid.is_empty())
@@ -177,6 +208,10 @@ mod tests {
         assert_eq!((settings.progress_deadline_seconds, settings.metrics.listen), (600, None));
         let settings = Settings::parse("metrics:\n  listen: 0.0.0.0:9090\n").unwrap();
         assert_eq!(settings.metrics.listen, Some(([0, 0, 0, 0], 9090).into()));
+        let settings = Settings::parse("transport: websocket\nproxy:\n  caFile: /etc/kubenova/proxy/ca.crt\n").unwrap();
+        assert_eq!(settings.transport, TransportChoice::Websocket);
+        assert_eq!(settings.proxy.ca_file.as_deref(), Some(Path::new("/etc/kubenova/proxy/ca.crt")));
+        assert_eq!(Settings::parse("").unwrap().transport, TransportChoice::Auto);
         let settings = Settings::parse("tracing:\n  otlpEndpoint: \"http://collector:4318\"\n").unwrap();
         assert_eq!(settings.tracing.otlp_endpoint.as_deref(), Some("http://collector:4318"));
     }
@@ -184,6 +219,7 @@ mod tests {
     #[test]
     fn unknown_keys_and_impossible_numbers_fail() {
         assert!(matches!(Settings::parse("windowSecond: 5"), Err(SettingsError::Parse(_))));
+        assert!(matches!(Settings::parse("transport: carrier"), Err(SettingsError::Parse(_))));
         assert!(matches!(Settings::parse("heartbeatSeconds: 0"), Err(SettingsError::TooSmall("heartbeatSeconds", 1))));
     }
 }

@@ -138,7 +138,7 @@ async fn work(
         lease_term,
         kubernetes_version: facts.kubernetes_version.clone(),
     };
-    let token_path = settings.token_file.clone();
+    let (token_path, dialer) = (settings.token_file.clone(), settings.dialer.clone());
     let store = IdentityStore::new(apiserver, &settings.state_namespace);
     let parts = Parts::new(settings, apiserver.clone(), identity, instance, gates.clone(), metrics, shutdown.clone());
     let token_file = TokenFile {
@@ -146,6 +146,7 @@ async fn work(
         store,
         identity: parts.broker.identity.clone(),
         facts,
+        dialer,
         reporter: StatusReporter::new(apiserver),
     };
     parts.spawn();
@@ -273,6 +274,7 @@ fn identity_keeper(cluster: &ClusterContext, identity: IdentitySender) -> Identi
         store: IdentityStore::new(&cluster.apiserver, &cluster.settings.state_namespace),
         identity,
         reporter: StatusReporter::new(&cluster.apiserver),
+        dialer: cluster.settings.dialer.clone(),
         manager_clock: cluster.manager_clock.clone(),
         refused: Arc::new(Notify::new()),
         expires: cluster.metrics.credentials_expire.clone(),

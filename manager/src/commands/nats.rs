@@ -28,6 +28,8 @@ impl Config {
         let config = NatsConfig {
             folder: &self.out,
             listen: &settings.nats.listen,
+            leaf: settings.nats.leaf_listen.as_deref(),
+            websocket: settings.nats.websocket_listen.as_deref(),
             monitor: monitor.as_deref(),
             hosts: &settings.public_names,
             url,

@@ -38,6 +38,10 @@ pub struct NatsConfig<'a> {
     pub folder: &'a Path,
     /// `host:port` to listen on; port 0 takes any free one.
     pub listen: &'a str,
+    /// `host:port` to listen on for WebSockets, with the same certificate; none without. Port 0 takes any free one.
+    pub websocket: Option<&'a str>,
+    /// `host:port` to listen on for leaf nodes of clusters, with the same certificate; none without.
+    pub leaf: Option<&'a str>,
     /// `host:port` of the HTTP monitor, if any. It has no access control: loopback only.
     pub monitor: Option<&'a str>,
     /// Names and addresses clients reach the server by.
@@ -110,9 +114,7 @@ impl NatsConfig<'_> {
 
     fn server_text(&self, folder: &Path, system: &str) -> String {
         let at = |part: &str| quoted(&folder.join(part).display().to_string());
-        let (host, port) = self.listen.rsplit_once(':').unwrap_or((self.listen, "4222"));
-        // nats-server takes any free port for -1, and its default one for 0.
-        let port = if port == "0" { "-1" } else { port };
+        let (host, port) = host_and_port(self.listen);
         let mut text = String::from("# Written by `kubenova-manager nats config`; run it again instead of editing.\n");
         let mut line = |content: String| {
             text.push_str(&content);
@@ -130,12 +132,29 @@ impl NatsConfig<'_> {
         line("ping_max: 2".to_owned());
         line("write_deadline: \"10s\"".to_owned());
         line(format!("authorization {{ timeout: {AUTHORIZATION_TIMEOUT_SECONDS} }}"));
+        let (certificate, key, ca) = (at("tls/server.pem"), at("tls/server.key"), at("ca.crt"));
         line(format!(
-            "tls {{\n  cert_file: {}\n  key_file: {}\n  ca_file: {}\n  verify: true\n  timeout: {TLS_TIMEOUT_SECONDS}\n}}",
-            at("tls/server.pem"),
-            at("tls/server.key"),
-            at("ca.crt"),
+            "tls {{\n  cert_file: {certificate}\n  key_file: {key}\n  ca_file: {ca}\n  verify: true\n  timeout: {TLS_TIMEOUT_SECONDS}\n}}",
         ));
+        if let Some(websocket) = self.websocket {
+            let (host, port) = host_and_port(websocket);
+            // Mutual TLS as on the other port, so whatever stands in front must pass TLS through. It has no TLS timeout of its own:
+            // the handshake of TLS and HTTP together has one.
+            line(format!(
+                "websocket {{\n  host: {}\n  port: {port}\n  tls {{ cert_file: {certificate}, key_file: {key}, ca_file: {ca}, verify: true }}\n  \
+                 handshake_timeout: \"{TLS_TIMEOUT_SECONDS}s\"\n  authorization {{ timeout: {AUTHORIZATION_TIMEOUT_SECONDS} }}\n}}",
+                quoted(host),
+            ));
+        }
+        if let Some(leaf) = self.leaf {
+            let (host, port) = host_and_port(leaf);
+            // Else each leaf would be sent the interest of all others: with thousands of them, millions of subscriptions.
+            line(format!(
+                "leafnodes {{\n  host: {}\n  port: {port}\n  no_advertise: true\n  isolate_leafnode_interest: true\n  \
+                 tls {{ cert_file: {certificate}, key_file: {key}, ca_file: {ca}, verify: true, timeout: {TLS_TIMEOUT_SECONDS} }}\n}}",
+                quoted(host),
+            ));
+        }
         // Without it nats-server reserves three quarters of the free disk and refuses streams whose limits add up to
         // more, however empty they are.
         line(format!(
@@ -153,6 +172,13 @@ impl NatsConfig<'_> {
         line("}".to_owned());
         text
     }
+}
+
+/// nats-server takes any free port for -1, and its default one for 0.
+fn host_and_port(listen: &str) -> (&str, &str) {
+    let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "4222"));
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    (host, if port == "0" { "-1" } else { port })
 }
 
 /// A text, quoted for the configuration.

@@ -58,6 +58,8 @@ impl Broker {
         let config = NatsConfig {
             folder: folder.path(),
             listen: "127.0.0.1:0",
+            websocket: Some("127.0.0.1:0"),
+            leaf: None,
             monitor: None,
             hosts: &["127.0.0.1".to_owned()],
             url: "tls://127.0.0.1:4222",

@@ -28,6 +28,7 @@ struct ClusterConfigDetail<'a> {
     components: Vec<ComponentDetail<'a>>,
     operator_version: &'a str,
     certificate_expires: &'a str,
+    transport: &'a str,
     observed_generation: Option<i64>,
     generation: Option<i64>,
 }
@@ -73,6 +74,7 @@ pub fn cluster_config(config: &NovaClusterConfig) -> Option<ObjectStatus> {
         components: components.collect(),
         operator_version: &status.operator_version,
         certificate_expires: &status.certificate_expires,
+        transport: &status.transport,
         observed_generation: status.observed_generation,
         generation: config.metadata.generation,
     };
@@ -148,7 +150,7 @@ mod tests {
         });
         assert_eq!(
             cluster_config(&config).unwrap().detail,
-            r#"{"componentsReady":"1/3","components":[{"name":"capsule","desiredVersion":"","version":"1"}],"operatorVersion":"","certificateExpires":"","observedGeneration":null,"generation":2}"#
+            r#"{"componentsReady":"1/3","components":[{"name":"capsule","desiredVersion":"","version":"1"}],"operatorVersion":"","certificateExpires":"","transport":"","observedGeneration":null,"generation":2}"#
         );
         let mut acme = NovaTenant::new("acme", TenantSpec { tenant_id: "id".into(), ..TenantSpec::default() });
         acme.status = Some(TenantStatus {

@@ -155,6 +155,16 @@ impl StatusReporter {
         .await
     }
 
+    /// Writes how the broker is reached.
+    pub async fn report_transport(&self, transport: &str) -> Result<(), apiserver::Error> {
+        self.update(|status, _| {
+            let changed = status.transport != transport;
+            transport.clone_into(&mut status.transport);
+            changed
+        })
+        .await
+    }
+
     async fn update(
         &self,
         mut change: impl FnMut(&mut ClusterConfigStatus, Option<i64>) -> bool,

@@ -3,11 +3,13 @@
 use super::{
     ClusterFacts,
     conditions::JoinError,
-    https::{ManagerClient, Reply},
+    https::{Asked, ManagerClient, Reply},
     identity::{Keys, MakeError},
 };
 use jiff::Timestamp;
+use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
+use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::clock;
 use kubenova_schema::{
     enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH, PendingApproval},
@@ -28,7 +30,7 @@ pub struct Answered {
     pub clock_offset_ms: Option<i64>,
 }
 
-/// Sends the request to one endpoint.
+/// Sends the request to one endpoint, by the proxy that the dialer knows for it.
 ///
 /// # Errors
 /// When the connection fails; the Manager's own refusal is in the answer.
@@ -37,9 +39,16 @@ pub async fn send(
     token: &EnrollmentToken,
     keys: &Keys,
     request: &EnrollmentRequest,
+    dialer: &Dialer,
+    conditions: &mut ConditionSet,
 ) -> Result<Answered, JoinError> {
-    let manager = ManagerClient::pinned(endpoint, &token.ca_spki_sha256)?;
-    let reply = manager.send(manager.post(PATH).bearer_auth(&token.secret).json(request)).await?;
+    let manager = ManagerClient::pinned(endpoint, &token.ca_spki_sha256, dialer).ok_or_else(|| {
+        let message = format!("\"{endpoint}\" in the token is not an https:// URL; create a new token");
+        JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message)
+    })?;
+    let body = serde_json::to_vec(request).expect("strings are JSON");
+    let asked = Asked::post(PATH, body).header("authorization", &format!("Bearer {}", token.secret));
+    let reply = manager.send(asked, conditions).await?;
     let answer: Result<EnrollmentAnswer, JoinError> = match reply.status() {
         ACCEPTED => Err(match reply.decode::<PendingApproval>() {
             Ok(pending) => waits(&pending, &keys.fingerprint().unwrap_or_else(|| pending.fingerprint.clone())),

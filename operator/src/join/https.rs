@@ -1,18 +1,27 @@
-//! One request over HTTPS to the Manager: whom is trusted there, its limits, and the condition that names the fix when it fails.
+//! Requests over HTTPS to the Manager, each on a connection of its own: whom is trusted there, its limits, and the condition that names the fix when it fails.
 //!
 //! The first request goes to whoever has the CA that the enrollment token pins; later ones to whoever verifies under the CA bundle that
 //! the Manager answered with. Other roots do not count.
 
-use super::{conditions::JoinError, pinned::PinVerifier};
+use super::{conditions::JoinError, pinned::PinVerifier, reach};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use jiff::Timestamp;
+use kubenova_bus::{
+    dial::{Dialer, Socket, Target},
+    tls,
+};
 use kubenova_crds::cluster_config::condition;
+use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{clock, telemetry};
 use kubenova_schema::signature::{AcceptedKeys, HEADER, PayloadType, SignatureError};
-use reqwest::RequestBuilder;
 use serde::{Deserialize, de::DeserializeOwned};
 use std::{sync::Arc, time::Duration};
 
-/// Time for the whole request: with the name and the port before it, a reason is shown within 30 s.
+/// Time for TLS and the whole request: with the name, the port and a proxy before it, a reason is shown within 30 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(12);
 /// Statuses with which the Manager says no.
 const DECISIONS: [u16; 5] = [401, 403, 409, 410, 422];
@@ -22,8 +31,47 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 /// The Manager at one of its endpoints.
 pub(super) struct ManagerClient<'a> {
     endpoint: &'a str,
-    client: reqwest::Client,
+    target: Target,
+    dialer: &'a Dialer,
     verifier: Arc<PinVerifier>,
+}
+
+/// What is asked of the Manager.
+pub(super) struct Asked {
+    method: Method,
+    path: &'static str,
+    headers: Vec<(header::HeaderName, HeaderValue)>,
+    body: Bytes,
+}
+
+impl Asked {
+    pub(super) fn get(path: &'static str) -> Self {
+        Self { method: Method::GET, path, headers: Vec::new(), body: Bytes::new() }
+    }
+
+    /// Posts JSON.
+    pub(super) fn post(path: &'static str, json: Vec<u8>) -> Self {
+        let headers = vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        Self { method: Method::POST, path, headers, body: json.into() }
+    }
+
+    /// With one more header, whose value is not for logs. What cannot be a header is left out, and the Manager refuses.
+    pub(super) fn header(mut self, name: &'static str, value: &str) -> Self {
+        if let (Ok(name), Ok(mut value)) = (name.parse(), HeaderValue::from_str(value)) {
+            value.set_sensitive(true);
+            self.headers.push((name, value));
+        }
+        self
+    }
+}
+
+/// Why there is no answer once a connection is open.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("TLS failed")]
+    Tls(#[source] std::io::Error),
+    #[error("the request failed")]
+    Http(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// What the Manager answered.
@@ -61,79 +109,100 @@ pub(super) struct Refusal {
 
 impl<'a> ManagerClient<'a> {
     /// Trusts the CA whose public key has this hex SHA-256.
-    pub(super) fn pinned(endpoint: &'a str, ca_spki_sha256: &str) -> Result<Self, JoinError> {
-        Self::verified_by(endpoint, PinVerifier::new(ca_spki_sha256))
+    pub(super) fn pinned(endpoint: &'a str, ca_spki_sha256: &str, dialer: &'a Dialer) -> Option<Self> {
+        Self::verified_by(endpoint, PinVerifier::new(ca_spki_sha256), dialer)
     }
 
     /// Trusts the CAs of this bundle.
-    pub(super) fn of_bundle(endpoint: &'a str, bundle_pem: &str) -> Result<Self, JoinError> {
-        Self::verified_by(endpoint, PinVerifier::of_bundle(bundle_pem))
+    pub(super) fn of_bundle(endpoint: &'a str, bundle_pem: &str, dialer: &'a Dialer) -> Option<Self> {
+        Self::verified_by(endpoint, PinVerifier::of_bundle(bundle_pem), dialer)
     }
 
-    fn verified_by(endpoint: &'a str, verifier: Arc<PinVerifier>) -> Result<Self, JoinError> {
+    /// None when the endpoint is no `https://` URL.
+    fn verified_by(endpoint: &'a str, verifier: Arc<PinVerifier>, dialer: &'a Dialer) -> Option<Self> {
+        Some(Self { endpoint, target: reach::target(endpoint)?, dialer, verifier })
+    }
+
+    /// Connects, sends a request and reads the answer; the steps that were made are conditions.
+    pub(super) async fn send(&self, asked: Asked, conditions: &mut ConditionSet) -> Result<Reply, JoinError> {
+        let stream = reach::connect(self.dialer, &self.target, conditions).await?;
+        let replied = tokio::time::timeout(REQUEST_LIMIT, self.request(stream, asked)).await;
+        replied.map_err(|_| self.timed_out())?.map_err(|error| self.failed(&error))
+    }
+
+    async fn request(&self, stream: Socket, asked: Asked) -> Result<Reply, SendError> {
         let config = rustls::ClientConfig::builder()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::<PinVerifier>::clone(&verifier))
+            .with_custom_certificate_verifier(Arc::<PinVerifier>::clone(&self.verifier))
             .with_no_client_auth();
-        Ok(Self { endpoint, client: client(config)?, verifier })
+        let stream = tls::handshake(config, &self.target.host, stream).await.map_err(SendError::Tls)?;
+        let request = self.build(asked)?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|error| SendError::Http(error.into()))?;
+        let answered = async {
+            let sent_at = clock::now_ms();
+            let response = sender.send_request(request).await.map_err(|error| SendError::Http(error.into()))?;
+            Reply::read(response, sent_at).await
+        };
+        tokio::pin!(answered);
+        tokio::select! {
+            answered = &mut answered => answered,
+            // It carries the request, and ends before the answer only by failing; then the request knows why.
+            _ended = connection => answered.await,
+        }
     }
 
-    pub(super) fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(self.url(path))
+    fn build(&self, asked: Asked) -> Result<Request<Full<Bytes>>, SendError> {
+        let path = url::Url::parse(self.endpoint).map(|url| url.path().trim_end_matches('/').to_owned());
+        let path = format!("{}{}", path.unwrap_or_default(), asked.path);
+        let mut builder =
+            Request::builder().method(asked.method).uri(path).header(header::HOST, self.target.to_string());
+        for (name, value) in asked.headers {
+            builder = builder.header(name, value);
+        }
+        builder.body(Full::new(asked.body)).map_err(|error| SendError::Http(error.into()))
     }
 
-    pub(super) fn post(&self, path: &str) -> RequestBuilder {
-        self.client.post(self.url(path))
+    fn timed_out(&self) -> JoinError {
+        let (endpoint, seconds) = (self.endpoint, REQUEST_LIMIT.as_secs());
+        let message = format!(
+            "{endpoint} did not answer within {seconds} s; check for a proxy or firewall that holds the connection"
+        );
+        JoinError::new(condition::ENDPOINT_REACHABLE, "NoAnswer", message)
     }
 
-    fn url(&self, path: &str) -> String {
-        format!("{}{path}", self.endpoint.trim_end_matches('/'))
-    }
-
-    /// Sends a request and reads the answer.
-    pub(super) async fn send(&self, request: RequestBuilder) -> Result<Reply, JoinError> {
-        let sent_at = clock::now_ms();
-        let response = request.send().await.map_err(|error| self.failed(&error))?;
-        let date = response
-            .headers()
-            .get("date")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| jiff::fmt::rfc2822::parse(text).ok());
-        let middle_ms = i64::midpoint(sent_at, clock::now_ms());
-        let status = response.status().as_u16();
-        let signature = response.headers().get(HEADER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        let body = read(response).await.map_err(|error| self.failed(&error))?;
-        Ok(Reply { status, body, signature, date: date.map(|zoned| zoned.timestamp()), middle_ms })
-    }
-
-    fn failed(&self, error: &reqwest::Error) -> JoinError {
+    fn failed(&self, error: &SendError) -> JoinError {
         let endpoint = self.endpoint;
         if let Some(refusal) = self.verifier.refusal() {
             return JoinError::new(condition::TLS_VERIFIED, refusal.reason, format!("{endpoint}: {}", refusal.message));
         }
         let cause = telemetry::chain(error);
-        if error.is_timeout() {
-            let message = format!(
-                "{endpoint} did not answer within {} s: {cause}; check for a proxy or firewall that holds the connection",
-                REQUEST_LIMIT.as_secs()
-            );
-            return JoinError::new(condition::ENDPOINT_REACHABLE, "NoAnswer", message);
+        match error {
+            SendError::Tls(_) => {
+                let message = format!(
+                    "TLS handshake with {endpoint} failed: {cause}; check that this is the Manager's port for REST and enrollment"
+                );
+                JoinError::new(condition::TLS_VERIFIED, "HandshakeFailed", message)
+            }
+            SendError::Http(_) => JoinError::new(
+                condition::ENDPOINT_REACHABLE,
+                "ConnectionLost",
+                format!("lost the connection to {endpoint}: {cause}"),
+            ),
         }
-        if error.is_connect() {
-            let message = format!(
-                "TLS handshake with {endpoint} failed: {cause}; check that this is the Manager's port for REST and enrollment"
-            );
-            return JoinError::new(condition::TLS_VERIFIED, "HandshakeFailed", message);
-        }
-        JoinError::new(
-            condition::ENDPOINT_REACHABLE,
-            "ConnectionLost",
-            format!("lost the connection to {endpoint}: {cause}"),
-        )
     }
 }
 
 impl Reply {
+    async fn read(response: http::Response<hyper::body::Incoming>, sent_at: i64) -> Result<Self, SendError> {
+        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let date = text("date").and_then(|text| jiff::fmt::rfc2822::parse(text).ok()).map(|zoned| zoned.timestamp());
+        let signature = text(HEADER).map(str::to_owned);
+        let (status, middle_ms) = (response.status().as_u16(), i64::midpoint(sent_at, clock::now_ms()));
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(SendError::Http)?;
+        Ok(Self { status, body: body.to_bytes().to_vec(), signature, date, middle_ms })
+    }
+
     pub(super) const fn status(&self) -> u16 {
         self.status
     }
@@ -180,29 +249,6 @@ impl Reply {
     pub(super) fn of(status: u16, body: &str) -> Self {
         Self { status, body: body.as_bytes().to_vec(), signature: None, date: None, middle_ms: 0 }
     }
-}
-
-fn client(config: rustls::ClientConfig) -> Result<reqwest::Client, JoinError> {
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(config)
-        .timeout(REQUEST_LIMIT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()
-        .map_err(|error| {
-            let message = format!("could not set up TLS: {}", telemetry::chain(&error));
-            JoinError::new(condition::TLS_VERIFIED, "ClientFailed", message)
-        })
-}
-
-async fn read(mut response: reqwest::Response) -> reqwest::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > ANSWER_BYTES_MAX {
-            break;
-        }
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 /// `TOKEN_EXPIRED` and `tokenExpired` become `TokenExpired`, as conditions want reasons.

@@ -13,6 +13,7 @@ use super::{
 use crate::{apiserver, manager_clock::ManagerClock};
 use futures::FutureExt as _;
 use jiff::Timestamp;
+use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::{conditions::ConditionSet, renewal::CredentialsLife};
 use kubenova_runtime::{failpoint, random, shutdown::Shutdown};
@@ -33,6 +34,8 @@ pub struct IdentityKeeper {
     pub store: IdentityStore,
     pub identity: IdentitySender,
     pub reporter: StatusReporter,
+    /// How the Manager is reached.
+    pub dialer: Dialer,
     pub manager_clock: ManagerClock,
     /// The broker refuses the credentials.
     pub refused: Arc<Notify>,
@@ -166,7 +169,7 @@ impl IdentityKeeper {
             let message = "the Secret with the identity holds another one; the Operator uses it after a restart";
             return Err(JoinError::new(condition::IDENTITY_ISSUED, "IdentityReplaced", message).into());
         }
-        let renewed = renew::renew(identity).await?;
+        let renewed = renew::renew(identity, &self.dialer).await?;
         failpoint::passing("renew.answered");
         self.store.store_renewed(stored, renewed.clone()).await.map_err(|error| secret_error("write", &error))?;
         failpoint::passing("renew.stored");

@@ -22,11 +22,11 @@ use crate::{
 use conditions::{JoinError, StatusReporter};
 use identity::{Identity, IdentityStore, Keys, StoredIdentity};
 use jiff::Timestamp;
+use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{clock, failpoint, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{enrollment::EnrollmentAnswer, signature::sha256_hex, token::EnrollmentToken};
-use reach::HostPort;
 use std::{path::Path, time::Duration};
 
 /// Waits between attempts to join: at least a second, since each makes the Manager work.
@@ -120,7 +120,7 @@ async fn join(
         return Ok(identity);
     }
     let token = read_token(&settings.token_file).await;
-    enroll(store, stored, token.as_deref(), facts, conditions).await
+    enroll(store, stored, token.as_deref(), facts, &settings.dialer, conditions).await
 }
 
 /// The steps of an enrollment that was completed earlier. The clock is left out: every hello measures it.
@@ -166,6 +166,7 @@ async fn enroll(
     stored: StoredIdentity,
     text: Option<&str>,
     facts: &ClusterFacts,
+    dialer: &Dialer,
     conditions: &mut ConditionSet,
 ) -> Result<Identity, JoinError> {
     let text = text.ok_or_else(|| {
@@ -176,7 +177,7 @@ async fn enroll(
         .map_err(|error| JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", error.to_string()))?;
     let (stored, keys) = pending_keys(store, stored, text, &facts.cluster_uid).await?;
     failpoint::passing("join.keys-stored");
-    let answer = request(&token, &keys, facts, conditions).await?;
+    let answer = request(&token, &keys, facts, dialer, conditions).await?;
     if answer.cluster_id != token.cluster_id {
         let message = format!(
             "the Manager answered for cluster \"{}\", but the token is for \"{}\"; create a new token",
@@ -237,13 +238,14 @@ async fn request(
     token: &EnrollmentToken,
     keys: &Keys,
     facts: &ClusterFacts,
+    dialer: &Dialer,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
     let request = enroll::request(token, keys, facts).map_err(|error| keys_error(&error))?;
     let mut furthest: Option<(JoinError, ConditionSet)> = None;
     for endpoint in &token.endpoints {
         let mut found = ConditionSet::new();
-        match request_from(endpoint, token, keys, &request, &mut found).await {
+        match request_from(endpoint, token, keys, &request, dialer, &mut found).await {
             Ok(answer) => {
                 *conditions = found;
                 return Ok(answer);
@@ -268,19 +270,10 @@ async fn request_from(
     token: &EnrollmentToken,
     keys: &Keys,
     request: &kubenova_schema::enrollment::EnrollmentRequest,
+    dialer: &Dialer,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
-    let target = HostPort::parse(endpoint).ok_or_else(|| {
-        let message = format!("\"{endpoint}\" in the token is not an https:// URL; create a new token");
-        JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message)
-    })?;
-    let HostPort { host, port } = &target;
-    let (addresses, reason) = reach::resolve(&target).await?;
-    let shown = addresses.iter().map(|address| address.ip().to_string()).collect::<Vec<_>>().join(", ");
-    conditions.set_true(condition::DNS_RESOLVED, reason, format!("{host} is {shown}"));
-    reach::connect(&target, &addresses).await?;
-    conditions.set_true(condition::ENDPOINT_REACHABLE, "Connected", format!("connected to TCP {host}:{port}"));
-    let answered = enroll::send(endpoint, token, keys, request).await?;
+    let answered = enroll::send(endpoint, token, keys, request, dialer, conditions).await?;
     let message = "the Manager's certificate verifies under the CA pinned by the token";
     conditions.set_true(condition::TLS_VERIFIED, "Pinned", message);
     conditions::set_clock(conditions, answered.clock_offset_ms);

@@ -3,13 +3,13 @@
 
 use super::{
     conditions::JoinError,
-    https::{ManagerClient, Reply},
+    https::{Asked, ManagerClient, Reply},
     identity::{Identity, Keys, MakeError},
     keys_error, pinned,
-    reach::{self, HostPort},
 };
+use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
-use kubenova_operator_core::renewal::CredentialsLife;
+use kubenova_operator_core::{conditions::ConditionSet, renewal::CredentialsLife};
 use kubenova_schema::{
     enrollment::EnrollmentAnswer,
     renewal::{NONCE_PATH, NonceAnswer, PATH, RenewalAnswer, RenewalRequest},
@@ -53,11 +53,11 @@ impl From<MakeError> for RenewalError {
 ///
 /// # Errors
 /// When no endpoint gives new credentials.
-pub async fn renew(identity: &Identity) -> Result<Identity, RenewalError> {
+pub async fn renew(identity: &Identity, dialer: &Dialer) -> Result<Identity, RenewalError> {
     let keys = identity.keys.with_new_tls_key()?;
     let mut furthest: Option<JoinError> = None;
     for endpoint in &identity.answer.endpoints {
-        match renew_at(endpoint, identity, &keys).await {
+        match renew_at(endpoint, identity, &keys, dialer).await {
             Ok(answer) => return Ok(Identity::replacing(Some(identity), keys, answer)),
             Err(RenewalError::Refused(error)) => return Err(RenewalError::Refused(error)),
             Err(RenewalError::Failed(error)) => {
@@ -73,15 +73,19 @@ pub async fn renew(identity: &Identity) -> Result<Identity, RenewalError> {
     })))
 }
 
-async fn renew_at(endpoint: &str, identity: &Identity, keys: &Keys) -> Result<EnrollmentAnswer, RenewalError> {
-    let target = HostPort::parse(endpoint).ok_or_else(|| {
+async fn renew_at(
+    endpoint: &str,
+    identity: &Identity,
+    keys: &Keys,
+    dialer: &Dialer,
+) -> Result<EnrollmentAnswer, RenewalError> {
+    let manager = ManagerClient::of_bundle(endpoint, &identity.answer.ca_bundle_pem, dialer).ok_or_else(|| {
         let message = format!("\"{endpoint}\" is not an https:// URL; correct `endpoints` in the Manager's settings");
         JoinError::new(condition::IDENTITY_ISSUED, "EndpointInvalid", message)
     })?;
-    let (addresses, _) = reach::resolve(&target).await?;
-    reach::connect(&target, &addresses).await?;
-    let manager = ManagerClient::of_bundle(endpoint, &identity.answer.ca_bundle_pem)?;
-    let nonce = manager.send(manager.get(NONCE_PATH)).await?;
+    // The steps of the join keep what enrollment made of them.
+    let mut steps = ConditionSet::new();
+    let nonce = manager.send(Asked::get(NONCE_PATH), &mut steps).await?;
     let nonce: NonceAnswer = if nonce.is_success() { nonce.decode()? } else { return Err(refusal(&nonce)) };
     let request = RenewalRequest {
         cluster_id: identity.cluster_id().to_owned(),
@@ -93,8 +97,7 @@ async fn renew_at(endpoint: &str, identity: &Identity, keys: &Keys) -> Result<En
     };
     let body = serde_json::to_vec(&request).expect("strings are JSON");
     let signature = keys.sign(PayloadType::Renewal, &body)?;
-    let post = manager.post(PATH).header(HEADER, signature).header("content-type", "application/json").body(body);
-    let reply = manager.send(post).await?;
+    let reply = manager.send(Asked::post(PATH, body).header(HEADER, &signature), &mut steps).await?;
     if !reply.is_success() {
         return Err(refusal(&reply));
     }

@@ -12,6 +12,7 @@ use super::{
     pinned, read_token, secret_error, set_joined,
 };
 use crate::apiserver;
+use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{backoff::Backoff, shutdown::Shutdown};
@@ -33,6 +34,7 @@ pub struct TokenFile {
     pub store: IdentityStore,
     pub identity: CurrentIdentity,
     pub facts: ClusterFacts,
+    pub dialer: Dialer,
     pub reporter: StatusReporter,
 }
 
@@ -89,7 +91,7 @@ impl TokenFile {
     async fn enroll(&self, token: &str, found: &mut ConditionSet) -> Result<(), JoinError> {
         self.refuse_of_another(token)?;
         let stored = self.store.read().await.map_err(|error| secret_error("read", &error))?;
-        enroll(&self.store, stored, Some(token), &self.facts, found).await.map(drop)
+        enroll(&self.store, stored, Some(token), &self.facts, &self.dialer, found).await.map(drop)
     }
 
     /// This Manager's token for another of its clusters would have it quarantine that one: two would claim one record.

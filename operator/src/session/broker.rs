@@ -1,10 +1,13 @@
 //! The connection to the broker: credentials as files, and a reason with a remedy when it fails.
 
 use crate::{
-    join::{conditions::JoinError, identity::Identity},
+    join::{conditions::JoinError, identity::Identity, reach},
     settings::Settings,
 };
-use kubenova_bus::{BusError, Connection, Credentials, cause::ConnectCause, connection};
+use kubenova_bus::{
+    BusError, Connection, Credentials, cause::ConnectCause, connection, dial::Dialer, route, tls::Files,
+    transport::TransportChoice,
+};
 use kubenova_crds::cluster_config::condition;
 use kubenova_runtime::{
     clock,
@@ -12,11 +15,7 @@ use kubenova_runtime::{
     telemetry,
 };
 use kubenova_schema::subjects;
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{io, path::Path, time::Duration};
 
 /// What becomes of credentials that the broker refuses.
 const RENEWING: &str = "the Operator asks the Manager for new ones; what it answers is in the condition IdentityIssued";
@@ -47,10 +46,17 @@ pub(super) async fn diagnose(settings: &Settings, identity: &Identity) -> JoinEr
 }
 
 fn own_settings(settings: &Settings, identity: &Identity) -> Result<kubenova_bus::Settings, JoinError> {
-    bus_settings(identity, &settings.work_dir, Duration::from_secs(settings.nats.ping_seconds))
+    let ping_interval = Duration::from_secs(settings.nats.ping_seconds);
+    let own = bus_settings(identity, &settings.work_dir, ping_interval)?;
+    Ok(kubenova_bus::Settings { transport: settings.transport, dialer: settings.dialer.clone(), ..own })
 }
 
-/// How a cluster connects. The client library wants certificates as files: they are written into the folder.
+/// Whether there is another way to the broker when one fails.
+pub(super) fn has_alternatives(settings: &Settings, identity: &Identity) -> bool {
+    route::count(settings.transport, &settings.dialer, &identity.answer.broker_urls) > 1
+}
+
+/// How a cluster connects, without a proxy. The client library wants certificates as files: they are written into the folder.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -59,7 +65,7 @@ pub fn bus_settings(
     folder: &Path,
     ping_interval: Duration,
 ) -> Result<kubenova_bus::Settings, JoinError> {
-    let files = Files::write(folder, identity).map_err(|error| {
+    let files = write_files(folder, identity).map_err(|error| {
         let folder = folder.display();
         bus_error(
             "FilesUnwritable",
@@ -70,9 +76,10 @@ pub fn bus_settings(
     Ok(kubenova_bus::Settings {
         urls: identity.answer.broker_urls.clone(),
         name: format!("kubenova-operator {cluster}"),
-        ca_file: files.ca,
-        cert_file: files.certificate,
-        key_file: files.key,
+        transport: TransportChoice::Auto,
+        dialer: Dialer::default(),
+        discover_servers: false,
+        files,
         credentials: Credentials { user_jwt: identity.answer.user_jwt.clone(), seed: identity.keys.nkey_seed.clone() },
         inbox_prefix: Some(subjects::inbox_prefix(cluster)),
         api_prefix: Some(subjects::API_PREFIX.to_owned()),
@@ -80,35 +87,20 @@ pub fn bus_settings(
     })
 }
 
-/// What the client library reads at every connection attempt.
-struct Files {
-    ca: PathBuf,
-    certificate: PathBuf,
-    key: PathBuf,
-}
-
-impl Files {
-    /// The folder is in a volume that does not outlive the pod.
-    fn write(folder: &Path, identity: &Identity) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
-        let files =
-            Self { ca: folder.join("ca.crt"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
-        let answer = &identity.answer;
-        file::replace(&files.ca, answer.ca_bundle_pem.as_bytes(), Readers::Everybody)?;
-        file::replace(&files.certificate, answer.certificate_chain_pem.as_bytes(), Readers::Everybody)?;
-        file::replace(&files.key, identity.keys.tls_key_pem.as_bytes(), Readers::Owner)?;
-        Ok(files)
-    }
+/// The folder is in a volume that does not outlive the pod.
+fn write_files(folder: &Path, identity: &Identity) -> io::Result<Files> {
+    std::fs::create_dir_all(folder)?;
+    let files = Files { ca: folder.join("ca.crt"), certificate: folder.join("tls.crt"), key: folder.join("tls.key") };
+    let answer = &identity.answer;
+    file::replace(&files.ca, answer.ca_bundle_pem.as_bytes(), Readers::Everybody)?;
+    file::replace(&files.certificate, answer.certificate_chain_pem.as_bytes(), Readers::Everybody)?;
+    file::replace(&files.key, identity.keys.tls_key_pem.as_bytes(), Readers::Owner)?;
+    Ok(files)
 }
 
 fn connect_error(error: &BusError, identity: &Identity) -> JoinError {
-    let cause = match error {
-        BusError::Connect { source, .. } => ConnectCause::of(source),
-        // Only the stored nkey is left to fail.
-        _ => ConnectCause::Unusable,
-    };
     let expired = identity.life().is_some_and(|life| life.has_ended(clock::now()));
-    let (reason, remedy) = explain(cause, expired);
+    let (reason, remedy) = explain(error.cause(), expired);
     bus_error(reason, format!("{}; {remedy}", telemetry::chain(error)))
 }
 
@@ -149,6 +141,27 @@ fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
             let remedy = "enroll this cluster again: create a token (POST /api/v1/clusters/<cluster>/enrollments) and set it with helm upgrade";
             return ("CredentialsUnusable", format!("the stored credentials are damaged; {remedy}"));
         }
+        ConnectCause::UpgradeRefused => (
+            "WebSocketRefused",
+            "check the path of the broker's wss:// URL, and that what answers there passes WebSockets on to the broker",
+        ),
+        ConnectCause::NotNats => (
+            "BrokerAnswerInvalid",
+            "check that the broker's URL names its port, and that nothing between answers in its place or closes the connection",
+        ),
+        ConnectCause::NoUrl => (
+            "TransportUnavailable",
+            "have the Manager name such a URL (nats.publicUrls in its settings), or set another `transport` in the chart",
+        ),
+        ConnectCause::ProxyNameNotFound => reach::PROXY_NAME_NOT_FOUND,
+        ConnectCause::ProxyUnreachable => reach::PROXY_UNREACHABLE,
+        ConnectCause::ProxyTls => reach::PROXY_TLS_FAILED,
+        ConnectCause::ProxyFiles => reach::PROXY_FILES_UNUSABLE,
+        ConnectCause::ProxyLoginWanted => reach::PROXY_LOGIN_WANTED,
+        ConnectCause::ProxyRefused => reach::PROXY_REFUSED,
+        ConnectCause::ProxyCannotConnect => reach::PROXY_CANNOT_CONNECT,
+        ConnectCause::ProxyAnswer => reach::PROXY_ANSWER_INVALID,
+        ConnectCause::ProxyTimedOut => reach::PROXY_TIMED_OUT,
     };
     (reason, remedy.to_owned())
 }
@@ -175,6 +188,18 @@ mod tests {
             ConnectCause::CredentialsRevoked,
             ConnectCause::CredentialsRefused,
             ConnectCause::Unusable,
+            ConnectCause::UpgradeRefused,
+            ConnectCause::NotNats,
+            ConnectCause::NoUrl,
+            ConnectCause::ProxyNameNotFound,
+            ConnectCause::ProxyUnreachable,
+            ConnectCause::ProxyTls,
+            ConnectCause::ProxyFiles,
+            ConnectCause::ProxyLoginWanted,
+            ConnectCause::ProxyRefused,
+            ConnectCause::ProxyCannotConnect,
+            ConnectCause::ProxyAnswer,
+            ConnectCause::ProxyTimedOut,
         ];
         let reasons: BTreeSet<&str> = causes.iter().map(|cause| explain(*cause, false).0).collect();
         assert_eq!(reasons.len(), causes.len());

@@ -28,7 +28,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use requests::Requests;
 use state::Session;
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 /// Where the session's state is published.
 #[derive(Debug)]
@@ -63,6 +66,9 @@ pub const HELLO_INTERVAL_MIN: Duration = Duration::from_secs(3);
 pub const HELLO_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 /// Time between looks at the connection's state, which the client library does not announce.
 const STATE_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection that is down for longer is looked for by every transport that may be used: its own may be blocked for good. A broker
+/// that restarts is back sooner.
+const OTHER_TRANSPORT_AFTER: Duration = Duration::from_secs(20);
 /// The first connect is announced a moment after the connection is there.
 pub const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -81,7 +87,7 @@ pub async fn run(context: SessionContext, shutdown: Shutdown) {
                 None => return,
             },
         };
-        tracing::info!("opening a new session: connected with the renewed credentials");
+        tracing::info!(via = %connected.connection.via(), "opening a new session: connected again");
         context.closed();
     }
 }
@@ -132,6 +138,18 @@ async fn disconnected(connection: &Connection) {
     }
 }
 
+/// Resolves when the connection was down for so long without a break.
+async fn down_for(connection: &Connection, time: Duration) {
+    let mut down_since = None;
+    loop {
+        down_since = if connection.is_connected() { None } else { down_since.or_else(|| Some(Instant::now())) };
+        if down_since.is_some_and(|since| since.elapsed() >= time) {
+            return;
+        }
+        tokio::time::sleep(STATE_INTERVAL).await;
+    }
+}
+
 impl SessionContext {
     /// No session is open.
     fn closed(&self) {
@@ -139,11 +157,33 @@ impl SessionContext {
         self.open.set(0);
     }
 
-    /// A connection with renewed credentials, to wherever they say, while the one in use goes on: a connection lasts no longer than the
-    /// credentials that it was made with. None when a stop was requested.
+    /// The connection that takes the place of the one in use, which goes on meanwhile: with renewed credentials, or by another transport.
+    /// None when a stop was requested.
     async fn next_connection(&self, in_use: &Connected, shutdown: &Shutdown) -> Option<Connected> {
-        let renewed = self.identity.clone().other_than(&in_use.identity).await;
-        let Identity { keys, answer, .. } = &*renewed;
+        let mut identity = self.identity.clone();
+        tokio::select! {
+            renewed = identity.other_than(&in_use.identity) => self.with_renewed(in_use, &renewed, shutdown).await,
+            next = self.by_another_transport(in_use) => Some(next),
+        }
+    }
+
+    /// Once the one in use has been down for a while, whatever leads to the broker, its own transport included.
+    async fn by_another_transport(&self, in_use: &Connected) -> Connected {
+        if !broker::has_alternatives(&self.settings, &in_use.identity) {
+            return std::future::pending().await;
+        }
+        loop {
+            down_for(&in_use.connection, OTHER_TRANSPORT_AFTER).await;
+            // Why there is none is said by the session that cannot be opened.
+            if let Ok(next) = self.try_connect().await {
+                return next;
+            }
+        }
+    }
+
+    /// To wherever the credentials say: a connection lasts no longer than the credentials that it was made with.
+    async fn with_renewed(&self, in_use: &Connected, renewed: &Identity, shutdown: &Shutdown) -> Option<Connected> {
+        let Identity { keys, answer, .. } = renewed;
         // The one in use may be reconnecting, and takes no command then: with these it ends its attempts.
         in_use.connection.renew(Credentials { user_jwt: answer.user_jwt.clone(), seed: keys.nkey_seed.clone() });
         Retry::new("connect with the renewed credentials").until_ok(shutdown, || self.try_connect()).await
@@ -181,7 +221,7 @@ impl SessionContext {
             async {
                 let opened = self.attempt(connection).await;
                 match &opened {
-                    Ok(session) => self.report_open(session).await,
+                    Ok(session) => self.report_open(session, connection).await,
                     Err(error) => self.report_error(error).await,
                 }
                 opened
@@ -219,8 +259,10 @@ impl SessionContext {
         std::future::pending::<()>().await;
     }
 
-    async fn report_open(&self, session: &Session) {
+    async fn report_open(&self, session: &Session, connection: &Connection) {
+        let via = connection.via();
         tracing::info!(
+            %via,
             session = session.number,
             epoch = session.epoch,
             clock.offset_ms = session.clock_offset_ms,
@@ -228,8 +270,12 @@ impl SessionContext {
         );
         let mut found = ConditionSet::new();
         conditions::set_clock(&mut found, Some(session.clock_offset_ms));
-        found.set_true(condition::BUS_CONNECTED, "SessionOpen", "connected to the broker, and the Manager answers");
+        let message = format!("connected to the broker by {via}, and the Manager answers");
+        found.set_true(condition::BUS_CONNECTED, "SessionOpen", message);
         self.report(&found).await;
+        if let Err(error) = self.reporter.report_transport(&via.to_string()).await {
+            tracing::warn!(error = %apiserver::error::chain(&error), "could not write the transport");
+        }
     }
 
     async fn report_error(&self, error: &JoinError) {

@@ -30,9 +30,42 @@ pub enum ConnectCause {
     CredentialsRefused,
     /// The client could not use its own credentials or the configured URL.
     Unusable,
+    /// A WebSocket was asked for and something answered that opens none there.
+    UpgradeRefused,
+    /// What answered is no NATS server.
+    NotNats,
+    /// None of the URLs is of a transport that may be used.
+    NoUrl,
+    /// The proxy's host name does not resolve.
+    ProxyNameNotFound,
+    /// No TCP connection to the proxy.
+    ProxyUnreachable,
+    /// TLS with the proxy failed.
+    ProxyTls,
+    /// The files with the proxy's CA or credentials cannot be used.
+    ProxyFiles,
+    /// The proxy wants a login, or another one.
+    ProxyLoginWanted,
+    /// The proxy does not allow the connection.
+    ProxyRefused,
+    /// The proxy could not connect to the broker.
+    ProxyCannotConnect,
+    /// What answered is no HTTP proxy.
+    ProxyAnswer,
+    /// The proxy did not answer in time.
+    ProxyTimedOut,
 }
 
 impl ConnectCause {
+    /// Whether the broker was reached and refuses who connects.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        matches!(
+            self,
+            Self::ClientCertificate | Self::CredentialsExpired | Self::CredentialsRevoked | Self::CredentialsRefused
+        )
+    }
+
     /// The cause of a failed attempt.
     #[must_use]
     pub fn of(error: &ConnectError) -> Self {
@@ -48,6 +81,11 @@ impl ConnectCause {
             ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => Self::Unreachable,
         }
     }
+}
+
+/// Whether the broker itself said why.
+pub(crate) fn is_said_by_broker(error: &ConnectError) -> bool {
+    chain(error).any(|source| source.is::<ServerError>())
 }
 
 fn chain(error: &ConnectError) -> impl Iterator<Item = &(dyn Error + 'static)> {
@@ -75,7 +113,7 @@ fn of_server(error: &ServerError) -> Option<ConnectCause> {
     }
 }
 
-fn of_tls(error: &rustls::Error) -> ConnectCause {
+pub(crate) fn of_tls(error: &rustls::Error) -> ConnectCause {
     match error {
         rustls::Error::InvalidCertificate(_) => ConnectCause::BrokerCertificate,
         rustls::Error::AlertReceived(alert) if names_our_certificate(*alert) => ConnectCause::ClientCertificate,

@@ -3,10 +3,18 @@
 //! Certificate files are read again at every connection attempt, and the JWT is asked for at every attempt, so renewed
 //! credentials take effect at the next reconnect without a restart.
 
-use crate::BusError;
-use async_nats::{Client, ConnectOptions, Event, jetstream};
+use crate::{
+    BusError, cause,
+    dial::Dialer,
+    relay::{Relay, RelayState, error::RelayError},
+    route::{Route, Via, routes},
+    tls::Files,
+    transport::TransportChoice,
+};
+use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, jetstream};
+use futures::future::BoxFuture;
+use kubenova_runtime::telemetry;
 use std::{
-    path::PathBuf,
     sync::{Arc, RwLock},
     time::Duration,
 };
@@ -30,16 +38,19 @@ impl std::fmt::Debug for Credentials {
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `tls://host:port`, each tried in turn.
+    /// `tls://host:port` and `wss://host[:port][/path]`, in any order.
     pub urls: Vec<String>,
+    /// Which of them may be used.
+    pub transport: TransportChoice,
+    /// Whether and by which proxy they are reached.
+    pub dialer: Dialer,
+    /// Whether servers that the broker names are connected to as well. A cluster behind a proxy or address translation cannot: they
+    /// are addresses of the broker's own network.
+    pub discover_servers: bool,
     /// Name that the broker shows for this connection.
     pub name: String,
-    /// PEM file of the CAs that may have signed the broker's certificate.
-    pub ca_file: PathBuf,
-    /// PEM file of the client certificate chain.
-    pub cert_file: PathBuf,
-    /// PEM file of its private key.
-    pub key_file: PathBuf,
+    /// PEM files, read again at every connection attempt.
+    pub files: Files,
     /// JWT and nkey.
     pub credentials: Credentials,
     /// Prefix of reply subjects; a cluster may subscribe to no other. None: the client's default.
@@ -61,6 +72,8 @@ pub struct Connection {
     pub connects: watch::Receiver<u64>,
     /// The last error that broker or client reported, for conditions and logs; none since the last connect.
     pub last_error: watch::Receiver<Option<String>>,
+    route: Route,
+    relays: Relays,
     credentials: Arc<RwLock<Credentials>>,
 }
 
@@ -68,6 +81,12 @@ impl Connection {
     /// Replaces JWT and seed for the next connection attempt.
     pub fn renew(&self, credentials: Credentials) {
         *self.credentials.write().unwrap_or_else(std::sync::PoisonError::into_inner) = credentials;
+    }
+
+    /// How the broker is reached.
+    #[must_use]
+    pub fn via(&self) -> Via {
+        Via { transport: self.route.transport, proxy: self.relays.state.proxy.borrow().clone() }
     }
 
     /// True when connected at this moment.
@@ -88,27 +107,16 @@ const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(10);
 /// and none would succeed. A link that works again is noticed within a heartbeat's interval.
 const RECONNECT_DELAY_MAX_MS: u64 = 15_000;
 
-/// Makes the first connection; from then on the client reconnects by itself.
+/// Time for one way to the broker while there is another to try.
+const ROUTE_LIMIT: Duration = Duration::from_secs(15);
+
+/// Makes the first connection; from then on the client reconnects by itself, by the same transport.
 ///
 /// # Errors
-/// When no broker accepts the connection within [`CONNECT_TIMEOUT`], or the seed cannot be read.
+/// When no broker accepts the connection, by any transport that may be used, within [`CONNECT_TIMEOUT`] for each of its addresses, or
+/// the seed cannot be read.
 pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
-    let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
-    let (connects_sender, connects) = watch::channel(0_u64);
-    let (error_sender, last_error) = watch::channel(None);
-    let options = options(&settings, Arc::clone(&credentials))?.event_callback(move |event| {
-        note_event(&event, &connects_sender, &error_sender);
-        async {}
-    });
-    let urls = settings.urls.join(",");
-    let client = options.connect(settings.urls.clone()).await.map_err(|source| BusError::Connect { urls, source })?;
-    let builder = jetstream::ContextBuilder::new();
-    let builder = match settings.api_prefix {
-        Some(prefix) => builder.api_prefix(prefix).timeout(JETSTREAM_TIMEOUT),
-        None => builder.timeout(JETSTREAM_TIMEOUT),
-    };
-    let jetstream = builder.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
-    Ok(Connection { client, jetstream, connects, last_error, credentials })
+    first_of(&settings, |settings, route| Box::pin(by(settings, route))).await
 }
 
 /// Connects once and disconnects: a client that reconnects by itself does not tell the kind of error that keeps it from
@@ -117,24 +125,125 @@ pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
 /// # Errors
 /// When no server lets us in.
 pub async fn check(settings: &Settings) -> Result<(), BusError> {
-    let options = options(settings, Arc::new(RwLock::new(settings.credentials.clone())))?;
-    let urls = settings.urls.join(",");
-    options.connect(&settings.urls).await.map(drop).map_err(|source| BusError::Connect { urls, source })
+    first_of(settings, |settings, route| Box::pin(once(settings, route))).await
 }
 
-fn options(settings: &Settings, credentials: Arc<RwLock<Credentials>>) -> Result<ConnectOptions, BusError> {
+/// The first route by which something is done. Routes are tried one after the other, each for a bounded time when it is not the only one.
+async fn first_of<'a, T>(
+    settings: &'a Settings,
+    attempt: fn(&'a Settings, Route) -> BoxFuture<'a, Result<T, BusError>>,
+) -> Result<T, BusError> {
+    let mut routes = routes(settings.transport, &settings.dialer, &settings.urls);
+    if routes.len() < 2 {
+        let urls = settings.urls.join(",");
+        let only = routes.pop().ok_or(BusError::NoUrl { urls })?;
+        return attempt(settings, only).await;
+    }
+    let mut tried = Vec::new();
+    for route in routes {
+        let (transport, urls) = (route.transport, route.shown());
+        let timed_out = |_| Err(BusError::Connect { urls, source: ConnectError::new(ConnectErrorKind::TimedOut) });
+        match tokio::time::timeout(ROUTE_LIMIT, attempt(settings, route)).await.unwrap_or_else(timed_out) {
+            Ok(done) => return Ok(done),
+            Err(error) => {
+                tracing::debug!(%transport, error = %telemetry::chain(&error), "a transport does not lead to the broker");
+                tried.push((transport, error));
+            }
+        }
+    }
+    Err(BusError::Routes { tried })
+}
+
+async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
+    let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
+    let relays = Relays::start(settings, &route).await?;
+    let options = options(settings, &route, &relays, credentials)?;
+    relays.connect(&route, options).await.map(drop)
+}
+
+async fn by(settings: &Settings, route: Route) -> Result<Connection, BusError> {
+    let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
+    let (connects_sender, connects) = watch::channel(0_u64);
+    let (error_sender, last_error) = watch::channel(None);
+    let relays = Relays::start(settings, &route).await?;
+    let options = options(settings, &route, &relays, Arc::clone(&credentials))?;
+    let relay_error = relays.state.error.subscribe();
+    let options = options.event_callback(move |event| {
+        note_event(&event, &connects_sender, &error_sender, &relay_error);
+        async {}
+    });
+    let client = relays.connect(&route, options).await?;
+    let builder = jetstream::ContextBuilder::new();
+    let builder = match &settings.api_prefix {
+        Some(prefix) => builder.api_prefix(prefix).timeout(JETSTREAM_TIMEOUT),
+        None => builder.timeout(JETSTREAM_TIMEOUT),
+    };
+    let jetstream = builder.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
+    Ok(Connection { client, jetstream, connects, last_error, route, relays, credentials })
+}
+
+/// The relays of one client; none where it connects by itself. They end with the last clone of its connection.
+#[derive(Debug, Clone)]
+struct Relays {
+    all: Arc<[Relay]>,
+    state: RelayState,
+}
+
+impl Relays {
+    async fn start(settings: &Settings, route: &Route) -> Result<Self, BusError> {
+        let state = RelayState { error: watch::Sender::new(None), proxy: watch::Sender::new(None) };
+        let mut all = Vec::new();
+        for url in route.urls.iter().filter(|_| route.is_relayed) {
+            let relay = Relay::start(url.clone(), settings.dialer.clone(), settings.files.clone(), state.clone());
+            all.push(relay.await.map_err(BusError::Listen)?);
+        }
+        Ok(Self { all: all.into(), state })
+    }
+
+    async fn connect(&self, route: &Route, options: ConnectOptions) -> Result<Client, BusError> {
+        let urls: Vec<String> = if route.is_relayed {
+            self.all.iter().map(Relay::url).collect()
+        } else {
+            route.urls.iter().map(|url| url.text.clone()).collect()
+        };
+        options.connect(urls).await.map_err(|source| {
+            let urls = route.shown();
+            // The client sees no more than the end of a relayed connection, unless the broker spoke to it.
+            match self.state.error.borrow().clone() {
+                Some(error) if !cause::is_said_by_broker(&source) => BusError::Relay { urls, source: error },
+                _ => BusError::Connect { urls, source },
+            }
+        })
+    }
+}
+
+fn options(
+    settings: &Settings,
+    route: &Route,
+    relays: &Relays,
+    credentials: Arc<RwLock<Credentials>>,
+) -> Result<ConnectOptions, BusError> {
     nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
+    let relays = Arc::clone(&relays.all);
     let options = ConnectOptions::with_auth_callback(move |nonce| {
         let current = credentials.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         async move { sign_nonce(&current, &nonce) }
     })
     .name(&settings.name)
-    .require_tls(true)
-    .add_root_certificates(settings.ca_file.clone())
-    .add_client_certificate(settings.cert_file.clone(), settings.key_file.clone())
     .connection_timeout(CONNECT_TIMEOUT)
     .ping_interval(settings.ping_interval)
-    .reconnect_delay_callback(reconnect_delay);
+    // It is asked before each attempt, and so it is where the relays learn of one.
+    .reconnect_delay_callback(move |attempts| {
+        relays.iter().for_each(Relay::want);
+        reconnect_delay(attempts)
+    });
+    let Files { ca, certificate, key } = settings.files.clone();
+    let options = if route.is_relayed {
+        options
+    } else {
+        options.require_tls(true).add_root_certificates(ca).add_client_certificate(certificate, key)
+    };
+    let options = if settings.discover_servers { options } else { options.ignore_discovered_servers() };
     Ok(match &settings.inbox_prefix {
         Some(prefix) => options.custom_inbox_prefix(prefix),
         None => options,
@@ -155,7 +264,12 @@ fn reconnect_delay(attempts: usize) -> Duration {
     Duration::from_millis(u64::from(u16::from_le_bytes([low, high])) * ceiling / u64::from(u16::MAX))
 }
 
-fn note_event(event: &Event, connects: &watch::Sender<u64>, last_error: &watch::Sender<Option<String>>) {
+fn note_event(
+    event: &Event,
+    connects: &watch::Sender<u64>,
+    last_error: &watch::Sender<Option<String>>,
+    relay_error: &watch::Receiver<Option<RelayError>>,
+) {
     match event {
         Event::Connected => {
             tracing::info!("connected to the broker");
@@ -167,8 +281,10 @@ fn note_event(event: &Event, connects: &watch::Sender<u64>, last_error: &watch::
             last_error.send_replace(Some(error.to_string()));
         }
         Event::ClientError(error) => {
-            tracing::warn!(%error, "the connection to the broker failed");
-            last_error.send_replace(Some(error.to_string()));
+            let relayed = relay_error.borrow().as_ref().map(|error| telemetry::chain(error));
+            let error = relayed.unwrap_or_else(|| error.to_string());
+            tracing::warn!(error, "the connection to the broker failed");
+            last_error.send_replace(Some(error));
         }
         Event::Disconnected => tracing::warn!("lost the connection to the broker"),
         other => tracing::debug!(event = %other, "broker connection event"),

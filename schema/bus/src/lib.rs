@@ -7,10 +7,21 @@
 pub mod cause;
 pub mod connection;
 pub mod consume;
+pub mod dial;
 pub mod durable;
 pub mod publish;
+pub mod relay;
+pub mod route;
 pub mod servers;
 pub mod streams;
+pub mod tls;
+pub mod transport;
+mod websocket;
+
+use cause::ConnectCause;
+use kubenova_runtime::telemetry;
+use relay::error::RelayError;
+use transport::Transport;
 
 pub use connection::{Connection, Credentials, Settings, connect};
 
@@ -26,6 +37,30 @@ pub enum BusError {
         #[source]
         source: async_nats::ConnectError,
     },
+    /// No connection could be made by way of the relay.
+    #[error("could not connect to the broker at {urls}")]
+    Relay {
+        /// Where.
+        urls: String,
+        /// Why it failed.
+        #[source]
+        source: RelayError,
+    },
+    /// None of several transports led to a connection.
+    #[error("no transport leads to the broker: {}", shown(.tried))]
+    Routes {
+        /// What was tried, in order, and why each failed.
+        tried: Vec<(Transport, Self)>,
+    },
+    /// There is no URL that may be used.
+    #[error("none of the broker's URLs ({urls}) is of the transport that is set")]
+    NoUrl {
+        /// What there is.
+        urls: String,
+    },
+    /// The loopback interface accepts no listener.
+    #[error("could not listen on the loopback interface")]
+    Listen(#[source] std::io::Error),
     /// The stored nkey seed is unusable.
     #[error("could not read the nkey seed")]
     Seed(#[source] nkeys::error::Error),
@@ -69,7 +104,28 @@ pub enum BusError {
     },
 }
 
+fn shown(tried: &[(Transport, BusError)]) -> String {
+    let one = |(transport, error): &(Transport, BusError)| format!("{transport}: {}", telemetry::chain(error));
+    tried.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 impl BusError {
+    /// Why no connection was made. Of several transports the broker's own refusal tells most, then the first one's cause.
+    #[must_use]
+    pub fn cause(&self) -> ConnectCause {
+        match self {
+            Self::Connect { source, .. } => ConnectCause::of(source),
+            Self::Relay { source, .. } => source.cause(),
+            Self::Routes { tried } => {
+                let causes = || tried.iter().map(|(_, error)| error.cause());
+                causes().find(|cause| cause.is_refusal()).or_else(|| causes().next()).unwrap_or(ConnectCause::NoUrl)
+            }
+            Self::NoUrl { .. } => ConnectCause::NoUrl,
+            // Only the stored nkey is left to fail, and the process's own limits.
+            _ => ConnectCause::Unusable,
+        }
+    }
+
     /// True when the broker accepts no message as large as this one.
     #[must_use]
     pub fn is_too_large(&self) -> bool {

@@ -1,7 +1,10 @@
-//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it.
+//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it. And an HTTP proxy in
+//! front of it ([`connect_proxy`]).
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`). This is a crate beside `tests/env` because
 //! that one brings the Kubernetes client and the sandbox, and the tests of the bus should compile without them.
+
+pub mod connect_proxy;
 
 use kubenova_schema::streams;
 use std::{
@@ -51,6 +54,15 @@ impl NatsServer {
         Self { process, folder }
     }
 
+    /// Kills one that was started [`Self::with_config`], and starts it again from this configuration, which is in its folder.
+    ///
+    /// # Panics
+    /// As [`Self::with_jetstream`].
+    pub fn restart_with(&mut self, config: &Path) {
+        self.end();
+        self.process = spawn(self.folder.path(), &["--config".as_ref(), config.as_os_str()]);
+    }
+
     /// Kills one that was started [`Self::with_jetstream`], and starts it again with its store on this port.
     ///
     /// # Panics
@@ -65,11 +77,31 @@ impl NatsServer {
     /// # Panics
     /// When it does not say so within ten seconds.
     pub async fn url(&self) -> String {
+        self.listens(&["tls://", "nats://"]).await
+    }
+
+    /// Where it says that it listens for WebSockets: `ws://` or `wss://`.
+    ///
+    /// # Panics
+    /// When it does not say so within ten seconds.
+    pub async fn websocket_url(&self) -> String {
+        self.listens(&["wss://", "ws://"]).await
+    }
+
+    /// Where it says that its HTTP monitor listens.
+    ///
+    /// # Panics
+    /// When it does not say so within ten seconds.
+    pub async fn monitor_url(&self) -> String {
+        self.listens(&["http://"]).await
+    }
+
+    async fn listens(&self, schemes: &[&str]) -> String {
         let ports = self.folder.path().join(format!("nats-server_{}.ports", self.process.id()));
         let read = async {
             loop {
                 let text = std::fs::read_to_string(&ports).unwrap_or_default();
-                if let Some(start) = text.find("tls://").or_else(|| text.find("nats://")) {
+                if let Some(start) = schemes.iter().find_map(|scheme| text.find(scheme)) {
                     return text[start..].split('"').next().unwrap_or_default().to_owned();
                 }
                 tokio::time::sleep(LOOK).await;

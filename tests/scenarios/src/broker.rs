@@ -12,6 +12,9 @@ use async_nats::{HeaderMap, datetime};
 use bytes::Bytes;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use futures::{StreamExt as _, TryStreamExt as _};
+use kubenova_bus::dial::Dialer;
+use kubenova_bus::tls::Files;
+use kubenova_bus::transport::TransportChoice;
 use kubenova_bus::{Connection, Credentials, Settings, publish};
 use kubenova_runtime::{clock, random, tls};
 use kubenova_schema::v1::{Hello, HelloAnswer};
@@ -63,9 +66,14 @@ pub fn settings(platform: &Platform, keyring: &Keyring) -> Result<Settings> {
     Ok(Settings {
         urls: vec![format!("tls://{HUB_HOST}:{HUB_PORT}")],
         name: "kubenova-scenarios".to_owned(),
-        ca_file: platform.ca_file.clone(),
-        cert_file: file("client.pem", &identity.chain_pem)?,
-        key_file: file("client.key", &identity.key_pem)?,
+        transport: TransportChoice::Nats,
+        dialer: Dialer::default(),
+        discover_servers: false,
+        files: Files {
+            ca: platform.ca_file.clone(),
+            certificate: file("client.pem", &identity.chain_pem)?,
+            key: file("client.key", &identity.key_pem)?,
+        },
         credentials: Credentials { user_jwt: user.user_jwt, seed: user.seed },
         inbox_prefix: None,
         api_prefix: None,

@@ -28,6 +28,12 @@ pub const HUB_HOST: &str = "hub.kubenova.test";
 pub const MANAGER_PORT: u16 = 8443;
 /// The hub's port.
 pub const HUB_PORT: u16 = 4222;
+/// The hub's port for WebSockets, where it has one.
+pub const HUB_WEBSOCKET_PORT: u16 = 9443;
+/// Name of the Manager that no file and no name server of the sandbox knows.
+pub const HIDDEN_MANAGER_HOST: &str = "manager.hidden.kubenova.test";
+/// Name of the hub that no file and no name server of the sandbox knows.
+pub const HIDDEN_HUB_HOST: &str = "hub.hidden.kubenova.test";
 /// Seconds of one metering window in tests and demo.
 pub const WINDOW_SECONDS: u32 = 10;
 
@@ -49,6 +55,9 @@ pub struct PlatformOptions {
     pub durability: Durability,
     /// What the Manager logs (a tracing filter); much, for whoever looks for the cause of a failure, when none.
     pub log: Option<&'static str>,
+    /// Clusters know Manager and hub only by names that they cannot resolve ([`HIDDEN_MANAGER_HOST`], [`HIDDEN_HUB_HOST`]), and the hub
+    /// also in a WebSocket.
+    pub is_hidden: bool,
     /// Seconds between the broker's pings of each client; few, because scenarios wait for dead connections, when none.
     pub ping_seconds: Option<u32>,
 }
@@ -166,16 +175,27 @@ pub(crate) fn configuration(
 ) -> Result<String> {
     let rest = ports.rest;
     let credentials = options.credentials_seconds.unwrap_or(14 * 24 * 3600);
+    let (manager_host, public_urls) = if options.is_hidden {
+        let urls = [
+            format!("wss://{HIDDEN_HUB_HOST}:{HUB_WEBSOCKET_PORT}/nats"),
+            format!("tls://{HIDDEN_HUB_HOST}:{HUB_PORT}"),
+        ];
+        (HIDDEN_MANAGER_HOST, urls.to_vec())
+    } else {
+        (MANAGER_HOST, vec![format!("tls://{HUB_HOST}:{HUB_PORT}")])
+    };
+    let websocket = options.is_hidden.then(|| format!("{HUB_ADDRESS}:{HUB_WEBSOCKET_PORT}"));
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,
         "stateDir": folder.join("state"),
         "listen": [format!("{HUB_ADDRESS}:{rest}")],
-        "publicNames": [MANAGER_HOST, HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
-        "endpoints": [format!("https://{MANAGER_HOST}:{MANAGER_PORT}")],
+        "publicNames": [MANAGER_HOST, HUB_HOST, HIDDEN_MANAGER_HOST, HIDDEN_HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
+        "endpoints": [format!("https://{manager_host}:{MANAGER_PORT}")],
         "nats": {
             "urls": [format!("tls://{HUB_HOST}:{}", ports.hub)],
-            "publicUrls": [format!("tls://{HUB_HOST}:{HUB_PORT}")],
+            "publicUrls": public_urls,
+            "websocketListen": websocket,
             "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"),
             "pingIntervalSeconds": options.ping_seconds.unwrap_or(PING_SECONDS),
         },

@@ -74,9 +74,15 @@ impl Site {
 
     /// `helm install` with one token, as the README says.
     pub fn install_operator(&self, token: &str) -> Result<()> {
+        self.install_operator_with(token, &[])
+    }
+
+    /// `helm install` with one token and more values.
+    pub fn install_operator_with(&self, token: &str, values: &[&str]) -> Result<()> {
         let token = format!("enrollment.token={token}");
         let window = format!("usage.windowSeconds={WINDOW_SECONDS}");
-        self.upgrade_operator(&[
+        let more: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
+        let usual = [
             "--install",
             "--create-namespace",
             "--set-string",
@@ -87,7 +93,8 @@ impl Site {
             "heartbeatSeconds=2",
             "--set",
             "nats.pingSeconds=2",
-        ])
+        ];
+        self.upgrade_operator(&[&usual[..], &more].concat())
     }
 
     /// `helm upgrade` that changes one value.

@@ -3,8 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use kubenova_bus::dial::Dialer;
 use kubenova_operator::join::identity::{Identity, Keys};
 use kubenova_operator::join::{ClusterFacts, enroll};
+use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::{random, tls};
 use kubenova_schema::token::EnrollmentToken;
@@ -28,7 +30,7 @@ pub async fn enroll(token: &str) -> Result<Identity> {
     // A Manager that many clusters join at once may not answer in time; the same keys get their answer again.
     let (begun, mut backoff) = (Instant::now(), Backoff::default());
     loop {
-        match enroll::send(endpoint, &decoded, &keys, &request).await {
+        match enroll::send(endpoint, &decoded, &keys, &request, &Dialer::default(), &mut ConditionSet::new()).await {
             Ok(answered) => {
                 let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
                 return Ok(Identity::replacing(None, keys, answer));

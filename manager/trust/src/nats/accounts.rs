@@ -124,7 +124,7 @@ pub(super) fn cluster_template() -> Template {
         &accounts::CLUSTER_PUBLISH,
         &accounts::CLUSTER_SUBSCRIBE,
         CLUSTER_SUBSCRIPTIONS,
-        &["STANDARD", "WEBSOCKET", "LEAFNODE"],
+        &["STANDARD", "WEBSOCKET", "LEAFNODE", "LEAFNODE_WS"],
     );
     Template { payload: i64::try_from(streams::CLUSTER_MESSAGE_BYTES_MAX).unwrap_or(i64::MAX), ..template }
 }

@@ -1,0 +1,181 @@
+//! A cluster whose only way out is an HTTP proxy lives as any other: it joins, carries out commands, reports, is billed and renews its
+//! credentials through the proxy, which alone knows the names of Manager and hub; and when the proxy no longer allows the hub's port,
+//! it goes on in a WebSocket.
+
+use std::net::{SocketAddr, SocketAddrV4};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::poll::{self, Step};
+use kubenova_env::sandbox::HUB_ADDRESS;
+use kubenova_scenarios::platform::{
+    HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT, Platform, PlatformOptions,
+};
+use kubenova_scenarios::site::{NAMESPACE, Site, text};
+use kubenova_scenarios::steps::{self, COMMAND_MAX};
+use kubenova_test_nats::connect_proxy::{Behavior, ConnectProxy};
+use serde_json::Value;
+
+const JOIN_MAX: Duration = Duration::from_secs(90);
+/// Each cause has its own named condition within this time, as in `fault_join`.
+const NAMED_WITHIN: Duration = Duration::from_secs(30);
+const PROXY_PORT: u16 = 3128;
+/// `operator:pa:ss`, in base64.
+const LOGIN: &str = "Basic b3BlcmF0b3I6cGE6c3M=";
+/// Life of the credentials: a renewal comes after 60 to 75 seconds, and a join on a busy machine well before the end.
+const CREDENTIALS_SECONDS: u32 = 180;
+/// For the Operator to notice that a transport stays down and to take the next one, which it does after 20 seconds. Less than until the
+/// renewal, with which it would try every transport anyway.
+const OTHER_TRANSPORT_MAX: Duration = Duration::from_secs(45);
+
+async fn start_proxy() -> Result<ConnectProxy> {
+    let at = |port| hub(port).map(SocketAddr::from);
+    let manager = format!("{HIDDEN_MANAGER_HOST}:{MANAGER_PORT}");
+    let broker = |port| format!("{HIDDEN_HUB_HOST}:{port}");
+    let (nats, websocket) = (broker(HUB_PORT), broker(HUB_WEBSOCKET_PORT));
+    let names = [
+        (manager.as_str(), at(MANAGER_PORT)?),
+        (nats.as_str(), at(HUB_PORT)?),
+        (websocket.as_str(), at(HUB_WEBSOCKET_PORT)?),
+    ];
+    let proxy = ConnectProxy::start(&format!("{HUB_ADDRESS}:{PROXY_PORT}"), &names).await;
+    proxy.behave(Behavior::Login(LOGIN.to_owned()));
+    Ok(proxy)
+}
+
+fn hub(port: u16) -> Result<SocketAddrV4> {
+    Ok(SocketAddrV4::new(HUB_ADDRESS.parse()?, port))
+}
+
+async fn issued_at(platform: &Platform, site: &Site) -> Result<String> {
+    let cluster = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?;
+    text(&cluster, "/credentials/issuedAt")
+}
+
+/// Writes the Secret that the chart names.
+fn set_login(site: &Site, password: &str) -> Result<()> {
+    let kubectl = |args: &[&str]| site.cluster.kubectl_ok(args);
+    kubectl(&["delete", "secret", "proxy-login", "-n", NAMESPACE, "--ignore-not-found"])?;
+    let password = format!("--from-literal=password={password}");
+    let create = ["create", "secret", "generic", "proxy-login", "-n", NAMESPACE];
+    kubectl(&[&create[..], &["--from-literal=username=operator", &password]].concat()).map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn life_transports_through_the_only_proxy_and_in_a_websocket() -> Result<()> {
+    let options = PlatformOptions {
+        is_hidden: true,
+        credentials_seconds: Some(CREDENTIALS_SECONDS),
+        ..PlatformOptions::default()
+    };
+    let platform = Platform::start(&options).await?;
+    let proxy = start_proxy().await?;
+    let created = platform.create_cluster("alpha").await?;
+    let token = text(&created, "/enrollment/token")?;
+    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
+    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let capture = site.cluster.capture_syns()?;
+
+    // Without the proxy the name is unknown, and the condition says so; the wrong password has a reason of its own.
+    site.install_operator(&token)?;
+    assert_eq!(site.wait_condition("DNSResolved", "False", NAMED_WITHIN).await?, "NameNotFound");
+    set_login(&site, "wrong")?;
+    let values =
+        [format!("proxy.httpsProxy=http://{HUB_ADDRESS}:{PROXY_PORT}"), "proxy.existingSecret=proxy-login".to_owned()];
+    site.install_operator_with(&token, &values.each_ref().map(String::as_str))?;
+    assert_eq!(site.wait_condition("EndpointReachable", "False", JOIN_MAX).await?, "ProxyLoginWanted");
+    set_login(&site, "pa:ss")?;
+    // The kubelet writes a changed Secret after a while; a new pod has it at once.
+    site.cluster.pods().kill9("app.kubernetes.io/name=kubenova-operator");
+
+    site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
+    let via = |transport: &str| format!("{transport} through the proxy http://{HUB_ADDRESS}:{PROXY_PORT}");
+    wait_via(&site, &via("nats"), JOIN_MAX).await?;
+    // The proxy's rules change: its connections die without a word, and the hub's port is no longer allowed.
+    proxy.block(&format!("{HIDDEN_HUB_HOST}:{HUB_PORT}"));
+    proxy.forget_connections();
+    let via = via("websocket");
+    wait_via(&site, &via, OTHER_TRANSPORT_MAX).await?;
+    let first = issued_at(&platform, &site).await?;
+
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
+    let shop = steps::web_application("shop", 2, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    assert_eq!(steps::ready_pods(&site, "acme", "shop")?, 2);
+    shown_over_rest(&platform, &site, &via).await?;
+    steps::wait_billed(&platform).await?;
+    receipted(&site).await?;
+
+    // Once more without a word: the pings notice it.
+    let dialed = proxy.asked().len();
+    proxy.forget_connections();
+    poll::until("the Operator to connect again", JOIN_MAX, || async {
+        let asked = proxy.asked();
+        Ok(Step::when(asked.len() > dialed && site.conditions()?.iter().any(is_connected), (), format!("{asked:?}")))
+    })
+    .await?;
+    poll::until("the credentials to be renewed", Duration::from_secs(120), || async {
+        let now = issued_at(&platform, &site).await?;
+        Ok(Step::when(now != first, (), format!("still those of {now}")))
+    })
+    .await?;
+    site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
+    let blog = steps::web_application("blog", 1, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &blog).await?.expect(202)?;
+    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+
+    let seen = capture.seen();
+    ensure!(!seen.is_empty(), "nothing crossed the uplink");
+    for syn in &seen {
+        ensure!(syn.destination == hub(PROXY_PORT)?, "past the proxy: {syn:?}");
+    }
+    let log = site.operator()?.log("operator")?;
+    for secret in ["pa:ss", LOGIN.trim_start_matches("Basic ")] {
+        ensure!(!log.contains(secret), "the proxy's password is in the Operator's log");
+    }
+    let sockets = site.operator()?.listening_sockets();
+    ensure!(sockets.iter().all(|socket| socket.address.ip().is_loopback()), "the Operator listens on {sockets:?}");
+    Ok(())
+}
+
+fn is_connected((kind, status, _, _): &(String, String, String, String)) -> bool {
+    kind == "BusConnected" && status == "True"
+}
+
+/// Waits until a session is open that came by this transport.
+async fn wait_via(site: &Site, via: &str, within: Duration) -> Result<()> {
+    poll::until(format!("a session by {via}"), within, || async {
+        let connected = site.conditions()?.into_iter().find(|(kind, ..)| kind == "BusConnected");
+        let (_, status, reason, message) = connected.context("there is a condition BusConnected")?;
+        let is_open = status == "True" && message.contains(via);
+        Ok(Step::when(is_open, (), format!("{status} {reason}: {message}")))
+    })
+    .await
+}
+
+/// What a person sees at the Manager and in the cluster.
+async fn shown_over_rest(platform: &Platform, site: &Site, via: &str) -> Result<()> {
+    poll::until("the transport over REST", COMMAND_MAX, || async {
+        let cluster = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?;
+        Ok(Step::when(cluster.to_string().contains(via), (), cluster.to_string()))
+    })
+    .await?;
+    let row = site.cluster.kubectl_ok(&["get", "novaclusterconfig", "default"])?;
+    ensure!(row.contains("TRANSPORT") && row.contains(via), "{row}");
+    Ok(())
+}
+
+/// Receipts arrived: a window's report says when the Manager had it.
+async fn receipted(site: &Site) -> Result<()> {
+    poll::until("a receipt of a usage window", COMMAND_MAX, || async {
+        let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
+        let received = |report: &Value| {
+            report.pointer("/spec/receivedAt").and_then(Value::as_str).is_some_and(|at| !at.is_empty())
+        };
+        Ok(Step::when(reports.iter().any(received), (), format!("{} reports without one", reports.len())))
+    })
+    .await
+}
