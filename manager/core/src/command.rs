@@ -112,8 +112,30 @@ impl Command {
             _ if self.cluster_state == ClusterState::Quarantined => (
                 "ClusterQuarantined",
                 format!(
-                    "cluster {name} is quarantined, because two Kubernetes clusters claim to be it: nothing is sent until the \
-                     right one enrolls with a new token, from POST /api/v1/clusters/{name}/enrollments"
+                    "cluster {name} is quarantined, because two Kubernetes clusters claim to be it; GET /api/v1/clusters/{name} \
+                     says why: nothing is sent until it is released (POST /api/v1/clusters/{name}/release), or the right one \
+                     enrolls with a new token (POST /api/v1/clusters/{name}/enrollments)"
+                ),
+            ),
+            _ if matches!(self.cluster_state, ClusterState::Revoking | ClusterState::Revoked) => (
+                "ClusterRevoked",
+                format!(
+                    "the credentials of cluster {name} were revoked; GET /api/v1/clusters/{name} says by whom: the command is sent \
+                     when the cluster has enrolled with a new token, from POST /api/v1/clusters/{name}/enrollments"
+                ),
+            ),
+            _ if self.cluster_state == ClusterState::Detached => (
+                "ClusterDetached",
+                format!(
+                    "cluster {name} is detached: the command is sent when the cluster was taken back \
+                     (POST /api/v1/clusters/{name}/undelete) and has enrolled with a new token"
+                ),
+            ),
+            _ if self.cluster_refused == "Diverged" => (
+                "SessionRefused",
+                format!(
+                    "cluster {name} holds commands that this database lost in a restore (Diverged): nothing is sent until an \
+                     administrator decides, see kubenova-manager recover list --cluster {name}"
                 ),
             ),
             _ if !self.cluster_refused.is_empty() => (
@@ -414,7 +436,12 @@ mod tests {
             cluster_state: ClusterState::Quarantined,
             ..command(queued, Some(at(190)), "StaleIncarnation", "")
         };
+        let in_state = |cluster_state| Command { cluster_state, ..command(queued, None, "", "") };
         for (command, word, part) in [
+            (in_state(ClusterState::Revoked), "ClusterRevoked", "/enrollments"),
+            (in_state(ClusterState::Revoking), "ClusterRevoked", "were revoked"),
+            (in_state(ClusterState::Detached), "ClusterDetached", "/undelete"),
+            (command(queued, Some(at(190)), "Diverged", ""), "SessionRefused", "recover list --cluster dc1-a"),
             (command(queued, None, "", ""), "ClusterNotJoined", "install the Operator"),
             (command(sent, Some(at(100)), "", ""), "ClusterOffline", "since 1970-01-01T00:01:40Z"),
             (command(queued, Some(at(190)), "StaleIncarnation", ""), "SessionRefused", "(StaleIncarnation)"),

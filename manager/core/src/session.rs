@@ -82,7 +82,7 @@ impl std::fmt::Display for HelloRefusal {
                 "two Operators with separate leases use the credentials of this cluster: there is a copy of it; nothing is sent until an administrator has revoked its credentials, and enrolled the right one again, or stopped the copy and released the cluster",
             ),
             Self::ClusterNotTrusted(ClusterState::Quarantined) => f.write_str(
-                "the Manager holds this cluster in quarantine: an administrator sees why at GET /api/v1/clusters/{cluster}, and releases it or makes a new enrollment token",
+                "the Manager holds this cluster as quarantined: an administrator sees why at GET /api/v1/clusters/{cluster}, and releases it or makes a new enrollment token",
             ),
             Self::ClusterNotTrusted(ClusterState::Purged) => f.write_str(
                 "the Manager has given this cluster up (purged); create a new cluster there and install the Operator with its token",

@@ -58,7 +58,7 @@ impl RecoverVerb {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
         let store = settings.connect().await?;
         match self {
-            Self::List { cluster } => print(&list(&store, cluster.as_deref()).await?),
+            Self::List { cluster } => print(&list(&store, cluster.as_deref(), &BTreeSet::new()).await?),
             Self::Adopt(arguments) => {
                 let keyring = keys::open(settings, &store).await?;
                 adopt(&store, &AcceptedKeys::of(&keyring.command_public), arguments).await
@@ -77,7 +77,7 @@ async fn find(connection: &mut Connection, named: &str) -> Result<Cluster> {
 }
 
 /// The text of `recover list`.
-async fn list(store: &Store, named: Option<&str>) -> Result<String> {
+async fn list(store: &Store, named: Option<&str>, leave: &BTreeSet<String>) -> Result<String> {
     let mut connection = store.acquire().await?;
     let only = match named {
         Some(named) => Some(find(&mut connection, named).await?.id),
@@ -93,13 +93,16 @@ async fn list(store: &Store, named: Option<&str>) -> Result<String> {
     for divergence in &diverged {
         let cluster = find(&mut connection, divergence.cluster_id.as_str()).await?;
         let lines = recovery::plan(&mut connection, &cluster.id).await?;
-        text.push_str(&describe(&cluster, divergence, &lines));
+        if let Some(key) = leave.iter().find(|key| lines.iter().all(|line| line.key != **key)) {
+            bail!("there is no object \"{key}\" to leave: name it as recover list does; nothing was changed");
+        }
+        text.push_str(&describe(&cluster, divergence, &lines, leave));
     }
     Ok(text)
 }
 
 /// A cluster with a table of its objects: only those about which adopting does something.
-fn describe(cluster: &Cluster, divergence: &Divergence, lines: &[Line]) -> String {
+fn describe(cluster: &Cluster, divergence: &Divergence, lines: &[Line], leave: &BTreeSet<String>) -> String {
     let mut text = format!("cluster {} ({}) has diverged since {}\n", cluster.name, cluster.id, divergence.since);
     let summary = match (divergence.is_listed, divergence.missing) {
         (false, _) => "it has not sent yet what it holds: wait a minute while its Operator is connected".to_owned(),
@@ -113,7 +116,7 @@ fn describe(cluster: &Cluster, divergence: &Divergence, lines: &[Line]) -> Strin
     let (same, different): (Vec<&Line>, Vec<&Line>) =
         lines.iter().partition(|line| line.action == Action::Keep && line.problem.is_empty());
     let mut rows = vec![["OBJECT", "DATABASE", "CLUSTER", "ADOPTING WILL"].map(str::to_owned)];
-    rows.extend(different.iter().map(|line| row(line)));
+    rows.extend(different.iter().map(|line| row(line, leave)));
     let widths: Vec<usize> =
         (0..3).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default()).collect();
     for [object, database, held, action] in &rows {
@@ -129,7 +132,7 @@ fn describe(cluster: &Cluster, divergence: &Divergence, lines: &[Line]) -> Strin
     text
 }
 
-fn row(line: &Line) -> [String; 4] {
+fn row(line: &Line, leave: &BTreeSet<String>) -> [String; 4] {
     let what = |is_delete: bool| if is_delete { "delete" } else { "apply" };
     let database = line.newest.as_ref().map_or_else(
         || "-".to_owned(),
@@ -141,6 +144,7 @@ fn row(line: &Line) -> [String; 4] {
         .map_or_else(|| "-".to_owned(), |Held { revision, is_delete, .. }| format!("{} {revision}", what(*is_delete)));
     let is_operation = line.key.starts_with(OPERATION_KEY_PREFIX);
     let action = match line.action {
+        _ if leave.contains(&line.key) => "leave".to_owned(),
         _ if !line.problem.is_empty() => format!("refuse: {}", line.problem),
         Action::AdoptApply if is_operation => "take over the operation".to_owned(),
         action => action.as_str().to_owned(),
@@ -153,7 +157,7 @@ async fn adopt(store: &Store, keys: &AcceptedKeys, arguments: Adopt) -> Result<(
     let cluster = find(&mut *store.acquire().await?, &named).await?;
     let leave: BTreeSet<String> = leave.into_iter().collect();
     if !yes {
-        print(&list(store, Some(&named)).await?)?;
+        print(&list(store, Some(&named), &leave).await?)?;
         bail!("nothing was changed: give --yes to adopt");
     }
     let adopted = adopt_cluster(store, keys, &cluster, &leave).await?;
@@ -251,7 +255,7 @@ mod tests {
             },
             line("tenant/t", Some((3, CommandState::Succeeded)), Some((3, false)), Action::Keep),
         ];
-        let text = describe(&cluster(), &divergence, &lines);
+        let text = describe(&cluster(), &divergence, &lines, &BTreeSet::new());
         let expected = "\
 OBJECT             DATABASE             CLUSTER    ADOPTING WILL
 application/t/old  apply 40, succeeded  delete 55  adopt the delete

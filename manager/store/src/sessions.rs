@@ -104,10 +104,13 @@ pub async fn revision_matches(
     Ok(found.id.map_or(found.pruned, |id| Some(id) == command))
 }
 
-/// Opens the next session and returns its number.
+/// Opens the next session and returns its number. An earlier refusal of the same Operator is over; that of another one stays.
 pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Timestamp) -> Result<i64, StoreError> {
     sqlx::query_scalar!(
-        "insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, operator_version, kubernetes_version,
+        "with resolved as (
+             delete from hello_refusals where cluster_id = $1 and boot_id = $3
+         )
+         insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, operator_version, kubernetes_version,
                                highest_revision, clock_offset_ms, opened_at, last_heartbeat_at, recorded_by)
          values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $9, pg_postmaster_start_time())
          on conflict (cluster_id) do update

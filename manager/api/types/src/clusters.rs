@@ -145,7 +145,7 @@ pub struct Cluster {
     /// Its session with the Manager; absent before its first hello.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session: Option<Session>,
-    /// Its last hello that was refused, if one ever was.
+    /// Its last hello that was refused, unless the same Operator was admitted since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_hello: Option<RefusedHello>,
     /// The observed state of its configuration; only when a single cluster is read.

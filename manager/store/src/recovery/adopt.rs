@@ -45,6 +45,7 @@ pub async fn adopt(connection: &mut PgConnection, adoption: Adoption<'_>) -> Res
         .collect();
     let commands = verified(adoption, &divergence, &usable)?;
     let lines = lines(&mut *connection, cluster, &usable).await?;
+    check_left(adoption.leave, &lines, &records)?;
     let actions: BTreeMap<&str, Action> = lines.iter().map(|line| (line.key.as_str(), line.action)).collect();
     let taken: Vec<Taken> = commands.into_iter().map(|command| take(command, &actions, adoption.leave)).collect();
     check(&mut *connection, &divergence, &usable, &taken).await?;
@@ -70,6 +71,17 @@ pub async fn adopt(connection: &mut PgConnection, adoption: Adoption<'_>) -> Res
         *keys.entry(line.action).or_default() += 1;
     }
     Ok(Adopted { keys, epoch, counter })
+}
+
+/// A key that is mistyped would have what was meant to be left adopted for good.
+fn check_left(leave: &BTreeSet<String>, lines: &[Line], records: &[StoredRecord]) -> Result<(), AdoptError> {
+    let is_known = |key: &&String| {
+        lines.iter().any(|line| line.key == **key) || records.iter().any(|record| record.listed.key == **key)
+    };
+    match leave.iter().find(|key| !is_known(key)) {
+        None => Ok(()),
+        Some(key) => Err(refused(format!("there is no object \"{key}\" to leave: name it as recover list does"))),
+    }
 }
 
 /// The commands of this database that are wanted although the cluster holds others about their objects, which it lacks: they
@@ -462,6 +474,18 @@ mod tests {
         }
         assert_eq!(applications::find(&mut connection, tenant(1).id, "old").await.unwrap(), None, "it stays deleted");
         assert!(restored.commands().await.iter().all(|(.., state)| state == "succeeded"));
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_left_must_be_one_of_those_that_are_listed() {
+        let restored = restored().await;
+        restored.diverge(&restored.key).await;
+        let before = restored.commands().await;
+        let refused = restored.adopt(&["shop".to_owned()]).await;
+        assert!(refused.is_err_and(|error| error.to_string().contains("\"shop\"")));
+        assert_eq!(restored.commands().await, before, "nothing was changed");
+        let key = restored.held[3].key.clone();
+        assert!(restored.adopt(&[key]).await.is_ok());
     }
 
     #[tokio::test]

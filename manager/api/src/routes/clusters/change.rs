@@ -1,6 +1,6 @@
 //! `PATCH /clusters/{cluster}`: what can be changed of a cluster. What runs in it is not touched.
 
-use super::found;
+use super::{found, shown};
 use crate::{
     body::JsonBody,
     error::ApiError,
@@ -33,15 +33,14 @@ pub async fn change(
 ) -> Result<Response, ApiError> {
     let named = ClusterRef::parse(&named);
     ctx.write(&state, params.dry_run, async |tx| {
-        let mut cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
+        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
         if let Some(approval) = body.approval.map(views::to_approval) {
             if enrollment_approvals::set(tx.connection(), &cluster.id, approval).await? {
                 let verb = format!("approval-{}", approval.as_str());
                 tx.audit(ctx.action, &verb, &format!("cluster/{}", cluster.id), None).await?;
             }
-            cluster.approval = approval;
         }
-        Ok(MutationResponse::done(&views::cluster(&cluster)))
+        Ok(MutationResponse::done(&shown(tx.connection(), &state, ctx.now, &named).await?))
     })
     .await
 }

@@ -1,12 +1,11 @@
 //! `POST /clusters/{cluster}/sync`: compare what a cluster holds now, instead of within the hour.
 
-use super::found;
+use super::{found, shown};
 use crate::{
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::MutationResponse,
     state::AppState,
-    views,
 };
 use axum::{
     extract::{Path, State},
@@ -35,7 +34,7 @@ pub async fn compare(
         let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
         listings::compare_next(tx.connection(), &cluster.id).await?;
         tx.audit(ctx.action, "compare", &format!("cluster/{}", cluster.id), None).await?;
-        Ok(MutationResponse::accepted(&views::cluster(&cluster)))
+        Ok(MutationResponse::accepted(&shown(tx.connection(), &state, ctx.now, &named).await?))
     })
     .await
 }

@@ -1,13 +1,12 @@
 //! `POST /clusters/{cluster}/detach`: a cluster is no longer managed, and everything there stays.
 
-use super::{check_named, found, revoke::note, wrong_state};
+use super::{check_named, found, revoke::note, shown, wrong_state};
 use crate::{
     body::JsonBody,
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::MutationResponse,
     state::AppState,
-    views,
 };
 use axum::{
     extract::{Path, State},
@@ -43,8 +42,8 @@ pub async fn detach(
         let into = (ClusterState::Detached, RevocationReason::Detached);
         cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
         tx.audit(ctx.action, "detach", &format!("cluster/{}", cluster.id), None).await?;
-        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-        Ok(MutationResponse::accepted(&views::cluster(&cluster)).location(format!("/api/v1/clusters/{}", cluster.id)))
+        let body = shown(tx.connection(), &state, ctx.now, &named).await?;
+        Ok(MutationResponse::accepted(&body).location(format!("/api/v1/clusters/{}", cluster.id)))
     })
     .await
 }

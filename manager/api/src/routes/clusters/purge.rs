@@ -1,13 +1,12 @@
 //! `POST /clusters/{cluster}/purge`: a cluster that will never come back.
 
-use super::{check_named, found};
+use super::{check_named, found, shown};
 use crate::{
     body::JsonBody,
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::MutationResponse,
     state::AppState,
-    views,
 };
 use axum::{
     extract::{Path, State},
@@ -48,9 +47,8 @@ pub async fn purge(
         if cluster.state != ClusterState::Purged {
             tx.audit(ctx.action, "purge", &format!("cluster/{}", cluster.id), None).await?;
         }
-        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
         Ok(MutationResponse::done(&ClusterPurged {
-            cluster: views::cluster(&cluster),
+            cluster: shown(tx.connection(), &state, ctx.now, &named).await?,
             tenants: purged.tenants,
             applications: purged.applications,
             applications_gone: purged.applications_gone,

@@ -1,13 +1,12 @@
 //! `POST /clusters/{cluster}/revoke`: nobody uses the credentials of a cluster any more.
 
-use super::{check_named, found, wrong_state};
+use super::{check_named, found, shown, wrong_state};
 use crate::{
     body::JsonBody,
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::MutationResponse,
     state::AppState,
-    views,
 };
 use axum::{
     extract::{Path, State},
@@ -49,8 +48,8 @@ pub async fn revoke(
         let into = (ClusterState::Revoking, RevocationReason::Revoked);
         cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
         tx.audit(ctx.action, "revoke", &format!("cluster/{}", cluster.id), None).await?;
-        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-        Ok(MutationResponse::accepted(&views::cluster(&cluster)).location(format!("/api/v1/clusters/{}", cluster.id)))
+        let body = shown(tx.connection(), &state, ctx.now, &named).await?;
+        Ok(MutationResponse::accepted(&body).location(format!("/api/v1/clusters/{}", cluster.id)))
     })
     .await
 }

@@ -1,12 +1,11 @@
 //! `POST /clusters/{cluster}/undelete`: takes a detached cluster back.
 
-use super::{found, wrong_state};
+use super::{found, shown, wrong_state};
 use crate::{
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::MutationResponse,
     state::AppState,
-    views,
 };
 use axum::{
     extract::{Path, State},
@@ -37,8 +36,8 @@ pub async fn undelete(
         }
         cluster_trust::undelete(tx.connection(), &cluster.id, ctx.now).await?;
         tx.audit(ctx.action, "undelete", &format!("cluster/{}", cluster.id), None).await?;
-        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-        Ok(MutationResponse::done(&views::cluster(&cluster)))
+        let body = shown(tx.connection(), &state, ctx.now, &named).await?;
+        Ok(MutationResponse::done(&body))
     })
     .await
 }

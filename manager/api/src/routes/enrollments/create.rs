@@ -39,7 +39,7 @@ pub async fn create(
     let ttl = body.ttl_seconds.map(check_ttl).transpose()?.unwrap_or(state.settings.enrollment.token_ttl);
     ctx.write(&state, params.dry_run, async |tx| {
         let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-        if !cluster.state.takes_changes() {
+        if !cluster.state.may_enroll() {
             let detail = format!("cluster \"{named}\" is {}", cluster.state.as_str());
             return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
         }
@@ -96,10 +96,10 @@ mod tests {
     async fn a_cluster_that_accepts_no_changes_gets_no_token() {
         let api = TestApi::start().await;
         let admin = api.caller(Role::Admin, None).await;
-        api.cluster_in_state("dc1-a", ClusterState::Revoked).await;
+        api.cluster_in_state("dc1-a", ClusterState::Detached).await;
         let refused = api.post("/api/v1/clusters/dc1-a/enrollments").send(&admin).await;
         let detail = refused.refused(Reason::ClusterNotUsable)["detail"].clone();
-        assert_eq!(detail, "cluster \"dc1-a\" is revoked");
+        assert_eq!(detail, "cluster \"dc1-a\" is detached");
     }
 
     #[tokio::test]

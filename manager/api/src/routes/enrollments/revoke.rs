@@ -90,7 +90,7 @@ mod tests {
         let path = newest(&api, &admin, "dc1-a").await;
         let refused = api.delete(&path).send(&admin).await.refused(Reason::EnrollmentCompleted);
         assert!(refused["detail"].as_str().unwrap().contains("take nothing away"), "{refused}");
-        assert!(refused["remedy"].as_str().unwrap().contains("/purge"), "{refused}");
+        assert!(refused["remedy"].as_str().unwrap().contains("/revoke"), "{refused}");
         assert_eq!(api.get(&path).send(&admin).await.ok(200)["state"], "used");
         api.enroll(&token, &installation).await.ok(200);
     }

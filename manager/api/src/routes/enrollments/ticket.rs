@@ -47,10 +47,11 @@ pub(crate) fn make(state: &AppState, ctx: &RequestContext, cluster: &ClusterId, 
     Ticket { kept, shown }
 }
 
-/// The token is read from a file: every process of a machine can see command lines.
+/// The token is read from a file: every process of a machine can see command lines. A cluster that enrolls again keeps the values that its
+/// site has chosen, its sovereign policy among them.
 fn helm(chart: &str) -> String {
     format!(
-        "helm upgrade --install kubenova-operator {chart} --namespace kubenova-system --create-namespace \
+        "helm upgrade --install kubenova-operator {chart} --namespace kubenova-system --create-namespace --reset-then-reuse-values \
          --set-file enrollment.token=./kn-token"
     )
 }
