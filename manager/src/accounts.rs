@@ -151,7 +151,7 @@ impl Due {
     }
 }
 
-/// Makes a rollout due after each connect, and when a server says something that was never heard of before.
+/// Makes a rollout due after each connect, and when a server reports that was not seen before.
 async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) {
     let connects = async {
         let mut connects = connection.connects.clone();

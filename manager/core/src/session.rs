@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_was_paused_a_restored_cluster_and_a_copy_are_told_apart() {
+    fn one_that_was_paused_a_restored_cluster_and_a_copy_are_distinguished() {
         let at = |second| Timestamp::from_second(second).unwrap();
         let holder = |heartbeat, contender: Option<(&str, i64)>| SessionHolder {
             boot_id: "a".to_owned(),

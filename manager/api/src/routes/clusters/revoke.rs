@@ -1,4 +1,4 @@
-//! `POST /clusters/{cluster}/revoke`: nobody uses the credentials of a cluster any more.
+//! `POST /clusters/{cluster}/revoke`: the credentials of a cluster are void from now on, for the cluster and for who stole them.
 
 use super::{check_named, found, shown, wrong_state};
 use crate::{
@@ -24,7 +24,7 @@ const MESSAGE_LENGTH_MAX: usize = 200;
 
 /// Revoke the credentials of a cluster.
 ///
-/// Every server of the broker is told; each ends the cluster's connections at once and accepts none of its credentials any more. The
+/// The revocation is given to every server of the broker; each ends the cluster's connections at once and accepts none of its credentials any more. The
 /// cluster is `revoking` until all servers have answered, then `revoked`. Its open enrollment tokens are void. What runs there goes
 /// on, what is wanted there is kept and waits: the cluster comes back with a new enrollment token.
 #[utoipa::path(post, path = "/api/v1/clusters/{cluster}/revoke", tag = "clusters", operation_id = "revokeCluster",
