@@ -57,7 +57,8 @@ impl ConfirmDeletions {
             confirmed_by: self.by.unwrap_or_default(),
         };
         say(&format!(
-            "WILL BE DELETED on cluster {}, until {}, with everything that belongs to them:\n{}",
+            "this permits the deletion of these tenants of cluster {}, with everything that belongs to them, until {}; they are \
+             deleted if that was requested:\n{}",
             statement.cluster_id,
             statement.not_after,
             statement.tenant_ids.join("\n")

@@ -115,13 +115,13 @@ fn describe(cluster: &Cluster, divergence: &Divergence, lines: &[Line], leave: &
     let _infallible = writeln!(text, "{summary}\n");
     let (same, different): (Vec<&Line>, Vec<&Line>) =
         lines.iter().partition(|line| line.action == Action::Keep && line.problem.is_empty());
-    let mut rows = vec![["OBJECT", "DATABASE", "CLUSTER", "ADOPTING WILL"].map(str::to_owned)];
+    let mut rows = vec![["OBJECT", "NAME", "DATABASE", "CLUSTER", "ADOPTING WILL"].map(str::to_owned)];
     rows.extend(different.iter().map(|line| row(line, leave)));
     let widths: Vec<usize> =
-        (0..3).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default()).collect();
-    for [object, database, held, action] in &rows {
-        let (a, b, c) = (widths[0], widths[1], widths[2]);
-        let _infallible = writeln!(text, "{object:a$}  {database:b$}  {held:c$}  {action}");
+        (0..4).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or_default()).collect();
+    for [object, name, database, held, action] in &rows {
+        let (a, b, c, d) = (widths[0], widths[1], widths[2], widths[3]);
+        let _infallible = writeln!(text, "{object:a$}  {name:b$}  {database:c$}  {held:d$}  {action}");
     }
     let _infallible = writeln!(
         text,
@@ -132,7 +132,7 @@ fn describe(cluster: &Cluster, divergence: &Divergence, lines: &[Line], leave: &
     text
 }
 
-fn row(line: &Line, leave: &BTreeSet<String>) -> [String; 4] {
+fn row(line: &Line, leave: &BTreeSet<String>) -> [String; 5] {
     let what = |is_delete: bool| if is_delete { "delete" } else { "apply" };
     let database = line.newest.as_ref().map_or_else(
         || "-".to_owned(),
@@ -149,7 +149,8 @@ fn row(line: &Line, leave: &BTreeSet<String>) -> [String; 4] {
         Action::AdoptApply if is_operation => "take over the operation".to_owned(),
         action => action.as_str().to_owned(),
     };
-    [line.key.clone(), database, held, action]
+    let name = Some(line.name.as_str()).filter(|name| !name.is_empty()).unwrap_or("-").to_owned();
+    [line.key.clone(), name, database, held, action]
 }
 
 async fn adopt(store: &Store, keys: &AcceptedKeys, arguments: Adopt) -> Result<()> {
@@ -157,12 +158,25 @@ async fn adopt(store: &Store, keys: &AcceptedKeys, arguments: Adopt) -> Result<(
     let cluster = find(&mut *store.acquire().await?, &named).await?;
     let leave: BTreeSet<String> = leave.into_iter().collect();
     if !yes {
+        let diverged = divergences::list(&mut *store.acquire().await?, Some(&cluster.id)).await?;
+        if diverged.is_empty() {
+            say(&nothing_to_adopt(&cluster));
+            return Ok(());
+        }
         print(&list(store, Some(&named), &leave).await?)?;
         bail!("nothing was changed: give --yes to adopt");
     }
     let adopted = adopt_cluster(store, keys, &cluster, &leave).await?;
     say(&describe_adopted(&cluster, &adopted, leave.len()));
     Ok(())
+}
+
+fn nothing_to_adopt(cluster: &Cluster) -> String {
+    format!(
+        "there is nothing to adopt: cluster {} has not said that it holds what the database lost; after a restore it says so within \
+         a minute of its connection",
+        cluster.name
+    )
 }
 
 async fn adopt_cluster(
@@ -199,6 +213,7 @@ mod tests {
         cluster::{ClusterId, ClusterName, ClusterState, Components},
         command::{CommandId, CommandState},
     };
+    use kubenova_test_postgres::Database;
     use std::collections::BTreeMap;
     use uuid::Uuid;
 
@@ -228,6 +243,7 @@ mod tests {
         let id = CommandId(Uuid::nil());
         Line {
             key: key.to_owned(),
+            name: String::new(),
             newest: newest.map(|(revision, state)| Newest { id, revision, state, is_delete: false }),
             held: held.map(|(revision, is_delete)| Held { id, revision, is_delete, is_known: false }),
             action,
@@ -248,7 +264,10 @@ mod tests {
             missing: 1,
         };
         let lines = [
-            line("application/t/old", Some((40, CommandState::Succeeded)), Some((55, true)), Action::AdoptDelete),
+            Line {
+                name: "shop/old".to_owned(),
+                ..line("application/t/old", Some((40, CommandState::Succeeded)), Some((55, true)), Action::AdoptDelete)
+            },
             Line {
                 problem: "the Manager did not sign it".to_owned(),
                 ..line("tenant/u", None, Some((54, false)), Action::AdoptApply)
@@ -257,9 +276,9 @@ mod tests {
         ];
         let text = describe(&cluster(), &divergence, &lines, &BTreeSet::new());
         let expected = "\
-OBJECT             DATABASE             CLUSTER    ADOPTING WILL
-application/t/old  apply 40, succeeded  delete 55  adopt the delete
-tenant/u           -                    apply 54   refuse: the Manager did not sign it
+OBJECT             NAME      DATABASE             CLUSTER    ADOPTING WILL
+application/t/old  shop/old  apply 40, succeeded  delete 55  adopt the delete
+tenant/u           -         -                    apply 54   refuse: the Manager did not sign it
 
 1 more objects are the same on both sides
 to take over what the cluster holds: kubenova-manager recover adopt --cluster alpha --yes
@@ -269,5 +288,15 @@ to take over what the cluster holds: kubenova-manager recover adopt --cluster al
             text.contains("since 2026-03-01T02:00:00Z\nit holds 2 commands that the database lost; 1 of them"),
             "{text}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_has_not_diverged_is_not_asked_to_be_adopted() {
+        let database = Database::new().await;
+        let store = Store::open(database.url(), 2).unwrap();
+        clusters::insert(&mut store.acquire().await.unwrap(), &cluster()).await.unwrap();
+        let arguments = Adopt { cluster: "alpha".to_owned(), yes: false, leave: Vec::new() };
+        adopt(&store, &AcceptedKeys::of(&[]), arguments).await.unwrap();
+        assert!(nothing_to_adopt(&cluster()).starts_with("there is nothing to adopt: cluster alpha"));
     }
 }

@@ -1,6 +1,7 @@
 //! `token create`, `token list`, `token revoke`: who may call the REST API. For whoever may read the settings file: it needs
 //! the database, not a token.
 
+use super::say;
 use crate::settings::Settings;
 use anyhow::{Context as _, Result, anyhow, bail};
 use jiff::{SignedDuration, Timestamp};
@@ -88,7 +89,11 @@ impl TokenVerb {
                     expires_at,
                     revoked_at: None,
                 };
-                create(&store, fresh, tenant.as_deref(), &out).await
+                create(&store, fresh, tenant.as_deref(), &out).await?;
+                // With the folder: it may be another one than the caller's.
+                let out = std::path::absolute(&out).unwrap_or(out);
+                say(&format!("the token is in {}", out.display()));
+                Ok(())
             }
         }
     }

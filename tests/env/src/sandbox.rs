@@ -85,10 +85,14 @@ impl Sandbox {
         make(&self.run.join("memory").join(name))
     }
 
-    /// The beginning of a command line that runs a program inside the sandbox from a terminal outside.
+    /// The beginning of a command line that runs a program inside the sandbox from a terminal outside, in the folder of that
+    /// terminal: `nsenter --mount` alone would run it in `/`.
     pub fn way_in(&self) -> String {
         let pid = self.run.join(PID_FILE);
-        format!("nsenter --target $(cat {}) --user --net --mount --preserve-credentials --", pid.display())
+        format!(
+            "nsenter --target $(cat {}) --user --net --mount --preserve-credentials -- env --chdir=\"$PWD\"",
+            pid.display()
+        )
     }
 
     /// The listeners bound outside and inherited. Each is taken once.

@@ -61,6 +61,11 @@ impl Servers {
         Ok(Self { folder })
     }
 
+    /// The folder with all programs, for `PATH`.
+    pub fn programs(&self) -> PathBuf {
+        self.folder.join("bin")
+    }
+
     /// The program `name`.
     pub fn binary(&self, name: &str) -> Result<PathBuf> {
         let path = self.folder.join("bin").join(name);

@@ -55,11 +55,12 @@ pub fn examples(document: &str) -> Vec<Example> {
     examples
 }
 
-/// Runs every command of a document in a folder, with these folders of programs before all others; returns how many ran.
+/// Runs every command of a document in a folder, with these folders of programs before all others and with the variables that the
+/// document has its reader set; returns how many ran.
 ///
 /// # Errors
 /// When a command fails, or does not print what the document says.
-pub fn check(document: &str, folder: &Path, programs: &[&Path]) -> Result<usize> {
+pub fn check(document: &str, folder: &Path, programs: &[&Path], variables: &[(&str, &Path)]) -> Result<usize> {
     let known = std::env::var_os("PATH").unwrap_or_default();
     let folders = programs.iter().map(|it| it.to_path_buf()).chain(std::env::split_paths(&known));
     let path = std::env::join_paths(folders).context("a folder of programs has a colon in its name")?;
@@ -68,7 +69,7 @@ pub fn check(document: &str, folder: &Path, programs: &[&Path]) -> Result<usize>
     let mut problems = Vec::new();
     for example in &examples {
         let script = format!("set -eu\n{exports}{}", example.command);
-        match run(&script, folder, &path) {
+        match run(&script, folder, &path, variables) {
             Ok(printed) => problems.extend(example.problems(&printed)),
             Err(error) => problems.push(format!("{:?} failed: {error:#}", example.command)),
         }
@@ -80,11 +81,12 @@ pub fn check(document: &str, folder: &Path, programs: &[&Path]) -> Result<usize>
     Ok(examples.len())
 }
 
-fn run(script: &str, folder: &Path, path: &OsString) -> Result<String> {
+fn run(script: &str, folder: &Path, path: &OsString, variables: &[(&str, &Path)]) -> Result<String> {
     let output = Command::new("timeout")
         .args([COMMAND_MAX_SECONDS, "sh", "-c", script])
         .current_dir(folder)
         .env("PATH", path)
+        .envs(variables.iter().copied())
         .output()
         .context("could not start a shell")?;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -141,8 +143,9 @@ mod tests {
 
     #[test]
     fn a_command_that_fails_or_prints_something_else_is_an_error() {
-        let check = |block: &str| check(&format!("```console\n{block}\n```\n"), Path::new("/"), &[]);
-        assert_eq!(check("$ export A=1\n$ echo is $A\nis 1").unwrap(), 2);
+        let variables = [("B", Path::new("/b"))];
+        let check = |block: &str| check(&format!("```console\n{block}\n```\n"), Path::new("/"), &[], &variables);
+        assert_eq!(check("$ export A=1\n$ echo is $A $B\nis 1 /b").unwrap(), 2);
         assert!(check("$ echo 2\n1").is_err());
         assert!(check("$ echo 1; false\n1").is_err());
         assert!(check("$ echo 1").is_err(), "a document that does not say what is printed shows nothing");

@@ -4,7 +4,7 @@
 //! [`simulated`] ones, [`writers`] that go on while things break with
 //! the [`oracle`] that knows what they were promised, [`failpoints`], clusters with [`many_commands`], and the instruments that read
 //! independently of the product: [`rest`], an [`observer`] and the [`quiescence`] of a cluster, [`nats_cli`], [`broker`], the commands
-//! of a [`document`].
+//! of a [`document`]. The [`shell`] is for the person beside it.
 
 pub mod broker;
 pub mod document;
@@ -20,6 +20,7 @@ pub mod quiescence;
 pub mod rest;
 pub mod second_manager;
 pub mod seed;
+pub mod shell;
 pub mod simulated;
 pub mod site;
 pub mod steps;

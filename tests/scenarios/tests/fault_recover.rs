@@ -60,7 +60,9 @@ fn counted(platform: &Platform) -> Result<BTreeSet<String>> {
 fn recover(platform: &Platform) -> Result<()> {
     let page = std::fs::read_to_string(repository::root()?.join("docs/operations/restore.md"))?;
     let program = platform.manager.binary();
-    let ran = document::check(&page, platform.manager.folder(), &[program.parent().unwrap_or(program)])?;
+    let programs = [program.parent().unwrap_or(program)];
+    let variables = [("KUBENOVA_MANAGER_CONFIG", platform.manager.config())];
+    let ran = document::check(&page, platform.sandbox.run(), &programs, &variables)?;
     ensure!(ran == 4, "{ran} commands");
     Ok(())
 }

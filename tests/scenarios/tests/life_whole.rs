@@ -201,9 +201,8 @@ fn the_page_about_the_broker_holds(platform: &Platform) -> Result<()> {
     let page = include_str!("../../../docs/operations/nats.md");
     let nats = platform.nats()?.program;
     let programs = [&*nats, platform.manager.binary()].map(|it| it.parent().unwrap_or(it));
-    // Where `nats config` wrote the folder `hub`.
-    let folder = platform.nats_folder.parent().context("the broker's folder is in the sandbox's")?;
-    let ran = document::check(page, folder, &programs)?;
+    let variables = [("HUB", &*platform.nats_folder)];
+    let ran = document::check(page, platform.sandbox.run(), &programs, &variables)?;
     assert!(ran >= 15, "{ran} commands");
     Ok(())
 }

@@ -3,6 +3,7 @@
 pub mod adopt;
 pub mod adoption;
 mod desired;
+mod names;
 mod room;
 
 use crate::{
@@ -23,6 +24,8 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Line {
     /// The object.
     pub key: String,
+    /// Its name in the documents that the cluster holds: `<tenant>`, or `<tenant>/<application>`. Empty where none has come.
+    pub name: String,
     /// The newest command in this database.
     pub newest: Option<Newest>,
     /// The command that the cluster holds.
@@ -47,12 +50,14 @@ async fn lines(
 ) -> Result<Vec<Line>, StoreError> {
     let newest = newest(connection, cluster).await?;
     let held: BTreeMap<&str, (Held, &str)> = records.iter().map(held).collect();
+    let names = names::of_tenants(records);
     let keys: BTreeSet<&str> = newest.keys().map(String::as_str).chain(held.keys().copied()).collect();
     let line = |key: &str| {
         let (newest, held) = (newest.get(key), held.get(key));
         let action = recovery::decide(newest, held.map(|(held, _)| held));
         Line {
             key: key.to_owned(),
+            name: names::of_object(key, &names),
             newest: newest.cloned(),
             held: held.map(|(held, _)| held.clone()),
             action,

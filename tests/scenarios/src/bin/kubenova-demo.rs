@@ -25,6 +25,7 @@ use kubenova_env::sandbox::{self, HUB_ADDRESS, Options, Sandbox};
 use kubenova_env::servers::Servers;
 use kubenova_scenarios::integral;
 use kubenova_scenarios::platform::{MANAGER_PORT, Platform, PlatformOptions};
+use kubenova_scenarios::shell::{self, Outside};
 use kubenova_scenarios::site::{Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use tokio::signal::unix::{SignalKind, signal};
@@ -332,47 +333,31 @@ fn kubeconfig(platform: &Platform, name: &str) -> PathBuf {
     platform.sandbox.run().join(format!("{name}.kubeconfig"))
 }
 
-/// Commands to copy, with full paths.
+/// Commands to copy: the first sets the variables that the others, and the pages of `docs/operations`, use.
 fn describe(platform: &Platform, fleet: &Fleet, manager: &Forward, nats: &Forward) -> Result<()> {
-    let servers = Servers::find()?;
-    let (kubectl, nats_cli) = (servers.binary("kubectl")?, servers.binary("nats")?);
-    let (token, ca) = (platform.token_file.display(), platform.ca_file.display());
+    let kubeconfig_of = |site: &Site| kubeconfig(platform, &site.name);
+    let first = fleet.sites.first().context("at least one cluster")?;
+    let outside = Outside { manager: manager.address(), nats: nats.address(), kubeconfig: kubeconfig_of(first) };
+    let environment = shell::write(platform, &outside)?;
     println!("\nfront page   https://{}/", manager.address());
-    println!(
-        "REST         curl --cacert {ca} -H \"Authorization: Bearer $(cat {token})\" https://{}/api/v1/clusters",
-        manager.address()
-    );
-    for site in &fleet.sites {
-        println!(
-            "kubectl      {} --kubeconfig {} get pods -A",
-            kubectl.display(),
-            kubeconfig(platform, &site.name).display()
-        );
+    println!("\nin another terminal, this first; then the commands below and those of docs/operations work as written");
+    println!("shell        source {}", environment.display());
+    println!("REST         curl -H \"Authorization: Bearer $TOKEN\" \"$MANAGER/api/v1/clusters\"");
+    println!("kubectl      kubectl get pods -A        # cluster {}", first.name);
+    for site in fleet.sites.iter().skip(1) {
+        println!("             kubectl --kubeconfig {} get pods -A", kubeconfig_of(site).display());
     }
-    let commands = kubeconfig(platform, NAMES[0]);
-    println!(
-        "commands     {} --kubeconfig {} get novacommands -n kubenova-system",
-        kubectl.display(),
-        commands.display()
-    );
-    let home = platform.nats()?.config_home;
-    println!(
-        "nats         XDG_CONFIG_HOME={} {} --context kubenova-ops --server tls://{} stream ls",
-        home.display(),
-        nats_cli.display(),
-        nats.address()
-    );
+    println!("commands     kubectl get novacommands -n kubenova-system");
+    println!("nats         nats stream ls");
     println!("             KN_CMD holds commands, KN_STS status, KN_USE usage windows, KN_BILL billing events");
     let ids: Vec<String> = fleet.sites.iter().map(|site| format!("{} = {}", site.name, site.id)).collect();
     println!("             subjects name clusters by id: {}", ids.join(", "));
-    let way_in = platform.sandbox.way_in();
     println!(
-        "token        {way_in} {} --config {} token create --subject ann --role readOnly --out ann.token",
-        platform.manager.binary().display(),
-        platform.manager.config().display()
+        "token        kubenova-manager token create --subject ann --role readOnly --out {}",
+        platform.sandbox.run().join("ann.token").display()
     );
     if let Some(metrics) = metrics_address(&platform.manager.log()?) {
-        println!("metrics      {way_in} curl -s http://{metrics}/metrics");
+        println!("metrics      {} curl -s http://{metrics}/metrics", platform.sandbox.way_in());
     }
     Ok(())
 }
