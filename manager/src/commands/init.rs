@@ -1,9 +1,11 @@
 //! `init`: tables, keys, and the first administrator's token. Idempotent: what exists is kept.
 
-use super::{keys::to_row, say, write_secret};
+use super::{
+    keys::{make_kek, to_row},
+    say, write_secret,
+};
 use crate::settings::Settings;
 use anyhow::{Result, bail};
-use data_encoding::BASE64;
 use kubenova_api::token;
 use kubenova_core::access::{ApiToken, Caller, Role};
 use kubenova_runtime::{clock, random};
@@ -57,7 +59,7 @@ async fn insert_missing(settings: &Settings, transaction: &mut Connection) -> Re
                 row.kek_id
             );
         }
-        write_secret(&settings.kek_file, &format!("{}\n", BASE64.encode(&random::bytes::<32>())))?;
+        make_kek(&settings.kek_file)?;
         say(&format!(
             "key-encryption key: created {}; back it up, without it no key can be read",
             settings.kek_file.display()

@@ -47,6 +47,12 @@ pub enum Verb {
         #[command(subcommand)]
         verb: token::TokenVerb,
     },
+    /// The keys of this installation.
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        verb: keys::KeysVerb,
+    },
     /// The audit log: who changed what, and what clusters made of it.
     Audit {
         /// What to do.
@@ -85,6 +91,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Init(init) => init.run(&Settings::read(&cli.config)?).await,
         Verb::Nats { verb: NatsVerb::Decode(nats::decode::Decode) } => nats::decode::Decode::run(),
         Verb::Nats { verb: NatsVerb::Config(config) } => config.run(&Settings::read(&cli.config)?).await,
+        Verb::Keys { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Audit { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Recover { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Token { verb } => verb.run(&Settings::read(&cli.config)?).await,

@@ -2,7 +2,7 @@
 //!
 //! Before it: `kubenova-manager init`. After it: `trust::keyring` opens them.
 
-use crate::error::{StoreError, failed};
+use crate::error::{StoreError, failed, one_row};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx as _;
 use sqlx::PgConnection;
@@ -44,6 +44,20 @@ pub async fn insert(connection: &mut PgConnection, keys: &[KeyRow], now: Timesta
         .map_err(failed("add a key"))?;
     }
     Ok(())
+}
+
+/// Seals a key that exists with another key-encryption key.
+pub async fn replace_sealed(
+    connection: &mut PgConnection,
+    name: &str,
+    kek_id: &str,
+    sealed: &[u8],
+) -> Result<(), StoreError> {
+    let done = sqlx::query!("update keys set kek_id = $2, sealed = $3 where name = $1", name, kek_id, sealed)
+        .execute(connection)
+        .await
+        .map_err(failed("seal a key again"))?;
+    one_row(done.rows_affected(), "keys", &name)
 }
 
 /// Locks the table until the transaction ends: of two runs of `init` the second finds the keys of the first.
