@@ -12,6 +12,10 @@ create table identities (
     expires_at  timestamptz not null,
     -- When the last user JWT expires that was issued to this nkey: until then it has to stay revoked, if it is.
     user_jwt_expires_at timestamptz not null,
+    -- When its credentials were revoked. They are never issued again, whatever becomes of the cluster.
+    revoked_at  timestamptz,
     constraint identities_pkey primary key (cluster_id, nkey_public)
 );
+-- A key belongs to one cluster: a revocation is about a key.
+create unique index identities_by_nkey on identities (nkey_public);
 create unique index identities_by_incarnation on identities (cluster_id, incarnation);

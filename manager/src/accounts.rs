@@ -27,6 +27,7 @@ use kubenova_store::{
     error::StoreError,
     pool::Store,
     revocations::{self, InForce},
+    sessions,
 };
 use kubenova_trust::{
     TrustError,
@@ -45,6 +46,8 @@ use tokio::sync::Notify;
 const LOOK: Duration = Duration::from_secs(1);
 /// Time between two rollouts without a reason.
 const EVERY: Duration = Duration::from_secs(60);
+/// Ids of servers that are remembered.
+const KNOWN_MAX: usize = 10_000;
 /// Waits after a rollout that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
@@ -81,6 +84,8 @@ pub struct Current {
     /// Every account's.
     pub accounts: Vec<AccountJwt>,
     in_force: InForce,
+    /// Names of those that were signed just now.
+    fresh: BTreeSet<&'static str>,
 }
 
 /// Signs what has changed, in a transaction of its own.
@@ -88,7 +93,12 @@ pub struct Current {
 /// # Errors
 /// When Postgres does not answer, or a JWT cannot be signed.
 pub async fn current(store: &Store, keyring: &Keyring) -> Result<Current, RolloutError> {
-    store.transaction("sign account JWTs", async |tx| sign(tx, keyring, clock::now()).await).await
+    // Dated by Postgres, as sessions are: a Manager whose clock is ahead would drop revocations that are needed.
+    let signing = async |tx: &mut Database| {
+        let now = sessions::database_time(tx).await?;
+        sign(tx, keyring, now).await
+    };
+    store.transaction("sign account JWTs", signing).await
 }
 
 async fn sign(tx: &mut Database, keyring: &Keyring, now: Timestamp) -> Result<Current, RolloutError> {
@@ -98,10 +108,12 @@ async fn sign(tx: &mut Database, keyring: &Keyring, now: Timestamp) -> Result<Cu
     let of = |account: &str| in_force.get(account).cloned().unwrap_or_default();
     let carried = Revocations { edge: of("EDGE"), bill: of("BILL"), ops: of("OPS") };
     let accounts = keyring.nkeys.account_jwts(&carried, &kept, now)?;
+    let mut fresh = BTreeSet::new();
     for account in accounts.iter().filter(|account| kept.get(account.name) != Some(&account.signed)) {
         account_jwts::store(tx, &row(account)).await?;
+        fresh.insert(account.name);
     }
-    Ok(Current { accounts, in_force })
+    Ok(Current { accounts, in_force, fresh })
 }
 
 fn kept(row: AccountRow) -> (String, SignedAccount) {
@@ -141,8 +153,12 @@ impl Due {
         *self.lock() = Some(Instant::now() + wait);
     }
 
-    fn now(&self) {
+    fn at_once(&self) {
         *self.lock() = None;
+    }
+
+    fn now(&self) {
+        self.at_once();
         self.wake.notify_one();
     }
 
@@ -164,7 +180,12 @@ async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) 
         let mut stats = connection.client.subscribe(subjects::servers::STATS).await?;
         while let Some(message) = stats.next().await {
             let Some(id) = servers::sender(&message) else { continue };
-            if known.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            // Each start has another id; a broker that invents them is not remembered without end.
+            if known.len() >= KNOWN_MAX {
+                known.clear();
+            }
+            if known.insert(id) {
                 due.now();
             }
         }
@@ -185,24 +206,49 @@ impl Accounts {
             return Ok(Next::Wait);
         }
         let current = current(&self.store, &self.keyring).await?;
+        // Before anything is waited for: a server that is away or slow delays the others no further.
+        for account in current.accounts.iter().filter(|account| is_pending || current.fresh.contains(account.name)) {
+            servers::send_account(&self.connection.client, &account.signed.jwt).await?;
+        }
         let before = servers::ping(&self.connection.client).await?;
         let mut rollouts = Vec::new();
         for account in &current.accounts {
             rollouts.push((account, self.push(account, &before).await?));
         }
         let after = servers::ping(&self.connection.client).await?;
-        let mut behind = 0;
+        let (mut behind, mut is_replaced) = (0, false);
         for (account, mut answers) in rollouts {
             answers.servers.extend(after.iter().map(server));
-            behind = behind.max(self.record(account, &current.in_force, &answers).await?);
+            match self.record(account, &current.in_force, &answers).await? {
+                Some(count) => behind = behind.max(count),
+                None => is_replaced = true,
+            }
+        }
+        let revoked: Result<Vec<String>, StoreError> = self
+            .store
+            .transaction("settle revocations", async |tx| cluster_trust::settle_revoked(tx, clock::now()).await)
+            .await;
+        for cluster in revoked? {
+            tracing::info!(cluster.id = cluster, "every server of the broker refuses the credentials of a cluster");
         }
         self.servers_behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
+        if is_replaced {
+            // What was given to the servers just now is older than what another Manager has signed meanwhile.
+            due.at_once();
+            return Ok(Next::AtOnce);
+        }
         due.after(if behind == 0 { EVERY } else { LOOK });
         Ok(Next::Wait)
     }
 
-    /// Records what came of giving one account's JWT to every server. How many servers do not have it.
-    async fn record(&self, account: &AccountJwt, in_force: &InForce, answers: &Answers) -> Result<usize, RolloutError> {
+    /// Records what came of giving one account's JWT to every server. How many servers do not have it; none when another JWT has taken its
+    /// place meanwhile.
+    async fn record(
+        &self,
+        account: &AccountJwt,
+        in_force: &InForce,
+        answers: &Answers,
+    ) -> Result<Option<usize>, RolloutError> {
         let behind = account_rollout::behind(answers);
         let description = account_rollout::describe(&behind);
         if !behind.is_empty() {
@@ -214,20 +260,16 @@ impl Accounts {
         }
         let now = clock::now();
         let record = async |tx: &mut Database| {
-            account_jwts::record_behind(tx, &row(account), &description, now).await?;
-            if !description.is_empty() {
-                return Ok(Vec::new());
+            if !account_jwts::record_behind(tx, &row(account), &description, now).await? {
+                return Ok(false);
             }
-            if let Some(carried) = in_force.get(account.name) {
+            if let Some(carried) = in_force.get(account.name).filter(|_| description.is_empty()) {
                 revocations::mark_effective(tx, account.name, carried, now).await?;
             }
-            cluster_trust::settle_revoked(tx, now).await
+            Ok(true)
         };
-        let revoked: Result<Vec<String>, StoreError> = self.store.transaction("record a rollout", record).await;
-        for cluster in revoked? {
-            tracing::info!(cluster.id = cluster, "every server of the broker refuses the credentials of a cluster");
-        }
-        Ok(behind.len())
+        let recorded: Result<bool, StoreError> = self.store.transaction("record a rollout", record).await;
+        Ok(recorded?.then_some(behind.len()))
     }
 
     /// Gives one account's JWT to every server, and asks each for the one that it uses.

@@ -59,6 +59,8 @@ use tokio::sync::{Notify, watch};
 const LISTEN_FD: &str = "KUBENOVA_LISTEN_FD";
 /// The gate that is closed while the broker is not connected.
 const BROKER: &str = "broker";
+/// The gate that is closed until the Manager is connected in the broker's system account.
+const SYSTEM_ACCOUNT: &str = "broker-system-account";
 /// Time between two checks of the connection, for `/readyz`.
 const CHECK: Duration = Duration::from_secs(1);
 
@@ -122,6 +124,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         store: store.clone(),
         keyring: Arc::clone(&keyring),
         servers_behind: metrics.broker_servers_behind.clone(),
+        gates: gates.clone(),
         shutdown: shutdown.clone(),
     };
     shutdown.spawn("account JWTs", system.run());
@@ -374,6 +377,7 @@ struct SystemAccount {
     store: Store,
     keyring: Arc<Keyring>,
     servers_behind: Gauge,
+    gates: Gates,
     shutdown: Shutdown,
 }
 
@@ -382,7 +386,13 @@ impl SystemAccount {
         let attempt = || async {
             let mut settings = self.bus.clone();
             settings.credentials = self.credentials.borrow().clone();
-            kubenova_bus::connect(settings).await
+            let connected = kubenova_bus::connect(settings).await;
+            let problem = connected.as_ref().err().map(|error| {
+                let error = telemetry::chain(error);
+                format!("not connected in the broker's system account, so its servers get no revocations: {error}")
+            });
+            self.gates.set(SYSTEM_ACCOUNT, problem);
+            connected
         };
         let connecting = Retry::new("connect to the broker's system account").until_ok(&self.shutdown, attempt);
         let Some(connection) = connecting.await else { return };

@@ -255,7 +255,7 @@ impl Enrollment {
         now: Timestamp,
     ) -> Result<Result<Answer, Refusal>, ApiError> {
         let (request, cluster) = (checked.request, &checked.attempt.cluster);
-        if identities::contains(transaction, cluster, &request.nkey_public).await? {
+        if identities::is_taken(transaction, &request.nkey_public).await? {
             let detail = "this nkey was enrolled before; an enrollment makes new keys";
             return Ok(Err(Refusal::at(Reason::EnrollmentRequestInvalid, "/nkeyPublic", detail)));
         }
@@ -345,7 +345,12 @@ async fn record_attempt(
     if matches!(decided.outcome, Ok(Answer::Waits { first: false, .. })) {
         return Ok(());
     }
-    let is_new = enrollment_attempts::insert(transaction, &attempted(checked, decided, now)).await?;
+    let attempt = attempted(checked, decided, now);
+    // What is granted, or waits for approval, happens once a token: no flood of refusals keeps it out of the records.
+    let is_new = match (&decided.outcome, decided.action) {
+        (Ok(_), Some(_)) => enrollment_attempts::insert_accepted(transaction, &attempt).await.map(|()| true),
+        _ => enrollment_attempts::insert(transaction, &attempt).await,
+    }?;
     if let (true, Some(action), Some(token)) = (is_new, decided.action, decided.token) {
         let entry = ClusterEntry {
             at: now,

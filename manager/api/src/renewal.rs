@@ -111,7 +111,12 @@ impl Renewal {
             .store
             .transaction("decide about a renewal", async |transaction| {
                 let Some(outcome) = self.decide(transaction, &claim).await? else { return Ok(None) };
-                enrollment_attempts::insert(transaction, &attempted(&claim, &outcome, peer)).await?;
+                let attempt = attempted(&claim, &outcome, peer);
+                // How often one key renews is limited, so no flood of refusals keeps a renewal out of what is shown.
+                match &outcome {
+                    Ok(_) => enrollment_attempts::insert_accepted(transaction, &attempt).await?,
+                    Err(_) => drop(enrollment_attempts::insert(transaction, &attempt).await?),
+                }
                 Ok::<_, ApiError>(Some(outcome))
             })
             .await?;

@@ -24,6 +24,8 @@ pub struct EnrolledRecord {
     pub incarnation: i64,
     /// When the credentials expire, or expired.
     pub expires_at: Timestamp,
+    /// Whether they were revoked.
+    pub is_revoked: bool,
 }
 
 /// A request to renew, whose signature was verified.
@@ -60,6 +62,10 @@ pub fn decide(record: &EnrolledRecord, attempt: &RenewalAttempt, now: Timestamp)
             return refuse(Reason::ClusterNotUsable, format!("this cluster is {}", state.as_str()));
         }
     }
+    // Whatever the cluster's state has become since: a quarantine, for one, does not bring back what was revoked.
+    if record.is_revoked && attempt.incarnation == record.incarnation && !mutant::is_on("renewal.revoked") {
+        return refuse(Reason::CredentialsRevoked, "these credentials were revoked".to_owned());
+    }
     if attempt.incarnation != record.incarnation && !mutant::is_on("renewal.replaced") {
         let detail = format!(
             "incarnation {} asks for credentials, and incarnation {} has enrolled since",
@@ -92,6 +98,7 @@ mod tests {
             kubernetes_uid: Some("uid".to_owned()),
             incarnation: 2,
             expires_at: Timestamp::UNIX_EPOCH,
+            is_revoked: false,
         };
         let mut attempt = RenewalAttempt { cluster_uid: "uid".to_owned(), incarnation: 2 };
         change(&mut record, &mut attempt);
@@ -117,6 +124,12 @@ mod tests {
         assert_eq!(decided(|_, attempt| attempt.incarnation = 1, 0), Err(Reason::IncarnationReplaced));
         assert_eq!(decided(|_, attempt| attempt.cluster_uid = "copy".into(), 0), Err(Reason::ClusterUidMismatch));
         assert_eq!(decided(|record, _| record.kubernetes_uid = None, 0), Err(Reason::ClusterUidMismatch));
+        for state in [ClusterState::Enrolled, ClusterState::Quarantined] {
+            let revoked = |record: &mut EnrolledRecord, _: &mut RenewalAttempt| {
+                (record.state, record.is_revoked) = (state, true);
+            };
+            assert_eq!(decided(revoked, 0), Err(Reason::CredentialsRevoked), "{state:?}");
+        }
         for state in ClusterState::ALL {
             let expected = match state {
                 ClusterState::Enrolled | ClusterState::Quarantined => Ok(()),

@@ -142,7 +142,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     async fn opens(store: &Store, envelope: &Envelope) -> bool {
-        let rows = keys::all(&mut *store.acquire().await.unwrap()).await.unwrap();
+        let rows = keys::all(&mut store.acquire().await.unwrap()).await.unwrap();
         let stored: Vec<StoredKey> = rows.into_iter().map(to_stored).collect();
         Keyring::open(&stored, envelope, "kubenova.test").is_ok()
     }
@@ -165,7 +165,7 @@ mod tests {
         let count = store.transaction("test", async |tx| rewrap(tx, &old, &new).await).await.unwrap();
         assert_eq!(count, rows.len());
         assert!(opens(&store, &new).await && !opens(&store, &old).await);
-        let after = keys::all(&mut *store.acquire().await.unwrap()).await.unwrap();
+        let after = keys::all(&mut store.acquire().await.unwrap()).await.unwrap();
         assert!(after.iter().zip(&rows).all(|(after, _)| after.kek_id == new.id()));
         let public =
             |rows: &[KeyRow]| rows.iter().map(|row| (row.name.clone(), row.public.clone())).collect::<BTreeSet<_>>();

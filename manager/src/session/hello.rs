@@ -56,7 +56,7 @@ pub(super) fn read(subject: &str, hello: Hello, now: Timestamp) -> Result<Receiv
         request: HelloRequest {
             cluster_id,
             incarnation: hello.incarnation,
-            boot_id: hello.boot_id,
+            boot_id: plain(&hello.boot_id),
             lease_term: number(hello.lease_term)?,
             operator_version: hello.operator_version,
             kubernetes_version: hello.kubernetes_version,
@@ -68,6 +68,15 @@ pub(super) fn read(subject: &str, hello: Hello, now: Timestamp) -> Result<Receiv
         epoch: hello.epoch,
         listing_sha256: listing::hash(hello.listing_sha256),
     })
+}
+
+/// Longest id of a process; one of an Operator is a UUID.
+const BOOT_ID_LENGTH_MAX: usize = 64;
+
+/// An id as administrators may see it in messages and logs.
+fn plain(id: &str) -> String {
+    let is_plain = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
+    id.chars().filter(is_plain).take(BOOT_ID_LENGTH_MAX).collect()
 }
 
 #[cfg(test)]

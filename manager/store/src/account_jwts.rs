@@ -63,16 +63,16 @@ pub async fn store(connection: &mut PgConnection, row: &AccountRow) -> Result<()
     .map_err(failed("store an account JWT"))
 }
 
-/// Records which servers of the broker do not have this JWT; none: all have it. A JWT that was replaced meanwhile is another.
+/// Records which servers of the broker do not have this JWT; none: all have it. False when another one has taken its place meanwhile.
 pub async fn record_behind(
     connection: &mut PgConnection,
     row: &AccountRow,
     behind: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query!(
+) -> Result<bool, StoreError> {
+    let done = sqlx::query!(
         "update account_jwts set behind = $3, verified_at = case when $3 = '' then $4 else verified_at end
-          where account = $1 and jwt = $2 and (behind <> $3 or $3 = '')",
+          where account = $1 and jwt = $2",
         row.account,
         row.jwt,
         behind,
@@ -80,8 +80,8 @@ pub async fn record_behind(
     )
     .execute(connection)
     .await
-    .map(drop)
-    .map_err(failed("record the servers of the broker that lack an account JWT"))
+    .map_err(failed("record the servers of the broker that lack an account JWT"))?;
+    Ok(done.rows_affected() > 0)
 }
 
 #[cfg(test)]
@@ -109,9 +109,10 @@ mod tests {
 
         let mut connection = fixture.store.acquire().await.unwrap();
         store(&mut connection, &row("second")).await.unwrap();
-        record_behind(&mut connection, &row("first"), "hub-1", at(1)).await.unwrap();
+        assert!(!record_behind(&mut connection, &row("first"), "hub-1", at(1)).await.unwrap());
         let behind: String =
             sqlx::query_scalar("select behind from account_jwts").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(behind, "", "that was about the JWT before");
+        assert!(record_behind(&mut connection, &row("second"), "hub-1", at(1)).await.unwrap());
     }
 }

@@ -35,13 +35,15 @@ pub async fn quarantine(
     Ok(done.rows_affected() > 0)
 }
 
-/// Trusts a quarantined cluster again. What two Operators said before is forgotten: if both go on, it is quarantined again.
+/// Trusts a quarantined cluster again, as far as its credentials are not revoked. What two Operators said before is forgotten: if both go on, it is quarantined again.
 pub async fn release(connection: &mut PgConnection, cluster: &ClusterId, now: Timestamp) -> Result<(), StoreError> {
     let done = sqlx::query!(
         "with forgotten as (
              update sessions set contender_boot_id = null, contender_since = null where cluster_id = $1
          )
-         update clusters set state = case when incarnation = 0 then 'pendingBootstrap' else 'enrolled' end,
+         update clusters c
+            set state = case when exists (select from identities i where i.cluster_id = c.id and i.incarnation = c.incarnation
+                                             and i.revoked_at is null) then 'enrolled' else 'pendingBootstrap' end,
                 state_reason = '', state_message = '', updated_at = $2
          where id = $1 and state = 'quarantined'",
         cluster.as_str(),
@@ -101,7 +103,8 @@ pub async fn settle_revoked(connection: &mut PgConnection, now: Timestamp) -> Re
         "with settled as (
              update clusters c set state = 'revoked', updated_at = $1
              where state = 'revoking'
-               and not exists (select from revocations r where r.cluster_id = c.id and r.effective_at is null)
+               and not exists (select from revocations r
+                                where r.cluster_id = c.id and r.effective_at is null and r.reason <> 'Replaced')
              returning id
          ), audited as (
              insert into audit_pending (at, subject, role, action, target, cluster_id)
@@ -145,10 +148,28 @@ mod tests {
                 .await
                 .unwrap();
         assert_eq!(audited, 1);
+        let life = CredentialsLife { issued_at: at(0), expires_at: at(900), user_jwt_expires_at: at(900) };
+        identities::insert(&mut connection, &clusters[0], 1, "UONE", life).await.unwrap();
         release(&mut connection, &clusters[0], at(3)).await.unwrap();
         assert_eq!(state(&mut connection, &clusters[0]).await, (ClusterState::Enrolled, None));
         let twice = release(&mut connection, &clusters[0], at(4)).await;
         assert!(matches!(twice, Err(StoreError::Missing { .. })), "{twice:?}");
+    }
+
+    #[tokio::test]
+    async fn what_was_revoked_is_not_trusted_again_by_way_of_a_quarantine() {
+        let fixture = Fixture::new().await;
+        let cluster = fixture.enrolled_clusters(1).await.remove(0);
+        let mut connection = fixture.store.acquire().await.unwrap();
+        let life = CredentialsLife { issued_at: at(0), expires_at: at(900), user_jwt_expires_at: at(900) };
+        identities::insert(&mut connection, &cluster, 1, "UONE", life).await.unwrap();
+        let into = (ClusterState::Detached, RevocationReason::Detached);
+        revoke(&mut connection, &cluster, into, &StateNote::new("Detached", ""), "ann", at(1)).await.unwrap();
+        undelete(&mut connection, &cluster, at(2)).await.unwrap();
+        assert!(quarantine(&mut connection, &cluster, &StateNote::new("Other", ""), at(3)).await.unwrap());
+        assert!(identities::lock(&mut connection, &cluster, 1).await.unwrap().unwrap().record.is_revoked);
+        release(&mut connection, &cluster, at(4)).await.unwrap();
+        assert_eq!(state(&mut connection, &cluster).await, (ClusterState::PendingBootstrap, None));
     }
 
     #[tokio::test]

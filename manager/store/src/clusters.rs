@@ -92,9 +92,17 @@ pub async fn find(connection: &mut PgConnection, cluster: &ClusterRef) -> Result
     Ok(find_all(connection, std::slice::from_ref(cluster)).await?.pop())
 }
 
-/// The same, its row locked until the transaction ends.
+/// The same, its enrollment tokens and its row locked until the transaction ends, in the order in which an enrollment locks them.
 pub async fn lock(connection: &mut PgConnection, cluster: &ClusterRef) -> Result<Option<Cluster>, StoreError> {
     let text = cluster.to_string();
+    sqlx::query!(
+        "select e.id from enrollments e join clusters c on c.id = e.cluster_id
+         where (c.id = $1 or c.name = $1) and e.revoked_at is null order by e.id for update of e",
+        text,
+    )
+    .fetch_all(&mut *connection)
+    .await
+    .map_err(failed("lock the enrollment tokens of a cluster"))?;
     sqlx::query_scalar!("select id from clusters where id = $1 or name = $1 for update", text)
         .fetch_optional(&mut *connection)
         .await

@@ -75,6 +75,26 @@ pub async fn insert(connection: &mut PgConnection, attempt: &NewAttempt) -> Resu
     Ok(done.rows_affected() == 1)
 }
 
+/// Records an attempt that was accepted, whatever else was recorded in this hour. The cluster exists.
+pub async fn insert_accepted(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<(), StoreError> {
+    sqlx::query!(
+        "insert into enrollment_attempts (id, kind, enrollment_id, cluster_id, at, outcome, message, peer)
+         values ($1, $8, $2, $3, $4, $5, $6, $7)",
+        attempt.id,
+        attempt.enrollment_id,
+        attempt.cluster_id.as_str(),
+        attempt.at.to_sqlx(),
+        attempt.outcome,
+        attempt.message,
+        attempt.peer,
+        attempt.kind.as_str(),
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+    .map_err(failed("record an accepted enrollment attempt"))
+}
+
 /// An attempt as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
@@ -192,8 +212,10 @@ mod tests {
             assert_eq!(inserted, second < PER_HOUR_MAX);
         }
         assert_eq!(count(&mut connection).await, PER_HOUR_MAX);
+        insert_accepted(&mut connection, &attempt(&cluster, 2 * 3600 - 1)).await.unwrap();
+        assert_eq!(count(&mut connection).await, PER_HOUR_MAX + 1, "what was granted is recorded all the same");
         assert!(insert(&mut connection, &attempt(&cluster, 2 * 3600)).await.unwrap());
-        assert_eq!(count(&mut connection).await, PER_HOUR_MAX + 1);
+        assert_eq!(count(&mut connection).await, PER_HOUR_MAX + 2);
         let shown = of_tokens(&mut connection, &[token.id, new_id()]).await.unwrap();
         assert_eq!(shown.len(), 1);
         assert_eq!(i64::try_from(shown[&token.id].len()).unwrap(), SHOWN_OF_TOKEN);

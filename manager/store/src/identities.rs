@@ -22,7 +22,7 @@ pub struct CredentialsLife {
     pub user_jwt_expires_at: Timestamp,
 }
 
-/// Adds the identity of an enrollment, in its transaction. The cluster has not enrolled this nkey before ([`contains`]).
+/// Adds the identity of an enrollment, in its transaction. No cluster has enrolled this nkey before ([`is_taken`]).
 pub async fn insert(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -63,6 +63,18 @@ pub async fn contains(
     Ok(found)
 }
 
+/// Whether this nkey is or was enrolled, for whichever cluster.
+pub async fn is_taken(connection: &mut PgConnection, nkey_public: &str) -> Result<bool, StoreError> {
+    let found = sqlx::query_scalar!(
+        "select exists (select from identities where nkey_public = $1) as \"found!\"",
+        nkey_public,
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("find an nkey"))?;
+    Ok(found)
+}
+
 /// The identity that a renewal is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewable {
@@ -97,7 +109,7 @@ pub async fn lock(
     incarnation: i64,
 ) -> Result<Option<Renewable>, StoreError> {
     let row = sqlx::query!(
-        "select c.state, c.kubernetes_uid, c.incarnation, c.epoch, i.nkey_public, i.expires_at
+        "select c.state, c.kubernetes_uid, c.incarnation, c.epoch, i.nkey_public, i.expires_at, i.revoked_at
          from clusters c join identities i on i.cluster_id = c.id and i.incarnation = $2
          where c.id = $1 for no key update of c",
         cluster.as_str(),
@@ -113,6 +125,7 @@ pub async fn lock(
             kubernetes_uid: row.kubernetes_uid,
             incarnation: row.incarnation,
             expires_at: row.expires_at.to_jiff(),
+            is_revoked: row.revoked_at.is_some(),
         };
         Ok(Renewable { record, nkey_public: row.nkey_public, epoch: row.epoch })
     })
@@ -194,7 +207,10 @@ mod tests {
         for (cluster, nkey, known) in [(0, "UOLD", true), (0, "UNEW", true), (1, "UNEW", false), (0, "UX", false)] {
             let found = contains(&mut connection, &clusters[cluster], nkey).await.unwrap();
             assert_eq!(found, known, "{cluster} {nkey}");
+            assert_eq!(is_taken(&mut connection, nkey).await.unwrap(), nkey != "UX");
         }
+        // Another cluster that enrolled with it could be revoked in its place.
+        insert(&mut connection, &clusters[1], 1, "UOLD", life(0)).await.unwrap_err();
     }
 
     #[tokio::test]

@@ -36,6 +36,10 @@ impl RevocationReason {
 /// are left out first, whose holders get no commands, no renewal and no session.
 const IN_FORCE_MAX: i64 = 8_000;
 
+/// A database that was restored knows nothing of the renewals since the backup. So what a person revoked is kept as long as credentials
+/// of these months can be in use, whatever it says of their end.
+const KEPT: SignedDuration = SignedDuration::from_hours(90 * 24);
+
 /// A JWT may be used a little longer than it says, by a server whose clock is behind.
 const SKEW: SignedDuration = SignedDuration::from_hours(1);
 
@@ -48,11 +52,16 @@ pub async fn insert_of_cluster(
     reason: RevocationReason,
     now: Timestamp,
 ) -> Result<u64, StoreError> {
+    let kept_until = if reason == RevocationReason::Replaced { now } else { now + KEPT };
     let done = sqlx::query!(
-        "insert into revocations as r (nkey_public, account, cluster_id, reason, void_up_to, expires_at, requested_at)
-         select nkey_public, 'EDGE', cluster_id, $3, greatest($4, issued_at), user_jwt_expires_at, $4
+        "with revoked as (
+             update identities set revoked_at = $4
+              where cluster_id = $1 and incarnation is distinct from $2 and revoked_at is null
+         )
+         insert into revocations as r (nkey_public, account, cluster_id, reason, void_up_to, expires_at, requested_at)
+         select nkey_public, 'EDGE', cluster_id, $3, greatest($4, issued_at), greatest(user_jwt_expires_at, $6), $4
            from identities
-          where cluster_id = $1 and incarnation is distinct from $2 and user_jwt_expires_at > $5
+          where cluster_id = $1 and incarnation is distinct from $2 and ($3 <> 'Replaced' or user_jwt_expires_at > $5)
          on conflict (nkey_public) do update
             set reason = excluded.reason, void_up_to = excluded.void_up_to, expires_at = excluded.expires_at,
                 requested_at = excluded.requested_at, effective_at = null
@@ -62,6 +71,7 @@ pub async fn insert_of_cluster(
         reason.as_str(),
         now.to_sqlx(),
         (now - SKEW).to_sqlx(),
+        kept_until.to_sqlx(),
     )
     .execute(connection)
     .await
@@ -78,12 +88,15 @@ pub async fn delete_expired(connection: &mut PgConnection, now: Timestamp) -> Re
     Ok(done.rows_affected())
 }
 
-/// Whether one waits to be in force.
+/// Whether one waits to be in force. Those of replaced incarnations count for two minutes: some may be left out for good.
 pub async fn is_pending(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    sqlx::query_scalar!(r#"select exists (select from revocations where effective_at is null) as "pending!""#)
-        .fetch_one(connection)
-        .await
-        .map_err(failed("look for new revocations"))
+    sqlx::query_scalar!(
+        r#"select exists (select from revocations where effective_at is null
+                             and (reason <> 'Replaced' or requested_at > now() - interval '2 minutes')) as "pending!""#
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed("look for new revocations"))
 }
 
 /// What an account's JWT says: public nkey to the second up to which its JWTs are void.
@@ -156,7 +169,7 @@ pub async fn of_cluster(
         r#"select r.reason, r.requested_at, r.effective_at, coalesce(a.behind, '') as "behind!"
              from revocations r left join account_jwts a on a.account = r.account
             where r.cluster_id = $1 and r.reason <> 'Replaced'
-            order by r.requested_at desc, r.effective_at nulls first limit 1"#,
+            order by r.requested_at desc, r.effective_at desc nulls first limit 1"#,
         cluster.as_str(),
     )
     .fetch_optional(connection)
@@ -199,8 +212,15 @@ mod tests {
         assert!(!is_pending(&mut connection).await.unwrap());
         let reason = RevocationReason::Revoked;
         let count = insert_of_cluster(&mut connection, &clusters[0], None, reason, at(10)).await.unwrap();
-        assert_eq!(count, 2, "what has expired needs none");
-        let expected = BTreeMap::from([("UONE".to_owned(), second(50)), ("UTWO".to_owned(), second(10))]);
+        assert_eq!(
+            count, 3,
+            "what has expired may have been renewed after a backup from which this database was restored"
+        );
+        let expected = BTreeMap::from([
+            ("UOLD".to_owned(), second(10)),
+            ("UONE".to_owned(), second(50)),
+            ("UTWO".to_owned(), second(10)),
+        ]);
         let accounts = in_force(&mut connection).await.unwrap();
         assert_eq!(accounts, InForce::from([("EDGE".to_owned(), expected.clone())]));
         let shown = of_cluster(&mut connection, &clusters[0]).await.unwrap().unwrap();
@@ -208,8 +228,9 @@ mod tests {
 
         // One of them was revoked once more meanwhile: a later JWT had been issued.
         identities::renewed(&mut connection, &clusters[0], 2, life(60, 9_100)).await.unwrap();
-        assert_eq!(insert_of_cluster(&mut connection, &clusters[0], None, reason, at(20)).await.unwrap(), 1);
-        assert_eq!(mark_effective(&mut connection, "EDGE", &expected, at(30)).await.unwrap(), 1);
+        assert_eq!(insert_of_cluster(&mut connection, &clusters[0], None, reason, at(20)).await.unwrap(), 2);
+        let had = BTreeMap::from([("UOLD".to_owned(), second(20)), ("UONE".to_owned(), second(50))]);
+        assert_eq!(mark_effective(&mut connection, "EDGE", &had, at(30)).await.unwrap(), 2);
         assert!(is_pending(&mut connection).await.unwrap());
         let accounts = in_force(&mut connection).await.unwrap();
         assert_eq!(accounts["EDGE"]["UTWO"], second(60));
@@ -219,8 +240,9 @@ mod tests {
         assert_eq!(shown.effective_at, Some(at(31)));
         assert_eq!(of_cluster(&mut connection, &clusters[1]).await.unwrap(), None);
 
-        assert_eq!(delete_expired(&mut connection, at(9_050)).await.unwrap(), 0, "clocks differ");
-        assert_eq!(delete_expired(&mut connection, at(9_050 + 3_600)).await.unwrap(), 1);
+        let kept = 90 * 24 * 3_600;
+        assert_eq!(delete_expired(&mut connection, at(20 + kept)).await.unwrap(), 0, "clocks differ");
+        assert_eq!(delete_expired(&mut connection, at(21 + kept + 3_600)).await.unwrap(), 3);
     }
 
     #[tokio::test]

@@ -16,6 +16,9 @@ use std::{
 /// How long servers have to answer. On loopback they take milliseconds, across an ocean less than a second.
 const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
+/// What a server says of an account that it has not loaded (`accountInfo` in nats-server's monitor.go).
+const NOT_LOADED: &str = "does not exist";
+
 /// A server that answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerPing {
@@ -107,6 +110,15 @@ pub async fn ping(client: &Client) -> Result<Vec<ServerPing>, AskError> {
     Ok(pings.collect())
 }
 
+/// Sends every server an account JWT and waits for no answer.
+///
+/// # Errors
+/// When the connection takes no message.
+pub async fn send_account(client: &Client, jwt: &str) -> Result<(), AskError> {
+    // Without a reply subject the servers answer nothing.
+    Ok(client.publish(servers::PUSH_ACCOUNT, Bytes::copy_from_slice(jwt.as_bytes())).await?)
+}
+
 /// Gives every server an account JWT. That a server has stored it does not say that it uses it ([`accounts_in_effect`]). What each
 /// server answered, by its id.
 ///
@@ -134,9 +146,12 @@ pub async fn accounts_in_effect(
 ) -> Result<BTreeMap<String, AccountInEffect>, AskError> {
     let body = serde_json::json!({ "account": account }).to_string();
     let answers = ask(client, servers::PING_ACCOUNT, body.into(), |answers| has_all(answers, expected)).await?;
-    let in_effect = answers.into_iter().map(|(id, answer)| {
+    let in_effect = answers.into_iter().filter_map(|(id, answer)| {
         let detail = answer.data.and_then(|data| data.account_detail);
-        (id, detail.map_or(AccountInEffect::NotLoaded, |account| AccountInEffect::Jwt(account.jwt)))
+        let is_unknown = answer.error.is_some_and(|error| error.description.contains(NOT_LOADED));
+        // Any other error is no answer.
+        let not_loaded = is_unknown.then_some(AccountInEffect::NotLoaded);
+        Some((id, detail.map(|account| AccountInEffect::Jwt(account.jwt)).or(not_loaded)?))
     });
     Ok(in_effect.collect())
 }

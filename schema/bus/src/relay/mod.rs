@@ -20,6 +20,7 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -89,6 +90,9 @@ impl Drop for Passing {
     }
 }
 
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 async fn accept(listener: TcpListener, wanted: Arc<Notify>, destination: Arc<Destination>) {
     // A client has one connection; when it makes another, it has given up the one before.
     let mut _passing: Option<Passing> = None;
@@ -98,12 +102,22 @@ async fn accept(listener: TcpListener, wanted: Arc<Notify>, destination: Arc<Des
                 biased;
                 () = wanted.notified() => break,
                 // Nobody has announced it, so it is not our client's.
-                other = listener.accept() => drop(other),
+                other = listener.accept() => pause_after_error(&other).await,
             }
         }
-        if let Ok((near, _)) = listener.accept().await {
+        let accepted = listener.accept().await;
+        pause_after_error(&accepted).await;
+        if let Ok((near, _)) = accepted {
             _passing = Some(Passing(tokio::spawn(pass(near, Arc::clone(&destination)))));
         }
+    }
+}
+
+/// A process without free descriptors gets the same error at once, again and again.
+async fn pause_after_error<T>(accepted: &io::Result<T>) {
+    if let Err(error) = accepted {
+        tracing::warn!(%error, "the relay to the broker could not accept a connection; trying again");
+        tokio::time::sleep(ACCEPT_PAUSE).await;
     }
 }
 

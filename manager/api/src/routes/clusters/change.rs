@@ -34,11 +34,11 @@ pub async fn change(
     let named = ClusterRef::parse(&named);
     ctx.write(&state, params.dry_run, async |tx| {
         let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
-        if let Some(approval) = body.approval.map(views::to_approval) {
-            if enrollment_approvals::set(tx.connection(), &cluster.id, approval).await? {
-                let verb = format!("approval-{}", approval.as_str());
-                tx.audit(ctx.action, &verb, &format!("cluster/{}", cluster.id), None).await?;
-            }
+        if let Some(approval) = body.approval.map(views::to_approval)
+            && enrollment_approvals::set(tx.connection(), &cluster.id, approval).await?
+        {
+            let verb = format!("approval-{}", approval.as_str());
+            tx.audit(ctx.action, &verb, &format!("cluster/{}", cluster.id), None).await?;
         }
         Ok(MutationResponse::done(&shown(tx.connection(), &state, ctx.now, &named).await?))
     })

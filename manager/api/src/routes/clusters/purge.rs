@@ -39,7 +39,7 @@ pub async fn purge(
 ) -> Result<Response, ApiError> {
     let named = ClusterRef::parse(&named);
     ctx.write(&state, params.dry_run, async |tx| {
-        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
+        let cluster = found(clusters::lock(tx.connection(), &named).await?, &named)?;
         check_named(&cluster, &body.cluster, "purge")?;
         let heartbeat = cluster_purge::last_heartbeat(tx.connection(), &cluster.id).await?;
         check_silent(&cluster, heartbeat, ctx.now)?;

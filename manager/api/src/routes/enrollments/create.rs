@@ -38,7 +38,8 @@ pub async fn create(
     let named = ClusterRef::parse(&named);
     let ttl = body.ttl_seconds.map(check_ttl).transpose()?.unwrap_or(state.settings.enrollment.token_ttl);
     ctx.write(&state, params.dry_run, async |tx| {
-        let cluster = found(clusters::find(tx.connection(), &named).await?, &named)?;
+        // Held, so that a token is made before or after a revocation, and not beside it.
+        let cluster = found(clusters::lock(tx.connection(), &named).await?, &named)?;
         if !cluster.state.may_enroll() {
             let detail = format!("cluster \"{named}\" is {}", cluster.state.as_str());
             return Err(Refusal::new(Reason::ClusterNotUsable, detail).into());
