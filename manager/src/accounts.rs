@@ -37,7 +37,10 @@ use kubenova_trust::{
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 use tokio::sync::Notify;
@@ -141,28 +144,48 @@ pub async fn run(accounts: Accounts, shutdown: Shutdown) {
 #[derive(Debug, Default)]
 struct Due {
     at: Mutex<Option<Instant>>,
+    /// Since the last rollout began: what happens during one makes another.
+    is_wanted: AtomicBool,
     wake: Arc<Notify>,
+    /// What was logged last of each account, so that a server that is away for a day fills no disk.
+    logged: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Due {
-    fn is_now(&self) -> bool {
-        self.lock().is_none_or(|at| Instant::now() >= at)
+    /// Whether a rollout is due, which begins with this question.
+    fn take(&self) -> bool {
+        let is_wanted = self.is_wanted.swap(false, Ordering::Relaxed);
+        is_wanted || self.lock().is_none_or(|at| Instant::now() >= at)
     }
 
     fn after(&self, wait: Duration) {
         *self.lock() = Some(Instant::now() + wait);
     }
 
-    fn at_once(&self) {
-        *self.lock() = None;
-    }
-
     fn now(&self) {
-        self.at_once();
+        self.is_wanted.store(true, Ordering::Relaxed);
         self.wake.notify_one();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+    /// Logs which servers lack the JWT of an account, when others do than before.
+    fn log(&self, account: &'static str, behind: &str) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = logged.insert(account, behind.to_owned()).unwrap_or_default();
+        if before == behind {
+            return;
+        }
+        if behind.is_empty() {
+            tracing::info!(account, "every server of the broker has the account's JWT again");
+        } else {
+            tracing::warn!(
+                account,
+                behind,
+                "not every server of the broker has an account's JWT; trying again every second"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
         self.at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,7 +225,7 @@ async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) 
 impl Accounts {
     async fn round(&self, due: &Due) -> Result<Next, RolloutError> {
         let is_pending = revocations::is_pending(&mut *self.store.acquire().await?).await?;
-        if !is_pending && !due.is_now() {
+        if !due.take() && !is_pending {
             return Ok(Next::Wait);
         }
         let current = current(&self.store, &self.keyring).await?;
@@ -219,7 +242,7 @@ impl Accounts {
         let (mut behind, mut is_replaced) = (0, false);
         for (account, mut answers) in rollouts {
             answers.servers.extend(after.iter().map(server));
-            match self.record(account, &current.in_force, &answers).await? {
+            match self.record(account, &current.in_force, &answers, due).await? {
                 Some(count) => behind = behind.max(count),
                 None => is_replaced = true,
             }
@@ -234,7 +257,7 @@ impl Accounts {
         self.servers_behind.set(i64::try_from(behind).unwrap_or(i64::MAX));
         if is_replaced {
             // What was given to the servers just now is older than what another Manager has signed meanwhile.
-            due.at_once();
+            due.now();
             return Ok(Next::AtOnce);
         }
         due.after(if behind == 0 { EVERY } else { LOOK });
@@ -248,16 +271,11 @@ impl Accounts {
         account: &AccountJwt,
         in_force: &InForce,
         answers: &Answers,
+        due: &Due,
     ) -> Result<Option<usize>, RolloutError> {
         let behind = account_rollout::behind(answers);
         let description = account_rollout::describe(&behind);
-        if !behind.is_empty() {
-            tracing::warn!(
-                account = account.name,
-                behind = description,
-                "not every server of the broker has an account's JWT"
-            );
-        }
+        due.log(account.name, &description);
         let now = clock::now();
         let record = async |tx: &mut Database| {
             if !account_jwts::record_behind(tx, &row(account), &description, now).await? {
@@ -293,4 +311,24 @@ impl Accounts {
 
 fn server(ping: &ServerPing) -> Server {
     Server { id: ping.id.clone(), name: ping.name.clone(), known: ping.known }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_comes_while_the_others_are_asked_is_asked_next() {
+        let due = Due::default();
+        assert!(due.take(), "at the start");
+        due.after(EVERY);
+        assert!(!due.take());
+        due.now();
+        assert!(due.take());
+        // During this rollout, before it says when the next one is.
+        due.now();
+        due.after(EVERY);
+        assert!(due.take());
+        assert!(!due.take());
+    }
 }
