@@ -36,7 +36,9 @@ impl Thief {
         let key = SigningKey::from_seed(&[4; 32]).map_err(|error| anyhow::anyhow!("{error}"))?;
         // An nkey's text: its kind, the public key, a checksum.
         let nkey = BASE32_NOPAD.encode(&[&[20 << 3][..], &key.public_key(), &[0, 0]].concat());
-        let sql = format!("insert into identities values ('{cluster}', 1000, '{nkey}', now(), now(), now())");
+        let columns = "cluster_id, incarnation, nkey_public, enrolled_at, issued_at, expires_at, user_jwt_expires_at";
+        let values = format!("'{cluster}', 1000, '{nkey}', now(), now(), now(), now()");
+        let sql = format!("insert into identities ({columns}) values ({values})");
         platform.postgres.query("kubenova", &sql)?;
         let connection = broker::connect(platform, &broker::keyring(platform)?).await?;
         Ok(Self { connection, cluster: cluster.to_owned(), key, nkey })
