@@ -347,10 +347,8 @@ async fn record_attempt(
     }
     let attempt = attempted(checked, decided, now);
     // What is granted, or waits for approval, happens once a token: no flood of refusals keeps it out of the records.
-    let is_new = match (&decided.outcome, decided.action) {
-        (Ok(_), Some(_)) => enrollment_attempts::insert_accepted(transaction, &attempt).await.map(|()| true),
-        _ => enrollment_attempts::insert(transaction, &attempt).await,
-    }?;
+    let always = decided.outcome.is_ok() && decided.action.is_some();
+    let is_new = enrollment_attempts::insert(transaction, &attempt, always).await?;
     if let (true, Some(action), Some(token)) = (is_new, decided.action, decided.token) {
         let entry = ClusterEntry {
             at: now,
@@ -492,9 +490,8 @@ mod tests {
         assert_eq!(list["items"][0]["secondUses"], shown);
         let of_token = format!("{cluster_path}/enrollments/{}", shown["enrollmentId"].as_str().unwrap());
         assert_eq!(raised(&of_token).await, shown);
-        let next = api.post(&format!("{cluster_path}/enrollments")).send(&admin).await.ok(201)["token"].clone();
-        let next = kubenova_schema::token::EnrollmentToken::decode(next.as_str().unwrap()).unwrap();
-        api.enroll(&TestApi::token(&next.secret), &request(&cluster, UID)).await.ok(200);
+        let next = api.further_token(&admin, &cluster).await;
+        api.enroll(&next, &request(&cluster, UID)).await.ok(200);
         assert_eq!(
             raised(&cluster_path).await,
             Value::Null,
@@ -537,11 +534,7 @@ mod tests {
         let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
         api.enroll(&token, &request(&cluster, UID)).await.ok(200);
         let path = format!("/api/v1/clusters/{cluster}");
-        let next = async || {
-            let token = api.post(&format!("{path}/enrollments")).send(&admin).await.ok(201)["token"].clone();
-            let token = kubenova_schema::token::EnrollmentToken::decode(token.as_str().unwrap()).unwrap();
-            TestApi::token(&token.secret)
-        };
+        let next = async || api.further_token(&admin, &cluster).await;
         let again = api.enroll(&next().await, &request(&cluster, UID)).await.ok(200);
         assert_eq!((&again["incarnation"], &again["epoch"]), (&json!("2"), &json!(2)));
 

@@ -78,7 +78,7 @@ impl IdentityIssuer {
         };
         let life = CredentialsLife {
             issued_at: now,
-            expires_at: after(self.certificate_lifetime.min(self.user_jwt_lifetime)),
+            expires_at: after(self.life()),
             user_jwt_expires_at: after(self.user_jwt_lifetime),
         };
         let answer = EnrollmentAnswer {

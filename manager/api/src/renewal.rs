@@ -113,10 +113,7 @@ impl Renewal {
                 let Some(outcome) = self.decide(transaction, &claim).await? else { return Ok(None) };
                 let attempt = attempted(&claim, &outcome, peer);
                 // How often one key renews is limited, so no flood of refusals keeps a renewal out of what is shown.
-                match &outcome {
-                    Ok(_) => enrollment_attempts::insert_accepted(transaction, &attempt).await?,
-                    Err(_) => drop(enrollment_attempts::insert(transaction, &attempt).await?),
-                }
+                enrollment_attempts::insert(transaction, &attempt, outcome.is_ok()).await?;
                 Ok::<_, ApiError>(Some(outcome))
             })
             .await?;

@@ -52,13 +52,15 @@ pub struct NewAttempt {
 /// Attempts of a kind recorded of one cluster in an hour: the endpoint is public, and a flood of attempts must fill no disk.
 const PER_HOUR_MAX: i64 = 60;
 
-/// Records an attempt, unless the cluster does not exist or [`PER_HOUR_MAX`] is reached; false then.
-pub async fn insert(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<bool, StoreError> {
+/// Records an attempt, unless the cluster does not exist or [`PER_HOUR_MAX`] is reached; false then. With `always` it is recorded whatever
+/// else was in this hour: for what is limited elsewhere, and which no flood of refusals may keep out.
+pub async fn insert(connection: &mut PgConnection, attempt: &NewAttempt, always: bool) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "insert into enrollment_attempts (id, kind, enrollment_id, cluster_id, at, outcome, message, peer)
          select $1, $9, $2, c.id, $4, $5, $6, $7 from clusters c
-         where c.id = $3 and $8 > (select count(*) from enrollment_attempts a
-                                    where a.cluster_id = c.id and a.kind = $9 and a.at > $4::timestamptz - interval '1 hour')",
+         where c.id = $3
+           and ($10 or $8 > (select count(*) from enrollment_attempts a
+                              where a.cluster_id = c.id and a.kind = $9 and a.at > $4::timestamptz - interval '1 hour'))",
         attempt.id,
         attempt.enrollment_id,
         attempt.cluster_id.as_str(),
@@ -68,31 +70,12 @@ pub async fn insert(connection: &mut PgConnection, attempt: &NewAttempt) -> Resu
         attempt.peer,
         PER_HOUR_MAX,
         attempt.kind.as_str(),
+        always,
     )
     .execute(connection)
     .await
     .map_err(failed("record an enrollment attempt"))?;
     Ok(done.rows_affected() == 1)
-}
-
-/// Records an attempt that was accepted, whatever else was recorded in this hour. The cluster exists.
-pub async fn insert_accepted(connection: &mut PgConnection, attempt: &NewAttempt) -> Result<(), StoreError> {
-    sqlx::query!(
-        "insert into enrollment_attempts (id, kind, enrollment_id, cluster_id, at, outcome, message, peer)
-         values ($1, $8, $2, $3, $4, $5, $6, $7)",
-        attempt.id,
-        attempt.enrollment_id,
-        attempt.cluster_id.as_str(),
-        attempt.at.to_sqlx(),
-        attempt.outcome,
-        attempt.message,
-        attempt.peer,
-        attempt.kind.as_str(),
-    )
-    .execute(connection)
-    .await
-    .map(drop)
-    .map_err(failed("record an accepted enrollment attempt"))
 }
 
 /// An attempt as it is shown.
@@ -206,15 +189,15 @@ mod tests {
             peer: "192.0.2.1".into(),
         };
         let unknown = NewAttempt { enrollment_id: None, ..attempt(&crate::fixture::cluster(9).id, 0) };
-        assert!(!insert(&mut connection, &unknown).await.unwrap());
+        assert!(!insert(&mut connection, &unknown, false).await.unwrap());
         for second in 0..PER_HOUR_MAX + 5 {
-            let inserted = insert(&mut connection, &attempt(&cluster, second)).await.unwrap();
+            let inserted = insert(&mut connection, &attempt(&cluster, second), false).await.unwrap();
             assert_eq!(inserted, second < PER_HOUR_MAX);
         }
         assert_eq!(count(&mut connection).await, PER_HOUR_MAX);
-        insert_accepted(&mut connection, &attempt(&cluster, 2 * 3600 - 1)).await.unwrap();
+        assert!(insert(&mut connection, &attempt(&cluster, 2 * 3600 - 1), true).await.unwrap());
         assert_eq!(count(&mut connection).await, PER_HOUR_MAX + 1, "what was granted is recorded all the same");
-        assert!(insert(&mut connection, &attempt(&cluster, 2 * 3600)).await.unwrap());
+        assert!(insert(&mut connection, &attempt(&cluster, 2 * 3600), false).await.unwrap());
         assert_eq!(count(&mut connection).await, PER_HOUR_MAX + 2);
         let shown = of_tokens(&mut connection, &[token.id, new_id()]).await.unwrap();
         assert_eq!(shown.len(), 1);

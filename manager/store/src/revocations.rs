@@ -22,7 +22,9 @@ pub enum RevocationReason {
 }
 
 impl RevocationReason {
-    const fn as_str(self) -> &'static str {
+    /// As it is stored and shown.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Revoked => "Revoked",
             Self::Replaced => "Replaced",

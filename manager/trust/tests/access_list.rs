@@ -5,12 +5,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
+mod broker;
+
 use async_nats::{
     Client, ConnectOptions, Event, HeaderMap,
     jetstream::{self, consumer::pull, stream},
 };
+use broker::{A, B, validity};
 use futures::StreamExt as _;
-use kubenova_runtime::{clock, tls};
+use kubenova_runtime::clock;
 use kubenova_schema::{
     streams,
     subjects::{self, accounts},
@@ -20,19 +23,12 @@ use kubenova_trust::{
     authority::{Identity, Validity},
     envelope::Envelope,
     keyring::{self, Keyring},
-    nats::{Revocations, UserCredentials},
-    nats_config::NatsConfig,
+    nats::UserCredentials,
 };
 use nkeys::KeyPair;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 use tokio::sync::mpsc;
 
-const A: &str = "c0123456789abcdefghjkmnpqrs";
-const B: &str = "c0123456789abcdefghjkmnpqrt";
 /// Longest that loopback may take for one answer; only a failing test waits so long.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
@@ -43,33 +39,9 @@ struct Broker {
     keyring: Keyring,
 }
 
-fn validity() -> Validity {
-    Validity { now: clock::now(), lifetime: Duration::from_secs(600) }
-}
-
 impl Broker {
     async fn start() -> Self {
-        tls::install_provider();
-        let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
-        let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
-        let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
-        let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let config = NatsConfig {
-            folder: folder.path(),
-            listen: "127.0.0.1:0",
-            websocket: Some("127.0.0.1:0"),
-            leaf: None,
-            monitor: None,
-            hosts: &["127.0.0.1".to_owned()],
-            url: "tls://127.0.0.1:4222",
-            ping_interval: Duration::from_secs(20),
-            now: clock::now(),
-            lifetime: Duration::from_secs(600),
-            accounts: &accounts,
-        };
-        let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
-        let server = NatsServer::with_config(folder, &path);
+        let (server, keyring) = broker::start(Some("127.0.0.1:0"), None);
         let url = server.url().await.replace("nats://", "tls://");
         Self { server, url, keyring }
     }
@@ -118,9 +90,7 @@ impl Broker {
     }
 
     fn cluster_user(&self, id: &str) -> UserCredentials {
-        let pair = KeyPair::new_user();
-        let user_jwt = self.keyring.nkeys.cluster_user(id, &pair.public_key(), validity()).unwrap();
-        UserCredentials { user_jwt, seed: pair.seed().unwrap() }
+        broker::cluster_user(&self.keyring, id)
     }
 
     async fn manager(&self) -> Session {

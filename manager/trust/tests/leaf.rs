@@ -5,31 +5,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
+mod broker;
+
 use async_nats::{
     Client, ConnectOptions,
     jetstream::{self, consumer::pull, stream},
 };
+use broker::{A, B, validity};
 use futures::{FutureExt as _, StreamExt as _};
-use kubenova_runtime::{clock, tls};
 use kubenova_schema::{streams, subjects};
 use kubenova_test_nats::NatsServer;
-use kubenova_trust::{
-    authority::Validity,
-    envelope::Envelope,
-    keyring::{self, Keyring},
-    nats::{Revocations, UserCredentials},
-    nats_config::NatsConfig,
-};
+use kubenova_trust::{keyring::Keyring, nats::UserCredentials};
 use nkeys::KeyPair;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
-const A: &str = "c0123456789abcdefghjkmnpqrs";
-const B: &str = "c0123456789abcdefghjkmnpqrt";
 /// Longest that loopback may take for one answer; only a failing test waits so long.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
@@ -39,38 +28,15 @@ struct Hub {
     leaf_address: SocketAddr,
 }
 
-fn validity() -> Validity {
-    Validity { now: clock::now(), lifetime: Duration::from_secs(600) }
-}
-
 fn free() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Hub {
     fn start() -> Self {
-        tls::install_provider();
-        let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
-        let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
-        let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
-        let folder = tempfile::tempdir().unwrap();
         let leaf_address = free();
-        let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
-        let config = NatsConfig {
-            folder: folder.path(),
-            listen: "127.0.0.1:0",
-            websocket: None,
-            leaf: Some(&leaf_address.to_string()),
-            monitor: None,
-            hosts: &["127.0.0.1".to_owned()],
-            url: "tls://127.0.0.1:4222",
-            ping_interval: Duration::from_secs(20),
-            now: clock::now(),
-            lifetime: Duration::from_secs(600),
-            accounts: &accounts,
-        };
-        let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
-        Self { server: NatsServer::with_config(folder, &path), keyring, leaf_address }
+        let (server, keyring) = broker::start(None, Some(&leaf_address.to_string()));
+        Self { server, keyring, leaf_address }
     }
 
     /// With certificate and credentials, and with the nkey, as a leaf wants it.
@@ -93,9 +59,7 @@ impl Hub {
     }
 
     fn cluster_user(&self, id: &str) -> UserCredentials {
-        let pair = KeyPair::new_user();
-        let user_jwt = self.keyring.nkeys.cluster_user(id, &pair.public_key(), validity()).unwrap();
-        UserCredentials { user_jwt, seed: pair.seed().unwrap() }
+        broker::cluster_user(&self.keyring, id)
     }
 
     /// The leaf of this cluster, as the example says.

@@ -402,7 +402,7 @@ async fn one_transport_follows_the_other_when_it_may() {
     assert_eq!(connection.via().to_string(), "nats", "the first that works");
 }
 
-/// Nobody is told that a load balancer dropped a connection: the pings notice it.
+/// A load balancer drops a connection without telling either end: the pings notice it.
 #[tokio::test]
 async fn a_forgotten_connection_is_noticed_and_made_again() {
     let broker = Broker::start().await;

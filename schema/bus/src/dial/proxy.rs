@@ -70,15 +70,15 @@ impl ProxySettings {
             set.filter(|(_, value)| !value.is_empty())
         };
         let mut builder = Matcher::builder();
-        for (names, https) in [(HTTPS, true), (ALL, false), (HTTP, false)] {
+        for names in [HTTPS, ALL, HTTP] {
             let Some((variable, url)) = first(names) else { continue };
             if !is_proxy(&url) {
                 return Err(ProxySettingsError::NotAProxy { variable });
             }
-            builder = match (names == ALL, https) {
-                (true, _) => builder.all(url),
-                (false, true) => builder.https(url),
-                (false, false) => builder,
+            builder = match names {
+                HTTPS => builder.https(url),
+                ALL => builder.all(url),
+                _ => builder,
             };
         }
         let no = first(NO).map(|(_, list)| list).unwrap_or_default();

@@ -101,7 +101,7 @@ async fn accept(listener: TcpListener, wanted: Arc<Notify>, destination: Arc<Des
             tokio::select! {
                 biased;
                 () = wanted.notified() => break,
-                // Nobody has announced it, so it is not our client's.
+                // Our client announces its own, so this is another's.
                 other = listener.accept() => pause_after_error(&other).await,
             }
         }

@@ -83,7 +83,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             match header.opcode {
                 8 => return Ok(None),
                 9 => return Ok(Some(Received::Ping(payload))),
-                // A pong that nobody asked for says nothing.
+                // A pong without a ping says nothing (RFC 6455 §5.5.3).
                 _ => {}
             }
         }

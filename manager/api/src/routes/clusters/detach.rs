@@ -1,11 +1,10 @@
 //! `POST /clusters/{cluster}/detach`: a cluster is no longer managed, and everything there stays.
 
-use super::{check_named, found, revoke::note, shown, wrong_state};
+use super::revoke::Revocation;
 use crate::{
     body::JsonBody,
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
-    response::MutationResponse,
     state::AppState,
 };
 use axum::{
@@ -13,8 +12,8 @@ use axum::{
     response::Response,
 };
 use kubenova_api_types::clusters::{Cluster, ClusterRevoke};
-use kubenova_core::cluster::{ClusterRef, ClusterState};
-use kubenova_store::{cluster_trust, clusters, revocations::RevocationReason};
+use kubenova_core::cluster::ClusterState;
+use kubenova_store::revocations::RevocationReason;
 
 /// Detach a cluster.
 ///
@@ -31,21 +30,14 @@ pub async fn detach(
     Params(params): Params<ChangeParams>,
     JsonBody(body): JsonBody<ClusterRevoke>,
 ) -> Result<Response, ApiError> {
-    let named = ClusterRef::parse(&named);
-    ctx.write(&state, params.dry_run, async |tx| {
-        let cluster = found(clusters::lock(tx.connection(), &named).await?, &named)?;
-        check_named(&cluster, &body.cluster, "detach")?;
-        if matches!(cluster.state, ClusterState::Detached | ClusterState::Purged) {
-            return Err(wrong_state(&cluster, "it is not managed any more").into());
-        }
-        let note = note("Detached", "detached", &ctx, &body.message)?;
-        let into = (ClusterState::Detached, RevocationReason::Detached);
-        cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
-        tx.audit(ctx.action, "detach", &format!("cluster/{}", cluster.id), None).await?;
-        let body = shown(tx.connection(), &state, ctx.now, &named).await?;
-        Ok(MutationResponse::accepted(&body).location(format!("/api/v1/clusters/{}", cluster.id)))
-    })
-    .await
+    let revocation = Revocation {
+        verb: "detach",
+        done: "detached",
+        state: ClusterState::Detached,
+        reason: RevocationReason::Detached,
+        unfit: "it is not managed any more",
+    };
+    revocation.carry_out(&state, &ctx, params.dry_run, &named, &body).await
 }
 
 #[cfg(test)]

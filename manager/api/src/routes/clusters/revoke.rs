@@ -37,31 +37,67 @@ pub async fn revoke(
     Params(params): Params<ChangeParams>,
     JsonBody(body): JsonBody<ClusterRevoke>,
 ) -> Result<Response, ApiError> {
-    let named = ClusterRef::parse(&named);
-    ctx.write(&state, params.dry_run, async |tx| {
-        let cluster = found(clusters::lock(tx.connection(), &named).await?, &named)?;
-        check_named(&cluster, &body.cluster, "revoke")?;
-        if matches!(cluster.state, ClusterState::Detached | ClusterState::Purged) {
-            return Err(wrong_state(&cluster, "its credentials were revoked with that").into());
-        }
-        let note = note("Revoked", "revoked", &ctx, &body.message)?;
-        let into = (ClusterState::Revoking, RevocationReason::Revoked);
-        cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
-        tx.audit(ctx.action, "revoke", &format!("cluster/{}", cluster.id), None).await?;
-        let body = shown(tx.connection(), &state, ctx.now, &named).await?;
-        Ok(MutationResponse::accepted(&body).location(format!("/api/v1/clusters/{}", cluster.id)))
-    })
-    .await
+    let revocation = Revocation {
+        verb: "revoke",
+        done: "revoked",
+        state: ClusterState::Revoking,
+        reason: RevocationReason::Revoked,
+        unfit: "its credentials were revoked with that",
+    };
+    revocation.carry_out(&state, &ctx, params.dry_run, &named, &body).await
 }
 
-/// Who did it, when, and why. `verb` completes "the cluster was ...".
-pub(super) fn note(reason: &str, verb: &str, ctx: &RequestContext, message: &str) -> Result<StateNote, Refusal> {
-    if message.chars().count() > MESSAGE_LENGTH_MAX || message.chars().any(char::is_control) {
-        let detail = format!("message is longer than {MESSAGE_LENGTH_MAX} characters or has control characters");
-        return Err(Refusal::at(Reason::FieldInvalid, "/message", detail));
+/// An operation that revokes the credentials of a cluster.
+pub(super) struct Revocation {
+    /// Completes "the cluster to ...".
+    pub(super) verb: &'static str,
+    /// Completes "the cluster was ...".
+    pub(super) done: &'static str,
+    /// State of the cluster from then on.
+    pub(super) state: ClusterState,
+    /// Of the revocation, and of the cluster's state.
+    pub(super) reason: RevocationReason,
+    /// Completes "the cluster is detached; ...": why that one has nothing to revoke.
+    pub(super) unfit: &'static str,
+}
+
+impl Revocation {
+    /// Carries it out for a cluster that is managed and named twice, and answers with the cluster as it is then.
+    pub(super) async fn carry_out(
+        &self,
+        state: &AppState,
+        ctx: &RequestContext,
+        dry_run: bool,
+        named: &str,
+        body: &ClusterRevoke,
+    ) -> Result<Response, ApiError> {
+        let named = ClusterRef::parse(named);
+        ctx.write(state, dry_run, async |tx| {
+            let cluster = found(clusters::lock(tx.connection(), &named).await?, &named)?;
+            check_named(&cluster, &body.cluster, self.verb)?;
+            if matches!(cluster.state, ClusterState::Detached | ClusterState::Purged) {
+                return Err(wrong_state(&cluster, self.unfit).into());
+            }
+            let note = self.note(ctx, &body.message)?;
+            let into = (self.state, self.reason);
+            cluster_trust::revoke(tx.connection(), &cluster.id, into, &note, &ctx.caller.subject, ctx.now).await?;
+            tx.audit(ctx.action, self.verb, &format!("cluster/{}", cluster.id), None).await?;
+            let body = shown(tx.connection(), state, ctx.now, &named).await?;
+            Ok(MutationResponse::accepted(&body).location(format!("/api/v1/clusters/{}", cluster.id)))
+        })
+        .await
     }
-    let because = if message.is_empty() { String::new() } else { format!(": {message}") };
-    Ok(StateNote::new(reason, format!("{verb} by {} at {:.0}{because}", ctx.caller.subject, ctx.now)))
+
+    /// Who did it, when, and why.
+    fn note(&self, ctx: &RequestContext, message: &str) -> Result<StateNote, Refusal> {
+        if message.chars().count() > MESSAGE_LENGTH_MAX || message.chars().any(char::is_control) {
+            let detail = format!("message is longer than {MESSAGE_LENGTH_MAX} characters or has control characters");
+            return Err(Refusal::at(Reason::FieldInvalid, "/message", detail));
+        }
+        let because = if message.is_empty() { String::new() } else { format!(": {message}") };
+        let text = format!("{} by {} at {:.0}{because}", self.done, ctx.caller.subject, ctx.now);
+        Ok(StateNote::new(self.reason.as_str(), text))
+    }
 }
 
 #[cfg(test)]

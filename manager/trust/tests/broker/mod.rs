@@ -1,0 +1,57 @@
+//! A real nats-server with the configuration that `kubenova-manager nats config` writes.
+
+use kubenova_runtime::{clock, tls};
+use kubenova_test_nats::NatsServer;
+use kubenova_trust::{
+    authority::Validity,
+    envelope::Envelope,
+    keyring::{self, Keyring},
+    nats::{Revocations, UserCredentials},
+    nats_config::NatsConfig,
+};
+use nkeys::KeyPair;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// Ids of two clusters.
+pub(crate) const A: &str = "c0123456789abcdefghjkmnpqrs";
+pub(crate) const B: &str = "c0123456789abcdefghjkmnpqrt";
+
+/// Of what a test issues: from now on, for longer than it takes.
+pub(crate) fn validity() -> Validity {
+    Validity { now: clock::now(), lifetime: Duration::from_secs(600) }
+}
+
+/// A server that also listens at these addresses, and the keys that it trusts.
+pub(crate) fn start(websocket: Option<&str>, leaf: Option<&str>) -> (NatsServer, Keyring) {
+    tls::install_provider();
+    let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
+    let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
+    let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
+    let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let config = NatsConfig {
+        folder: folder.path(),
+        listen: "127.0.0.1:0",
+        websocket,
+        leaf,
+        monitor: None,
+        hosts: &["127.0.0.1".to_owned()],
+        url: "tls://127.0.0.1:4222",
+        ping_interval: Duration::from_secs(20),
+        now: clock::now(),
+        lifetime: Duration::from_secs(600),
+        accounts: &accounts,
+    };
+    let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
+    (NatsServer::with_config(folder, &path), keyring)
+}
+
+/// Credentials of a cluster, with a key of their own.
+pub(crate) fn cluster_user(keyring: &Keyring, id: &str) -> UserCredentials {
+    let pair = KeyPair::new_user();
+    let user_jwt = keyring.nkeys.cluster_user(id, &pair.public_key(), validity()).unwrap();
+    UserCredentials { user_jwt, seed: pair.seed().unwrap() }
+}
