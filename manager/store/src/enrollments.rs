@@ -142,14 +142,13 @@ pub async fn lock_candidate(
     cluster: &ClusterId,
     uid: &str,
 ) -> Result<Candidate, StoreError> {
-    let row =
-        sqlx::query!(
-            "select state, kubernetes_uid, approval, quarantined_at from clusters where id = $1 for update",
-            cluster.as_str()
-        )
-        .fetch_one(&mut *connection)
-        .await
-        .map_err(failed("find the cluster of an enrollment"))?;
+    let row = sqlx::query!(
+        "select state, kubernetes_uid, approval, quarantined_at from clusters where id = $1 for update",
+        cluster.as_str()
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed("find the cluster of an enrollment"))?;
     let other =
         sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
             .fetch_optional(connection)

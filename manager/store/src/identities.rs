@@ -68,10 +68,7 @@ pub async fn set_sealing_key(
 }
 
 /// The sealing key of a cluster's current incarnation, unless that is revoked: what is sealed to it then is for a thief.
-pub async fn sealing_key(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-) -> Result<Option<SealingKey>, StoreError> {
+pub async fn sealing_key(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Option<SealingKey>, StoreError> {
     let row = sqlx::query!(
         "select i.sealing_key, i.sealing_key_signature
          from clusters c join identities i on i.cluster_id = c.id and i.incarnation = c.incarnation
