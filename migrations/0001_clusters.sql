@@ -25,6 +25,8 @@ create table clusters (
     state_message    text not null default '',
     -- Whether its enrollments wait for an administrator.
     approval         text not null default 'automatic' check (approval in ('automatic', 'manual')),
+    -- Since when it is quarantined: a token that was created before does not end that.
+    quarantined_at   timestamptz,
     enrolled_at      timestamptz,
     created_at       timestamptz not null,
     updated_at       timestamptz not null,

@@ -6,6 +6,9 @@ create table identities (
     incarnation bigint not null check (incarnation > 0),
     -- Made in the cluster, and fixed for the incarnation.
     nkey_public text not null,
+    -- X25519 public key that clients seal to, base64, and the nkey's signature over it.
+    sealing_key           text,
+    sealing_key_signature text,
     enrolled_at timestamptz not null,
     -- Of certificate and user JWT: when they were last issued, and when the first of them expires.
     issued_at   timestamptz not null,

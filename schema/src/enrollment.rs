@@ -5,6 +5,7 @@
 //! administrator approves enrollments, the answer is 202 with [`PendingApproval`] until one has; the Operator asks again
 //! with the same keys.
 
+use crate::sealing::SealingKey;
 use serde::{Deserialize, Serialize};
 
 /// Path of the endpoint.
@@ -22,6 +23,8 @@ pub struct EnrollmentRequest {
     pub csr_pem: String,
     /// Public user nkey (`U...`), made in the cluster.
     pub nkey_public: String,
+    /// The key that clients seal to. Its signature proves that the sender holds the nkey.
+    pub sealing_key: SealingKey,
     /// Version of the Operator.
     pub operator_version: String,
     /// Version of the cluster's API server.

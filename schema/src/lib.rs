@@ -14,6 +14,7 @@ pub mod meters;
 pub mod mutant;
 pub mod quantity;
 pub mod renewal;
+pub mod sealing;
 pub mod signature;
 pub mod streams;
 pub mod subjects;

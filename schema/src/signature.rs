@@ -47,6 +47,8 @@ pub enum PayloadType {
     Renewal,
     /// The answer to it; signed with the command key.
     RenewalAnswer,
+    /// The statement about a cluster's sealing key; signed with the cluster's nkey.
+    SealingKey,
     /// A person's statement that tenants may be deleted; signed with the person's own key.
     DeletionStatement,
 }
@@ -63,6 +65,7 @@ impl PayloadType {
             Self::HelloAnswer => "application/vnd.kubenova.helloanswer.v1+json",
             Self::Renewal => "application/vnd.kubenova.renewal.v1+json",
             Self::RenewalAnswer => "application/vnd.kubenova.renewal-answer.v1+json",
+            Self::SealingKey => "application/vnd.kubenova.sealing-key.v1+json",
             Self::DeletionStatement => "application/vnd.kubenova.deletion-statement.v1+json",
         }
     }

@@ -5,7 +5,8 @@
 //! - Where a budget is used up, requests are looked at two at a time, by one indexed read: a token that exists or a
 //!   key that is enrolled goes on, anything else is answered 429. So a flood costs Postgres two connections, and a good request
 //!   behind the same load balancer gets through.
-//! - How often one key renews is limited, too: whoever holds it can make the Manager sign.
+//! - How often one key renews is limited, too: whoever holds it can make the Manager sign. So is how often a token or key that exists is
+//!   shown, whatever comes of it.
 //!
 //! How many are carried out at once is bounded by `enrollment_slots.rs`.
 
@@ -33,6 +34,9 @@ const PEERS_MAX: usize = 10_000;
 const LOOKED_AT_MAX: usize = 2;
 /// Longest wait for a place among them.
 const LOOK_WAIT_MAX: Duration = Duration::from_millis(250);
+/// Requests that show the same token, or the same key: who has one, used or revoked, must not fill the places of all others with it. An
+/// Operator asks four times a minute.
+const OF_SHOWN: Rate = Rate { burst: 40, refill: Duration::from_secs(1) };
 /// Renewals of one key at once: an Operator that dies between the answer and its Secret asks again each time it starts.
 const RENEWALS_BURST: u32 = 10;
 /// Parts of the life of credentials after each of which a key may renew once more. Operators renew once in a third.
@@ -55,6 +59,7 @@ struct Inner {
     start: Instant,
     failures: Mutex<Failures>,
     looking: Arc<Semaphore>,
+    shown: Mutex<Buckets<[u8; 32]>>,
     renewals: Mutex<Buckets<(ClusterId, i64)>>,
 }
 
@@ -88,6 +93,7 @@ impl EnrollmentLimits {
             start: Instant::now(),
             failures: Mutex::new(Failures { of_peers: Buckets::new(OF_PEER, PEERS_MAX), of_all: Bucket::default() }),
             looking: Arc::new(Semaphore::new(LOOKED_AT_MAX)),
+            shown: Mutex::new(Buckets::new(OF_SHOWN, HOLDERS_MAX)),
             renewals: Mutex::new(Buckets::new(Rate { burst: RENEWALS_BURST, refill }, HOLDERS_MAX)),
         };
         Self { slots: EnrollmentSlots::default(), inner: Arc::new(inner) }
@@ -116,6 +122,25 @@ impl EnrollmentLimits {
     pub(crate) async fn look_at(&self, suspect: &Suspect) -> Result<OwnedSemaphorePermit, Refusal> {
         let place = tokio::time::timeout(LOOK_WAIT_MAX, Arc::clone(&self.inner.looking).acquire_owned()).await;
         place.ok().and_then(Result::ok).ok_or_else(|| suspect.refusal())
+    }
+
+    /// Asked once a request has its place, so that of many that came together the first ones count for the others.
+    ///
+    /// # Errors
+    /// With [`Reason::TooManyRequests`] when the token, or key, with this hash was shown too often.
+    pub(crate) fn check_shown(&self, hash: &[u8; 32]) -> Result<(), Refusal> {
+        let now = self.now();
+        let wait = self.inner.shown.lock().unwrap_or_else(PoisonError::into_inner).wait(hash, now);
+        wait.map_or(Ok(()), |wait| {
+            let detail = format!("this token, or key, is shown too often; again in {wait:.0?}");
+            Err(too_many(detail, wait))
+        })
+    }
+
+    /// Counts that a token, or key, that exists was shown. What does not exist is not remembered: anybody can make it up.
+    pub(crate) fn shown(&self, hash: [u8; 32]) {
+        let now = self.now();
+        self.inner.shown.lock().unwrap_or_else(PoisonError::into_inner).charge(hash, now);
     }
 
     /// Counts a renewal of the key that was enrolled for this incarnation.
@@ -193,6 +218,17 @@ mod tests {
             limits.refused(SocketAddr::from(([10, 0, high, low], 1)), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good(&limits, peer(1)));
+    }
+
+    #[test]
+    fn a_token_that_is_shown_again_and_again_waits_and_others_do_not() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(3600));
+        for _ in 0..OF_SHOWN.burst {
+            limits.check_shown(&[1; 32]).unwrap();
+            limits.shown([1; 32]);
+        }
+        assert_eq!(limits.check_shown(&[1; 32]).unwrap_err().reason, Reason::TooManyRequests);
+        assert!(limits.check_shown(&[2; 32]).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

@@ -56,6 +56,7 @@ impl ClusterObservations {
             issued_at: life.issued_at,
             expires_at: life.expires_at,
             renewals: Vec::new(),
+            sealing_key: None,
             revocation: None,
         });
         body

@@ -9,6 +9,7 @@ use crate::{
     enrollment_limits::{EnrollmentLimits, Standing},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
+    token,
 };
 use axum::{
     Json, Router,
@@ -107,6 +108,8 @@ impl Renewal {
         }
         self.look_at(&claim, peer).await?;
         let _slot = self.limits.slots.take().await?;
+        let key = token::sha256(&claim.nkey);
+        self.limits.check_shown(&key)?;
         let outcome = self
             .store
             .transaction("decide about a renewal", async |transaction| {
@@ -117,6 +120,9 @@ impl Renewal {
                 Ok::<_, ApiError>(Some(outcome))
             })
             .await?;
+        if outcome.is_some() {
+            self.limits.shown(key);
+        }
         let (cluster, incarnation, peer) = (&claim.cluster, claim.incarnation, peer.ip());
         match outcome {
             // What anybody can send is no event of this cluster.

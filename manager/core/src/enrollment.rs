@@ -9,7 +9,10 @@ use crate::{
     enrollment_request::{ApprovalRequest, Decision, Installation, Verdict},
     refusal::{Reason, Refusal},
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+
+/// How long an approval counts: the Operator asks every few seconds, but its cluster may be cut off just then.
+const APPROVAL_LIFETIME: SignedDuration = SignedDuration::from_hours(24);
 
 /// Longest UID of a namespace; Kubernetes makes UUIDs of 36 characters.
 const UID_LENGTH_MAX: usize = 64;
@@ -99,7 +102,13 @@ pub fn check_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now
     }
     match token.decision() {
         // Also after the token's life: it was approved within it.
-        Some(Decision { verdict: Verdict::Approved, .. }) => TokenDecision::Use,
+        Some(Decision { verdict: Verdict::Approved, at, .. }) if now.duration_since(*at) <= APPROVAL_LIFETIME => {
+            TokenDecision::Use
+        }
+        Some(Decision { verdict: Verdict::Approved, at, by, .. }) => refuse(
+            Reason::EnrollmentTokenExpired,
+            &format!("{by} approved this enrollment at {at:.0}, and it was not completed within a day"),
+        ),
         Some(Decision { verdict: Verdict::Rejected, at, by, reason }) => {
             refuse(Reason::EnrollmentRejected, &format!("{by} rejected this enrollment at {at:.0}: {reason}"))
         }
@@ -120,6 +129,10 @@ pub struct CandidateRecord {
     pub kubernetes_uid: Option<String>,
     /// Another record under which this Kubernetes cluster is enrolled.
     pub enrolled_as: Option<ClusterId>,
+    /// Since when it is quarantined.
+    pub quarantined_at: Option<Timestamp>,
+    /// When the token was created.
+    pub token_created_at: Timestamp,
 }
 
 /// Whether a Kubernetes cluster may enroll under a record.
@@ -141,6 +154,11 @@ pub fn admit(record: &CandidateRecord, attempt: &EnrollmentAttempt) -> Admission
     if !record.state.may_enroll() {
         let detail = format!("cluster {cluster} is {}", record.state.as_str());
         return Admission::Refuse(Refusal::new(Reason::ClusterNotUsable, detail));
+    }
+    // An administrator ends a quarantine, not a token that lay about when it began.
+    if let Some(since) = record.quarantined_at.filter(|since| record.token_created_at <= *since) {
+        let detail = format!("the token was created before the cluster was quarantined, at {since:.0}");
+        return Admission::Refuse(Refusal::new(Reason::EnrollmentTokenRevoked, detail));
     }
     let mismatch = |detail| Admission::Quarantine(Refusal::new(Reason::ClusterUidMismatch, detail));
     match (&record.enrolled_as, &record.kubernetes_uid) {
@@ -264,6 +282,9 @@ mod tests {
         assert_eq!(check(&asked(None), 99), TokenDecision::Use);
         assert_eq!(refused(check(&asked(None), 100)), Reason::EnrollmentTokenExpired);
         assert_eq!(check(&asked(Some(Verdict::Approved)), 100), TokenDecision::Use, "it was approved in time");
+        let day = 24 * 3600;
+        assert_eq!(check(&asked(Some(Verdict::Approved)), 2 + day), TokenDecision::Use);
+        assert_eq!(refused(check(&asked(Some(Verdict::Approved)), 3 + day)), Reason::EnrollmentTokenExpired);
         let rejected = check(&asked(Some(Verdict::Rejected)), 99);
         assert!(
             matches!(&rejected, TokenDecision::Refuse(it) if it.detail.contains("ann rejected") && it.detail.ends_with("no"))
@@ -279,6 +300,8 @@ mod tests {
             state,
             kubernetes_uid: uid.map(str::to_owned),
             enrolled_as: other,
+            quarantined_at: None,
+            token_created_at: at(5),
         };
         let admit = |record: CandidateRecord| admit(&record, &attempt("u", "k"));
         assert_eq!(admit(record(ClusterState::PendingBootstrap, None, None)), Admission::Admit);
@@ -287,6 +310,11 @@ mod tests {
         for state in [ClusterState::Revoking, ClusterState::Detached, ClusterState::Purged] {
             let admission = admit(record(state, Some("u"), None));
             assert!(matches!(admission, Admission::Refuse(it) if it.reason == Reason::ClusterNotUsable), "{state:?}");
+        }
+        for (quarantined, admitted) in [(at(4), true), (at(5), false), (at(6), false)] {
+            let record = record(ClusterState::Quarantined, Some("u"), None);
+            let admission = admit(CandidateRecord { quarantined_at: Some(quarantined), ..record });
+            assert_eq!(admission == Admission::Admit, admitted, "a token that was created before it does not end it");
         }
         for clone in [
             record(ClusterState::Enrolled, Some("other"), None),

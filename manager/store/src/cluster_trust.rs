@@ -19,7 +19,7 @@ pub async fn quarantine(
 ) -> Result<bool, StoreError> {
     let done = sqlx::query!(
         "with quarantined as (
-             update clusters set state = 'quarantined', state_reason = $3, state_message = $4, updated_at = $2
+             update clusters set state = 'quarantined', state_reason = $3, state_message = $4, updated_at = $2, quarantined_at = $2
              where id = $1 and state in ('pendingBootstrap', 'enrolled') returning id
          )
          insert into audit_pending (at, subject, role, action, target, cluster_id, detail)
@@ -44,7 +44,7 @@ pub async fn release(connection: &mut PgConnection, cluster: &ClusterId, now: Ti
          update clusters c
             set state = case when exists (select from identities i where i.cluster_id = c.id and i.incarnation = c.incarnation
                                              and i.revoked_at is null) then 'enrolled' else 'pendingBootstrap' end,
-                state_reason = '', state_message = '', updated_at = $2
+                state_reason = '', state_message = '', updated_at = $2, quarantined_at = null
          where id = $1 and state = 'quarantined'",
         cluster.as_str(),
         now.to_sqlx(),

@@ -210,7 +210,10 @@ pub async fn revoke_open(
     let mut revoked = sqlx::query_scalar!(
         "update enrollments set revoked_at = $2, revoked_by = $3
          where id in (select id from enrollments
-                       where cluster_id = $1 and used_at is null and revoked_at is null and expires_at > $2 order by id for update)
+                       where cluster_id = $1 and used_at is null and revoked_at is null
+                         and (expires_at > $2 or exists (select from enrollment_approvals a
+                                                          where a.enrollment_id = enrollments.id and a.verdict = 'approved'))
+                       order by id for update)
            and used_at is null and revoked_at is null
          returning id",
         cluster.as_str(),

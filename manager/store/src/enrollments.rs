@@ -51,6 +51,8 @@ pub struct EnrollmentToken {
     pub id: Uuid,
     /// The cluster it enrolls.
     pub cluster_id: ClusterId,
+    /// When it was created.
+    pub created_at: Timestamp,
     /// When it expires.
     pub expires_at: Timestamp,
     /// When it was revoked.
@@ -89,7 +91,7 @@ pub async fn lock_token(
     secret_sha256: &[u8; 32],
 ) -> Result<Option<EnrollmentToken>, StoreError> {
     let row = sqlx::query!(
-        r#"select e.id, e.cluster_id, e.expires_at, e.revoked_at, e.used_by_uid, e.used_keys, e.answer,
+        r#"select e.id, e.cluster_id, e.created_at, e.expires_at, e.revoked_at, e.used_by_uid, e.used_keys, e.answer,
                   exists (select from sessions s where s.cluster_id = e.cluster_id and s.opened_at > e.used_at
                                                    and s.incarnation = e.answer::jsonb ->> 'incarnation')
                       as "connected!"
@@ -108,6 +110,7 @@ pub async fn lock_token(
         Ok(EnrollmentToken {
             id: row.id,
             cluster_id,
+            created_at: row.created_at.to_jiff(),
             expires_at: row.expires_at.to_jiff(),
             revoked_at: row.revoked_at.map(jiff_sqlx::Timestamp::to_jiff),
             used,
@@ -128,6 +131,8 @@ pub struct Candidate {
     pub uid_of: Option<ClusterId>,
     /// Whether its enrollments wait for an administrator.
     pub approval: Approval,
+    /// Since when it is quarantined.
+    pub quarantined_at: Option<Timestamp>,
 }
 
 /// The cluster that a token enrolls, and who else has the UID it shows.
@@ -137,11 +142,13 @@ pub async fn lock_candidate(
     cluster: &ClusterId,
     uid: &str,
 ) -> Result<Candidate, StoreError> {
-    let row =
-        sqlx::query!("select state, kubernetes_uid, approval from clusters where id = $1 for update", cluster.as_str())
-            .fetch_one(&mut *connection)
-            .await
-            .map_err(failed("find the cluster of an enrollment"))?;
+    let row = sqlx::query!(
+        "select state, kubernetes_uid, approval, quarantined_at from clusters where id = $1 for update",
+        cluster.as_str()
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .map_err(failed("find the cluster of an enrollment"))?;
     let other =
         sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
             .fetch_optional(connection)
@@ -153,6 +160,7 @@ pub async fn lock_candidate(
         kubernetes_uid: row.kubernetes_uid,
         uid_of: other.map(|id| at.cluster_id("id", &id)).transpose()?,
         approval: at.parse("approval", &row.approval, Approval::parse)?,
+        quarantined_at: row.quarantined_at.map(jiff_sqlx::Timestamp::to_jiff),
     })
 }
 
@@ -175,7 +183,7 @@ pub async fn enroll(
     let row = sqlx::query!(
         "update clusters
             set incarnation = incarnation + 1, epoch = epoch + case when incarnation = 0 then 0 else 1 end,
-                kubernetes_uid = $2, state = 'enrolled', state_reason = '', state_message = '', enrolled_at = coalesce(enrolled_at, $3), updated_at = $3
+                kubernetes_uid = $2, state = 'enrolled', state_reason = '', state_message = '', quarantined_at = null, enrolled_at = coalesce(enrolled_at, $3), updated_at = $3
           where id = $1 returning incarnation, epoch",
         cluster.as_str(),
         uid,

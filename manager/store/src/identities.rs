@@ -8,6 +8,7 @@ use kubenova_core::{
     cluster::{ClusterId, ClusterState},
     renewal::EnrolledRecord,
 };
+use kubenova_schema::sealing::SealingKey;
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
 
@@ -44,6 +45,41 @@ pub async fn insert(
     .await
     .map_err(failed("add a cluster's identity"))?;
     Ok(())
+}
+
+/// Stores the sealing key of an enrollment, in its transaction.
+pub async fn set_sealing_key(
+    connection: &mut PgConnection,
+    cluster: &ClusterId,
+    incarnation: i64,
+    key: &SealingKey,
+) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update identities set sealing_key = $3, sealing_key_signature = $4 where cluster_id = $1 and incarnation = $2",
+        cluster.as_str(),
+        incarnation,
+        key.public_key,
+        key.signature,
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("store a cluster's sealing key"))?;
+    one_row(done.rows_affected(), "identities", cluster)
+}
+
+/// The sealing key of a cluster's current incarnation, unless that is revoked: what is sealed to it then is for a thief.
+pub async fn sealing_key(connection: &mut PgConnection, cluster: &ClusterId) -> Result<Option<SealingKey>, StoreError> {
+    let row = sqlx::query!(
+        "select i.sealing_key, i.sealing_key_signature
+         from clusters c join identities i on i.cluster_id = c.id and i.incarnation = c.incarnation
+         where c.id = $1 and i.revoked_at is null",
+        cluster.as_str(),
+    )
+    .fetch_optional(connection)
+    .await
+    .map_err(failed("find a cluster's sealing key"))?;
+    let key = row.and_then(|row| row.sealing_key.zip(row.sealing_key_signature));
+    Ok(key.map(|(public_key, signature)| SealingKey { public_key, signature }))
 }
 
 /// Whether this nkey is or was enrolled for this cluster.

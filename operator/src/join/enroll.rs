@@ -72,6 +72,7 @@ pub fn request(token: &EnrollmentToken, keys: &Keys, facts: &ClusterFacts) -> Re
         cluster_uid: keys.cluster_uid.clone(),
         csr_pem: keys.csr_pem()?,
         nkey_public: keys.nkey_public()?,
+        sealing_key: keys.sealing_public(&token.cluster_id)?,
         operator_version: env!("CARGO_PKG_VERSION").to_owned(),
         kubernetes_version: facts.kubernetes_version.clone(),
         nodes: facts.nodes,

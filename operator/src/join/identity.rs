@@ -11,6 +11,7 @@ use kubenova_operator_core::{record::RecordVerifier, renewal::CredentialsLife};
 use kubenova_schema::{
     enrollment::{EnrollmentAnswer, PublicKey},
     fingerprint::fingerprint,
+    sealing::{self, SealingKey},
     signature::{AcceptedKeys, PayloadType, pre_authentication_encoding, sha256_hex},
 };
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Keys {
     pub tls_key_pem: String,
     /// Seed of the user nkey, `SU...`.
     pub nkey_seed: String,
+    /// Private half of the sealing key, 32 bytes in base64.
+    pub sealing_key: String,
 }
 
 /// Keys with the Manager's answer about them.
@@ -140,6 +143,9 @@ pub enum MakeError {
     /// The nkey.
     #[error("could not make the nkey")]
     Nkey(#[source] nkeys::error::Error),
+    /// The stored sealing key is none.
+    #[error("could not read the sealing key")]
+    Sealing,
 }
 
 impl Keys {
@@ -152,6 +158,7 @@ impl Keys {
             cluster_uid: cluster_uid.to_owned(),
             tls_key_pem: new_tls_key()?,
             nkey_seed: nkey.seed().map_err(MakeError::Nkey)?,
+            sealing_key: BASE64.encode(&kubenova_runtime::random::bytes::<{ sealing::KEY_BYTES }>()),
         })
     }
 
@@ -182,6 +189,15 @@ impl Keys {
         let key = rcgen::KeyPair::from_pem(&self.tls_key_pem).map_err(MakeError::Tls)?;
         let parameters = rcgen::CertificateParams::new(Vec::<String>::new()).map_err(MakeError::Tls)?;
         parameters.serialize_request(&key).and_then(|request| request.pem()).map_err(MakeError::Tls)
+    }
+
+    /// The public half of the sealing key, signed for this cluster.
+    pub fn sealing_public(&self, cluster_id: &str) -> Result<SealingKey, MakeError> {
+        let private = BASE64.decode(self.sealing_key.as_bytes()).unwrap_or_default();
+        let public_key = sealing::public_key(&private).ok_or(MakeError::Sealing)?;
+        let statement = sealing::statement(cluster_id, &self.cluster_uid, &public_key);
+        let signature = self.sign(PayloadType::SealingKey, statement.as_bytes())?;
+        Ok(SealingKey { public_key, signature })
     }
 
     /// The public nkey, `U...`.
@@ -335,6 +351,9 @@ pub(super) mod tests {
         assert!(keys.csr_pem().unwrap().contains("BEGIN CERTIFICATE REQUEST"));
         assert!(keys.nkey_public().unwrap().starts_with('U'));
         let shown = format!("{keys:?}");
-        assert!(!shown.contains(&keys.nkey_seed) && !shown.contains("PRIVATE"));
+        assert!(!shown.contains(&keys.nkey_seed) && !shown.contains("PRIVATE") && !shown.contains(&keys.sealing_key));
+        let sealing = keys.sealing_public("c1").unwrap();
+        assert_eq!(sealing.verify("c1", "uid", &keys.nkey_public().unwrap()), Ok(()));
+        assert_ne!(sealing.public_key, keys.sealing_key);
     }
 }

@@ -14,6 +14,7 @@ use kubenova_runtime::clock;
 use kubenova_schema::{
     enrollment::PATH,
     renewal::{self as renewals, NONCE_PATH},
+    sealing,
     signature::{HEADER, PayloadType, pre_authentication_encoding},
     token::EnrollmentToken,
 };
@@ -40,7 +41,10 @@ impl Installation {
 
     /// What it asks for with a token; each call makes a new key for the certificate.
     pub(crate) fn enrollment(&self, cluster: &str) -> Value {
+        let public_key = sealing::public_key(&[7; sealing::KEY_BYTES]).unwrap();
+        let signature = self.sign(PayloadType::SealingKey, &sealing::statement(cluster, &self.uid, &public_key));
         json!({
+            "sealingKey": { "publicKey": public_key, "signature": signature },
             "clusterId": cluster, "clusterUid": self.uid, "csrPem": csr(),
             "nkeyPublic": self.nkey.public_key(),
             "operatorVersion": "0.1.0", "kubernetesVersion": "1.34.0", "nodes": 3, "at": "2026-01-01T00:00:00.000Z",

@@ -173,9 +173,22 @@ pub struct ClusterCredentials {
     /// The last renewals that the cluster's key had signed, newest first; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub renewals: Vec<EnrollmentAttempt>,
+    /// The key that clients seal to; only when a single cluster is read. Absent once the credentials are revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealing_key: Option<ClusterSealingKey>,
     /// That they were revoked; only when a single cluster is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
+}
+
+/// A cluster's sealing key: what is sealed to it (HPKE, RFC 9180) only its Operator opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSealingKey {
+    /// X25519, 32 bytes in base64.
+    pub public_key: String,
+    /// `<public nkey>:<base64>`: the cluster's nkey over the key and the cluster.
+    pub signature: String,
 }
 
 /// A revocation of a cluster's credentials.

@@ -9,9 +9,9 @@ use axum::{
     extract::{Path, State},
     response::Response,
 };
-use kubenova_api_types::clusters::Cluster;
+use kubenova_api_types::clusters::{Cluster, ClusterSealingKey};
 use kubenova_core::{cluster::ClusterRef, page::Page};
-use kubenova_schema::kinds::ObjectKey;
+use kubenova_schema::{kinds::ObjectKey, sealing::SealingKey};
 use kubenova_store::{clusters, enrollment_attempts, enrollment_tokens, identities, revocations};
 
 /// Tokens shown with a cluster: the newest ones explain why it does not join. The others are at `…/enrollments`.
@@ -49,6 +49,9 @@ pub async fn get(
     if let Some(credentials) = &mut body.credentials {
         let renewals = enrollment_attempts::renewals(&mut connection, &cluster.id).await?;
         credentials.renewals = renewals.iter().map(views::enrollment_attempt).collect();
+        let sealing_key = identities::sealing_key(&mut connection, &cluster.id).await?;
+        credentials.sealing_key =
+            sealing_key.map(|SealingKey { public_key, signature }| ClusterSealingKey { public_key, signature });
         credentials.revocation = revocations::of_cluster(&mut connection, &cluster.id).await?.map(views::revocation);
     }
     body.enrollments = tokens.iter().map(|token| views::enrollment(token, ctx.now)).collect();
