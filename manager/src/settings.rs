@@ -89,7 +89,8 @@ pub struct Database {
 pub struct Nats {
     /// `tls://host:port` as the Manager reaches it.
     pub urls: Vec<String>,
-    /// `tls://host:port` and `wss://host[:port][/path]` as clusters reach it; those of the Manager when empty.
+    /// `tls://host:port`, `wss://host[:port][/path]` and `grpcs://host[:port]` (the bridge) as clusters reach it; those of the Manager
+    /// when empty.
     #[serde(default)]
     pub public_urls: Vec<String>,
     /// `host:port` that `nats config` has it listen on; port 0 is any free one.
@@ -379,8 +380,15 @@ impl Settings {
         if self.nats.urls.iter().any(|url| !is_of(url, &[Transport::Nats])) {
             bail!("nats.urls must be tls://host:port: the broker accepts TLS only");
         }
-        if self.nats.public_urls.iter().any(|url| !is_of(url, &[Transport::Nats, Transport::Websocket])) {
-            bail!("nats.publicUrls must be tls://host:port or wss://host[:port][/path]: the broker accepts TLS only");
+        if self
+            .nats
+            .public_urls
+            .iter()
+            .any(|url| !is_of(url, &[Transport::Nats, Transport::Websocket, Transport::Grpc]))
+        {
+            bail!(
+                "nats.publicUrls must be tls://host:port, wss://host[:port][/path] or grpcs://host[:port]: broker and bridge accept TLS only"
+            );
         }
         ranges::check(self)
     }
@@ -486,6 +494,7 @@ nats: { urls: ['tls://hub.example:4222'] }
         assert!(parse(&SMALLEST.replace("tls://", "wss://")).is_err(), "the Manager itself speaks no WebSocket");
         let public = |url: &str| parse(&SMALLEST.replace("4222'] }", &format!("4222'], publicUrls: ['{url}'] }}")));
         assert!(public("wss://hub.example/nats").is_ok());
+        assert!(public("grpcs://bridge.example").is_ok());
         assert!(public("ws://hub.example").is_err());
         assert!(parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://a', urlFile: b")).is_err());
     }

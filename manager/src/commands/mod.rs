@@ -1,6 +1,7 @@
 //! The command line: one command a file.
 
 mod audit;
+mod bridge;
 mod confirm_deletions;
 mod init;
 pub(crate) mod keys;
@@ -41,6 +42,8 @@ pub enum Verb {
     },
     /// Run the Manager.
     Serve(serve::Serve),
+    /// Run the bridge: gRPC to the broker for clusters that reach it no other way. Its settings are a file of their own (--config).
+    Bridge(bridge::Bridge),
     /// Tokens for the REST API.
     Token {
         /// What to do.
@@ -95,6 +98,7 @@ pub async fn run(cli: Cli) -> Result<()> {
         Verb::Audit { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Recover { verb } => verb.run(&Settings::read(&cli.config)?).await,
         Verb::Token { verb } => verb.run(&Settings::read(&cli.config)?).await,
+        Verb::Bridge(bridge) => bridge.run(&cli.config).await,
         Verb::Serve(serve) => serve.run(Settings::read(&cli.config)?).await,
     }
 }

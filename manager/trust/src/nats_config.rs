@@ -70,6 +70,10 @@ impl NatsConfig<'_> {
         }
         let validity = Validity { now: self.now, lifetime: self.lifetime };
         let server = authority.server("kubenova-hub", self.hosts, validity)?;
+        // The bridge's, for clusters and for the broker; it is of use only where one runs.
+        let bridge = authority.server("kubenova-bridge", self.hosts, validity)?;
+        write(&folder.join("tls/bridge.pem"), &bridge.chain_pem, Readers::Everybody)?;
+        write(&folder.join("tls/bridge.key"), &bridge.key_pem, Readers::Owner)?;
         write(&folder.join("ca.crt"), authority.bundle_pem(), Readers::Everybody)?;
         write(&folder.join("tls/server.pem"), &server.chain_pem, Readers::Everybody)?;
         write(&folder.join("tls/server.key"), &server.key_pem, Readers::Owner)?;

@@ -149,6 +149,22 @@ fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
             "BrokerAnswerInvalid",
             "check that the broker's URL names its port, and that nothing between answers in its place or closes the connection",
         ),
+        ConnectCause::BridgeCannotConnect => (
+            "BridgeCannotConnect",
+            "the bridge was reached and does not reach the broker: have the Manager's side check that the broker runs and that the bridge's settings name it (nats.urls)",
+        ),
+        ConnectCause::BridgeDraining => (
+            "BridgeDraining",
+            "this replica of the bridge stops; another one answers with the next attempt, unless there is none",
+        ),
+        ConnectCause::BridgeBusy => (
+            "BridgeBusy",
+            "have the Manager's side run more replicas of the bridge, or raise sessionsMax in its settings",
+        ),
+        ConnectCause::BridgeAnswer => (
+            "BridgeAnswerInvalid",
+            "check that the broker's grpcs:// URL names the bridge, and that what stands in front of it passes TLS and HTTP/2 on",
+        ),
         ConnectCause::NoUrl => (
             "TransportUnavailable",
             "have the Manager name such a URL (nats.publicUrls in its settings), or set another `transport` in the chart",
@@ -190,6 +206,10 @@ mod tests {
             ConnectCause::Unusable,
             ConnectCause::UpgradeRefused,
             ConnectCause::NotNats,
+            ConnectCause::BridgeCannotConnect,
+            ConnectCause::BridgeDraining,
+            ConnectCause::BridgeBusy,
+            ConnectCause::BridgeAnswer,
             ConnectCause::NoUrl,
             ConnectCause::ProxyNameNotFound,
             ConnectCause::ProxyUnreachable,

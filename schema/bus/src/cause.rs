@@ -34,6 +34,14 @@ pub enum ConnectCause {
     UpgradeRefused,
     /// What answered is no NATS server.
     NotNats,
+    /// The bridge has no connection to the broker.
+    BridgeCannotConnect,
+    /// The bridge stops; another replica answers.
+    BridgeDraining,
+    /// The bridge has as many sessions as it may, or ended one that stood still.
+    BridgeBusy,
+    /// What answered is not the bridge.
+    BridgeAnswer,
     /// None of the URLs is of a transport that may be used.
     NoUrl,
     /// The proxy's host name does not resolve.

@@ -38,7 +38,7 @@ impl std::fmt::Debug for Credentials {
 /// How to connect.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `tls://host:port` and `wss://host[:port][/path]`, in any order.
+    /// `tls://host:port`, `wss://host[:port][/path]` and `grpcs://host[:port]`, in any order.
     pub urls: Vec<String>,
     /// Which of them may be used.
     pub transport: TransportChoice,

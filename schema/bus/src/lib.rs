@@ -4,6 +4,7 @@
 //! Delivery is at least once and out of order. A publish counts only when the broker acknowledged it; a message is
 //! acknowledged only when what it holds is durable on our side.
 
+pub mod bridge;
 pub mod cause;
 pub mod connection;
 pub mod consume;

@@ -12,7 +12,7 @@ pub(crate) struct Route {
     pub(crate) transport: Transport,
     /// At least one.
     pub(crate) urls: Vec<BrokerUrl>,
-    /// Through a proxy, or in a WebSocket.
+    /// Through a proxy, in a WebSocket, or by way of the bridge.
     pub(crate) is_relayed: bool,
 }
 
@@ -27,7 +27,7 @@ impl Route {
 /// out.
 pub(crate) fn routes(choice: TransportChoice, dialer: &Dialer, urls: &[String]) -> Vec<Route> {
     let urls: Vec<BrokerUrl> = urls.iter().filter_map(|url| BrokerUrl::parse(url)).collect();
-    let relayed = |url: &BrokerUrl| url.transport == Transport::Websocket || dialer.proxy_for(&url.target).is_some();
+    let relayed = |url: &BrokerUrl| url.transport != Transport::Nats || dialer.proxy_for(&url.target).is_some();
     let mut routes = Vec::new();
     for transport in choice.order() {
         for is_relayed in [false, true] {

@@ -14,6 +14,8 @@ pub enum Transport {
     Nats,
     /// The NATS protocol in a WebSocket over TLS: `wss://host[:port][/path]`, port 443 unless named.
     Websocket,
+    /// The NATS protocol in a gRPC stream over TLS, by way of the bridge: `grpcs://host[:port]`, port 443 unless named.
+    Grpc,
 }
 
 impl Transport {
@@ -23,6 +25,7 @@ impl Transport {
         match self {
             Self::Nats => "nats",
             Self::Websocket => "websocket",
+            Self::Grpc => "grpc",
         }
     }
 }
@@ -37,13 +40,15 @@ impl fmt::Display for Transport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportChoice {
-    /// Each that the URLs allow: NATS first, then WebSocket.
+    /// Each that the URLs allow: NATS first, then WebSocket, then the bridge.
     #[default]
     Auto,
     /// `tls://` URLs only.
     Nats,
     /// `wss://` URLs only.
     Websocket,
+    /// `grpcs://` URLs only.
+    Grpc,
 }
 
 impl TransportChoice {
@@ -51,9 +56,10 @@ impl TransportChoice {
     #[must_use]
     pub const fn order(self) -> &'static [Transport] {
         match self {
-            Self::Auto => &[Transport::Nats, Transport::Websocket],
+            Self::Auto => &[Transport::Nats, Transport::Websocket, Transport::Grpc],
             Self::Nats => &[Transport::Nats],
             Self::Websocket => &[Transport::Websocket],
+            Self::Grpc => &[Transport::Grpc],
         }
     }
 }
@@ -72,7 +78,7 @@ pub struct BrokerUrl {
 }
 
 impl BrokerUrl {
-    /// Reads `tls://host:port` and `wss://host[:port][/path]`; none for anything else. A host may be a name, an IPv4 address, or an
+    /// Reads `tls://host:port`, `wss://host[:port][/path]` and `grpcs://host[:port]`; none for anything else. A host may be a name, an IPv4 address, or an
     /// IPv6 address in brackets.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -80,9 +86,14 @@ impl BrokerUrl {
         let (transport, default_port) = match url.scheme() {
             "tls" => (Transport::Nats, 4222),
             "wss" => (Transport::Websocket, 443),
+            "grpcs" => (Transport::Grpc, 443),
             _ => return None,
         };
         let host = url.host_str().filter(|host| !host.is_empty())?;
+        if transport == Transport::Grpc && !(matches!(url.path(), "" | "/") && url.query().is_none()) {
+            // The path of a gRPC request is the name of its method.
+            return None;
+        }
         let target = Target::new(host, url.port_or_known_default().unwrap_or(default_port));
         let path = match (url.path(), url.query()) {
             ("", None) => "/".to_owned(),
@@ -107,14 +118,22 @@ mod tests {
         let websocket = |target: &str, path: &str| Some((Transport::Websocket, target.to_owned(), path.to_owned()));
         assert_eq!(read("wss://hub.example.com"), websocket("hub.example.com:443", "/"));
         assert_eq!(read("wss://[::1]:8443/nats?a=b"), websocket("[::1]:8443", "/nats?a=b"));
-        for other in ["nats://hub:4222", "ws://hub", "https://hub", "hub:4222", "tls://", ""] {
+        assert_eq!(
+            read("grpcs://hub.example.com"),
+            Some((Transport::Grpc, "hub.example.com:443".to_owned(), "/".to_owned()))
+        );
+        assert_eq!(read("grpcs://[::1]:8444/").map(|read| read.1), Some("[::1]:8444".to_owned()));
+        for other in
+            ["grpcs://hub/path", "grpc://hub", "nats://hub:4222", "ws://hub", "https://hub", "hub:4222", "tls://", ""]
+        {
             assert_eq!(read(other), None, "{other}");
         }
     }
 
     #[test]
     fn auto_begins_with_the_fewest_layers() {
-        assert_eq!(TransportChoice::Auto.order(), [Transport::Nats, Transport::Websocket]);
+        assert_eq!(TransportChoice::Auto.order(), [Transport::Nats, Transport::Websocket, Transport::Grpc]);
+        assert_eq!(TransportChoice::Grpc.order(), [Transport::Grpc]);
         assert_eq!(TransportChoice::Websocket.order(), [Transport::Websocket]);
     }
 }

@@ -80,6 +80,12 @@ impl ManagerProcess {
         Ok(())
     }
 
+    /// Starts `bridge`, where this is the configuration of one; see [`ManagerProcess::wait_listening`].
+    pub fn serve_bridge(&mut self) -> Result<()> {
+        self.process = Some(Process::start(self.spec(&["bridge"]))?);
+        Ok(())
+    }
+
     /// Waits until something listens at `address` while `serve` runs.
     pub async fn wait_listening(&mut self, address: SocketAddr) -> Result<()> {
         let process = self.process.as_mut().context("the Manager was not started: call serve first")?;

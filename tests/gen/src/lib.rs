@@ -39,10 +39,12 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
     Ok(files)
 }
 
-/// Every metric of both processes, from their own registries.
+/// Every metric of all processes, from their own registries.
 fn metrics_page() -> String {
     let mut manager = kubenova_runtime::metrics::Registry::new(kubenova_manager::metrics::PREFIX);
     let _metrics = kubenova_manager::metrics::Metrics::register(&mut manager);
+    let mut bridge = kubenova_runtime::metrics::Registry::new(kubenova_bridge::metrics::PREFIX);
+    let _metrics = kubenova_bridge::metrics::Metrics::register(&mut bridge);
     let (operator, _metrics) = kubenova_operator::metrics::registry();
     format!(
         "# Metrics\n\n\
@@ -54,9 +56,12 @@ fn metrics_page() -> String {
          ## Manager\n\n\
          `metrics.listen` of the settings file, `127.0.0.1:9464` by default, `null` switches it off. What only Postgres knows \
          is read every 15 s.\n\n{}\n\
+         ## Bridge\n\n\
+         Off until `metrics.listen` of the bridge's settings is set.\n\n{}\n\
          ## Operator\n\n\
          Off until the chart's `metrics.enabled` is set; then port 9090 of the pod, open to pods of the same cluster.\n\n{}",
         manager.markdown(),
+        bridge.markdown(),
         operator.markdown()
     )
 }

@@ -30,6 +30,8 @@ pub const MANAGER_PORT: u16 = 8443;
 pub const HUB_PORT: u16 = 4222;
 /// The hub's port for WebSockets, where it has one.
 pub const HUB_WEBSOCKET_PORT: u16 = 9443;
+/// Port of the bridge, where a scenario runs one.
+pub const BRIDGE_PORT: u16 = 9444;
 /// Name of the Manager that no file and no name server of the sandbox knows.
 pub const HIDDEN_MANAGER_HOST: &str = "manager.hidden.kubenova.test";
 /// Name of the hub that no file and no name server of the sandbox knows.
@@ -56,7 +58,7 @@ pub struct PlatformOptions {
     /// What the Manager logs (a tracing filter); much, for whoever looks for the cause of a failure, when none.
     pub log: Option<&'static str>,
     /// Clusters know Manager and hub only by names that they cannot resolve ([`HIDDEN_MANAGER_HOST`], [`HIDDEN_HUB_HOST`]), and the hub
-    /// also in a WebSocket.
+    /// also in a WebSocket; and a bridge is named to them, which a scenario starts by itself ([`Platform::start_bridge`]).
     pub is_hidden: bool,
     /// Seconds between the broker's pings of each client; few, because scenarios wait for dead connections, when none.
     pub ping_seconds: Option<u32>,
@@ -126,6 +128,21 @@ impl Platform {
         .await
     }
 
+    /// Starts the gRPC bridge; it ends with the value.
+    pub async fn start_bridge(&self) -> Result<ManagerProcess> {
+        let at = |file: &str| self.nats_folder.join(file);
+        let settings = json!({
+            "listen": format!("{HUB_ADDRESS}:{BRIDGE_PORT}"),
+            "tls": { "caFile": at("ca.crt"), "certificateFile": at("tls/bridge.pem"), "keyFile": at("tls/bridge.key") },
+            "nats": { "urls": [format!("tls://{HUB_HOST}:{HUB_PORT}")] },
+        });
+        let mut bridge = ManagerProcess::configure(&self.sandbox, "bridge", &settings.to_string())?;
+        bridge.serve_bridge()?;
+        let address: SocketAddr = format!("{HUB_ADDRESS}:{BRIDGE_PORT}").parse().context("the bridge's address")?;
+        bridge.wait_listening(address).await?;
+        Ok(bridge)
+    }
+
     /// Kills the Manager (SIGKILL) and starts it again.
     pub async fn restart_manager(&mut self) -> Result<()> {
         self.manager.kill();
@@ -177,6 +194,7 @@ pub(crate) fn configuration(
     let credentials = options.credentials_seconds.unwrap_or(14 * 24 * 3600);
     let (manager_host, public_urls) = if options.is_hidden {
         let urls = [
+            format!("grpcs://{HIDDEN_HUB_HOST}:{BRIDGE_PORT}"),
             format!("wss://{HIDDEN_HUB_HOST}:{HUB_WEBSOCKET_PORT}/nats"),
             format!("tls://{HIDDEN_HUB_HOST}:{HUB_PORT}"),
         ];

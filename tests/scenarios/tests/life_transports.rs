@@ -1,6 +1,6 @@
 //! A cluster whose only way out is an HTTP proxy lives as any other: it joins, carries out commands, reports, is billed and renews its
 //! credentials through the proxy, which alone knows the names of Manager and hub; and when the proxy no longer allows the hub's port,
-//! it goes on in a WebSocket.
+//! it goes on in a WebSocket, and when that is not allowed either, by way of the gRPC bridge.
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
@@ -10,7 +10,8 @@ use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::poll::{self, Step};
 use kubenova_env::sandbox::HUB_ADDRESS;
 use kubenova_scenarios::platform::{
-    HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT, Platform, PlatformOptions,
+    BRIDGE_PORT, HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT, Platform,
+    PlatformOptions,
 };
 use kubenova_scenarios::site::{NAMESPACE, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
@@ -33,11 +34,12 @@ async fn start_proxy() -> Result<ConnectProxy> {
     let at = |port| hub(port).map(SocketAddr::from);
     let manager = format!("{HIDDEN_MANAGER_HOST}:{MANAGER_PORT}");
     let broker = |port| format!("{HIDDEN_HUB_HOST}:{port}");
-    let (nats, websocket) = (broker(HUB_PORT), broker(HUB_WEBSOCKET_PORT));
+    let (nats, websocket, bridge) = (broker(HUB_PORT), broker(HUB_WEBSOCKET_PORT), broker(BRIDGE_PORT));
     let names = [
         (manager.as_str(), at(MANAGER_PORT)?),
         (nats.as_str(), at(HUB_PORT)?),
         (websocket.as_str(), at(HUB_WEBSOCKET_PORT)?),
+        (bridge.as_str(), at(BRIDGE_PORT)?),
     ];
     let proxy = ConnectProxy::start(&format!("{HUB_ADDRESS}:{PROXY_PORT}"), &names).await;
     proxy.behave(Behavior::Login(LOGIN.to_owned()));
@@ -63,13 +65,14 @@ fn set_login(site: &Site, password: &str) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn life_transports_through_the_only_proxy_and_in_a_websocket() -> Result<()> {
+async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> Result<()> {
     let options = PlatformOptions {
         is_hidden: true,
         credentials_seconds: Some(CREDENTIALS_SECONDS),
         ..PlatformOptions::default()
     };
     let platform = Platform::start(&options).await?;
+    let _bridge = platform.start_bridge().await?;
     let proxy = start_proxy().await?;
     let created = platform.create_cluster("alpha").await?;
     let token = text(&created, "/enrollment/token")?;
@@ -95,8 +98,7 @@ async fn life_transports_through_the_only_proxy_and_in_a_websocket() -> Result<(
     // The proxy's rules change: its connections die without a word, and the hub's port is no longer allowed.
     proxy.block(&format!("{HIDDEN_HUB_HOST}:{HUB_PORT}"));
     proxy.forget_connections();
-    let via = via("websocket");
-    wait_via(&site, &via, OTHER_TRANSPORT_MAX).await?;
+    wait_via(&site, &via("websocket"), OTHER_TRANSPORT_MAX).await?;
     let first = issued_at(&platform, &site).await?;
 
     let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
@@ -105,18 +107,14 @@ async fn life_transports_through_the_only_proxy_and_in_a_websocket() -> Result<(
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
     steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
     assert_eq!(steps::ready_pods(&site, "acme", "shop")?, 2);
-    shown_over_rest(&platform, &site, &via).await?;
+    shown_over_rest(&platform, &site, &via("websocket")).await?;
     steps::wait_billed(&platform).await?;
     receipted(&site).await?;
 
-    // Once more without a word: the pings notice it.
-    let dialed = proxy.asked().len();
+    // Once more without a word, which the pings notice; and the WebSocket's port is no longer allowed either.
+    proxy.block(&format!("{HIDDEN_HUB_HOST}:{HUB_WEBSOCKET_PORT}"));
     proxy.forget_connections();
-    poll::until("the Operator to connect again", JOIN_MAX, || async {
-        let asked = proxy.asked();
-        Ok(Step::when(asked.len() > dialed && site.conditions()?.iter().any(is_connected), (), format!("{asked:?}")))
-    })
-    .await?;
+    wait_via(&site, &via("grpc"), JOIN_MAX).await?;
     poll::until("the credentials to be renewed", Duration::from_secs(120), || async {
         let now = issued_at(&platform, &site).await?;
         Ok(Step::when(now != first, (), format!("still those of {now}")))
@@ -126,6 +124,7 @@ async fn life_transports_through_the_only_proxy_and_in_a_websocket() -> Result<(
     let blog = steps::web_application("blog", 1, &["alpha"]);
     let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &blog).await?.expect(202)?;
     steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    shown_over_rest(&platform, &site, &via("grpc")).await?;
 
     let seen = capture.seen();
     ensure!(!seen.is_empty(), "nothing crossed the uplink");
@@ -139,10 +138,6 @@ async fn life_transports_through_the_only_proxy_and_in_a_websocket() -> Result<(
     let sockets = site.operator()?.listening_sockets();
     ensure!(sockets.iter().all(|socket| socket.address.ip().is_loopback()), "the Operator listens on {sockets:?}");
     Ok(())
-}
-
-fn is_connected((kind, status, _, _): &(String, String, String, String)) -> bool {
-    kind == "BusConnected" && status == "True"
 }
 
 /// Waits until a session is open that came by this transport.

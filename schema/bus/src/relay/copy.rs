@@ -4,6 +4,7 @@ use super::{
     error::RelayError,
     upstream::{Link, Upstream},
 };
+use crate::bridge::client::Down;
 use crate::websocket::{self, FrameReader, Opcode, Received};
 use bytes::{Bytes, BytesMut};
 use std::{future::Future, time::Duration};
@@ -39,6 +40,7 @@ pub(super) async fn both(
             let (pong, pongs) = mpsc::channel(PONGS_WAITING);
             until_both_end(into_frames(from_near, to, pongs), out_of_frames(frames, to_near, pong)).await
         }
+        Link::Bridge(session) => until_both_end(session.up.copy(from_near), out_of_bridge(session.down, to_near)).await,
     }
 }
 
@@ -103,6 +105,13 @@ async fn out_of_frames(
                 let _enough_wait = pong.try_send(payload);
             }
         }
+    }
+    to.shutdown().await.map_err(RelayError::ended)
+}
+
+async fn out_of_bridge(mut down: Down, mut to: impl AsyncWrite + Unpin) -> Result<(), RelayError> {
+    while let Some(data) = down.next().await? {
+        write(&mut to, &data).await?;
     }
     to.shutdown().await.map_err(RelayError::ended)
 }

@@ -1,6 +1,7 @@
 //! Why a relayed connection was not made, or ended.
 
 use crate::{
+    bridge::problem::BridgeProblem,
     cause::{ConnectCause, of_tls},
     dial::error::{DialError, ProxyProblem, TcpError},
 };
@@ -27,6 +28,17 @@ pub enum RelayError {
     /// What answered is no NATS server, or no WebSocket.
     #[error("what answered is no NATS server: {0}")]
     NotNats(String),
+    /// The bridge refused or ended the session.
+    #[error("{problem}: {message}")]
+    Bridge {
+        /// What is the matter.
+        problem: BridgeProblem,
+        /// The bridge's words.
+        message: String,
+    },
+    /// What answered is not the bridge.
+    #[error("what answered is not the bridge: {0}")]
+    NotBridge(String),
     /// The connection broke.
     #[error("the connection ended")]
     Ended(#[source] Option<Arc<io::Error>>),
@@ -61,11 +73,22 @@ impl RelayError {
             Self::Files(_) => ConnectCause::Unusable,
             Self::Tls(error) => tls_error(error).map_or(ConnectCause::Tls, of_tls),
             Self::UpgradeRefused { .. } => ConnectCause::UpgradeRefused,
+            Self::Bridge { problem, .. } => of_bridge(*problem),
+            Self::NotBridge(_) => ConnectCause::BridgeAnswer,
             // It was closed in good order by what does not understand us.
             Self::NotNats(_) | Self::Ended(None) => ConnectCause::NotNats,
             Self::Ended(Some(_)) => ConnectCause::Unreachable,
             Self::TimedOut { .. } => ConnectCause::TimedOut,
         }
+    }
+}
+
+const fn of_bridge(problem: BridgeProblem) -> ConnectCause {
+    match problem {
+        BridgeProblem::Broker => ConnectCause::BridgeCannotConnect,
+        BridgeProblem::Draining => ConnectCause::BridgeDraining,
+        BridgeProblem::Full | BridgeProblem::Stalled => ConnectCause::BridgeBusy,
+        BridgeProblem::Certificate => ConnectCause::ClientCertificate,
     }
 }
 

@@ -1,4 +1,4 @@
-//! The way to a broker that the NATS client cannot go by itself: through a proxy, or in a WebSocket.
+//! The way to a broker that the NATS client cannot go by itself: through a proxy, in a WebSocket, or by way of the bridge.
 //!
 //! The client connects to a port of the loopback interface. For each connection the relay dials the broker, does TLS with the real name
 //! and the cluster's certificate, and from the broker's first message on passes bytes. The client reads that no TLS is needed, which
@@ -9,6 +9,7 @@
 //! certificate by chance; one at a time; why a connection failed is kept with its type, because the client only sees its end. Must not:
 //! hold more than a buffer of each direction.
 
+pub mod broker;
 mod copy;
 pub mod error;
 mod info;

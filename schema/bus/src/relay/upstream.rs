@@ -1,19 +1,23 @@
 //! From a URL to a connection on which the broker has introduced itself.
 
-use super::{error::RelayError, info};
+use super::{
+    broker::{self, Greeted, Secured, secure, within},
+    error::RelayError,
+    info,
+};
 use crate::{
+    bridge::{
+        ALPN,
+        client::{self, Session},
+    },
     dial::{Dialer, Socket},
     tls::{self, Files},
     transport::{BrokerUrl, Transport},
     websocket::{self, FrameReader, Received},
 };
 use bytes::BytesMut;
-use std::{future::Future, io, sync::Arc, time::Duration};
+use rustls::ClientConfig;
 use tokio::io::{ReadHalf, WriteHalf};
-use tokio_rustls::client::TlsStream;
-
-/// Time for each of the broker's own steps: TLS, the WebSocket, its first message. The broker's own limit for TLS is 10 s.
-const STEP_LIMIT: Duration = Duration::from_secs(10);
 
 /// A connection to the broker, and what it said first.
 pub(super) struct Upstream {
@@ -26,12 +30,11 @@ pub(super) struct Upstream {
     pub(super) proxy: Option<String>,
 }
 
-type Secured = TlsStream<Socket>;
-
 /// How the broker's bytes are packed.
 pub(super) enum Link {
     Plain(Box<Secured>),
     Websocket(FrameReader<ReadHalf<Secured>>, WriteHalf<Secured>),
+    Bridge(Box<Session>),
 }
 
 /// Connects.
@@ -39,29 +42,24 @@ pub(super) async fn open(url: &BrokerUrl, dialer: &Dialer, files: &Files) -> Res
     let proxy = dialer.proxy_for(&url.target).map(|proxy| proxy.to_string());
     let config = tls::mutual(files).map_err(RelayError::Files)?;
     let stream = dialer.dial(&url.target).await?;
-    let (line, rest, link) = match url.transport {
+    let (info, rest, link) = match url.transport {
         Transport::Nats => nats(url, config, stream).await?,
         Transport::Websocket => websocket(url, config, stream).await?,
+        Transport::Grpc => bridge(url, config, stream).await?,
     };
-    Ok(Upstream { info: info::rewritten(&line)?, rest, link, proxy })
+    Ok(Upstream { info, rest, link, proxy })
 }
 
+/// The first message as the client must see it, what came after it, and the rest.
 type Introduced = (Vec<u8>, BytesMut, Link);
 
-/// The broker introduces itself in clear text, and then waits for TLS. What it says before TLS could have been said by anybody on the
-/// way; the nonce in it, too, but a signature of that opens no other session.
-async fn nats(url: &BrokerUrl, config: rustls::ClientConfig, mut stream: Socket) -> Result<Introduced, RelayError> {
-    let mut read = BytesMut::new();
-    let line = within("the broker's first message", info::read(&mut stream, &mut read)).await?;
-    if !read.is_empty() {
-        return Err(RelayError::NotNats("it went on after INFO without TLS".to_owned()));
-    }
-    let secured = secure(url, config, stream).await?;
-    Ok((line, BytesMut::new(), Link::Plain(Box::new(secured))))
+async fn nats(url: &BrokerUrl, config: ClientConfig, stream: Socket) -> Result<Introduced, RelayError> {
+    let Greeted { info, stream } = broker::greet(&url.target, config, stream).await?;
+    Ok((info, BytesMut::new(), Link::Plain(Box::new(stream))))
 }
 
-async fn websocket(url: &BrokerUrl, config: rustls::ClientConfig, stream: Socket) -> Result<Introduced, RelayError> {
-    let mut secured = secure(url, config, stream).await?;
+async fn websocket(url: &BrokerUrl, config: ClientConfig, stream: Socket) -> Result<Introduced, RelayError> {
+    let mut secured = secure("TLS with the broker", &url.target, config, stream).await?;
     let rest = within("the WebSocket", websocket::open(&mut secured, &url.target, &url.path)).await?;
     let (from, to) = tokio::io::split(secured);
     let mut frames = FrameReader::new(from, rest);
@@ -69,7 +67,7 @@ async fn websocket(url: &BrokerUrl, config: rustls::ClientConfig, stream: Socket
     let first = async {
         loop {
             if let Some(line) = info::take_line(&mut read)? {
-                return Ok(line);
+                return info::rewritten(&line);
             }
             match frames.next().await? {
                 Some(Received::Data(data)) => read.extend_from_slice(&data),
@@ -78,19 +76,30 @@ async fn websocket(url: &BrokerUrl, config: rustls::ClientConfig, stream: Socket
             }
         }
     };
-    let line = within("the broker's first message", first).await?;
-    Ok((line, read, Link::Websocket(frames, to)))
+    let info = within("the broker's first message", first).await?;
+    Ok((info, read, Link::Websocket(frames, to)))
 }
 
-async fn secure(url: &BrokerUrl, config: rustls::ClientConfig, stream: Socket) -> Result<Secured, RelayError> {
-    let handshake = async {
-        let failed = |error: io::Error| RelayError::Tls(Arc::new(error));
-        tls::handshake(config, &url.target.host, stream).await.map_err(failed)
+/// The bridge rewrites the broker's first message, too; but it is not asked whether this client does TLS with it or goes elsewhere.
+async fn bridge(url: &BrokerUrl, mut config: ClientConfig, stream: Socket) -> Result<Introduced, RelayError> {
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    let secured = secure("TLS with the bridge", &url.target, config, stream).await?;
+    if secured.get_ref().1.alpn_protocol() != Some(ALPN) {
+        return Err(RelayError::NotBridge("it speaks no HTTP/2".to_owned()));
+    }
+    let mut session = within("the bridge's connection to the broker", client::open(secured, &url.target)).await?;
+    let mut read = BytesMut::new();
+    let first = async {
+        loop {
+            if let Some(line) = info::take_line(&mut read)? {
+                return info::rewritten(&line);
+            }
+            match session.down.next().await? {
+                Some(data) => read.extend_from_slice(&data),
+                None => return Err(RelayError::Ended(None)),
+            }
+        }
     };
-    within("TLS with the broker", handshake).await
-}
-
-async fn within<T>(step: &'static str, done: impl Future<Output = Result<T, RelayError>>) -> Result<T, RelayError> {
-    let seconds = STEP_LIMIT.as_secs();
-    tokio::time::timeout(STEP_LIMIT, done).await.unwrap_or(Err(RelayError::TimedOut { step, seconds }))
+    let info = within("the broker's first message", first).await?;
+    Ok((info, read, Link::Bridge(Box::new(session))))
 }

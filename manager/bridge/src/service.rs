@@ -1,0 +1,170 @@
+//! `Connect`: from a request to a session, or to the reason why there is none.
+
+use crate::{
+    metrics::{Metrics, RefusalLabels},
+    peer::Peer,
+    session::{self, End, Session},
+    settings::Settings,
+};
+use futures::stream::BoxStream;
+use kubenova_bus::{
+    bridge::{
+        FRAMES_WAITING,
+        problem::BridgeProblem,
+        proto::{Frame, bridge_server::Bridge},
+    },
+    dial::Dialer,
+    relay::broker::{self, Greeted},
+    tls::Files,
+    transport::BrokerUrl,
+};
+use kubenova_runtime::{random, shutdown::Shutdown, telemetry};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Time for the connection to the broker: less than the ten seconds for which a cluster waits, so that the answer says why there is none.
+const BROKER_LIMIT: Duration = Duration::from_secs(8);
+
+/// The service of one process.
+pub(crate) struct Service {
+    urls: Vec<BrokerUrl>,
+    files: Files,
+    room: Arc<Semaphore>,
+    drain: Duration,
+    clusters: Arc<Clusters>,
+    metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+impl Service {
+    pub(crate) fn new(settings: &Settings, metrics: Metrics, shutdown: Shutdown) -> Self {
+        Self {
+            urls: settings.broker_urls(),
+            files: settings.tls.files(),
+            room: Arc::new(Semaphore::new(settings.sessions_max)),
+            drain: settings.drain(),
+            clusters: Arc::default(),
+            metrics,
+            shutdown,
+        }
+    }
+
+    async fn open(&self, peer: Option<&Peer>) -> Result<(Counted, Greeted), (BridgeProblem, String)> {
+        let Some(cluster) = peer.and_then(|peer| peer.cluster.clone()) else {
+            return Err((BridgeProblem::Certificate, "it is none of a cluster of this Manager".to_owned()));
+        };
+        if self.shutdown.is_requested() {
+            return Err((BridgeProblem::Draining, "connect again".to_owned()));
+        }
+        let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
+            return Err((BridgeProblem::Full, "another replica may have room".to_owned()));
+        };
+        let greeted = tokio::select! {
+            connected = tokio::time::timeout(BROKER_LIMIT, self.broker()) => {
+                connected.unwrap_or_else(|_| Err(format!("it did not answer within {} s", BROKER_LIMIT.as_secs())))
+            }
+            () = self.shutdown.requested() => return Err((BridgeProblem::Draining, "connect again".to_owned())),
+        };
+        let greeted = greeted.map_err(|message| (BridgeProblem::Broker, message))?;
+        Ok((Counted::new(cluster, room, Arc::clone(&self.clusters), self.metrics.clone()), greeted))
+    }
+
+    /// The first of the URLs that works. Certificates are read for each connection.
+    async fn broker(&self) -> Result<Greeted, String> {
+        let mut failed = Vec::new();
+        for url in &self.urls {
+            match broker::connect(url, &Dialer::default(), &self.files).await {
+                Ok(greeted) => return Ok(greeted),
+                Err(error) => failed.push(format!("{}: {}", url.text, telemetry::chain(&error))),
+            }
+        }
+        Err(failed.join("; "))
+    }
+
+    /// When a session ends after a stop was requested: anywhere in the time that there is for all of them.
+    fn end_after(&self) -> Duration {
+        let [low, high] = random::bytes::<2>();
+        self.drain.mul_f64(f64::from(u16::from_le_bytes([low, high])) / f64::from(u16::MAX))
+    }
+}
+
+#[tonic::async_trait]
+impl Bridge for Service {
+    type ConnectStream = BoxStream<'static, Result<Frame, Status>>;
+
+    async fn connect(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::ConnectStream>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let (counted, greeted) = self.open(peer.as_ref()).await.map_err(|(problem, message)| {
+            self.metrics.refused.get_or_create(&RefusalLabels { reason: problem.name() }).inc();
+            let cluster = peer.as_ref().and_then(|peer| peer.cluster.as_deref()).unwrap_or_default();
+            tracing::warn!(cluster.id = cluster, reason = problem.name(), message, "refused a session");
+            problem.status(message)
+        })?;
+        let (to_cluster, frames) = mpsc::channel(FRAMES_WAITING);
+        let session = Session {
+            from_cluster: request.into_inner(),
+            to_cluster,
+            broker: greeted,
+            metrics: self.metrics.clone(),
+            shutdown: self.shutdown.clone(),
+            end_after: self.end_after(),
+        };
+        tracing::info!(cluster.id = &*counted.cluster, "a session begins");
+        self.shutdown.spawn_work("session", async move {
+            let end = session::run(session).await;
+            counted.end(&end);
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(frames))))
+    }
+}
+
+/// How many sessions each cluster has.
+#[derive(Debug, Default)]
+struct Clusters(Mutex<BTreeMap<Arc<str>, usize>>);
+
+impl Clusters {
+    /// Adds or takes away one session, and tells how many clusters have one.
+    fn change(&self, cluster: &Arc<str>, change: isize) -> i64 {
+        let mut clusters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = clusters.entry(Arc::clone(cluster)).or_default();
+        *sessions = sessions.saturating_add_signed(change);
+        if *sessions == 0 {
+            clusters.remove(cluster);
+        }
+        i64::try_from(clusters.len()).unwrap_or(i64::MAX)
+    }
+}
+
+/// A session that counts; until the value is dropped.
+struct Counted {
+    cluster: Arc<str>,
+    clusters: Arc<Clusters>,
+    metrics: Metrics,
+    _room: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    fn new(cluster: Arc<str>, room: OwnedSemaphorePermit, clusters: Arc<Clusters>, metrics: Metrics) -> Self {
+        metrics.sessions.inc();
+        metrics.clusters.set(clusters.change(&cluster, 1));
+        Self { cluster, clusters, metrics, _room: room }
+    }
+
+    fn end(self, end: &End) {
+        self.metrics.ended.get_or_create(&crate::metrics::EndLabels { end: end.name() }).inc();
+        tracing::info!(cluster.id = &*self.cluster, end = end.name(), "a session ended");
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.metrics.sessions.dec();
+        self.metrics.clusters.set(self.clusters.change(&self.cluster, -1));
+    }
+}
