@@ -9,6 +9,8 @@ create table sessions (
     lease_term         bigint not null,
     operator_version   text not null default '',
     kubernetes_version text not null default '',
+    -- Id of the Manager's keys that the cluster's credentials were issued with; empty when it did not say.
+    key_set_id         text not null default '',
     highest_revision   bigint not null default 0,
     -- Cluster clock minus Manager clock.
     clock_offset_ms    bigint not null default 0,

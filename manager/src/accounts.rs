@@ -25,13 +25,15 @@ use kubenova_store::{
     cluster_trust,
     connection::Connection as Database,
     error::StoreError,
+    keys,
     pool::Store,
     revocations::{self, InForce},
     sessions,
 };
 use kubenova_trust::{
     TrustError,
-    keyring::Keyring,
+    current::CurrentKeyring,
+    keyring::{self, Keyring},
     nats::{AccountJwt, Revocations, SignedAccount},
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -60,7 +62,7 @@ pub struct Accounts {
     /// Postgres.
     pub store: Store,
     /// Signs the JWTs.
-    pub keyring: Arc<Keyring>,
+    pub keyring: CurrentKeyring,
     /// The Manager's connection in the system account.
     pub connection: Connection,
     /// Servers of the broker that lacked a JWT when they were asked last.
@@ -76,6 +78,9 @@ pub enum RolloutError {
     /// A JWT could not be signed.
     #[error("could not sign an account JWT")]
     Sign(#[from] TrustError),
+    /// Signing with former keys would take back what a Manager with the new ones has signed.
+    #[error("the keys in the database are others than those that this process has; it reads them again")]
+    OtherKeys,
     /// The connection to the broker takes nothing.
     #[error("could not ask the servers of the broker")]
     Ask(#[from] AskError),
@@ -106,6 +111,11 @@ pub async fn current(store: &Store, keyring: &Keyring) -> Result<Current, Rollou
 
 async fn sign(tx: &mut Database, keyring: &Keyring, now: Timestamp) -> Result<Current, RolloutError> {
     let kept: BTreeMap<String, SignedAccount> = account_jwts::lock(tx).await?.into_iter().map(kept).collect();
+    let stored = keys::public(tx).await?;
+    let stored = keyring::fingerprint(stored.iter().map(|(name, public)| (name.as_str(), public.as_str())));
+    if stored != keyring.fingerprint {
+        return Err(RolloutError::OtherKeys);
+    }
     revocations::delete_expired(tx, now).await?;
     let in_force = revocations::in_force(tx).await?;
     let of = |account: &str| in_force.get(account).cloned().unwrap_or_default();
@@ -133,11 +143,12 @@ fn row(account: &AccountJwt) -> AccountRow {
 pub async fn run(accounts: Accounts, shutdown: Shutdown) {
     let due = Arc::new(Due::default());
     let seen = watch_servers(&accounts.connection, &due, &shutdown);
+    let rotated = watch_keys(accounts.keyring.clone(), &due, &shutdown);
     let rollouts = Periodic::new("give the broker's servers their account JWTs", LOOK)
         .backoff(RETRY.0, RETRY.1)
         .on_signal(Arc::clone(&due.wake))
         .run(&shutdown, || accounts.round(&due));
-    tokio::join!(seen, rollouts);
+    tokio::join!(seen, rotated, rollouts);
 }
 
 /// When the next rollout is due without a new revocation.
@@ -190,6 +201,20 @@ impl Due {
     }
 }
 
+/// Makes a rollout due when other keys are in use.
+async fn watch_keys(mut keyring: CurrentKeyring, due: &Due, shutdown: &Shutdown) {
+    let changes = async {
+        loop {
+            keyring.changed().await;
+            due.now();
+        }
+    };
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = changes => {}
+    }
+}
+
 /// Makes a rollout due after each connect, and when a server reports that was not seen before.
 async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) {
     let connects = async {
@@ -228,7 +253,7 @@ impl Accounts {
         if !due.take() && !is_pending {
             return Ok(Next::Wait);
         }
-        let current = current(&self.store, &self.keyring).await?;
+        let current = current(&self.store, &self.keyring.get()).await?;
         // Before anything is waited for: a server that is away or slow delays the others no further.
         for account in current.accounts.iter().filter(|account| is_pending || current.fresh.contains(account.name)) {
             servers::send_account(&self.connection.client, &account.signed.jwt).await?;

@@ -1,8 +1,8 @@
 //! The Manager's own certificates: its server certificate for REST and enrollment, and its client certificate for the
 //! broker.
 //!
-//! Guarantees: both are issued at start, never stored outside the process' folder, and renewed at half of their lifetime;
-//! new connections get the new one without a restart. The server's chain ends with the root, because enrollment tokens pin
+//! Guarantees: both are issued at start, never stored outside the process' folder, and renewed at half of their lifetime and when other
+//! keys are in use; new connections get the new one without a restart. The server's chain ends with the root, because enrollment tokens pin
 //! it.
 
 use anyhow::{Context as _, Result};
@@ -15,6 +15,7 @@ use kubenova_runtime::{
 };
 use kubenova_trust::{
     authority::{Identity, Validity},
+    current::CurrentKeyring,
     keyring::Keyring,
     nats::{UserCredentials, system_inbox_prefix},
 };
@@ -31,7 +32,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// Shortest time between renewals, for lifetimes of seconds as tests have them.
 const RENEW_MIN: Duration = Duration::from_secs(1);
@@ -41,7 +42,7 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Issues and renews.
 #[derive(Debug)]
 pub struct OwnIdentity {
-    keyring: Arc<Keyring>,
+    keyring: CurrentKeyring,
     names: Vec<String>,
     lifetime: Duration,
     folder: PathBuf,
@@ -65,10 +66,11 @@ impl OwnIdentity {
     ///
     /// # Errors
     /// When a name of `names` is invalid or the folder cannot be written.
-    pub fn issue(keyring: Arc<Keyring>, names: &[String], lifetime: Duration, folder: &Path) -> Result<Self> {
+    pub fn issue(current: &CurrentKeyring, names: &[String], lifetime: Duration, folder: &Path) -> Result<Self> {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(|| {
             format!("could not create the folder {}: set stateDir to a writable one", folder.display())
         })?;
+        let keyring = current.get();
         let key = server_key(&keyring, names, lifetime)?;
         let identity = Self {
             credentials: watch::Sender::new(credentials(keyring.nkeys.manager_user(validity(lifetime))?)),
@@ -76,7 +78,7 @@ impl OwnIdentity {
             server_key: Arc::new(CurrentKey(RwLock::new(Arc::new(key)))),
             names: names.to_vec(),
             folder: folder.to_owned(),
-            keyring,
+            keyring: current.clone(),
             lifetime,
         };
         identity.write_client()?;
@@ -143,21 +145,36 @@ impl OwnIdentity {
     /// Renews until a stop is requested.
     pub async fn renew(self, shutdown: Shutdown) {
         let half_life = (self.lifetime / 2).max(RENEW_MIN);
+        let mut keyring = self.keyring.clone();
         // The first certificates are issued before this runs.
-        if !shutdown.sleep(half_life).await {
-            return;
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(half_life) => {}
+            () = keyring.changed() => {}
         }
-        Periodic::new("renew the Manager's own certificates", half_life)
+        let is_due = Arc::new(Notify::new());
+        let renewals = Periodic::new("renew the Manager's own certificates", half_life)
             .backoff(RETRY.0, RETRY.1)
-            .run(&shutdown, || std::future::ready(self.renew_once().map(|()| Next::Wait)))
-            .await;
+            .on_signal(Arc::clone(&is_due))
+            .run(&shutdown, || std::future::ready(self.renew_once().map(|()| Next::Wait)));
+        let rotations = async {
+            loop {
+                keyring.changed().await;
+                is_due.notify_one();
+            }
+        };
+        tokio::select! {
+            () = renewals => {}
+            () = rotations => {}
+        }
     }
 
     fn renew_once(&self) -> Result<()> {
-        let key = server_key(&self.keyring, &self.names, self.lifetime)?;
+        let keyring = self.keyring.get();
+        let key = server_key(&keyring, &self.names, self.lifetime)?;
         *self.server_key.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
         self.write_client()?;
-        let (nkeys, validity) = (&self.keyring.nkeys, validity(self.lifetime));
+        let (nkeys, validity) = (&keyring.nkeys, validity(self.lifetime));
         self.credentials.send_replace(credentials(nkeys.manager_user(validity)?));
         self.system_credentials.send_replace(credentials(nkeys.system_user(validity)?));
         tracing::info!("renewed the Manager's own certificates");
@@ -165,8 +182,9 @@ impl OwnIdentity {
     }
 
     fn write_client(&self) -> Result<()> {
-        let client = self.keyring.authority.client("manager", validity(self.lifetime))?;
-        self.write("ca.crt", self.keyring.authority.bundle_pem())?;
+        let keyring = self.keyring.get();
+        let client = keyring.authority.client("manager", validity(self.lifetime))?;
+        self.write("ca.crt", keyring.authority.bundle_pem())?;
         self.write("manager.pem", &client.chain_pem)?;
         self.write("manager.key", &client.key_pem)
     }

@@ -14,6 +14,7 @@ use crate::{
         outcomes, status,
         usage::{self, Wakes},
     },
+    key_changes,
     metrics::{self, Metrics},
     outbox_listener,
     own_identity::OwnIdentity,
@@ -32,7 +33,7 @@ use kubenova_api::{
     renewal::{self, Renewal},
     router::router_with,
     serve::{HEADER_TIMEOUT, Server, serve},
-    state::{self, AppState, EnrollmentSettings},
+    state::{self, AppState, EnrollmentSettings, PinnedCa},
     write_slots::WriteSlots,
 };
 use kubenova_bus::{Connection, Credentials, streams};
@@ -44,9 +45,8 @@ use kubenova_runtime::{
     shutdown::Shutdown,
     telemetry,
 };
-use kubenova_schema::signature::AcceptedKeys;
 use kubenova_store::pool::Store;
-use kubenova_trust::keyring::Keyring;
+use kubenova_trust::current::{self, CurrentKeyring};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     net::{SocketAddr, TcpListener},
@@ -82,7 +82,7 @@ pub struct Running {
 pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let store = settings.connect().await?;
     store.migrate().await?;
-    let keyring = Arc::new(keys::open(&settings, &store).await?);
+    let (keyring_sender, keyring) = current::channel(keys::open(&settings, &store).await?);
     let gates = Gates::default();
     gates.set(BROKER, Some("not connected yet".to_owned()));
     let (metrics, metrics_address) = start_metrics(settings.metrics.listen, &shutdown).await?;
@@ -96,8 +96,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
             (made.path().to_owned(), Some(made))
         }
     };
-    let identity =
-        OwnIdentity::issue(Arc::clone(&keyring), &settings.public_names, settings.lifetimes.server(), &folder)?;
+    let identity = OwnIdentity::issue(&keyring, &settings.public_names, settings.lifetimes.server(), &folder)?;
     let listeners = listeners(&settings.listen)?;
     let addresses = listeners
         .iter()
@@ -122,7 +121,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
         bus: identity.system_bus_settings(&settings.nats.urls, ping_interval),
         credentials: identity.system_credentials(),
         store: store.clone(),
-        keyring: Arc::clone(&keyring),
+        keyring: keyring.clone(),
         servers_behind: metrics.broker_servers_behind.clone(),
         gates: gates.clone(),
         shutdown: shutdown.clone(),
@@ -147,6 +146,8 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     shutdown.spawn("database metrics", stored);
     shutdown.spawn("audit log", audit_log::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("expiry", expiry::run(broker.store.clone(), settings.retention.clone(), shutdown.clone()));
+    let key_changes = key_changes::run(settings, broker.store.clone(), keyring_sender, shutdown.clone());
+    shutdown.spawn("key changes", key_changes);
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
     Ok(Running { addresses, metrics: metrics_address, _temporary: temporary })
@@ -167,7 +168,7 @@ async fn start_metrics(listen: Option<SocketAddr>, shutdown: &Shutdown) -> Resul
     Ok((metrics, Some(address)))
 }
 
-fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gates) -> Result<AppState> {
+fn app_state(settings: &Settings, store: &Store, keyring: &CurrentKeyring, gates: &Gates) -> Result<AppState> {
     let components = match &settings.components {
         Some(chosen) => chosen.to_core()?,
         None => state::default_components(),
@@ -176,7 +177,7 @@ fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gate
         i64::try_from(settings.lifetimes.enrollment_token_seconds).map_or(state::TOKEN_TTL, SignedDuration::from_secs);
     let enrollment = EnrollmentSettings {
         endpoints: settings.endpoints.clone(),
-        ca_spki_sha256: keyring.authority.ca_spki_sha256().to_owned(),
+        ca: PinnedCa::Of(keyring.clone()),
         token_ttl,
         chart: settings.chart.clone(),
     };
@@ -191,9 +192,9 @@ fn app_state(settings: &Settings, store: &Store, keyring: &Keyring, gates: &Gate
 }
 
 /// Enrollment and renewal: what clusters ask for without a token of REST.
-fn enrollment_router(settings: &Settings, store: &Store, keyring: &Arc<Keyring>) -> axum::Router {
+fn enrollment_router(settings: &Settings, store: &Store, keyring: &CurrentKeyring) -> axum::Router {
     let issuer = IdentityIssuer {
-        keyring: Arc::clone(keyring),
+        keyring: keyring.clone(),
         broker_urls: settings.cluster_broker_urls().to_vec(),
         endpoints: settings.endpoints.clone(),
         certificate_lifetime: settings.lifetimes.certificate(),
@@ -218,7 +219,7 @@ struct Broker {
     bus: kubenova_bus::Settings,
     credentials: watch::Receiver<Credentials>,
     store: Store,
-    keyring: Arc<Keyring>,
+    keyring: CurrentKeyring,
     gates: Gates,
     relay: RelaySettings,
     metrics: Metrics,
@@ -263,7 +264,7 @@ impl Broker {
         let receipts = Receipts {
             store: self.store.clone(),
             jetstream: jetstream.clone(),
-            key: Arc::clone(&self.keyring.command),
+            keyring: self.keyring.clone(),
             due: receipts_due,
             due_count: self.metrics.receipts_due.clone(),
         };
@@ -292,7 +293,7 @@ impl Broker {
             store: store.clone(),
             jetstream: connection.jetstream.clone(),
             doubt: relay::Doubt::default(),
-            key: Arc::clone(&self.keyring.command),
+            keyring: self.keyring.clone(),
             signals: Arc::clone(signals),
             backlog: Arc::clone(backlog),
             settings: self.relay,
@@ -302,9 +303,7 @@ impl Broker {
         let sessions = Sessions {
             store: store.clone(),
             connection: connection.clone(),
-            key: Arc::clone(&self.keyring.command),
-            keys: self.keyring.command_public.clone(),
-            accepted: AcceptedKeys::of(&self.keyring.command_public),
+            keyring: self.keyring.clone(),
             silent_after: SignedDuration::try_from(self.relay.stale_after).unwrap_or(SignedDuration::MAX),
             receipts: receipts.clone(),
             signals: Arc::clone(signals),
@@ -375,7 +374,7 @@ struct SystemAccount {
     bus: kubenova_bus::Settings,
     credentials: watch::Receiver<Credentials>,
     store: Store,
-    keyring: Arc<Keyring>,
+    keyring: CurrentKeyring,
     servers_behind: Gauge,
     gates: Gates,
     shutdown: Shutdown,
@@ -398,7 +397,7 @@ impl SystemAccount {
         let Some(connection) = connecting.await else { return };
         let accounts = Accounts {
             store: self.store.clone(),
-            keyring: Arc::clone(&self.keyring),
+            keyring: self.keyring.clone(),
             connection: connection.clone(),
             servers_behind: self.servers_behind.clone(),
         };

@@ -10,12 +10,13 @@ use kubenova_bus::{
     Connection, Credentials, Settings, connection, dial::Dialer, tls::Files, transport::TransportChoice,
 };
 use kubenova_core::cluster::{ClusterId, ClusterRef, ClusterState, StateNote};
-use kubenova_manager::accounts::{self, Accounts};
+use kubenova_manager::accounts::{self, Accounts, RolloutError};
 use kubenova_runtime::{clock, shutdown::Shutdown, tls};
 use kubenova_schema::subjects;
 use kubenova_store::{
     cluster_trust, clusters,
     identities::{self, CredentialsLife},
+    keys::{self, KeyRow},
     pool::{Limits, Store},
     revocations::{self, RevocationReason},
 };
@@ -23,10 +24,12 @@ use kubenova_test_nats::NatsServer;
 use kubenova_test_postgres::Database;
 use kubenova_trust::{
     authority::Validity,
+    current::CurrentKeyring,
     envelope::Envelope,
-    keyring::{self, Keyring},
+    keyring::{self, Keyring, StoredKey},
     nats::{UserCredentials, system_inbox_prefix},
     nats_config::NatsConfig,
+    rotation::{self, RotatedKey},
 };
 use nkeys::KeyPair;
 use std::{
@@ -34,7 +37,6 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::Command,
-    sync::Arc,
     time::Duration,
 };
 use tokio::time::timeout;
@@ -57,11 +59,22 @@ struct Running {
     servers: Vec<NatsServer>,
     urls: Vec<String>,
     store: Store,
-    keyring: Arc<Keyring>,
+    keyring: CurrentKeyring,
     cluster: ClusterId,
     user: UserCredentials,
     stop: Shutdown,
     _database: Database,
+}
+
+async fn insert(store: &Store, keys: Vec<StoredKey>) {
+    let row = |key: StoredKey| KeyRow {
+        name: key.name,
+        public: key.public,
+        kek_id: key.sealed.key_id,
+        sealed: key.sealed.bytes,
+    };
+    let rows: Vec<KeyRow> = keys.into_iter().map(row).collect();
+    keys::insert(&mut store.acquire().await.unwrap(), &rows, clock::now()).await.unwrap();
 }
 
 impl Running {
@@ -72,7 +85,8 @@ impl Running {
         let store = Store::open_with(database.url(), 8, Limits::default()).unwrap();
         let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
         let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
-        let keyring = Arc::new(Keyring::open(&keys, &envelope, "kubenova.test").unwrap());
+        let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
+        insert(&store, keys).await;
         let routes: Vec<u16> = free_ports();
         let accounts = accounts::current(&store, &keyring).await.unwrap().accounts;
         let mut servers = Vec::new();
@@ -113,12 +127,13 @@ impl Running {
         let user_jwt = keyring.nkeys.cluster_user(CLUSTER, &pair.public_key(), validity()).unwrap();
         let user = UserCredentials { user_jwt, seed: pair.seed().unwrap() };
         let stop = Shutdown::new();
+        let keyring = CurrentKeyring::fixed(keyring);
         Self { servers, urls, store, keyring, cluster, user, stop, _database: database }
     }
 
     fn settings(&self, server: usize, user: &UserCredentials, inbox: String) -> Settings {
         let folder = self.servers[server].folder();
-        let client = self.keyring.authority.client("test", validity()).unwrap();
+        let client = self.keyring.get().authority.client("test", validity()).unwrap();
         let file = |name: &str, text: &str| -> PathBuf {
             let path = folder.join(name);
             std::fs::write(&path, text).unwrap();
@@ -143,11 +158,11 @@ impl Running {
     }
 
     async fn roll_out(&self) {
-        let system = self.keyring.nkeys.system_user(validity()).unwrap();
+        let system = self.keyring.get().nkeys.system_user(validity()).unwrap();
         let connection = kubenova_bus::connect(self.settings(0, &system, system_inbox_prefix())).await.unwrap();
         let accounts = Accounts {
             store: self.store.clone(),
-            keyring: Arc::clone(&self.keyring),
+            keyring: self.keyring.clone(),
             connection,
             servers_behind: prometheus_client::metrics::gauge::Gauge::default(),
         };
@@ -250,4 +265,28 @@ async fn credentials_are_void_once_every_server_says_so_and_a_server_without_mem
     })
     .await;
     running.stop.request();
+}
+
+/// Of two Managers one has read rotated keys, the other not yet: it must not take back what the first has signed.
+#[tokio::test]
+async fn a_manager_with_former_keys_signs_nothing() {
+    let database = Database::new().await;
+    let store = Store::open_with(database.url(), 2, Limits::default()).unwrap();
+    let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
+    let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
+    let former = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
+    let changes = rotation::rotate(RotatedKey::ClusterSigner, &keys, &envelope, clock::now()).unwrap();
+    insert(&store, keys.clone()).await;
+    accounts::current(&store, &former).await.unwrap();
+
+    let rotated = [keys, changes.put.clone()].concat();
+    let rotated = Keyring::open(&rotated, &envelope, "kubenova.test").unwrap();
+    insert(&store, changes.put).await;
+    let signed = |current: accounts::Current| -> Vec<String> {
+        current.accounts.into_iter().map(|account| account.signed.jwt).collect()
+    };
+    let new = signed(accounts::current(&store, &rotated).await.unwrap());
+    let refused = accounts::current(&store, &former).await.unwrap_err();
+    assert!(matches!(refused, RolloutError::OtherKeys), "{refused}");
+    assert_eq!(signed(accounts::current(&store, &rotated).await.unwrap()), new);
 }

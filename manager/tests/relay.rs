@@ -17,7 +17,7 @@ use kubenova_manager::{
     relay::{self, Backlog, Doubt, Relay, RelaySettings, Signals},
 };
 use kubenova_runtime::{clock, metrics::Registry, random, shutdown::Shutdown};
-use kubenova_schema::{signature::SigningKey, streams, subjects};
+use kubenova_schema::{streams, subjects};
 use kubenova_store::{
     cluster_reports,
     outbox::{self, Issuer},
@@ -26,7 +26,12 @@ use kubenova_store::{
 };
 use kubenova_test_nats::NatsServer;
 use kubenova_test_postgres::Database;
-use std::{sync::Arc, time::Duration};
+use kubenova_trust::{
+    current::CurrentKeyring,
+    envelope::Envelope,
+    keyring::{self, Keyring},
+};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// Three clusters in session: the first has one command, the second as many as its window holds and eight more, the third none.
@@ -62,6 +67,12 @@ struct Running {
     _broker: NatsServer,
 }
 
+fn keyring() -> CurrentKeyring {
+    let envelope = Envelope::from_bytes(&[7; 32]).unwrap();
+    let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
+    CurrentKeyring::fixed(Keyring::open(&keys, &envelope, "kubenova.test").unwrap())
+}
+
 impl Running {
     /// A relay that never polls again: everything after its first round comes from a signal.
     async fn start() -> Self {
@@ -86,7 +97,7 @@ impl Running {
             store: store.clone(),
             jetstream,
             doubt: Doubt::default(),
-            key: Arc::new(SigningKey::from_seed(&[7; 32]).unwrap()),
+            keyring: keyring(),
             signals: Arc::clone(&signals),
             backlog: Arc::clone(&backlog),
             settings: RelaySettings { poll: hour, send_again_after: hour, report_again_after: hour, stale_after: hour },

@@ -156,6 +156,7 @@ fn hello(cluster: &ClusterId) -> HelloRequest {
         lease_term: 1,
         operator_version: String::new(),
         kubernetes_version: String::new(),
+        key_set_id: String::new(),
         highest_revision: 0,
         clock_offset_ms: 0,
     }

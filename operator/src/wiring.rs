@@ -214,7 +214,7 @@ impl Parts {
         let (receipt_sender, receipts) = mpsc::channel(RECEIPTS_WAITING);
         spawn_caches(&cluster);
         let fence = FenceSource::new(&cluster.apiserver, &cluster.settings, cluster.inbox.clone());
-        let session = session_context(&cluster, &broker, &instance, fence.clone(), senders, &keeper.refused);
+        let session = session_context(&cluster, &broker, &instance, fence.clone(), senders, &keeper.renewal_wanted);
         shutdown.spawn("identity", keep::run(keeper, shutdown.clone()));
         shutdown.spawn("session", session::run(session, shutdown.clone()));
         shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), fence.clone(), receipt_sender));
@@ -246,7 +246,7 @@ fn session_context(
     instance: &Arc<Instance>,
     fence: FenceSource,
     senders: Senders,
-    refused: &Arc<Notify>,
+    renewal_wanted: &Arc<Notify>,
 ) -> SessionContext {
     let hello = HelloClient {
         inbox: cluster.inbox.clone(),
@@ -259,7 +259,7 @@ fn session_context(
     SessionContext {
         settings: Arc::clone(&cluster.settings),
         identity: broker.identity.clone(),
-        refused: Arc::clone(refused),
+        renewal_wanted: Arc::clone(renewal_wanted),
         reporter: StatusReporter::new(&cluster.apiserver),
         hello,
         records: Records::new(cluster),
@@ -276,7 +276,7 @@ fn identity_keeper(cluster: &ClusterContext, identity: IdentitySender) -> Identi
         reporter: StatusReporter::new(&cluster.apiserver),
         dialer: cluster.settings.dialer.clone(),
         manager_clock: cluster.manager_clock.clone(),
-        refused: Arc::new(Notify::new()),
+        renewal_wanted: Arc::new(Notify::new()),
         expires: cluster.metrics.credentials_expire.clone(),
         failures: cluster.metrics.renewal_failures.clone(),
     }

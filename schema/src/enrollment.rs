@@ -73,6 +73,9 @@ pub struct EnrollmentAnswer {
     pub ca_bundle_pem: String,
     /// Accepted command signing keys: key id and base64 public key.
     pub command_keys: Vec<PublicKey>,
+    /// Which keys of the Manager it was issued with and names. The Operator repeats it in its hello; when the Manager has others by then,
+    /// it asks for a renewal.
+    pub key_set_id: String,
     /// `https://` URLs of the Manager, for renewals; their certificate verifies under a CA of the bundle.
     pub endpoints: Vec<String>,
     /// When certificate and JWT were issued, RFC 3339 UTC with milliseconds.

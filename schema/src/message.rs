@@ -56,6 +56,7 @@ named!(
     Hello,
     HelloAnswer,
     HelloWanted,
+    RenewalWanted,
     ListingPart,
     ListingAnswer,
     RecordsPart,

@@ -1,7 +1,7 @@
 //! Signatures over exact bytes: Ed25519 over DSSE's pre-authentication encoding of (payload type, body).
 //!
 //! Each thing that is signed has its own payload type, so that a signature over one cannot be used for another.
-//! Header form: `Kn-Signature: <key id>:<base64>`. Other headers are informative and decide nothing.
+//! Header form: `Kn-Signature: <key id>:<base64>`; while a key is rotated two of them, separated by a comma. Other headers are informative and decide nothing.
 
 use crate::{enrollment::PublicKey, mutant};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
@@ -37,8 +37,6 @@ pub enum PayloadType {
     Command,
     /// A list of usage receipts.
     Receipt,
-    /// A new set of command keys.
-    KeySet,
     /// A usage manifest's protobuf bytes; signed with the cluster's nkey.
     Usage,
     /// The answer to a hello.
@@ -60,7 +58,6 @@ impl PayloadType {
         match self {
             Self::Command => "application/vnd.kubenova.command.v1+json",
             Self::Receipt => "application/vnd.kubenova.receipt.v1+json",
-            Self::KeySet => "application/vnd.kubenova.keyset.v1+json",
             Self::Usage => "application/vnd.kubenova.usage.v1+protobuf",
             Self::HelloAnswer => "application/vnd.kubenova.helloanswer.v1+json",
             Self::Renewal => "application/vnd.kubenova.renewal.v1+json",
@@ -80,16 +77,19 @@ pub fn pre_authentication_encoding(payload_type: PayloadType, body: &[u8]) -> Ve
     bytes
 }
 
+/// Signatures of one header that are looked at: a rotation has two.
+const SIGNATURES_MAX: usize = 4;
+
 /// Why a signature was not accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     /// No `Kn-Signature` header.
     #[error("the message has no Kn-Signature header")]
     Missing,
-    /// Not `<key id>:<base64>`.
-    #[error("Kn-Signature is not of the form <key id>:<base64>")]
+    /// Not `<key id>:<base64>`, nor a few of them.
+    #[error("Kn-Signature is not of the form <key id>:<base64>[,<key id>:<base64>]")]
     Malformed,
-    /// The key id is not among the accepted ones.
+    /// None of the keys is among the accepted ones.
     #[error("Kn-Signature names key \"{0}\", which is not accepted here")]
     UnknownKey(String),
     /// The bytes or the key are not the signed ones.
@@ -191,23 +191,41 @@ impl AcceptedKeys {
         Self(keys.filter(|key| key.len() == 32).map(|key| (key_id(&key), key)).collect())
     }
 
-    /// Checks a header's value against a body.
+    /// Checks a header's value against a body. Of several signatures one by an accepted key is enough: during a rotation the Manager signs
+    /// with both keys, and a cluster knows at least one of them.
     ///
     /// # Errors
-    /// When it is missing, malformed, by an unknown key, or does not fit.
+    /// When it is missing, malformed, by unknown keys only, or does not fit.
     pub fn verify(&self, payload_type: PayloadType, body: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
-        let (id, encoded) = header.ok_or(SignatureError::Missing)?.split_once(':').ok_or(SignatureError::Malformed)?;
-        let signature = BASE64.decode(encoded.as_bytes()).map_err(|_| SignatureError::Malformed)?;
-        let (_, key) =
-            self.0.iter().find(|(known, _)| known == id).ok_or_else(|| SignatureError::UnknownKey(id.to_owned()))?;
+        let signatures = read(header.ok_or(SignatureError::Missing)?)?;
         let of_type = if mutant::is_on("signature.any-type") { PayloadType::Receipt } else { payload_type };
-        if mutant::is_on("signature.unchecked") {
-            return Ok(());
+        let signed = pre_authentication_encoding(of_type, body);
+        let mut invalid = None;
+        for (id, signature) in &signatures {
+            let Some((_, key)) = self.0.iter().find(|(known, _)| known == id) else { continue };
+            let fits = UnparsedPublicKey::new(&ED25519, key).verify(&signed, signature).is_ok();
+            if fits || mutant::is_on("signature.unchecked") {
+                return Ok(());
+            }
+            invalid = invalid.or_else(|| Some(SignatureError::Invalid((*id).to_owned())));
         }
-        UnparsedPublicKey::new(&ED25519, key)
-            .verify(&pre_authentication_encoding(of_type, body), &signature)
-            .map_err(|_| SignatureError::Invalid(id.to_owned()))
+        let ids = || signatures.iter().map(|(id, _)| *id).collect::<Vec<_>>().join(", ");
+        Err(invalid.unwrap_or_else(|| SignatureError::UnknownKey(ids())))
     }
+}
+
+/// Ids and signatures of a header's value.
+fn read(header: &str) -> Result<Vec<(&str, Vec<u8>)>, SignatureError> {
+    if header.split(',').count() > SIGNATURES_MAX {
+        return Err(SignatureError::Malformed);
+    }
+    let one = |text| read_one(text).ok_or(SignatureError::Malformed);
+    header.split(',').map(one).collect()
+}
+
+fn read_one(text: &str) -> Option<(&str, Vec<u8>)> {
+    let (id, encoded) = text.split_once(':')?;
+    Some((id, BASE64.decode(encoded.as_bytes()).ok()?))
 }
 
 #[cfg(test)]
@@ -248,5 +266,19 @@ mod tests {
         assert_eq!(check(Some("x")), Err(SignatureError::Malformed));
         assert_eq!(check(Some("x:!")), Err(SignatureError::Malformed));
         assert_eq!(check(Some("x:AAAA")), Err(SignatureError::UnknownKey("x".to_owned())));
+        assert_eq!(check(Some("x:AAAA,y:AAAA")), Err(SignatureError::UnknownKey("x, y".to_owned())));
+        assert_eq!(check(Some("x:AAAA,")), Err(SignatureError::Malformed));
+        assert_eq!(check(Some(&["x:AAAA"; 5].join(","))), Err(SignatureError::Malformed), "each costs time");
+    }
+
+    #[test]
+    fn of_two_signatures_one_by_an_accepted_key_is_enough_and_must_fit() {
+        let other = SigningKey::from_seed(&[8; 32]).unwrap();
+        let sign = |key: &SigningKey, body: &[u8]| key.sign(PayloadType::Command, body);
+        let check = |header: &str| accepted().verify(PayloadType::Command, b"{}", Some(header));
+        assert_eq!(check(&format!("{},{}", sign(&other, b"{}"), sign(&key(), b"{}"))), Ok(()));
+        assert_eq!(check(&format!("{},{}", sign(&key(), b"{}"), sign(&other, b"{}"))), Ok(()));
+        let unfit = check(&format!("{},{}", sign(&other, b"{}"), sign(&key(), b"[]")));
+        assert_eq!(unfit, Err(SignatureError::Invalid(key().id().to_owned())));
     }
 }

@@ -75,7 +75,10 @@ pub fn records(cluster: &str) -> String {
     format!("kn.v1.ask.{cluster}.records")
 }
 
-/// Asks a cluster for a hello, in no stream. Carries no command.
+/// Schema of the message on [`control`] that asks for a renewal; any other asks for a hello.
+pub const RENEWAL_WANTED: &str = "kubenova.v1.RenewalWanted";
+
+/// Asks a cluster for a hello or a renewal, in no stream. Carries no command.
 #[must_use]
 pub fn control(cluster: &str) -> String {
     format!("kn.v1.ctl.{cluster}")

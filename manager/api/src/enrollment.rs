@@ -13,7 +13,7 @@ use crate::{
     body,
     enrollment_limits::{EnrollmentLimits, Standing},
     error::ApiError,
-    identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
+    identity_issuer::{ClusterIdentity, IdentityIssuer, UserJwt, check_signing_request},
     token,
 };
 use axum::{
@@ -283,7 +283,7 @@ impl Enrollment {
         transaction: &mut Connection,
         shown: &EnrollmentToken,
         checked: &Checked<'_>,
-        user_jwt: String,
+        user_jwt: UserJwt,
         now: Timestamp,
     ) -> Result<Result<EnrollmentAnswer, Refusal>, ApiError> {
         let (request, cluster) = (checked.request, &checked.attempt.cluster);

@@ -7,7 +7,7 @@ use kubenova_core::refusal::{Reason, Refusal};
 use kubenova_runtime::{clock, telemetry};
 use kubenova_schema::enrollment::EnrollmentAnswer;
 use kubenova_store::identities::CredentialsLife;
-use kubenova_trust::{TrustError, authority::Validity, keyring::Keyring};
+use kubenova_trust::{TrustError, authority::Validity, current::CurrentKeyring, keyring::Keyring};
 use std::{sync::Arc, time::Duration};
 
 /// Longest signing request; one of an Operator has about 500 characters.
@@ -26,7 +26,7 @@ pub(crate) fn check_signing_request(csr_pem: &str) -> Result<(), Refusal> {
 #[derive(Debug, Clone)]
 pub struct IdentityIssuer {
     /// Certificate authority and broker identities.
-    pub keyring: Arc<Keyring>,
+    pub keyring: CurrentKeyring,
     /// `tls://` URLs at which clusters reach the broker.
     pub broker_urls: Vec<String>,
     /// `https://` URLs at which clusters reach the Manager.
@@ -35,6 +35,12 @@ pub struct IdentityIssuer {
     pub certificate_lifetime: Duration,
     /// Life of a cluster's user JWT.
     pub user_jwt_lifetime: Duration,
+}
+
+/// A user JWT with the keys that it was signed with: the rest of the answer is made with the same.
+pub(crate) struct UserJwt {
+    jwt: String,
+    keyring: Arc<Keyring>,
 }
 
 /// Whose identity it is.
@@ -53,9 +59,12 @@ impl IdentityIssuer {
     }
 
     /// The user JWT for a public nkey that a cluster made.
-    pub(crate) fn user_jwt(&self, cluster: &str, nkey_public: &str, now: Timestamp) -> Result<String, Refusal> {
+    pub(crate) fn user_jwt(&self, cluster: &str, nkey_public: &str, now: Timestamp) -> Result<UserJwt, Refusal> {
         let validity = Validity { now, lifetime: self.user_jwt_lifetime };
-        self.keyring.nkeys.cluster_user(cluster, nkey_public, validity).map_err(|error| not_certifiable(&error))
+        let keyring = self.keyring.get();
+        let jwt =
+            keyring.nkeys.cluster_user(cluster, nkey_public, validity).map_err(|error| not_certifiable(&error))?;
+        Ok(UserJwt { jwt, keyring })
     }
 
     /// The whole answer, with a certificate for the key of this signing request, and the life of what it contains.
@@ -63,11 +72,11 @@ impl IdentityIssuer {
         &self,
         of: &ClusterIdentity<'_>,
         csr_pem: &str,
-        user_jwt: String,
+        UserJwt { jwt: user_jwt, keyring }: UserJwt,
         now: Timestamp,
     ) -> Result<(EnrollmentAnswer, CredentialsLife), Refusal> {
         let incarnation = of.incarnation.to_string();
-        let authority = &self.keyring.authority;
+        let authority = &keyring.authority;
         let validity = Validity { now, lifetime: self.certificate_lifetime };
         let certificate_chain_pem =
             authority.cluster(csr_pem, of.cluster, &incarnation, validity).map_err(|error| not_certifiable(&error))?;
@@ -89,7 +98,8 @@ impl IdentityIssuer {
             user_jwt,
             broker_urls: self.broker_urls.clone(),
             ca_bundle_pem: authority.bundle_pem().to_owned(),
-            command_keys: self.keyring.command_public.clone(),
+            command_keys: keyring.command.public(),
+            key_set_id: keyring.key_set_id.clone(),
             endpoints: self.endpoints.clone(),
             issued_at: clock::rfc3339_ms(life.issued_at),
             expires_at: clock::rfc3339_ms(life.expires_at),

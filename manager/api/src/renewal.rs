@@ -64,7 +64,10 @@ pub fn router(renewal: Renewal) -> Router {
 async fn give_nonce(State(renewal): State<Arc<Renewal>>) -> Json<NonceAnswer> {
     let now = clock::now();
     let expires_at = now.checked_add(nonce::LIFETIME).unwrap_or(now);
-    Json(NonceAnswer { nonce: renewal.issuer.keyring.nonces.issue(now), expires_at: clock::rfc3339_ms(expires_at) })
+    Json(NonceAnswer {
+        nonce: renewal.issuer.keyring.get().nonces.issue(now),
+        expires_at: clock::rfc3339_ms(expires_at),
+    })
 }
 
 async fn renew(
@@ -94,7 +97,7 @@ struct Claim {
 impl Renewal {
     fn signed(&self, answer: &RenewalAnswer) -> Response {
         let body = serde_json::to_vec(answer).expect("an answer is plain strings");
-        let signature = self.issuer.keyring.command.sign(PayloadType::RenewalAnswer, &body);
+        let signature = self.issuer.keyring.get().command.sign(PayloadType::RenewalAnswer, &body);
         let headers = [(header::CONTENT_TYPE.as_str(), "application/json".to_owned()), (HEADER, signature)];
         (headers, body).into_response()
     }
@@ -102,7 +105,7 @@ impl Renewal {
     async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<RenewalAnswer, ApiError> {
         let bytes = body::read_at_most(BODY_BYTES_MAX, headers, stream, body::BODY_TIMEOUT).await?;
         let claim = claim(headers, &bytes)?;
-        if !self.issuer.keyring.nonces.is_valid(&claim.request.nonce, clock::now()) {
+        if !self.issuer.keyring.get().nonces.is_valid(&claim.request.nonce, clock::now()) {
             let detail = "the nonce is not one of this Manager, or was issued more than two minutes ago";
             return Err(Refusal::new(Reason::RenewalNonceInvalid, detail).into());
         }

@@ -5,6 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use kubenova_core::cluster::{Component, Components};
 use kubenova_runtime::{clock, probe::Gates};
 use kubenova_store::pool::Store;
+use kubenova_trust::current::CurrentKeyring;
 use std::{sync::Arc, time::Duration};
 
 /// What every handler may use; cheap to clone.
@@ -30,7 +31,7 @@ impl AppState {
     pub fn without_clusters(store: Store) -> Self {
         let enrollment = EnrollmentSettings {
             endpoints: vec!["https://manager.example.com".to_owned()],
-            ca_spki_sha256: "0".repeat(64),
+            ca: PinnedCa::Nobodys,
             token_ttl: TOKEN_TTL,
             chart: "oci://example.com/operator".to_owned(),
         };
@@ -54,13 +55,33 @@ pub struct Settings {
     pub components: Components,
 }
 
+/// The CA that enrollment tokens pin.
+#[derive(Debug, Clone)]
+pub enum PinnedCa {
+    /// The root of these keys, as it is when a token is made.
+    Of(CurrentKeyring),
+    /// One that no server has.
+    Nobodys,
+}
+
+impl PinnedCa {
+    /// Hex SHA-256 of its DER SubjectPublicKeyInfo.
+    #[must_use]
+    pub fn spki_sha256(&self) -> String {
+        match self {
+            Self::Of(keyring) => keyring.get().authority.ca_spki_sha256().to_owned(),
+            Self::Nobodys => "0".repeat(64),
+        }
+    }
+}
+
 /// How clusters enroll.
 #[derive(Debug, Clone)]
 pub struct EnrollmentSettings {
     /// `https://` URLs that clusters call, tried in order.
     pub endpoints: Vec<String>,
-    /// Hex SHA-256 of the DER SubjectPublicKeyInfo of the Manager's CA.
-    pub ca_spki_sha256: String,
+    /// The CA that tokens pin.
+    pub ca: PinnedCa,
     /// How long a fresh token works.
     pub token_ttl: SignedDuration,
     /// Chart reference in the helm command of an enrollment.

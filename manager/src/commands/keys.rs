@@ -1,4 +1,7 @@
-//! `keys`: the keys of this installation, and another key-encryption key for them. Most other commands begin by opening them.
+//! `keys`: the keys of this installation, their rotation, and another key-encryption key for them. Most other commands begin by opening
+//! them.
+
+mod rotation;
 
 use super::{say, write_secret};
 use crate::settings::Settings;
@@ -25,6 +28,11 @@ pub enum KeysVerb {
     /// Seal every key with another key-encryption key, in one transaction. The keys themselves stay the same: nothing that is
     /// connected notices.
     Rewrap(Rewrap),
+    /// Make a new key beside the present one: both count until the former one is retired, and clusters are asked to renew their
+    /// credentials. Nothing is disconnected for good, and no Manager needs a restart.
+    Rotate(rotation::Rotate),
+    /// End that the former key of a rotation counts. Refused while anything depends on it.
+    Retire(rotation::Retire),
 }
 
 /// Arguments of `keys rewrap`.
@@ -40,10 +48,17 @@ impl KeysVerb {
         let store = settings.connect().await?;
         match self {
             Self::List => {
-                let rows = keys::all(&mut *store.acquire().await?).await?;
-                std::io::stdout().write_all(table(&rows).as_bytes()).context("could not print the keys")
+                let mut connection = store.acquire().await?;
+                let rows = keys::all(&mut connection).await?;
+                let mut text = table(&rows);
+                let keys: Vec<StoredKey> = rows.into_iter().map(to_stored).collect();
+                let keyring = keyring_of(&keys, &Envelope::from_file(&settings.kek_file)?, settings)?;
+                text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?);
+                std::io::stdout().write_all(text.as_bytes()).context("could not print the keys")
             }
             Self::Rewrap(rewrap) => rewrap.run(settings, &store).await,
+            Self::Rotate(rotate) => rotate.run(settings, &store).await,
+            Self::Retire(retire) => retire.run(settings, &store).await,
         }
     }
 }
@@ -118,10 +133,17 @@ async fn rewrap(tx: &mut Connection, from: &Envelope, to: &Envelope) -> Result<u
 /// When the database does not answer, a key is missing, or `kekFile` holds another key-encryption key.
 pub(crate) async fn open(settings: &Settings, store: &Store) -> Result<Keyring> {
     let envelope = Envelope::from_file(&settings.kek_file)?;
-    let mut connection = store.acquire().await?;
-    let rows = keys::all(&mut connection).await.context("could not read the keys: run kubenova-manager init first")?;
-    let stored: Vec<StoredKey> = rows.into_iter().map(to_stored).collect();
-    Ok(Keyring::open(&stored, &envelope, &settings.trust_domain)?)
+    let stored = stored(&mut *store.acquire().await?).await?;
+    keyring_of(&stored, &envelope, settings)
+}
+
+async fn stored(connection: &mut Connection) -> Result<Vec<StoredKey>> {
+    let rows = keys::all(connection).await.context("could not read the keys: run kubenova-manager init first")?;
+    Ok(rows.into_iter().map(to_stored).collect())
+}
+
+fn keyring_of(stored: &[StoredKey], envelope: &Envelope, settings: &Settings) -> Result<Keyring> {
+    Ok(Keyring::open(stored, envelope, &settings.trust_domain)?)
 }
 
 fn to_stored(row: KeyRow) -> StoredKey {

@@ -61,7 +61,7 @@ impl RecoverVerb {
             Self::List { cluster } => print(&list(&store, cluster.as_deref(), &BTreeSet::new()).await?),
             Self::Adopt(arguments) => {
                 let keyring = keys::open(settings, &store).await?;
-                adopt(&store, &AcceptedKeys::of(&keyring.command_public), arguments).await
+                adopt(&store, &keyring.command.ever_accepted(), arguments).await
             }
         }
     }

@@ -53,6 +53,8 @@ pub struct SessionMetrics {
     pub hellos: Family<HelloLabels, Counter>,
     /// Requests for a hello by reason.
     pub hello_requests: Family<HelloRequestLabels, Counter>,
+    /// Requests for a renewal of credentials.
+    pub renewal_requests: Counter,
 }
 
 /// Metrics of ingest.
@@ -124,6 +126,10 @@ impl Metrics {
             sessions: SessionMetrics {
                 hellos: registry.counters("hellos", "Hellos of clusters by the Manager's answer"),
                 hello_requests: registry.counters("hello_requests", "Requests to a cluster for a hello, by reason"),
+                renewal_requests: registry.counter(
+                    "renewal_requests",
+                    "Requests to a cluster to renew credentials that were issued with other keys than the Manager has now",
+                ),
             },
             ingest: IngestMetrics {
                 messages: registry.counters("ingest_messages", "Messages of clusters by what became of them"),

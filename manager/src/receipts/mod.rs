@@ -16,7 +16,7 @@ use kubenova_runtime::{
 };
 use kubenova_schema::{
     message,
-    signature::{HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
+    signature::{HEADER, PayloadType, SCHEMA_HEADER},
     subjects,
     v1::ReceiptList,
 };
@@ -25,6 +25,7 @@ use kubenova_store::{
     pool::Store,
     receipts::{self, ReceivedWindow},
 };
+use kubenova_trust::current::CurrentKeyring;
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     collections::BTreeMap,
@@ -111,8 +112,8 @@ pub struct Receipts {
     pub store: Store,
     /// The broker.
     pub jetstream: jetstream::Context,
-    /// The key that signs commands.
-    pub key: Arc<SigningKey>,
+    /// Signs them.
+    pub keyring: CurrentKeyring,
     /// Clusters that wait for a list.
     pub due: ReceiptQueue,
     /// Counts them.
@@ -168,7 +169,7 @@ async fn send(parts: &Receipts, cluster: &ClusterId, extent: Extent) -> Result<(
     let lists = lists(&parts.store, cluster, extent, now).await;
     for list in lists.map_err(|source| ReceiptError::Store { cluster: cluster.clone(), source })? {
         let body = message::to_json(&list);
-        let signature = parts.key.sign(PayloadType::Receipt, &body);
+        let signature = parts.keyring.get().command.sign(PayloadType::Receipt, &body);
         let ours = [(HEADER, &*signature), (SCHEMA_HEADER, "kubenova.v1.ReceiptList")];
         let headers = publish::headers(&random::uuid_v4().to_string(), &ours);
         publish::publish(&parts.jetstream, &subjects::receipt(cluster.as_str()), headers, body)

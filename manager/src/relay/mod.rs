@@ -30,7 +30,7 @@ use kubenova_runtime::{
     telemetry::{self, trace_context},
 };
 use kubenova_schema::{
-    signature::{COMMAND_ID_HEADER, HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
+    signature::{COMMAND_ID_HEADER, HEADER, PayloadType, SCHEMA_HEADER},
     streams, subjects, trace,
 };
 use kubenova_store::{
@@ -38,6 +38,7 @@ use kubenova_store::{
     error::StoreError,
     pool::Store,
 };
+use kubenova_trust::current::CurrentKeyring;
 use poll::Poll;
 pub use signals::Signals;
 use signals::Wanted;
@@ -81,7 +82,7 @@ pub struct Relay {
     /// Whether it answers.
     pub doubt: Doubt,
     /// Signs commands; no other part holds it but receipts.
-    pub key: Arc<SigningKey>,
+    pub keyring: CurrentKeyring,
     /// Which clusters may have something to send.
     pub signals: Arc<Signals>,
     /// Which clusters wait for room.
@@ -281,7 +282,7 @@ async fn publish(
     command: &DueCommand,
     body: Vec<u8>,
 ) -> Result<publish::Unconfirmed, BusError> {
-    let signature = relay.key.sign(PayloadType::Command, &body);
+    let signature = relay.keyring.get().command.sign(PayloadType::Command, &body);
     let id = command.id.to_string();
     let traceparent = trace_context::of(&Span::current()).or(command.traceparent.map(|parent| parent.to_string()));
     let headers = headers(&signature, &id, traceparent.as_deref());

@@ -8,7 +8,9 @@
 //! Before it: `operator/src/outbound`. After it: `relay`, which sends to clusters with a fresh heartbeat.
 
 use super::{
-    Sessions, Subscribed, subscribe,
+    Sessions, Subscribed,
+    renewal::{self, Renewals},
+    subscribe,
     wanted::{self, Wanted},
 };
 use async_nats::Message;
@@ -60,12 +62,19 @@ impl Waiting {
     }
 }
 
+/// What clusters are asked for.
+#[derive(Debug, Default)]
+struct Requests {
+    hellos: Wanted,
+    renewals: Renewals,
+}
+
 /// Records heartbeats until a stop is requested, and asks clusters for a hello whose heartbeats do not count.
 ///
 /// Every Manager receives every heartbeat: one that is cut off from Postgres must not take any from the others.
 pub async fn run(sessions: Sessions, shutdown: Shutdown) {
     let waiting = Waiting::default();
-    let wanted = Mutex::new(Wanted::default());
+    let requests = Mutex::new(Requests::default());
     let from = Subscribed { subject: subjects::every::HEARTBEAT, group: None };
     let receive = subscribe(&sessions.connection, from, &shutdown, |message| {
         waiting.put(message);
@@ -75,12 +84,12 @@ pub async fn run(sessions: Sessions, shutdown: Shutdown) {
         .on_signal(&waiting.wake)
         .at_most_every(ROUND_MIN)
         .limit(ROUND_MAX)
-        .run(&shutdown, || round(&sessions, &waiting, &wanted));
+        .run(&shutdown, || round(&sessions, &waiting, &requests));
     tokio::join!(receive, rounds);
 }
 
 /// Records what waits in one statement. Heartbeats that Postgres could not take are dropped: the next ones are on their way.
-async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -> Result<Next, StoreError> {
+async fn round(sessions: &Sessions, waiting: &Waiting, requests: &Mutex<Requests>) -> Result<Next, StoreError> {
     let read = waiting.take().into_iter().filter_map(|(cluster, payload)| read(&cluster, &payload));
     let (heartbeats, hashes): (Vec<Heartbeat>, Vec<String>) = read.unzip();
     if heartbeats.is_empty() {
@@ -98,17 +107,24 @@ async fn round(sessions: &Sessions, waiting: &Waiting, wanted: &Mutex<Wanted>) -
         tracing::warn!(error = %telemetry::chain(&error), "could not compare what clusters hold; trying again");
         BTreeSet::new()
     });
+    let (mut requests, instant) = (requests.lock().await, Instant::now());
+    let key_set_id = sessions.keyring.get().key_set_id.clone();
+    for one in &recorded {
+        if requests.renewals.is_due(&one.cluster_id, &one.key_set_id, &key_set_id, instant) {
+            renewal::ask(&sessions.connection, &sessions.metrics.renewal_requests, &one.cluster_id).await;
+        }
+    }
     let counted: BTreeMap<ClusterId, (Timestamp, bool)> =
         recorded.into_iter().map(|one| (one.cluster_id, (one.previous_at, one.confirmed))).collect();
-    let (mut wanted, instant) = (wanted.lock().await, Instant::now());
     for Heartbeat { cluster_id, session, .. } in &heartbeats {
         let reason = HelloWanted::after_heartbeat(counted.get(cluster_id).copied(), now)
             .or_else(|| differing.contains(cluster_id).then_some(HelloWanted::ListingDiffers));
-        if let Some(reason) = wanted.heartbeat(cluster_id, *session, reason, instant) {
+        if let Some(reason) = requests.hellos.heartbeat(cluster_id, *session, reason, instant) {
             wanted::ask(&sessions.connection, &sessions.metrics.hello_requests, cluster_id, reason).await;
         }
     }
-    wanted.forget_silent(instant);
+    requests.hellos.forget_silent(instant);
+    requests.renewals.forget_old(instant);
     Ok(Next::Wait)
 }
 

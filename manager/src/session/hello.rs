@@ -60,6 +60,7 @@ pub(super) fn read(subject: &str, hello: Hello, now: Timestamp) -> Result<Receiv
             lease_term: number(hello.lease_term)?,
             operator_version: hello.operator_version,
             kubernetes_version: hello.kubernetes_version,
+            key_set_id: plain(&hello.key_set_id),
             highest_revision: number(hello.highest_revision)?,
             clock_offset_ms: cluster_clock.as_millisecond() - now.as_millisecond(),
         },
@@ -70,13 +71,13 @@ pub(super) fn read(subject: &str, hello: Hello, now: Timestamp) -> Result<Receiv
     })
 }
 
-/// Longest id of a process; one of an Operator is a UUID.
-const BOOT_ID_LENGTH_MAX: usize = 64;
+/// Longest id of a process or of keys; one of an Operator is a UUID.
+const ID_LENGTH_MAX: usize = 64;
 
 /// An id as administrators may see it in messages and logs.
 fn plain(id: &str) -> String {
     let is_plain = |character: &char| character.is_ascii_alphanumeric() || *character == '-';
-    id.chars().filter(is_plain).take(BOOT_ID_LENGTH_MAX).collect()
+    id.chars().filter(is_plain).take(ID_LENGTH_MAX).collect()
 }
 
 #[cfg(test)]

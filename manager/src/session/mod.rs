@@ -15,6 +15,7 @@ mod open;
 mod parts;
 mod queue;
 pub mod records;
+mod renewal;
 mod wanted;
 
 use crate::{
@@ -29,13 +30,13 @@ use jiff::{SignedDuration, Timestamp};
 use kubenova_bus::Connection;
 use kubenova_runtime::{clock, retry::Retry, shutdown::Shutdown, telemetry};
 use kubenova_schema::{
-    enrollment::PublicKey,
     message,
-    signature::{AcceptedKeys, HEADER, PayloadType, SCHEMA_HEADER, SigningKey},
+    signature::{HEADER, PayloadType, SCHEMA_HEADER},
     streams, subjects,
-    v1::{CommandKey, Hello, HelloAnswer},
+    v1::{Hello, HelloAnswer},
 };
 use kubenova_store::pool::Store;
+use kubenova_trust::current::CurrentKeyring;
 use open::{Opened, Outcome, Refused, SessionError};
 use queue::{ByCluster, Turn};
 use std::{
@@ -64,11 +65,7 @@ pub struct Sessions {
     /// The broker.
     pub connection: Connection,
     /// Signs the answers.
-    pub key: Arc<SigningKey>,
-    /// Keys of commands that clusters must accept.
-    pub keys: Vec<PublicKey>,
-    /// The same as they verify what the Manager once signed.
-    pub accepted: AcceptedKeys,
+    pub keyring: CurrentKeyring,
     /// Time without a heartbeat after which a session does not keep another Operator of its cluster away.
     pub silent_after: SignedDuration,
     /// Clusters that wait for their receipts.
@@ -188,7 +185,7 @@ async fn answer(sessions: &Sessions, arrived: Arrived) {
     sessions.metrics.hellos.get_or_create(&HelloLabels { answer: label }).inc();
     let body = message::to_json(&answer);
     let mut headers = HeaderMap::new();
-    headers.insert(HEADER, sessions.key.sign(PayloadType::HelloAnswer, &body));
+    headers.insert(HEADER, sessions.keyring.get().command.sign(PayloadType::HelloAnswer, &body));
     headers.insert(SCHEMA_HEADER, "kubenova.v1.HelloAnswer");
     if let Err(error) = sessions.connection.client.publish_with_headers(reply, headers, body.into()).await {
         tracing::warn!(%error, "could not answer a hello; the cluster asks again");
@@ -224,7 +221,6 @@ fn accepted(sessions: &Sessions, hello: &hello::ReceivedHello, opened: Opened) -
         stream: streams::COMMANDS.name.to_owned(),
         durable: cluster.to_string(),
         listing_wanted,
-        command_keys: sessions.keys.iter().map(command_key).collect(),
         ..HelloAnswer::default()
     }
 }
@@ -243,8 +239,4 @@ fn refused_by(refused: Refused) -> HelloAnswer {
 
 fn refusal(reason: &str, message: String) -> HelloAnswer {
     HelloAnswer { accepted: false, reason: reason.to_owned(), message, ..HelloAnswer::default() }
-}
-
-fn command_key(key: &PublicKey) -> CommandKey {
-    CommandKey { key_id: key.key_id.clone(), public_key: key.public_key.clone() }
 }

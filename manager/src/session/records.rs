@@ -100,8 +100,13 @@ async fn take_piece(
             Ok(Some(refusal("TooMuch", message)))
         }
         Added::Whole(record) => {
-            let verified =
-                recovery::verify(&record.body, &record.signature, &sessions.accepted, cluster, &record.listed);
+            let verified = recovery::verify(
+                &record.body,
+                &record.signature,
+                &sessions.keyring.get().command.ever_accepted(),
+                cluster,
+                &record.listed,
+            );
             let problem = verified.err().map(|not_ours| not_ours.to_string());
             if let Some(problem) = &problem {
                 tracing::warn!(key = piece.key, problem, "a diverged cluster sent a record that is not the Manager's");

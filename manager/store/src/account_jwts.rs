@@ -51,7 +51,7 @@ pub async fn store(connection: &mut PgConnection, row: &AccountRow) -> Result<()
     sqlx::query!(
         "insert into account_jwts (account, claims_sha256, issued_at, jwt) values ($1, $2, $3, $4)
          on conflict (account) do update
-            set claims_sha256 = excluded.claims_sha256, issued_at = excluded.issued_at, jwt = excluded.jwt",
+            set claims_sha256 = excluded.claims_sha256, issued_at = excluded.issued_at, jwt = excluded.jwt, verified_at = null",
         row.account,
         row.claims_sha256.as_slice(),
         row.issued_at.to_sqlx(),
@@ -61,6 +61,19 @@ pub async fn store(connection: &mut PgConnection, row: &AccountRow) -> Result<()
     .await
     .map(drop)
     .map_err(failed("store an account JWT"))
+}
+
+/// The JWT of an account, if every server of the broker had it when they were asked last; with the servers that had not, if some had not.
+pub async fn verified(connection: &mut PgConnection, account: &str) -> Result<Result<String, String>, StoreError> {
+    let row = sqlx::query!("select jwt, behind, verified_at from account_jwts where account = $1", account)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("find whether servers of the broker lack an account JWT"))?;
+    Ok(match row {
+        Some(row) if row.verified_at.is_some() && row.behind.is_empty() => Ok(row.jwt),
+        Some(row) => Err(row.behind),
+        None => Err(String::new()),
+    })
 }
 
 /// Records which servers of the broker do not have this JWT; none: all have it. False when another one has taken its place meanwhile.
@@ -114,5 +127,14 @@ mod tests {
             sqlx::query_scalar("select behind from account_jwts").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(behind, "", "that was about the JWT before");
         assert!(record_behind(&mut connection, &row("second"), "hub-1", at(1)).await.unwrap());
+        assert_eq!(verified(&mut connection, "EDGE").await.unwrap(), Err("hub-1".to_owned()));
+        assert!(record_behind(&mut connection, &row("second"), "", at(2)).await.unwrap());
+        assert_eq!(verified(&mut connection, "EDGE").await.unwrap(), Ok("second".to_owned()));
+        store(&mut connection, &row("third")).await.unwrap();
+        assert_eq!(
+            verified(&mut connection, "EDGE").await.unwrap(),
+            Err(String::new()),
+            "nobody was asked about this one"
+        );
     }
 }

@@ -185,6 +185,28 @@ pub async fn second_uses(
     Ok(uses)
 }
 
+/// Tokens that were created before this time and can be used still: how many there are, and the clusters of the first.
+pub async fn open_of_before(
+    connection: &mut PgConnection,
+    before: Timestamp,
+    now: Timestamp,
+    limit: i64,
+) -> Result<(i64, Vec<String>), StoreError> {
+    let rows = sqlx::query!(
+        r#"select c.name, count(*) over () as "count!"
+           from enrollments e join clusters c on c.id = e.cluster_id
+           where e.created_at < $1 and e.expires_at > $2 and e.used_at is null and e.revoked_at is null
+           order by c.name limit $3"#,
+        before.to_sqlx(),
+        now.to_sqlx(),
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("find open enrollment tokens"))?;
+    Ok((rows.first().map_or(0, |row| row.count), rows.into_iter().map(|row| row.name).collect()))
+}
+
 /// Revokes a token that was not used; one that was revoked stays as it is.
 pub async fn revoke(connection: &mut PgConnection, id: Uuid, by: &str, now: Timestamp) -> Result<(), StoreError> {
     sqlx::query!(

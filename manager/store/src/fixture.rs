@@ -220,6 +220,7 @@ pub(crate) fn hello(cluster: &ClusterId) -> HelloRequest {
         lease_term: 1,
         operator_version: "0.1.0".into(),
         kubernetes_version: "v1.34.0".into(),
+        key_set_id: "keys-1".into(),
         highest_revision: 0,
         clock_offset_ms: 12,
     }

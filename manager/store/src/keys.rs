@@ -46,6 +46,37 @@ pub async fn insert(connection: &mut PgConnection, keys: &[KeyRow], now: Timesta
     Ok(())
 }
 
+/// Deletes keys, and adds others or puts them in the place of those of the same names.
+pub async fn replace(
+    connection: &mut PgConnection,
+    remove: &[String],
+    put: &[KeyRow],
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    let names: Vec<String> = remove.iter().chain(put.iter().map(|key| &key.name)).cloned().collect();
+    sqlx::query!("delete from keys where name = any($1)", &names)
+        .execute(&mut *connection)
+        .await
+        .map_err(failed("delete former keys"))?;
+    insert(connection, put, now).await
+}
+
+/// When this key was made.
+pub async fn created_at(connection: &mut PgConnection, name: &str) -> Result<Option<Timestamp>, StoreError> {
+    let at = sqlx::query_scalar!("select created_at from keys where name = $1", name)
+        .fetch_optional(connection)
+        .await
+        .map_err(failed("find when a key was made"))?;
+    Ok(at.map(jiff_sqlx::Timestamp::to_jiff))
+}
+
+/// Names and public halves.
+pub async fn public(connection: &mut PgConnection) -> Result<Vec<(String, String)>, StoreError> {
+    let rows = sqlx::query!("select name, public from keys").fetch_all(connection).await;
+    let rows = rows.map_err(failed("read the public halves of keys"))?;
+    Ok(rows.into_iter().map(|row| (row.name, row.public)).collect())
+}
+
 /// Seals a key that exists with another key-encryption key.
 pub async fn replace_sealed(
     connection: &mut PgConnection,
@@ -72,7 +103,7 @@ mod tests {
     use crate::fixture::{Fixture, at};
 
     #[tokio::test]
-    async fn a_key_that_exists_stays_as_it_is() {
+    async fn a_key_that_exists_stays_as_it_is_until_it_is_replaced() {
         let fixture = Fixture::new().await;
         let key = |name: &str, kek: &str| KeyRow {
             name: name.into(),
@@ -85,5 +116,10 @@ mod tests {
         insert(&mut tx, &[key("ca", "first")], at(0)).await.unwrap();
         insert(&mut tx, &[key("ca", "second"), key("nkey", "second")], at(1)).await.unwrap();
         assert_eq!(all(&mut tx).await.unwrap(), [key("ca", "first"), key("nkey", "second")]);
+
+        replace(&mut tx, &["nkey".to_owned()], &[key("ca", "third"), key("new", "third")], at(2)).await.unwrap();
+        assert_eq!(all(&mut tx).await.unwrap(), [key("ca", "third"), key("new", "third")]);
+        assert_eq!(created_at(&mut tx, "ca").await.unwrap(), Some(at(2)));
+        assert_eq!(created_at(&mut tx, "nkey").await.unwrap(), None);
     }
 }

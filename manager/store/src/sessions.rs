@@ -25,6 +25,8 @@ pub struct HelloRequest {
     pub operator_version: String,
     /// Version of its API server.
     pub kubernetes_version: String,
+    /// Id of the keys that its credentials were issued with.
+    pub key_set_id: String,
     /// Highest revision stored there.
     pub highest_revision: i64,
     /// Its clock minus ours.
@@ -111,14 +113,15 @@ pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Time
              delete from hello_refusals where cluster_id = $1 and boot_id = $3
          )
          insert into sessions (cluster_id, session, incarnation, boot_id, lease_term, operator_version, kubernetes_version,
-                               highest_revision, clock_offset_ms, opened_at, last_heartbeat_at, recorded_by)
-         values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $9, pg_postmaster_start_time())
+                               highest_revision, clock_offset_ms, opened_at, last_heartbeat_at, recorded_by, key_set_id)
+         values ($1, 1, $2, $3, $4, $5, $6, $7, $8, $9, $9, pg_postmaster_start_time(), $10)
          on conflict (cluster_id) do update
             set session = sessions.session + 1, incarnation = excluded.incarnation, boot_id = excluded.boot_id,
                 lease_term = excluded.lease_term, operator_version = excluded.operator_version,
                 kubernetes_version = excluded.kubernetes_version, highest_revision = excluded.highest_revision,
                 clock_offset_ms = excluded.clock_offset_ms, opened_at = excluded.opened_at,
                 last_heartbeat_at = excluded.last_heartbeat_at, recorded_by = excluded.recorded_by,
+                key_set_id = excluded.key_set_id,
                 contender_boot_id = null, contender_since = null
          returning session",
         hello.cluster_id.as_str(),
@@ -130,6 +133,7 @@ pub async fn open(connection: &mut PgConnection, hello: &HelloRequest, now: Time
         hello.highest_revision,
         hello.clock_offset_ms,
         now.to_sqlx(),
+        hello.key_set_id,
     )
     .fetch_one(connection)
     .await
@@ -249,6 +253,8 @@ pub struct CountedHeartbeat {
     pub previous_at: Timestamp,
     /// Whether the running server of Postgres has confirmed the session: only then commands are sent.
     pub confirmed: bool,
+    /// Id of the keys that the cluster's credentials were issued with; empty when it did not say.
+    pub key_set_id: String,
 }
 
 /// Records heartbeats, at most one a cluster. Those that are missing in the answer do not count: they belong to another
@@ -271,7 +277,7 @@ pub async fn record_heartbeats(
              select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::uuid[])
                         as h (cluster_id, session, highest_revision, command_id)
          ), counted as materialized (
-             select s.cluster_id, s.session, s.last_heartbeat_at, s.recorded_by, h.highest_revision
+             select s.cluster_id, s.session, s.last_heartbeat_at, s.recorded_by, s.key_set_id, h.highest_revision
              from sessions s join heartbeat h on h.cluster_id = s.cluster_id and h.session = s.session
                              join clusters c on c.id = s.cluster_id and c.state = 'enrolled'
              where h.highest_revision in (0, s.highest_revision)
@@ -285,7 +291,7 @@ pub async fn record_heartbeats(
                from counted join free on free.cluster_id = counted.cluster_id
               where s.cluster_id = counted.cluster_id and s.session = counted.session
          )
-         select cluster_id, last_heartbeat_at as previous_at, recorded_by = pg_postmaster_start_time() as "confirmed!"
+         select cluster_id, last_heartbeat_at as previous_at, key_set_id, recorded_by = pg_postmaster_start_time() as "confirmed!"
          from counted"#,
         &clusters,
         &sessions,
@@ -303,6 +309,7 @@ pub async fn record_heartbeats(
                 cluster_id: at.cluster_id("cluster_id", &row.cluster_id)?,
                 previous_at: row.previous_at.to_jiff(),
                 confirmed: row.confirmed,
+                key_set_id: row.key_set_id,
             })
         })
         .collect()
@@ -354,6 +361,26 @@ pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) 
         .collect()
 }
 
+/// Clusters that are enrolled and not known to have credentials that were issued with these keys: how many there are, and the names
+/// of the first.
+pub async fn without_key_set(
+    connection: &mut PgConnection,
+    key_set_id: &str,
+    limit: i64,
+) -> Result<(i64, Vec<String>), StoreError> {
+    let rows = sqlx::query!(
+        r#"select c.name, count(*) over () as "count!"
+           from clusters c left join sessions s on s.cluster_id = c.id
+           where c.state in ('enrolled', 'quarantined') and s.key_set_id is distinct from $1 order by c.name limit $2"#,
+        key_set_id,
+        limit,
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("find clusters that were issued credentials with former keys"))?;
+    Ok((rows.first().map_or(0, |row| row.count), rows.into_iter().map(|row| row.name).collect()))
+}
+
 /// The last refused hello of each of these clusters that had one.
 pub async fn refusals(connection: &mut PgConnection, clusters: &[ClusterId]) -> Result<Vec<RefusedHello>, StoreError> {
     let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
@@ -400,10 +427,29 @@ mod tests {
         let earlier = record_heartbeats(&mut connection, &[beat(&cluster, 1, 0, None)], at(3)).await.unwrap();
         assert_eq!(earlier, [], "an earlier session");
         let counted = record_heartbeats(&mut connection, &[beat(&cluster, 2, 0, None)], at(4)).await.unwrap();
-        let expected = CountedHeartbeat { cluster_id: cluster.clone(), previous_at: at(2), confirmed: true };
+        let (previous_at, key_set_id) = (at(2), hello(&cluster).key_set_id);
+        let expected = CountedHeartbeat { cluster_id: cluster.clone(), previous_at, confirmed: true, key_set_id };
         assert_eq!(counted, [expected]);
         let session = of_clusters(&mut connection, &[cluster]).await.unwrap().remove(0);
         assert_eq!((session.session, session.last_heartbeat_at), (2, at(4)));
+    }
+
+    #[tokio::test]
+    async fn a_cluster_has_the_keys_that_it_named_in_its_last_hello() {
+        let fixture = Fixture::new().await;
+        let clusters = fixture.enrolled_clusters(3).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        for (cluster, keys) in clusters.iter().zip(["old", "new"]) {
+            let hello = HelloRequest { key_set_id: keys.to_owned(), ..hello(cluster) };
+            open(&mut connection, &hello, at(1)).await.unwrap();
+        }
+        let without = async |connection: &mut PgConnection, keys| without_key_set(connection, keys, 2).await.unwrap();
+        let (count, names) = without(&mut connection, "new").await;
+        assert_eq!((count, names.len()), (2, 2), "one has others, one never said hello");
+        assert_eq!(without(&mut connection, "newest").await.0, 3);
+        let hello = HelloRequest { key_set_id: "new".to_owned(), ..hello(&clusters[0]) };
+        open(&mut connection, &hello, at(2)).await.unwrap();
+        assert_eq!(without(&mut connection, "new").await.0, 1);
     }
 
     #[tokio::test]

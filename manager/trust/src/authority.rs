@@ -14,9 +14,11 @@ use rcgen::{
 use std::time::Duration;
 use x509_parser::prelude::FromDer as _;
 
-/// Lifetime of the two CAs. They are rotated by a new root beside the old one in every bundle.
+/// Lifetime of the two CAs; before its end they are replaced ([`crate::rotation`]).
 const ROOT_LIFETIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
 const ISSUING_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+const ISSUING_NAME: &str = "KubeNova Issuing CA";
 
 /// Every certificate is valid from a little before it was issued: the clock of whoever verifies it may be behind.
 const BACKDATED: Duration = Duration::from_secs(300);
@@ -45,6 +47,15 @@ pub struct AuthorityMaterial {
     pub issuing: Identity,
 }
 
+/// What a rotation keeps of the CAs before it, none of it secret.
+#[derive(Debug, Clone)]
+pub struct FormerAuthority {
+    /// The issuing CA's key certified by the former root, PEM: in every chain, so that what knows the former root alone verifies it.
+    pub cross_pem: String,
+    /// The former root, PEM: in every bundle, so that what was issued before is verified.
+    pub root_pem: String,
+}
+
 /// How long a certificate is valid.
 #[derive(Debug, Clone, Copy)]
 pub struct Validity {
@@ -56,7 +67,7 @@ pub struct Validity {
 
 /// The authority, ready to issue.
 pub struct Authority {
-    root_pem: String,
+    bundle_pem: String,
     issuing_chain_pem: String,
     issuer: Issuer<'static, KeyPair>,
     trust_domain: String,
@@ -81,9 +92,8 @@ impl AuthorityMaterial {
         let root_params = ca_params(subject, Validity { now, lifetime: ROOT_LIFETIME }, 1);
         let root = root_params.self_signed(&root_key).map_err(failed)?;
         let issuing_key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
-        let issuing_params = ca_params("KubeNova Issuing CA", Validity { now, lifetime: ISSUING_LIFETIME }, 0);
         let root_issuer = Issuer::from_params(&root_params, &root_key);
-        let issuing = issuing_params.signed_by(&issuing_key, &root_issuer).map_err(failed)?;
+        let issuing = issuing_params(now).signed_by(&issuing_key, &root_issuer).map_err(failed)?;
         Ok(Self {
             issuing: Identity {
                 chain_pem: format!("{}{}", issuing.pem(), root.pem()),
@@ -92,31 +102,64 @@ impl AuthorityMaterial {
             root: Identity { chain_pem: root.pem(), key_pem: root_key.serialize_pem() },
         })
     }
+
+    /// What is kept of the CAs that these take the place of. It is the last thing that the former root's key is needed for.
+    ///
+    /// The issuing CA is certified, not the root: below a root of ours one CA may stand (`pathlen`), not two.
+    ///
+    /// # Errors
+    /// When the former root is damaged.
+    pub fn succeeding(&self, former_root: &Identity, now: Timestamp) -> Result<FormerAuthority, TrustError> {
+        let failed = |source| TrustError::Certificate { subject: ISSUING_NAME.to_owned(), source };
+        let former_key = KeyPair::from_pem(&former_root.key_pem).map_err(failed)?;
+        let former = Issuer::from_ca_cert_pem(&former_root.chain_pem, former_key).map_err(failed)?;
+        let issuing_key = KeyPair::from_pem(&self.issuing.key_pem).map_err(failed)?;
+        let cross = issuing_params(now).signed_by(&issuing_key, &former).map_err(failed)?;
+        Ok(FormerAuthority { cross_pem: cross.pem(), root_pem: former_root.chain_pem.clone() })
+    }
+}
+
+fn issuing_params(now: Timestamp) -> CertificateParams {
+    ca_params(ISSUING_NAME, Validity { now, lifetime: ISSUING_LIFETIME }, 0)
 }
 
 impl Authority {
-    /// From stored material. `trust_domain` is the host part of every SPIFFE id.
+    /// From stored material; `former` while a rotation is not finished. `trust_domain` is the host part of every SPIFFE id.
     ///
     /// # Errors
     /// When the material is damaged.
-    pub fn new(root_pem: &str, issuing: &Identity, trust_domain: &str) -> Result<Self, TrustError> {
-        let damaged = |source| TrustError::Certificate { subject: "KubeNova Issuing CA".to_owned(), source };
+    pub fn new(
+        root_pem: &str,
+        issuing: &Identity,
+        former: Option<&FormerAuthority>,
+        trust_domain: &str,
+    ) -> Result<Self, TrustError> {
+        let damaged = |source| TrustError::Certificate { subject: ISSUING_NAME.to_owned(), source };
         let key = KeyPair::from_pem(&issuing.key_pem).map_err(damaged)?;
         let issuer = Issuer::from_ca_cert_pem(&issuing.chain_pem, key).map_err(damaged)?;
         let ca_spki_sha256 = spki_sha256(root_pem).ok_or(TrustError::DamagedKey("ca.root"))?;
+        let (cross_pem, former_pem) =
+            former.map(|it| (it.cross_pem.as_str(), it.root_pem.as_str())).unwrap_or_default();
         Ok(Self {
-            root_pem: root_pem.to_owned(),
-            issuing_chain_pem: issuing.chain_pem.clone(),
+            bundle_pem: format!("{root_pem}{former_pem}"),
+            // With the former root in it: enrollment tokens of before pin that one.
+            issuing_chain_pem: format!("{}{cross_pem}{former_pem}", issuing.chain_pem),
             issuer,
             trust_domain: trust_domain.to_owned(),
             ca_spki_sha256,
         })
     }
 
-    /// The root, PEM: what broker, Manager and clusters verify each other with.
+    /// The root, during a rotation with the former one, PEM: what broker, Manager and clusters verify each other with.
     #[must_use]
     pub fn bundle_pem(&self) -> &str {
-        &self.root_pem
+        &self.bundle_pem
+    }
+
+    /// Certificates of the CAs that end every chain.
+    #[must_use]
+    pub(crate) fn issuing_chain_pem(&self) -> &str {
+        &self.issuing_chain_pem
     }
 
     /// Hex SHA-256 of the root's DER SubjectPublicKeyInfo: the pin in enrollment tokens.
@@ -156,7 +199,7 @@ impl Authority {
         self.own_identity(name, params, validity)
     }
 
-    /// A cluster's client certificate over the public key of its signing request: the chain, leaf first, root last.
+    /// A cluster's client certificate over the public key of its signing request: the chain, leaf first, then the CAs.
     ///
     /// # Errors
     /// When the request is damaged, does not prove its key, or has a kind of key that is not accepted.
@@ -246,6 +289,12 @@ fn with_common(name: &str, mut params: CertificateParams, validity: Validity) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::{
+        RootCertStore,
+        client::verify_server_cert_signed_by_trust_anchor,
+        pki_types::{CertificateDer, UnixTime, pem::PemObject as _},
+        server::ParsedCertificate,
+    };
 
     const DAY: Duration = Duration::from_secs(86_400);
 
@@ -255,7 +304,44 @@ mod tests {
 
     fn authority() -> Authority {
         let material = AuthorityMaterial::generate(now()).unwrap();
-        Authority::new(&material.root.chain_pem, &material.issuing, "kubenova.test").unwrap()
+        Authority::new(&material.root.chain_pem, &material.issuing, None, "kubenova.test").unwrap()
+    }
+
+    /// Verifies with one root, as broker, Manager and clusters do it.
+    fn verifies(chain_pem: &str, root_pem: &str) -> bool {
+        let certificates = |pem: &str| -> Vec<CertificateDer<'static>> {
+            CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect()
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add_parsable_certificates(certificates(root_pem));
+        let chain = certificates(chain_pem);
+        let leaf = ParsedCertificate::try_from(&chain[0]).unwrap();
+        let time = UnixTime::since_unix_epoch(Duration::from_secs(now().as_second().unsigned_abs()));
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        verify_server_cert_signed_by_trust_anchor(&leaf, &roots, &chain[1..], time, algorithms).is_ok()
+    }
+
+    #[test]
+    fn after_a_rotation_old_and_new_certificates_verify_under_old_and_new_bundles() {
+        let [old, new] = [(); 2].map(|()| AuthorityMaterial::generate(now()).unwrap());
+        let former = new.succeeding(&old.root, now()).unwrap();
+        let authority = |material: &AuthorityMaterial, former| {
+            Authority::new(&material.root.chain_pem, &material.issuing, former, "kubenova.test").unwrap()
+        };
+        let (before, during, after) = (authority(&old, None), authority(&new, Some(&former)), authority(&new, None));
+        let chain = |authority: &Authority| {
+            let validity = Validity { now: now(), lifetime: DAY };
+            authority.server("kubenova-hub", &["hub.example".to_owned()], validity).unwrap().chain_pem
+        };
+        let verify = |issuer: &Authority, bundle: &Authority| verifies(&chain(issuer), bundle.bundle_pem());
+        for issuer in [&before, &during] {
+            assert!(verify(issuer, &before) && verify(issuer, &during), "{issuer:?}");
+        }
+        assert!(verify(&during, &after) && verify(&after, &during), "what was issued during a rotation lasts");
+        assert!(!verify(&before, &after) && !verify(&after, &before));
+        let pins = |authority: &Authority| authority.issuing_chain_pem().matches("BEGIN CERTIFICATE").count();
+        assert_eq!([pins(&before), pins(&during), pins(&after)], [2, 4, 2]);
+        assert_eq!(during.ca_spki_sha256(), after.ca_spki_sha256(), "new tokens pin the new root");
     }
 
     fn csr() -> String {

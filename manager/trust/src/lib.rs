@@ -8,11 +8,14 @@
 
 pub mod authority;
 pub mod claims;
+pub mod command_keys;
+pub mod current;
 pub mod envelope;
 pub mod keyring;
 pub mod nats;
 pub mod nats_config;
 pub mod nonce;
+pub mod rotation;
 
 /// What can go wrong with keys and certificates.
 #[derive(Debug, thiserror::Error)]

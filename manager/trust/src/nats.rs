@@ -83,9 +83,11 @@ identities! {
 }
 
 impl NatsIdentity {
-    pub(crate) fn generate(self) -> Result<KeyPair, TrustError> {
-        KeyPair::new_from_raw(self.kind(), kubenova_runtime::random::bytes::<32>())
-            .map_err(|source| TrustError::Nkey { what: self.as_str(), source })
+    /// Public half and seed of a new key.
+    pub(crate) fn new_key(self) -> Result<(String, String), TrustError> {
+        let failed = |source| TrustError::Nkey { what: self.as_str(), source };
+        let pair = KeyPair::new_from_raw(self.kind(), kubenova_runtime::random::bytes::<32>()).map_err(failed)?;
+        Ok((pair.public_key(), pair.seed().map_err(failed)?))
     }
 }
 
@@ -149,8 +151,15 @@ pub struct AccountJwt {
     pub signed: SignedAccount,
 }
 
+/// Public keys that users of the role `cluster` may be signed with beside [`NatsIdentity::EdgeCluster`], during a rotation.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterSigners(pub Vec<String>);
+
 /// All nkeys of the broker's trust, opened.
-pub struct Nkeys(BTreeMap<NatsIdentity, KeyPair>);
+pub struct Nkeys {
+    pairs: BTreeMap<NatsIdentity, KeyPair>,
+    cluster_signers: ClusterSigners,
+}
 
 impl std::fmt::Debug for Nkeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -163,7 +172,10 @@ impl Nkeys {
     ///
     /// # Errors
     /// When one is missing or of another kind.
-    pub fn open(seed: impl Fn(NatsIdentity) -> Result<String, TrustError>) -> Result<Self, TrustError> {
+    pub fn open(
+        seed: impl Fn(NatsIdentity) -> Result<String, TrustError>,
+        cluster_signers: ClusterSigners,
+    ) -> Result<Self, TrustError> {
         let mut pairs = BTreeMap::new();
         for identity in NatsIdentity::ALL {
             let pair = KeyPair::from_seed(&seed(*identity)?)
@@ -173,11 +185,11 @@ impl Nkeys {
             }
             pairs.insert(*identity, pair);
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, cluster_signers })
     }
 
     fn pair(&self, identity: NatsIdentity) -> &KeyPair {
-        self.0.get(&identity).expect("open() filled every identity")
+        self.pairs.get(&identity).expect("open() filled every identity")
     }
 
     /// Public key of one identity.
@@ -222,7 +234,7 @@ impl Nkeys {
                 NatsIdentity::Edge,
                 AccountClaims {
                     imports: edge_imports(&core),
-                    signing_keys: vec![self.role(NatsIdentity::EdgeCluster, "cluster", cluster_template())],
+                    signing_keys: self.cluster_signing_keys(),
                     revocations: revocations.edge.clone(),
                     ..account(false)
                 },
@@ -235,7 +247,7 @@ impl Nkeys {
                         .iter()
                         .map(|(subject, _)| service_import(subject, &core))
                         .collect(),
-                    signing_keys: vec![self.role(NatsIdentity::BillBilling, "billing", billing_template())],
+                    signing_keys: vec![role(self.public(NatsIdentity::BillBilling), "billing", billing_template())],
                     revocations: revocations.bill.clone(),
                     ..account(false)
                 },
@@ -245,7 +257,7 @@ impl Nkeys {
                 NatsIdentity::Ops,
                 AccountClaims {
                     imports: ops_imports(&core),
-                    signing_keys: vec![self.role(NatsIdentity::OpsReader, "reader", reader_template())],
+                    signing_keys: vec![role(self.public(NatsIdentity::OpsReader), "reader", reader_template())],
                     revocations: revocations.ops.clone(),
                     ..account(false)
                 },
@@ -374,14 +386,12 @@ impl Nkeys {
         self.pair(identity).seed().map_err(|source| TrustError::Nkey { what: identity.as_str(), source })
     }
 
-    fn role(&self, identity: NatsIdentity, role: &str, template: Template) -> SigningKey {
-        SigningKey {
-            kind: "user_scope",
-            key: self.public(identity),
-            role: role.to_owned(),
-            description: String::new(),
-            template,
-        }
+    /// In one order whichever of them signs, so that the account's JWT says the same.
+    fn cluster_signing_keys(&self) -> Vec<SigningKey> {
+        let mut keys = self.cluster_signers.0.clone();
+        keys.push(self.public(NatsIdentity::EdgeCluster));
+        keys.sort();
+        keys.into_iter().map(|key| role(key, "cluster", cluster_template())).collect()
     }
 
     fn sign<T: serde::Serialize>(
@@ -418,13 +428,17 @@ pub fn system_inbox_prefix() -> String {
     subjects::inbox_prefix(SYSTEM_NAME)
 }
 
+fn role(key: String, role: &str, template: Template) -> SigningKey {
+    SigningKey { kind: "user_scope", key, role: role.to_owned(), description: String::new(), template }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::time::Duration;
 
     fn nkeys() -> Nkeys {
-        Nkeys::open(|identity| Ok(identity.generate().unwrap().seed().unwrap())).unwrap()
+        Nkeys::open(|identity| Ok(identity.new_key()?.1), ClusterSigners::default()).unwrap()
     }
 
     fn validity() -> Validity {
@@ -433,7 +447,7 @@ mod tests {
 
     #[test]
     fn names_that_would_mean_more_in_a_template_are_refused() {
-        let user = NatsIdentity::OpsUser.generate().unwrap().public_key();
+        let user = NatsIdentity::OpsUser.new_key().unwrap().0;
         let keys = nkeys();
         for name in ["", "*", ">", "a.b", "3", "c 1", "c1"] {
             assert!(matches!(keys.cluster_user(name, &user, validity()), Err(TrustError::UserName(_))), "{name}");
@@ -462,7 +476,7 @@ mod tests {
         assert_eq!(second["EDGE"].issued_at, at(101), "by a clock that is behind");
         assert_ne!(second["EDGE"].jwt, first["EDGE"].jwt);
         assert_eq!(second["CORE"], first["CORE"]);
-        let others = Nkeys::open(|identity| Ok(identity.generate().unwrap().seed().unwrap())).unwrap();
+        let others = Nkeys::open(|identity| Ok(identity.new_key()?.1), ClusterSigners::default()).unwrap();
         let moved = others.account_jwts(&revocations, &second, at(300)).unwrap();
         assert!(moved.iter().all(|account| account.signed.jwt != second[account.name].jwt), "another signer");
     }

@@ -312,6 +312,7 @@ pub(super) mod tests {
             broker_urls: Vec::new(),
             ca_bundle_pem: String::new(),
             command_keys: command_keys.iter().map(key).collect(),
+            key_set_id: String::new(),
             endpoints: Vec::new(),
             issued_at: String::new(),
             expires_at: String::new(),

@@ -37,8 +37,8 @@ pub struct IdentityKeeper {
     /// How the Manager is reached.
     pub dialer: Dialer,
     pub manager_clock: ManagerClock,
-    /// The broker refuses the credentials.
-    pub refused: Arc<Notify>,
+    /// The broker refuses the credentials, or the Manager asks for a renewal because it has other keys.
+    pub renewal_wanted: Arc<Notify>,
     /// When the credentials expire, in seconds since 1970.
     pub expires: Gauge,
     /// Attempts to renew that failed.
@@ -89,9 +89,9 @@ impl Schedule {
         self.not_before = Instant::now() + pause(life, u32::MAX);
     }
 
-    /// The broker refuses the credentials, which is worth one attempt: the broker does not say why, the Manager does. At once when they
-    /// have expired, else spread, since a broker that refuses one cluster by mistake refuses all.
-    fn refused(&mut self, life: Option<CredentialsLife>, now: Timestamp) {
+    /// The broker refuses the credentials, which is worth one attempt: the broker does not say why, the Manager does. Or the Manager asks for
+    /// it. At once when they have expired, else spread, since a broker that refuses one cluster by mistake refuses all.
+    fn wanted(&mut self, life: Option<CredentialsLife>, now: Timestamp) {
         let is_valid = life.is_some_and(|life| !life.has_ended(now));
         let part = pause(life, u32::MAX).min(REFUSED_WITHIN) * u32::from(jitter()) / u32::from(u16::MAX);
         self.next_attempt = Some(Instant::now() + if is_valid { part } else { Duration::ZERO });
@@ -127,8 +127,8 @@ impl IdentityKeeper {
             if !due_in.is_zero() {
                 tokio::select! {
                     () = tokio::time::sleep(due_in.min(LOOK_INTERVAL)) => {}
-                    () = self.refused_by_broker(schedule.not_before), if schedule.next_attempt.is_none() => {
-                        schedule.refused(life, self.manager_clock.now_or_local());
+                    () = self.wanted(schedule.not_before), if schedule.next_attempt.is_none() => {
+                        schedule.wanted(life, self.manager_clock.now_or_local());
                     }
                 }
                 continue;
@@ -146,13 +146,13 @@ impl IdentityKeeper {
         }
     }
 
-    /// Resolves when the broker refuses the credentials that were in use at this moment. What was refused before says nothing about them.
-    async fn refused_by_broker(&self, since: Instant) {
+    /// Resolves when a renewal is wanted of the credentials that were in use at this moment. What was wanted before says nothing about them.
+    async fn wanted(&self, since: Instant) {
         if Instant::now() < since {
             tokio::time::sleep_until(since).await;
-            let _before = self.refused.notified().now_or_never();
+            let _before = self.renewal_wanted.notified().now_or_never();
         }
-        self.refused.notified().await;
+        self.renewal_wanted.notified().await;
     }
 
     /// New credentials, stored before they are used, in the place of exactly those that they renew.
@@ -240,13 +240,13 @@ mod tests {
         let (young, old) = (life(0, 2_400), life(5_000, 2_400));
         for _ in 0..20 {
             let mut schedule = Schedule::new();
-            schedule.refused(young, clock::now());
+            schedule.wanted(young, clock::now());
             let due_in = schedule.due_in(young, &clock);
             assert!(due_in <= REFUSED_WITHIN, "{due_in:?}");
             // However often it looks meanwhile, it does not begin to wait again.
             tokio::time::advance(due_in).await;
             assert_eq!(schedule.due_in(young, &clock), Duration::ZERO);
-            schedule.refused(old, clock::now());
+            schedule.wanted(old, clock::now());
             assert_eq!(schedule.due_in(old, &clock), Duration::ZERO);
         }
     }

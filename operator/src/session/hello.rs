@@ -157,6 +157,7 @@ impl HelloClient {
             at: clock::rfc3339_ms(clock::now()),
             versions: BTreeMap::new(),
             nonce: random::uuid_v4().to_string(),
+            key_set_id: identity.answer.key_set_id.clone(),
         }
     }
 }

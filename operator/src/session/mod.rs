@@ -47,8 +47,8 @@ pub struct Senders {
 pub struct SessionContext {
     pub settings: Arc<Settings>,
     pub identity: CurrentIdentity,
-    /// Notified when the broker refuses the credentials.
-    pub refused: Arc<Notify>,
+    /// Notified when the broker refuses the credentials, and when the Manager asks for new ones.
+    pub renewal_wanted: Arc<Notify>,
     pub reporter: StatusReporter,
     pub hello: HelloClient,
     /// The inbox with the bodies of its records.
@@ -102,7 +102,8 @@ struct Connected {
 async fn keep_open(context: &SessionContext, connection: &Connection, shutdown: &Shutdown) {
     let Senders { session, rehello, .. } = &context.senders;
     let mut connects = connection.connects.clone();
-    let mut requests = Requests::subscribe(connection, context.identity.cluster_id()).await;
+    let renewal_wanted = Arc::clone(&context.renewal_wanted);
+    let mut requests = Requests::subscribe(connection, context.identity.cluster_id(), renewal_wanted).await;
     // Without this the announcement of the first connect would end the first session.
     let _announced = tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await.is_ok();
     while let Some(open) = context.open(connection, &mut connects, shutdown).await {
@@ -280,7 +281,7 @@ impl SessionContext {
 
     async fn report_error(&self, error: &JoinError) {
         if broker::is_refusal(error) {
-            self.refused.notify_one();
+            self.renewal_wanted.notify_one();
         }
         self.gates.set("session", Some(error.message.clone()));
         let mut found = ConditionSet::new();

@@ -3,7 +3,6 @@
 //! Six thousand cannot be run by KubeVela on a small machine, so each is paused for KubeVela and its status written here; to the
 //! Operator they are like any other: it has applied each, watches it, and holds its record.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -15,8 +14,9 @@ use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::broker;
 use kubenova_scenarios::platform::Platform;
 use kubenova_scenarios::site::Site;
-use kubenova_schema::signature::{self, PayloadType, SigningKey};
+use kubenova_schema::signature::{self, PayloadType};
 use kubenova_schema::{message, v1::Command};
+use kubenova_trust::command_keys::CommandKeys;
 use serde_json::json;
 
 use crate::applications::{acting_as, application, resource};
@@ -36,7 +36,7 @@ fn name(index: u64) -> String {
 
 /// What their records are signed with and for: the Operator carries out no other.
 struct Signer {
-    key: Arc<SigningKey>,
+    key: CommandKeys,
     cluster_id: String,
     cluster_uid: String,
     tenant_id: String,

@@ -57,6 +57,7 @@ fn hello(cluster: &ClusterId) -> HelloRequest {
         lease_term: 1,
         operator_version: env!("CARGO_PKG_VERSION").to_owned(),
         kubernetes_version: "v1.34.0".to_owned(),
+        key_set_id: String::new(),
         highest_revision: 0,
         clock_offset_ms: 12,
     }

@@ -51,10 +51,18 @@ impl Executable {
     /// About how many seconds one of its tests takes, as its package's `[package.metadata.test-seconds]` says; 0 for a
     /// short one, which needs no entry.
     fn test_seconds(&self) -> Result<u64> {
+        Ok(self.metadata()?.test_seconds.get(&self.target).copied().unwrap_or_default())
+    }
+
+    /// Transports by which its scenarios run once more, as its package's `[package.metadata.also-by]` says.
+    fn also_by(&self) -> Result<Vec<String>> {
+        Ok(self.metadata()?.also_by.remove(&self.target).unwrap_or_default())
+    }
+
+    fn metadata(&self) -> Result<Metadata> {
         let path = self.manifest();
         let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
-        let metadata = metadata(&text).with_context(|| format!("could not read {}", path.display()))?;
-        Ok(metadata.test_seconds.get(&self.target).copied().unwrap_or_default())
+        metadata(&text).with_context(|| format!("could not read {}", path.display()))
     }
 
     /// Its name for a person: package folder and target.
@@ -207,6 +215,7 @@ struct Package {
 struct Metadata {
     test_seconds: BTreeMap<String, u64>,
     needs_servers: Vec<String>,
+    also_by: BTreeMap<String, Vec<String>>,
 }
 
 fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: &Path) -> Result<Vec<Job>> {
@@ -221,12 +230,17 @@ fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: 
         return Ok(vec![job(title, command)]);
     }
     let names = selected(executable, with.filter.as_deref().unwrap_or_default())?;
-    let scenario = |name: String| {
+    let scenario = |name: &str, transport: Option<&str>| {
         let mut command = test_command(&places.target.join("debug/kubenova-sandbox"), executable, places, with);
-        command.args(["--with-parent", "--"]).arg(&executable.path).args(["--exact", &name, "--nocapture"]);
-        job(format!("{title} {name}"), command)
+        command.args(["--with-parent", "--"]).arg(&executable.path).args(["--exact", name, "--nocapture"]);
+        command.envs(transport.map(|transport| (TRANSPORT, transport)));
+        let by = transport.map(|transport| format!(" by {transport}")).unwrap_or_default();
+        job(format!("{title} {name}{by}"), command)
     };
-    Ok(names.into_iter().map(scenario).collect())
+    // Whoever names a transport wants that one alone.
+    let also = if std::env::var_os(TRANSPORT).is_some() { Vec::new() } else { executable.also_by()? };
+    let transports = || std::iter::once(None).chain(also.iter().map(|transport| Some(transport.as_str())));
+    Ok(names.iter().flat_map(|name| transports().map(|transport| scenario(name, transport))).collect())
 }
 
 fn test_command(program: &Path, executable: &Executable, places: &Places, with: &Surroundings) -> Command {
@@ -242,6 +256,9 @@ fn test_command(program: &Path, executable: &Executable, places: &Places, with: 
     }
     command
 }
+
+/// By which transport the clusters of a scenario reach the broker.
+const TRANSPORT: &str = "KUBENOVA_TRANSPORT";
 
 /// Runs the examples in the documentation.
 pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<Count> {
@@ -276,6 +293,8 @@ mod tests {
         let manifest = "[package]\nname = \"x\"\n[package.metadata.test-seconds]\nfault_hops = 190\n";
         assert_eq!(metadata(manifest).unwrap().test_seconds, BTreeMap::from([("fault_hops".to_owned(), 190)]));
         assert!(metadata("[package]\nname = \"x\"\n").unwrap().test_seconds.is_empty(), "no entry");
+        let manifest = "[package]\nname = \"x\"\n[package.metadata.also-by]\nlife_whole = [\"grpc\"]\n";
+        assert_eq!(metadata(manifest).unwrap().also_by["life_whole"], ["grpc"]);
         assert!(metadata("[package.metadata]\ntest-seconds = 4").is_err());
     }
 

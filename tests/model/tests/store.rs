@@ -252,6 +252,7 @@ impl Real {
             lease_term: 1,
             operator_version: String::new(),
             kubernetes_version: String::new(),
+            key_set_id: String::new(),
             highest_revision: i64::try_from(highest_revision).unwrap(),
             clock_offset_ms: 0,
         };

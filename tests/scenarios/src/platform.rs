@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use kubenova_env::hub::Hub;
 use kubenova_env::manager::ManagerProcess;
 use kubenova_env::poll::{self, Step};
@@ -43,6 +43,40 @@ pub const WINDOW_SECONDS: u32 = 10;
 const LOG: &str = "info,kubenova_manager=debug,kubenova_bus=debug";
 /// Two missed pings end a connection.
 const PING_SECONDS: u32 = 5;
+
+/// Names the transport by which clusters reach the broker (`nats`, `websocket` or `grpc`); `nats` when it is not set.
+pub const TRANSPORT: &str = "KUBENOVA_TRANSPORT";
+
+/// The URLs that clusters are given, of one transport or of all.
+fn public_urls(options: &PlatformOptions) -> Result<Vec<String>> {
+    let host = if options.is_hidden { HIDDEN_HUB_HOST } else { HUB_HOST };
+    let grpc = format!("grpcs://{host}:{BRIDGE_PORT}");
+    let websocket = format!("wss://{host}:{HUB_WEBSOCKET_PORT}/nats");
+    let nats = format!("tls://{host}:{HUB_PORT}");
+    if options.is_hidden {
+        return Ok(vec![grpc, websocket, nats]);
+    }
+    Ok(vec![match transport().as_str() {
+        "nats" => nats,
+        "websocket" => websocket,
+        "grpc" => grpc,
+        other => bail!("{TRANSPORT} is \"{other}\": use nats, websocket or grpc"),
+    }])
+}
+
+/// The transport of this run.
+pub fn transport() -> String {
+    std::env::var(TRANSPORT).unwrap_or_else(|_| "nats".to_owned())
+}
+
+/// The port at which clusters reach the broker in this run.
+pub fn broker_port() -> u16 {
+    match transport().as_str() {
+        "websocket" => HUB_WEBSOCKET_PORT,
+        "grpc" => BRIDGE_PORT,
+        _ => HUB_PORT,
+    }
+}
 
 /// What differs between runs.
 #[derive(Debug, Clone, Default)]
@@ -85,6 +119,14 @@ pub struct Platform {
     pub token_file: PathBuf,
     /// File with the CA to trust.
     pub ca_file: PathBuf,
+    /// The bridge, where clusters reach the broker by it.
+    pub bridge: Option<ManagerProcess>,
+}
+
+/// A client of the Manager with the token of the administrator.
+fn administrator(ca_file: &Path, token_file: &Path) -> Result<Rest> {
+    let token = fs::read_to_string(token_file).context("init wrote no admin token")?;
+    Rest::new(&format!("https://{MANAGER_HOST}:{MANAGER_PORT}"), ca_file, &token)
 }
 
 impl Platform {
@@ -109,10 +151,14 @@ impl Platform {
         let address: SocketAddr = format!("{HUB_ADDRESS}:{MANAGER_PORT}").parse().context("the Manager's address")?;
         manager.wait_listening(address).await?;
         let ca_file = nats_folder.join("ca.crt");
-        let token = fs::read_to_string(&token_file).context("init wrote no admin token")?;
-        let rest = Rest::new(&format!("https://{MANAGER_HOST}:{MANAGER_PORT}"), &ca_file, &token)?;
-        let platform = Self { sandbox, postgres, database_url, hub, nats_folder, manager, rest, token_file, ca_file };
+        let rest = administrator(&ca_file, &token_file)?;
+        let bridge = None;
+        let mut platform =
+            Self { sandbox, postgres, database_url, hub, nats_folder, manager, rest, token_file, ca_file, bridge };
         platform.wait_ready().await?;
+        if !options.is_hidden && transport() == "grpc" {
+            platform.bridge = Some(platform.start_bridge().await?);
+        }
         Ok(platform)
     }
 
@@ -126,6 +172,12 @@ impl Platform {
             Ok(Step::when(answer.status == 200, (), format!("{} {}", answer.status, answer.body)))
         })
         .await
+    }
+
+    /// Reads the CA to trust again: it was rotated.
+    pub fn trust_rotated(&mut self) -> Result<()> {
+        self.rest = administrator(&self.ca_file, &self.token_file)?;
+        Ok(())
     }
 
     /// Starts the gRPC bridge; it ends with the value.
@@ -192,17 +244,10 @@ pub(crate) fn configuration(
 ) -> Result<String> {
     let rest = ports.rest;
     let credentials = options.credentials_seconds.unwrap_or(14 * 24 * 3600);
-    let (manager_host, public_urls) = if options.is_hidden {
-        let urls = [
-            format!("grpcs://{HIDDEN_HUB_HOST}:{BRIDGE_PORT}"),
-            format!("wss://{HIDDEN_HUB_HOST}:{HUB_WEBSOCKET_PORT}/nats"),
-            format!("tls://{HIDDEN_HUB_HOST}:{HUB_PORT}"),
-        ];
-        (HIDDEN_MANAGER_HOST, urls.to_vec())
-    } else {
-        (MANAGER_HOST, vec![format!("tls://{HUB_HOST}:{HUB_PORT}")])
-    };
-    let websocket = options.is_hidden.then(|| format!("{HUB_ADDRESS}:{HUB_WEBSOCKET_PORT}"));
+    let manager_host = if options.is_hidden { HIDDEN_MANAGER_HOST } else { MANAGER_HOST };
+    let public_urls = public_urls(options)?;
+    let has_websocket = public_urls.iter().any(|url| url.starts_with("wss:"));
+    let websocket = has_websocket.then(|| format!("{HUB_ADDRESS}:{HUB_WEBSOCKET_PORT}"));
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,

@@ -133,6 +133,7 @@ fn hello(cluster: &ClusterId) -> HelloRequest {
         lease_term: 1,
         operator_version: "0.1.0".to_owned(),
         kubernetes_version: "v1.34.0".to_owned(),
+        key_set_id: String::new(),
         highest_revision: 0,
         clock_offset_ms: 0,
     }

@@ -19,11 +19,12 @@ use kubenova_schema::{
     token::EnrollmentToken,
 };
 use kubenova_trust::{
+    current::CurrentKeyring,
     envelope::Envelope,
     keyring::{self, Keyring},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 /// UID of the Kubernetes cluster of an installation that does not say otherwise.
 pub(crate) const UID: &str = "0198c1d2-0000-7000-8000-000000000000";
@@ -90,7 +91,7 @@ impl TestApi {
         let envelope = Envelope::from_bytes(&[7; 32]).unwrap();
         let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
         let issuer = IdentityIssuer {
-            keyring: Arc::new(Keyring::open(&keys, &envelope, "test").unwrap()),
+            keyring: CurrentKeyring::fixed(Keyring::open(&keys, &envelope, "test").unwrap()),
             broker_urls: vec!["tls://hub.example.com:4222".to_owned()],
             endpoints: vec!["https://manager.example.com".to_owned()],
             certificate_lifetime: Duration::from_secs(3600),

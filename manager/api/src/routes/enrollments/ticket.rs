@@ -18,6 +18,7 @@ pub(crate) struct Ticket {
 /// Makes a token that works for this long.
 pub(crate) fn make(state: &AppState, ctx: &RequestContext, cluster: &ClusterId, ttl: SignedDuration) -> Ticket {
     let settings = &state.settings.enrollment;
+    let ca_sha256 = settings.ca.spki_sha256();
     let id = random::uuid_v7();
     let secret = BASE64URL_NOPAD.encode(&random::bytes::<32>());
     let expires_at = ctx.now.checked_add(ttl).unwrap_or(ctx.now);
@@ -32,14 +33,14 @@ pub(crate) fn make(state: &AppState, ctx: &RequestContext, cluster: &ClusterId, 
     let token = EnrollmentToken {
         cluster_id: cluster.to_string(),
         endpoints: settings.endpoints.clone(),
-        ca_spki_sha256: settings.ca_spki_sha256.clone(),
+        ca_spki_sha256: ca_sha256.clone(),
         secret,
     };
     let shown = Enrollment {
         id: id.to_string(),
         token: Some(token.encode()),
         expires_at,
-        ca_sha256: settings.ca_spki_sha256.clone(),
+        ca_sha256,
         endpoints: settings.endpoints.clone(),
         commands: EnrollmentCommands { helm: helm(&settings.chart) },
         revoked: Vec::new(),
