@@ -24,6 +24,12 @@ create table enrollments (
 create index enrollments_by_cluster on enrollments (cluster_id, id);
 create index enrollments_used_twice on enrollments (cluster_id, second_use_at) where second_use_at is not null;
 
+-- Tokens that were used twice, of clusters of which no installation has enrolled with another token since.
+create view unsettled_second_uses as
+    select e.cluster_id, e.id, e.second_uses, e.second_use_at, e.second_use_peer from enrollments e
+    where e.second_use_at is not null
+      and not exists (select from enrollments n where n.cluster_id = e.cluster_id and n.used_at > e.second_use_at);
+
 create table enrollment_attempts (
     id            uuid primary key,
     -- What was asked for: an enrollment with a token, or a renewal, of which those are kept whose signature was verified.

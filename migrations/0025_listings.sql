@@ -12,6 +12,9 @@ create table listings (
     in_sync_at        timestamptz,
     -- Since when they differ; null: they did not when they were last compared.
     differs_since     timestamptz,
+    -- Nothing follows from the last comparison: commands on their way may explain the difference, or what is wanted there was replaced
+    -- since.
+    is_unsettled      boolean not null default false,
     -- When they were last compared.
     compared_at       timestamptz,
     -- When the next heartbeat is compared; null: at once.

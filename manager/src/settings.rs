@@ -424,11 +424,29 @@ impl Settings {
         Ok(kubenova_store::pool::Store::open(url.expose_secret(), self.database.connections_max)?)
     }
 
-    /// Opens the store and makes a connection, so that a database that cannot be reached is reported as what it is.
+    /// Opens the store of a database that this very release prepared: with another one, statements would fail for reasons that nobody
+    /// understands.
     ///
     /// # Errors
-    /// When the URL is not a `postgres://` URL, or no connection can be made.
+    /// When the URL is not a `postgres://` URL, no connection can be made, or the database has other migrations than this release.
     pub async fn connect(&self) -> Result<kubenova_store::pool::Store> {
+        let store = self.reach().await?;
+        store.check_migrations().await?;
+        Ok(store)
+    }
+
+    /// Opens the store, and applies the migrations that its database lacks.
+    ///
+    /// # Errors
+    /// When the URL is not a `postgres://` URL, no connection can be made, or the database is newer than this release.
+    pub async fn connect_and_migrate(&self) -> Result<kubenova_store::pool::Store> {
+        let store = self.reach().await?;
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// Makes a connection, so that a database that cannot be reached is reported as what it is.
+    async fn reach(&self) -> Result<kubenova_store::pool::Store> {
         let store = self.store()?;
         store.connect().await?;
         Ok(store)
@@ -512,6 +530,31 @@ nats: { urls: ['tls://hub.example:4222'] }
             SMALLEST.replace("urlFile: db.url", "url: 'postgres://ann:hush@db/x'").replace("kekFile", "kekFiles");
         let error = format!("{:#}", parse(&text).unwrap_err());
         assert!(error.contains("kekFiles") && !error.contains("hush"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_command_says_which_is_newer_when_the_database_is_of_another_release() {
+        let database = kubenova_test_postgres::Database::new().await;
+        let url = format!("url: '{}'", database.url());
+        let settings = parse(&SMALLEST.replace("urlFile: db.url", &url)).unwrap();
+        settings.connect().await.unwrap();
+        for (change, told) in [
+            (
+                "insert into _sqlx_migrations values (9999, 'next', now(), true, '', 0)",
+                "the database is newer than this",
+            ),
+            (
+                "delete from _sqlx_migrations where version = 9999
+                    or version = (select max(version) from _sqlx_migrations where version < 9999)",
+                "this kubenova-manager is newer than the database",
+            ),
+            ("update _sqlx_migrations set checksum = ''", "migration 1 is not the same"),
+            ("drop table _sqlx_migrations", "the database was not prepared: run kubenova-manager init"),
+        ] {
+            database.execute(change).await;
+            let error = settings.connect().await.unwrap_err().to_string();
+            assert!(error.starts_with(told), "{error}");
+        }
     }
 
     #[test]

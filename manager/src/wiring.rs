@@ -80,8 +80,7 @@ pub struct Running {
 /// When the database does not answer, the keys cannot be opened, or an address cannot be listened on. An unreachable broker
 /// is no error: the Manager keeps trying.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
-    let store = settings.connect().await?;
-    store.migrate().await?;
+    let store = settings.connect_and_migrate().await?;
     let (keyring_sender, keyring) = current::channel(keys::open(&settings, &store).await?);
     let gates = Gates::default();
     gates.set(BROKER, Some("not connected yet".to_owned()));

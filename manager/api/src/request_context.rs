@@ -214,7 +214,7 @@ pub fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ChangeParams {
-    /// Check the request and answer what would happen, but change nothing.
+    /// Check the request and answer what would happen, but change nothing. The answer has the header `Dry-Run: true`.
     #[serde(default, deserialize_with = "flag")]
     pub dry_run: bool,
 }
@@ -351,7 +351,7 @@ mod tests {
                 let request = if body.is_null() { request } else { request.json(&body) };
                 request.send(&world.admin).await
             };
-            send("?dryRun=true").await.is(200);
+            assert_eq!(send("?dryRun=true").await.is(200).header("dry-run"), "true", "{operation}");
             assert_eq!(world.api.database.rows().await, before, "{operation}");
         }
     }

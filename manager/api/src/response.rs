@@ -16,6 +16,7 @@ use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand};
 use serde::Serialize;
 
 const OPERATION_LOCATION: HeaderName = HeaderName::from_static("operation-location");
+const DRY_RUN: HeaderName = HeaderName::from_static("dry-run");
 
 /// The version of an object as a strong ETag.
 #[must_use]
@@ -173,10 +174,12 @@ impl MutationResponse {
         ResponseRecord { status: self.status.as_u16(), headers, body: self.repeated.clone() }
     }
 
-    /// 200 instead of 201 or 202, without the paths of objects that do not exist.
+    /// 200 instead of 201 or 202, without the paths of objects that do not exist. A header says that it is a dry run: the body is the
+    /// one of a real answer, and so may be the status.
     #[must_use]
     pub fn of_dry_run(self) -> Response {
-        (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], self.dry_run).into_response()
+        let headers = [(header::CONTENT_TYPE, "application/json"), (DRY_RUN, "true")];
+        (StatusCode::OK, headers, self.dry_run).into_response()
     }
 }
 

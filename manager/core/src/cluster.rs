@@ -13,6 +13,7 @@ pub use id::{ClusterId, ClusterRef};
 use crate::{
     label::name_type,
     metadata,
+    plain_text::is_plain,
     pointer::Pointer,
     refusal::{Reason, Refusal},
 };
@@ -157,7 +158,7 @@ pub const LABELS_MAX: usize = 32;
 /// # Errors
 /// With [`Reason::FieldInvalid`] and the pointer of the field.
 pub fn check_descriptions(datacenter: &str, labels: &BTreeMap<String, String>) -> Result<(), Refusal> {
-    if datacenter.chars().count() > DATACENTER_LENGTH_MAX || datacenter.chars().any(char::is_control) {
+    if !is_plain(datacenter, DATACENTER_LENGTH_MAX) {
         return Err(Refusal::at(
             Reason::FieldInvalid,
             "/datacenter",

@@ -6,6 +6,7 @@ use crate::{
     cluster::Approval,
     enrollment_request::{ApprovalRequest, Decision, Verdict},
     enrollment_token::TokenHistory,
+    plain_text::is_plain,
     refusal::{Reason, Refusal},
 };
 use jiff::Timestamp;
@@ -69,10 +70,10 @@ pub fn decide(
 /// # Errors
 /// With [`Reason::FieldInvalid`].
 pub fn check_reason(reason: &str) -> Result<(), Refusal> {
-    let length = reason.chars().count();
-    if !reason.trim().is_empty() && length <= REASON_LENGTH_MAX && !reason.chars().any(char::is_control) {
+    if !reason.trim().is_empty() && is_plain(reason, REASON_LENGTH_MAX) {
         return Ok(());
     }
+    let length = reason.chars().count();
     let detail = format!(
         "reason has {length} characters; write 1 to {REASON_LENGTH_MAX} without line breaks: whoever installs the cluster reads it"
     );

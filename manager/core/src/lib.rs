@@ -29,6 +29,7 @@ pub mod listing;
 pub mod metadata;
 pub mod operation;
 pub mod page;
+pub mod plain_text;
 pub mod pointer;
 pub mod quantity;
 pub mod rate_limit;

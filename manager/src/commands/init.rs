@@ -30,8 +30,7 @@ pub struct Init {
 
 impl Init {
     pub(super) async fn run(self, settings: &Settings) -> Result<()> {
-        let store = settings.connect().await?;
-        store.migrate().await?;
+        let store = settings.connect_and_migrate().await?;
         let made = make_keys(settings, &store).await?;
         say(&format!("keys: {made} created, the others existed"));
         if let Some(path) = &self.admin_token_file {

@@ -8,6 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use kubenova_api::token;
 use kubenova_core::{
     access::{Action, ApiToken, Caller, Role},
+    plain_text::is_plain,
     tenant::{TenantId, TenantRef},
 };
 use kubenova_runtime::{
@@ -160,8 +161,7 @@ fn write(out: &Path, text: &str) -> Result<()> {
 const SUBJECT_LENGTH_MAX: usize = 253;
 
 fn check_subject(subject: &str) -> Result<()> {
-    let length = subject.chars().count();
-    if subject.trim().is_empty() || length > SUBJECT_LENGTH_MAX || subject.chars().any(char::is_control) {
+    if subject.trim().is_empty() || !is_plain(subject, SUBJECT_LENGTH_MAX) {
         bail!(
             "--subject must be 1 to {SUBJECT_LENGTH_MAX} characters without control characters, for example the user's or the program's name"
         );

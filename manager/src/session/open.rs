@@ -8,7 +8,7 @@ use kubenova_core::{
     cluster::StateNote,
     session::{self, Held, Hello, HelloRefusal, LeaseOrder},
 };
-use kubenova_runtime::{clock, telemetry};
+use kubenova_runtime::telemetry;
 use kubenova_store::{
     cluster_queue, cluster_trust,
     connection::Connection,
@@ -61,6 +61,8 @@ pub(super) struct Refused {
 struct Admitted {
     name: String,
     epoch: i64,
+    /// When, as Postgres dates it.
+    at: Timestamp,
 }
 
 /// Opens a session while the cluster waits for it, or records why not.
@@ -71,9 +73,8 @@ pub(super) async fn open(
 ) -> Result<Outcome, SessionError> {
     let store = &sessions.store;
     let cluster = hello.request.cluster_id.as_str();
-    let read = store.transaction("read the cluster of a hello", async |tx| {
-        admit(tx, hello, sessions.silent_after, clock::now()).await
-    });
+    let read =
+        store.transaction("read the cluster of a hello", async |tx| admit(tx, hello, sessions.silent_after).await);
     let admitted = match read.await? {
         Ok(admitted) => admitted,
         Err(refused) => return Ok(Outcome::Refused(refused)),
@@ -97,10 +98,9 @@ pub(super) async fn open(
         return Ok(Outcome::TooLate);
     }
     let begin = store.transaction("open a session", async |tx| {
-        // The broker may have taken seconds, and a session that begins in the past would be stale at once.
-        let now = sessions::database_time(tx).await?;
-        // It may have been quarantined meanwhile.
-        let Admitted { epoch, .. } = match admit(tx, hello, sessions.silent_after, now).await? {
+        // The broker may have taken seconds: the cluster may have been quarantined meanwhile, and a session that begins in the past
+        // would be stale at once.
+        let Admitted { epoch, at: now, .. } = match admit(tx, hello, sessions.silent_after).await? {
             Ok(admitted) => admitted,
             Err(refused) => return Ok(Outcome::Refused(refused)),
         };
@@ -121,10 +121,11 @@ async fn admit(
     tx: &mut Connection,
     hello: &ReceivedHello,
     silent_after: SignedDuration,
-    now: Timestamp,
 ) -> Result<Result<Admitted, Refused>, StoreError> {
     let request = &hello.request;
     let record = sessions::lock_cluster(tx, &request.cluster_id).await?;
+    // After the lock, which may be waited for. Heartbeats are dated by Postgres, so all of this is.
+    let now = sessions::database_time(tx).await?;
     let knows_revision =
         sessions::revision_matches(tx, &request.cluster_id, request.highest_revision, hello.highest_command).await?;
     let mut decided = decide(hello, record.as_ref(), knows_revision);
@@ -134,7 +135,10 @@ async fn admit(
         decided = Err(refusal);
     }
     match decided {
-        Ok(epoch) => Ok(Ok(Admitted { name: record.map(|record| record.name).unwrap_or_default(), epoch })),
+        Ok(epoch) => {
+            let name = record.map(|record| record.name).unwrap_or_default();
+            Ok(Ok(Admitted { name, epoch, at: now }))
+        }
         Err(refused) => {
             let mut listing_wanted = false;
             if record.is_some() {
@@ -157,12 +161,10 @@ async fn check_lease(
 ) -> Result<Option<HelloRefusal>, StoreError> {
     let HelloRequest { cluster_id, incarnation, boot_id, lease_term, .. } = &hello.request;
     let Some(holder) = sessions::holder(tx, cluster_id, incarnation).await? else { return Ok(None) };
-    // Heartbeats are dated by Postgres.
-    let database_now = sessions::database_time(tx).await?;
-    Ok(match session::lease_order(boot_id, *lease_term, &holder, database_now, silent_after) {
+    Ok(match session::lease_order(boot_id, *lease_term, &holder, now, silent_after) {
         LeaseOrder::Admit => None,
         LeaseOrder::Contend => {
-            sessions::contend(tx, cluster_id, boot_id, database_now).await?;
+            sessions::contend(tx, cluster_id, boot_id, now).await?;
             Some(HelloRefusal::LeaseTermNotRaised)
         }
         LeaseOrder::Copied => {

@@ -3,7 +3,7 @@
 
 use crate::{
     cluster_trust,
-    error::{StoreError, failed, one_row},
+    error::{StoreError, failed},
     revocations::RevocationReason,
 };
 use jiff::Timestamp;
@@ -27,15 +27,11 @@ pub struct Purged {
     pub commands: u64,
 }
 
-/// When the cluster last sent a heartbeat in its session. Locks the cluster, so that it opens no session meanwhile.
+/// When the cluster last sent a heartbeat in its session. It opens none meanwhile when the caller holds it ([`crate::clusters::lock`]).
 pub async fn last_heartbeat(
     connection: &mut PgConnection,
     cluster: &ClusterId,
 ) -> Result<Option<Timestamp>, StoreError> {
-    sqlx::query_scalar!("select id from clusters where id = $1 for update", cluster.as_str())
-        .fetch_optional(&mut *connection)
-        .await
-        .map_err(failed("lock a cluster"))?;
     let heartbeat =
         sqlx::query_scalar!("select last_heartbeat_at from sessions where cluster_id = $1", cluster.as_str())
             .fetch_optional(connection)
@@ -44,7 +40,7 @@ pub async fn last_heartbeat(
     Ok(heartbeat.map(jiff_sqlx::Timestamp::to_jiff))
 }
 
-/// Purges a cluster. Must run in a transaction that holds it by [`last_heartbeat`].
+/// Purges a cluster. Must run in a transaction that holds it ([`crate::clusters::lock`]).
 pub async fn purge(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -63,12 +59,6 @@ pub async fn purge(
     let note = StateNote::new("Purged", format!("given up by {} at {now:.0}", caller.subject));
     let into = (ClusterState::Purged, RevocationReason::Purged);
     cluster_trust::revoke(connection, cluster, into, &note, &caller.subject, now).await?;
-    // The Kubernetes cluster may enroll as another one.
-    let freed = sqlx::query!("update clusters set kubernetes_uid = null where id = $1", cluster.as_str())
-        .execute(connection)
-        .await
-        .map_err(failed("free the UID of a cluster"))?;
-    one_row(freed.rows_affected(), "clusters", cluster)?;
     Ok(purged)
 }
 
@@ -201,6 +191,7 @@ mod tests {
             .await;
 
         let mut tx = fixture.begin().await;
+        clusters::lock(&mut tx, &ClusterRef::Id(cluster.clone())).await.unwrap();
         assert_eq!(last_heartbeat(&mut tx, &cluster).await.unwrap(), Some(at(0)));
         let purged = purge(&mut tx, &cluster, &caller(), "r", at(9)).await.unwrap();
         tx.commit().await.unwrap();

@@ -55,7 +55,8 @@ pub async fn release(connection: &mut PgConnection, cluster: &ClusterId, now: Ti
     one_row(done.rows_affected(), "clusters", cluster)
 }
 
-/// Voids every credential of a cluster and every token that could make new ones: it is in this state from now on.
+/// Voids every credential of a cluster and every token that could make new ones: it is in this state from now on. The Kubernetes cluster
+/// of a purged one may enroll as another.
 pub async fn revoke(
     connection: &mut PgConnection,
     cluster: &ClusterId,
@@ -68,7 +69,9 @@ pub async fn revoke(
         "with tokens as (
              update enrollments set revoked_at = $2, revoked_by = $6 where cluster_id = $1 and revoked_at is null
          )
-         update clusters set state = $3, state_reason = $4, state_message = $5, updated_at = $2 where id = $1",
+         update clusters set state = $3, state_reason = $4, state_message = $5, updated_at = $2,
+                             kubernetes_uid = case when $3::text <> 'purged' then kubernetes_uid end
+         where id = $1",
         cluster.as_str(),
         now.to_sqlx(),
         state.as_str(),

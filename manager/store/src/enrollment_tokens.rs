@@ -158,18 +158,16 @@ async fn with_what_happened(connection: &mut PgConnection, rows: Vec<Row>) -> Re
     Ok(rows.into_iter().map(token).collect())
 }
 
-/// The last second use of each of these clusters' tokens that is not settled: since then no installation enrolled with another token.
+/// The last second use of each of these clusters' tokens that is not settled.
 pub async fn second_uses(
     connection: &mut PgConnection,
     clusters: &[ClusterId],
 ) -> Result<BTreeMap<ClusterId, SecondUses>, StoreError> {
     let ids: Vec<&str> = clusters.iter().map(ClusterId::as_str).collect();
     let rows = sqlx::query!(
-        r#"select distinct on (e.cluster_id) e.cluster_id, e.id, e.second_uses, e.second_use_at as "at!", e.second_use_peer
-           from enrollments e
-           where e.cluster_id = any($1) and e.second_use_at is not null
-             and not exists (select from enrollments n where n.cluster_id = e.cluster_id and n.used_at > e.second_use_at)
-           order by e.cluster_id, e.second_use_at desc"#,
+        r#"select distinct on (cluster_id) cluster_id as "cluster_id!", id as "id!", second_uses as "count!",
+                  second_use_at as "at!", second_use_peer as "peer!"
+           from unsettled_second_uses where cluster_id = any($1) order by cluster_id, second_use_at desc"#,
         &ids as _,
     )
     .fetch_all(connection)
@@ -178,9 +176,7 @@ pub async fn second_uses(
     let mut uses = BTreeMap::new();
     for row in rows {
         let cluster = RowRef { table: "enrollments", id: &row.id }.cluster_id("cluster_id", &row.cluster_id)?;
-        let last =
-            SecondUses { token: row.id, count: row.second_uses, at: row.at.to_jiff(), peer: row.second_use_peer };
-        uses.insert(cluster, last);
+        uses.insert(cluster, SecondUses { token: row.id, count: row.count, at: row.at.to_jiff(), peer: row.peer });
     }
     Ok(uses)
 }

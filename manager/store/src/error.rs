@@ -1,5 +1,6 @@
 //! What can go wrong with the store, and the one place where a database constraint becomes a refusal.
 
+use crate::migrations::MigrationsDiffer;
 use kubenova_core::{
     cluster::ClusterId,
     refusal::{Reason, Refusal},
@@ -54,6 +55,9 @@ pub enum StoreError {
     /// The migrations could not be applied.
     #[error("could not apply migrations: is this release older than the database?")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The database has other migrations than this release.
+    #[error(transparent)]
+    MigrationsDiffer(#[from] MigrationsDiffer),
     /// A row holds a value that no release of the Manager writes.
     #[error(
         "column {column} of row {id} in table {table} is invalid: the database was edited by hand or restored in part"

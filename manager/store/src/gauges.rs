@@ -78,10 +78,7 @@ pub async fn read(
                   (select count(*) from divergences) as "diverged!",
                   (select count(*) from enrollment_approvals a join enrollments e on e.id = a.enrollment_id
                     where a.verdict is null and e.used_at is null and e.revoked_at is null and e.expires_at > $2) as "waiting!",
-                  (select count(distinct e.cluster_id) from enrollments e
-                    where e.second_use_at is not null
-                      and not exists (select from enrollments n where n.cluster_id = e.cluster_id and n.used_at > e.second_use_at))
-                      as "used_twice!""#,
+                  (select count(distinct cluster_id) from unsettled_second_uses) as "used_twice!""#,
         heartbeat_since.to_sqlx(),
         now.to_sqlx(),
     )

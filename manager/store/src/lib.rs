@@ -36,6 +36,7 @@ pub mod keys;
 pub mod ledger;
 pub mod listing_exchange;
 pub mod listings;
+pub mod migrations;
 pub mod observed;
 pub mod operations;
 pub mod outbox;

@@ -100,6 +100,15 @@ pub async fn compare_next(connection: &mut PgConnection, cluster: &ClusterId) ->
         .map_err(failed("have a listing compared"))
 }
 
+/// What is wanted on a cluster was replaced as a whole: nothing follows from what was found before, and its next heartbeat is compared.
+pub(crate) async fn unsettle(connection: &mut PgConnection, cluster: &ClusterId) -> Result<(), StoreError> {
+    sqlx::query!("update listings set compare_at = null, is_unsettled = true where cluster_id = $1", cluster.as_str())
+        .execute(connection)
+        .await
+        .map(drop)
+        .map_err(failed("void the comparison of a listing"))
+}
+
 /// Those of these clusters whose listing is to be compared now. Each is returned to one caller.
 pub async fn due(
     connection: &mut PgConnection,
@@ -151,12 +160,13 @@ pub async fn compare(connection: &mut PgConnection, cluster: &ClusterId, now: Ti
     sqlx::query!(
         "update listings set in_sync_at = case when $2 then $3 else in_sync_at end,
                              differs_since = case when $2 then null else coalesce(differs_since, $3) end,
-                             compared_at = $3, compare_at = $4
+                             is_unsettled = $5, compared_at = $3, compare_at = $4
          where cluster_id = $1",
         cluster.as_str(),
         equal,
         now.to_sqlx(),
         after(now, again).to_sqlx(),
+        found == Hashes::Unsettled,
     )
     .execute(connection)
     .await
@@ -248,8 +258,11 @@ pub struct SyncState {
     pub reported: Option<(String, Timestamp)>,
     /// When both sides were last seen to hold the same.
     pub in_sync_at: Option<Timestamp>,
-    /// Since when they differ.
+    /// Since when they differ; none while that is unsettled.
     pub differs_since: Option<Timestamp>,
+    /// Nothing follows from the last comparison, and the next one is due within a minute: commands that were on their way may explain a
+    /// difference, or what is wanted was replaced since.
+    pub unsettled: bool,
     /// The last exchange of the listing, with the number of keys of each finding.
     pub exchange: Option<(Timestamp, BTreeMap<String, i64>)>,
     /// Commands that have not ended.
@@ -269,7 +282,7 @@ pub async fn state(connection: &mut PgConnection, cluster: &ClusterId) -> Result
     .await
     .map_err(failed("count open commands"))?;
     let row = sqlx::query!(
-        r#"select reported_sha256, reported_at, in_sync_at, differs_since, exchanged_at,
+        r#"select reported_sha256, reported_at, in_sync_at, differs_since, is_unsettled, exchanged_at,
                   findings as "findings: sqlx::types::Json<BTreeMap<String, i64>>"
            from listings where cluster_id = $1"#,
         cluster.as_str()
@@ -296,6 +309,7 @@ pub async fn state(connection: &mut PgConnection, cluster: &ClusterId) -> Result
         reported: None,
         in_sync_at: None,
         differs_since: None,
+        unsettled: false,
         exchange: None,
         open_commands,
         unknown: unknown.collect(),
@@ -303,7 +317,8 @@ pub async fn state(connection: &mut PgConnection, cluster: &ClusterId) -> Result
     if let Some(row) = row {
         state.reported = Some((row.reported_sha256, row.reported_at.to_jiff()));
         state.in_sync_at = row.in_sync_at.map(jiff_sqlx::Timestamp::to_jiff);
-        state.differs_since = row.differs_since.map(jiff_sqlx::Timestamp::to_jiff);
+        state.differs_since = row.differs_since.filter(|_| !row.is_unsettled).map(jiff_sqlx::Timestamp::to_jiff);
+        state.unsettled = row.is_unsettled;
         state.exchange = row.exchanged_at.map(|at| (at.to_jiff(), row.findings.0));
     }
     Ok(state)
@@ -431,6 +446,26 @@ mod tests {
         assert!(!differs(later(0)).await);
         assert!(!differs(later(1799)).await);
         assert!(differs(later(1800)).await);
+    }
+
+    #[tokio::test]
+    async fn what_a_command_on_its_way_may_explain_is_shown_as_a_difference_only_once_it_is_one() {
+        let fixture = Fixture::new().await;
+        let cluster = settled(&fixture).await;
+        fixture.enqueue(std::slice::from_ref(&cluster), &Change::Tenant(tenant(1))).await;
+        let mut connection = fixture.store.acquire().await.unwrap();
+        assert!(!at_hello(&mut connection, &cluster, "other", 2, later(0)).await.unwrap());
+        let shown = state(&mut connection, &cluster).await.unwrap();
+        assert_eq!((shown.unsettled, shown.differs_since), (true, None));
+        fixture.execute(ALL_SUCCEED).await;
+        assert!(compare(&mut connection, &cluster, later(60)).await.unwrap());
+        let shown = state(&mut connection, &cluster).await.unwrap();
+        assert_eq!((shown.unsettled, shown.differs_since), (false, Some(later(0))));
+        unsettle(&mut connection, &cluster).await.unwrap();
+        let shown = state(&mut connection, &cluster).await.unwrap();
+        assert_eq!((shown.unsettled, shown.differs_since), (true, None));
+        let due = due(&mut connection, std::slice::from_ref(&cluster), later(61)).await.unwrap();
+        assert_eq!(due, [cluster], "it is compared again at once");
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use crate::{
     connection::Connection,
     error::{StoreError, failed},
     idempotency::ResponseRecord,
+    migrations,
     outbox_listener::OutboxListener,
     transaction::Tx,
     write_tx::{WriteContext, WriteTx},
@@ -142,6 +143,11 @@ impl Store {
         let applied = MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migrate);
         let _closed = connection.close().await;
         applied
+    }
+
+    /// Fails with [`StoreError::MigrationsDiffer`] unless the database has exactly the migrations of this release.
+    pub async fn check_migrations(&self) -> Result<(), StoreError> {
+        migrations::check(&mut *self.acquire().await?).await
     }
 
     /// A connection, for reads and for single statements.

@@ -111,7 +111,7 @@ impl WriteTx {
         command_cancel::cancel(tx, command, &context.caller, &context.request_id, context.now).await
     }
 
-    /// Purges a cluster that the caller holds by [`cluster_purge::last_heartbeat`].
+    /// Purges a cluster that the caller holds ([`crate::clusters::lock`]).
     pub async fn purge_cluster(&mut self, cluster: &ClusterId) -> Result<Purged, StoreError> {
         let Self { tx, context } = self;
         cluster_purge::purge(tx, cluster, &context.caller, &context.request_id, context.now).await

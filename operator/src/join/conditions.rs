@@ -48,6 +48,13 @@ impl JoinError {
     }
 }
 
+/// Keeps, of the errors of several endpoints, that of the one that got furthest, with what was found on the way there.
+pub fn keep_furthest<T>(kept: &mut Option<(JoinError, T)>, error: JoinError, found: T) {
+    if kept.as_ref().is_none_or(|(known, _)| error.step() > known.step()) {
+        *kept = Some((error, found));
+    }
+}
+
 /// Sets the condition that stopped the join to False, and those that were not reached to Unknown.
 pub fn set_stopped(conditions: &mut ConditionSet, error: &JoinError) {
     conditions.set_false(error.condition, &error.reason, &error.message);
@@ -191,6 +198,20 @@ mod tests {
         assert_eq!(status(condition::ENDPOINT_REACHABLE), Some(ConditionStatus::False));
         assert_eq!(status(condition::IDENTITY_ISSUED), Some(ConditionStatus::Unknown));
         assert_eq!(status(condition::BUS_CONNECTED), None);
+    }
+
+    #[test]
+    fn of_several_endpoints_the_first_that_got_furthest_is_shown() {
+        let mut kept = None;
+        for (endpoint, condition) in [
+            ("a", condition::DNS_RESOLVED),
+            ("b", condition::TLS_VERIFIED),
+            ("c", condition::TLS_VERIFIED),
+            ("d", condition::ENDPOINT_REACHABLE),
+        ] {
+            keep_furthest(&mut kept, JoinError::new(condition, "Failed", ""), endpoint);
+        }
+        assert_eq!(kept, Some((JoinError::new(condition::TLS_VERIFIED, "Failed", ""), "b")));
     }
 
     #[test]

@@ -242,7 +242,7 @@ async fn request(
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
     let request = enroll::request(token, keys, facts).map_err(|error| keys_error(&error))?;
-    let mut furthest: Option<(JoinError, ConditionSet)> = None;
+    let mut furthest = None;
     for endpoint in &token.endpoints {
         let mut found = ConditionSet::new();
         match request_from(endpoint, token, keys, &request, dialer, &mut found).await {
@@ -250,11 +250,7 @@ async fn request(
                 *conditions = found;
                 return Ok(answer);
             }
-            Err(error) => {
-                if furthest.as_ref().is_none_or(|(known, _)| error.step() > known.step()) {
-                    furthest = Some((error, found));
-                }
-            }
+            Err(error) => conditions::keep_furthest(&mut furthest, error, found),
         }
     }
     let Some((error, found)) = furthest else {

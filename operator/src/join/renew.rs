@@ -2,7 +2,7 @@
 //! nor a valid certificate is needed; the answer counts only with the signature of a command key that is accepted already.
 
 use super::{
-    conditions::JoinError,
+    conditions::{JoinError, keep_furthest},
     https::{Asked, ManagerClient, Reply},
     identity::{Identity, Keys, MakeError},
     keys_error, pinned,
@@ -55,22 +55,19 @@ impl From<MakeError> for RenewalError {
 /// When no endpoint gives new credentials.
 pub async fn renew(identity: &Identity, dialer: &Dialer) -> Result<Identity, RenewalError> {
     let keys = identity.keys.with_new_tls_key()?;
-    let mut furthest: Option<JoinError> = None;
+    let mut furthest = None;
     for endpoint in &identity.answer.endpoints {
         match renew_at(endpoint, identity, &keys, dialer).await {
             Ok(answer) => return Ok(Identity::replacing(Some(identity), keys, answer)),
             Err(RenewalError::Refused(error)) => return Err(RenewalError::Refused(error)),
-            Err(RenewalError::Failed(error)) => {
-                if furthest.as_ref().is_none_or(|known| error.step() > known.step()) {
-                    furthest = Some(error);
-                }
-            }
+            Err(RenewalError::Failed(error)) => keep_furthest(&mut furthest, error, ()),
         }
     }
-    Err(RenewalError::Failed(furthest.unwrap_or_else(|| {
+    let Some((error, ())) = furthest else {
         let message = "the Manager named no endpoint at which credentials are renewed; enroll this cluster again";
-        JoinError::new(condition::IDENTITY_ISSUED, "NoEndpoint", message)
-    })))
+        return Err(RenewalError::Failed(JoinError::new(condition::IDENTITY_ISSUED, "NoEndpoint", message)));
+    };
+    Err(RenewalError::Failed(error))
 }
 
 async fn renew_at(

@@ -9,8 +9,11 @@ use utoipa::openapi::{Header, HeaderBuilder, ObjectBuilder, Response, Type, path
 pub(super) enum Direction<'a> {
     /// An object or a list was read, or nothing was changed.
     Read,
-    /// Something was changed, or would be in a dry run.
-    Changed,
+    /// Something was changed.
+    Changed {
+        /// Or would be: a dry run has the same status.
+        dry_run: bool,
+    },
     /// Something was accepted that clusters carry out.
     Accepted {
         /// The object is (to be) found at a path.
@@ -24,8 +27,8 @@ impl Direction<'_> {
     /// The kind of a successful answer with this status.
     pub(super) fn of(status: &str, method: &HttpMethod) -> Self {
         match status {
-            "200" if !matches!(method, HttpMethod::Get) => Self::Changed,
-            "201" => Self::Changed,
+            "200" if !matches!(method, HttpMethod::Get) => Self::Changed { dry_run: true },
+            "201" => Self::Changed { dry_run: false },
             "202" => Self::Accepted { located: !matches!(method, HttpMethod::Delete) },
             _ => Self::Read,
         }
@@ -42,6 +45,8 @@ const OPERATION_LOCATION: (&str, &str) =
     ("Operation-Location", "Path of a command that carries out the change, once for each cluster concerned.");
 const REPLAYED: (&str, &str) =
     ("Idempotency-Replayed", "`true` when this is the answer of an earlier request with the same Idempotency-Key.");
+const DRY_RUN: (&str, &str) =
+    ("Dry-Run", "`true` when this is the answer of a dry run: nothing was changed, the body says what would be.");
 const RETRY_AFTER: (&str, &str) = ("Retry-After", "Seconds after which it makes sense to ask again.");
 const AUTHENTICATE: (&str, &str) = ("WWW-Authenticate", "The scheme to authenticate with.");
 
@@ -50,8 +55,9 @@ pub(super) fn documented(direction: Direction<'_>, facts: &Facts) -> Vec<(&'stat
     let mut headers = vec![REQUEST_ID];
     match direction {
         Direction::Read => headers.extend(facts.etag.then_some(ETAG)),
-        Direction::Changed => {
+        Direction::Changed { dry_run } => {
             headers.extend([LOCATION, OPERATION_LOCATION, RETRY_AFTER, REPLAYED]);
+            headers.extend(dry_run.then_some(DRY_RUN));
             headers.extend(facts.etag.then_some(ETAG));
         }
         Direction::Accepted { located } => {
@@ -77,7 +83,9 @@ pub(super) fn add(response: &mut Response, headers: Vec<(&'static str, &'static 
 fn header(name: &str, description: &str) -> Header {
     let schema = match name {
         "Retry-After" => ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)),
-        "Idempotency-Replayed" => ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["true"])),
+        "Idempotency-Replayed" | "Dry-Run" => {
+            ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["true"]))
+        }
         _ => ObjectBuilder::new().schema_type(Type::String),
     };
     HeaderBuilder::new().schema(Some(schema.build())).description(Some(description)).build()

@@ -10,12 +10,13 @@ use std::sync::LazyLock;
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| serde_json::from_str(&openapi()).expect("the document is JSON"));
 
 /// Headers that say something about the answer; others belong to the transport.
-const HEADERS: [&str; 8] = [
+const HEADERS: [&str; 9] = [
     "etag",
     "location",
     "operation-location",
     "retry-after",
     "idempotency-replayed",
+    "dry-run",
     "www-authenticate",
     "x-request-id",
     "allow",

@@ -14,7 +14,7 @@ pub enum SyncState {
     Unknown,
     /// Its hello is refused because it holds commands that the Manager does not know: nothing is sent.
     Diverged,
-    /// Commands have not ended.
+    /// Commands have not ended, or had not when what the cluster holds was last compared: it is compared again a minute later.
     Pending,
     /// It holds something else than it was commanded; the Manager asks for the listing and sends again what is missing.
     Differs,
@@ -101,7 +101,7 @@ pub struct Listing {
     /// When both sides were last seen to hold the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_sync_at: Option<Timestamp>,
-    /// Since when they differ; absent when they do not.
+    /// Since when they differ; absent when they do not, or when commands on their way may explain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub differs_since: Option<Timestamp>,
 }

@@ -14,7 +14,7 @@ use crate::{
     diverged_records::{self, StoredRecord},
     divergences::{self, Divergence},
     error::{StoreError, failed},
-    outbox,
+    listings, outbox,
 };
 use jiff_sqlx::ToSqlx as _;
 use kubenova_core::{
@@ -65,6 +65,7 @@ pub async fn adopt(connection: &mut PgConnection, adoption: Adoption<'_>) -> Res
     outbox::enqueue_again(&mut *connection, adoption.issuer, cluster, &again, None).await?;
     desired::bring_in_line(&mut *connection, adoption, &taken).await?;
     divergences::end(&mut *connection, cluster).await?;
+    listings::unsettle(&mut *connection, cluster).await?;
     let counter = finish(&mut *connection, adoption, &taken).await?;
     let mut keys: BTreeMap<Action, usize> = BTreeMap::new();
     for line in lines.iter().filter(|line| !adoption.leave.contains(&line.key)) {
@@ -474,6 +475,22 @@ mod tests {
         }
         assert_eq!(applications::find(&mut connection, tenant(1).id, "old").await.unwrap(), None, "it stays deleted");
         assert!(restored.commands().await.iter().all(|(.., state)| state == "succeeded"));
+    }
+
+    #[tokio::test]
+    async fn what_was_found_before_counts_no_more_until_both_sides_are_compared_again() {
+        let restored = restored().await;
+        // Long after the last command of the fixture: nothing explains the difference.
+        let (session, hash) = (1, "of before");
+        listings::at_hello(&mut *restored.connection().await, &restored.cluster, hash, session, at(1000))
+            .await
+            .unwrap();
+        let found = listings::state(&mut *restored.connection().await, &restored.cluster).await.unwrap();
+        assert_eq!((found.unsettled, found.differs_since), (false, Some(at(1000))));
+        restored.diverge(&restored.key).await;
+        restored.adopt(&[]).await.unwrap();
+        let found = listings::state(&mut *restored.connection().await, &restored.cluster).await.unwrap();
+        assert_eq!((found.unsettled, found.differs_since), (true, None));
     }
 
     #[tokio::test]

@@ -35,7 +35,7 @@ use view::Surroundings;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct ApplicationParams {
-    /// Check and answer as if, but change nothing.
+    /// Check and answer as if, but change nothing. The answer has the header `Dry-Run: true`.
     #[serde(default, deserialize_with = "flag")]
     pub dry_run: bool,
     /// For a bare KubeVela Application: its clusters by id or name, separated by commas.

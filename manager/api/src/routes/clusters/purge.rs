@@ -24,7 +24,7 @@ use kubenova_store::{cluster_purge, clusters};
 ///
 /// Its open commands end as `failed` with reason `ClusterGone`, its tenants are no longer placed on it, applications are taken off
 /// it, and those that ran nowhere else are gone. Whoever shows its credentials or a token of it is refused from then on. Its usage
-/// and the history of its commands stay. With `dryRun=true` the answer lists what would go.
+/// and the history of its commands stay. With `dryRun=true` the answer lists what would go, and has the header `Dry-Run: true`.
 ///
 /// A cluster in session is not purged: uninstall its Operator first. What still runs there is not touched.
 #[utoipa::path(post, path = "/api/v1/clusters/{cluster}/purge", tag = "clusters", operation_id = "purgeCluster",
@@ -78,15 +78,17 @@ mod tests {
         let command = world.post(APPS, form("west")).await.is(202).commands()[0];
         world.api.relay(&world.west).await;
         let body = json!({ "cluster": "west" });
-        let dry = world.post(&format!("{PURGE}?dryRun=true"), body.clone()).await.ok(200);
+        let dry = world.post(&format!("{PURGE}?dryRun=true"), body.clone()).await;
         let listed = json!([["acme", "other"], ["acme/shop"], ["acme/shop"], "4"]);
         let shown = |answer: &serde_json::Value| {
             json!([answer["tenants"], answer["applications"], answer["applicationsGone"], answer["commandsEnded"]])
         };
-        assert_eq!(shown(&dry), listed);
+        assert_eq!((shown(&dry.ok(200)), dry.header("dry-run")), (listed.clone(), "true"));
         world.get(SHOP).await.is(200);
 
-        let purged = world.post(PURGE, body.clone()).await.ok(200);
+        let purged = world.post(PURGE, body.clone()).await;
+        assert_eq!(purged.header("dry-run"), "", "the same status and body, and it is none");
+        let purged = purged.ok(200);
         assert_eq!((shown(&purged), &purged["state"]), (listed, &json!("purged")));
         world.get(SHOP).await.refused(Reason::ApplicationNotFound);
         let ended = world.get(&format!("/api/v1/commands/{command}")).await.ok(200);

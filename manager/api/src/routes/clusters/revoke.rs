@@ -15,6 +15,7 @@ use axum::{
 use kubenova_api_types::clusters::{Cluster, ClusterRevoke};
 use kubenova_core::{
     cluster::{ClusterRef, ClusterState, StateNote},
+    plain_text::is_plain,
     refusal::{Reason, Refusal},
 };
 use kubenova_store::{cluster_trust, clusters, revocations::RevocationReason};
@@ -90,7 +91,7 @@ impl Revocation {
 
     /// Who did it, when, and why.
     fn note(&self, ctx: &RequestContext, message: &str) -> Result<StateNote, Refusal> {
-        if message.chars().count() > MESSAGE_LENGTH_MAX || message.chars().any(char::is_control) {
+        if !is_plain(message, MESSAGE_LENGTH_MAX) {
             let detail = format!("message is longer than {MESSAGE_LENGTH_MAX} characters or has control characters");
             return Err(Refusal::at(Reason::FieldInvalid, "/message", detail));
         }

@@ -71,7 +71,7 @@ const fn sync_state(held: &listings::SyncState, diverged: bool) -> SyncState {
         SyncState::Diverged
     } else if held.reported.is_none() {
         SyncState::Unknown
-    } else if held.open_commands > 0 {
+    } else if held.open_commands > 0 || held.unsettled {
         SyncState::Pending
     } else if held.differs_since.is_some() {
         SyncState::Differs
@@ -104,6 +104,7 @@ mod tests {
             reported: Some((String::new(), Timestamp::UNIX_EPOCH)),
             in_sync_at: None,
             differs_since: None,
+            unsettled: false,
             exchange: None,
             open_commands: 0,
             unknown: Vec::new(),
@@ -125,7 +126,9 @@ mod tests {
         assert_eq!(sync_state(&state, false), SyncState::UnknownObjects);
         state.differs_since = Some(Timestamp::UNIX_EPOCH);
         assert_eq!(sync_state(&state, false), SyncState::Differs);
-        state.open_commands = 1;
+        (state.differs_since, state.unsettled) = (None, true);
+        assert_eq!(sync_state(&state, false), SyncState::Pending, "the next comparison decides");
+        (state.open_commands, state.unsettled) = (1, false);
         assert_eq!(sync_state(&state, false), SyncState::Pending);
         state.reported = None;
         assert_eq!(sync_state(&state, false), SyncState::Unknown);
