@@ -435,6 +435,7 @@ fn role(key: String, role: &str, template: Template) -> SigningKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claims;
     use std::time::Duration;
 
     fn nkeys() -> Nkeys {
@@ -443,6 +444,16 @@ mod tests {
 
     fn validity() -> Validity {
         Validity { now: Timestamp::from_second(1_800_000_000).unwrap(), lifetime: Duration::from_secs(60) }
+    }
+
+    #[test]
+    fn the_operator_says_the_same_whenever_it_is_signed() {
+        let (keys, at) = (nkeys(), |second| Timestamp::from_second(second).unwrap());
+        let [one, later] = [100, 200].map(|second| keys.operator_jwt(at(second)).unwrap());
+        assert_ne!(one, later);
+        assert!(claims::say_the_same(&one, &later));
+        assert!(!claims::say_the_same(&one, &nkeys().operator_jwt(at(100)).unwrap()));
+        assert!(!claims::say_the_same("", "") && !claims::say_the_same(&one, "a.b.c"));
     }
 
     #[test]

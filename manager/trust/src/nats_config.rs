@@ -11,6 +11,7 @@
 use crate::{
     TrustError,
     authority::{Authority, Validity},
+    claims,
     nats::{AccountJwt, NatsIdentity, Nkeys, ops_inbox_prefix},
 };
 use jiff::Timestamp;
@@ -78,8 +79,11 @@ impl NatsConfig<'_> {
         write(&folder.join("tls/server.pem"), &server.chain_pem, Readers::Everybody)?;
         write(&folder.join("tls/server.key"), &server.key_pem, Readers::Owner)?;
 
-        let operator = nkeys.operator_jwt(self.now)?;
-        write(&folder.join("operator.jwt"), &operator, Readers::Everybody)?;
+        // A server that runs refuses to reload a configuration with another operator JWT, be it another in its time of issue alone.
+        let path = folder.join("operator.jwt");
+        let signed = nkeys.operator_jwt(self.now)?;
+        let kept = std::fs::read_to_string(&path).ok().filter(|kept| claims::say_the_same(kept, &signed));
+        write(&path, &kept.unwrap_or(signed), Readers::Everybody)?;
         for account in self.accounts {
             write(&folder.join(format!("{}.jwt", account.name)), &account.signed.jwt, Readers::Everybody)?;
         }

@@ -5,12 +5,12 @@ use super::{keyring_of, stored, to_row};
 use crate::{commands::say, own_identity::OwnIdentity, settings::Settings};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
-use data_encoding::BASE64URL_NOPAD;
 use jiff::Timestamp;
 use kubenova_core::access::{Action, Role};
 use kubenova_runtime::clock;
 use kubenova_store::{account_jwts, audit, connection::Connection, enrollment_tokens, keys, pool::Store, sessions};
 use kubenova_trust::{
+    claims,
     current::CurrentKeyring,
     envelope::Envelope,
     keyring::{Keyring, StoredKey},
@@ -140,13 +140,8 @@ async fn is_known(store: &Store) -> Result<bool> {
     let stored = stored(&mut connection).await?;
     let Some(prepared) = rotation::prepared(&stored) else { return Ok(true) };
     let verified = account_jwts::verified(&mut connection, "EDGE").await?;
-    Ok(verified.is_ok_and(|jwt| claims(&jwt).contains(prepared)))
-}
-
-/// What a JWT says.
-fn claims(jwt: &str) -> String {
-    let body = jwt.split('.').nth(1).unwrap_or_default();
-    String::from_utf8(BASE64URL_NOPAD.decode(body.as_bytes()).unwrap_or_default()).unwrap_or_default()
+    let names = |jwt: String| claims::read(&jwt).is_some_and(|claims| claims.to_string().contains(prepared));
+    Ok(verified.is_ok_and(names))
 }
 
 fn rotated(key: RotatedKey) -> &'static str {
