@@ -104,6 +104,7 @@ impl OwnIdentity {
             urls: urls.to_vec(),
             name: "kubenova-manager".to_owned(),
             // It runs beside the broker.
+            leaf: None,
             transport: TransportChoice::Nats,
             dialer: Dialer::default(),
             discover_servers: true,

@@ -102,6 +102,10 @@ pub struct Nats {
     /// `host:port` that `nats config` has it listen on for leaf nodes of clusters; none by default.
     #[serde(default)]
     pub leaf_listen: Option<String>,
+    /// `tls://host:port`, or else `wss://host[:port]`, at which leaf nodes of clusters reach the hub: part of what a cluster is given with its
+    /// credentials.
+    #[serde(default)]
+    pub leaf_public_urls: Vec<String>,
     /// `host:port` of its HTTP monitor, which has no access control; none by default.
     #[serde(default)]
     pub monitor: Option<SocketAddr>,
@@ -390,6 +394,12 @@ impl Settings {
                 "nats.publicUrls must be tls://host:port, wss://host[:port][/path] or grpcs://host[:port]: broker and bridge accept TLS only"
             );
         }
+        let is_leaf = |kind| self.nats.leaf_public_urls.iter().all(|url| is_of(url, &[kind]));
+        if !is_leaf(Transport::Nats) && !is_leaf(Transport::Websocket) {
+            bail!(
+                "nats.leafPublicUrls must all be tls://host:port, or all wss://host[:port]: a leaf node takes one kind, and the hub accepts TLS only"
+            );
+        }
         ranges::check(self)
     }
 
@@ -514,6 +524,11 @@ nats: { urls: ['tls://hub.example:4222'] }
         assert!(public("wss://hub.example/nats").is_ok());
         assert!(public("grpcs://bridge.example").is_ok());
         assert!(public("ws://hub.example").is_err());
+        let leaf = |urls: &str| parse(&SMALLEST.replace("4222'] }", &format!("4222'], leafPublicUrls: [{urls}] }}")));
+        assert!(leaf("'tls://hub.example:7422', 'tls://hub2.example:7422'").is_ok());
+        assert!(leaf("'wss://hub.example'").is_ok());
+        assert!(leaf("'tls://hub.example:7422', 'wss://hub.example'").is_err(), "a leaf node takes one kind");
+        assert!(leaf("'nats://hub.example:7422'").is_err());
         assert!(parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://a', urlFile: b")).is_err());
     }
 

@@ -195,6 +195,7 @@ fn enrollment_router(settings: &Settings, store: &Store, keyring: &CurrentKeyrin
     let issuer = IdentityIssuer {
         keyring: keyring.clone(),
         broker_urls: settings.cluster_broker_urls().to_vec(),
+        leaf_urls: settings.nats.leaf_public_urls.clone(),
         endpoints: settings.endpoints.clone(),
         certificate_lifetime: settings.lifetimes.certificate(),
         user_jwt_lifetime: settings.lifetimes.user_jwt(),

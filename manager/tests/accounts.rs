@@ -147,6 +147,7 @@ impl Running {
                 certificate: file("client.pem", &client.chain_pem),
                 key: file("client.key", &client.key_pem),
             },
+            leaf: None,
             transport: TransportChoice::Auto,
             dialer: Dialer::default(),
             discover_servers: false,

@@ -1,8 +1,8 @@
 //! The Operator: one process in each cluster that connects outward, stores commands in the cluster's own API server, and
 //! makes the cluster look like them.
 //!
-//! Modules in flow order: only the holder of the Lease works ([`lease`]); the cluster joins ([`join`]) and opens a session
-//! ([`session`]); commands are stored ([`inbound`]), carried out ([`controllers`]) and reported ([`outbound`]); usage is
+//! Modules in flow order: only the holder of the Lease works ([`lease`]); the cluster joins ([`join`]), gives its leaf node
+//! what it needs ([`leaf`]) and opens a session ([`session`]); commands are stored ([`inbound`]), carried out ([`controllers`]) and reported ([`outbound`]); usage is
 //! measured ([`metering`]). Every call to the API server goes through [`apiserver`].
 
 pub mod apiserver;
@@ -10,6 +10,7 @@ pub mod context;
 pub mod controllers;
 pub mod inbound;
 pub mod join;
+pub mod leaf;
 pub mod lease;
 pub mod manager_clock;
 pub mod metering;

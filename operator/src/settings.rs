@@ -2,10 +2,10 @@
 
 use kubenova_bus::{
     dial::{
-        Dialer,
+        Dialer, Target,
         proxy::{ProxyFiles, ProxySettings, ProxySettingsError},
     },
-    transport::TransportChoice,
+    transport::{BrokerUrl, TransportChoice},
 };
 use kubenova_crds::SYSTEM_NAMESPACE;
 use serde::Deserialize;
@@ -32,6 +32,8 @@ pub struct Settings {
     pub nats: Nats,
     /// What may be spoken to the broker.
     pub transport: TransportChoice,
+    /// A leaf node in front of the broker. None: there is none, and no files are written for one.
+    pub leaf: Option<LeafSettings>,
     /// Files about the proxy that the environment names.
     pub proxy: ProxyPaths,
     pub lease: LeaseSettings,
@@ -68,6 +70,21 @@ pub struct ProxyPaths {
     pub ca_file: Option<PathBuf>,
     /// Folder with the files `username` and `password`, read for each connection. None: what the proxy's URL says.
     pub credentials: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LeafSettings {
+    /// `tls://host:port` as the Operator reaches it. Its certificate is made for this host.
+    pub url: String,
+}
+
+impl LeafSettings {
+    /// What the URL says; it was read once, so it can be read again.
+    #[must_use]
+    pub fn target(&self) -> Option<Target> {
+        BrokerUrl::of_leaf(&self.url).map(|url| url.target)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -114,6 +131,7 @@ impl Default for Settings {
             heartbeat_seconds: 15,
             nats: Nats::default(),
             transport: TransportChoice::default(),
+            leaf: None,
             proxy: ProxyPaths::default(),
             lease: LeaseSettings::default(),
             metrics: MetricsSettings::default(),
@@ -158,6 +176,10 @@ pub enum SettingsError {
     Parse(#[source] Box<serde_saphyr::Error>),
     #[error("the environment names a proxy that cannot be used")]
     Proxy(#[source] ProxySettingsError),
+    #[error("leaf.url must be tls://host:port, and is {0:?}")]
+    LeafUrl(String),
+    #[error("transport is leaf, and there is no leaf node: set leaf.url, or another transport")]
+    NoLeaf,
     #[error("{0} must be at least {1}")]
     TooSmall(&'static str, u64),
 }
@@ -186,6 +208,11 @@ impl Settings {
         at_least("heartbeatSeconds", settings.heartbeat_seconds, 1)?;
         at_least("nats.pingSeconds", settings.nats.ping_seconds, 1)?;
         at_least("lease.durationSeconds", u64::from(settings.lease.duration_seconds), 3)?;
+        match &settings.leaf {
+            Some(leaf) if leaf.target().is_none() => return Err(SettingsError::LeafUrl(leaf.url.clone())),
+            None if settings.transport == TransportChoice::Leaf => return Err(SettingsError::NoLeaf),
+            _ => {}
+        }
         Ok(settings)
     }
 
@@ -212,6 +239,8 @@ mod tests {
         assert_eq!(settings.transport, TransportChoice::Websocket);
         assert_eq!(settings.proxy.ca_file.as_deref(), Some(Path::new("/etc/kubenova/proxy/ca.crt")));
         assert_eq!(Settings::parse("").unwrap().transport, TransportChoice::Auto);
+        let settings = Settings::parse("transport: leaf\nleaf:\n  url: tls://leaf.example:4222\n").unwrap();
+        assert_eq!(settings.leaf.unwrap().target().unwrap().to_string(), "leaf.example:4222");
         let settings = Settings::parse("tracing:\n  otlpEndpoint: \"http://collector:4318\"\n").unwrap();
         assert_eq!(settings.tracing.otlp_endpoint.as_deref(), Some("http://collector:4318"));
     }
@@ -220,6 +249,8 @@ mod tests {
     fn unknown_keys_and_impossible_numbers_fail() {
         assert!(matches!(Settings::parse("windowSecond: 5"), Err(SettingsError::Parse(_))));
         assert!(matches!(Settings::parse("transport: carrier"), Err(SettingsError::Parse(_))));
+        assert!(matches!(Settings::parse("transport: leaf"), Err(SettingsError::NoLeaf)));
+        assert!(matches!(Settings::parse("leaf: { url: wss://leaf }"), Err(SettingsError::LeafUrl(_))));
         assert!(matches!(Settings::parse("heartbeatSeconds: 0"), Err(SettingsError::TooSmall("heartbeatSeconds", 1))));
     }
 }

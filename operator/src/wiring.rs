@@ -14,6 +14,7 @@ use crate::{
         keep::{self, IdentityKeeper},
         token_file::{self, TokenFile},
     },
+    leaf::{self, LeafFiles},
     lease::{self, LeaseConfig},
     manager_clock::ManagerClock,
     metering::{self, MeteringContext, UsageHealth, receipt::ReceiptDelivery},
@@ -216,6 +217,9 @@ impl Parts {
         let fence = FenceSource::new(&cluster.apiserver, &cluster.settings, cluster.inbox.clone());
         let session = session_context(&cluster, &broker, &instance, fence.clone(), senders, &keeper.renewal_wanted);
         shutdown.spawn("identity", keep::run(keeper, shutdown.clone()));
+        if let Some(files) = session.leaf.clone() {
+            shutdown.spawn("leaf", leaf::run(files, shutdown.clone()));
+        }
         shutdown.spawn("session", session::run(session, shutdown.clone()));
         shutdown.spawn("inbound", inbound::run(cluster.clone(), broker.clone(), fence.clone(), receipt_sender));
         shutdown.spawn("dispatch", controllers::dispatch::run(cluster.clone(), fence));
@@ -259,6 +263,7 @@ fn session_context(
     SessionContext {
         settings: Arc::clone(&cluster.settings),
         identity: broker.identity.clone(),
+        leaf: LeafFiles::new(&cluster.apiserver, &cluster.settings, &broker.identity),
         renewal_wanted: Arc::clone(renewal_wanted),
         reporter: StatusReporter::new(&cluster.apiserver),
         hello,

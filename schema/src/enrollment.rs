@@ -69,6 +69,10 @@ pub struct EnrollmentAnswer {
     pub user_jwt: String,
     /// `tls://` URLs of the broker.
     pub broker_urls: Vec<String>,
+    /// URLs at which a leaf node of this cluster connects to the hub, `tls://host:port` or `wss://host[:port]`; none where the hub takes no
+    /// leaf nodes.
+    #[serde(default)]
+    pub leaf_urls: Vec<String>,
     /// CAs of broker and Manager, PEM.
     pub ca_bundle_pem: String,
     /// Accepted command signing keys: key id and base64 public key.

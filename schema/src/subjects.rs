@@ -9,6 +9,12 @@ pub const SHARD: &str = "s0";
 /// Prefix of the JetStream API as clusters see it: an import that works the same directly and through a leaf node.
 pub const API_PREFIX: &str = "kn.js";
 
+/// State of a cluster's durable, from the JetStream API as clusters see it. Only the hub answers it.
+#[must_use]
+pub fn durable_info(cluster: &str) -> String {
+    format!("{API_PREFIX}.CONSUMER.INFO.KN_CMD.{cluster}")
+}
+
 /// Everything the product publishes; read-only users of the `nats` CLI may subscribe to it.
 pub const ALL: &str = "kn.v1.>";
 

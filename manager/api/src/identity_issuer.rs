@@ -29,6 +29,8 @@ pub struct IdentityIssuer {
     pub keyring: CurrentKeyring,
     /// `tls://` URLs at which clusters reach the broker.
     pub broker_urls: Vec<String>,
+    /// URLs at which leaf nodes of clusters reach the hub.
+    pub leaf_urls: Vec<String>,
     /// `https://` URLs at which clusters reach the Manager.
     pub endpoints: Vec<String>,
     /// Life of a cluster's certificate.
@@ -97,6 +99,7 @@ impl IdentityIssuer {
             certificate_chain_pem,
             user_jwt,
             broker_urls: self.broker_urls.clone(),
+            leaf_urls: self.leaf_urls.clone(),
             ca_bundle_pem: authority.bundle_pem().to_owned(),
             command_keys: keyring.command.public(),
             key_set_id: keyring.key_set_id.clone(),

@@ -90,7 +90,7 @@ impl Broker {
     }
 
     fn cluster_user(&self, id: &str) -> UserCredentials {
-        broker::cluster_user(&self.keyring, id)
+        broker::cluster_user(&self.keyring, id, &KeyPair::new_user(), validity())
     }
 
     async fn manager(&self) -> Session {

@@ -2,7 +2,7 @@
 //!
 //! In the order of the flow: an answer to a hello is believed or not ([`hello_answer`]); a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]), verified once more before it is carried out ([`record`]), and its
 //! progress is reported ([`outcome`]); an operation begins once ([`operation`]); of a record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
-//! compared with what does ([`drift`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
+//! compared with what does ([`drift`]); so are the files of a leaf node ([`leaf`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
 
 pub mod application;
 pub mod command;
@@ -12,6 +12,7 @@ pub mod digest;
 pub mod drift;
 pub mod hello_answer;
 pub mod inbox;
+pub mod leaf;
 pub mod listing;
 pub mod metering;
 pub mod observed;

@@ -310,6 +310,7 @@ pub(super) mod tests {
             certificate_chain_pem: String::new(),
             user_jwt: String::new(),
             broker_urls: Vec::new(),
+            leaf_urls: Vec::new(),
             ca_bundle_pem: String::new(),
             command_keys: command_keys.iter().map(key).collect(),
             key_set_id: String::new(),

@@ -2,10 +2,11 @@
 
 use crate::{
     join::{conditions::JoinError, identity::Identity, reach},
+    leaf,
     settings::Settings,
 };
 use kubenova_bus::{
-    BusError, Connection, Credentials, cause::ConnectCause, connection, dial::Dialer, route, tls::Files,
+    BusError, Connection, Credentials, cause::ConnectCause, connection, dial::Dialer, leaf::Leaf, route, tls::Files,
     transport::TransportChoice,
 };
 use kubenova_crds::cluster_config::condition;
@@ -33,6 +34,12 @@ pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<
     connection::connect(bus).await.map_err(|error| connect_error(&error, identity))
 }
 
+/// The same by the way that the site wants, where one of another kind is in use.
+pub(super) async fn connect_by_first_choice(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
+    let bus = own_settings(settings, identity)?;
+    connection::connect_by_first_choice(bus).await.map_err(|error| connect_error(&error, identity))
+}
+
 /// Why a connection that is down does not come back: the client reconnects by itself and does not tell.
 pub(super) async fn diagnose(settings: &Settings, identity: &Identity) -> JoinError {
     let bus = match own_settings(settings, identity) {
@@ -45,18 +52,33 @@ pub(super) async fn diagnose(settings: &Settings, identity: &Identity) -> JoinEr
     }
 }
 
+/// Why nothing answers on a connection that is up, when it is not the Manager that is silent.
+pub(super) async fn unanswered(connection: &Connection, identity: &Identity) -> Option<JoinError> {
+    connection.check_hub().await.err().map(|error| connect_error(&error, identity))
+}
+
 fn own_settings(settings: &Settings, identity: &Identity) -> Result<kubenova_bus::Settings, JoinError> {
     let ping_interval = Duration::from_secs(settings.nats.ping_seconds);
     let own = bus_settings(identity, &settings.work_dir, ping_interval)?;
-    Ok(kubenova_bus::Settings { transport: settings.transport, dialer: settings.dialer.clone(), ..own })
+    let leaf = own_leaf(settings, identity);
+    Ok(kubenova_bus::Settings { transport: settings.transport, dialer: settings.dialer.clone(), leaf, ..own })
+}
+
+fn own_leaf(settings: &Settings, identity: &Identity) -> Option<Leaf> {
+    settings.leaf.as_ref().map(|leaf| Leaf {
+        url: leaf.url.clone(),
+        ca: leaf::authority_file(&settings.work_dir),
+        asks: subjects::durable_info(identity.cluster_id()),
+    })
 }
 
 /// Whether there is another way to the broker when one fails.
 pub(super) fn has_alternatives(settings: &Settings, identity: &Identity) -> bool {
-    route::count(settings.transport, &settings.dialer, &identity.answer.broker_urls) > 1
+    let leaf = own_leaf(settings, identity);
+    route::count(settings.transport, &settings.dialer, &identity.answer.broker_urls, leaf.as_ref()) > 1
 }
 
-/// How a cluster connects, without a proxy. The client library wants certificates as files: they are written into the folder.
+/// How a cluster connects, without a proxy and without a leaf node. The client library wants certificates as files: they are written into the folder.
 ///
 /// # Errors
 /// When they cannot be written.
@@ -76,6 +98,7 @@ pub fn bus_settings(
     Ok(kubenova_bus::Settings {
         urls: identity.answer.broker_urls.clone(),
         name: format!("kubenova-operator {cluster}"),
+        leaf: None,
         transport: TransportChoice::Auto,
         dialer: Dialer::default(),
         discover_servers: false,
@@ -124,7 +147,10 @@ fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
         ConnectCause::CredentialsRevoked => {
             return ("CredentialsRevoked", format!("they were revoked; {RENEWING}"));
         }
-        ConnectCause::ClientCertificate | ConnectCause::CredentialsRefused if expired => {
+        // A leaf node does not say why the hub does not let it in, and does not know JWTs.
+        ConnectCause::ClientCertificate | ConnectCause::CredentialsRefused | ConnectCause::LeafWithoutHub
+            if expired =>
+        {
             return ("CredentialsExpired", format!("this cluster's credentials have expired; {RENEWING}"));
         }
         ConnectCause::ClientCertificate => {
@@ -164,6 +190,22 @@ fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
         ConnectCause::BridgeAnswer => (
             "BridgeAnswerInvalid",
             "check that the broker's grpcs:// URL names the bridge, and that what stands in front of it passes TLS and HTTP/2 on",
+        ),
+        ConnectCause::LeafUnreachable => (
+            "LeafUnreachable",
+            "check that the leaf node runs (kubectl -n kubenova-system get pods -l app.kubernetes.io/name=kubenova-leaf, or where leaf.url says) and that kubenova-system may connect to it",
+        ),
+        ConnectCause::LeafCertificate => (
+            "LeafCertificateInvalid",
+            "have the leaf node use the certificate of the Secret kubenova-leaf: give it the Secret's files and reload or restart it",
+        ),
+        ConnectCause::LeafRefused => (
+            "LeafRefused",
+            "the leaf node does not accept this cluster's nkey, so it runs with the files of an earlier enrollment or of another cluster: give it those of the Secret kubenova-leaf and restart it (kubectl -n kubenova-system rollout restart deployment/kubenova-leaf)",
+        ),
+        ConnectCause::LeafWithoutHub => (
+            "LeafWithoutHub",
+            "the leaf node's log says why (kubectl -n kubenova-system logs deployment/kubenova-leaf -c nats): allow TCP from it to the hub's port for leaf nodes, and see that it has the files of the Secret kubenova-leaf",
         ),
         ConnectCause::NoUrl => (
             "TransportUnavailable",
@@ -210,6 +252,10 @@ mod tests {
             ConnectCause::BridgeDraining,
             ConnectCause::BridgeBusy,
             ConnectCause::BridgeAnswer,
+            ConnectCause::LeafUnreachable,
+            ConnectCause::LeafCertificate,
+            ConnectCause::LeafRefused,
+            ConnectCause::LeafWithoutHub,
             ConnectCause::NoUrl,
             ConnectCause::ProxyNameNotFound,
             ConnectCause::ProxyUnreachable,
@@ -225,6 +271,7 @@ mod tests {
         assert_eq!(reasons.len(), causes.len());
         assert_eq!(explain(ConnectCause::CredentialsRefused, true).0, "CredentialsExpired");
         assert_eq!(explain(ConnectCause::ClientCertificate, true).0, "CredentialsExpired");
+        assert_eq!(explain(ConnectCause::LeafWithoutHub, true).0, "CredentialsExpired");
         assert_eq!(explain(ConnectCause::Unreachable, true).0, "BrokerUnreachable");
     }
 }

@@ -17,6 +17,7 @@ use crate::{
         current::CurrentIdentity,
         identity::Identity,
     },
+    leaf::LeafFiles,
     settings::Settings,
 };
 use hello::{Answered, HelloClient};
@@ -47,6 +48,8 @@ pub struct Senders {
 pub struct SessionContext {
     pub settings: Arc<Settings>,
     pub identity: CurrentIdentity,
+    /// Written before each connection; none without a leaf node.
+    pub leaf: Option<LeafFiles>,
     /// Notified when the broker refuses the credentials, and when the Manager asks for new ones.
     pub renewal_wanted: Arc<Notify>,
     pub reporter: StatusReporter,
@@ -69,6 +72,8 @@ const STATE_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection that is down for longer is looked for by every transport that may be used: its own may be blocked for good. A broker
 /// that restarts is back sooner.
 const OTHER_TRANSPORT_AFTER: Duration = Duration::from_secs(20);
+/// Time between attempts by the way that the site wants, while another one is in use.
+const FIRST_CHOICE_EVERY: Duration = Duration::from_secs(60);
 /// The first connect is announced a moment after the connection is there.
 pub const FIRST_CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -151,6 +156,17 @@ async fn down_for(connection: &Connection, time: Duration) {
     }
 }
 
+/// Files that could not be written come first among the causes, unless the broker was reached and refuses the credentials.
+fn with_files(error: JoinError, files: Result<(), JoinError>) -> JoinError {
+    match files {
+        Err(files) if !broker::is_refusal(&error) => {
+            let message = format!("{}; {}", files.message, error.message);
+            JoinError { message, ..files }
+        }
+        _ => error,
+    }
+}
+
 impl SessionContext {
     /// No session is open.
     fn closed(&self) {
@@ -165,6 +181,7 @@ impl SessionContext {
         tokio::select! {
             renewed = identity.other_than(&in_use.identity) => self.with_renewed(in_use, &renewed, shutdown).await,
             next = self.by_another_transport(in_use) => Some(next),
+            next = self.by_first_choice(in_use) => Some(next),
         }
     }
 
@@ -178,6 +195,22 @@ impl SessionContext {
             // Why there is none is said by the session that cannot be opened.
             if let Ok(next) = self.try_connect().await {
                 return next;
+            }
+        }
+    }
+
+    /// As soon as the way that the site wants works: a leaf node gets its files only once the cluster has enrolled, so it starts after the
+    /// first session.
+    async fn by_first_choice(&self, in_use: &Connected) -> Connected {
+        if in_use.connection.is_first_choice() {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(FIRST_CHOICE_EVERY).await;
+            let identity = self.identity.get();
+            match broker::connect_by_first_choice(&self.settings, &identity).await {
+                Ok(connection) => return Connected { connection, identity },
+                Err(error) => tracing::debug!(reason = error.reason, "the leaf node does not lead to the hub yet"),
             }
         }
     }
@@ -204,7 +237,13 @@ impl SessionContext {
     /// With the credentials as they are now.
     async fn try_connect(&self) -> Result<Connected, JoinError> {
         let identity = self.identity.get();
-        let connection = broker::connect(&self.settings, &identity).await?;
+        let files = match &self.leaf {
+            Some(leaf) => leaf.write().await,
+            None => Ok(()),
+        };
+        // Without them the leaf node may work with those that it has, and so may another transport.
+        let connected = broker::connect(&self.settings, &identity).await;
+        let connection = connected.map_err(|error| with_files(error, files))?;
         Ok(Connected { connection, identity })
     }
 
@@ -241,9 +280,10 @@ impl SessionContext {
                 _ = connects.changed() => {}
             }
         }
-        match self.hello.send(connection).await? {
-            Answered::Open(session) => Ok(session),
-            Answered::Diverged(error) => {
+        match self.hello.send(connection).await {
+            Err(error) => Err(broker::unanswered(connection, &self.identity.get()).await.unwrap_or(error)),
+            Ok(Answered::Open(session)) => Ok(session),
+            Ok(Answered::Diverged(error)) => {
                 // Said before, because it takes a while.
                 self.report_error(&error).await;
                 listing::send_diverged(connection, self.identity.cluster_id(), &self.hello.inbox, &self.records).await;

@@ -42,6 +42,14 @@ pub enum ConnectCause {
     BridgeBusy,
     /// What answered is not the bridge.
     BridgeAnswer,
+    /// The leaf node's name does not resolve, there is no TCP connection to it, or it does not answer in time.
+    LeafUnreachable,
+    /// The leaf node's certificate does not verify.
+    LeafCertificate,
+    /// The leaf node does not accept the cluster's nkey.
+    LeafRefused,
+    /// The leaf node was reached and has no connection to the hub.
+    LeafWithoutHub,
     /// None of the URLs is of a transport that may be used.
     NoUrl,
     /// The proxy's host name does not resolve.
@@ -72,6 +80,18 @@ impl ConnectCause {
             self,
             Self::ClientCertificate | Self::CredentialsExpired | Self::CredentialsRevoked | Self::CredentialsRefused
         )
+    }
+
+    /// The same where what was reached, or was not, is a leaf node: who puts it right is the site, not the Manager's side. A leaf node
+    /// knows nothing of JWTs, so new credentials are of no use to a cluster whose nkey it refuses.
+    #[must_use]
+    pub(crate) const fn of_leaf(self) -> Self {
+        match self {
+            Self::NameNotFound | Self::Unreachable | Self::TimedOut => Self::LeafUnreachable,
+            Self::BrokerCertificate => Self::LeafCertificate,
+            Self::CredentialsRefused => Self::LeafRefused,
+            other => other,
+        }
     }
 
     /// The cause of a failed attempt.

@@ -6,10 +6,11 @@
 use crate::{
     BusError, cause,
     dial::Dialer,
+    leaf::{self, HubWatch, Leaf},
     relay::{Relay, RelayState, error::RelayError},
     route::{Route, Via, routes},
     tls::Files,
-    transport::TransportChoice,
+    transport::{Transport, TransportChoice},
 };
 use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, jetstream};
 use futures::future::BoxFuture;
@@ -40,6 +41,8 @@ impl std::fmt::Debug for Credentials {
 pub struct Settings {
     /// `tls://host:port`, `wss://host[:port][/path]` and `grpcs://host[:port]`, in any order.
     pub urls: Vec<String>,
+    /// A leaf node in front of the broker, where there is one.
+    pub leaf: Option<Leaf>,
     /// Which of them may be used.
     pub transport: TransportChoice,
     /// Whether and by which proxy they are reached.
@@ -68,13 +71,16 @@ pub struct Connection {
     pub client: Client,
     /// For streams.
     pub jetstream: jetstream::Context,
-    /// Number of connects so far: changes with every reconnect.
+    /// Number of connects so far: changes with every reconnect, of a leaf node to its hub as well.
     pub connects: watch::Receiver<u64>,
     /// The last error that broker or client reported, for conditions and logs; none since the last connect.
     pub last_error: watch::Receiver<Option<String>>,
     route: Route,
     relays: Relays,
     credentials: Arc<RwLock<Credentials>>,
+    /// By way of a leaf node only; it ends with the last clone.
+    hub: Option<Arc<HubWatch>>,
+    is_first_choice: bool,
 }
 
 impl Connection {
@@ -89,10 +95,28 @@ impl Connection {
         Via { transport: self.route.transport, proxy: self.relays.state.proxy.borrow().clone() }
     }
 
-    /// True when connected at this moment.
+    /// Asks the hub behind a leaf node for a sign of life; nothing where there is no leaf node between, whose connection says enough. For
+    /// whoever waited for an answer in vain.
+    ///
+    /// # Errors
+    /// When the hub does not answer.
+    pub async fn check_hub(&self) -> Result<(), BusError> {
+        match &self.hub {
+            Some(hub) => hub.check(&self.client).await.map_err(|error| of(Transport::Leaf, error)),
+            None => Ok(()),
+        }
+    }
+
+    /// False when there is a leaf node that may be used, and this connection goes past it.
+    #[must_use]
+    pub const fn is_first_choice(&self) -> bool {
+        self.is_first_choice
+    }
+
+    /// True when connected at this moment, by way of a leaf node up to the hub.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.client.connection_state() == async_nats::connection::State::Connected
+        leaf::is_connected(&self.client) && self.hub.as_ref().is_none_or(|hub| hub.is_reached())
     }
 }
 
@@ -119,6 +143,15 @@ pub async fn connect(settings: Settings) -> Result<Connection, BusError> {
     first_of(&settings, |settings, route| Box::pin(by(settings, route))).await
 }
 
+/// The same by the leaf node alone: the way back to it from a connection that is not the first choice.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_by_first_choice(settings: Settings) -> Result<Connection, BusError> {
+    let transport = if may_use_leaf(&settings) { TransportChoice::Leaf } else { settings.transport };
+    connect(Settings { transport, ..settings }).await
+}
+
 /// Connects once and disconnects: a client that reconnects by itself does not tell the kind of error that keeps it from
 /// connecting.
 ///
@@ -133,11 +166,12 @@ async fn first_of<'a, T>(
     settings: &'a Settings,
     attempt: fn(&'a Settings, Route) -> BoxFuture<'a, Result<T, BusError>>,
 ) -> Result<T, BusError> {
-    let mut routes = routes(settings.transport, &settings.dialer, &settings.urls);
+    let mut routes = routes(settings.transport, &settings.dialer, &settings.urls, settings.leaf.as_ref());
     if routes.len() < 2 {
         let urls = settings.urls.join(",");
         let only = routes.pop().ok_or(BusError::NoUrl { urls })?;
-        return attempt(settings, only).await;
+        let transport = only.transport;
+        return attempt(settings, only).await.map_err(|error| of(transport, error));
     }
     let mut tried = Vec::new();
     for route in routes {
@@ -146,6 +180,7 @@ async fn first_of<'a, T>(
         match tokio::time::timeout(ROUTE_LIMIT, attempt(settings, route)).await.unwrap_or_else(timed_out) {
             Ok(done) => return Ok(done),
             Err(error) => {
+                let error = of(transport, error);
                 tracing::debug!(%transport, error = %telemetry::chain(&error), "a transport does not lead to the broker");
                 tried.push((transport, error));
             }
@@ -154,11 +189,29 @@ async fn first_of<'a, T>(
     Err(BusError::Routes { tried })
 }
 
+/// Who puts an error right depends on what was to be reached.
+fn of(transport: Transport, error: BusError) -> BusError {
+    if transport == Transport::Leaf { BusError::Leaf(Box::new(error)) } else { error }
+}
+
+fn may_use_leaf(settings: &Settings) -> bool {
+    settings.leaf.is_some() && settings.transport.order().contains(&Transport::Leaf)
+}
+
+/// The leaf node that a route goes by.
+fn leaf_of<'a>(settings: &'a Settings, route: &Route) -> Option<&'a Leaf> {
+    settings.leaf.as_ref().filter(|_| route.transport == Transport::Leaf)
+}
+
 async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let relays = Relays::start(settings, &route).await?;
     let options = options(settings, &route, &relays, credentials)?;
-    relays.connect(&route, options).await.map(drop)
+    let client = relays.connect(&route, options).await?;
+    match leaf_of(settings, &route) {
+        Some(leaf) => leaf::wait_for_hub(&client, leaf).await,
+        None => Ok(()),
+    }
 }
 
 async fn by(settings: &Settings, route: Route) -> Result<Connection, BusError> {
@@ -168,18 +221,28 @@ async fn by(settings: &Settings, route: Route) -> Result<Connection, BusError> {
     let relays = Relays::start(settings, &route).await?;
     let options = options(settings, &route, &relays, Arc::clone(&credentials))?;
     let relay_error = relays.state.error.subscribe();
+    let (noted_connects, noted_error) = (connects_sender.clone(), error_sender.clone());
     let options = options.event_callback(move |event| {
-        note_event(&event, &connects_sender, &error_sender, &relay_error);
+        note_event(&event, &noted_connects, &noted_error, &relay_error);
         async {}
     });
     let client = relays.connect(&route, options).await?;
+    let hub = match leaf_of(settings, &route) {
+        Some(leaf) => {
+            leaf::wait_for_hub(&client, leaf).await?;
+            let watch = HubWatch::start(client.clone(), leaf, settings.ping_interval, connects_sender, error_sender);
+            Some(Arc::new(watch))
+        }
+        None => None,
+    };
     let builder = jetstream::ContextBuilder::new();
     let builder = match &settings.api_prefix {
         Some(prefix) => builder.api_prefix(prefix).timeout(JETSTREAM_TIMEOUT),
         None => builder.timeout(JETSTREAM_TIMEOUT),
     };
     let jetstream = builder.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
-    Ok(Connection { client, jetstream, connects, last_error, route, relays, credentials })
+    let is_first_choice = leaf_of(settings, &route).is_some() || !may_use_leaf(settings);
+    Ok(Connection { client, jetstream, connects, last_error, route, relays, credentials, hub, is_first_choice })
 }
 
 /// The relays of one client; none where it connects by itself. They end with the last clone of its connection.
@@ -225,9 +288,11 @@ fn options(
 ) -> Result<ConnectOptions, BusError> {
     nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
     let relays = Arc::clone(&relays.all);
+    let leaf = leaf_of(settings, route);
+    let sign = if leaf.is_some() { sign_nonce_as_nkey } else { sign_nonce };
     let options = ConnectOptions::with_auth_callback(move |nonce| {
         let current = credentials.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        async move { sign_nonce(&current, &nonce) }
+        async move { sign(&current, &nonce) }
     })
     .name(&settings.name)
     .connection_timeout(CONNECT_TIMEOUT)
@@ -238,6 +303,7 @@ fn options(
         reconnect_delay(attempts)
     });
     let Files { ca, certificate, key } = settings.files.clone();
+    let ca = leaf.map_or(ca, |leaf| leaf.ca.clone());
     let options = if route.is_relayed {
         options
     } else {
@@ -254,6 +320,15 @@ fn sign_nonce(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Aut
     let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
     let mut auth = async_nats::Auth::new();
     auth.jwt = Some(credentials.user_jwt.clone());
+    auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
+    Ok(auth)
+}
+
+/// For a server that is not in operator mode: it knows the nkey itself, and would not read a JWT.
+fn sign_nonce_as_nkey(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
+    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let mut auth = async_nats::Auth::new();
+    auth.nkey = Some(pair.public_key());
     auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
     Ok(auth)
 }

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod consume;
 pub mod dial;
 pub mod durable;
+pub mod leaf;
 pub mod publish;
 pub mod relay;
 pub mod route;
@@ -46,6 +47,17 @@ pub enum BusError {
         /// Why it failed.
         #[source]
         source: RelayError,
+    },
+    /// No connection could be made to the leaf node.
+    #[error(transparent)]
+    Leaf(Box<Self>),
+    /// The leaf node takes messages, and the hub does not answer.
+    #[error("the leaf node at {url} was reached, but not the hub by way of it: {problem}")]
+    LeafWithoutHub {
+        /// The leaf node.
+        url: String,
+        /// What came instead of an answer.
+        problem: &'static str,
     },
     /// None of several transports led to a connection.
     #[error("no transport leads to the broker: {}", shown(.tried))]
@@ -121,6 +133,8 @@ impl BusError {
                 let causes = || tried.iter().map(|(_, error)| error.cause());
                 causes().find(|cause| cause.is_refusal()).or_else(|| causes().next()).unwrap_or(ConnectCause::NoUrl)
             }
+            Self::Leaf(error) => error.cause().of_leaf(),
+            Self::LeafWithoutHub { .. } => ConnectCause::LeafWithoutHub,
             Self::NoUrl { .. } => ConnectCause::NoUrl,
             // Only the stored nkey is left to fail, and the process's own limits.
             _ => ConnectCause::Unusable,

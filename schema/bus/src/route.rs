@@ -2,6 +2,7 @@
 
 use crate::{
     dial::Dialer,
+    leaf::Leaf,
     transport::{BrokerUrl, Transport, TransportChoice},
 };
 use std::fmt;
@@ -25,9 +26,15 @@ impl Route {
 
 /// The routes in the order in which they are tried: by transport, and those without the relay first. URLs that cannot be read are left
 /// out.
-pub(crate) fn routes(choice: TransportChoice, dialer: &Dialer, urls: &[String]) -> Vec<Route> {
-    let urls: Vec<BrokerUrl> = urls.iter().filter_map(|url| BrokerUrl::parse(url)).collect();
-    let relayed = |url: &BrokerUrl| url.transport != Transport::Nats || dialer.proxy_for(&url.target).is_some();
+pub(crate) fn routes(choice: TransportChoice, dialer: &Dialer, urls: &[String], leaf: Option<&Leaf>) -> Vec<Route> {
+    let leaf = leaf.and_then(|leaf| BrokerUrl::of_leaf(&leaf.url));
+    let urls: Vec<BrokerUrl> = leaf.into_iter().chain(urls.iter().filter_map(|url| BrokerUrl::parse(url))).collect();
+    let relayed = |url: &BrokerUrl| match url.transport {
+        // It stands in the cluster or beside it, and a proxy on the way out.
+        Transport::Leaf => false,
+        Transport::Nats => dialer.proxy_for(&url.target).is_some(),
+        Transport::Websocket | Transport::Grpc => true,
+    };
     let mut routes = Vec::new();
     for transport in choice.order() {
         for is_relayed in [false, true] {
@@ -43,8 +50,8 @@ pub(crate) fn routes(choice: TransportChoice, dialer: &Dialer, urls: &[String]) 
 
 /// How many ways there are to try: with a single one there is no other to change to.
 #[must_use]
-pub fn count(choice: TransportChoice, dialer: &Dialer, urls: &[String]) -> usize {
-    routes(choice, dialer, urls).len()
+pub fn count(choice: TransportChoice, dialer: &Dialer, urls: &[String], leaf: Option<&Leaf>) -> usize {
+    routes(choice, dialer, urls, leaf).len()
 }
 
 /// How a connection reaches the broker: `websocket`, `nats through the proxy http://proxy:3128`.
@@ -72,7 +79,7 @@ mod tests {
 
     fn shown(choice: TransportChoice, dialer: &Dialer) -> Vec<(String, bool)> {
         let urls = ["wss://b", "tls://a:4222", "nonsense", "tls://a.internal:4222", "wss://c"].map(str::to_owned);
-        routes(choice, dialer, &urls).iter().map(|route| (route.shown(), route.is_relayed)).collect()
+        routes(choice, dialer, &urls, None).iter().map(|route| (route.shown(), route.is_relayed)).collect()
     }
 
     fn expected(routes: &[(&str, bool)]) -> Vec<(String, bool)> {
@@ -98,6 +105,14 @@ mod tests {
         let dialer = Dialer::new(ProxySettings::read(variable, ProxyFiles::default()).unwrap());
         let all = [("tls://a.internal:4222", false), ("tls://a:4222", true), ("wss://b,wss://c", true)];
         assert_eq!(shown(TransportChoice::Auto, &dialer), expected(&all));
-        assert_eq!(count(TransportChoice::Nats, &dialer, &["wss://b".to_owned()]), 0);
+        assert_eq!(count(TransportChoice::Nats, &dialer, &["wss://b".to_owned()], None), 0);
+        let leaf = Leaf { url: "tls://leaf:4222".to_owned(), ca: "ca.crt".into(), asks: String::new() };
+        let of = |choice| {
+            let routes = routes(choice, &dialer, &["tls://a:4222".to_owned()], Some(&leaf));
+            routes.iter().map(|route| (route.shown(), route.is_relayed)).collect::<Vec<_>>()
+        };
+        assert_eq!(of(TransportChoice::Auto), expected(&[("tls://leaf:4222", false), ("tls://a:4222", true)]));
+        assert_eq!(of(TransportChoice::Leaf), expected(&[("tls://leaf:4222", false)]));
+        assert_eq!(of(TransportChoice::Nats), expected(&[("tls://a:4222", true)]));
     }
 }

@@ -1,7 +1,7 @@
 //! The ways to the broker, and in which order they are tried.
 //!
-//! The Manager names URLs of every kind together; which of them a cluster uses is its own decision. A kind that is added later is one
-//! more [`Transport`] and one more scheme.
+//! The Manager names URLs of every kind together; which of them a cluster uses is its own decision. Only the leaf node is the site's own,
+//! and so is its URL. A kind that is added later is one more [`Transport`] and one more scheme.
 
 use crate::dial::Target;
 use serde::Deserialize;
@@ -10,6 +10,8 @@ use std::fmt;
 /// What is spoken on the way to the broker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
+    /// The NATS protocol over TLS to a leaf node, which has a connection to the hub: `tls://host:port`.
+    Leaf,
     /// The NATS protocol over TLS: `tls://host:port`.
     Nats,
     /// The NATS protocol in a WebSocket over TLS: `wss://host[:port][/path]`, port 443 unless named.
@@ -23,6 +25,7 @@ impl Transport {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Leaf => "leaf",
             Self::Nats => "nats",
             Self::Websocket => "websocket",
             Self::Grpc => "grpc",
@@ -40,9 +43,11 @@ impl fmt::Display for Transport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TransportChoice {
-    /// Each that the URLs allow: NATS first, then WebSocket, then the bridge.
+    /// Each that the URLs allow: the leaf node first, then NATS, then WebSocket, then the bridge.
     #[default]
     Auto,
+    /// The leaf node only.
+    Leaf,
     /// `tls://` URLs only.
     Nats,
     /// `wss://` URLs only.
@@ -52,11 +57,14 @@ pub enum TransportChoice {
 }
 
 impl TransportChoice {
-    /// The transports in the order in which they are tried: fewer layers first.
+    /// The transports in the order in which they are tried: fewer layers first. Before them the leaf node, because a site that has one
+    /// wants traffic to take it; and after it the others, because a cluster that is reached past its leaf node is better than one that is
+    /// not reached. A site where that must not happen sets `leaf`.
     #[must_use]
     pub const fn order(self) -> &'static [Transport] {
         match self {
-            Self::Auto => &[Transport::Nats, Transport::Websocket, Transport::Grpc],
+            Self::Auto => &[Transport::Leaf, Transport::Nats, Transport::Websocket, Transport::Grpc],
+            Self::Leaf => &[Transport::Leaf],
             Self::Nats => &[Transport::Nats],
             Self::Websocket => &[Transport::Websocket],
             Self::Grpc => &[Transport::Grpc],
@@ -102,6 +110,13 @@ impl BrokerUrl {
         };
         Some(Self { text: text.to_owned(), transport, target, path })
     }
+
+    /// Reads the URL of a leaf node: `tls://host:port`.
+    #[must_use]
+    pub fn of_leaf(text: &str) -> Option<Self> {
+        let url = Self::parse(text).filter(|url| url.transport == Transport::Nats)?;
+        Some(Self { transport: Transport::Leaf, ..url })
+    }
 }
 
 #[cfg(test)]
@@ -131,8 +146,19 @@ mod tests {
     }
 
     #[test]
-    fn auto_begins_with_the_fewest_layers() {
-        assert_eq!(TransportChoice::Auto.order(), [Transport::Nats, Transport::Websocket, Transport::Grpc]);
+    fn a_leaf_node_is_reached_over_tls() {
+        let read = |text| BrokerUrl::of_leaf(text).map(|url| (url.transport, url.target.to_string()));
+        assert_eq!(read("tls://leaf.example:4222"), Some((Transport::Leaf, "leaf.example:4222".to_owned())));
+        for other in ["wss://leaf.example", "grpcs://leaf.example", "nats://leaf.example:4222", ""] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn auto_begins_with_the_leaf_node_and_goes_on_with_the_fewest_layers() {
+        let all = [Transport::Leaf, Transport::Nats, Transport::Websocket, Transport::Grpc];
+        assert_eq!(TransportChoice::Auto.order(), all);
+        assert_eq!(TransportChoice::Leaf.order(), [Transport::Leaf]);
         assert_eq!(TransportChoice::Grpc.order(), [Transport::Grpc]);
         assert_eq!(TransportChoice::Websocket.order(), [Transport::Websocket]);
     }

@@ -145,6 +145,7 @@ impl Broker {
         let pair = nkeys::KeyPair::new_user();
         Settings {
             urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+            leaf: None,
             transport,
             dialer,
             discover_servers: false,

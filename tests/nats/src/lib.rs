@@ -9,7 +9,7 @@ pub mod connect_proxy;
 use kubenova_schema::streams;
 use std::{
     ffi::OsStr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -117,6 +117,11 @@ impl NatsServer {
         self.process.id()
     }
 
+    /// Kills it; it can be started again.
+    pub fn kill(&mut self) {
+        self.end();
+    }
+
     /// Kills one that was started [`Self::with_config`], and starts it again with the same configuration.
     ///
     /// # Panics
@@ -124,6 +129,16 @@ impl NatsServer {
     pub fn start_again(&mut self, config: &Path) {
         self.end();
         self.process = spawn(self.folder.path(), &["--config".as_ref(), config.as_os_str()]);
+    }
+
+    /// Has it read its configuration again, with the command that the documentation names.
+    ///
+    /// # Panics
+    /// When there is no such process.
+    pub fn reload(&self) {
+        let signal = format!("reload={}", self.pid());
+        let status = Command::new(program()).args(["--signal", &signal]).status().expect("nats-server starts");
+        assert!(status.success(), "{status}");
     }
 
     /// Its folder.
@@ -149,10 +164,14 @@ fn with_store(folder: &Path, port: &str) -> Child {
     spawn(folder, &["--config".as_ref(), config.as_os_str()])
 }
 
-fn spawn(folder: &Path, arguments: &[&OsStr]) -> Child {
+fn program() -> PathBuf {
     let servers = std::env::var_os("KUBENOVA_SERVERS")
         .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
-    Command::new(Path::new(&servers).join("bin/nats-server"))
+    Path::new(&servers).join("bin/nats-server")
+}
+
+fn spawn(folder: &Path, arguments: &[&OsStr]) -> Child {
+    Command::new(program())
         .args(arguments)
         .args(["--ports_file_dir".as_ref(), folder.as_os_str()])
         .stdout(Stdio::null())

@@ -66,6 +66,7 @@ pub fn settings(platform: &Platform, keyring: &Keyring) -> Result<Settings> {
     Ok(Settings {
         urls: vec![format!("tls://{HUB_HOST}:{HUB_PORT}")],
         name: "kubenova-scenarios".to_owned(),
+        leaf: None,
         transport: TransportChoice::Nats,
         dialer: Dialer::default(),
         discover_servers: false,

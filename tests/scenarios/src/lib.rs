@@ -10,6 +10,7 @@ pub mod broker;
 pub mod document;
 pub mod failpoints;
 pub mod integral;
+pub mod leaf_node;
 pub mod many_commands;
 pub mod nats_cli;
 pub mod observer;

@@ -30,6 +30,8 @@ pub const MANAGER_PORT: u16 = 8443;
 pub const HUB_PORT: u16 = 4222;
 /// The hub's port for WebSockets, where it has one.
 pub const HUB_WEBSOCKET_PORT: u16 = 9443;
+/// The hub's port for leaf nodes, where it has one.
+pub const HUB_LEAF_PORT: u16 = 7422;
 /// Port of the bridge, where a scenario runs one.
 pub const BRIDGE_PORT: u16 = 9444;
 /// Name of the Manager that no file and no name server of the sandbox knows.
@@ -94,6 +96,8 @@ pub struct PlatformOptions {
     /// Clusters know Manager and hub only by names that they cannot resolve ([`HIDDEN_MANAGER_HOST`], [`HIDDEN_HUB_HOST`]), and the hub
     /// also in a WebSocket; and a bridge is named to them, which a scenario starts by itself ([`Platform::start_bridge`]).
     pub is_hidden: bool,
+    /// The hub takes leaf nodes, and the Manager names their URL to clusters.
+    pub takes_leaf_nodes: bool,
     /// Seconds between the broker's pings of each client; few, because scenarios wait for dead connections, when none.
     pub ping_seconds: Option<u32>,
 }
@@ -248,6 +252,8 @@ pub(crate) fn configuration(
     let public_urls = public_urls(options)?;
     let has_websocket = public_urls.iter().any(|url| url.starts_with("wss:"));
     let websocket = has_websocket.then(|| format!("{HUB_ADDRESS}:{HUB_WEBSOCKET_PORT}"));
+    let leaf = options.takes_leaf_nodes.then(|| format!("{HUB_ADDRESS}:{HUB_LEAF_PORT}"));
+    let leaf_urls: Vec<String> = leaf.iter().map(|_| format!("tls://{HUB_HOST}:{HUB_LEAF_PORT}")).collect();
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,
@@ -259,6 +265,8 @@ pub(crate) fn configuration(
             "urls": [format!("tls://{HUB_HOST}:{}", ports.hub)],
             "publicUrls": public_urls,
             "websocketListen": websocket,
+            "leafListen": leaf,
+            "leafPublicUrls": leaf_urls,
             "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"),
             "pingIntervalSeconds": options.ping_seconds.unwrap_or(PING_SECONDS),
         },

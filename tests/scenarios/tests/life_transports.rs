@@ -1,14 +1,19 @@
 //! A cluster whose only way out is an HTTP proxy lives as any other: it joins, carries out commands, reports, is billed and renews its
 //! credentials through the proxy, which alone knows the names of Manager and hub; and when the proxy no longer allows the hub's port,
-//! it goes on in a WebSocket, and when that is not allowed either, by way of the gRPC bridge.
+//! it goes on in a WebSocket, and when that is not allowed either, by way of the gRPC bridge. And one whose only way to the hub is a leaf
+//! node of its datacenter lives over that, also past the end of the credentials that the leaf node started with.
 
 use std::net::{SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
 use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::poll::{self, Step};
+use kubenova_env::repository;
 use kubenova_env::sandbox::HUB_ADDRESS;
+use kubenova_runtime::clock;
+use kubenova_scenarios::leaf_node::LeafNode;
 use kubenova_scenarios::platform::{
     BRIDGE_PORT, HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT, Platform,
     PlatformOptions,
@@ -51,8 +56,13 @@ fn hub(port: u16) -> Result<SocketAddrV4> {
 }
 
 async fn issued_at(platform: &Platform, site: &Site) -> Result<String> {
+    credentials(platform, site, "issuedAt").await
+}
+
+/// What the Manager shows of the cluster's credentials.
+async fn credentials(platform: &Platform, site: &Site, field: &str) -> Result<String> {
     let cluster = platform.rest.get(&format!("/api/v1/clusters/{}", site.id)).await?.expect(200)?;
-    text(&cluster, "/credentials/issuedAt")
+    text(&cluster, &format!("/credentials/{field}"))
 }
 
 /// Writes the Secret that the chart names.
@@ -103,9 +113,7 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
 
     let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
     steps::wait_commands(&platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
-    let shop = steps::web_application("shop", 2, &["alpha"]);
-    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
-    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    run_application(&platform, "shop", 2).await?;
     assert_eq!(steps::ready_pods(&site, "acme", "shop")?, 2);
     shown_over_rest(&platform, &site, &via("websocket")).await?;
     steps::wait_billed(&platform).await?;
@@ -121,9 +129,7 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
     })
     .await?;
     site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
-    let blog = steps::web_application("blog", 1, &["alpha"]);
-    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &blog).await?.expect(202)?;
-    steps::wait_commands(&platform, &accepted["commands"], "succeeded", COMMAND_MAX).await?;
+    run_application(&platform, "blog", 1).await?;
     shown_over_rest(&platform, &site, &via("grpc")).await?;
 
     let seen = capture.seen();
@@ -138,6 +144,107 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
     let sockets = site.operator()?.listening_sockets();
     ensure!(sockets.iter().all(|socket| socket.address.ip().is_loopback()), "the Operator listens on {sockets:?}");
     Ok(())
+}
+
+/// Where the site runs its leaf node.
+const LEAF_PORT: u16 = 7423;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
+    let options = PlatformOptions {
+        takes_leaf_nodes: true,
+        credentials_seconds: Some(CREDENTIALS_SECONDS),
+        ..PlatformOptions::default()
+    };
+    let mut platform = Platform::start(&options).await?;
+    let created = platform.create_cluster("alpha").await?;
+    let token = text(&created, "/enrollment/token")?;
+    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
+    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let capture = site.cluster.capture_syns()?;
+
+    // The files are there as soon as the cluster has enrolled, and nothing runs with them yet.
+    site.install_operator_with(&token, &["transport=leaf", &format!("leaf.url=tls://{HUB_ADDRESS}:{LEAF_PORT}")])?;
+    assert_eq!(site.wait_condition("BusConnected", "False", JOIN_MAX).await?, "LeafUnreachable");
+    let mut leaf = LeafNode::start(&platform.sandbox, &site, hub(LEAF_PORT)?.into()).await?;
+    tokio::select! {
+        lived = live_over_leaf_node(&mut platform, &site) => lived?,
+        failed = leaf.follow(&site) => drop(failed?),
+    }
+
+    let seen = capture.seen();
+    ensure!(seen.iter().any(|syn| syn.destination.port() == LEAF_PORT), "nothing was opened to the leaf node");
+    let allowed = [hub(MANAGER_PORT)?, hub(LEAF_PORT)?];
+    for syn in &seen {
+        ensure!(allowed.contains(&syn.destination), "past the leaf node: {syn:?}");
+    }
+    take_the_chart_s_leaf_node(&platform, &site)
+}
+
+/// The API server takes what the chart would install for a leaf node in the cluster, and its pod under the restricted standard. (Nothing
+/// here runs its images.)
+fn take_the_chart_s_leaf_node(platform: &Platform, site: &Site) -> Result<()> {
+    let folder = platform.sandbox.folder("leaf-chart")?;
+    let file = |name: &str, text: &str| {
+        let path = folder.join(name);
+        std::fs::write(&path, text)?;
+        path.to_str().map(str::to_owned).context("the path is not text")
+    };
+    let chart = repository::root()?.join("deploy/helm/operator");
+    let chart = chart.to_str().context("the chart's path is not text")?;
+    let values = "leaf.enabled=true,transport=leaf,enrollment.existingSecret=none";
+    let only = ["--show-only", "templates/leaf.yaml", "--set", values];
+    let rendered =
+        site.cluster.helm_ok(&[&["template", "kubenova-operator", chart, "-n", NAMESPACE], &only[..]].concat())?;
+    let apply = ["apply", "--dry-run=server", "-o", "json", "-f"];
+    let objects = file("leaf.yaml", &rendered)?;
+    let taken = site.cluster.kubectl_ok(&[&apply[..], &[objects.as_str()]].concat())?;
+    let taken: Value = serde_json::from_str(&taken).context("kubectl prints JSON")?;
+    let mut items = taken["items"].as_array().into_iter().flatten();
+    let deployment = items.find(|item| item["kind"] == "Deployment").context("there is a Deployment")?;
+    let mut pod = deployment["spec"]["template"].clone();
+    pod["apiVersion"] = "v1".into();
+    pod["kind"] = "Pod".into();
+    pod["metadata"]["name"] = "kubenova-leaf".into();
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    site.cluster.kubectl_ok(&["label", "namespace", NAMESPACE, enforce])?;
+    let create = ["create", "--dry-run=server", "-n", NAMESPACE, "-f"];
+    let pod = file("pod.json", &pod.to_string())?;
+    site.cluster.kubectl_ok(&[&create[..], &[pod.as_str()]].concat()).map(drop)
+}
+
+async fn live_over_leaf_node(platform: &mut Platform, site: &Site) -> Result<()> {
+    wait_via(site, "by leaf", JOIN_MAX).await?;
+    let first_end: Timestamp = credentials(platform, site, "expiresAt").await?.parse()?;
+    let tenant = steps::create_tenant(platform, "acme", &["alpha"]).await?;
+    steps::wait_commands(platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
+    run_application(platform, "shop", 2).await?;
+    assert_eq!(steps::ready_pods(site, "acme", "shop")?, 2);
+    shown_over_rest(platform, site, "leaf").await?;
+    steps::wait_billed(platform).await?;
+    receipted(site).await?;
+
+    // The leaf node loses its hub and goes on running.
+    platform.hub.kill();
+    assert_eq!(site.wait_condition("BusConnected", "False", NAMED_WITHIN).await?, "LeafWithoutHub");
+    platform.hub.restart().await?;
+    wait_via(site, "by leaf", JOIN_MAX).await?;
+
+    poll::until("the end of the first credentials", Duration::from_secs(200), || async {
+        let left = first_end.duration_since(clock::now());
+        Ok(Step::when(left.is_negative(), (), format!("in {} s", left.as_secs())))
+    })
+    .await?;
+    run_application(platform, "blog", 1).await?;
+    let now: Timestamp = credentials(platform, site, "expiresAt").await?.parse()?;
+    ensure!(now > first_end, "the credentials were not renewed");
+    wait_via(site, "by leaf", JOIN_MAX).await
+}
+
+async fn run_application(platform: &Platform, name: &str, replicas: u32) -> Result<()> {
+    let application = steps::web_application(name, replicas, &["alpha"]);
+    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &application).await?.expect(202)?;
+    steps::wait_commands(platform, &accepted["commands"], "succeeded", COMMAND_MAX).await
 }
 
 /// Waits until a session is open that came by this transport.

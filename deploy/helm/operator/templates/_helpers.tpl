@@ -13,6 +13,30 @@ app.kubernetes.io/name: kubenova-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* The leaf node is a workload of its own. */}}
+{{- define "kubenova.leaf.labels" -}}
+app.kubernetes.io/name: kubenova-leaf
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: kubenova
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "kubenova.leaf.selector" -}}
+app.kubernetes.io/name: kubenova-leaf
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* Where the Operator finds the leaf node; empty = there is none. */}}
+{{- define "kubenova.leaf.url" -}}
+{{- if .Values.leaf.enabled -}}
+tls://kubenova-leaf.{{ .Release.Namespace }}.svc:4222
+{{- else -}}
+{{ .Values.leaf.url }}
+{{- end -}}
+{{- end }}
+
 {{/*
 What a role or a policy was written for. The Operator compares these with the versions it has to install and
 reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies itself.
@@ -27,16 +51,21 @@ reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies
 {{- define "kubenova.user.capsule" -}}system:serviceaccount:capsule-system:capsule{{- end }}
 {{- define "kubenova.user.kubevela" -}}system:serviceaccount:vela-system:kubevela-vela-core{{- end }}
 
-{{- define "kubenova.image" -}}
-{{- $name := .Values.image.repository -}}
-{{- if .Values.image.registry -}}
-{{- $name = printf "%s/%s" (trimSuffix "/" .Values.image.registry) .Values.image.repository -}}
+{{/* The reference of an image; the argument has `image` and `tag`, which counts when the image has none. */}}
+{{- define "kubenova.imageOf" -}}
+{{- $name := .image.repository -}}
+{{- if .image.registry -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .image.registry) .image.repository -}}
 {{- end -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" $name .Values.image.digest -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
 {{- else -}}
-{{- printf "%s:%s" $name (default .Chart.AppVersion .Values.image.tag) -}}
+{{- printf "%s:%s" $name (default .tag .image.tag) -}}
 {{- end -}}
+{{- end }}
+
+{{- define "kubenova.image" -}}
+{{- include "kubenova.imageOf" (dict "image" .Values.image "tag" .Chart.AppVersion) -}}
 {{- end }}
 
 {{- define "kubenova.tokenSecret" -}}

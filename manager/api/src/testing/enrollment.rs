@@ -93,6 +93,7 @@ impl TestApi {
         let issuer = IdentityIssuer {
             keyring: CurrentKeyring::fixed(Keyring::open(&keys, &envelope, "test").unwrap()),
             broker_urls: vec!["tls://hub.example.com:4222".to_owned()],
+            leaf_urls: vec!["tls://hub.example.com:7422".to_owned()],
             endpoints: vec!["https://manager.example.com".to_owned()],
             certificate_lifetime: Duration::from_secs(3600),
             user_jwt_lifetime: Duration::from_secs(1800),

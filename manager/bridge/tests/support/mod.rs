@@ -153,6 +153,7 @@ impl Hub {
     pub(crate) fn settings(&self, urls: &[&str], dialer: Dialer) -> kubenova_bus::Settings {
         kubenova_bus::Settings {
             urls: urls.iter().map(|url| (*url).to_owned()).collect(),
+            leaf: None,
             transport: TransportChoice::Auto,
             dialer,
             discover_servers: false,

@@ -49,9 +49,8 @@ pub(crate) fn start(websocket: Option<&str>, leaf: Option<&str>) -> (NatsServer,
     (NatsServer::with_config(folder, &path), keyring)
 }
 
-/// Credentials of a cluster, with a key of their own.
-pub(crate) fn cluster_user(keyring: &Keyring, id: &str) -> UserCredentials {
-    let pair = KeyPair::new_user();
-    let user_jwt = keyring.nkeys.cluster_user(id, &pair.public_key(), validity()).unwrap();
+/// Credentials of a cluster, for a key that it made.
+pub(crate) fn cluster_user(keyring: &Keyring, id: &str, pair: &KeyPair, validity: Validity) -> UserCredentials {
+    let user_jwt = keyring.nkeys.cluster_user(id, &pair.public_key(), validity).unwrap();
     UserCredentials { user_jwt, seed: pair.seed().unwrap() }
 }

@@ -44,7 +44,7 @@ pub struct Stored {
     pub not_before: Timestamp,
     /// End of its validity.
     pub not_after: Timestamp,
-    /// Its DNS names.
+    /// Its DNS names and addresses.
     pub dns_names: Vec<String>,
     /// It verifies under the present authority.
     pub under_present_authority: bool,

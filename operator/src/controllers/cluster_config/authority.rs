@@ -17,7 +17,7 @@ use kubenova_runtime::clock;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 use x509_parser::{extensions::GeneralName, pem::Pem};
 
 /// Name of the Secret with the authority's key.
@@ -116,13 +116,13 @@ impl Authority {
         let secrets: Api<Secret> = Api::namespaced(client.clone(), &desired.namespace);
         let stored = verbs::get(&secrets, &desired.secret).await?;
         let field = |name: &str| stored.as_ref().and_then(|secret| text(secret, name));
-        let present = match (field(CERTIFICATE), field(KEY), field(&desired.authority_key)) {
+        let is_good = match (field(CERTIFICATE), field(KEY), field(&desired.authority_key)) {
             (Some(certificate), Some(_), Some(bundle)) if bundle == self.bundle => {
-                read(&certificate, &self.certificate)
+                self.is_good(&certificate, &desired.dns_names)
             }
-            _ => None,
+            _ => false,
         };
-        if present.is_some_and(|stored| !certificate::is_due(&stored, &desired.dns_names, clock::now())) {
+        if is_good {
             return Ok(());
         }
         let (certificate, key) = self.sign(&desired.dns_names)?;
@@ -144,11 +144,21 @@ impl Authority {
         Ok(Self { certificate, key: key.serialize_pem(), bundle })
     }
 
-    fn sign(&self, dns_names: &[String]) -> Result<(String, String), AuthorityError> {
+    /// Whether a certificate is one of this authority for these names, with more than a third of its life left.
+    #[must_use]
+    pub fn is_good(&self, certificate: &str, names: &[String]) -> bool {
+        read(certificate, &self.certificate).is_some_and(|stored| !certificate::is_due(&stored, names, clock::now()))
+    }
+
+    /// A serving certificate for these DNS names and addresses, and its key, PEM.
+    ///
+    /// # Errors
+    /// When one of them is no name, or the authority's key cannot be used.
+    pub fn sign(&self, names: &[String]) -> Result<(String, String), AuthorityError> {
         let issuer = Issuer::from_ca_cert_pem(&self.certificate, KeyPair::from_pem(&self.key)?)?;
         let key = KeyPair::generate()?;
-        let common_name = dns_names.first().map_or("kubenova", String::as_str);
-        let mut params = params(LEAF_LIFE, common_name, dns_names)?;
+        let common_name = names.first().map_or("kubenova", String::as_str);
+        let mut params = params(LEAF_LIFE, common_name, names)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
@@ -213,6 +223,7 @@ fn read(certificate_pem: &str, authority_pem: &str) -> Option<Stored> {
     let names = certificate.subject_alternative_name().ok()?;
     let dns_names = names.into_iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => address(bytes),
         _ => None,
     });
     let validity = certificate.validity();
@@ -222,6 +233,12 @@ fn read(certificate_pem: &str, authority_pem: &str) -> Option<Stored> {
         dns_names: dns_names.collect(),
         under_present_authority: certificate.verify_signature(Some(authority.public_key())).is_ok(),
     })
+}
+
+/// An address as a text: four bytes or sixteen.
+fn address(bytes: &[u8]) -> Option<String> {
+    let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok().map(|address| address.to_string())
 }
 
 fn first_pem(text: &str) -> Option<Pem> {
@@ -243,6 +260,15 @@ mod tests {
         assert!(!certificate::is_due(&stored, &names, clock::now()));
         let other = Authority::make("").unwrap();
         assert!(!read(&certificate, &other.certificate).unwrap().under_present_authority);
+    }
+
+    #[test]
+    fn a_certificate_may_be_for_addresses() {
+        let authority = Authority::make("").unwrap();
+        let names = ["10.0.0.7".to_owned(), "2001:db8::7".to_owned(), "leaf.example".to_owned()];
+        let (certificate, _key) = authority.sign(&names).unwrap();
+        assert!(authority.is_good(&certificate, &names));
+        assert!(!authority.is_good(&certificate, &["10.0.0.8".to_owned()]));
     }
 
     #[test]

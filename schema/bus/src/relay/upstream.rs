@@ -43,7 +43,8 @@ pub(super) async fn open(url: &BrokerUrl, dialer: &Dialer, files: &Files) -> Res
     let config = tls::mutual(files).map_err(RelayError::Files)?;
     let stream = dialer.dial(&url.target).await?;
     let (info, rest, link) = match url.transport {
-        Transport::Nats => nats(url, config, stream).await?,
+        // A leaf node is never reached by way of the relay; it speaks as the broker does.
+        Transport::Nats | Transport::Leaf => nats(url, config, stream).await?,
         Transport::Websocket => websocket(url, config, stream).await?,
         Transport::Grpc => bridge(url, config, stream).await?,
     };
