@@ -148,6 +148,8 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
 
 /// Where the site runs its leaf node.
 const LEAF_PORT: u16 = 7423;
+/// For the Operator to come back to its leaf node, which it looks for every minute.
+const BACK_MAX: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
@@ -161,12 +163,24 @@ async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
     let token = text(&created, "/enrollment/token")?;
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
     let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
-    let capture = site.cluster.capture_syns()?;
 
     // The files are there as soon as the cluster has enrolled, and nothing runs with them yet.
     site.install_operator_with(&token, &["transport=leaf", &format!("leaf.url=tls://{HUB_ADDRESS}:{LEAF_PORT}")])?;
     assert_eq!(site.wait_condition("BusConnected", "False", JOIN_MAX).await?, "LeafUnreachable");
+    // Where another way may be used it is, until the leaf node leads to the hub.
+    site.set_value("transport=auto")?;
+    wait_via(&site, "by nats", JOIN_MAX).await?;
     let mut leaf = LeafNode::start(&platform.sandbox, &site, hub(LEAF_PORT)?.into()).await?;
+    wait_via(&site, "by leaf", BACK_MAX).await?;
+
+    let before = site.operator()?.uid();
+    site.set_value("transport=leaf")?;
+    poll::until("an Operator that may go by no other way", JOIN_MAX, || async {
+        let is_other = site.operator().is_ok_and(|pod| pod.uid() != before);
+        Ok(Step::when(is_other, (), "the pod of before runs".to_owned()))
+    })
+    .await?;
+    let capture = site.cluster.capture_syns()?;
     tokio::select! {
         lived = live_over_leaf_node(&mut platform, &site) => lived?,
         failed = leaf.follow(&site) => drop(failed?),
