@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
 mod broker;
+#[path = "broker/handshake.rs"]
+mod handshake;
 
 use async_nats::{
     Client, ConnectOptions,
@@ -13,7 +15,11 @@ use async_nats::{
 };
 use broker::{A, B, validity};
 use futures::{FutureExt as _, StreamExt as _};
-use kubenova_schema::{streams, subjects};
+use kubenova_schema::{
+    streams,
+    subjects::{self, accounts},
+};
+use kubenova_test_attacks::stopped;
 use kubenova_test_nats::NatsServer;
 use kubenova_trust::{keyring::Keyring, nats::UserCredentials};
 use nkeys::KeyPair;
@@ -62,7 +68,7 @@ impl Hub {
         broker::cluster_user(&self.keyring, id)
     }
 
-    /// The leaf of this cluster, as the example says.
+    /// The leaf of this cluster, as the example says. What it is told by the hub is in `leaf.log`.
     fn leaf(&self, cluster: &str, user: &UserCredentials) -> NatsServer {
         let folder = tempfile::tempdir().unwrap();
         let identity = self.keyring.authority.client(cluster, validity()).unwrap();
@@ -78,7 +84,8 @@ impl Hub {
             .replace("port: 4222", "port: -1")
             .replace("HUB:7422", &self.leaf_address.to_string())
             .replace("/etc/kubenova/leaf", folder.path().to_str().unwrap());
-        write("nats-server.conf", &text);
+        let log = folder.path().join("leaf.log");
+        write("nats-server.conf", &format!("{text}\nlog_file: {log:?}\n"));
         let path = folder.path().join("nats-server.conf");
         NatsServer::with_config(folder, &path)
     }
@@ -209,6 +216,93 @@ async fn a_cluster_does_its_own_things_through_its_leaf_and_nothing_of_another_s
     assert_eq!(messages(&jetstream, streams::COMMANDS.name).await, 2);
 }
 
+/// What comes of a request through a leaf.
+async fn asked(client: &Client, subject: &str) -> String {
+    let answer = client.request(subject.to_owned(), "".into()).await;
+    answer.map_or_else(|error| error.to_string(), |answer| String::from_utf8_lossy(&answer.payload).into_owned())
+}
+
+/// The leaf restricts nobody: it is the hub that lets nothing of another cluster through the connection of the leaf.
+#[tokio::test]
+async fn nothing_of_another_cluster_is_reached_through_a_leaf() {
+    let hub = Hub::start();
+    let manager = hub.manager().await;
+    furnish(&manager).await;
+    let user = hub.cluster_user(A);
+    let leaf = hub.leaf(A, &user);
+    let client = behind(&leaf, A, &user).await;
+    let b = hub.connect(B, &hub.cluster_user(B)).await;
+    let named = |template: &str, name: &str| template.replace("{{name()}}", name);
+    let [next, info, ..] = accounts::CLUSTER_PUBLISH;
+    for (id, own, other) in [
+        ("A-091", subjects::outcome(A), subjects::outcome(B)),
+        ("A-092", subjects::status(A), subjects::status(B)),
+        ("A-093", subjects::usage(A, "w0-60"), subjects::usage(B, "w0-60")),
+        ("A-094", subjects::hello(A), subjects::hello(B)),
+        ("A-095", named(info, A), named(info, B)),
+    ] {
+        ask(&client, &own).await;
+        stopped(id, &asked(&client, &other).await);
+        assert_ne!(asked(&b, &other).await, "no responders", "{other}: B may");
+    }
+    let mut to_b = b.subscribe(subjects::control(B)).await.unwrap();
+    asked(&b, &subjects::outcome(B)).await;
+    stopped("A-096", &asked(&client, &subjects::control(B)).await);
+    manager.publish(subjects::control(B), "of the manager".into()).await.unwrap();
+    assert_eq!(tokio::time::timeout(ANSWER_MAX, to_b.next()).await.unwrap().unwrap().payload, "of the manager");
+
+    stopped("A-097", &asked(&client, &subjects::command(B, "apply-tenant")).await);
+    assert!(asked(&manager, &subjects::command(B, "apply-tenant")).await.contains("\"seq\":"), "the Manager may");
+    let stream_info = format!("$JS.API.STREAM.INFO.{}", streams::COMMANDS.name);
+    stopped("A-098", &asked(&client, &stream_info).await);
+    assert!(asked(&manager, &stream_info).await.contains("\"state\":"), "the Manager may");
+    stopped("A-099", &asked(&client, &named(next, B)).await);
+    let inbox = b.new_inbox();
+    let mut delivered = b.subscribe(inbox.clone()).await.unwrap();
+    b.publish_with_reply(named(next, B), inbox, r#"{"batch":1}"#.into()).await.unwrap();
+    let command = tokio::time::timeout(ANSWER_MAX, delivered.next()).await.unwrap().unwrap();
+    assert_eq!(command.payload, B);
+    let acknowledgement = command.reply.unwrap();
+    stopped("A-100", &asked(&client, &acknowledgement).await);
+    assert!(asked(&b, &named(info, B)).await.contains("\"num_ack_pending\":1"), "nobody acknowledged it");
+    asked(&b, &acknowledgement).await;
+    assert!(asked(&b, &named(info, B)).await.contains("\"num_ack_pending\":0"), "B may");
+}
+
+/// Waits until the log of a leaf says why the hub does not let it in.
+async fn logged(leaf: &NatsServer, what: &[&str]) -> String {
+    let path = leaf.folder().join("leaf.log");
+    let looks = async {
+        loop {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if let Some(line) = log.lines().find(|line| what.iter().any(|what| line.to_lowercase().contains(what))) {
+                return line.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let found = tokio::time::timeout(ANSWER_MAX, looks).await;
+    found.unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(&path).unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn the_hub_takes_no_leaf_but_with_both_factors_of_a_cluster() {
+    let hub = Hub::start();
+    let _manager = hub.manager().await;
+    let refusals = ["authorization violation"];
+    let (user, other) = (hub.cluster_user(A), hub.cluster_user(B));
+    let stolen = UserCredentials { user_jwt: other.user_jwt, seed: user.seed.clone() };
+    stopped("A-101", &logged(&hub.leaf(A, &stolen), &refusals).await);
+    let pair = KeyPair::new_user();
+    let user_jwt = hub.keyring.nkeys.billing_user("books", &pair.public_key(), validity()).unwrap();
+    let subscriber = UserCredentials { user_jwt, seed: pair.seed().unwrap() };
+    stopped("A-102", &logged(&hub.leaf(A, &subscriber), &refusals).await);
+    let ca = hub.keyring.authority.bundle_pem();
+    stopped("A-103", &handshake::refusal(&hub.leaf_address.to_string(), ca, None).await);
+    let good = hub.leaf(A, &user);
+    logged(&good, &["leafnode connection created"]).await;
+}
+
 /// The leaf lets in the cluster's nkey, no other and none without one; the hub takes the same login directly.
 #[tokio::test]
 async fn a_leaf_lets_its_cluster_in_and_no_other() {
@@ -218,8 +312,8 @@ async fn a_leaf_lets_its_cluster_in_and_no_other() {
     let leaf = hub.leaf(A, &user);
     let url = leaf.url().await;
     assert!(signing(&user).connect(&url).await.is_ok());
-    assert!(signing(&other).connect(&url).await.is_err(), "another cluster");
-    assert!(ConnectOptions::new().connect(&url).await.is_err(), "without credentials");
+    stopped("A-104", &format!("{:?}", signing(&other).connect(&url).await.err()));
+    stopped("A-105", &format!("{:?}", ConnectOptions::new().connect(&url).await.err()));
     hub.connect(A, &user).await.flush().await.unwrap();
 }
 

@@ -87,10 +87,17 @@ pub(crate) async fn waiting(api: &TestApi, admin: &Token, name: &str) -> (String
 impl TestApi {
     /// The API with enrollment and renewal, and an administrator.
     pub(crate) async fn start_with_enrollment() -> (Self, Token) {
+        let (api, admin, _) = Self::start_with_keyring().await;
+        (api, admin)
+    }
+
+    /// The same, and the Manager's keys.
+    pub(crate) async fn start_with_keyring() -> (Self, Token, Arc<Keyring>) {
         let envelope = Envelope::from_bytes(&[7; 32]).unwrap();
         let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
+        let keyring = Arc::new(Keyring::open(&keys, &envelope, "test").unwrap());
         let issuer = IdentityIssuer {
-            keyring: Arc::new(Keyring::open(&keys, &envelope, "test").unwrap()),
+            keyring: Arc::clone(&keyring),
             broker_urls: vec!["tls://hub.example.com:4222".to_owned()],
             endpoints: vec!["https://manager.example.com".to_owned()],
             certificate_lifetime: Duration::from_secs(3600),
@@ -105,7 +112,7 @@ impl TestApi {
         })
         .await;
         let admin = api.caller(Role::Admin, None).await;
-        (api, admin)
+        (api, admin, keyring)
     }
 
     /// A cluster's id and the secret of its token.

@@ -24,7 +24,7 @@ pub enum Unbelieved {
     OtherCluster,
 }
 
-/// Verifies the exact bytes, then reads them once: who forges a receipt has usage forgotten that nobody billed.
+/// Verifies the exact bytes, then reads them once: who forges a receipt has usage forgotten that was never billed.
 ///
 /// # Errors
 /// When nothing in it may be believed.
