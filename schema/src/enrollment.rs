@@ -5,7 +5,8 @@
 //! administrator approves enrollments, the answer is 202 with [`PendingApproval`] until one has; the Operator asks again
 //! with the same keys.
 
-use crate::sealing::SealingKey;
+use crate::{sealing::SealingKey, signature::AcceptedKeys};
+use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
 /// Path of the endpoint.
@@ -98,4 +99,15 @@ pub struct PublicKey {
     pub key_id: String,
     /// 32 bytes, base64.
     pub public_key: String,
+}
+
+impl AcceptedKeys {
+    /// From the keys as enrollment names them; one that cannot be read is dropped.
+    #[must_use]
+    pub fn of(keys: &[PublicKey]) -> Self {
+        Self::new(keys.iter().filter_map(|key| {
+            let public = BASE64.decode(key.public_key.as_bytes()).ok()?;
+            Some((key.key_id.clone(), public))
+        }))
+    }
 }

@@ -3,7 +3,7 @@
 //! Each thing that is signed has its own payload type, so that a signature over one cannot be used for another.
 //! Header form: `Kn-Signature: <key id>:<base64>`; while a key is rotated two of them, separated by a comma. Other headers are informative and decide nothing.
 
-use crate::{enrollment::PublicKey, mutant};
+use crate::mutant;
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use data_encoding::{BASE32_NOPAD, BASE64, HEXLOWER};
 
@@ -173,15 +173,6 @@ impl AcceptedKeys {
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
         Self(keys.into_iter().filter(|(id, key)| *id == key_id(key)).collect())
-    }
-
-    /// From the keys as enrollment names them; one that cannot be read is dropped.
-    #[must_use]
-    pub fn of(keys: &[PublicKey]) -> Self {
-        Self::new(keys.iter().filter_map(|key| {
-            let public = BASE64.decode(key.public_key.as_bytes()).ok()?;
-            Some((key.key_id.clone(), public))
-        }))
     }
 
     /// From 32-byte public keys in base64; what is none is left out.

@@ -3,6 +3,8 @@
 //! [`router`] is the table of contents; one endpoint a file under `routes/`. A handler reads: caller, transaction, load,
 //! core decides, save the state and enqueue its commands, commit, answer. No SQL, no rule and no Kubernetes here.
 
+#[cfg(test)]
+mod attacks;
 pub mod authenticate;
 pub mod body;
 pub mod cursor;

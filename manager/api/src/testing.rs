@@ -53,6 +53,13 @@ pub(crate) struct TestApi {
 #[derive(Debug, Clone)]
 pub(crate) struct Token(Option<String>);
 
+impl Token {
+    /// Its text.
+    pub(crate) fn text(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
 impl TestApi {
     /// Starts the API with default settings.
     pub(crate) async fn start() -> Self {

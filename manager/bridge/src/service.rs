@@ -31,6 +31,10 @@ use tonic::{Request, Response, Status, Streaming};
 /// Time for the connection to the broker: less than the ten seconds for which a cluster waits, so that the answer says why there is none.
 const BROKER_LIMIT: Duration = Duration::from_secs(8);
 
+/// Sessions of one cluster: its Operator has one, and another while it is replaced. A cluster whose keys were stolen must not take the
+/// places of all others.
+const SESSIONS_OF_CLUSTER_MAX: usize = 8;
+
 /// The service of one process.
 pub(crate) struct Service {
     urls: Vec<BrokerUrl>,
@@ -65,6 +69,9 @@ impl Service {
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
             return Err((BridgeProblem::Full, "another replica may have room".to_owned()));
         };
+        let Some(counted) = Counted::new(cluster, room, Arc::clone(&self.clusters), self.metrics.clone()) else {
+            return Err((BridgeProblem::Full, format!("this cluster has {SESSIONS_OF_CLUSTER_MAX} sessions already")));
+        };
         let greeted = tokio::select! {
             connected = tokio::time::timeout(BROKER_LIMIT, self.broker()) => {
                 connected.unwrap_or_else(|_| Err(format!("it did not answer within {} s", BROKER_LIMIT.as_secs())))
@@ -72,7 +79,7 @@ impl Service {
             () = self.shutdown.requested() => return Err((BridgeProblem::Draining, "connect again".to_owned())),
         };
         let greeted = greeted.map_err(|message| (BridgeProblem::Broker, message))?;
-        Ok((Counted::new(cluster, room, Arc::clone(&self.clusters), self.metrics.clone()), greeted))
+        Ok((counted, greeted))
     }
 
     /// The first of the URLs that works. Certificates are read for each connection.
@@ -129,19 +136,31 @@ impl Bridge for Service {
 struct Clusters(Mutex<BTreeMap<Arc<str>, usize>>);
 
 impl Clusters {
-    /// Adds or takes away one session, and tells how many clusters have one.
-    fn change(&self, cluster: &Arc<str>, change: isize) -> i64 {
+    /// Adds one session, and tells how many clusters have one; none when this one has as many as it may.
+    fn add(&self, cluster: &Arc<str>) -> Option<i64> {
         let mut clusters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sessions = clusters.entry(Arc::clone(cluster)).or_default();
-        *sessions = sessions.saturating_add_signed(change);
-        if *sessions == 0 {
-            clusters.remove(cluster);
+        if *sessions == SESSIONS_OF_CLUSTER_MAX {
+            return None;
+        }
+        *sessions += 1;
+        Some(i64::try_from(clusters.len()).unwrap_or(i64::MAX))
+    }
+
+    /// Takes one session away, and tells how many clusters have one.
+    fn remove(&self, cluster: &Arc<str>) -> i64 {
+        let mut clusters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sessions) = clusters.get_mut(cluster) {
+            *sessions = sessions.saturating_sub(1);
+            if *sessions == 0 {
+                clusters.remove(cluster);
+            }
         }
         i64::try_from(clusters.len()).unwrap_or(i64::MAX)
     }
 }
 
-/// A session that counts; until the value is dropped.
+/// A session that counts, from before it is connected to the broker until the value is dropped.
 struct Counted {
     cluster: Arc<str>,
     clusters: Arc<Clusters>,
@@ -150,10 +169,11 @@ struct Counted {
 }
 
 impl Counted {
-    fn new(cluster: Arc<str>, room: OwnedSemaphorePermit, clusters: Arc<Clusters>, metrics: Metrics) -> Self {
+    /// None when the cluster has as many as it may.
+    fn new(cluster: Arc<str>, room: OwnedSemaphorePermit, clusters: Arc<Clusters>, metrics: Metrics) -> Option<Self> {
+        metrics.clusters.set(clusters.add(&cluster)?);
         metrics.sessions.inc();
-        metrics.clusters.set(clusters.change(&cluster, 1));
-        Self { cluster, clusters, metrics, _room: room }
+        Some(Self { cluster, clusters, metrics, _room: room })
     }
 
     fn end(self, end: &End) {
@@ -165,6 +185,6 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.sessions.dec();
-        self.metrics.clusters.set(self.clusters.change(&self.cluster, -1));
+        self.metrics.clusters.set(self.clusters.remove(&self.cluster));
     }
 }

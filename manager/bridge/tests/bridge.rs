@@ -1,10 +1,11 @@
 //! Clusters reach a real nats-server by way of the bridge, with the accounts of `kubenova-manager nats config`; and what the bridge cannot
-//! do, whoever has it.
+//! do, whoever has it ([`attacks`]).
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`); nothing else.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
+mod attacks;
 #[path = "support/raw.rs"]
 mod raw;
 mod support;
@@ -211,48 +212,11 @@ async fn what_a_slow_reader_does_not_take_stays_with_the_broker() {
     bridge.wait("sessions", 0).await;
 }
 
-/// Whoever has a bridge sees logins pass and can change them. A login is the answer to one nonce of the broker: no other session accepts
-/// it, nor one in which nonce or JWT were changed on the way; and the certificates alone open none.
 #[tokio::test]
-async fn a_login_that_was_seen_opens_no_other_session() {
-    let hub = Hub::start();
-    let bridge = hub.bridge("").await;
-    let (files, credentials) = (hub.cluster_files(A), hub.credentials(A));
-    let mut first = Raw::open(bridge.running.address, &files).await.unwrap();
-    let login = Raw::login(&credentials, &first.nonce());
-    first.send(&login).await;
-    assert!(first.until("PONG").await.contains("PONG"));
-    let mut second = Raw::open(bridge.running.address, &files).await.unwrap();
-    assert_ne!(second.nonce(), first.nonce());
-    second.send(&login).await;
-    assert!(second.until("-ERR").await.contains("Authorization Violation"));
-    for change in ["a nonce", "the JWT of another cluster", "no login"] {
-        let mut session = Raw::open(bridge.running.address, &files).await.unwrap();
-        let login = match change {
-            "a nonce" => Raw::login(&credentials, &session.nonce().replace(|_: char| true, "x")),
-            "no login" => "CONNECT {\"verbose\":false}\r\nPING\r\n".to_owned(),
-            _ => login_of(&hub, &credentials, &session.nonce()),
-        };
-        session.send(&login).await;
-        assert!(session.until("-ERR").await.contains("Authorization Violation"), "{change}");
-    }
-}
-
-/// The login of a cluster whose JWT names another one.
-fn login_of(hub: &Hub, own: &kubenova_bus::Credentials, nonce: &str) -> String {
-    let other = hub.credentials("c0123456789abcdefghjkmnpqrt");
-    Raw::login(&kubenova_bus::Credentials { user_jwt: other.user_jwt, seed: own.seed.clone() }, nonce)
-}
-
-#[tokio::test]
-async fn a_frame_beyond_the_limit_ends_the_session_and_health_is_told() {
+async fn health_is_told() {
     let hub = Hub::start();
     let bridge = hub.bridge("").await;
     let files = hub.cluster_files(A);
-    let mut large = Raw::open(bridge.running.address, &files).await.unwrap();
-    large.send(&"x".repeat(kubenova_bus::bridge::FRAME_BYTES_MAX + 1)).await;
-    while let Ok(Ok(Some(_))) = timeout(ANSWER_MAX, large.down.message()).await {}
-    bridge.wait("sessions", 0).await;
 
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let mut health = HealthClient::new(raw::channel(bridge.running.address, &files).await);

@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
 mod broker;
+#[path = "broker/handshake.rs"]
+mod handshake;
 
 use async_nats::{
     Client, ConnectOptions,
@@ -25,7 +27,11 @@ use kubenova_bus::{
     transport::TransportChoice,
 };
 use kubenova_runtime::{clock, shutdown::Shutdown, telemetry};
-use kubenova_schema::{streams, subjects};
+use kubenova_schema::{
+    streams,
+    subjects::{self, accounts},
+};
+use kubenova_test_attacks::stopped;
 use kubenova_test_nats::NatsServer;
 use kubenova_trust::{
     authority::{Identity, Validity},
@@ -89,8 +95,10 @@ impl LeafNode {
             .replace("port: 4222", "port: -1")
             .replace("HUB:7422", &hub.leaf_address.to_string())
             .replace("/etc/kubenova/leaf", folder.path().to_str().unwrap());
+        // What the hub tells it is there.
+        let log = folder.path().join("leaf.log");
         let path = folder.path().join("nats-server.conf");
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, format!("{text}\nlog_file: {log:?}\n")).unwrap();
         Self { server: NatsServer::with_config(folder, &path) }
     }
 
@@ -334,6 +342,94 @@ async fn a_cluster_does_its_own_things_through_its_leaf_and_nothing_of_another_s
     assert_eq!(messages(&jetstream, streams::COMMANDS.name).await, 2);
 }
 
+/// What comes of a request through a leaf.
+async fn asked(client: &Client, subject: &str) -> String {
+    let answer = client.request(subject.to_owned(), "".into()).await;
+    answer.map_or_else(|error| error.to_string(), |answer| String::from_utf8_lossy(&answer.payload).into_owned())
+}
+
+/// The leaf restricts nobody: it is the hub that lets nothing of another cluster through the connection of the leaf.
+#[tokio::test]
+async fn nothing_of_another_cluster_is_reached_through_a_leaf() {
+    let hub = Hub::start();
+    let manager = hub.manager().await;
+    furnish(&manager).await;
+    let cluster = hub.cluster(A);
+    let leaf = LeafNode::start(&hub, &cluster);
+    let client = leaf.connect(&cluster).await.unwrap();
+    let b = hub.connect(B, &hub.cluster(B).user).await;
+    let named = |template: &str, name: &str| template.replace("{{name()}}", name);
+    let [next, info, ..] = accounts::CLUSTER_PUBLISH;
+    for (id, own, other) in [
+        ("A-091", subjects::outcome(A), subjects::outcome(B)),
+        ("A-092", subjects::status(A), subjects::status(B)),
+        ("A-093", subjects::usage(A, "w0-60"), subjects::usage(B, "w0-60")),
+        ("A-094", subjects::hello(A), subjects::hello(B)),
+        ("A-095", named(info, A), named(info, B)),
+    ] {
+        ask(&client, &own).await;
+        stopped(id, &asked(&client, &other).await);
+        assert_ne!(asked(&b, &other).await, "no responders", "{other}: B may");
+    }
+    let mut to_b = b.subscribe(subjects::control(B)).await.unwrap();
+    asked(&b, &subjects::outcome(B)).await;
+    stopped("A-096", &asked(&client, &subjects::control(B)).await);
+    manager.publish(subjects::control(B), "of the manager".into()).await.unwrap();
+    assert_eq!(timeout(ANSWER_MAX, to_b.next()).await.unwrap().unwrap().payload, "of the manager");
+
+    stopped("A-097", &asked(&client, &subjects::command(B, "apply-tenant")).await);
+    assert!(asked(&manager, &subjects::command(B, "apply-tenant")).await.contains("\"seq\":"), "the Manager may");
+    let stream_info = format!("$JS.API.STREAM.INFO.{}", streams::COMMANDS.name);
+    stopped("A-098", &asked(&client, &stream_info).await);
+    assert!(asked(&manager, &stream_info).await.contains("\"state\":"), "the Manager may");
+    stopped("A-099", &asked(&client, &named(next, B)).await);
+    let inbox = b.new_inbox();
+    let mut delivered = b.subscribe(inbox.clone()).await.unwrap();
+    b.publish_with_reply(named(next, B), inbox, r#"{"batch":1}"#.into()).await.unwrap();
+    let command = timeout(ANSWER_MAX, delivered.next()).await.unwrap().unwrap();
+    assert_eq!(command.payload, B);
+    let acknowledgement = command.reply.unwrap();
+    stopped("A-100", &asked(&client, &acknowledgement).await);
+    assert!(asked(&b, &named(info, B)).await.contains("\"num_ack_pending\":1"), "nobody acknowledged it");
+    asked(&b, &acknowledgement).await;
+    assert!(asked(&b, &named(info, B)).await.contains("\"num_ack_pending\":0"), "B may");
+}
+
+/// Waits until the log of a leaf says why the hub does not let it in.
+async fn logged(leaf: &LeafNode, what: &[&str]) -> String {
+    let path = leaf.server.folder().join("leaf.log");
+    let looks = async {
+        loop {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            if let Some(line) = log.lines().find(|line| what.iter().any(|what| line.to_lowercase().contains(what))) {
+                return line.to_owned();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let found = timeout(ANSWER_MAX, looks).await;
+    found.unwrap_or_else(|_| panic!("{}", std::fs::read_to_string(&path).unwrap_or_default()))
+}
+
+#[tokio::test]
+async fn the_hub_takes_no_leaf_but_with_both_factors_of_a_cluster() {
+    let hub = Hub::start();
+    let _manager = hub.manager().await;
+    let refusals = ["authorization violation"];
+    let (cluster, other) = (hub.cluster(A), hub.cluster(B));
+    let stolen = UserCredentials { user_jwt: other.user.user_jwt, seed: cluster.user.seed.clone() };
+    let stolen = Cluster { user: stolen, ..hub.cluster(A) };
+    stopped("A-101", &logged(&LeafNode::start(&hub, &stolen), &refusals).await);
+    let subscriber = hub.cluster(A);
+    let user_jwt = hub.keyring.nkeys.billing_user("books", &subscriber.pair.public_key(), validity()).unwrap();
+    let subscriber = Cluster { user: UserCredentials { user_jwt, ..subscriber.user }, ..subscriber };
+    stopped("A-102", &logged(&LeafNode::start(&hub, &subscriber), &refusals).await);
+    let ca = hub.keyring.authority.bundle_pem();
+    stopped("A-103", &handshake::refusal(&hub.leaf_address.to_string(), ca, None).await);
+    let good = LeafNode::start(&hub, &cluster);
+    logged(&good, &["leafnode connection created"]).await;
+}
+
 /// The leaf node lets in the cluster's nkey, no other and none without one, and no client without a certificate; the hub takes the same
 /// login directly.
 #[tokio::test]
@@ -343,9 +439,9 @@ async fn a_leaf_node_lets_its_cluster_in_and_no_other() {
     let (cluster, other) = (hub.cluster(A), hub.cluster(B));
     let leaf = LeafNode::start(&hub, &cluster);
     assert!(leaf.connect(&cluster).await.is_ok());
-    assert!(leaf.connect(&other).await.is_err(), "another cluster");
+    stopped("A-104", &format!("{:?}", leaf.connect(&other).await.err()));
     let anonymous = leaf.with_certificate(ConnectOptions::new(), &cluster);
-    assert!(anonymous.connect(leaf.url().await).await.is_err(), "without credentials");
+    stopped("A-105", &format!("{:?}", anonymous.connect(leaf.url().await).await.err()));
     let without_certificate = signing(&cluster.user)
         .require_tls(true)
         .add_root_certificates(leaf.server.folder().join("leaf-ca.crt"))

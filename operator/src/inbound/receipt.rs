@@ -3,12 +3,9 @@
 
 use crate::{join::current::CurrentIdentity, metering::receipt::ReceiptDelivery};
 use kubenova_bus::consume::{Delivery, Verdict};
+use kubenova_operator_core::{command::Recipient, metering::receipts};
 use kubenova_runtime::telemetry;
-use kubenova_schema::{
-    message,
-    signature::{self, PayloadType},
-    v1::ReceiptList,
-};
+use kubenova_schema::{signature, v1::ReceiptList};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
@@ -44,16 +41,10 @@ impl Receipts {
     }
 
     fn read(&self, delivery: &Delivery) -> Result<ReceiptList, String> {
-        let signature = delivery.header(signature::HEADER);
         let identity = self.identity.get();
-        identity
-            .command_keys()
-            .verify(PayloadType::Receipt, &delivery.payload, signature)
-            .map_err(|error| telemetry::chain(&error))?;
-        let list: ReceiptList = message::from_json(&delivery.payload).map_err(|error| telemetry::chain(&error))?;
-        if list.cluster_id != identity.cluster_id() || list.cluster_uid != identity.cluster_uid() {
-            return Err("a receipt names another cluster".to_owned());
-        }
-        Ok(list)
+        let recipient = Recipient { cluster_id: identity.cluster_id(), cluster_uid: identity.cluster_uid() };
+        let signature = delivery.header(signature::HEADER);
+        receipts::verify(&delivery.payload, signature, &identity.command_keys(), recipient)
+            .map_err(|error| telemetry::chain(&error))
     }
 }

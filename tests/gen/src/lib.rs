@@ -1,7 +1,9 @@
 //! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document, the pages of
-//! errors and metrics.
+//! errors, metrics and attacks.
 //!
 //! Pure: every derived file as a path and its content. `main.rs` writes them, a test compares them.
+
+mod attacks;
 
 use anyhow::Context as _;
 use std::path::PathBuf;
@@ -26,7 +28,7 @@ pub fn repository_root() -> PathBuf {
 /// Every derived file.
 ///
 /// # Errors
-/// When a type cannot be written as YAML.
+/// When a type cannot be written as YAML, or an attack of the matrix has not exactly one test.
 pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
     let mut files: Vec<DerivedFile> =
         kubenova_crds::all().iter().map(custom_resource_definition).collect::<anyhow::Result<_>>()?;
@@ -36,6 +38,7 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
     });
     files.push(DerivedFile { path: PathBuf::from("docs/errors.md"), content: kubenova_core::refusal::catalogue() });
     files.push(DerivedFile { path: PathBuf::from("docs/metrics.md"), content: metrics_page() });
+    files.push(DerivedFile { path: PathBuf::from("docs/attacks.md"), content: attacks::page(&repository_root())? });
     Ok(files)
 }
 

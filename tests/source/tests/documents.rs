@@ -11,6 +11,7 @@ fn documents() -> Vec<(PathBuf, String)> {
         "README.md",
         "SECURITY.md",
         "docs/architecture.md",
+        "docs/attacks.md",
         "docs/development.md",
         "docs/glossary.md",
         OPERATIONS_INDEX,

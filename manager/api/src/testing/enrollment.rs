@@ -88,10 +88,18 @@ pub(crate) async fn waiting(api: &TestApi, admin: &Token, name: &str) -> (String
 impl TestApi {
     /// The API with enrollment and renewal, and an administrator.
     pub(crate) async fn start_with_enrollment() -> (Self, Token) {
+        let (api, admin, _) = Self::start_with_keyring().await;
+        (api, admin)
+    }
+
+    /// The same, and the Manager's keys.
+    pub(crate) async fn start_with_keyring() -> (Self, Token, Arc<Keyring>) {
         let envelope = Envelope::from_bytes(&[7; 32]).unwrap();
         let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
+        let current = CurrentKeyring::fixed(Keyring::open(&keys, &envelope, "test").unwrap());
+        let keyring = current.get();
         let issuer = IdentityIssuer {
-            keyring: CurrentKeyring::fixed(Keyring::open(&keys, &envelope, "test").unwrap()),
+            keyring: current,
             broker_urls: vec!["tls://hub.example.com:4222".to_owned()],
             leaf_urls: vec!["tls://hub.example.com:7422".to_owned()],
             endpoints: vec!["https://manager.example.com".to_owned()],
@@ -107,7 +115,7 @@ impl TestApi {
         })
         .await;
         let admin = api.caller(Role::Admin, None).await;
-        (api, admin)
+        (api, admin, keyring)
     }
 
     /// A cluster's id and the secret of its token.

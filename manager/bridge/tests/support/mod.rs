@@ -9,7 +9,7 @@ use kubenova_test_nats::NatsServer;
 use kubenova_trust::{
     authority::Validity,
     envelope::Envelope,
-    keyring::{self, Keyring},
+    keyring::{self, Keyring, StoredKey},
     nats::Revocations,
     nats_config::NatsConfig,
 };
@@ -34,12 +34,18 @@ pub(crate) struct Hub {
     pub(crate) server: NatsServer,
     pub(crate) config: PathBuf,
     pub(crate) keyring: Keyring,
+    stored: Vec<StoredKey>,
     pub(crate) nats: SocketAddr,
     pub(crate) websocket: SocketAddr,
 }
 
-fn validity() -> Validity {
+pub(crate) fn validity() -> Validity {
     Validity { now: clock::now(), lifetime: Duration::from_secs(600) }
+}
+
+/// What the keys are sealed with.
+fn envelope() -> Envelope {
+    Envelope::from_bytes(&[5; 32]).unwrap()
 }
 
 pub(crate) fn free() -> SocketAddr {
@@ -81,9 +87,8 @@ impl Bridge {
 impl Hub {
     pub(crate) fn start() -> Self {
         tls::install_provider();
-        let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
-        let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
-        let keyring = Keyring::open(&keys, &envelope, "kubenova.local").unwrap();
+        let stored = keyring::make_missing(&BTreeSet::new(), &envelope(), clock::now()).unwrap();
+        let keyring = Keyring::open(&stored, &envelope(), "kubenova.local").unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (nats, websocket) = (free(), free());
         let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
@@ -101,7 +106,12 @@ impl Hub {
             accounts: &accounts,
         };
         let config = config.write(&keyring.authority, &keyring.nkeys).unwrap();
-        Self { server: NatsServer::with_config(folder, &config), config, keyring, nats, websocket }
+        Self { server: NatsServer::with_config(folder, &config), config, keyring, stored, nats, websocket }
+    }
+
+    /// The same keys for another trust domain.
+    pub(crate) fn keyring_of(&self, trust_domain: &str) -> Keyring {
+        Keyring::open(&self.stored, &envelope(), trust_domain).unwrap()
     }
 
     /// A bridge to this broker, with more settings.

@@ -5,7 +5,7 @@ use kubenova_test_nats::NatsServer;
 use kubenova_trust::{
     authority::Validity,
     envelope::Envelope,
-    keyring::{self, Keyring},
+    keyring::{self, Keyring, StoredKey},
     nats::{Revocations, UserCredentials},
     nats_config::NatsConfig,
 };
@@ -27,9 +27,22 @@ pub(crate) fn validity() -> Validity {
 /// A server that also listens at these addresses, and the keys that it trusts.
 pub(crate) fn start(websocket: Option<&str>, leaf: Option<&str>) -> (NatsServer, Keyring) {
     tls::install_provider();
-    let envelope = Envelope::from_bytes(&[5; 32]).unwrap();
-    let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
-    let keyring = Keyring::open(&keys, &envelope, "kubenova.test").unwrap();
+    serve(keys().0, websocket, leaf)
+}
+
+/// The keys of an installation, opened, and as they are stored.
+pub(crate) fn keys() -> (Keyring, Vec<StoredKey>) {
+    let keys = keyring::make_missing(&BTreeSet::new(), &envelope(), clock::now()).unwrap();
+    (Keyring::open(&keys, &envelope(), "kubenova.test").unwrap(), keys)
+}
+
+/// What they are sealed with.
+pub(crate) fn envelope() -> Envelope {
+    Envelope::from_bytes(&[5; 32]).unwrap()
+}
+
+/// A server of the installation with these keys.
+pub(crate) fn serve(keyring: Keyring, websocket: Option<&str>, leaf: Option<&str>) -> (NatsServer, Keyring) {
     let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let config = NatsConfig {

@@ -1,7 +1,46 @@
-//! What a list of receipts changes in the sealed reports that are held.
+//! Whether a list of receipts is the Manager's, and what it changes in the sealed reports that are held.
 
-use kubenova_schema::{mutant, v1::ReceiptList, window::Window};
+use crate::command::Recipient;
+use kubenova_schema::{
+    message::{self, MessageError},
+    mutant,
+    signature::{AcceptedKeys, PayloadType, SignatureError},
+    v1::ReceiptList,
+    window::Window,
+};
 use std::collections::BTreeMap;
+
+/// Why a list is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Unbelieved {
+    /// Not signed by a key we accept.
+    #[error("could not verify the signature of a list of receipts")]
+    Signature(#[from] SignatureError),
+    /// Signed, yet unreadable.
+    #[error("could not read a signed list of receipts")]
+    Body(#[from] MessageError),
+    /// Signed for another cluster, or another Kubernetes cluster of this name.
+    #[error("a list of receipts names another cluster")]
+    OtherCluster,
+}
+
+/// Verifies the exact bytes, then reads them once: who forges a receipt has usage forgotten that was never billed.
+///
+/// # Errors
+/// When nothing in it may be believed.
+pub fn verify(
+    body: &[u8],
+    header: Option<&str>,
+    keys: &AcceptedKeys,
+    recipient: Recipient<'_>,
+) -> Result<ReceiptList, Unbelieved> {
+    keys.verify(PayloadType::Receipt, body, header)?;
+    let list: ReceiptList = message::from_json(body)?;
+    if list.cluster_id != recipient.cluster_id || list.cluster_uid != recipient.cluster_uid {
+        return Err(Unbelieved::OtherCluster);
+    }
+    Ok(list)
+}
 
 /// A sealed report that is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
