@@ -146,6 +146,8 @@ async fn a_key_that_was_replaced_signs_nothing_that_arrives() {
     let public =
         |key: &SigningKey| PublicKey { key_id: key.id().to_owned(), public_key: BASE64.encode(&key.public_key()) };
     let answer = |key: &SigningKey| EnrollmentAnswer {
+        key_set_id: String::new(),
+        leaf_urls: Vec::new(),
         cluster_id: CLUSTER.to_owned(),
         incarnation: "1".to_owned(),
         epoch: 1,

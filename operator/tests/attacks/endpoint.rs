@@ -98,6 +98,8 @@ fn identity(authority: &Authority, url: &str, csr_pem: &str) -> EnrollmentAnswer
     let request = CertificateSigningRequestParams::from_pem(csr_pem).unwrap();
     let certificate = request.signed_by(&authority.issuer()).unwrap();
     EnrollmentAnswer {
+        key_set_id: String::new(),
+        leaf_urls: Vec::new(),
         cluster_id: CLUSTER.to_owned(),
         incarnation: "1".to_owned(),
         epoch: 1,

@@ -24,7 +24,7 @@ use kubenova_trust::{
     keyring::{self, Keyring},
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 /// UID of the Kubernetes cluster of an installation that does not say otherwise.
 pub(crate) const UID: &str = "0198c1d2-0000-7000-8000-000000000000";
