@@ -434,8 +434,8 @@ impl Settings {
         Ok(kubenova_store::pool::Store::open(url.expose_secret(), self.database.connections_max)?)
     }
 
-    /// Opens the store of a database that this very release prepared: with another one, statements would fail for reasons that nobody
-    /// understands.
+    /// Opens the store of a database that this very release prepared: with another one, statements would fail with errors of
+    /// SQL.
     ///
     /// # Errors
     /// When the URL is not a `postgres://` URL, no connection can be made, or the database has other migrations than this release.

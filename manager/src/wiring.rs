@@ -14,7 +14,7 @@ use crate::{
         outcomes, status,
         usage::{self, Wakes},
     },
-    key_changes,
+    key_changes::{self, KeyChanges},
     metrics::{self, Metrics},
     outbox_listener,
     own_identity::OwnIdentity,
@@ -46,7 +46,10 @@ use kubenova_runtime::{
     telemetry,
 };
 use kubenova_store::pool::Store;
-use kubenova_trust::current::{self, CurrentKeyring};
+use kubenova_trust::{
+    current::{self, CurrentKeyring},
+    envelope::Envelope,
+};
 use prometheus_client::metrics::gauge::Gauge;
 use std::{
     net::{SocketAddr, TcpListener},
@@ -81,7 +84,8 @@ pub struct Running {
 /// is no error: the Manager keeps trying.
 pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let store = settings.connect_and_migrate().await?;
-    let (keyring_sender, keyring) = current::channel(keys::open(&settings, &store).await?);
+    let envelope = Envelope::from_file(&settings.kek_file)?;
+    let (keyring_sender, keyring) = current::channel(keys::open_with(&envelope, &store, &settings.trust_domain).await?);
     let gates = Gates::default();
     gates.set(BROKER, Some("not connected yet".to_owned()));
     let (metrics, metrics_address) = start_metrics(settings.metrics.listen, &shutdown).await?;
@@ -145,8 +149,14 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     shutdown.spawn("database metrics", stored);
     shutdown.spawn("audit log", audit_log::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("expiry", expiry::run(broker.store.clone(), settings.retention.clone(), shutdown.clone()));
-    let key_changes = key_changes::run(settings, broker.store.clone(), keyring_sender, shutdown.clone());
-    shutdown.spawn("key changes", key_changes);
+    let key_changes = KeyChanges {
+        store: broker.store.clone(),
+        envelope,
+        trust_domain: settings.trust_domain,
+        keyring: keyring_sender,
+        gates: broker.gates.clone(),
+    };
+    shutdown.spawn("key changes", key_changes::run(key_changes, shutdown.clone()));
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
     Ok(Running { addresses, metrics: metrics_address, _temporary: temporary })

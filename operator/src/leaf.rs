@@ -30,6 +30,8 @@ use std::{
 };
 use tokio::sync::Mutex;
 
+/// Reason of the condition while the Manager has named no hub for leaf nodes.
+pub(crate) const HUB_UNKNOWN: &str = "LeafHubUnknown";
 /// Time between looks whether the Secret is as it should be.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// A connection does not wait longer for the API server: the leaf node may work with the files that it has.
@@ -93,7 +95,7 @@ impl LeafFiles {
         written.unwrap_or(Err(Problem::TooLate)).map_err(|problem| {
             let (reason, remedy) = match &problem {
                 Problem::NoHub => (
-                    "LeafHubUnknown",
+                    HUB_UNKNOWN,
                     "have the Manager's side set nats.leafListen and nats.leafPublicUrls in its settings; the next renewal brings them here",
                 ),
                 Problem::File(..) => ("FilesUnwritable", "make the folder writable"),

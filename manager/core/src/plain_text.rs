@@ -1,4 +1,4 @@
-//! Texts that people write and others read in one line: of a list, a log, the audit trail.
+//! Texts that users write and others read in one line: of a list, a log, the audit trail.
 
 /// Whether a text has at most so many characters, none of them a control character: a line break in it would begin another line, and
 /// an escape sequence would be carried out by the terminal that shows it.

@@ -52,8 +52,15 @@ impl KeysVerb {
                 let rows = keys::all(&mut connection).await?;
                 let mut text = table(&rows);
                 let keys: Vec<StoredKey> = rows.into_iter().map(to_stored).collect();
-                let keyring = keyring_of(&keys, &Envelope::from_file(&settings.kek_file)?, settings)?;
-                text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?);
+                let opened = Envelope::from_file(&settings.kek_file)
+                    .map_err(anyhow::Error::from)
+                    .and_then(|envelope| keyring_of(&keys, &envelope, &settings.trust_domain));
+                match opened {
+                    Ok(keyring) => text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?),
+                    Err(error) => {
+                        let _infallible = writeln!(text, "\nwhich clusters have credentials of the present keys is not shown: {error:#}");
+                    }
+                }
                 std::io::stdout().write_all(text.as_bytes()).context("could not print the keys")
             }
             Self::Rewrap(rewrap) => rewrap.run(settings, &store).await,
@@ -132,9 +139,16 @@ async fn rewrap(tx: &mut Connection, from: &Envelope, to: &Envelope) -> Result<u
 /// # Errors
 /// When the database does not answer, a key is missing, or `kekFile` holds another key-encryption key.
 pub(crate) async fn open(settings: &Settings, store: &Store) -> Result<Keyring> {
-    let envelope = Envelope::from_file(&settings.kek_file)?;
+    open_with(&Envelope::from_file(&settings.kek_file)?, store, &settings.trust_domain).await
+}
+
+/// The same with a key-encryption key that was read before.
+///
+/// # Errors
+/// When the database does not answer, a key is missing, or they are sealed with another key-encryption key.
+pub(crate) async fn open_with(envelope: &Envelope, store: &Store, trust_domain: &str) -> Result<Keyring> {
     let stored = stored(&mut *store.acquire().await?).await?;
-    keyring_of(&stored, &envelope, settings)
+    keyring_of(&stored, envelope, trust_domain)
 }
 
 async fn stored(connection: &mut Connection) -> Result<Vec<StoredKey>> {
@@ -142,8 +156,8 @@ async fn stored(connection: &mut Connection) -> Result<Vec<StoredKey>> {
     Ok(rows.into_iter().map(to_stored).collect())
 }
 
-fn keyring_of(stored: &[StoredKey], envelope: &Envelope, settings: &Settings) -> Result<Keyring> {
-    Ok(Keyring::open(stored, envelope, &settings.trust_domain)?)
+fn keyring_of(stored: &[StoredKey], envelope: &Envelope, trust_domain: &str) -> Result<Keyring> {
+    Ok(Keyring::open(stored, envelope, trust_domain)?)
 }
 
 fn to_stored(row: KeyRow) -> StoredKey {

@@ -109,7 +109,8 @@ async fn round(sessions: &Sessions, waiting: &Waiting, requests: &Mutex<Requests
     });
     let (mut requests, instant) = (requests.lock().await, Instant::now());
     let key_set_id = sessions.keyring.get().key_set_id.clone();
-    for one in &recorded {
+    let asks = !sessions.keyring.is_outdated();
+    for one in recorded.iter().filter(|_| asks) {
         if requests.renewals.is_due(&one.cluster_id, &one.key_set_id, &key_set_id, instant) {
             renewal::ask(&sessions.connection, &sessions.metrics.renewal_requests, &one.cluster_id).await;
         }

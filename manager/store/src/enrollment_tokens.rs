@@ -181,7 +181,7 @@ pub async fn second_uses(
     Ok(uses)
 }
 
-/// Tokens that were created before this time and can be used still: how many there are, and the clusters of the first.
+/// Tokens that were created before this time and can be used still, as [`revoke_open`] sees it: how many there are, and the clusters of the first.
 pub async fn open_of_before(
     connection: &mut PgConnection,
     before: Timestamp,
@@ -191,7 +191,9 @@ pub async fn open_of_before(
     let rows = sqlx::query!(
         r#"select c.name, count(*) over () as "count!"
            from enrollments e join clusters c on c.id = e.cluster_id
-           where e.created_at < $1 and e.expires_at > $2 and e.used_at is null and e.revoked_at is null
+           where e.created_at < $1 and e.used_at is null and e.revoked_at is null
+             and (e.expires_at > $2 or exists (select from enrollment_approvals a
+                                                where a.enrollment_id = e.id and a.verdict = 'approved'))
            order by c.name limit $3"#,
         before.to_sqlx(),
         now.to_sqlx(),

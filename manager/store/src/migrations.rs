@@ -4,43 +4,11 @@
 //! that its statements were checked against.
 
 use crate::{
-    error::{StoreError, failed},
+    error::{MigrationsDiffer, StoreError, failed},
     pool::MIGRATIONS,
 };
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
-
-/// How the migrations of a database differ from those of this release.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MigrationsDiffer {
-    /// The database has none.
-    #[error("the database was not prepared: run kubenova-manager init")]
-    Unprepared,
-    /// The database has all of this release, and others.
-    #[error(
-        "the database is newer than this kubenova-manager, which does not know migration {first}: use the kubenova-manager of the release that the Manager runs"
-    )]
-    DatabaseNewer {
-        /// The first that this release does not know.
-        first: i64,
-    },
-    /// The database lacks some of this release.
-    #[error(
-        "this kubenova-manager is newer than the database, which lacks migration {first}: upgrade the Manager to this release, or use the kubenova-manager of the release that the Manager runs"
-    )]
-    DatabaseOlder {
-        /// The first that the database lacks.
-        first: i64,
-    },
-    /// Neither is newer: each has what the other lacks, or one of the same number has another text.
-    #[error(
-        "migration {first} is not the same in the database and in this kubenova-manager, and neither of them is newer: use the kubenova-manager of the release that the Manager runs"
-    )]
-    Unrelated {
-        /// The first that is not the same.
-        first: i64,
-    },
-}
 
 /// Checksums of migrations by their versions.
 type Checksums = BTreeMap<i64, Vec<u8>>;

@@ -362,14 +362,14 @@ pub async fn of_clusters(connection: &mut PgConnection, clusters: &[ClusterId]) 
 }
 
 /// Clusters that are enrolled and not known to have credentials that were issued with these keys: how many there are, and the names
-/// of the first.
+/// of the first, with the state of those that cannot open a session.
 pub async fn without_key_set(
     connection: &mut PgConnection,
     key_set_id: &str,
     limit: i64,
 ) -> Result<(i64, Vec<String>), StoreError> {
     let rows = sqlx::query!(
-        r#"select c.name, count(*) over () as "count!"
+        r#"select c.name || case c.state when 'enrolled' then '' else ' (' || c.state || ')' end as "name!", count(*) over () as "count!"
            from clusters c left join sessions s on s.cluster_id = c.id
            where c.state in ('enrolled', 'quarantined') and s.key_set_id is distinct from $1 order by c.name limit $2"#,
         key_set_id,

@@ -142,8 +142,9 @@ impl Authority {
             former.map(|it| (it.cross_pem.as_str(), it.root_pem.as_str())).unwrap_or_default();
         Ok(Self {
             bundle_pem: format!("{root_pem}{former_pem}"),
-            // With the former root in it: enrollment tokens of before pin that one.
-            issuing_chain_pem: format!("{}{cross_pem}{former_pem}", issuing.chain_pem),
+            // With the former root in it: enrollment tokens of before pin that one. And first, because OpenSSL takes the first issuer of a
+            // certificate that it finds, and clients with the former root alone have no other way.
+            issuing_chain_pem: format!("{cross_pem}{former_pem}{}", issuing.chain_pem),
             issuer,
             trust_domain: trust_domain.to_owned(),
             ca_spki_sha256,
@@ -262,6 +263,8 @@ fn ca_params(name: &str, validity: Validity, path_length: u8) -> CertificatePara
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(path_length));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    // After a rotation there are two roots of one name: OpenSSL tells them apart by this.
+    params.use_authority_key_identifier_extension = true;
     with_common(name, params, validity)
 }
 
@@ -341,6 +344,17 @@ mod tests {
         assert!(!verify(&before, &after) && !verify(&after, &before));
         let pins = |authority: &Authority| authority.issuing_chain_pem().matches("BEGIN CERTIFICATE").count();
         assert_eq!([pins(&before), pins(&during), pins(&after)], [2, 4, 2]);
+        // What OpenSSL needs, which does not try one issuer after the other.
+        assert!(during.issuing_chain_pem().starts_with(&former.cross_pem), "the way to the former root comes first");
+        for pem in [&new.root.chain_pem, &new.issuing.chain_pem, &former.cross_pem] {
+            let (_, pem) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+            let certificate = pem.parse_x509().unwrap();
+            let names_its_issuer = |extension: &x509_parser::extensions::X509Extension<'_>| {
+                let parsed = extension.parsed_extension();
+                matches!(parsed, x509_parser::extensions::ParsedExtension::AuthorityKeyIdentifier(_))
+            };
+            assert!(certificate.extensions().iter().any(names_its_issuer), "{}", certificate.subject());
+        }
         assert_eq!(during.ca_spki_sha256(), after.ca_spki_sha256(), "new tokens pin the new root");
     }
 

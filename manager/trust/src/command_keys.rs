@@ -1,6 +1,6 @@
 //! The keys that sign commands, receipts, and answers to hellos and renewals.
 //!
-//! During a rotation everything is signed with two keys: a cluster that has not heard of the new one verifies the other signature, so no
+//! During a rotation everything is signed with two keys: a cluster that does not have the new one yet verifies the other signature, so no
 //! command waits for a cluster to learn it.
 
 use kubenova_schema::{

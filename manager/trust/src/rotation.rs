@@ -165,6 +165,12 @@ pub fn prepared(keys: &[StoredKey]) -> Option<&str> {
     keys.iter().find(|key| key.name == CLUSTER_SIGNER_NEXT).map(|key| key.public.as_str())
 }
 
+/// The public key of the cluster signer before the last rotation, while it counts.
+#[must_use]
+pub fn former_cluster_signer(keys: &[StoredKey]) -> Option<&str> {
+    keys.iter().find(|key| key.name == CLUSTER_SIGNER_PREVIOUS).map(|key| key.public.as_str())
+}
+
 /// Puts the prepared cluster signer into use. None when none is prepared.
 ///
 /// # Errors

@@ -21,12 +21,14 @@ use std::{io, path::Path, time::Duration};
 /// What becomes of credentials that the broker refuses.
 const RENEWING: &str = "the Operator asks the Manager for new ones; what it answers is in the condition IdentityIssued";
 
-/// Reasons with which the broker refuses who connects, and not the connection.
-const REFUSALS: [&str; 4] = ["CredentialsExpired", "CredentialsRevoked", "CertificateRefused", "CredentialsRefused"];
+/// Reasons for which an answer to a renewal may help: the broker refuses who connects, and not the connection, or the last answer named no
+/// hub for the leaf node.
+const RENEWABLE: [&str; 5] =
+    ["CredentialsExpired", "CredentialsRevoked", "CertificateRefused", "CredentialsRefused", leaf::HUB_UNKNOWN];
 
-/// Whether the broker refuses the credentials, so that new ones may help.
-pub(super) fn is_refusal(error: &JoinError) -> bool {
-    REFUSALS.contains(&error.reason.as_str())
+/// Whether a renewal of the credentials may help.
+pub(super) fn may_renewal_help(error: &JoinError) -> bool {
+    RENEWABLE.contains(&error.reason.as_str())
 }
 
 pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {

@@ -159,7 +159,7 @@ async fn down_for(connection: &Connection, time: Duration) {
 /// Files that could not be written come first among the causes, unless the broker was reached and refuses the credentials.
 fn with_files(error: JoinError, files: Result<(), JoinError>) -> JoinError {
     match files {
-        Err(files) if !broker::is_refusal(&error) => {
+        Err(files) if !broker::may_renewal_help(&error) => {
             let message = format!("{}; {}", files.message, error.message);
             JoinError { message, ..files }
         }
@@ -320,7 +320,7 @@ impl SessionContext {
     }
 
     async fn report_error(&self, error: &JoinError) {
-        if broker::is_refusal(error) {
+        if broker::may_renewal_help(error) {
             self.renewal_wanted.notify_one();
         }
         self.gates.set("session", Some(error.message.clone()));

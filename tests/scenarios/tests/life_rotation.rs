@@ -4,15 +4,24 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use data_encoding::BASE64;
+use kubenova_bus::cause::ConnectCause;
+use kubenova_bus::{Credentials, Settings, connection};
 use kubenova_env::poll::{self, Step};
+use kubenova_runtime::clock;
+use kubenova_scenarios::broker;
 use kubenova_scenarios::oracle;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::simulated;
-use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::site::{NAMESPACE, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use kubenova_scenarios::writers::Writer;
+use kubenova_schema::subjects;
 use kubenova_simulator::cluster::Options;
-use serde_json::json;
+use kubenova_trust::authority::Validity;
+use kubenova_trust::keyring::Keyring;
+use nkeys::KeyPair;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 /// Life of the credentials: long enough that none is renewed without being asked, and a 24th of it, the pause after each renewal, short.
@@ -26,8 +35,8 @@ const RENEWED_MAX: Duration = Duration::from_secs(150);
 async fn wait_renewed(platform: &Platform, key: &str) -> Result<()> {
     poll::until(format!("every cluster to have credentials of the new {key}"), RENEWED_MAX, || async {
         let list = platform.manager.run(&["keys", "list"])?;
-        let line = list.lines().find(|line| line.starts_with(&format!("{key}: "))).unwrap_or_default().to_owned();
-        Ok(Step::when(line.contains("every cluster has new credentials"), (), line))
+        let line = list.lines().find(|line| line.starts_with("clusters: ")).unwrap_or_default().to_owned();
+        Ok(Step::when(line.contains("all that are enrolled"), (), line))
     })
     .await
 }
@@ -52,6 +61,33 @@ async fn rotate_and_retire(platform: &Platform, key: &str) -> Result<()> {
     platform.manager.run(&["keys", "retire", key]).map(drop)
 }
 
+/// Whether the broker lets in a user of the cluster's account that the signer of these keys has signed.
+async fn is_let_in(platform: &Platform, site: &Site, keys: &Keyring) -> Result<bool> {
+    let pair = KeyPair::new_user();
+    let validity = Validity { now: clock::now(), lifetime: Duration::from_secs(600) };
+    let user_jwt = keys.nkeys.cluster_user(&site.id, &pair.public_key(), validity)?;
+    let own = broker::settings(platform, &broker::keyring(platform)?)?;
+    let credentials = Credentials { user_jwt, seed: pair.seed()? };
+    let inbox_prefix = Some(subjects::inbox_prefix(&site.id));
+    let settings = Settings { credentials, inbox_prefix, api_prefix: Some(subjects::API_PREFIX.to_owned()), ..own };
+    match connection::check(&settings).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.cause() == ConnectCause::CredentialsRefused => Ok(false),
+        Err(error) => Err(error).context("neither let in nor refused"),
+    }
+}
+
+/// What the cluster verifies the Manager with is in its Secret: nothing that was retired.
+fn only_present_keys_count(site: &Site, present: &Keyring) -> Result<()> {
+    let secret = site.get(&["secret", "kubenova-identity", "-n", NAMESPACE])?;
+    let identity = BASE64.decode(text(&secret, "/data/current.json")?.as_bytes())?;
+    let answer = &serde_json::from_slice::<Value>(&identity)?["answer"];
+    let keys: Vec<&str> = answer["commandKeys"].as_array().into_iter().flatten().filter_map(|key| key["keyId"].as_str()).collect();
+    assert_eq!(keys, present.command.public().iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>());
+    assert_eq!(answer["caBundlePem"], present.authority.bundle_pem());
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn life_rotation_of_every_key_under_load() -> Result<()> {
     let options = PlatformOptions { credentials_seconds: Some(LIFE_SECONDS), ..PlatformOptions::default() };
@@ -69,8 +105,12 @@ async fn life_rotation_of_every_key_under_load() -> Result<()> {
     let (stop, stopped) = watch::channel(false);
     let writer = Writer::new(&platform.rest, "acme", vec!["alpha".to_owned()], 5, 1);
     let writing = tokio::spawn(writer.run(stopped));
+    let stolen = broker::keyring(&platform)?;
     rotate_and_retire(&platform, "command").await?;
     rotate_and_retire(&platform, "cluster-signer").await?;
+    let present = broker::keyring(&platform)?;
+    ensure!(is_let_in(&platform, &site, &present).await?, "a user that the present signer has signed is refused");
+    ensure!(!is_let_in(&platform, &site, &stolen).await?, "a user that the retired signer has signed is let in");
 
     platform.manager.run(&["keys", "rotate", "ca"])?;
     wait_renewed(&platform, "ca").await?;
@@ -103,6 +143,10 @@ async fn life_rotation_of_every_key_under_load() -> Result<()> {
         Ok(Step::when(now != issued, (), format!("still those of {now}")))
     })
     .await?;
+    let present = broker::keyring(&platform)?;
+    broker::connect(&platform, &present).await?;
+    ensure!(broker::connect(&platform, &stolen).await.is_err(), "a certificate of the retired CA is accepted");
+    only_present_keys_count(&site, &present)?;
     let shop = steps::web_application("shop", 1, &["alpha"]);
     let shop = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
     steps::wait_commands(&platform, &shop["commands"], "succeeded", COMMAND_MAX).await?;

@@ -23,6 +23,8 @@ const SUBJECT: &str = "kubenova-manager keys";
 /// Longest wait until every server of the broker knows a new cluster signer: a Manager reads keys every few seconds, and gives servers what
 /// they lack every second.
 const BROKER_LIMIT: Duration = Duration::from_secs(60);
+/// Longest time for which a Manager that runs may not have read new keys.
+const UNREAD: Duration = Duration::from_secs(60);
 /// Time between two looks whether they do.
 const LOOK: Duration = Duration::from_millis(300);
 /// Names that are shown of clusters or tokens in the way.
@@ -63,8 +65,8 @@ pub struct Rotate {
 pub struct Retire {
     /// Which key.
     key: Which,
-    /// Retire it although something depends on it still, as when it was stolen. Clusters that know only the former key need a new
-    /// enrollment token then.
+    /// Retire it although something depends on it still, as when it was stolen. After ca and command, clusters that have only the former
+    /// key need a new enrollment token; after cluster-signer they renew their credentials by themselves.
     #[arg(long)]
     force: bool,
 }
@@ -73,7 +75,7 @@ impl Rotate {
     pub(super) async fn run(self, settings: &Settings, store: &Store) -> Result<()> {
         let envelope = Envelope::from_file(&settings.kek_file)?;
         let key = self.key.key();
-        store.transaction("rotate a key", async |tx| rotate(tx, &envelope, key, clock::now()).await).await?;
+        store.transaction("rotate a key", async |tx| rotate(tx, &envelope, &settings.trust_domain, key).await).await?;
         if key == RotatedKey::ClusterSigner {
             promote(store, &envelope).await?;
         }
@@ -82,10 +84,23 @@ impl Rotate {
     }
 }
 
-async fn rotate(tx: &mut Connection, envelope: &Envelope, key: RotatedKey, now: Timestamp) -> Result<()> {
-    keys::lock(tx).await?;
-    let changes = rotation::rotate(key, &stored(tx).await?, envelope, now)?;
+async fn rotate(tx: &mut Connection, envelope: &Envelope, trust_domain: &str, key: RotatedKey) -> Result<()> {
+    let now = clock::now();
+    let (stored, _) = locked(tx, envelope, trust_domain).await?;
+    let changes = rotation::rotate(key, &stored, envelope, now)?;
+    if changes.put.is_empty() {
+        return Ok(());
+    }
     apply(tx, key, "rotate", changes, now).await
+}
+
+/// The keys, which nobody else changes until the transaction ends. All of them are opened: what is written is sealed with this
+/// key-encryption key, and must be readable together with the rest.
+async fn locked(tx: &mut Connection, envelope: &Envelope, trust_domain: &str) -> Result<(Vec<StoredKey>, Keyring)> {
+    keys::lock(tx).await?;
+    let stored = stored(tx).await?;
+    let keyring = keyring_of(&stored, envelope, trust_domain)?;
+    Ok((stored, keyring))
 }
 
 /// Writes the changes, and who made them.
@@ -107,20 +122,10 @@ async fn apply(tx: &mut Connection, key: RotatedKey, verb: &str, changes: KeyCha
 /// Puts the prepared cluster signer into use once every server of the broker lets in whom it signs.
 async fn promote(store: &Store, envelope: &Envelope) -> Result<()> {
     say("waiting until every server of the broker knows the new key");
-    let known = tokio::time::timeout(BROKER_LIMIT, async {
-        while !is_known(store).await? {
-            tokio::time::sleep(LOOK).await;
-        }
-        Ok::<_, anyhow::Error>(())
-    });
-    if let Ok(known) = known.await {
-        known?;
-    } else {
-        let behind = account_jwts::verified(&mut *store.acquire().await?, "EDGE").await?.err().unwrap_or_default();
-        let of = if behind.is_empty() { String::new() } else { format!(" ({behind})") };
+    if let Some(behind) = servers_behind(store, is_known).await? {
         bail!(
-            "not every server of the broker knows the new key yet{of}, so it is not used: see that a Manager runs and is connected to \
-             the broker, then run this command again; it goes on where it was"
+            "not every server of the broker knows the new key yet{behind}, so it is not used: see that a Manager runs and is connected \
+             to the broker, then run this command again; it goes on where it was"
         );
     }
     store
@@ -134,14 +139,32 @@ async fn promote(store: &Store, envelope: &Envelope) -> Result<()> {
         .await
 }
 
-/// Whether the account's JWT that all servers have names the prepared key. True when none is prepared any more.
-async fn is_known(store: &Store) -> Result<bool> {
-    let mut connection = store.acquire().await?;
-    let stored = stored(&mut connection).await?;
+/// Waits until every server of the broker has an account JWT as it should be; else which of them have not, in brackets.
+async fn servers_behind(store: &Store, is_so: impl AsyncFn(&mut Connection) -> Result<bool>) -> Result<Option<String>> {
+    let reached = tokio::time::timeout(BROKER_LIMIT, async {
+        while !is_so(&mut *store.acquire().await?).await? {
+            tokio::time::sleep(LOOK).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    });
+    if let Ok(reached) = reached.await {
+        return reached.map(|()| None);
+    }
+    let behind = account_jwts::verified(&mut *store.acquire().await?, "EDGE").await?.err().unwrap_or_default();
+    Ok(Some(if behind.is_empty() { String::new() } else { format!(" ({behind})") }))
+}
+
+/// Whether the account's JWT that all servers have names this key.
+async fn is_named(connection: &mut Connection, key: &str) -> Result<Option<bool>> {
+    let verified = account_jwts::verified(connection, "EDGE").await?;
+    Ok(verified.ok().map(|jwt| claims::read(&jwt).is_some_and(|claims| claims.to_string().contains(key))))
+}
+
+/// Whether it names the prepared key. True when none is prepared any more.
+async fn is_known(connection: &mut Connection) -> Result<bool> {
+    let stored = stored(connection).await?;
     let Some(prepared) = rotation::prepared(&stored) else { return Ok(true) };
-    let verified = account_jwts::verified(&mut connection, "EDGE").await?;
-    let names = |jwt: String| claims::read(&jwt).is_some_and(|claims| claims.to_string().contains(prepared));
-    Ok(verified.is_ok_and(names))
+    Ok(is_named(connection, prepared).await? == Some(true))
 }
 
 fn rotated(key: RotatedKey) -> &'static str {
@@ -182,61 +205,99 @@ impl Retire {
         let key = self.key.key();
         let keys = stored(&mut *store.acquire().await?).await?;
         let changes = rotation::retire(key, &keys, &envelope)?;
-        if !self.force {
-            let current = keyring_of(&keys, &envelope, settings)?;
-            let mut in_the_way = dependents(store, key, &current).await?;
-            if key == RotatedKey::Ca {
-                in_the_way.extend(brokers_of_former_ca(settings, after(keys, changes, &envelope, settings)?).await?);
-            }
-            if !in_the_way.is_empty() {
+        let checked = keyring_of(&keys, &envelope, &settings.trust_domain)?.fingerprint;
+        let former = rotation::former_cluster_signer(&keys).map(str::to_owned);
+        // Before the transaction: it may take seconds, while nobody could change a key.
+        let brokers = if key == RotatedKey::Ca && !self.force {
+            brokers_of_former_ca(settings, after(keys, changes, &envelope, &settings.trust_domain)?).await?
+        } else {
+            Vec::new()
+        };
+        store
+            .transaction("retire a key", async |tx| {
+                let (stored, current) = locked(tx, &envelope, &settings.trust_domain).await?;
+                if current.fingerprint != checked {
+                    bail!("another command has changed the keys meanwhile: look at kubenova-manager keys list, then run this command again");
+                }
+                if !self.force {
+                    refuse_what_is_needed(tx, key, &current, &brokers).await?;
+                }
+                apply(tx, key, "retire", rotation::retire(key, &stored, &envelope)?, clock::now()).await
+            })
+            .await?;
+        if let Some(former) = former.filter(|_| key == RotatedKey::ClusterSigner) {
+            say("waiting until no server of the broker knows the former key any more");
+            let is_forgotten = async |connection: &mut Connection| Ok(is_named(connection, &former).await? == Some(false));
+            if let Some(behind) = servers_behind(store, is_forgotten).await? {
                 bail!(
-                    "the former key is not retired, because it is needed still:\n{}\n--force retires it all the same; clusters that know only \
-                     the former key need a new enrollment token then",
-                    in_the_way.join("\n")
+                    "the former key is retired, and not every server of the broker knows that yet{behind}: see that a Manager runs and is \
+                     connected to the broker, which tells them; until then users that it signed are let in there"
                 );
             }
         }
-        store
-            .transaction("retire a key", async |tx| {
-                keys::lock(tx).await?;
-                let changes = rotation::retire(key, &stored(tx).await?, &envelope)?;
-                apply(tx, key, "retire", changes, clock::now()).await
-            })
-            .await?;
-        let broker = match key {
-            RotatedKey::Ca => {
-                "\nkubenova-manager nats config again, and a reload of the broker, take the former root out of its files"
-            }
-            RotatedKey::Command | RotatedKey::ClusterSigner => "",
-        };
-        say(&format!("the former key of {key} no longer counts: Managers that run know it within seconds{broker}"));
+        say(&retired(key));
         Ok(())
     }
 }
 
+fn retired(key: RotatedKey) -> String {
+    let more = match key {
+        RotatedKey::Ca => {
+            "; kubenova-manager nats config again, and a reload of the broker, take the former root out of its files. Clusters accept it \
+             until they have renewed their credentials once more: kubenova-manager keys list"
+        }
+        RotatedKey::Command => {
+            "; Managers that run no longer sign with it within seconds. Clusters accept it until they have renewed their credentials once \
+             more: kubenova-manager keys list"
+        }
+        RotatedKey::ClusterSigner => "; the broker lets in no user that it signed",
+    };
+    format!("the former key of {key} is retired{more}")
+}
+
+/// Fails with a line for each thing that needs the former key still.
+async fn refuse_what_is_needed(
+    tx: &mut Connection,
+    key: RotatedKey,
+    current: &Keyring,
+    brokers: &[String],
+) -> Result<()> {
+    let lines = [dependents(tx, key, current).await?, brokers.to_vec()].concat();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let price = match key {
+        RotatedKey::Ca | RotatedKey::Command => "clusters that have only the former key need a new enrollment token then",
+        RotatedKey::ClusterSigner => "clusters are disconnected then until they have renewed their credentials, which they do by themselves",
+    };
+    bail!(
+        "the former key is not retired, because it is needed still:\n{}\n--force retires it all the same; {price}",
+        lines.join("\n")
+    );
+}
+
 /// The keys as they are after these changes.
-fn after(keys: Vec<StoredKey>, changes: KeyChanges, envelope: &Envelope, settings: &Settings) -> Result<Keyring> {
+fn after(keys: Vec<StoredKey>, changes: KeyChanges, envelope: &Envelope, trust_domain: &str) -> Result<Keyring> {
     let KeyChanges { remove, put } = changes;
     let stays = |key: &StoredKey| !remove.contains(&key.name) && put.iter().all(|put| put.name != key.name);
     let mut left: Vec<StoredKey> = keys.into_iter().filter(stays).collect();
     left.extend(put);
-    keyring_of(&left, envelope, settings)
+    keyring_of(&left, envelope, trust_domain)
 }
 
 /// What depends on the former key still, a line each.
-async fn dependents(store: &Store, key: RotatedKey, current: &Keyring) -> Result<Vec<String>> {
-    let mut connection = store.acquire().await?;
+async fn dependents(connection: &mut Connection, key: RotatedKey, current: &Keyring) -> Result<Vec<String>> {
     let mut lines = Vec::new();
-    let (count, names) = sessions::without_key_set(&mut connection, &current.key_set_id, SHOWN_MAX).await?;
+    let (count, names) = sessions::without_key_set(connection, &current.key_set_id, SHOWN_MAX).await?;
     if count > 0 {
         lines.push(format!(
-            "- clusters that have not said yet that they have new credentials: {}; one that is gone for good is detached or purged \
-             (DELETE /api/v1/clusters/{{cluster}})",
+            "- clusters that have not said yet that they have new credentials: {}; release one that is quarantined, recover one that is \
+             diverged, and detach or purge one that is gone for good (POST /api/v1/clusters/{{cluster}}/detach, …/purge)",
             some_of(&names, count)
         ));
     }
     if key == RotatedKey::Ca
-        && let Some(since) = keys::created_at(&mut connection, key.row()).await?
+        && let Some(since) = keys::created_at(connection, key.row()).await?
     {
         // A Manager may have made one with the former root before it read the new one.
         let before = since.checked_add(BROKER_LIMIT).unwrap_or(since);
@@ -278,32 +339,31 @@ async fn brokers_of_former_ca(settings: &Settings, after: Keyring) -> Result<Vec
     Ok(lines)
 }
 
-/// What `keys list` says of rotations that are not finished.
+/// What `keys list` says of rotations, and of clusters that were issued credentials with other keys.
 pub(super) async fn progress(connection: &mut Connection, keys: &[StoredKey], key_set_id: &str) -> Result<String> {
     let mut text = String::new();
     for key in RotatedKey::ALL {
-        let state = key.state(keys);
-        if state == RotationState::Settled {
-            continue;
+        match key.state(keys) {
+            RotationState::Settled => {}
+            RotationState::Prepared => {
+                let _infallible =
+                    writeln!(text, "{key}: a new key is made and not in use; kubenova-manager keys rotate {key} goes on");
+            }
+            RotationState::Overlapping => {
+                let since = keys::created_at(connection, key.row()).await?.map(clock::rfc3339_ms).unwrap_or_default();
+                let _infallible = writeln!(
+                    text,
+                    "{key}: rotated at {since}, the former key still counts; kubenova-manager keys retire {key} ends that"
+                );
+            }
         }
-        if text.is_empty() {
-            text.push('\n');
-        }
-        if state == RotationState::Prepared {
-            let _infallible =
-                writeln!(text, "{key}: a new key is made and not in use; kubenova-manager keys rotate {key} goes on");
-            continue;
-        }
-        let since = keys::created_at(connection, key.row()).await?.map(clock::rfc3339_ms).unwrap_or_default();
-        let (count, names) = sessions::without_key_set(connection, key_set_id, SHOWN_MAX).await?;
-        let clusters = if count == 0 {
-            format!("every cluster has new credentials; kubenova-manager keys retire {key} ends it")
-        } else {
-            format!("{count} clusters have no new credentials yet: {}", some_of(&names, count))
-        };
-        let _infallible = writeln!(text, "{key}: rotated at {since}, the former key still counts; {clusters}");
     }
-    Ok(text)
+    let (count, names) = sessions::without_key_set(connection, key_set_id, SHOWN_MAX).await?;
+    let _infallible = match count {
+        0 => writeln!(text, "clusters: all that are enrolled have credentials of the present keys"),
+        _ => writeln!(text, "clusters: {count} without credentials of the present keys: {}", some_of(&names, count)),
+    };
+    Ok(format!("\n{text}"))
 }
 
 #[cfg(test)]
@@ -312,6 +372,8 @@ mod tests {
     use kubenova_store::{account_jwts::AccountRow, error::StoreError, pool::Limits};
     use kubenova_test_postgres::Database;
     use std::collections::BTreeSet;
+
+    const TRUST_DOMAIN: &str = "kubenova.test";
 
     struct World {
         store: Store,
@@ -333,7 +395,7 @@ mod tests {
         }
 
         async fn rotate(&self, key: RotatedKey) -> Result<()> {
-            self.store.transaction("test", async |tx| rotate(tx, &self.envelope, key, clock::now()).await).await
+            self.store.transaction("test", async |tx| rotate(tx, &self.envelope, TRUST_DOMAIN, key).await).await
         }
 
         async fn keys(&self) -> Vec<StoredKey> {
@@ -341,7 +403,7 @@ mod tests {
         }
 
         fn keyring(&self, keys: &[StoredKey]) -> Keyring {
-            Keyring::open(keys, &self.envelope, "kubenova.test").unwrap()
+            Keyring::open(keys, &self.envelope, TRUST_DOMAIN).unwrap()
         }
 
         async fn progress(&self) -> String {
@@ -354,8 +416,12 @@ mod tests {
     #[tokio::test]
     async fn a_rotation_is_recorded_shown_and_refused_while_the_last_one_is_not_finished() {
         let world = World::new().await;
-        assert_eq!(world.progress().await, "");
+        assert!(world.progress().await.contains("all that are enrolled"));
         world.rotate(RotatedKey::Command).await.unwrap();
+        let other = Envelope::from_bytes(&[2; 32]).unwrap();
+        let with_other = async |tx: &mut Connection| rotate(tx, &other, TRUST_DOMAIN, RotatedKey::ClusterSigner).await;
+        let refused = world.store.transaction("test", with_other).await.unwrap_err();
+        assert!(format!("{refused:#}").contains("set kekFile"), "no key is sealed with another: {refused:#}");
         let again = world.rotate(RotatedKey::Command).await.unwrap_err();
         assert!(format!("{again:#}").contains("keys retire command"), "{again:#}");
         let shown = world.progress().await;
@@ -371,7 +437,7 @@ mod tests {
     async fn a_cluster_signer_is_used_once_the_broker_names_it_and_not_before() {
         let world = World::new().await;
         world.rotate(RotatedKey::ClusterSigner).await.unwrap();
-        assert!(!is_known(&world.store).await.unwrap(), "no server has been asked");
+        assert!(!is_known(&mut world.store.acquire().await.unwrap()).await.unwrap(), "no server has been asked");
         let ring = world.keyring(&world.keys().await);
         let accounts = ring.nkeys.account_jwts(&Default::default(), &Default::default(), clock::now()).unwrap();
         let edge = accounts.into_iter().find(|account| account.name == "EDGE").unwrap().signed;
@@ -383,9 +449,9 @@ mod tests {
         };
         let mut connection = world.store.acquire().await.unwrap();
         account_jwts::store(&mut connection, &row).await.unwrap();
-        assert!(!is_known(&world.store).await.unwrap(), "servers may lack it");
+        assert!(!is_known(&mut world.store.acquire().await.unwrap()).await.unwrap(), "servers may lack it");
         account_jwts::record_behind(&mut connection, &row, "", clock::now()).await.unwrap();
-        assert!(is_known(&world.store).await.unwrap());
+        assert!(is_known(&mut world.store.acquire().await.unwrap()).await.unwrap());
         promote(&world.store, &world.envelope).await.unwrap();
         assert_eq!(RotatedKey::ClusterSigner.state(&world.keys().await), RotationState::Overlapping);
     }

@@ -42,7 +42,7 @@ impl RolesFit {
         );
         format!(
             "the roles of {} {state}; an administrator of this cluster applies the ones that fit with: helm upgrade \
-             kubenova-operator <chart of the release that brings {} {version}> --namespace kubenova-system --reuse-values",
+             kubenova-operator <chart of the release that brings {} {version}> --namespace kubenova-system --reset-then-reuse-values",
             component.title(),
             component.title(),
         )

@@ -43,7 +43,7 @@ pub(super) fn refused(error: &apiserver::Error) -> Outcome {
     if error.is_forbidden() {
         let message = format!(
             "{}; if a right is missing, an administrator of this cluster grants it with: helm upgrade kubenova-operator \
-             <chart of this release> --namespace kubenova-system --reuse-values",
+             <chart of this release> --namespace kubenova-system --reset-then-reuse-values",
             chain(error)
         );
         return Outcome::failed("Forbidden", message);
