@@ -56,9 +56,14 @@ impl KeysVerb {
                     .map_err(anyhow::Error::from)
                     .and_then(|envelope| keyring_of(&keys, &envelope, &settings.trust_domain));
                 match opened {
-                    Ok(keyring) => text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?),
+                    Ok(keyring) => {
+                        text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?)
+                    }
                     Err(error) => {
-                        let _infallible = writeln!(text, "\nwhich clusters have credentials of the present keys is not shown: {error:#}");
+                        let _infallible = writeln!(
+                            text,
+                            "\nwhich clusters have credentials of the present keys is not shown: {error:#}"
+                        );
                     }
                 }
                 std::io::stdout().write_all(text.as_bytes()).context("could not print the keys")

@@ -3,12 +3,12 @@
 //! `pool.rs` applies them: a Manager that starts, and `kubenova-manager init`. Everything else is refused another database than the one
 //! that its statements were checked against.
 
-use crate::{
-    error::{MigrationsDiffer, StoreError, failed},
-    pool::MIGRATIONS,
-};
+use crate::error::{MigrationsDiffer, StoreError, failed};
 use sqlx::PgConnection;
 use std::collections::BTreeMap;
+
+/// The migrations of this release, in order.
+pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
 
 /// Checksums of migrations by their versions.
 type Checksums = BTreeMap<i64, Vec<u8>>;

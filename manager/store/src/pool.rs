@@ -67,9 +67,6 @@ impl Default for Limits {
     }
 }
 
-/// The migrations of this release, in order.
-pub static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../../migrations");
-
 /// Postgres, as the Manager uses it.
 #[derive(Debug, Clone)]
 pub struct Store {
@@ -140,7 +137,7 @@ impl Store {
         let connected = tokio::time::timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(&self.unlimited)).await;
         let connected = connected.unwrap_or_else(|_| Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())));
         let mut connection = connected.map_err(failed("connect to apply migrations"))?;
-        let applied = MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migrate);
+        let applied = migrations::MIGRATIONS.run(&mut connection).await.map_err(StoreError::Migrate);
         let _closed = connection.close().await;
         applied
     }

@@ -82,7 +82,8 @@ fn only_present_keys_count(site: &Site, present: &Keyring) -> Result<()> {
     let secret = site.get(&["secret", "kubenova-identity", "-n", NAMESPACE])?;
     let identity = BASE64.decode(text(&secret, "/data/current.json")?.as_bytes())?;
     let answer = &serde_json::from_slice::<Value>(&identity)?["answer"];
-    let keys: Vec<&str> = answer["commandKeys"].as_array().into_iter().flatten().filter_map(|key| key["keyId"].as_str()).collect();
+    let keys: Vec<&str> =
+        answer["commandKeys"].as_array().into_iter().flatten().filter_map(|key| key["keyId"].as_str()).collect();
     assert_eq!(keys, present.command.public().iter().map(|key| key.key_id.as_str()).collect::<Vec<_>>());
     assert_eq!(answer["caBundlePem"], present.authority.bundle_pem());
     Ok(())

@@ -94,7 +94,7 @@ async fn rotate(tx: &mut Connection, envelope: &Envelope, trust_domain: &str, ke
     apply(tx, key, "rotate", changes, now).await
 }
 
-/// The keys, which nobody else changes until the transaction ends. All of them are opened: what is written is sealed with this
+/// The keys, locked until the transaction ends. All of them are opened: what is written is sealed with this
 /// key-encryption key, and must be readable together with the rest.
 async fn locked(tx: &mut Connection, envelope: &Envelope, trust_domain: &str) -> Result<(Vec<StoredKey>, Keyring)> {
     keys::lock(tx).await?;
@@ -227,7 +227,8 @@ impl Retire {
             .await?;
         if let Some(former) = former.filter(|_| key == RotatedKey::ClusterSigner) {
             say("waiting until no server of the broker knows the former key any more");
-            let is_forgotten = async |connection: &mut Connection| Ok(is_named(connection, &former).await? == Some(false));
+            let is_forgotten =
+                async |connection: &mut Connection| Ok(is_named(connection, &former).await? == Some(false));
             if let Some(behind) = servers_behind(store, is_forgotten).await? {
                 bail!(
                     "the former key is retired, and not every server of the broker knows that yet{behind}: see that a Manager runs and is \
@@ -267,8 +268,12 @@ async fn refuse_what_is_needed(
         return Ok(());
     }
     let price = match key {
-        RotatedKey::Ca | RotatedKey::Command => "clusters that have only the former key need a new enrollment token then",
-        RotatedKey::ClusterSigner => "clusters are disconnected then until they have renewed their credentials, which they do by themselves",
+        RotatedKey::Ca | RotatedKey::Command => {
+            "clusters that have only the former key need a new enrollment token then"
+        }
+        RotatedKey::ClusterSigner => {
+            "clusters are disconnected then until they have renewed their credentials, which they do by themselves"
+        }
     };
     bail!(
         "the former key is not retired, because it is needed still:\n{}\n--force retires it all the same; {price}",
@@ -300,9 +305,8 @@ async fn dependents(connection: &mut Connection, key: RotatedKey, current: &Keyr
         && let Some(since) = keys::created_at(connection, key.row()).await?
     {
         // A Manager may have made one with the former root before it read the new one.
-        let before = since.checked_add(BROKER_LIMIT).unwrap_or(since);
-        let (count, names) =
-            enrollment_tokens::open_of_before(&mut connection, before, clock::now(), SHOWN_MAX).await?;
+        let before = since.checked_add(UNREAD).unwrap_or(since);
+        let (count, names) = enrollment_tokens::open_of_before(connection, before, clock::now(), SHOWN_MAX).await?;
         if count > 0 {
             lines.push(format!(
                 "- enrollment tokens that pin the former root and are not used, of clusters {}; revoke or replace them",
@@ -346,8 +350,10 @@ pub(super) async fn progress(connection: &mut Connection, keys: &[StoredKey], ke
         match key.state(keys) {
             RotationState::Settled => {}
             RotationState::Prepared => {
-                let _infallible =
-                    writeln!(text, "{key}: a new key is made and not in use; kubenova-manager keys rotate {key} goes on");
+                let _infallible = writeln!(
+                    text,
+                    "{key}: a new key is made and not in use; kubenova-manager keys rotate {key} goes on"
+                );
             }
             RotationState::Overlapping => {
                 let since = keys::created_at(connection, key.row()).await?.map(clock::rfc3339_ms).unwrap_or_default();
