@@ -57,7 +57,7 @@ impl KeysVerb {
                     .and_then(|envelope| keyring_of(&keys, &envelope, &settings.trust_domain));
                 match opened {
                     Ok(keyring) => {
-                        text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?)
+                        text.push_str(&rotation::progress(&mut connection, &keys, &keyring.key_set_id).await?);
                     }
                     Err(error) => {
                         let _infallible = writeln!(
