@@ -187,8 +187,8 @@ fn rotated(key: RotatedKey) -> &'static str {
 fn next_steps(key: RotatedKey) -> String {
     let broker = match key {
         RotatedKey::Ca => {
-            "1. kubenova-manager nats config --out <folder of the broker>; then nats-server --signal reload on each of its servers. A bridge \
-             takes its certificate from there, too; whoever calls REST takes ca.crt\n"
+            "1. kubenova-manager nats config --out <folder of the broker>; then nats-server --signal reload=<pid> for each of its servers. Copy \
+             tls/bridge.pem, tls/bridge.key and ca.crt to each bridge, and ca.crt to whoever calls REST\n"
         }
         RotatedKey::Command | RotatedKey::ClusterSigner => "",
     };
