@@ -6,6 +6,7 @@
 //!
 //! Before it: `store/revocations.rs`. After it: the broker ends the connections of who was revoked.
 
+use crate::key_changes::stored_fingerprint;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use kubenova_bus::{
@@ -18,6 +19,7 @@ use kubenova_runtime::{
     periodic::{Next, Periodic},
     retry::Retry,
     shutdown::Shutdown,
+    signal::Signal,
 };
 use kubenova_schema::subjects;
 use kubenova_store::{
@@ -25,7 +27,6 @@ use kubenova_store::{
     cluster_trust,
     connection::Connection as Database,
     error::StoreError,
-    keys,
     pool::Store,
     revocations::{self, InForce},
     sessions,
@@ -33,7 +34,7 @@ use kubenova_store::{
 use kubenova_trust::{
     TrustError,
     current::CurrentKeyring,
-    keyring::{self, Keyring},
+    keyring::Keyring,
     nats::{AccountJwt, Revocations, SignedAccount},
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -111,9 +112,7 @@ pub async fn current(store: &Store, keyring: &Keyring) -> Result<Current, Rollou
 
 async fn sign(tx: &mut Database, keyring: &Keyring, now: Timestamp) -> Result<Current, RolloutError> {
     let kept: BTreeMap<String, SignedAccount> = account_jwts::lock(tx).await?.into_iter().map(kept).collect();
-    let stored = keys::public(tx).await?;
-    let stored = keyring::fingerprint(stored.iter().map(|(name, public)| (name.as_str(), public.as_str())));
-    if stored != keyring.fingerprint {
+    if stored_fingerprint(tx).await? != keyring.fingerprint {
         return Err(RolloutError::OtherKeys);
     }
     revocations::delete_expired(tx, now).await?;
@@ -142,13 +141,12 @@ fn row(account: &AccountJwt) -> AccountRow {
 /// Rolls out until a stop is requested. Several Managers at once push the same JWTs.
 pub async fn run(accounts: Accounts, shutdown: Shutdown) {
     let due = Arc::new(Due::default());
-    let seen = watch_servers(&accounts.connection, &due, &shutdown);
-    let rotated = watch_keys(accounts.keyring.clone(), &due, &shutdown);
+    let seen = watch(&accounts.connection, accounts.keyring.clone(), &due, &shutdown);
     let rollouts = Periodic::new("give the broker's servers their account JWTs", LOOK)
         .backoff(RETRY.0, RETRY.1)
         .on_signal(Arc::clone(&due.wake))
         .run(&shutdown, || accounts.round(&due));
-    tokio::join!(seen, rotated, rollouts);
+    tokio::join!(seen, rollouts);
 }
 
 /// When the next rollout is due without a new revocation.
@@ -201,28 +199,16 @@ impl Due {
     }
 }
 
-/// Makes a rollout due when other keys are in use.
-async fn watch_keys(mut keyring: CurrentKeyring, due: &Due, shutdown: &Shutdown) {
-    let changes = async {
-        loop {
-            keyring.changed().await;
-            due.now();
-        }
-    };
-    tokio::select! {
-        () = shutdown.requested() => {}
-        () = changes => {}
+/// Makes a rollout due after each signal.
+async fn due_after(mut signal: impl Signal, due: &Due) {
+    loop {
+        signal.signaled().await;
+        due.now();
     }
 }
 
-/// Makes a rollout due after each connect, and when a server reports that was not seen before.
-async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) {
-    let connects = async {
-        let mut connects = connection.connects.clone();
-        while connects.changed().await.is_ok() {
-            due.now();
-        }
-    };
+/// Makes a rollout due after each connect, when other keys are in use, and when a server reports that was not seen before.
+async fn watch(connection: &Connection, keyring: CurrentKeyring, due: &Due, shutdown: &Shutdown) {
     let known = Mutex::new(BTreeSet::new());
     let receive = || async {
         let mut stats = connection.client.subscribe(subjects::servers::STATS).await?;
@@ -242,7 +228,8 @@ async fn watch_servers(connection: &Connection, due: &Due, shutdown: &Shutdown) 
     let listen = Retry::new("subscribe to what the broker's servers say").keep_running(shutdown, receive);
     tokio::select! {
         () = shutdown.requested() => {}
-        () = connects => {}
+        () = due_after(connection.connects.clone(), due) => {}
+        () = due_after(keyring, due) => {}
         () = listen => {}
     }
 }

@@ -12,7 +12,7 @@ use kubenova_runtime::{
     probe::Gates,
     shutdown::Shutdown,
 };
-use kubenova_store::{keys as stored, pool::Store};
+use kubenova_store::{connection::Connection, error::StoreError, keys as stored, pool::Store};
 use kubenova_trust::{current::KeyringSender, envelope::Envelope, keyring};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ const KEYS: &str = "keys";
 
 /// What a look needs.
 #[derive(Debug)]
-pub struct KeyChanges {
+pub struct KeyWatch {
     /// Postgres.
     pub store: Store,
     /// The key-encryption key, as it was when the process started.
@@ -39,18 +39,19 @@ pub struct KeyChanges {
 }
 
 /// Looks until a stop is requested.
-pub async fn run(changes: KeyChanges, shutdown: Shutdown) {
-    Periodic::new("read keys that have changed", EVERY)
-        .backoff(RETRY.0, RETRY.1)
-        .run(&shutdown, || changes.look())
-        .await;
+pub async fn run(watch: KeyWatch, shutdown: Shutdown) {
+    Periodic::new("read keys that have changed", EVERY).backoff(RETRY.0, RETRY.1).run(&shutdown, || watch.look()).await;
 }
 
-impl KeyChanges {
+/// Fingerprint of the keys in the database, as [`Keyring::fingerprint`](kubenova_trust::keyring::Keyring) has that of those in use.
+pub(crate) async fn stored_fingerprint(connection: &mut Connection) -> Result<String, StoreError> {
+    let public = stored::public(connection).await?;
+    Ok(keyring::fingerprint(public.iter().map(|(name, public)| (name.as_str(), public.as_str()))))
+}
+
+impl KeyWatch {
     async fn look(&self) -> Result<Next> {
-        let public = stored::public(&mut *self.store.acquire().await?).await?;
-        let fingerprint = keyring::fingerprint(public.iter().map(|(name, public)| (name.as_str(), public.as_str())));
-        if fingerprint == self.keyring.get().fingerprint {
+        if stored_fingerprint(&mut *self.store.acquire().await?).await? == self.keyring.get().fingerprint {
             self.settled();
             return Ok(Next::Wait);
         }

@@ -12,6 +12,7 @@ use kubenova_runtime::{
     file::{self, Readers},
     periodic::{Next, Periodic},
     shutdown::Shutdown,
+    signal::Signal as _,
 };
 use kubenova_trust::{
     authority::{Identity, Validity},
@@ -32,7 +33,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Shortest time between renewals, for lifetimes of seconds as tests have them.
 const RENEW_MIN: Duration = Duration::from_secs(1);
@@ -81,7 +82,7 @@ impl OwnIdentity {
             keyring: current.clone(),
             lifetime,
         };
-        identity.write_client()?;
+        identity.write_client(&keyring)?;
         Ok(identity)
     }
 
@@ -151,30 +152,20 @@ impl OwnIdentity {
         tokio::select! {
             () = shutdown.requested() => return,
             () = tokio::time::sleep(half_life) => {}
-            () = keyring.changed() => {}
+            () = keyring.signaled() => {}
         }
-        let is_due = Arc::new(Notify::new());
-        let renewals = Periodic::new("renew the Manager's own certificates", half_life)
+        Periodic::new("renew the Manager's own certificates", half_life)
             .backoff(RETRY.0, RETRY.1)
-            .on_signal(Arc::clone(&is_due))
-            .run(&shutdown, || std::future::ready(self.renew_once().map(|()| Next::Wait)));
-        let rotations = async {
-            loop {
-                keyring.changed().await;
-                is_due.notify_one();
-            }
-        };
-        tokio::select! {
-            () = renewals => {}
-            () = rotations => {}
-        }
+            .on_signal(keyring)
+            .run(&shutdown, || std::future::ready(self.renew_once().map(|()| Next::Wait)))
+            .await;
     }
 
     fn renew_once(&self) -> Result<()> {
         let keyring = self.keyring.get();
         let key = server_key(&keyring, &self.names, self.lifetime)?;
         *self.server_key.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-        self.write_client()?;
+        self.write_client(&keyring)?;
         let (nkeys, validity) = (&keyring.nkeys, validity(self.lifetime));
         self.credentials.send_replace(credentials(nkeys.manager_user(validity)?));
         self.system_credentials.send_replace(credentials(nkeys.system_user(validity)?));
@@ -182,8 +173,7 @@ impl OwnIdentity {
         Ok(())
     }
 
-    fn write_client(&self) -> Result<()> {
-        let keyring = self.keyring.get();
+    fn write_client(&self, keyring: &Keyring) -> Result<()> {
         let client = keyring.authority.client("manager", validity(self.lifetime))?;
         self.write("ca.crt", keyring.authority.bundle_pem())?;
         self.write("manager.pem", &client.chain_pem)?;

@@ -14,7 +14,7 @@ use crate::{
         outcomes, status,
         usage::{self, Wakes},
     },
-    key_changes::{self, KeyChanges},
+    key_changes::{self, KeyWatch},
     metrics::{self, Metrics},
     outbox_listener,
     own_identity::OwnIdentity,
@@ -149,14 +149,14 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     shutdown.spawn("database metrics", stored);
     shutdown.spawn("audit log", audit_log::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("expiry", expiry::run(broker.store.clone(), settings.retention.clone(), shutdown.clone()));
-    let key_changes = KeyChanges {
+    let key_watch = KeyWatch {
         store: broker.store.clone(),
         envelope,
         trust_domain: settings.trust_domain,
         keyring: keyring_sender,
         gates: broker.gates.clone(),
     };
-    shutdown.spawn("key changes", key_changes::run(key_changes, shutdown.clone()));
+    shutdown.spawn("key changes", key_changes::run(key_watch, shutdown.clone()));
     shutdown.spawn("own identity", identity.renew(shutdown.clone()));
     shutdown.spawn(BROKER, broker.run());
     Ok(Running { addresses, metrics: metrics_address, _temporary: temporary })

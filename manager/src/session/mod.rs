@@ -8,6 +8,7 @@
 //!
 //! Before it: `operator/src/session`. After it: the relay and the receipts.
 
+mod asking;
 pub mod heartbeat;
 mod hello;
 pub mod listing;

@@ -3,11 +3,11 @@
 //!
 //! A renewal is wanted until the cluster names the new keys in a hello, so a request that is lost is repeated.
 
-use async_nats::HeaderMap;
+use super::asking::{self, Pace};
 use kubenova_bus::Connection;
 use kubenova_core::cluster::ClusterId;
 use kubenova_runtime::clock;
-use kubenova_schema::{message, signature::SCHEMA_HEADER, subjects, subjects::RENEWAL_WANTED, v1::RenewalWanted};
+use kubenova_schema::{subjects::RENEWAL_WANTED, v1::RenewalWanted};
 use prometheus_client::metrics::counter::Counter;
 use std::{
     collections::BTreeMap,
@@ -17,16 +17,21 @@ use std::{
 /// Time between two requests to one cluster: an Operator that received the first has renewed by then.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// Requests within a second: a fifth of the renewals that a Manager carries out in that time, so that other work goes on.
-const A_SECOND_MAX: u32 = 20;
+const A_SECOND_MAX: usize = 20;
 /// Reason of the request.
 const KEYS_CHANGED: &str = "KeysChanged";
 
 /// When clusters were asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Renewals {
     asked_at: BTreeMap<ClusterId, Instant>,
-    /// Begin of the present second, and the requests in it.
-    second: Option<(Instant, u32)>,
+    pace: Pace,
+}
+
+impl Default for Renewals {
+    fn default() -> Self {
+        Self { asked_at: BTreeMap::new(), pace: Pace::new(A_SECOND_MAX) }
+    }
 }
 
 impl Renewals {
@@ -37,15 +42,10 @@ impl Renewals {
             self.asked_at.remove(cluster);
             return false;
         }
-        if self.asked_at.get(cluster).is_some_and(|at| now.duration_since(*at) < AGAIN_AFTER) {
+        let asked_before = self.asked_at.get(cluster).is_some_and(|at| now.duration_since(*at) < AGAIN_AFTER);
+        if asked_before || !self.pace.take(now) {
             return false;
         }
-        let (began, asked) =
-            self.second.filter(|(began, _)| now.duration_since(*began) < Duration::from_secs(1)).unwrap_or((now, 0));
-        if asked >= A_SECOND_MAX {
-            return false;
-        }
-        self.second = Some((began, asked + 1));
         self.asked_at.insert(cluster.clone(), now);
         true
     }
@@ -66,12 +66,7 @@ pub(super) async fn ask(connection: &Connection, requests: &Counter, cluster: &C
         message: "the Manager's keys have changed since the cluster's credentials were issued".to_owned(),
         at: clock::rfc3339_ms(clock::now()),
     };
-    let mut headers = HeaderMap::new();
-    headers.insert(SCHEMA_HEADER, RENEWAL_WANTED);
-    let (subject, body) = (subjects::control(cluster.as_str()), message::to_json(&wanted));
-    if let Err(error) = connection.client.publish_with_headers(subject, headers, body.into()).await {
-        tracing::debug!(cluster.id = %cluster, %error, "could not ask for a renewal; asking again after a later heartbeat");
-    }
+    asking::send(connection, cluster, RENEWAL_WANTED, &wanted).await;
 }
 
 #[cfg(test)]

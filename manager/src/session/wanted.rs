@@ -1,17 +1,16 @@
-//! Hellos that the Manager wants, and the requests for them: the one thing that it says to an Operator unasked. They carry no
-//! command, so whoever could forge one would cause a hello and nothing else.
+//! Hellos that the Manager wants, and the requests for them.
 //!
 //! A hello is wanted until a later session of the cluster has a heartbeat, so a request that is lost is repeated.
 
+use super::asking::{self, Pace};
 use crate::metrics::HelloRequestLabels;
-use async_nats::HeaderMap;
 use kubenova_bus::Connection;
 use kubenova_core::{cluster::ClusterId, session::HelloWanted as Reason};
 use kubenova_runtime::clock;
-use kubenova_schema::{message, signature::SCHEMA_HEADER, subjects, v1::HelloWanted};
+use kubenova_schema::v1::HelloWanted;
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     time::{Duration, Instant},
 };
 
@@ -20,16 +19,20 @@ const AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Requests within a second: about a third of the hellos that a Manager answers in that time, so that after a restart of
 /// Postgres thousands of clusters do not wait in one queue.
 const A_SECOND_MAX: usize = 50;
-const SECOND: Duration = Duration::from_secs(1);
 /// A cluster that sends no heartbeat for so long says hello by itself when it comes back.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
 
 /// The hellos that are wanted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wanted {
     of: BTreeMap<ClusterId, One>,
-    /// When the last requests were sent.
-    requests: VecDeque<Instant>,
+    pace: Pace,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self { of: BTreeMap::new(), pace: Pace::new(A_SECOND_MAX) }
+    }
 }
 
 #[derive(Debug)]
@@ -62,11 +65,10 @@ impl Wanted {
         };
         let one = self.of.entry(cluster.clone()).or_insert(One { reason, session, heard_at: now, asked_at: None });
         (one.reason, one.session, one.heard_at) = (reason, session, now);
-        if one.asked_at.is_some_and(|at| now.duration_since(at) < AGAIN_AFTER) || !has_room(&mut self.requests, now) {
+        if one.asked_at.is_some_and(|at| now.duration_since(at) < AGAIN_AFTER) || !self.pace.take(now) {
             return None;
         }
         one.asked_at = Some(now);
-        self.requests.push_back(now);
         Some(reason)
     }
 
@@ -74,13 +76,6 @@ impl Wanted {
     pub(super) fn forget_silent(&mut self, now: Instant) {
         self.of.retain(|_, one| now.duration_since(one.heard_at) < FORGET_AFTER);
     }
-}
-
-fn has_room(requests: &mut VecDeque<Instant>, now: Instant) -> bool {
-    while requests.front().is_some_and(|at| now.duration_since(*at) >= SECOND) {
-        requests.pop_front();
-    }
-    requests.len() < A_SECOND_MAX
 }
 
 /// Asks a cluster for a hello.
@@ -98,13 +93,7 @@ pub(super) async fn ask(
         message: reason.message().to_owned(),
         at: clock::rfc3339_ms(clock::now()),
     };
-    let subject = subjects::control(cluster.as_str());
-    let mut headers = HeaderMap::new();
-    headers.insert(SCHEMA_HEADER, "kubenova.v1.HelloWanted");
-    if let Err(error) = connection.client.publish_with_headers(subject, headers, message::to_json(&wanted).into()).await
-    {
-        tracing::debug!(cluster.id = %cluster, %error, "could not ask for a hello; asking again after a later heartbeat");
-    }
+    asking::send(connection, cluster, "kubenova.v1.HelloWanted", &wanted).await;
 }
 
 #[cfg(test)]

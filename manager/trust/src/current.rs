@@ -1,6 +1,7 @@
 //! The keys in use. Another command may replace some while the Manager runs; whoever uses a key asks for it each time.
 
 use crate::keyring::Keyring;
+use kubenova_runtime::signal::Signal;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -66,11 +67,11 @@ impl CurrentKeyring {
     pub fn is_outdated(&self) -> bool {
         self.is_outdated.load(Ordering::Relaxed)
     }
+}
 
-    /// Resolves once others are in use than at the last call; never once nothing replaces them any more.
-    pub async fn changed(&mut self) {
-        if self.keyring.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+/// Once others are in use than at the last signal.
+impl Signal for CurrentKeyring {
+    fn signaled(&mut self) -> impl Future<Output = ()> + Send {
+        self.keyring.signaled()
     }
 }

@@ -52,6 +52,18 @@ pub struct KeyChanges {
     pub put: Vec<StoredKey>,
 }
 
+impl KeyChanges {
+    /// The keys as they are after these changes.
+    #[must_use]
+    pub fn applied_to(self, keys: Vec<StoredKey>) -> Vec<StoredKey> {
+        let stays =
+            |key: &StoredKey| !self.remove.contains(&key.name) && self.put.iter().all(|put| put.name != key.name);
+        let mut left: Vec<StoredKey> = keys.into_iter().filter(stays).collect();
+        left.extend(self.put);
+        left
+    }
+}
+
 /// Why a step cannot be taken.
 #[derive(Debug, thiserror::Error)]
 pub enum RotationError {
@@ -79,6 +91,16 @@ impl RotatedKey {
             Self::Ca => "ca",
             Self::Command => "command",
             Self::ClusterSigner => "cluster-signer",
+        }
+    }
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub const fn description(self) -> &'static str {
+        match self {
+            Self::Ca => "Root and issuing CA",
+            Self::Command => "The key that signs commands",
+            Self::ClusterSigner => "The key that signs clusters' users of the broker",
         }
     }
 
@@ -243,11 +265,7 @@ mod tests {
         }
 
         fn apply(&mut self, changes: KeyChanges) {
-            let is_replaced = |key: &StoredKey| {
-                changes.remove.contains(&key.name) || changes.put.iter().any(|put| put.name == key.name)
-            };
-            self.stored.retain(|key| !is_replaced(key));
-            self.stored.extend(changes.put);
+            self.stored = changes.applied_to(std::mem::take(&mut self.stored));
         }
 
         fn rotate(&mut self, key: RotatedKey) {

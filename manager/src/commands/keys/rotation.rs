@@ -4,7 +4,7 @@
 use super::{keyring_of, stored, to_row};
 use crate::{commands::say, own_identity::OwnIdentity, settings::Settings};
 use anyhow::{Context as _, Result, bail};
-use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use jiff::Timestamp;
 use kubenova_core::access::{Action, Role};
 use kubenova_runtime::clock;
@@ -32,39 +32,28 @@ const SHOWN_MAX: i64 = 20;
 /// Life of the certificate with which the broker is tried.
 const TRIAL_LIFE: Duration = Duration::from_secs(600);
 
-/// A key that can be rotated.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum Which {
-    /// Root and issuing CA.
-    Ca,
-    /// The key that signs commands.
-    Command,
-    /// The key that signs clusters' users of the broker.
-    ClusterSigner,
-}
-
-impl Which {
-    const fn key(self) -> RotatedKey {
-        match self {
-            Self::Ca => RotatedKey::Ca,
-            Self::Command => RotatedKey::Command,
-            Self::ClusterSigner => RotatedKey::ClusterSigner,
-        }
-    }
+/// Reads the name of a key that can be rotated.
+fn key() -> impl TypedValueParser<Value = RotatedKey> {
+    let value = |key: RotatedKey| PossibleValue::new(key.as_str()).help(key.description());
+    PossibleValuesParser::new(RotatedKey::ALL.map(value)).map(|name| {
+        RotatedKey::ALL.into_iter().find(|key| key.as_str() == name).expect("only these names are possible")
+    })
 }
 
 /// Arguments of `keys rotate`.
 #[derive(Debug, clap::Args)]
 pub struct Rotate {
     /// Which key.
-    key: Which,
+    #[arg(value_parser = key())]
+    key: RotatedKey,
 }
 
 /// Arguments of `keys retire`.
 #[derive(Debug, clap::Args)]
 pub struct Retire {
     /// Which key.
-    key: Which,
+    #[arg(value_parser = key())]
+    key: RotatedKey,
     /// Retire it although something depends on it still, as when it was stolen. After ca and command, clusters that have only the former
     /// key need a new enrollment token; after cluster-signer they renew their credentials by themselves.
     #[arg(long)]
@@ -74,7 +63,7 @@ pub struct Retire {
 impl Rotate {
     pub(super) async fn run(self, settings: &Settings, store: &Store) -> Result<()> {
         let envelope = Envelope::from_file(&settings.kek_file)?;
-        let key = self.key.key();
+        let key = self.key;
         store.transaction("rotate a key", async |tx| rotate(tx, &envelope, &settings.trust_domain, key).await).await?;
         if key == RotatedKey::ClusterSigner {
             promote(store, &envelope).await?;
@@ -202,14 +191,15 @@ fn next_steps(key: RotatedKey) -> String {
 impl Retire {
     pub(super) async fn run(self, settings: &Settings, store: &Store) -> Result<()> {
         let envelope = Envelope::from_file(&settings.kek_file)?;
-        let key = self.key.key();
+        let key = self.key;
         let keys = stored(&mut *store.acquire().await?).await?;
         let changes = rotation::retire(key, &keys, &envelope)?;
         let checked = keyring_of(&keys, &envelope, &settings.trust_domain)?.fingerprint;
         let former = rotation::former_cluster_signer(&keys).map(str::to_owned);
-        // Before the transaction: it may take seconds, while nobody could change a key.
+        // Before the transaction: it may take seconds, while the keys would be locked.
         let brokers = if key == RotatedKey::Ca && !self.force {
-            brokers_of_former_ca(settings, after(keys, changes, &envelope, &settings.trust_domain)?).await?
+            brokers_of_former_ca(settings, keyring_of(&changes.applied_to(keys), &envelope, &settings.trust_domain)?)
+                .await?
         } else {
             Vec::new()
         };
@@ -279,15 +269,6 @@ async fn refuse_what_is_needed(
         "the former key is not retired, because it is needed still:\n{}\n--force retires it all the same; {price}",
         lines.join("\n")
     );
-}
-
-/// The keys as they are after these changes.
-fn after(keys: Vec<StoredKey>, changes: KeyChanges, envelope: &Envelope, trust_domain: &str) -> Result<Keyring> {
-    let KeyChanges { remove, put } = changes;
-    let stays = |key: &StoredKey| !remove.contains(&key.name) && put.iter().all(|put| put.name != key.name);
-    let mut left: Vec<StoredKey> = keys.into_iter().filter(stays).collect();
-    left.extend(put);
-    keyring_of(&left, envelope, trust_domain)
 }
 
 /// What depends on the former key still, a line each.
