@@ -89,22 +89,13 @@ impl Running {
         insert(&store, keys).await;
         let routes: Vec<u16> = free_ports();
         let accounts = accounts::current(&store, &keyring).await.unwrap().accounts;
+        let hosts = ["127.0.0.1".to_owned()];
         let mut servers = Vec::new();
         for number in 0..routes.len() {
             let folder = tempfile::tempdir().unwrap();
-            let config = NatsConfig {
-                folder: folder.path(),
-                listen: "127.0.0.1:0",
-                websocket: None,
-                leaf: None,
-                monitor: None,
-                hosts: &["127.0.0.1".to_owned()],
-                url: "tls://127.0.0.1:4222",
-                ping_interval: Duration::from_secs(20),
-                now: clock::now(),
-                lifetime: Duration::from_secs(3600),
-                accounts: &accounts,
-            };
+            let lifetime = Duration::from_secs(3600);
+            let config =
+                NatsConfig { lifetime, ..NatsConfig::on_loopback(folder.path(), &hosts, clock::now(), &accounts) };
             let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
             clustered(&path, number, &routes);
             servers.push(NatsServer::with_config(folder, &path));
@@ -122,7 +113,7 @@ impl Running {
         };
         let cluster = ClusterId::parse(CLUSTER).unwrap();
         let mut connection = store.acquire().await.unwrap();
-        identities::insert(&mut connection, &cluster, 1, &pair.public_key(), life).await.unwrap();
+        identities::insert(&mut connection, &cluster, 1, &pair.public_key(), None, life).await.unwrap();
         drop(connection);
         let user_jwt = keyring.nkeys.cluster_user(CLUSTER, &pair.public_key(), validity()).unwrap();
         let user = UserCredentials { user_jwt, seed: pair.seed().unwrap() };

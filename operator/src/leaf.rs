@@ -21,6 +21,7 @@ use kubenova_runtime::{
     shutdown::Shutdown,
     telemetry,
 };
+use kubenova_schema::nats_files;
 use std::{
     collections::BTreeMap,
     io,
@@ -163,7 +164,7 @@ impl LeafFiles {
         };
         Ok(entries([
             (name::CONFIGURATION, leaf::configuration(&node)),
-            (name::CREDENTIALS, leaf::credentials(&answer.user_jwt, &keys.nkey_seed)),
+            (name::CREDENTIALS, nats_files::credentials(&answer.user_jwt, &keys.nkey_seed)),
             (name::CERTIFICATE, answer.certificate_chain_pem.clone()),
             (name::KEY, keys.tls_key_pem.clone()),
             (name::AUTHORITY, answer.ca_bundle_pem.clone()),

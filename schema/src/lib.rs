@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod message;
 pub mod meters;
 pub mod mutant;
+pub mod nats_files;
 pub mod quantity;
 pub mod renewal;
 pub mod sealing;

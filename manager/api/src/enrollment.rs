@@ -291,8 +291,8 @@ impl Enrollment {
         let of =
             ClusterIdentity { cluster: cluster.as_str(), incarnation: enrolled.incarnation, epoch: enrolled.epoch };
         let (answer, life) = self.issuer.answer(&of, &request.csr_pem, user_jwt, now)?;
-        identities::insert(transaction, cluster, enrolled.incarnation, &request.nkey_public, life).await?;
-        identities::set_sealing_key(transaction, cluster, enrolled.incarnation, &request.sealing_key).await?;
+        let (nkey, sealing_key) = (&request.nkey_public, Some(&request.sealing_key));
+        identities::insert(transaction, cluster, enrolled.incarnation, nkey, sealing_key, life).await?;
         // Whoever holds the keys of an earlier incarnation is refused by the broker, too.
         let (spared, reason) = (Some(enrolled.incarnation), RevocationReason::Replaced);
         revocations::insert_of_cluster(transaction, cluster, spared, reason, now).await?;

@@ -137,7 +137,7 @@ impl EnrollmentLimits {
         })
     }
 
-    /// Counts that a token, or key, that exists was shown. What does not exist is not remembered: anybody can make it up.
+    /// Counts that a token, or key, that exists was shown. What does not exist is not remembered: a client can make it up.
     pub(crate) fn shown(&self, hash: [u8; 32]) {
         let now = self.now();
         self.inner.shown.lock().unwrap_or_else(PoisonError::into_inner).charge(hash, now);

@@ -93,7 +93,7 @@ async fn through_a_proxy_and_after_the_transports_with_fewer_layers() {
     let cluster = timeout(ANSWER_MAX, connection::connect(settings)).await.unwrap().unwrap();
     assert_eq!(cluster.via().to_string(), format!("grpc through the proxy {at}"));
     reaches_broker(&cluster).await;
-    // A load balancer that forgets a connection tells nobody: the pings notice, the client's and the bridge's.
+    // A load balancer that forgets a connection says so to neither side: the pings notice, the client's and the bridge's.
     let mut connects = cluster.connects.clone();
     timeout(ANSWER_MAX, connects.wait_for(|count| *count == 1)).await.unwrap().unwrap();
     proxy.forget_connections();

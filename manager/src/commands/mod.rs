@@ -7,6 +7,7 @@ mod init;
 pub(crate) mod keys;
 mod nats;
 mod openapi;
+mod process;
 mod recover;
 mod serve;
 mod token;

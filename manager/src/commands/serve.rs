@@ -1,12 +1,9 @@
 //! `serve`: runs the Manager until a stop is requested.
 
+use super::process::Process;
 use crate::{settings::Settings, wiring};
-use anyhow::{Context as _, Result};
-use kubenova_runtime::{
-    panic_log,
-    shutdown::Shutdown,
-    telemetry::{self, TelemetryOptions},
-};
+use anyhow::Result;
+use kubenova_runtime::telemetry::TelemetryOptions;
 use std::time::Duration;
 
 /// Longest time of a soft stop: running requests have 10 s, the rest is for consumers to answer the messages they hold.
@@ -18,30 +15,21 @@ pub struct Serve {}
 
 impl Serve {
     pub(super) async fn run(self, settings: Settings) -> Result<()> {
-        let telemetry = telemetry::init(&TelemetryOptions {
+        let (log, otlp_endpoint) = (settings.log.clone(), settings.tracing.otlp_endpoint.clone());
+        let logs = TelemetryOptions {
             service: "kubenova-manager",
-            filter: &settings.log.filter,
-            json: settings.log.json,
-            otlp_endpoint: settings.tracing.otlp_endpoint.as_deref(),
-        })
-        .context("could not start logging: see log and tracing in the settings")?;
-        panic_log::install();
-        let ended = Self::until_stopped(settings).await;
-        telemetry.finish().await;
-        ended
-    }
-
-    async fn until_stopped(settings: Settings) -> Result<()> {
-        let shutdown = Shutdown::new();
-        shutdown.on_signals().context("could not install signal handlers")?;
-        let running = wiring::start(settings, shutdown.clone()).await?;
-        tracing::info!(addresses = ?running.addresses, metrics = running.metrics.map(tracing::field::display), "the Manager is running");
-        shutdown.requested().await;
-        tracing::info!("stopping");
-        if !shutdown.finish(STOP_MAX).await {
-            tracing::warn!("some parts did not stop in time; ending without them");
-        }
-        anyhow::ensure!(!shutdown.part_failed(), "a part of the Manager ended unexpectedly; the log above names it");
-        Ok(())
+            filter: &log.filter,
+            json: log.json,
+            otlp_endpoint: otlp_endpoint.as_deref(),
+        };
+        let manager = Process { name: "Manager", log_settings: "log and tracing", stop_max: STOP_MAX };
+        manager
+            .run(&logs, async |shutdown| {
+                let running = wiring::start(settings, shutdown).await?;
+                let metrics = running.metrics.map(tracing::field::display);
+                tracing::info!(addresses = ?running.addresses, metrics, "the Manager is running");
+                Ok(running)
+            })
+            .await
     }
 }

@@ -152,7 +152,7 @@ mod tests {
                 .unwrap();
         assert_eq!(audited, 1);
         let life = CredentialsLife { issued_at: at(0), expires_at: at(900), user_jwt_expires_at: at(900) };
-        identities::insert(&mut connection, &clusters[0], 1, "UONE", life).await.unwrap();
+        identities::insert(&mut connection, &clusters[0], 1, "UONE", None, life).await.unwrap();
         release(&mut connection, &clusters[0], at(3)).await.unwrap();
         assert_eq!(state(&mut connection, &clusters[0]).await, (ClusterState::Enrolled, None));
         let twice = release(&mut connection, &clusters[0], at(4)).await;
@@ -165,7 +165,7 @@ mod tests {
         let cluster = fixture.enrolled_clusters(1).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
         let life = CredentialsLife { issued_at: at(0), expires_at: at(900), user_jwt_expires_at: at(900) };
-        identities::insert(&mut connection, &cluster, 1, "UONE", life).await.unwrap();
+        identities::insert(&mut connection, &cluster, 1, "UONE", None, life).await.unwrap();
         let into = (ClusterState::Detached, RevocationReason::Detached);
         revoke(&mut connection, &cluster, into, &StateNote::new("Detached", ""), "ann", at(1)).await.unwrap();
         undelete(&mut connection, &cluster, at(2)).await.unwrap();
@@ -181,7 +181,7 @@ mod tests {
         let clusters = fixture.enrolled_clusters(2).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let life = CredentialsLife { issued_at: at(0), expires_at: at(900), user_jwt_expires_at: at(900) };
-        identities::insert(&mut connection, &clusters[0], 1, "UONE", life).await.unwrap();
+        identities::insert(&mut connection, &clusters[0], 1, "UONE", None, life).await.unwrap();
         let note = StateNote::new("Revoked", "stolen");
         for cluster in &clusters {
             let into = (ClusterState::Revoking, RevocationReason::Revoked);

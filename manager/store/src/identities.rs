@@ -29,14 +29,18 @@ pub async fn insert(
     cluster: &ClusterId,
     incarnation: i64,
     nkey_public: &str,
+    sealing_key: Option<&SealingKey>,
     life: CredentialsLife,
 ) -> Result<(), StoreError> {
     sqlx::query!(
-        "insert into identities (cluster_id, incarnation, nkey_public, enrolled_at, issued_at, expires_at, user_jwt_expires_at)
-         values ($1, $2, $3, $4, $4, $5, $6)",
+        "insert into identities (cluster_id, incarnation, nkey_public, sealing_key, sealing_key_signature, enrolled_at, issued_at,
+                                 expires_at, user_jwt_expires_at)
+         values ($1, $2, $3, $4, $5, $6, $6, $7, $8)",
         cluster.as_str(),
         incarnation,
         nkey_public,
+        sealing_key.map(|key| key.public_key.as_str()),
+        sealing_key.map(|key| key.signature.as_str()),
         life.issued_at.to_sqlx(),
         life.expires_at.to_sqlx(),
         life.user_jwt_expires_at.to_sqlx(),
@@ -45,26 +49,6 @@ pub async fn insert(
     .await
     .map_err(failed("add a cluster's identity"))?;
     Ok(())
-}
-
-/// Stores the sealing key of an enrollment, in its transaction.
-pub async fn set_sealing_key(
-    connection: &mut PgConnection,
-    cluster: &ClusterId,
-    incarnation: i64,
-    key: &SealingKey,
-) -> Result<(), StoreError> {
-    let done = sqlx::query!(
-        "update identities set sealing_key = $3, sealing_key_signature = $4 where cluster_id = $1 and incarnation = $2",
-        cluster.as_str(),
-        incarnation,
-        key.public_key,
-        key.signature,
-    )
-    .execute(connection)
-    .await
-    .map_err(failed("store a cluster's sealing key"))?;
-    one_row(done.rows_affected(), "identities", cluster)
 }
 
 /// The sealing key of a cluster's current incarnation, unless that is revoked: what is sealed to it then is for a thief.
@@ -238,7 +222,7 @@ mod tests {
         let clusters = fixture.clusters(2).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for (incarnation, nkey) in [(1, "UOLD"), (2, "UNEW")] {
-            insert(&mut connection, &clusters[0], incarnation, nkey, life(0)).await.unwrap();
+            insert(&mut connection, &clusters[0], incarnation, nkey, None, life(0)).await.unwrap();
         }
         for (cluster, nkey, known) in [(0, "UOLD", true), (0, "UNEW", true), (1, "UNEW", false), (0, "UX", false)] {
             let found = contains(&mut connection, &clusters[cluster], nkey).await.unwrap();
@@ -246,7 +230,7 @@ mod tests {
             assert_eq!(is_taken(&mut connection, nkey).await.unwrap(), nkey != "UX");
         }
         // Another cluster that enrolled with it could be revoked in its place.
-        insert(&mut connection, &clusters[1], 1, "UOLD", life(0)).await.unwrap_err();
+        insert(&mut connection, &clusters[1], 1, "UOLD", None, life(0)).await.unwrap_err();
     }
 
     #[tokio::test]
@@ -257,7 +241,7 @@ mod tests {
         assert_eq!(lock(&mut connection, &cluster, 1).await.unwrap(), None);
         for (incarnation, nkey) in [(1, "UOLD"), (2, "UNEW")] {
             enrollments::enroll(&mut connection, &cluster, "uid-1", at(0)).await.unwrap();
-            insert(&mut connection, &cluster, incarnation, nkey, life(0)).await.unwrap();
+            insert(&mut connection, &cluster, incarnation, nkey, None, life(0)).await.unwrap();
         }
         // The second one by a Manager whose clock is behind.
         for from in [20, 10] {

@@ -207,10 +207,10 @@ mod tests {
         let clusters = fixture.clusters(2).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         // Issued by a Manager whose clock is ahead.
-        identities::insert(&mut connection, &clusters[0], 1, "UONE", life(50, 9_000)).await.unwrap();
-        identities::insert(&mut connection, &clusters[0], 2, "UTWO", life(5, 9_000)).await.unwrap();
-        identities::insert(&mut connection, &clusters[0], 3, "UOLD", life(-90_000, -4_000)).await.unwrap();
-        identities::insert(&mut connection, &clusters[1], 1, "UOTHER", life(5, 9_000)).await.unwrap();
+        identities::insert(&mut connection, &clusters[0], 1, "UONE", None, life(50, 9_000)).await.unwrap();
+        identities::insert(&mut connection, &clusters[0], 2, "UTWO", None, life(5, 9_000)).await.unwrap();
+        identities::insert(&mut connection, &clusters[0], 3, "UOLD", None, life(-90_000, -4_000)).await.unwrap();
+        identities::insert(&mut connection, &clusters[1], 1, "UOTHER", None, life(5, 9_000)).await.unwrap();
         assert!(!is_pending(&mut connection).await.unwrap());
         let reason = RevocationReason::Revoked;
         let count = insert_of_cluster(&mut connection, &clusters[0], None, reason, at(10)).await.unwrap();
@@ -253,7 +253,7 @@ mod tests {
         let cluster = fixture.clusters(1).await.remove(0);
         let mut connection = fixture.store.acquire().await.unwrap();
         for (incarnation, nkey) in [(1, "UONE"), (2, "UTWO")] {
-            identities::insert(&mut connection, &cluster, incarnation, nkey, life(0, 9_000)).await.unwrap();
+            identities::insert(&mut connection, &cluster, incarnation, nkey, None, life(0, 9_000)).await.unwrap();
         }
         let replaced = RevocationReason::Replaced;
         assert_eq!(insert_of_cluster(&mut connection, &cluster, Some(2), replaced, at(1)).await.unwrap(), 1);

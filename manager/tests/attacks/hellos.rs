@@ -65,19 +65,8 @@ impl Running {
         let keyring = current.get();
         let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let config = NatsConfig {
-            folder: folder.path(),
-            listen: "127.0.0.1:0",
-            websocket: None,
-            leaf: None,
-            monitor: None,
-            hosts: &["127.0.0.1".to_owned()],
-            url: "tls://127.0.0.1:4222",
-            ping_interval: Duration::from_secs(20),
-            now: clock::now(),
-            lifetime: Duration::from_secs(600),
-            accounts: &accounts,
-        };
+        let hosts = ["127.0.0.1".to_owned()];
+        let config = NatsConfig::on_loopback(folder.path(), &hosts, clock::now(), &accounts);
         let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
         let broker = NatsServer::with_config(folder, &path);
         let database = Database::new().await;

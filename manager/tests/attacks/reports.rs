@@ -78,7 +78,9 @@ impl Running {
         for (cluster, key) in [(A, key_of_a()), (B, key_of_b())] {
             let (cluster, now) = (ClusterId::parse(cluster).unwrap(), clock::now());
             let life = CredentialsLife { issued_at: now, expires_at: now, user_jwt_expires_at: now };
-            identities::insert(&mut store.acquire().await.unwrap(), &cluster, 1, &nkey(&key), life).await.unwrap();
+            identities::insert(&mut store.acquire().await.unwrap(), &cluster, 1, &nkey(&key), None, life)
+                .await
+                .unwrap();
         }
         let metrics = Metrics::register(&mut Registry::new(PREFIX)).ingest;
         let ingest = Ingest { store, jetstream: jetstream.clone(), metrics };

@@ -19,7 +19,7 @@ use accounts::{
     service_import,
 };
 use jiff::Timestamp;
-use kubenova_schema::subjects;
+use kubenova_schema::{nats_files, subjects};
 use nkeys::{KeyPair, KeyPairType};
 use std::collections::BTreeMap;
 
@@ -110,11 +110,7 @@ impl UserCredentials {
     /// As a credentials file.
     #[must_use]
     pub fn to_file(&self) -> String {
-        format!(
-            "-----BEGIN NATS USER JWT-----\n{}\n------END NATS USER JWT------\n\n\
-             -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
-            self.user_jwt, self.seed
-        )
+        nats_files::credentials(&self.user_jwt, &self.seed)
     }
 }
 

@@ -16,16 +16,16 @@ use crate::{
 };
 use jiff::Timestamp;
 use kubenova_runtime::file::{self, Readers};
-use kubenova_schema::streams;
+use kubenova_schema::{
+    nats_files::{MAX_PAYLOAD, quoted},
+    streams,
+};
 use std::{
-    fmt::Write as _,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-/// Above the largest message we write (512 KB chunks) with room for headers.
-const MAX_PAYLOAD: u32 = 1_048_576;
 /// 10,000 clusters, their reconnects while the old connection lingers, and users of the CLI.
 const MAX_CONNECTIONS: u32 = 20_000;
 /// The default of 2 s turns a storm of reconnects into failures.
@@ -59,7 +59,30 @@ pub struct NatsConfig<'a> {
     pub accounts: &'a [AccountJwt],
 }
 
-impl NatsConfig<'_> {
+impl<'a> NatsConfig<'a> {
+    /// Of a server on a free port of the loopback interface, with nothing that need not be: for tests.
+    #[must_use]
+    pub const fn on_loopback(
+        folder: &'a Path,
+        hosts: &'a [String],
+        now: Timestamp,
+        accounts: &'a [AccountJwt],
+    ) -> Self {
+        Self {
+            folder,
+            listen: "127.0.0.1:0",
+            websocket: None,
+            leaf: None,
+            monitor: None,
+            hosts,
+            url: "tls://127.0.0.1:4222",
+            ping_interval: Duration::from_secs(20),
+            now,
+            lifetime: Duration::from_secs(600),
+            accounts,
+        }
+    }
+
     /// Writes the files and returns the path of `nats-server.conf`.
     ///
     /// # Errors
@@ -187,19 +210,6 @@ fn host_and_port(listen: &str) -> (&str, &str) {
     let (host, port) = listen.rsplit_once(':').unwrap_or((listen, "4222"));
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     (host, if port == "0" { "-1" } else { port })
-}
-
-/// A text, quoted for the configuration.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars() {
-        if matches!(character, '"' | '\\') {
-            quoted.push('\\');
-        }
-        let _never_fails = write!(quoted, "{character}");
-    }
-    quoted.push('"');
-    quoted
 }
 
 fn absolute(folder: &Path) -> Result<PathBuf, TrustError> {

@@ -2,7 +2,7 @@
 //!
 //! *Rotate* makes a new key beside the present one; both count from then on: certificates verify under both roots, everything is signed
 //! with both command keys, users of both signing keys are let in. Clusters are asked to renew their credentials, and get what the new key
-//! signed. *Retire* ends that the former key counts, once every cluster has them. No step makes anybody wait for another.
+//! signed. *Retire* ends that the former key counts, once every cluster has them. No step makes a cluster wait for another one.
 //!
 //! Pure: what is stored is decided here, and written by `kubenova-manager keys` in one transaction. Private halves of former keys are kept
 //! only where they still sign something.

@@ -348,7 +348,7 @@ async fn asked(client: &Client, subject: &str) -> String {
     answer.map_or_else(|error| error.to_string(), |answer| String::from_utf8_lossy(&answer.payload).into_owned())
 }
 
-/// The leaf restricts nobody: it is the hub that lets nothing of another cluster through the connection of the leaf.
+/// The leaf restricts no client: it is the hub that lets nothing of another cluster through the connection of the leaf.
 #[tokio::test]
 async fn nothing_of_another_cluster_is_reached_through_a_leaf() {
     let hub = Hub::start();

@@ -4,7 +4,7 @@
 //! It is not in operator mode and has no JetStream: the hub decides about each subject, as if the cluster were connected to it directly, and
 //! stores everything. Here is what the files say; `operator/src/leaf.rs` writes them into the Secret that the leaf node mounts.
 
-use std::fmt::Write as _;
+use kubenova_schema::nats_files::{self, MAX_PAYLOAD};
 
 /// Name of the Secret.
 pub const SECRET: &str = "kubenova-leaf";
@@ -41,9 +41,6 @@ pub struct LeafNode<'a> {
     /// Where the hub takes leaf nodes; at least one.
     pub hub_urls: &'a [String],
 }
-
-/// The largest message that the hub takes.
-const MAX_PAYLOAD: u32 = 1_048_576;
 
 /// The configuration of the nats-server.
 #[must_use]
@@ -90,30 +87,13 @@ pub fn configuration(leaf: &LeafNode<'_>) -> String {
     text
 }
 
-/// A credentials file as NATS programs read it.
-#[must_use]
-pub fn credentials(user_jwt: &str, nkey_seed: &str) -> String {
-    format!(
-        "-----BEGIN NATS USER JWT-----\n{user_jwt}\n------END NATS USER JWT------\n\n\
-         -----BEGIN USER NKEY SEED-----\n{nkey_seed}\n------END USER NKEY SEED------\n"
-    )
-}
-
 fn at(file: &str) -> String {
     quoted(&format!("{FOLDER}/{file}"))
 }
 
-/// A text, quoted for the configuration.
+/// A text, quoted for the configuration. What the Manager names may have control characters in it.
 fn quoted(text: &str) -> String {
-    let mut quoted = String::from("\"");
-    for character in text.chars().filter(|it| !it.is_control()) {
-        if matches!(character, '"' | '\\') {
-            quoted.push('\\');
-        }
-        let _never_fails = write!(quoted, "{character}");
-    }
-    quoted.push('"');
-    quoted
+    nats_files::quoted(&text.replace(char::is_control, ""))
 }
 
 #[cfg(test)]

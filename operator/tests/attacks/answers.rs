@@ -43,11 +43,11 @@ fn answer(to: &Hello) -> HelloAnswer {
     }
 }
 
-/// What the cluster makes of an answer that somebody else than the Manager gives it over the broker.
+/// What the cluster makes of an answer that another client than the Manager gives it over the broker.
 async fn answered(cluster: &Client, other: &Client, body: Vec<u8>, signature: Option<String>) -> String {
     let asked = hello("this one");
     let mut hellos = other.subscribe(subjects::hello(CLUSTER)).await.unwrap();
-    // That nobody answers this proves that the server has the subscription.
+    // That there is no responder proves that the server has the subscription.
     other.request("nobody", "".into()).await.unwrap_err();
     let answers = async {
         let request = hellos.next().await.unwrap();

@@ -132,7 +132,7 @@ async fn logged_in(hub: &Hub, bridge: &Bridge) -> Raw {
     session
 }
 
-/// Who has the bridge can write into a session. It speaks there as that cluster, and as nobody else.
+/// Who has the bridge can write into a session. It speaks there as that cluster and as no other.
 #[tokio::test]
 async fn what_is_put_into_a_session_is_of_its_cluster() {
     let hub = Hub::start();

@@ -92,19 +92,10 @@ impl Hub {
         let folder = tempfile::tempdir().unwrap();
         let (nats, websocket) = (free(), free());
         let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
-        let config = NatsConfig {
-            folder: folder.path(),
-            listen: &nats.to_string(),
-            websocket: Some(&websocket.to_string()),
-            leaf: None,
-            monitor: None,
-            hosts: &["127.0.0.1".to_owned(), BRIDGE.to_owned()],
-            url: "tls://127.0.0.1:4222",
-            ping_interval: Duration::from_secs(20),
-            now: clock::now(),
-            lifetime: Duration::from_secs(600),
-            accounts: &accounts,
-        };
+        let hosts = ["127.0.0.1".to_owned(), BRIDGE.to_owned()];
+        let own = NatsConfig::on_loopback(folder.path(), &hosts, clock::now(), &accounts);
+        let (listen, websocket_listen) = (nats.to_string(), websocket.to_string());
+        let config = NatsConfig { listen: &listen, websocket: Some(&websocket_listen), ..own };
         let config = config.write(&keyring.authority, &keyring.nkeys).unwrap();
         Self { server: NatsServer::with_config(folder, &config), config, keyring, stored, nats, websocket }
     }
@@ -216,7 +207,7 @@ pub(crate) async fn with_command(manager: &Connection) {
     published.await.unwrap().await.unwrap();
 }
 
-/// The broker answers: that nobody is there who answers a hello.
+/// The broker answers: that there is no responder to a hello.
 pub(crate) async fn reaches_broker(cluster: &Connection) {
     use async_nats::RequestErrorKind::NoResponders;
     let asked = cluster.client.request(subjects::hello(A), "{}".into());

@@ -1,4 +1,4 @@
-//! A session without the Operator's relay and the NATS client: what a cluster, or somebody in its place, may send.
+//! A session without the Operator's relay and the NATS client: what a cluster, or an attacker in its place, may send.
 
 use super::support::ANSWER_MAX;
 use hyper_util::rt::TokioIo;

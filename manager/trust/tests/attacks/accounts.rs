@@ -14,7 +14,7 @@ use kubenova_trust::{
 };
 use nkeys::KeyPair;
 use serde_json::json;
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 /// The account JWTs of this broker, with the cluster's key revoked or not.
 fn accounts(broker: &Broker, revoked: Option<&str>, kept: &[AccountJwt]) -> Vec<AccountJwt> {
@@ -68,7 +68,7 @@ async fn a_revoked_cluster_is_out() {
     assert_eq!(refusal(&broker, &broker.cluster_user(A)).await, "it is let in");
 }
 
-/// An account of clusters as somebody else would have it: any user that its own key signs may do everything.
+/// An account of clusters as an attacker would have it: any user that its own key signs may do everything.
 #[tokio::test]
 async fn an_account_counts_as_its_operator_signed_it() {
     let broker = Broker::start().await;
@@ -87,7 +87,7 @@ async fn an_account_counts_as_its_operator_signed_it() {
     });
     let forged = UserCredentials { user_jwt: jwt(&claims, &account), seed: user.seed().unwrap() };
     stopped("A-089", &refusal(&broker, &forged).await);
-    // It is no account any more, though: nobody of it is let in until the Manager pushes the newest again, which it does every minute.
+    // It is no account any more, though: no user of it is let in until the Manager pushes the newest again, which it does every minute.
     assert_ne!(refusal(&broker, &broker.cluster_user(A)).await, "it is let in");
     system.ask(servers::PUSH_ACCOUNT, edge(&good)).await;
     assert_eq!(refusal(&broker, &broker.cluster_user(A)).await, "it is let in");
@@ -102,19 +102,8 @@ async fn a_wiped_resolver_knows_the_revocations_of_the_newest_configuration() {
     let nkey = KeyPair::from_seed(&user.seed).unwrap().public_key();
     let accounts = accounts(&broker, Some(&nkey), &[]);
     let folder = broker.server.folder().to_owned();
-    let config = NatsConfig {
-        folder: &folder,
-        listen: "127.0.0.1:0",
-        websocket: None,
-        leaf: None,
-        monitor: None,
-        hosts: &["127.0.0.1".to_owned()],
-        url: "tls://127.0.0.1:4222",
-        ping_interval: Duration::from_secs(20),
-        now: clock::now(),
-        lifetime: Duration::from_secs(600),
-        accounts: &accounts,
-    };
+    let hosts = ["127.0.0.1".to_owned()];
+    let config = NatsConfig::on_loopback(&folder, &hosts, clock::now(), &accounts);
     std::fs::remove_dir_all(folder.join("jwt")).unwrap();
     let path = config.write(&broker.keyring.authority, &broker.keyring.nkeys).unwrap();
     broker.server.start_again(&path);

@@ -45,19 +45,9 @@ pub(crate) fn envelope() -> Envelope {
 pub(crate) fn serve(keyring: Keyring, websocket: Option<&str>, leaf: Option<&str>) -> (NatsServer, Keyring) {
     let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let config = NatsConfig {
-        folder: folder.path(),
-        listen: "127.0.0.1:0",
-        websocket,
-        leaf,
-        monitor: None,
-        hosts: &["127.0.0.1".to_owned()],
-        url: "tls://127.0.0.1:4222",
-        ping_interval: Duration::from_secs(20),
-        now: clock::now(),
-        lifetime: Duration::from_secs(600),
-        accounts: &accounts,
-    };
+    let hosts = ["127.0.0.1".to_owned()];
+    let own = NatsConfig::on_loopback(folder.path(), &hosts, clock::now(), &accounts);
+    let config = NatsConfig { websocket, leaf, ..own };
     let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();
     (NatsServer::with_config(folder, &path), keyring)
 }

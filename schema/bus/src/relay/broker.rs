@@ -38,7 +38,7 @@ pub async fn connect(url: &BrokerUrl, dialer: &Dialer, files: &Files) -> Result<
     greet(&url.target, config, dialer.dial(&url.target).await?).await
 }
 
-/// The broker introduces itself in clear text, and then waits for TLS. What it says before TLS could have been said by anybody on the
+/// The broker introduces itself in clear text, and then waits for TLS. What it says before TLS could have been said by an attacker on the
 /// way; the nonce in it, too, but a signature of that opens no other session.
 pub(super) async fn greet(target: &Target, config: ClientConfig, mut stream: Socket) -> Result<Greeted, RelayError> {
     let mut read = BytesMut::new();
