@@ -6,7 +6,7 @@
 
 use crate::TrustError;
 use jiff::Timestamp;
-use kubenova_schema::signature::sha256_hex;
+use kubenova_schema::{mutant, signature::sha256_hex};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
@@ -138,6 +138,7 @@ impl Authority {
         let key = KeyPair::from_pem(&issuing.key_pem).map_err(damaged)?;
         let issuer = Issuer::from_ca_cert_pem(&issuing.chain_pem, key).map_err(damaged)?;
         let ca_spki_sha256 = spki_sha256(root_pem).ok_or(TrustError::DamagedKey("ca.root"))?;
+        let former = former.filter(|_| !mutant::is_on("rotation.one-root"));
         let (cross_pem, former_pem) =
             former.map(|it| (it.cross_pem.as_str(), it.root_pem.as_str())).unwrap_or_default();
         Ok(Self {

@@ -5,6 +5,7 @@
 
 use kubenova_schema::{
     enrollment::PublicKey,
+    mutant,
     signature::{AcceptedKeys, PayloadType, SigningKey},
 };
 
@@ -23,6 +24,7 @@ impl CommandKeys {
     pub fn sign(&self, payload_type: PayloadType, body: &[u8]) -> String {
         let signature = self.current.sign(payload_type, body);
         match &self.previous {
+            _ if mutant::is_on("rotation.one-signature") => signature,
             Some(previous) => format!("{signature},{}", previous.sign(payload_type, body)),
             None => signature,
         }

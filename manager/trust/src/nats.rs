@@ -19,7 +19,7 @@ use accounts::{
     service_import,
 };
 use jiff::Timestamp;
-use kubenova_schema::{nats_files, subjects};
+use kubenova_schema::{mutant, nats_files, subjects};
 use nkeys::{KeyPair, KeyPairType};
 use std::collections::BTreeMap;
 
@@ -385,6 +385,9 @@ impl Nkeys {
     /// In one order whichever of them signs, so that the account's JWT says the same.
     fn cluster_signing_keys(&self) -> Vec<SigningKey> {
         let mut keys = self.cluster_signers.0.clone();
+        if mutant::is_on("rotation.one-signer") {
+            keys.clear();
+        }
         keys.push(self.public(NatsIdentity::EdgeCluster));
         keys.sort();
         keys.into_iter().map(|key| role(key, "cluster", cluster_template())).collect()
