@@ -2,7 +2,7 @@
 //!
 //! In the order of the flow: an answer to a hello is believed or not ([`hello_answer`]); a command is verified ([`command`]), allowed ([`policy`]), fenced ([`inbox`]), verified once more before it is carried out ([`record`]), and its
 //! progress is reported ([`outcome`]); an operation begins once ([`operation`]); of a record little is kept ([`digest`]); what should exist is computed ([`components`], [`tenant`], [`application`]) and
-//! compared with what does ([`drift`]); so are the files of a leaf node ([`leaf`]); conditions say how that went ([`conditions`]); usage is metered ([`metering`]).
+//! compared with what does ([`drift`]); so are the files of a leaf node ([`leaf`]); conditions say how that went ([`conditions`]); everything the cluster has is reported in parts ([`snapshot`]); usage is metered ([`metering`]).
 
 pub mod application;
 pub mod command;
@@ -22,4 +22,5 @@ pub mod policy;
 pub mod record;
 pub mod record_pieces;
 pub mod renewal;
+pub mod snapshot;
 pub mod tenant;

@@ -22,29 +22,59 @@ struct Inner {
 struct State {
     objects: BTreeMap<String, ObjectStatus>,
     changed: BTreeSet<String>,
+    /// Objects that controllers wrote since the list under way was begun; none when there is none.
+    written: Option<BTreeSet<String>>,
 }
+
+/// A list of everything that is under way.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Listing(());
 
 impl StatusCache {
     /// Stores an object's status; a status equal to the stored one changes nothing.
     pub fn put(&self, status: ObjectStatus) {
         let mut state = self.lock();
-        if state.objects.get(&status.key) == Some(&status) {
-            return;
-        }
-        state.changed.insert(status.key.clone());
-        state.objects.insert(status.key.clone(), status);
+        state.note_written(&status.key);
+        let has_changed = state.put(status);
         drop(state);
-        self.0.wake.notify_one();
+        if has_changed {
+            self.0.wake.notify_one();
+        }
     }
 
     /// Removes an object that no longer exists in the cluster.
     pub fn remove(&self, key: &str) {
         let mut state = self.lock();
-        if state.objects.remove(key).is_some() {
-            state.changed.insert(key.to_owned());
-            drop(state);
+        state.note_written(key);
+        let has_changed = state.remove(key);
+        drop(state);
+        if has_changed {
             self.0.wake.notify_one();
         }
+    }
+
+    /// Begins to list everything. What controllers write until its end is newer than the list.
+    pub(super) fn begin_listing(&self) -> Listing {
+        self.lock().written = Some(BTreeSet::new());
+        Listing(())
+    }
+
+    /// Takes the list in: what it does not have is gone.
+    pub(super) fn end_listing(&self, Listing(()): Listing, listed: Vec<ObjectStatus>) {
+        let mut state = self.lock();
+        let newer = state.written.take().unwrap_or_default();
+        let present: BTreeSet<&str> = listed.iter().map(|status| status.key.as_str()).collect();
+        let gone = state.objects.keys().filter(|key| !present.contains(key.as_str()) && !newer.contains(*key));
+        let gone: Vec<String> = gone.cloned().collect();
+        for key in gone {
+            state.remove(&key);
+        }
+        for status in listed.into_iter().filter(|status| !newer.contains(&status.key)) {
+            state.put(status);
+        }
+        drop(state);
+        self.0.wake.notify_one();
     }
 
     /// Every object; nothing counts as changed afterwards.
@@ -52,10 +82,6 @@ impl StatusCache {
         let mut state = self.lock();
         state.changed.clear();
         state.objects.values().cloned().collect()
-    }
-
-    pub(super) fn keys(&self) -> BTreeSet<String> {
-        self.lock().objects.keys().cloned().collect()
     }
 
     /// At most `max` objects that changed since the last call.
@@ -88,6 +114,33 @@ impl StatusCache {
     }
 }
 
+impl State {
+    /// Whether it is another status than before.
+    fn put(&mut self, status: ObjectStatus) -> bool {
+        if self.objects.get(&status.key) == Some(&status) {
+            return false;
+        }
+        self.changed.insert(status.key.clone());
+        self.objects.insert(status.key.clone(), status);
+        true
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, key: &str) -> bool {
+        let was_there = self.objects.remove(key).is_some();
+        if was_there {
+            self.changed.insert(key.to_owned());
+        }
+        was_there
+    }
+
+    fn note_written(&mut self, key: &str) {
+        if let Some(written) = &mut self.written {
+            written.insert(key.to_owned());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,5 +167,24 @@ mod tests {
         );
         cache.mark_changed(&changes);
         assert_eq!(cache.take_changes(1).len(), 1);
+    }
+
+    #[test]
+    fn a_list_ends_what_it_lacks_and_nothing_that_was_written_meanwhile() {
+        let cache = StatusCache::default();
+        for key in ["gone", "kept", "removed", "ended"] {
+            cache.put(status(key, 1));
+        }
+        assert_eq!(cache.snapshot().len(), 4);
+        let listing = cache.begin_listing();
+        cache.put(status("new", 2));
+        cache.remove("removed");
+        cache.put(status("kept", 3));
+        cache.end_listing(listing, ["kept", "removed", "listed"].map(|key| status(key, 1)).to_vec());
+        let all: Vec<_> = cache.snapshot().into_iter().map(|status| (status.key, status.revision)).collect();
+        let expected = [("kept", 3), ("listed", 1), ("new", 2)].map(|(key, revision)| (key.to_owned(), revision));
+        assert_eq!(all, expected);
+        cache.put(status("later", 1));
+        assert_eq!(cache.take_changes(10).len(), 1, "after the list as before");
     }
 }
