@@ -310,10 +310,10 @@ pub struct ApplicationAccepted {
     pub commands: Vec<CommandRef>,
 }
 
-/// Which clusters of an application run its workflow once more, and until when they may begin.
+/// Which clusters of an application an operation is for, and until when they may begin it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ApplicationRestart {
+pub struct ApplicationOperation {
     /// Clusters by id or name; all on which the application should run when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1)]

@@ -28,15 +28,20 @@ pub fn progress(live: &Value, findings: &Findings) -> CommandProgress {
         "running" if current => {
             CommandProgress::succeeded("Running", "the application runs and is healthy").at("ready")
         }
+        "workflowSuspending" if current => CommandProgress::waiting(
+            upper_first(phase),
+            "the workflow is held until it is resumed: POST .../apps/{application}/workflow/resume at the Manager",
+        ),
         "workflowFailed" | "workflowTerminated" if current => {
             let message = last_error(live, findings).unwrap_or_else(|| "the workflow failed".to_owned());
             CommandProgress::failed("WorkflowFailed", message)
         }
         _ => {
             let reason = if phase.is_empty() || !current { "Applied".to_owned() } else { upper_first(phase) };
+            let is_working = current && waits_for_job(live) && *findings == Findings::default();
             let message = last_error(live, findings)
                 .unwrap_or_else(|| "waiting for the application to become healthy".to_owned());
-            CommandProgress::running(reason, message)
+            CommandProgress { waits: is_working, ..CommandProgress::running(reason, message) }
         }
     }
 }
@@ -197,6 +202,17 @@ fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_default().to_owned()
 }
 
+/// Everything of it that is not healthy is a job, whose work takes its time.
+fn waits_for_job(live: &Value) -> bool {
+    let mut unhealthy = items(live, "/status/services").filter(|service| service["healthy"] != true).peekable();
+    unhealthy.peek().is_some()
+        && unhealthy.all(|service| {
+            let workload = &service["workloadDefinition"];
+            workload["kind"] == "Job"
+                && workload["apiVersion"].as_str().is_some_and(|version| version.starts_with("batch/"))
+        })
+}
+
 fn phase(live: &Value) -> &str {
     live.pointer("/status/status").and_then(Value::as_str).unwrap_or_default()
 }
@@ -257,6 +273,25 @@ mod tests {
         assert_eq!(progress(&live("running", 1), &Findings::default()).state, State::Running);
         assert_eq!(progress(&live("workflowFailed", 2), &Findings::default()).state, State::Failed);
         assert_eq!(progress(&json!({"metadata":{"generation":1}}), &Findings::default()).state, State::Running);
+    }
+
+    #[test]
+    fn a_workflow_that_is_held_and_a_job_that_works_wait() {
+        let live = |phase: &str, services: Value| json!({"metadata":{"generation":2},"status":{"status":phase,"observedGeneration":2,"services":services}});
+        let service = |kind: &str, api_version: &str, healthy: bool| json!({"name":"a","healthy":healthy,"workloadDefinition":{"kind":kind,"apiVersion":api_version}});
+        let (job, web) = (service("Job", "batch/v1", false), service("Deployment", "apps/v1", false));
+        let ready = service("Deployment", "apps/v1", true);
+        let waits = |live: &Value, findings: &Findings| progress(live, findings).waits;
+        let none = Findings::default();
+        let held = progress(&live("workflowSuspending", json!([])), &none);
+        assert!(held.waits && held.state == State::Running && held.reason == "WorkflowSuspending");
+        assert!(waits(&live("runningWorkflow", json!([ready, job])), &none));
+        assert!(!waits(&live("runningWorkflow", json!([web, job])), &none), "a deployment does not work, it fails");
+        assert!(!waits(&live("runningWorkflow", json!([ready])), &none));
+        assert!(!waits(&live("runningWorkflow", json!([])), &none));
+        assert!(!waits(&live("running", json!([job])), &none), "it has succeeded");
+        let failures = Findings { replica_failures: vec![("a".into(), "exceeded quota".into())] };
+        assert!(!waits(&live("runningWorkflow", json!([job])), &failures), "it does not even begin");
     }
 
     #[test]

@@ -26,7 +26,7 @@ use crate::{
 };
 use error::DispatchError;
 use futures::{StreamExt as _, stream};
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt as _};
 use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels};
 use kubenova_operator_core::{
@@ -213,7 +213,11 @@ impl Dispatcher<'_> {
             CommandKind::DeleteTenant => self.delete_tenant(&task).await,
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
-            CommandKind::RestartWorkflow | CommandKind::CancelOperation => {
+            CommandKind::RestartWorkflow
+            | CommandKind::SuspendWorkflow
+            | CommandKind::ResumeWorkflow
+            | CommandKind::TerminateWorkflow
+            | CommandKind::CancelOperation => {
                 return Attempt::from(CommandProgress::failed("BadCommand", "an operation is no document"));
             }
         };
@@ -225,8 +229,8 @@ impl Dispatcher<'_> {
     /// A command that has not succeeded in time has failed; it is carried out all the same.
     fn fail_if_overdue(&self, record: &NovaCommand, progress: CommandProgress) -> CommandProgress {
         let limit = SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds));
-        let overdue =
-            record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
+        let since = outcome::deadline_from(&record.spec, record.status.as_ref()).filter(|_| !progress.waits);
+        let overdue = since.is_some_and(|since| clock::now().duration_since(since) > limit);
         if progress.state != State::Running || !overdue {
             return progress;
         }
