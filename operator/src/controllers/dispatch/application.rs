@@ -1,7 +1,11 @@
 //! `apply-application` and `delete-application`: every write impersonates the tenant's deployer, since KubeVela runs an
 //! application with the rights of its last writer.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError, replaced};
+use super::{
+    CONFLICTS_MAX, Dispatcher, Task,
+    error::{self, DispatchError},
+    replaced,
+};
 use crate::{
     apiserver::{self, kinds, verbs},
     controllers::{application::observe, apply::Decision, deployer, orphans},
@@ -16,6 +20,9 @@ use kubenova_operator_core::{
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
+
+/// The chart's policy about Applications in the namespaces of tenants.
+const POLICY: &str = "'kubenova-applications'";
 
 pub(super) fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
@@ -103,10 +110,25 @@ impl Dispatcher<'_> {
                          novaclusterconfig default",
                     ));
                 }
+                Err(error) if self.is_before_kubevela(&error) => {
+                    let message = format!(
+                        "waiting for KubeVela: until it answers, the cluster refuses applications; see: kubectl describe \
+                         novaclusterconfig default; last: {}",
+                        error.reason()
+                    );
+                    return Ok(CommandProgress::running("KubeVelaNotReady", message));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(CommandProgress::running("Contended", "other clients keep changing the object; trying again"))
+    }
+
+    /// Refused because KubeVela has not seen it: while KubeVela is installed, its kind is there before its webhook, and its webhook before
+    /// its definitions. Without the webhook no application names its writer, and our own policy refuses each.
+    fn is_before_kubevela(&self, error: &apiserver::Error) -> bool {
+        let is_denied = error::refusal(error) == Some(error::Refusal::Denied);
+        is_denied && (self.standing().kubevela.is_none() || error.reason().contains(POLICY))
     }
 
     async fn application_progress(&self, present: &DynamicObject) -> Result<CommandProgress, DispatchError> {

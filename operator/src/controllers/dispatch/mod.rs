@@ -24,13 +24,14 @@ use crate::{
     inbound::fence::FenceSource,
     trace,
 };
-use error::DispatchError;
-use futures::{StreamExt as _, stream};
-use jiff::{SignedDuration, Timestamp};
+use futures::{StreamExt as _, future, stream};
+use jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt as _};
-use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels};
+use kubenova_crds::{cluster_config, command::NovaCommand, labels};
 use kubenova_operator_core::{
     command::{self, VerifiedCommand},
+    components::standing::StandingComponents,
+    deadline::Deadline,
     digest::RecordDigest,
     inbox, observed,
     outcome::{self, CommandProgress, State},
@@ -57,8 +58,7 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
     let records = ctx.inbox.changes().map(|changes| changes.into_iter().map(|change| change.name).collect());
-    let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "")
-        .map(|_| vec![command::record_name(&ObjectKey::ClusterConfig)]);
+    let configs = ctx.configs.changes().map(|changes| concerned_by_config(&ctx.inbox, &changes));
     let tenants =
         ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| concerned(&ctx.inbox, it)).collect());
     let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
@@ -72,8 +72,8 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
         Dispatcher { ctx: &ctx, fence, records: Api::namespaced(client, namespace), drift: DriftGuard::default() };
     tokio::select! {
         () = ctx.shutdown.requested() => return,
-        // An application would wait for a tenant that only was not listed yet.
-        () = ctx.tenants.complete() => {}
+        // An application would wait for a tenant, or for a component, that only was not listed yet.
+        ((), ()) = future::join(ctx.tenants.complete(), ctx.configs.complete()) => {}
     }
     ctx.gates.set("dispatch", None);
     work::run("dispatch", triggers, &ctx.metrics, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
@@ -94,10 +94,23 @@ fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<
     names
 }
 
+/// Records that a change of the cluster's configuration concerns: its own, and what waits for its components.
+fn concerned_by_config(inbox: &Cache<RecordDigest>, changes: &[Change<StandingComponents>]) -> Vec<String> {
+    let mut names = vec![command::record_name(&ObjectKey::ClusterConfig)];
+    if changes.iter().any(|change| change.before != change.after) {
+        names.extend(open_records(inbox, "application."));
+    }
+    names
+}
+
 /// Records of operations that have not ended: they wait for what a change of an application may show. There are few.
 fn open_operations(inbox: &Cache<RecordDigest>) -> Vec<String> {
+    open_records(inbox, "operation.")
+}
+
+fn open_records(inbox: &Cache<RecordDigest>, prefix: &str) -> Vec<String> {
     let is_open = |name: &String| inbox.get(name).is_some_and(|record| !record.has_ended);
-    inbox.names_from("operation.").into_iter().filter(is_open).collect()
+    inbox.names_from(prefix).into_iter().filter(is_open).collect()
 }
 
 struct Dispatcher<'a> {
@@ -122,26 +135,26 @@ struct Attempt {
     progress: CommandProgress,
     /// When to reconcile a settled command again, if sooner than usual.
     look_again: Option<Duration>,
+    /// The document is not in place, and the same attempt may succeed later: no watch shows when.
+    is_due: bool,
     /// The API server asks to wait so long.
     not_before: Duration,
 }
 
 impl Attempt {
     fn next(&self) -> Next {
-        let Self { progress, look_again, not_before } = self;
-        match progress.state {
-            State::Running => Next::Retry {
-                waiting_for: format!("{}: {}", progress.reason, progress.message),
-                not_before: *not_before,
-            },
-            _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
+        let Self { progress, look_again, is_due, not_before } = self;
+        if *is_due || progress.state == State::Running {
+            let waiting_for = format!("{}: {}", progress.reason, progress.message);
+            return Next::Retry { waiting_for, not_before: *not_before };
         }
+        Next::After(look_again.unwrap_or(SETTLED).min(SETTLED))
     }
 }
 
 impl From<CommandProgress> for Attempt {
     fn from(progress: CommandProgress) -> Self {
-        Self { progress, look_again: None, not_before: Duration::ZERO }
+        Self { progress, look_again: None, is_due: false, not_before: Duration::ZERO }
     }
 }
 
@@ -167,7 +180,7 @@ impl Dispatcher<'_> {
         }
         let attempt = self.attempt(&verified, trace::of_object(&record)).await;
         let next = attempt.next();
-        let progress = self.fail_if_overdue(&record, attempt.progress);
+        let progress = self.deadline(&record, verified.kind).apply(attempt.progress, clock::now());
         self.settle(record, &progress, next).await
     }
 
@@ -217,21 +230,30 @@ impl Dispatcher<'_> {
                 return Attempt::from(CommandProgress::failed("BadCommand", "an operation is no document"));
             }
         };
-        let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
         let look_again = task.look_again.get().copied();
-        Attempt { progress: progress.unwrap_or_else(|error| error.progress()), look_again, not_before }
+        match progress {
+            Ok(progress) => Attempt { look_again, ..Attempt::from(progress) },
+            Err(error) => Attempt {
+                progress: error.progress(),
+                look_again,
+                is_due: error.may_pass(),
+                not_before: error.retry_after(),
+            },
+        }
     }
 
-    /// A command that has not succeeded in time has failed; it is carried out all the same.
-    fn fail_if_overdue(&self, record: &NovaCommand, progress: CommandProgress) -> CommandProgress {
-        let limit = SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds));
-        let overdue =
-            record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
-        if progress.state != State::Running || !overdue {
-            return progress;
+    /// Until when a command must have succeeded; it is carried out afterwards all the same.
+    fn deadline(&self, record: &NovaCommand, kind: CommandKind) -> Deadline {
+        Deadline {
+            limit: SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds)),
+            stored_at: record.spec.stored_at.parse().ok(),
+            possible_since: self.standing().since(kind),
         }
-        let message = format!("not ready after {} s; last: {}: {}", limit.as_secs(), progress.reason, progress.message);
-        CommandProgress::failed("ProgressDeadlineExceeded", message)
+    }
+
+    /// The components that stand, as the watch has shown it.
+    fn standing(&self) -> StandingComponents {
+        self.ctx.configs.get(cluster_config::NAME).map(|standing| *standing).unwrap_or_default()
     }
 
     /// Status first, outcome second.
