@@ -1,7 +1,8 @@
-//! KubeVela Applications: the object that is applied for a command. Its status is read in [`status`].
+//! KubeVela Applications: the object that is applied for a command. Its status is read in [`status`]; [`made`] is what it left.
 //!
 //! A caller's document decides labels, annotations and spec; name, namespace and identity are never its own.
 
+pub mod made;
 pub mod status;
 
 use crate::tenant::apps_namespace;

@@ -8,11 +8,21 @@ use super::{
 };
 use crate::{
     apiserver::{self, kinds, verbs},
-    controllers::{application::observe, apply::Decision, deployer, orphans},
+    controllers::{
+        application::observe,
+        apply::Decision,
+        deployer,
+        orphans::{self, GoneApplication},
+    },
 };
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use kubenova_operator_core::{
-    application::{self, Origin, status},
+    application::{
+        self, Origin,
+        made::{ClaimTemplate, Made},
+        status,
+    },
     drift,
     outcome::CommandProgress,
     tenant::apps_namespace,
@@ -157,6 +167,12 @@ impl Dispatcher<'_> {
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = deployer::client(&self.ctx.apiserver, &tenant)?;
         if let Some(present) = kinds::get_if_served(&own, name).await? {
+            let message = present.data.pointer("/status/conditions").and_then(deleting_message);
+            let message = message.unwrap_or_else(|| "deleting the application".to_owned());
+            let progress = CommandProgress::running("Deleting", message);
+            if made_before(task).is_none() && !self.remember(task, &progress, &self.made(&present).await?).await? {
+                return Ok(replaced());
+            }
             if present.metadata.deletion_timestamp.is_none() {
                 if self.is_replaced(task, &present).await? {
                     return Ok(replaced());
@@ -176,12 +192,12 @@ impl Dispatcher<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
-            let message = present.data.pointer("/status/conditions").and_then(deleting_message);
-            let message = message.unwrap_or_else(|| "deleting the application".to_owned());
-            return Ok(CommandProgress::running("Deleting", message).at("applied").about(&present.metadata));
+            return Ok(progress.at("applied").about(&present.metadata));
         }
         let client = self.ctx.apiserver.client();
-        let found = orphans::find(&client, &deployer, &namespace, Some(name)).await?;
+        let made = made_before(task).map(Made::read).unwrap_or_default();
+        let gone_application = GoneApplication { name, made: &made };
+        let found = orphans::find(&client, &deployer, &namespace, Some(gone_application)).await?;
         if !found.is_empty() && !self.is_recorded(task).await? {
             return Ok(replaced());
         }
@@ -196,6 +212,25 @@ impl Dispatcher<'_> {
         }
         Ok(gone())
     }
+
+    /// What an Application has made, to be remembered.
+    async fn made(&self, present: &DynamicObject) -> Result<String, apiserver::Error> {
+        let mut made = Made::of(&kinds::to_value(present)?);
+        let namespace = present.namespace().unwrap_or_default();
+        let sets: Api<StatefulSet> = Api::namespaced(self.ctx.apiserver.client(), &namespace);
+        let mut templates = Vec::new();
+        for name in made.stateful_sets() {
+            templates.extend(verbs::get(&sets, name).await?.iter().flat_map(ClaimTemplate::of));
+        }
+        made.claim_templates = templates;
+        Ok(made.to_text())
+    }
+}
+
+/// What the application had made, if it was remembered for this command.
+fn made_before<'a>(task: &Task<'a>) -> Option<&'a str> {
+    let status = task.record.status.as_ref().filter(|status| status.command_id == task.command.id)?;
+    Some(status.found.as_str()).filter(|made| !made.is_empty())
 }
 
 fn deleting_message(conditions: &Value) -> Option<String> {

@@ -124,6 +124,10 @@ struct Dispatcher<'a> {
 struct Task<'a> {
     key: &'a ObjectKey,
     command: &'a Command,
+    /// As it was read.
+    record: &'a NovaCommand,
+    /// As it was written while the command was carried out.
+    rewritten: OnceLock<NovaCommand>,
     /// Its trace.
     traceparent: Option<TraceParent>,
     /// When to reconcile a settled command again, if sooner than usual.
@@ -139,11 +143,13 @@ struct Attempt {
     is_due: bool,
     /// The API server asks to wait so long.
     not_before: Duration,
+    /// The record, if it was written meanwhile.
+    rewritten: Option<NovaCommand>,
 }
 
 impl Attempt {
     fn next(&self) -> Next {
-        let Self { progress, look_again, is_due, not_before } = self;
+        let Self { progress, look_again, is_due, not_before, .. } = self;
         if *is_due || progress.state == State::Running {
             let waiting_for = format!("{}: {}", progress.reason, progress.message);
             return Next::Retry { waiting_for, not_before: *not_before };
@@ -154,7 +160,7 @@ impl Attempt {
 
 impl From<CommandProgress> for Attempt {
     fn from(progress: CommandProgress) -> Self {
-        Self { progress, look_again: None, is_due: false, not_before: Duration::ZERO }
+        Self { progress, look_again: None, is_due: false, not_before: Duration::ZERO, rewritten: None }
     }
 }
 
@@ -178,10 +184,10 @@ impl Dispatcher<'_> {
         if verified.kind.is_operation() {
             return self.operate(&verified, record).await;
         }
-        let attempt = self.attempt(&verified, trace::of_object(&record)).await;
+        let attempt = self.attempt(&verified, &record).await;
         let next = attempt.next();
         let progress = self.deadline(&record, verified.kind).apply(attempt.progress, clock::now());
-        self.settle(record, &progress, next).await
+        self.settle(attempt.rewritten.unwrap_or(record), &progress, next).await
     }
 
     /// The record: as it was just stored, unless it was written again since, or as the API server has it.
@@ -217,9 +223,16 @@ impl Dispatcher<'_> {
     }
 
     /// How far a document's command is.
-    async fn attempt(&self, verified: &VerifiedCommand, traceparent: Option<TraceParent>) -> Attempt {
+    async fn attempt(&self, verified: &VerifiedCommand, record: &NovaCommand) -> Attempt {
         let VerifiedCommand { command, kind, key, .. } = verified;
-        let task = Task { key, command, traceparent, look_again: OnceLock::new() };
+        let task = Task {
+            key,
+            command,
+            record,
+            rewritten: OnceLock::new(),
+            traceparent: trace::of_object(record),
+            look_again: OnceLock::new(),
+        };
         let progress = match kind {
             CommandKind::ApplyClusterConfig => self.apply_config(&task).await,
             CommandKind::ApplyTenant => self.apply_tenant(&task).await,
@@ -230,14 +243,15 @@ impl Dispatcher<'_> {
                 return Attempt::from(CommandProgress::failed("BadCommand", "an operation is no document"));
             }
         };
-        let look_again = task.look_again.get().copied();
+        let (look_again, rewritten) = (task.look_again.get().copied(), task.rewritten.into_inner());
         match progress {
-            Ok(progress) => Attempt { look_again, ..Attempt::from(progress) },
+            Ok(progress) => Attempt { look_again, rewritten, ..Attempt::from(progress) },
             Err(error) => Attempt {
                 progress: error.progress(),
                 look_again,
                 is_due: error.may_pass(),
                 not_before: error.retry_after(),
+                rewritten,
             },
         }
     }
@@ -287,6 +301,30 @@ impl Dispatcher<'_> {
             self.ctx.inbox.reader_wrote(&record, RecordDigest::of(&record));
         }
         Ok(())
+    }
+
+    /// Writes what a deleted object had made into the record, before it is deleted. False when the record holds another command.
+    async fn remember(
+        &self,
+        task: &Task<'_>,
+        progress: &CommandProgress,
+        made: &str,
+    ) -> Result<bool, apiserver::Error> {
+        let mut is_own = false;
+        let written = status::update_from(&self.records, task.record.clone(), |present| {
+            is_own = present.spec.command_id == task.command.id;
+            let at = clock::rfc3339_ms(clock::now());
+            let next = outcome::remember(&present.spec, present.status.as_ref(), progress, made, &at);
+            let Some(next) = next.filter(|_| is_own) else { return false };
+            present.status = Some(next);
+            true
+        })
+        .await?;
+        if let Some(written) = written.filter(|_| is_own) {
+            self.ctx.inbox.reader_wrote(&written, RecordDigest::of(&written));
+            let _set = task.rewritten.set(written);
+        }
+        Ok(is_own)
     }
 
     /// Asked before a live object is written or deleted: whether the record holds another command by now, which another Operator has
