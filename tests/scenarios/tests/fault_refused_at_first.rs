@@ -1,7 +1,10 @@
 //! What a cluster refuses at first runs as soon as it may: an application that was ordered before KubeVela stands waits and
 //! then succeeds; one that a quota or a policy of the site denies is tried again within a minute.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use kubenova_env::poll::{self, Step};
@@ -132,18 +135,22 @@ async fn need_cost_center(site: &Site) -> Result<()> {
 
 /// At most so many Applications in the namespace, as soon as the API server counts them.
 async fn set_quota(site: &Site, count: u32) -> Result<()> {
-    let hard = json!({ "count/applications.core.oam.dev": count.to_string() });
-    let quota = json!({
-        "apiVersion": "v1", "kind": "ResourceQuota",
-        "metadata": { "name": "site", "namespace": NAMESPACE },
-        "spec": { "hard": hard },
-    });
-    site.cluster.applier().apply_yaml(&quota.to_string()).await?;
+    let (key, wanted) = ("count/applications.core.oam.dev", count.to_string());
+    let attempts = AtomicU32::new(0);
     poll::until(format!("a quota of {count}"), COMMAND_MAX, || async {
-        let found = site.get(&["resourcequota", "site", "-n", NAMESPACE])?;
-        let used = &found["status"]["used"]["count/applications.core.oam.dev"];
-        let is_counted = found["status"]["hard"] == hard && used.is_string();
-        Ok(Step::when(is_counted, (), found["status"].to_string()))
+        let status = site.get(&["resourcequota", "site", "-n", NAMESPACE, "--ignore-not-found"]).unwrap_or_default();
+        let status = &status["status"];
+        if status["hard"][key] == wanted && status["used"][key].is_string() {
+            return Ok(Step::Done(()));
+        }
+        // Kubernetes counts objects of a new kind some time after it is served, and looks at a quota again only when it is another one.
+        let other = attempts.fetch_add(1, Ordering::Relaxed).to_string();
+        let quota = json!({
+            "apiVersion": "v1", "kind": "ResourceQuota", "metadata": { "name": "site", "namespace": NAMESPACE },
+            "spec": { "hard": { key: wanted, "count/leases.coordination.k8s.io": other } },
+        });
+        site.cluster.applier().apply_yaml(&quota.to_string()).await?;
+        Ok(Step::Waiting(status.to_string()))
     })
     .await
 }
