@@ -27,6 +27,7 @@ use crate::{
     settings::Settings,
 };
 use anyhow::Context as _;
+use jiff::SignedDuration;
 use kube::Api;
 use kubenova_operator_core::{
     components::standing::StandingComponents, digest::RecordDigest, tenant::digest::TenantDigest,
@@ -186,7 +187,7 @@ impl Parts {
         let rehello = Arc::new(Notify::new());
         let (identity_sender, identity, verifier) = current::channel(identity);
         let outcomes = OutcomeQueue::new(identity.cluster_id(), metrics.outcomes_pending.clone());
-        let status = StatusCache::default();
+        let status = StatusCache::new(SignedDuration::from_secs(settings.progress_deadline_seconds.into()));
         let highest = Highest::default();
         let (inbox, tenants, configs) = (Cache::default(), Cache::default(), Cache::default());
         let cluster = ClusterContext {

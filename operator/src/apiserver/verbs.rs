@@ -48,6 +48,11 @@ pub async fn list_recent<K: Object>(api: &Api<K>, label_selector: &str) -> Resul
     list_by(api, ListParams::default().labels(label_selector).match_any()).await
 }
 
+/// The same by fields instead of labels.
+pub async fn list_recent_by_fields<K: Object>(api: &Api<K>, field_selector: &str) -> Result<Vec<K>, Error> {
+    list_by(api, ListParams::default().fields(field_selector).match_any()).await
+}
+
 async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<K>, Error> {
     let mut objects = Vec::new();
     loop {
@@ -56,7 +61,8 @@ async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<
             Ok(request) => api.clone().into_client().request::<ObjectList<DeserializeGuard<K>>>(request).await,
             Err(error) => Err(error),
         };
-        let selector = params.label_selector.as_deref().unwrap_or_default();
+        let selector = params.label_selector.as_ref().or(params.field_selector.as_ref());
+        let selector = selector.map(String::as_str).unwrap_or_default();
         let page = page.map_err(failed(api, Verb::List, selector))?;
         objects.extend(page.items.into_iter().filter_map(decoded));
         match page.metadata.continue_ {

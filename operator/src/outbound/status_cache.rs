@@ -1,7 +1,10 @@
 //! The latest status of every object, and which of them changed since the last report. Controllers write it; the status
 //! loop reads it.
 
-use kubenova_schema::v1::ObjectStatus;
+use jiff::SignedDuration;
+use kubenova_operator_core::application::since;
+use kubenova_runtime::clock;
+use kubenova_schema::{kinds::ObjectKey, v1::ObjectStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,6 +19,8 @@ pub struct StatusCache(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     wake: Notify,
+    /// An application that is not ready for longer is stalled.
+    ready_within: SignedDuration,
 }
 
 #[derive(Debug, Default)]
@@ -25,9 +30,18 @@ struct State {
 }
 
 impl StatusCache {
-    /// Stores an object's status; a status equal to the stored one changes nothing.
-    pub fn put(&self, status: ObjectStatus) {
+    #[must_use]
+    pub fn new(ready_within: SignedDuration) -> Self {
+        Self(Arc::new(Inner { ready_within, ..Inner::default() }))
+    }
+
+    /// Stores an object's status, an application's dated; a status equal to the stored one changes nothing.
+    pub fn put(&self, mut status: ObjectStatus) {
         let mut state = self.lock();
+        if matches!(ObjectKey::parse(&status.key), Some(ObjectKey::Application { .. })) {
+            let before = state.objects.get(&status.key);
+            since::date(&mut status, before, clock::now(), self.0.ready_within);
+        }
         if state.objects.get(&status.key) == Some(&status) {
             return;
         }
@@ -91,9 +105,30 @@ impl StatusCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubenova_schema::v1::Condition;
 
     fn status(key: &str, revision: u64) -> ObjectStatus {
         ObjectStatus { key: key.to_owned(), revision, ..ObjectStatus::default() }
+    }
+
+    #[test]
+    fn applications_are_dated_when_they_change() {
+        let cache = StatusCache::new(SignedDuration::from_secs(600));
+        let ready = |key: &str| ObjectStatus {
+            conditions: vec![Condition {
+                r#type: "Ready".to_owned(),
+                status: "True".to_owned(),
+                ..Condition::default()
+            }],
+            ..status(key, 1)
+        };
+        cache.put(ready("application/t/shop"));
+        let first = cache.take_changes(10);
+        assert!(!first[0].conditions[0].last_transition_time.is_empty());
+        cache.put(ready("application/t/shop"));
+        assert_eq!(cache.take_changes(10), [], "the same again");
+        cache.put(ready("tenant/t"));
+        assert_eq!(cache.take_changes(10)[0].conditions[0].last_transition_time, "", "only applications");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use kubenova_operator_core::{
     },
     drift,
     outcome::CommandProgress,
-    tenant::apps_namespace,
+    tenant::{apps_namespace, digest::NotReady},
 };
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
@@ -43,24 +43,35 @@ impl Dispatcher<'_> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
             return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
-        let ready = self.known_tenant(tenant_id).filter(|tenant| tenant.is_ready);
-        let Some(tenant) = ready.map(|tenant| tenant.name.clone()) else {
-            return Ok(CommandProgress::running(
-                "WaitingForTenant",
-                "waiting until the tenant is ready on this cluster",
-            ));
+        let Some(known) = self.known_tenant(tenant_id) else {
+            return Ok(waiting_for_tenant("it is not there yet"));
         };
-        let origin =
-            Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
+        if let Some(NotReady { reason, message }) = &known.not_ready {
+            self.report(&known.name, name).await?;
+            return Ok(waiting_for_tenant(&format!("{reason}: {message}")));
+        }
+        let tenant = &known.name;
+        let origin = Origin { tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
         let mut desired = match application::build(&task.command.document, origin) {
             Ok(desired) => desired,
             Err(message) => return Ok(CommandProgress::failed("BadDocument", message)),
         };
         drift::stamp(&mut desired);
-        let namespace = apps_namespace(&tenant);
+        let namespace = apps_namespace(tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
-        let as_deployer = applications(&deployer::client(&self.ctx.apiserver, &tenant)?, &namespace);
+        let as_deployer = applications(&deployer::client(&self.ctx.apiserver, tenant)?, &namespace);
         self.apply_object(task, name, &own, &as_deployer, &desired).await
+    }
+
+    /// Reports how an application does that is left as it is.
+    async fn report(&self, tenant: &str, name: &str) -> Result<(), apiserver::Error> {
+        let own = applications(&self.ctx.apiserver.client(), &apps_namespace(tenant));
+        if let Some(present) = kinds::get_if_served(&own, name).await?
+            && let Some(status) = observe::one(self.ctx, &present).await?
+        {
+            self.ctx.status.put(status);
+        }
+        Ok(())
     }
 
     /// Applies the desired Application, as the deployer, unless the live one is it already.
@@ -231,6 +242,10 @@ impl Dispatcher<'_> {
 fn made_before<'a>(task: &Task<'a>) -> Option<&'a str> {
     let status = task.record.status.as_ref().filter(|status| status.command_id == task.command.id)?;
     Some(status.found.as_str()).filter(|made| !made.is_empty())
+}
+
+fn waiting_for_tenant(why: &str) -> CommandProgress {
+    CommandProgress::running("WaitingForTenant", format!("waiting until the tenant is ready on this cluster: {why}"))
 }
 
 fn deleting_message(conditions: &Value) -> Option<String> {

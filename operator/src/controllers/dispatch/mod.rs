@@ -82,9 +82,13 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
 /// Records that a tenant's change concerns: its own, and those of its applications when it becomes ready or is so no more.
 fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<String> {
     let mut names = Vec::new();
+    let is_served_alike = match (&change.before, &change.after) {
+        (Some(before), Some(after)) => before.serves_like(after),
+        _ => false,
+    };
     for tenant in change.before.iter().chain(&change.after) {
         let tenant_id = tenant.tenant_id.clone();
-        if change.before != change.after {
+        if !is_served_alike {
             names.extend(inbox.names_from(&format!("application.{tenant_id}.")));
         }
         names.push(command::record_name(&ObjectKey::Tenant { tenant_id }));
