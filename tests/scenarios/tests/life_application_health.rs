@@ -152,6 +152,10 @@ async fn life_application_health_is_told_as_it_is() -> Result<()> {
     poke_kubevela(&site, "shop", "replaced")?;
     wait_ready(&platform, "shop").await?;
 
+    // Its pods run for ever.
+    order(&platform, "batch", &component("batch", "task")).await?;
+    wait_not_ready(&platform, "batch", "Ready", "JobRunning", &[]).await?;
+
     set_quota(&site, 1).await?;
     for (name, kind, workload) in [
         ("db", "statefulset", "StatefulSet db"),
@@ -194,6 +198,8 @@ async fn life_application_health_is_told_as_it_is() -> Result<()> {
     for (name, workload) in [("db", "StatefulSet db"), ("agent", "DaemonSet agent"), ("once", "Job once-once")] {
         wait_not_ready(&platform, name, "Stalled", "FailedCreate", &["for more than 5 s", workload]).await?;
     }
+    let batch = look(&platform, "batch").await?;
+    assert!(batch.condition("Stalled").is_none(), "a job takes its time: {}", batch.all);
     site.cluster.kubectl_ok(&["delete", "resourcequota", "site", "-n", NAMESPACE])?;
     // Their controller waits minutes by now; new ones try at once.
     site.cluster.kubectl_ok(&["delete", "replicasets", "--all", "-n", NAMESPACE])?;

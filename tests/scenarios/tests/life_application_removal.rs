@@ -53,8 +53,11 @@ fn shop() -> Value {
         "spec": { "selector": { "matchLabels": { "example": "kept" } }, "template": pod("kept", "Always") },
     });
     let budget = json!({
-        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "db" },
-        "spec": { "maxUnavailable": 0, "selector": { "matchLabels": { "example": "db" } } },
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": { "name": "own" },
+        "spec": {
+            "maxUnavailable": 1, "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": { "matchLabels": { "app.oam.dev/component": "own" } },
+        },
     });
     let task = json!({ "image": "shop/task:1", "count": 2, "cpu": "100m", "memory": "64Mi" });
     application(

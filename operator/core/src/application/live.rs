@@ -32,3 +32,10 @@ pub(super) fn is_deleting(live: &Value) -> bool {
 pub(super) fn items<'a>(live: &'a Value, pointer: &str) -> impl Iterator<Item = &'a Value> {
     live.pointer(pointer).and_then(Value::as_array).into_iter().flatten()
 }
+
+/// Everything of it that is not healthy is a job, whose work takes its time.
+pub(super) fn waits_for_job(live: &Value) -> bool {
+    let mut unhealthy = items(live, "/status/services").filter(|service| service["healthy"] != true).peekable();
+    let is_job = |service: &Value| service["workloadDefinition"]["kind"] == "Job";
+    is_current(live) && unhealthy.peek().is_some() && unhealthy.all(is_job)
+}

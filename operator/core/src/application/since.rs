@@ -3,11 +3,11 @@
 //! KubeVela dates its own conditions. Those that are made from its status have the time at which the Operator saw them change; after a
 //! start, when nothing was seen yet, that of the newest change that KubeVela dates.
 
-use super::status::READY;
+use super::status::{HELD, READY};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_schema::v1::{Condition, ObjectStatus};
 
-/// Present while an application has not been ready for longer than it may take.
+/// Present while an application has not been ready for longer than it may take, unless it is held.
 pub const STALLED: &str = "Stalled";
 
 /// Dates the conditions that have no time, in comparison with what was seen before, and adds [`STALLED`].
@@ -36,7 +36,8 @@ fn kept_time(condition: &Condition, revision: u64, before: &ObjectStatus) -> Opt
 }
 
 fn stalled(ready: &Condition, now: Timestamp, ready_within: SignedDuration) -> Option<Condition> {
-    let since = time(ready).filter(|_| ready.status != "True")?.checked_add(ready_within).ok()?;
+    let waits = ready.status != "True" && !HELD.contains(&ready.reason.as_str());
+    let since = time(ready).filter(|_| waits)?.checked_add(ready_within).ok()?;
     (now > since).then(|| Condition {
         r#type: STALLED.to_owned(),
         status: "True".to_owned(),
@@ -122,5 +123,11 @@ mod tests {
         assert_eq!(since(&dated("True", 1, Some(&stalled), 901), STALLED), None);
         assert_eq!(since(&dated("False", 2, Some(&stalled), 901), STALLED), None);
         assert_eq!(since(&dated("False", 1, None, 1_000), STALLED), Some(at(630)), "also after a start");
+        for reason in HELD {
+            let mut held = status("False", 1);
+            held.conditions[1].reason = reason.to_owned();
+            date(&mut held, Some(&stalled), at(1_000), LIMIT);
+            assert_eq!(since(&held, STALLED), None, "{reason}");
+        }
     }
 }

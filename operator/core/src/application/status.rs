@@ -6,7 +6,7 @@
 use super::{
     detail,
     failure::Failure,
-    live::{is_current, is_deleting, is_healthy, items, message, phase, text},
+    live::{is_current, is_deleting, is_healthy, items, message, phase, text, waits_for_job},
 };
 use crate::{outcome::CommandProgress, tenant::digest::NotReady};
 use kubenova_crds::labels;
@@ -19,6 +19,10 @@ use serde_json::Value;
 
 /// The condition that says whether the application can be used.
 pub const READY: &str = "Ready";
+/// Reason of an application whose jobs have not ended and do not fail.
+const JOB_RUNNING: &str = "JobRunning";
+/// Reasons of an application that is not ready and may stay so: what it waits for takes its time.
+pub const HELD: [&str; 2] = [JOB_RUNNING, "WorkflowSuspending"];
 
 /// What the cluster says about an application beyond KubeVela's status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -92,6 +96,10 @@ fn ready_condition(live: &Value, findings: &Findings, last_error: Option<String>
     }
     if (is_healthy(live) || mutant::is_on("application.reconciled-is-ready")) && !is_deleting(live) {
         return made_here(READY, live, true, "Running".to_owned(), "the application runs and is healthy".to_owned());
+    }
+    if findings.failure.is_none() && waits_for_job(live) {
+        let message = last_error.unwrap_or_else(|| "waiting until its jobs have ended".to_owned());
+        return made_here(READY, live, false, JOB_RUNNING.to_owned(), message);
     }
     let reason = findings.failure.as_ref().map(|failure| failure.reason.clone()).filter(|reason| !reason.is_empty());
     let message = last_error.unwrap_or_else(|| "waiting for the application to become healthy".to_owned());
@@ -218,6 +226,25 @@ mod tests {
         let (status, reason, message) = ready(&live("running", 2), &Findings { tenant: Some(tenant), failure: None });
         assert_eq!((status.as_str(), reason.as_str()), ("False", "TenantNotReady"));
         assert_eq!(message, "the application's tenant is not ready: NamespaceTaken: acme-apps is not ours");
+    }
+
+    #[test]
+    fn a_job_that_works_and_a_workflow_that_is_suspended_take_their_time() {
+        let service =
+            |kind: &str, healthy: bool| json!({"name": "a", "healthy": healthy, "workloadDefinition": {"kind": kind}});
+        let reason = |services: Value, findings: &Findings| {
+            let mut live = live("runningWorkflow", 2);
+            live["status"]["services"] = services;
+            ready(&live, findings).1
+        };
+        let job = json!([service("Deployment", true), service("Job", false)]);
+        assert_eq!(reason(job.clone(), &Findings::default()), JOB_RUNNING);
+        assert_eq!(reason(job, &failure()), "FailedCreate", "it does not even begin");
+        let both = json!([service("Deployment", false), service("Job", false)]);
+        assert_eq!(reason(both, &Findings::default()), "RunningWorkflow");
+        assert_eq!(reason(json!([]), &Findings::default()), "RunningWorkflow");
+        let suspended = ready(&live("workflowSuspending", 2), &Findings::default()).1;
+        assert!(HELD.contains(&suspended.as_str()), "{suspended}");
     }
 
     #[test]
