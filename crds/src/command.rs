@@ -73,7 +73,8 @@ pub struct CommandStatus {
     /// Steps the command passed and when: stored, started, applied, ready.
     #[serde(default)]
     pub hops: Vec<CommandHop>,
-    /// What an operation found when it began. After a crash it tells whether the operation has had its effect.
+    /// What an operation found when it began: after a crash it tells whether the operation has had its effect. Of the deletion of an
+    /// application: what the application had made.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub found: String,
     /// The command waits for somebody, or for work that takes its time, such as a workflow that is held or a job: no deadline counts

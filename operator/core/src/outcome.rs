@@ -93,6 +93,24 @@ pub fn begin(
     advance(spec, present, &begun, at).map(|status| CommandStatus { found: found.to_owned(), ..status })
 }
 
+/// The status of a delete with what its object had made; none when that stands there, or the delete has ended. Written before the
+/// object is deleted, since it cannot be asked for afterwards.
+#[must_use]
+pub fn remember(
+    spec: &CommandSpec,
+    present: Option<&CommandStatus>,
+    progress: &CommandProgress,
+    made: &str,
+    at: &str,
+) -> Option<CommandStatus> {
+    let own = present.filter(|status| status.command_id == spec.command_id);
+    if has_ended(spec, own) || own.is_some_and(|status| !status.found.is_empty()) {
+        return None;
+    }
+    let next = advance(spec, own, progress, at).or_else(|| own.cloned());
+    next.map(|status| CommandStatus { found: made.to_owned(), ..status })
+}
+
 /// What one reconcile of a command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandProgress {
@@ -374,6 +392,27 @@ mod tests {
         assert!(!has_started(&of_another, Some(&begun)), "a status of an older command");
         let expired = advance(&spec(), None, &CommandProgress::expired("Late", ""), "t1").unwrap();
         assert_eq!(begin(&spec(), Some(&expired), &progress, "", "t2"), None, "what ended does not begin");
+    }
+
+    #[test]
+    fn what_an_object_made_is_remembered_once_and_kept() {
+        let deleting = CommandProgress::running("Deleting", "");
+        let remembered = remember(&spec(), None, &deleting, "made", "t1").unwrap();
+        assert_eq!((remembered.found.as_str(), remembered.state.as_str()), ("made", "running"));
+        assert_eq!(remember(&spec(), Some(&remembered), &deleting, "less", "t2"), None);
+        let waiting = CommandStatus { found: String::new(), ..remembered.clone() };
+        assert_eq!(
+            remember(&spec(), Some(&waiting), &deleting, "made", "t2").unwrap().found,
+            "made",
+            "in the same state"
+        );
+        let gone = advance(&spec(), Some(&remembered), &CommandProgress::succeeded("Gone", ""), "t2").unwrap();
+        assert_eq!((gone.found.as_str(), remember(&spec(), Some(&gone), &deleting, "made", "t3")), ("made", None));
+        let of_another = CommandSpec { command_id: "b".into(), ..spec() };
+        assert!(
+            remember(&of_another, Some(&remembered), &deleting, "made", "t3").is_some(),
+            "a status of an older command"
+        );
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! The latest status of every object, and which of them changed since the last report. Controllers write it; the status
 //! loop reads it.
 
-use kubenova_schema::v1::ObjectStatus;
+use jiff::SignedDuration;
+use kubenova_operator_core::application::since;
+use kubenova_runtime::clock;
+use kubenova_schema::{kinds::ObjectKey, v1::ObjectStatus};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -16,6 +19,8 @@ pub struct StatusCache(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     wake: Notify,
+    /// An application that is not ready for longer is stalled.
+    ready_within: SignedDuration,
 }
 
 #[derive(Debug, Default)]
@@ -32,11 +37,16 @@ struct State {
 pub(super) struct Listing(());
 
 impl StatusCache {
-    /// Stores an object's status; a status equal to the stored one changes nothing.
+    #[must_use]
+    pub fn new(ready_within: SignedDuration) -> Self {
+        Self(Arc::new(Inner { ready_within, ..Inner::default() }))
+    }
+
+    /// Stores an object's status, an application's dated; a status equal to the stored one changes nothing.
     pub fn put(&self, status: ObjectStatus) {
         let mut state = self.lock();
         state.note_written(&status.key);
-        let has_changed = state.put(status);
+        let has_changed = state.put(status, self.0.ready_within);
         drop(state);
         if has_changed {
             self.0.wake.notify_one();
@@ -71,7 +81,7 @@ impl StatusCache {
             state.remove(&key);
         }
         for status in listed.into_iter().filter(|status| !newer.contains(&status.key)) {
-            state.put(status);
+            state.put(status, self.0.ready_within);
         }
         drop(state);
         self.0.wake.notify_one();
@@ -116,7 +126,10 @@ impl StatusCache {
 
 impl State {
     /// Whether it is another status than before.
-    fn put(&mut self, status: ObjectStatus) -> bool {
+    fn put(&mut self, mut status: ObjectStatus, ready_within: SignedDuration) -> bool {
+        if matches!(ObjectKey::parse(&status.key), Some(ObjectKey::Application { .. })) {
+            since::date(&mut status, self.objects.get(&status.key), clock::now(), ready_within);
+        }
         if self.objects.get(&status.key) == Some(&status) {
             return false;
         }
@@ -144,9 +157,30 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubenova_schema::v1::Condition;
 
     fn status(key: &str, revision: u64) -> ObjectStatus {
         ObjectStatus { key: key.to_owned(), revision, ..ObjectStatus::default() }
+    }
+
+    #[test]
+    fn applications_are_dated_when_they_change() {
+        let cache = StatusCache::new(SignedDuration::from_secs(600));
+        let ready = |key: &str| ObjectStatus {
+            conditions: vec![Condition {
+                r#type: "Ready".to_owned(),
+                status: "True".to_owned(),
+                ..Condition::default()
+            }],
+            ..status(key, 1)
+        };
+        cache.put(ready("application/t/shop"));
+        let first = cache.take_changes(10);
+        assert!(!first[0].conditions[0].last_transition_time.is_empty());
+        cache.put(ready("application/t/shop"));
+        assert_eq!(cache.take_changes(10), [], "the same again");
+        cache.put(ready("tenant/t"));
+        assert_eq!(cache.take_changes(10)[0].conditions[0].last_transition_time, "", "only applications");
     }
 
     #[test]

@@ -357,7 +357,8 @@ pub struct ApplicationClusterStatus {
     pub cluster_name: String,
     /// `deleting` when the application has to be removed from this cluster.
     pub state: ApplicationState,
-    /// True when the desired version is Ready there.
+    /// True while it runs there as it is wanted now and its tenant is ready; else the condition `Ready` of what was observed
+    /// says what keeps it, and `Stalled` is there once it takes too long.
     pub ready: bool,
     /// Up to when that is known: the cluster's last heartbeat, or its last report when that came later. Absent before the cluster's
     /// first hello.

@@ -37,7 +37,7 @@ impl Dispatcher<'_> {
         let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
         let mut progress = progress.unwrap_or_else(|error| error.progress());
         if outcome::has_started(&record.spec, record.status.as_ref()) {
-            progress = self.fail_if_overdue(&record, progress);
+            progress = self.deadline(&record, verified.kind).apply(progress, clock::now());
         }
         let next = Attempt { not_before, ..Attempt::from(progress.clone()) }.next();
         self.settle(record, &progress, next).await
