@@ -93,10 +93,7 @@ pub fn seal(recipient: &str, purpose: Purpose, request: &str, plain: &[u8]) -> R
     let (encapsulated, ciphertext) =
         hpke::single_shot_seal::<ChaCha20Poly1305, HkdfSha256, Kem>(&OpModeS::Base, &key, &info, plain, &[])
             .map_err(|_| SealedError::Recipient)?;
-    Ok(Sealed {
-        encapsulated_key: BASE64.encode(&encapsulated.to_bytes()),
-        ciphertext: BASE64.encode(&ciphertext),
-    })
+    Ok(Sealed { encapsulated_key: BASE64.encode(&encapsulated.to_bytes()), ciphertext: BASE64.encode(&ciphertext) })
 }
 
 /// Opens what was sealed to the public half of this key, for this purpose and request.
