@@ -18,11 +18,13 @@ mod groups;
 mod health;
 mod history;
 mod null_consumer;
+mod operator_connection;
 mod plans;
 mod prepared;
 mod processes;
 mod raw_chain;
 mod raw_drain;
+mod raw_leaf;
 mod raw_publish;
 mod raw_transactions;
 mod reads;
@@ -34,6 +36,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use kubenova_env::sandbox::{self, Options, Sandbox};
+use kubenova_scenarios::platform;
 
 /// Benchmarks of the product on real servers.
 #[derive(Debug, Parser)]
@@ -41,6 +44,10 @@ use kubenova_env::sandbox::{self, Options, Sandbox};
 struct Arguments {
     #[command(subcommand)]
     what: Benchmark,
+    /// How clusters reach the broker, and the Operator's side of the raw chain: nats, websocket, leaf or grpc. Without it as
+    /// KUBENOVA_TRANSPORT says, and nats when that is not set.
+    #[arg(long, global = true)]
+    transport: Option<String>,
 }
 
 /// What to measure.
@@ -64,7 +71,9 @@ fn main() -> Result<ExitCode> {
     }
     let arguments = Arguments::parse();
     if Sandbox::require().is_err() {
-        return sandbox::enter_ourselves(&Options { with_parent: true, ..Options::default() });
+        let variables = arguments.transport.map(|transport| (platform::TRANSPORT.to_owned(), transport));
+        let options = Options { with_parent: true, variables: variables.into_iter().collect(), ..Options::default() };
+        return sandbox::enter_ourselves(&options);
     }
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     match arguments.what {
