@@ -17,6 +17,7 @@ mod fleet;
 mod groups;
 mod health;
 mod history;
+mod joins;
 mod null_consumer;
 mod operator_connection;
 mod plans;
@@ -24,6 +25,7 @@ mod prepared;
 mod processes;
 mod raw_chain;
 mod raw_drain;
+mod raw_joins;
 mod raw_leaf;
 mod raw_publish;
 mod raw_transactions;
@@ -63,6 +65,8 @@ enum Benchmark {
     Bursts(bursts::Settings),
     /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants.
     History(history::Settings),
+    /// H8: from an enrollment token to the first applied command, one cluster and a thousand at once; revocations.
+    Joins(joins::Settings),
 }
 
 fn main() -> Result<ExitCode> {
@@ -82,6 +86,7 @@ fn main() -> Result<ExitCode> {
         Benchmark::Fleet(settings) => runtime.block_on(Box::pin(fleet::run(&settings)))?,
         Benchmark::Bursts(settings) => runtime.block_on(Box::pin(bursts::run(&settings)))?,
         Benchmark::History(settings) => runtime.block_on(Box::pin(history::run(&settings)))?,
+        Benchmark::Joins(settings) => runtime.block_on(Box::pin(joins::run(&settings)))?,
     }
     Ok(ExitCode::SUCCESS)
 }
