@@ -89,7 +89,8 @@ impl Replica {
 fn sum(text: &str, name: &str) -> f64 {
     let is_of_it = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
     let values = text.lines().filter(is_of_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-    values.sum()
+    // Of nothing it is minus zero.
+    values.sum::<f64>() + 0.0
 }
 
 /// When a log of JSON lines last has this message, by cluster.
