@@ -1,7 +1,7 @@
 //! What sessions by way of the bridge cost: memory, processor time, the time until all are open, and how they pass to another replica
 //! when theirs is stopped. Beside it the same clusters, connected to the broker directly.
 //!
-//! PostgreSQL, NATS with mutual TLS, one Manager process; clusters are simulated in this process. The broker is started anew before each
+//! PostgreSQL, NATS with mutual TLS, one Manager process; clusters are simulated in this process. The broker is started again before each
 //! measurement, because a server does not give back what it needed before.
 
 mod drain;

@@ -45,7 +45,7 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts the broker anew and all clusters at once, and looks for so long after all are in session.
+    /// Starts the broker again and all clusters at once, and looks for so long after all are in session.
     pub(super) async fn measure(
         platform: &mut Platform,
         clusters: &mut [SimulatedCluster],
