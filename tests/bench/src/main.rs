@@ -6,6 +6,7 @@
 
 mod applications;
 mod beside;
+mod bridge_sessions;
 mod bursts;
 mod calls;
 mod command_latency;
@@ -67,6 +68,8 @@ enum Benchmark {
     History(history::Settings),
     /// H8: from an enrollment token to the first applied command, one cluster and a thousand at once; revocations.
     Joins(joins::Settings),
+    /// A thousand sessions in one bridge: memory, processor time, and how they pass to another replica.
+    BridgeSessions(bridge_sessions::Settings),
 }
 
 fn main() -> Result<ExitCode> {
@@ -87,6 +90,7 @@ fn main() -> Result<ExitCode> {
         Benchmark::Bursts(settings) => runtime.block_on(Box::pin(bursts::run(&settings)))?,
         Benchmark::History(settings) => runtime.block_on(Box::pin(history::run(&settings)))?,
         Benchmark::Joins(settings) => runtime.block_on(Box::pin(joins::run(&settings)))?,
+        Benchmark::BridgeSessions(settings) => runtime.block_on(Box::pin(bridge_sessions::run(&settings)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

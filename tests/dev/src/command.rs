@@ -176,6 +176,8 @@ pub(crate) enum BenchmarkName {
     History,
     /// H8: from an enrollment token to the first applied command, one cluster and a thousand at once; revocations
     Joins,
+    /// a thousand sessions in one bridge: memory, processor time, and how they pass to another replica
+    BridgeSessions,
 }
 
 /// The names of a kind of work that needs one, each with what it does.
