@@ -74,7 +74,7 @@ pub fn new_recipient() -> (Vec<u8>, String) {
     (private.to_bytes().to_vec(), BASE64.encode(&public.to_bytes()))
 }
 
-/// Checks a key that somebody sends to be sealed to.
+/// Checks a key that a client sends to be sealed to.
 ///
 /// # Errors
 /// When nothing can be sealed to it.

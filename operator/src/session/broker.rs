@@ -24,7 +24,7 @@ const RENEWING: &str = "the Operator asks the Manager for new ones; what it answ
 const LEAF_WITHOUT_HUB: &str = "LeafWithoutHub";
 
 /// Reasons for which an answer to a renewal may help: the broker refuses who connects, and not the connection, or the last answer named no
-/// hub for the leaf node. A leaf node that the hub refuses, as it does for a cluster that was revoked, tells nobody behind it.
+/// hub for the leaf node. A leaf node that the hub refuses, as it does for a cluster that was revoked, passes no reason on.
 const RENEWABLE: [&str; 6] = [
     "CredentialsExpired",
     "CredentialsRevoked",
@@ -285,7 +285,7 @@ mod tests {
         let behind_leaf = explain(ConnectCause::LeafWithoutHub, false);
         assert!(
             may_renewal_help(&bus_error(behind_leaf.0, behind_leaf.1)),
-            "nobody else says that a cluster was revoked"
+            "the leaf node does not say that a cluster was revoked"
         );
         assert_eq!(explain(ConnectCause::Unreachable, true).0, "BrokerUnreachable");
     }
