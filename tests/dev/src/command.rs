@@ -137,7 +137,7 @@ pub(crate) struct CampaignOptions {
     /// Of `faults`: simulated clusters, beside a real one (24 when none is given)
     #[arg(long, value_parser = clap::value_parser!(u32).range(3..))]
     pub(crate) clusters: Option<u32>,
-    /// Of `faults`: only those whose name contains this
+    /// Of `faults` and `transports`: only those whose name contains this
     #[arg(long)]
     pub(crate) only: Option<String>,
     /// Of `inbox`: commands of the one cluster (6,000 when none is given)
@@ -157,6 +157,8 @@ pub(crate) enum CampaignName {
     Faults,
     /// one cluster with thousands of commands among others, while Operator, Manager and broker start again
     Inbox,
+    /// every scenario once more with clusters that reach the broker by leaf nodes, in a WebSocket, and by the gRPC bridge
+    Transports,
 }
 
 /// The benchmarks, as `kubenova-bench` names them.
@@ -172,6 +174,10 @@ pub(crate) enum BenchmarkName {
     Bursts,
     /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants
     History,
+    /// H8: from an enrollment token to the first applied command, one cluster and a thousand at once; revocations
+    Joins,
+    /// a thousand sessions in one bridge: memory, processor time, and how they pass to another replica
+    BridgeSessions,
 }
 
 /// The names of a kind of work that needs one, each with what it does.

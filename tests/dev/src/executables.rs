@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::count::Count;
-use crate::jobs::{self, Job};
+use crate::jobs::{self, Ended, Job};
 use crate::places::Places;
 use crate::process::{self, Output, create_log};
 use crate::progress::Live;
@@ -159,6 +159,8 @@ pub(crate) struct Surroundings {
     pub(crate) at_once: usize,
     /// Show every line as it comes, not only the result.
     pub(crate) aloud: bool,
+    /// By which transport the clusters of scenarios reach the broker; directly, and besides as their manifest says, when none.
+    pub(crate) transport: Option<String>,
 }
 
 /// The names of the tests in `executable` that the filter selects.
@@ -178,7 +180,7 @@ pub(crate) fn run(
     with: &Surroundings,
     logs: &Path,
     live: &mut Live<'_>,
-) -> Result<Count> {
+) -> Result<Vec<Ended>> {
     let mut jobs = Vec::new();
     for executable in longest_first(executables)? {
         jobs.extend(jobs_of(executable, places, with, logs)?);
@@ -238,9 +240,11 @@ fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: 
         job(format!("{title} {name}{by}"), command)
     };
     // Whoever names a transport wants that one alone.
-    let also = if std::env::var_os(TRANSPORT).is_some() { Vec::new() } else { executable.also_by()? };
-    let transports = || std::iter::once(None).chain(also.iter().map(|transport| Some(transport.as_str())));
-    Ok(names.iter().flat_map(|name| transports().map(|transport| scenario(name, transport))).collect())
+    let is_named = with.transport.is_some() || std::env::var_os(TRANSPORT).is_some();
+    let also = if is_named { Vec::new() } else { executable.also_by()? };
+    let first = std::iter::once(with.transport.as_deref());
+    let transports: Vec<_> = first.chain(also.iter().map(|transport| Some(transport.as_str()))).collect();
+    Ok(names.iter().flat_map(|name| transports.iter().map(|transport| scenario(name, *transport))).collect())
 }
 
 fn test_command(program: &Path, executable: &Executable, places: &Places, with: &Surroundings) -> Command {
@@ -265,7 +269,7 @@ pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) ->
     let mut command = cargo(places);
     command.args(["test", "--workspace", "--doc", "--quiet"]);
     let job = Job { title: "documentation examples".to_owned(), command, log: logs.join("test-examples.log") };
-    jobs::run(vec![job], 1, false, live)
+    Ok(jobs::total(&jobs::run(vec![job], 1, false, live)?))
 }
 
 #[cfg(test)]

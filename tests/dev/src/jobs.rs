@@ -37,6 +37,15 @@ enum Event {
     Ended(Result<Outcome>),
 }
 
+/// A job that has ended, as a report shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ended {
+    /// Its name in the output.
+    pub(crate) title: String,
+    pub(crate) took: Duration,
+    pub(crate) count: Count,
+}
+
 /// How a job ended.
 struct Outcome {
     title: String,
@@ -47,7 +56,7 @@ struct Outcome {
 }
 
 /// Runs all jobs, `at_once` of them at a time. `aloud` shows every line as it comes, where only one runs at a time.
-pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'_>) -> Result<Count> {
+pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'_>) -> Result<Vec<Ended>> {
     let workers = at_once.min(jobs.len()).max(1);
     let aloud = aloud && workers == 1;
     let jobs = Mutex::new(VecDeque::from(jobs));
@@ -58,7 +67,7 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
             scope.spawn(move || work(jobs, &sender));
         }
         drop(sender);
-        let mut count = Count::default();
+        let mut ended = Vec::new();
         loop {
             match events.recv_timeout(TICK) {
                 Ok(Event::Begun(title)) if aloud => live.print(&format!("running {title}")),
@@ -69,7 +78,11 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
                     }
                     live.doing(&format!("{title}: {line}"));
                 }
-                Ok(Event::Ended(outcome)) => count.add(show(&outcome?, aloud, live)),
+                Ok(Event::Ended(outcome)) => {
+                    let outcome = outcome?;
+                    let count = show(&outcome, aloud, live);
+                    ended.push(Ended { title: outcome.title, took: outcome.took, count });
+                }
                 Err(RecvTimeoutError::Timeout) => live.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -77,8 +90,15 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
         if process::stopping() {
             bail!("stopped");
         }
-        Ok(count)
+        Ok(ended)
     })
+}
+
+/// How many tests passed in all of them.
+pub(crate) fn total(ended: &[Ended]) -> Count {
+    let mut count = Count::default();
+    ended.iter().for_each(|job| count.add(job.count));
+    count
 }
 
 fn work(jobs: &Mutex<VecDeque<Job>>, sender: &Sender<Event>) {

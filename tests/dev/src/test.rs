@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::TestOptions;
 use crate::count::Count;
 use crate::executables::{self, Executable, Surroundings, cargo, run_cargo};
+use crate::jobs;
 use crate::mutants;
 use crate::places::Places;
 use crate::plan::{Plan, Step, about};
@@ -193,14 +194,17 @@ pub(crate) fn build(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result
     run_cargo(&mut command, &logs.join("build.log"), live).map(|_| ()).context("the workspace does not build")
 }
 
-fn surroundings(places: &Places, fleet: &Fleet) -> Surroundings {
+/// What test programs are started with.
+pub(crate) fn surroundings(places: &Places, fleet: &Fleet) -> Surroundings {
     let variables = vec![("KUBENOVA_SERVERS", fleet.set()), ("KUBENOVA_BIN_DIR", places.target.join("debug"))];
     Surroundings { variables, ..Surroundings::default() }
 }
 
 /// A scenario waits about as much as it works, so two of them fill two cores.
+pub(crate) const SCENARIOS_AT_ONCE: usize = 2;
+
 fn scenarios_at_once(options: &TestOptions) -> usize {
-    options.threads.map_or(2, std::num::NonZeroUsize::get)
+    options.threads.map_or(SCENARIOS_AT_ONCE, std::num::NonZeroUsize::get)
 }
 
 /// A run: what it has counted and what has failed so far.
@@ -276,7 +280,7 @@ impl<'a> Run<'a> {
         }
         let mut count = Count::default();
         self.judge(step, |live| {
-            count = executables::run(&executables, places, with, logs, live)?;
+            count = jobs::total(&executables::run(&executables, places, with, logs, live)?);
             verdict(count)
         });
         self.count.add(count);
@@ -316,7 +320,8 @@ impl<'a> Run<'a> {
     }
 }
 
-fn verdict(count: Count) -> Result<()> {
+/// Fails when a test did.
+pub(crate) fn verdict(count: Count) -> Result<()> {
     match count.failed {
         0 => Ok(()),
         1 => bail!("1 test failed"),

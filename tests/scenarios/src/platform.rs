@@ -34,6 +34,8 @@ pub const HUB_WEBSOCKET_PORT: u16 = 9443;
 pub const HUB_LEAF_PORT: u16 = 7422;
 /// Port of the bridge, where a scenario runs one.
 pub const BRIDGE_PORT: u16 = 9444;
+/// What leaf nodes of clusters listen at is counted from here.
+const FIRST_LEAF_PORT: u16 = 7430;
 /// Name of the Manager that no file and no name server of the sandbox knows.
 pub const HIDDEN_MANAGER_HOST: &str = "manager.hidden.kubenova.test";
 /// Name of the hub that no file and no name server of the sandbox knows.
@@ -46,7 +48,8 @@ const LOG: &str = "info,kubenova_manager=debug,kubenova_bus=debug";
 /// Two missed pings end a connection.
 const PING_SECONDS: u32 = 5;
 
-/// Names the transport by which clusters reach the broker (`nats`, `websocket` or `grpc`); `nats` when it is not set.
+/// Names the transport by which clusters reach the broker (`nats`, `websocket`, `leaf` or `grpc`); `nats` when it is not set. Simulated
+/// clusters have no leaf node and go by `nats` then.
 pub const TRANSPORT: &str = "KUBENOVA_TRANSPORT";
 
 /// The URLs that clusters are given, of one transport or of all.
@@ -59,10 +62,10 @@ fn public_urls(options: &PlatformOptions) -> Result<Vec<String>> {
         return Ok(vec![grpc, websocket, nats]);
     }
     Ok(vec![match transport().as_str() {
-        "nats" => nats,
+        "nats" | "leaf" => nats,
         "websocket" => websocket,
         "grpc" => grpc,
-        other => bail!("{TRANSPORT} is \"{other}\": use nats, websocket or grpc"),
+        other => bail!("{TRANSPORT} is \"{other}\": use nats, websocket, leaf or grpc"),
     }])
 }
 
@@ -71,13 +74,19 @@ pub fn transport() -> String {
     std::env::var(TRANSPORT).unwrap_or_else(|_| "nats".to_owned())
 }
 
-/// The port at which clusters reach the broker in this run.
-pub fn broker_port() -> u16 {
+/// The port at which the cluster with this index reaches the broker in this run.
+pub fn broker_port(index: u8) -> u16 {
     match transport().as_str() {
         "websocket" => HUB_WEBSOCKET_PORT,
         "grpc" => BRIDGE_PORT,
+        "leaf" => leaf_port(index),
         _ => HUB_PORT,
     }
+}
+
+/// Where the leaf node of the cluster with this index listens, on the hub's side of its uplink.
+pub fn leaf_port(index: u8) -> u16 {
+    FIRST_LEAF_PORT + u16::from(index)
 }
 
 /// What differs between runs.
@@ -252,7 +261,8 @@ pub(crate) fn configuration(
     let public_urls = public_urls(options)?;
     let has_websocket = public_urls.iter().any(|url| url.starts_with("wss:"));
     let websocket = has_websocket.then(|| format!("{HUB_ADDRESS}:{HUB_WEBSOCKET_PORT}"));
-    let leaf = options.takes_leaf_nodes.then(|| format!("{HUB_ADDRESS}:{HUB_LEAF_PORT}"));
+    let takes_leaf_nodes = options.takes_leaf_nodes || transport() == "leaf";
+    let leaf = takes_leaf_nodes.then(|| format!("{HUB_ADDRESS}:{HUB_LEAF_PORT}"));
     let leaf_urls: Vec<String> = leaf.iter().map(|_| format!("tls://{HUB_HOST}:{HUB_LEAF_PORT}")).collect();
     let text = json!({
         "database": { "url": database_url },

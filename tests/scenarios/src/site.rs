@@ -4,6 +4,7 @@
 //! Guarantees: nothing else is put into the cluster; Capsule and KubeVela come from the Operator alone.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,9 +12,11 @@ use kubenova_env::cluster::{Cluster, ClusterOptions};
 use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
 use kubenova_env::repository;
+use kubenova_env::sandbox::HUB_ADDRESS;
 use serde_json::Value;
 
-use crate::platform::{Platform, WINDOW_SECONDS};
+use crate::leaf_node::LeafNode;
+use crate::platform::{self, Platform, WINDOW_SECONDS};
 
 /// The namespace of the Operator.
 pub const NAMESPACE: &str = "kubenova-system";
@@ -38,6 +41,8 @@ pub struct Site {
     pub id: String,
     /// Its name at the Manager.
     pub name: String,
+    /// Its leaf node, where it reaches the broker by one.
+    leaf: Option<LeafNode>,
 }
 
 impl Site {
@@ -58,8 +63,33 @@ impl Site {
         if let Ok(mutant) = std::env::var(MUTANT) {
             cluster.pods().set_variable(OPERATOR_IMAGE, MUTANT, Some(&mutant));
         }
-        let site = Self { cluster, id: text(&created, "/id")?, name: name.to_owned() };
+        let site = Self::new(cluster, &created)?;
         Ok((site, text(&created, "/enrollment/token")?))
+    }
+
+    /// A cluster as the Manager made it, by the transport of this run.
+    pub fn new(cluster: Cluster, created: &Value) -> Result<Self> {
+        let mut site = Self::without_leaf_node(cluster, created)?;
+        if platform::transport() == "leaf" {
+            site.leaf = Some(site.start_leaf_node()?);
+        }
+        Ok(site)
+    }
+
+    /// A cluster as the Manager made it, whose transport the scenario itself decides.
+    pub fn without_leaf_node(cluster: Cluster, created: &Value) -> Result<Self> {
+        Ok(Self { cluster, id: text(created, "/id")?, name: text(created, "/name")?, leaf: None })
+    }
+
+    /// A leaf node in its datacenter, which serves once the Operator has written the files.
+    pub fn start_leaf_node(&self) -> Result<LeafNode> {
+        LeafNode::start(self.cluster.kube_client(), NAMESPACE, &self.name, self.leaf_address()?.into())
+    }
+
+    /// Where its leaf node listens, when it has one.
+    pub fn leaf_address(&self) -> Result<SocketAddrV4> {
+        let hub = HUB_ADDRESS.parse().context("the hub's address")?;
+        Ok(SocketAddrV4::new(hub, platform::leaf_port(self.cluster.network().index())))
     }
 
     /// The Operator's pod.
@@ -94,7 +124,9 @@ impl Site {
             "--set",
             "nats.pingSeconds=2",
         ];
-        self.upgrade_operator(&[&usual[..], &more].concat())
+        let leaf = format!("transport=leaf,leaf.url=tls://{}", self.leaf_address()?);
+        let by = if self.leaf.is_some() { vec!["--set", &leaf] } else { Vec::new() };
+        self.upgrade_operator(&[&usual[..], &by, &more].concat())
     }
 
     /// `helm upgrade` that changes one value.

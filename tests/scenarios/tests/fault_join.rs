@@ -59,7 +59,7 @@ async fn fault_join_each_cause_has_its_name() -> Result<()> {
     let created = platform.create_cluster("alpha").await?;
     let token = text(&created, "/enrollment/token")?;
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
-    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let site = Site::new(cluster, &created)?;
 
     let wrong = altered(&token, "secret", &BASE64URL_NOPAD.encode(&[7; 32]))?;
     assert_eq!(reason_of(&site, &wrong, "TokenAccepted").await?, "EnrollmentTokenUnknown");

@@ -43,7 +43,7 @@ async fn life_enrollment_waits_for_an_administrator_and_says_so() -> Result<()> 
     let body = json!({ "name": "alpha", "approval": "manual" });
     let created = platform.rest.post("/api/v1/clusters", &body).await?.expect(201)?;
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
-    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let site = Site::new(cluster, &created)?;
 
     // A token that was revoked before it was used.
     let first = format!("/api/v1/clusters/{}/enrollments/{}", site.id, text(&created, "/enrollment/id")?);

@@ -33,7 +33,7 @@ async fn life_join_carries_out_what_was_requested_before() -> anyhow::Result<()>
     assert_eq!(queued["state"], "queued", "{queued}");
 
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
-    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let site = Site::new(cluster, &created)?;
     site.install_operator(&text(&created, "/enrollment/token")?)?;
     steps::wait_commands(&platform, &tenant["commands"], "succeeded", Duration::from_secs(240)).await?;
     steps::wait_commands(&platform, &accepted["commands"], "succeeded", Duration::from_secs(120)).await?;

@@ -13,7 +13,6 @@ use kubenova_env::poll::{self, Step};
 use kubenova_env::repository;
 use kubenova_env::sandbox::HUB_ADDRESS;
 use kubenova_runtime::clock;
-use kubenova_scenarios::leaf_node::LeafNode;
 use kubenova_scenarios::platform::{
     BRIDGE_PORT, HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT, Platform,
     PlatformOptions,
@@ -21,7 +20,7 @@ use kubenova_scenarios::platform::{
 use kubenova_scenarios::site::{NAMESPACE, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
 use kubenova_test_nats::connect_proxy::{Behavior, ConnectProxy};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const JOIN_MAX: Duration = Duration::from_secs(90);
 /// Each cause has its own named condition within this time, as in `fault_join`.
@@ -87,7 +86,7 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
     let created = platform.create_cluster("alpha").await?;
     let token = text(&created, "/enrollment/token")?;
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
-    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let site = Site::without_leaf_node(cluster, &created)?;
     let capture = site.cluster.capture_syns()?;
 
     // Without the proxy the name is unknown, and the condition says so; the wrong password has a reason of its own.
@@ -146,8 +145,6 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
     Ok(())
 }
 
-/// Where the site runs its leaf node.
-const LEAF_PORT: u16 = 7423;
 /// For the Operator to come back to its leaf node, which it looks for every minute.
 const BACK_MAX: Duration = Duration::from_secs(120);
 
@@ -162,15 +159,15 @@ async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
     let created = platform.create_cluster("alpha").await?;
     let token = text(&created, "/enrollment/token")?;
     let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
-    let site = Site { cluster, id: text(&created, "/id")?, name: "alpha".to_owned() };
+    let site = Site::without_leaf_node(cluster, &created)?;
 
     // The files are there as soon as the cluster has enrolled, and nothing runs with them yet.
-    site.install_operator_with(&token, &["transport=leaf", &format!("leaf.url=tls://{HUB_ADDRESS}:{LEAF_PORT}")])?;
+    site.install_operator_with(&token, &["transport=leaf", &format!("leaf.url=tls://{}", site.leaf_address()?)])?;
     assert_eq!(site.wait_condition("BusConnected", "False", JOIN_MAX).await?, "LeafUnreachable");
     // Where another way may be used it is, until the leaf node leads to the hub.
     site.set_value("transport=auto")?;
     wait_via(&site, "by nats", JOIN_MAX).await?;
-    let mut leaf = LeafNode::start(&platform.sandbox, &site, hub(LEAF_PORT)?.into()).await?;
+    let _leaf = site.start_leaf_node()?;
     wait_via(&site, "by leaf", BACK_MAX).await?;
 
     let before = site.operator()?.uid();
@@ -181,14 +178,12 @@ async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
     })
     .await?;
     let capture = site.cluster.capture_syns()?;
-    tokio::select! {
-        lived = live_over_leaf_node(&mut platform, &site) => lived?,
-        failed = leaf.follow(&site) => drop(failed?),
-    }
+    live_over_leaf_node(&mut platform, &site).await?;
+    is_told_that_it_was_revoked(&platform, &site).await?;
 
-    let seen = capture.seen();
-    ensure!(seen.iter().any(|syn| syn.destination.port() == LEAF_PORT), "nothing was opened to the leaf node");
-    let allowed = [hub(MANAGER_PORT)?, hub(LEAF_PORT)?];
+    let (seen, leaf) = (capture.seen(), site.leaf_address()?);
+    ensure!(seen.iter().any(|syn| syn.destination == leaf), "nothing was opened to the leaf node");
+    let allowed = [hub(MANAGER_PORT)?, leaf];
     for syn in &seen {
         ensure!(allowed.contains(&syn.destination), "past the leaf node: {syn:?}");
     }
@@ -253,6 +248,14 @@ async fn live_over_leaf_node(platform: &mut Platform, site: &Site) -> Result<()>
     let now: Timestamp = credentials(platform, site, "expiresAt").await?.parse()?;
     ensure!(now > first_end, "the credentials were not renewed");
     wait_via(site, "by leaf", JOIN_MAX).await
+}
+
+/// A leaf node does not say why the hub refuses it, so the Operator asks the Manager.
+async fn is_told_that_it_was_revoked(platform: &Platform, site: &Site) -> Result<()> {
+    let body = json!({ "cluster": site.name, "message": "a laptop was lost" });
+    platform.rest.post(&format!("/api/v1/clusters/{}/revoke", site.id), &body).await?.expect(202)?;
+    assert_eq!(site.wait_condition("IdentityIssued", "False", JOIN_MAX).await?, "CredentialsRevoked");
+    Ok(())
 }
 
 async fn run_application(platform: &Platform, name: &str, replicas: u32) -> Result<()> {

@@ -70,7 +70,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
     // Every connection that crossed an uplink was opened by the cluster, towards the hub or the Manager.
     for (site, capture) in [&alpha, &beta].into_iter().zip(&captures) {
         let seen = capture.seen();
-        for port in [MANAGER_PORT, platform::broker_port()] {
+        for port in [MANAGER_PORT, platform::broker_port(site.cluster.network().index())] {
             assert!(seen.iter().any(|syn| syn.destination.port() == port), "no connection to port {port}: {seen:?}");
         }
         for syn in &seen {
@@ -82,7 +82,7 @@ async fn life_whole_turn_of_the_ring() -> Result<()> {
         assert!(!site.operator()?.pids().is_empty(), "an Operator runs whose sockets can be read");
         let sockets = site.operator()?.listening_sockets();
         // A WebSocket and gRPC go through a port of the Operator's own on the loopback interface.
-        let is_relayed = platform::transport() != "nats";
+        let is_relayed = ["websocket", "grpc"].contains(&platform::transport().as_str());
         let expected = |ip: std::net::IpAddr| is_relayed && ip.is_loopback();
         assert!(sockets.iter().all(|socket| expected(socket.address.ip())), "the Operator listens on {sockets:?}");
         let touched = site

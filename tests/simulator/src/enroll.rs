@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use kubenova_bus::dial::Dialer;
+use kubenova_crds::cluster_config::condition;
 use kubenova_operator::join::identity::{Identity, Keys};
 use kubenova_operator::join::{ClusterFacts, enroll};
 use kubenova_operator_core::conditions::ConditionSet;
@@ -17,6 +18,11 @@ const KUBERNETES_VERSION: &str = "v1.0.0-simulated";
 
 /// Enrolls a cluster with keys of its own. Fails at once when the Manager refuses.
 pub async fn enroll(token: &str) -> Result<Identity> {
+    Ok(enroll_counting(token).await?.0)
+}
+
+/// The same, with how often it asked: a Manager that is busy has not decided.
+pub(crate) async fn enroll_counting(token: &str) -> Result<(Identity, u32)> {
     tls::install_provider();
     let decoded = EnrollmentToken::decode(token)?;
     let keys = Keys::make(token, &random::uuid_v4().to_string())?;
@@ -28,14 +34,16 @@ pub async fn enroll(token: &str) -> Result<Identity> {
     let request = enroll::request(&decoded, &keys, &facts)?;
     let endpoint = decoded.endpoints.first().context("the token names no endpoint")?;
     // A Manager that many clusters join at once may not answer in time; the same keys get their answer again.
-    let (begun, mut backoff) = (Instant::now(), Backoff::default());
+    let (dialer, mut conditions) = (Dialer::default(), ConditionSet::new());
+    let (begun, mut backoff, mut asked) = (Instant::now(), Backoff::default(), 0);
     loop {
-        match enroll::send(endpoint, &decoded, &keys, &request, &Dialer::default(), &mut ConditionSet::new()).await {
-            Ok(answered) => {
-                let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
-                return Ok(Identity::replacing(None, keys, answer));
+        asked += 1;
+        let sent = enroll::send(endpoint, &decoded, &keys, &request, &dialer, &mut conditions);
+        match sent.await.and_then(|answered| answered.answer) {
+            Ok(answer) => return Ok((Identity::replacing(None, keys, answer), asked)),
+            Err(error) if error.condition == condition::TOKEN_ACCEPTED || begun.elapsed() > ENROLLED_WITHIN => {
+                bail!("{}: {}", error.reason, error.message)
             }
-            Err(error) if begun.elapsed() > ENROLLED_WITHIN => bail!("{}", error.message),
             Err(_) => tokio::time::sleep(backoff.next_wait()).await,
         }
     }

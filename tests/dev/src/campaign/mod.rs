@@ -9,6 +9,7 @@ mod report;
 mod schemathesis;
 mod server;
 mod toolchain;
+mod transports;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,7 @@ pub(crate) fn command(places: &Places, options: &CampaignOptions) -> Result<Exit
         Some(CampaignName::Clients) => clients::command(places, options),
         Some(CampaignName::Faults) => driven::command(places, faults::campaign(options), options.plan),
         Some(CampaignName::Inbox) => driven::command(places, inbox::campaign(options), options.plan),
+        Some(CampaignName::Transports) => transports::command(places, options),
         None => {
             list().iter().for_each(print);
             Ok(ExitCode::SUCCESS)
@@ -52,5 +54,6 @@ mod tests {
         assert!(list[0].contains("clients  schemathesis against"), "{}", list[0]);
         assert!(list[1].contains("faults  every process killed"), "{}", list[1]);
         assert!(list[2].contains("inbox  one cluster with thousands"), "{}", list[2]);
+        assert!(list[3].contains("transports  every scenario"), "{}", list[3]);
     }
 }
