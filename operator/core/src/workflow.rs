@@ -249,11 +249,11 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn application(workflow: Value) -> Value {
+    fn application(workflow: &Value) -> Value {
         json!({ "status": { "status": "x", "workflow": workflow } })
     }
 
-    fn run(flags: Value) -> Value {
+    fn run(flags: &Value) -> Value {
         let mut workflow = json!({
             "startTime": BEGUN,
             "steps": [
@@ -267,7 +267,7 @@ mod tests {
         for (name, value) in flags.as_object().unwrap() {
             workflow[name] = value.clone();
         }
-        application(workflow)
+        application(&workflow)
     }
 
     const ALL: [Operation; 4] = [Operation::Restart, Operation::Suspend, Operation::Resume, Operation::Terminate];
@@ -285,19 +285,19 @@ mod tests {
             assert_eq!(reason(operation, &json!({})), "running WaitingForWorkflow");
         }
         let ended = [json!({ "finished": true }), json!({ "terminated": true })];
-        for ended in ended.map(run) {
+        for ended in ended.iter().map(run) {
             assert_eq!(reason(Operation::Restart, &ended), BEGUN);
             for operation in [Operation::Suspend, Operation::Resume, Operation::Terminate] {
                 assert_eq!(reason(operation, &ended), "failed WorkflowEnded");
             }
         }
-        assert_eq!(reason(Operation::Resume, &run(json!({}))), "failed NotSuspended");
-        assert_eq!(reason(Operation::Suspend, &run(json!({ "suspend": true }))), "failed AlreadySuspended");
+        assert_eq!(reason(Operation::Resume, &run(&json!({}))), "failed NotSuspended");
+        assert_eq!(reason(Operation::Suspend, &run(&json!({ "suspend": true }))), "failed AlreadySuspended");
     }
 
     #[test]
     fn a_restart_waits_for_a_run_that_the_next_one_can_be_told_from() {
-        let found = |second| find(Operation::Restart, &run(json!({})), at(second)).map_err(|progress| progress.state);
+        let found = |second| find(Operation::Restart, &run(&json!({})), at(second)).map_err(|progress| progress.state);
         assert_eq!(found(99), Err(State::Running));
         assert_eq!(found(100).as_deref(), Ok(BEGUN));
     }
@@ -311,7 +311,7 @@ mod tests {
             (Operation::Terminate, json!({}), "Terminated"),
             (Operation::Terminate, json!({ "suspend": true }), "Terminated"),
         ] {
-            let mut application = run(flags);
+            let mut application = run(&flags);
             let found = find(operation, &application, at(100)).unwrap();
             assert_eq!(effect(operation, &found, &application), Effect::Due, "{operation:?}");
             write(operation, &mut application);
@@ -320,7 +320,7 @@ mod tests {
             };
             assert_eq!((progress.state, progress.reason.as_str()), (State::Succeeded, after));
         }
-        let mut application = run(json!({}));
+        let mut application = run(&json!({}));
         let found = find(Operation::Restart, &application, at(100)).unwrap();
         assert_eq!(effect(Operation::Restart, &found, &application), Effect::Due);
         write(Operation::Restart, &mut application);
@@ -333,7 +333,7 @@ mod tests {
     }
 
     fn application_of(started_at: &str) -> Value {
-        application(json!({ "startTime": started_at }))
+        application(&json!({ "startTime": started_at }))
     }
 
     #[test]
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_resume_lets_go_the_suspension_that_it_found_and_no_later_one() {
-        let mut application = run(json!({ "suspend": true }));
+        let mut application = run(&json!({ "suspend": true }));
         application["status"]["workflow"]["steps"][1] = json!({ "id": "b", "phase": "suspending" });
         let found = find(Operation::Resume, &application, at(100)).unwrap();
         write(Operation::Resume, &mut application);
@@ -371,14 +371,14 @@ mod tests {
             let phases = steps.as_array().unwrap().iter().chain(sub_steps).map(|step| step["phase"].as_str().unwrap());
             phases.collect::<Vec<_>>().join(" ")
         };
-        let mut application = run(json!({}));
+        let mut application = run(&json!({}));
         write(Operation::Suspend, &mut application);
         assert_eq!(phases(&application), "succeeded suspending pending succeeded suspending suspending suspending");
         assert_eq!(application["status"]["workflow"]["suspend"], true);
         write(Operation::Resume, &mut application);
         assert_eq!(phases(&application), "succeeded running pending succeeded running running running");
         assert_eq!(application["status"]["workflow"]["suspend"], false);
-        let mut application = run(json!({ "suspend": true }));
+        let mut application = run(&json!({ "suspend": true }));
         write(Operation::Terminate, &mut application);
         assert_eq!(phases(&application), "succeeded failed pending succeeded failed pending failed");
         let workflow = &application["status"]["workflow"];
@@ -390,7 +390,7 @@ mod tests {
     fn a_step_that_failed_for_good_keeps_its_reason() {
         let failed = |reason: &str| {
             let mut application =
-                application(json!({ "startTime": BEGUN, "steps": [{ "phase": "failed", "reason": reason }] }));
+                application(&json!({ "startTime": BEGUN, "steps": [{ "phase": "failed", "reason": reason }] }));
             write(Operation::Terminate, &mut application);
             application["status"]["workflow"]["steps"][0]["reason"].as_str().unwrap().to_owned()
         };

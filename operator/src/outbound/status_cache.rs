@@ -128,7 +128,8 @@ impl State {
     /// Whether it is another status than before.
     fn put(&mut self, mut status: ObjectStatus, ready_within: SignedDuration) -> bool {
         if matches!(ObjectKey::parse(&status.key), Some(ObjectKey::Application { .. })) {
-            since::date(&mut status, self.objects.get(&status.key), clock::now(), ready_within);
+            let before = self.objects.get(&status.key);
+            since::date(&mut status, before, clock::now(), ready_within);
         }
         if self.objects.get(&status.key) == Some(&status) {
             return false;

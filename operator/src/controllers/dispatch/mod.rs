@@ -24,7 +24,6 @@ use crate::{
     inbound::fence::FenceSource,
     trace,
 };
-use error::DispatchError;
 use futures::{StreamExt as _, future, stream};
 use jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt as _};
