@@ -188,14 +188,13 @@ mod tests {
     }
 
     /// A command about each of these objects.
-    async fn commanded(fixture: &Fixture, cluster: &ClusterId, keys: &[&str]) {
+    async fn commanded(fixture: &Fixture, clusters: &[ClusterId], keys: &[&str]) {
         let tenant = fixture.tenant().await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for key in keys {
-            let command =
-                fixture.enqueue(std::slice::from_ref(cluster), &Change::Tenant(tenant.clone())).await.remove(0);
-            sqlx::query("update commands set object_key = $2 where id = $1")
-                .bind(command.command_id.0)
+            let commands = fixture.enqueue(clusters, &Change::Tenant(tenant.clone())).await;
+            sqlx::query("update commands set object_key = $2 where id = any($1)")
+                .bind(commands.iter().map(|command| command.command_id.0).collect::<Vec<_>>())
                 .bind(key)
                 .execute(&mut *connection)
                 .await
@@ -207,7 +206,7 @@ mod tests {
     async fn objects_that_no_command_was_about_are_passed_over() {
         let fixture = Fixture::new().await;
         let cluster = fixture.connected_cluster().await;
-        commanded(&fixture, &cluster, &["tenant/1"]).await;
+        commanded(&fixture, std::slice::from_ref(&cluster), &["tenant/1"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = Version { epoch: 1, session: 1, counter: 1 };
         let reported = [object("tenant/1", 1), object("tenant/made-up", 1)];
@@ -218,7 +217,7 @@ mod tests {
     async fn the_newest_report_wins_in_any_order_and_silence_changes_nothing() {
         let fixture = Fixture::new().await;
         let cluster = fixture.connected_cluster().await;
-        commanded(&fixture, &cluster, &["tenant/1", "tenant/2"]).await;
+        commanded(&fixture, std::slice::from_ref(&cluster), &["tenant/1", "tenant/2"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         sqlx::query("update clusters set epoch = 3").execute(&mut *connection).await.unwrap();
         let version = |epoch, session, counter| Version { epoch, session, counter };
@@ -244,7 +243,7 @@ mod tests {
     async fn a_report_of_a_session_that_is_not_open_yet_changes_nothing() {
         let fixture = Fixture::new().await;
         let cluster = fixture.connected_cluster().await;
-        commanded(&fixture, &cluster, &["tenant/1"]).await;
+        commanded(&fixture, std::slice::from_ref(&cluster), &["tenant/1"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         for (epoch, session, changed) in [(1, 2, 0), (2, 1, 0), (i64::MAX, i64::MAX, 0), (1, 1, 1)] {
             let version = Version { epoch, session, counter: 1 };
@@ -274,7 +273,7 @@ mod tests {
     async fn a_part_of_a_snapshot_marks_absent_what_it_does_not_name_in_its_range_only() {
         let fixture = Fixture::new().await;
         let cluster = fixture.connected_cluster().await;
-        commanded(&fixture, &cluster, &KEYS).await;
+        commanded(&fixture, std::slice::from_ref(&cluster), &KEYS).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = |counter| Version { epoch: 1, session: 1, counter };
         let before = KEYS.map(|key| object(key, 1));
@@ -315,7 +314,7 @@ mod tests {
         ] {
             let fixture = Fixture::new().await;
             let cluster = fixture.connected_cluster().await;
-            commanded(&fixture, &cluster, &["tenant/t"]).await;
+            commanded(&fixture, std::slice::from_ref(&cluster), &["tenant/t"]).await;
             fixture.execute("update sessions set session = 2").await;
             let mut connection = fixture.store.acquire().await.unwrap();
             // It was reported before, else a snapshot without it says nothing new.
@@ -338,27 +337,28 @@ mod tests {
     #[tokio::test]
     async fn a_snapshot_is_about_its_own_cluster_and_of_a_session_that_is_open() {
         let fixture = Fixture::new().await;
-        let (one, other) = (fixture.connected_cluster().await, fixture.connected_cluster().await);
+        let clusters = fixture.connected_clusters(2).await;
+        let [one, other] = &clusters[..] else { panic!("not two clusters") };
+        commanded(&fixture, &clusters, &["tenant/t"]).await;
         let version = |session| Version { epoch: 1, session, counter: 9 };
         let mut connection = fixture.store.acquire().await.unwrap();
-        for cluster in [&one, &other] {
-            commanded(&fixture, cluster, &["tenant/t"]).await;
+        for cluster in [one, other] {
             let first = Version { epoch: 1, session: 1, counter: 1 };
             merge(&mut connection, cluster, first, &[object("tenant/t", 1)]).await.unwrap();
         }
         let everything = range("", None);
         for (session, marked) in [(2, 0), (i64::MAX, 0), (1, 1)] {
-            let became = mark_absent(&mut connection, &one, version(session), &everything, &[], at(9)).await.unwrap();
+            let became = mark_absent(&mut connection, one, version(session), &everything, &[], at(9)).await.unwrap();
             assert_eq!(became, marked, "session {session}");
         }
-        assert_eq!(all(&mut connection, &other, &["tenant/t"]).await, [object("tenant/t", 1)]);
+        assert_eq!(all(&mut connection, other, &["tenant/t"]).await, [object("tenant/t", 1)]);
     }
 
     #[tokio::test]
     async fn an_object_named_twice_in_one_report_can_never_be_stored() {
         let fixture = Fixture::new().await;
         let cluster = fixture.connected_cluster().await;
-        commanded(&fixture, &cluster, &["tenant/1"]).await;
+        commanded(&fixture, std::slice::from_ref(&cluster), &["tenant/1"]).await;
         let mut connection = fixture.store.acquire().await.unwrap();
         let version = Version { epoch: 1, session: 1, counter: 1 };
         let twice = [object("tenant/1", 1), object("tenant/1", 2)];
