@@ -77,7 +77,7 @@ pub struct CommandStatus {
     /// application: what the application had made.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub found: String,
-    /// The command waits for somebody, or for work that takes its time, such as a workflow that is held or a job: no deadline counts
+    /// The command waits for a person, or for work that takes its time, such as a workflow that is held or a job: no deadline counts
     /// meanwhile.
     #[serde(default, skip_serializing_if = "is_false")]
     pub waits: bool,

@@ -124,7 +124,7 @@ pub struct CommandProgress {
     pub hop: Option<&'static str>,
     /// The object as it was read or written, `<uid>/<resourceVersion>`; empty without one.
     pub object: String,
-    /// It waits for somebody, or for work that takes its time: no deadline counts meanwhile.
+    /// It waits for a person, or for work that takes its time: no deadline counts meanwhile.
     pub waits: bool,
 }
 
@@ -135,7 +135,7 @@ impl CommandProgress {
         Self::new(State::Running, reason, message)
     }
 
-    /// Waiting for somebody, or for work that takes its time.
+    /// Waiting for a person, or for work that takes its time.
     #[must_use]
     pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { waits: true, ..Self::running(reason, message) }
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deadline_does_not_count_while_a_command_waits_and_begins_anew_afterwards() {
+    fn a_deadline_does_not_count_while_a_command_waits_and_counts_again_from_its_end() {
         let spec = CommandSpec { stored_at: "1970-01-01T00:00:01Z".into(), ..spec() };
         let counts_from = |status: Option<&CommandStatus>| deadline_from(&spec, status).map(Timestamp::as_second);
         assert_eq!(counts_from(None), Some(1));
@@ -373,7 +373,7 @@ mod tests {
         assert_eq!(counts_from(Some(&on)), Some(1200));
         let later = CommandProgress::running("RunningWorkflow", "another step");
         let later = advance(&spec, Some(&on), &later, "1970-01-01T00:21:00Z").unwrap();
-        assert_eq!(counts_from(Some(&later)), Some(1200), "only the end of a wait begins it anew");
+        assert_eq!(counts_from(Some(&later)), Some(1200), "only the end of a wait begins it again");
         let of_another = CommandSpec { command_id: "b".into(), ..spec.clone() };
         assert_eq!(deadline_from(&of_another, Some(&held)).map(Timestamp::as_second), Some(1));
     }

@@ -1,5 +1,5 @@
 //! Everything that the cluster has, in parts that fit into a message each. A part says from which key to which it is everything, so that
-//! the Manager can tell what vanished while nobody watched, whatever part arrives and in whatever order.
+//! the Manager can tell what vanished while no Operator watched, whatever part arrives and in whatever order.
 
 use kubenova_schema::{
     message, streams,

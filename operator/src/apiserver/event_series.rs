@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// An event that was not seen for so long begins anew, as with Kubernetes' own controllers.
+/// An event that was not seen for so long begins again, as with Kubernetes' own controllers.
 const SERIES_MAX: SignedDuration = SignedDuration::from_mins(6);
 /// Events that are remembered. Beyond it all are forgotten, which costs one event more each.
 const REMEMBERED_MAX: usize = 1_000;

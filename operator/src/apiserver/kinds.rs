@@ -32,7 +32,7 @@ pub fn capsule_tenants(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource("capsule.clastix.io", "v1beta2", "Tenant"))
 }
 
-/// Accounts of tenants, as Capsule is told of them.
+/// Accounts of tenants, as Capsule knows them.
 #[must_use]
 pub fn tenant_owners(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource("capsule.clastix.io", "v1beta2", "TenantOwner"))

@@ -1,4 +1,4 @@
-//! A workflow that waits for somebody is no failure: its command waits longer than the deadline, and whoever may write the application
+//! A workflow that is held is no failure: its command waits longer than the deadline, and whoever may write the application
 //! holds the workflow, lets it go and ends it over REST. Each operation has its effect once, also when the Operator dies in between.
 
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 const DEADLINE: Duration = Duration::from_secs(20);
 const APPS: &str = "/api/v1/tenants/acme/apps";
 
-/// An application whose workflow waits for somebody twice before it deploys.
+/// An application whose workflow is held twice before it deploys.
 fn application(name: &str, replicas: u32) -> Value {
     json!({ "clusters": ["alpha"], "application": {
         "apiVersion": "core.oam.dev/v1beta1",
@@ -78,7 +78,7 @@ impl World {
         self.platform.rest.get(&format!("/api/v1/commands/{id}")).await?.expect(200)
     }
 
-    /// Waits until the command waits for somebody, held by this step.
+    /// Waits until the command waits, held by this step.
     async fn held_at(&self, id: &str, name: &str, step: &str) -> Result<()> {
         poll::until(format!("{name} to be held at {step}"), COMMAND_MAX, || async {
             let command = self.command(id).await?;

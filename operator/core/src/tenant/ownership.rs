@@ -2,7 +2,7 @@
 //!
 //! The label with the tenant's id says so. Whoever may write the object may take the label away, so the NovaTenant's status keeps
 //! the UIDs of what had it: such an object is still the tenant's. An object with another UID and without the label was made by
-//! somebody else under the same name and is left alone.
+//! another client under the same name and is left alone.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kubenova_crds::{labels, tenant::TenantObject};

@@ -86,7 +86,7 @@ fn a_namespace_that_loses_its_label_stays_with_its_tenant() {
     assert_eq!(sum(&engine, 0, Meter::Pods), 10_000 + 7_000, "the label that comes back is no step");
     engine.observe(Source::Namespaces, Change::Removed { uid: "n".into(), resource_version: 6 }, 15_000);
     engine.observe(Source::Namespaces, Change::Put(namespace("m", "acme-apps", None, 15_000, 7)), 15_000);
-    assert_eq!(sum(&engine, 0, Meter::Pods), 5_000 + 2_000, "another namespace of the name is nobody's");
+    assert_eq!(sum(&engine, 0, Meter::Pods), 5_000 + 2_000, "another namespace of the name is no tenant's");
 }
 
 #[test]
