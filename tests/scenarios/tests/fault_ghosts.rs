@@ -14,9 +14,6 @@ const APPLICATIONS: usize = 60;
 /// Their keys are in both parts of the snapshot, the first and the last of them at the edges of a part.
 const VANISH: [usize; 4] = [0, 7, 49, 59];
 
-/// Only it and the Operator may write Applications in a tenant's namespace.
-const AS_KUBEVELA: &str = "--as=system:serviceaccount:vela-system:kubevela-vela-core";
-
 /// What is wanted is written again, so that it would be back in a moment.
 const POLICY: &str = r#"
 apiVersion: admissionregistration.k8s.io/v1
@@ -109,7 +106,7 @@ async fn fault_ghosts_that_vanished_unseen_are_absent_once_the_operator_is_back(
     refuse_new(&site, &platform).await?;
     for number in VANISH {
         let name = name(number);
-        site.cluster.kubectl_ok(&["delete", "applications.core.oam.dev", &name, "-n", "acme-apps", AS_KUBEVELA])?;
+        site.cluster.kubectl_ok(&["delete", "applications.core.oam.dev", &name, "-n", "acme-apps"])?;
     }
     operators::scale_and_wait(&site, 1).await?;
     let expected: Vec<Option<bool>> = (0..APPLICATIONS).map(|number| Some(VANISH.contains(&number))).collect();

@@ -17,6 +17,26 @@ const AS_KUBEVELA: &str = "--as=system:serviceaccount:vela-system:kubevela-vela-
 /// Applications that are not ready are looked at every minute; and the time of a busy machine.
 const LOOKED_AT: Duration = Duration::from_secs(150);
 
+/// The namespace of the tenant does not get its label back.
+const NO_LABEL: &str = r#"
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: no-label}
+spec:
+  failurePolicy: Fail
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [UPDATE], resources: [namespaces], resourceNames: [acme-apps]}
+  validations:
+  - expression: "'kubenova.io/tenant-id' in oldObject.metadata.labels || !('kubenova.io/tenant-id' in object.metadata.labels)"
+    message: the site takes no label
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: no-label}
+spec: {policyName: no-label, validationActions: [Deny]}
+"#;
+
 /// A status, and one of its conditions.
 struct Seen {
     ready: bool,
@@ -206,13 +226,17 @@ async fn life_application_health_is_told_as_it_is() -> Result<()> {
     let seen = wait_ready(&platform, "shop").await?;
     assert!(seen.condition("Stalled").is_none(), "{}", seen.all);
 
-    label(&site, "kubenova.io/tenant-id=another")?;
-    wait_not_ready(&platform, "shop", "Ready", "TenantNotReady", &["NamespaceTaken", NAMESPACE]).await?;
-    label(&site, &format!("kubenova.io/tenant-id={}", text(&tenant, "/id")?))?;
+    site.cluster.applier().apply_yaml(NO_LABEL).await?;
+    poll::until("the application of a tenant whose label cannot be repaired", LOOKED_AT, || async {
+        // The Operator writes it again until the policy takes effect.
+        site.cluster.kubectl_ok(&["label", "namespace", NAMESPACE, "kubenova.io/tenant-id-"])?;
+        let seen = look(&platform, "shop").await?;
+        let said = seen.condition("Ready").filter(|ready| ready["reason"] == "TenantNotReady").map(ToString::to_string);
+        let is_refused = said.is_some_and(|said| said.contains("the site takes no label") && said.contains(NAMESPACE));
+        Ok(Step::when(is_refused && !seen.ready, (), seen.all.to_string()))
+    })
+    .await?;
+    site.cluster.kubectl_ok(&["delete", "validatingadmissionpolicybinding", "no-label"])?;
     wait_ready(&platform, "shop").await?;
     Ok(())
-}
-
-fn label(site: &Site, label: &str) -> Result<()> {
-    site.cluster.kubectl_ok(&["label", "namespace", NAMESPACE, label, "--overwrite"]).map(drop)
 }
