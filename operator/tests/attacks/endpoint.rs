@@ -8,7 +8,8 @@ use crate::{
 use data_encoding::BASE64;
 use kubenova_bus::dial::Dialer;
 use kubenova_operator::join::{
-    ClusterFacts, enroll,
+    ClusterFacts,
+    enroll::{self, Attempt},
     identity::{Identity, Keys},
     renew,
 };
@@ -37,6 +38,11 @@ fn pin(authority: &Authority) -> String {
 
 /// What comes of an enrollment at a server with this certificate, and whether the server was shown the token.
 async fn enrolled(pinned: &Authority, certified: Certified) -> (String, bool) {
+    enrolled_as(pinned, certified, None).await
+}
+
+/// The same, of a cluster with this identity.
+async fn enrolled_as(pinned: &Authority, certified: Certified, in_use: Option<&Identity>) -> (String, bool) {
     let shown = Arc::new(AtomicBool::new(false));
     let shows = Arc::clone(&shown);
     let url = serve(certified, move |_, _| {
@@ -53,9 +59,10 @@ async fn enrolled(pinned: &Authority, certified: Certified) -> (String, bool) {
     };
     let keys = Keys::make(&token.encode(), UID).unwrap();
     let facts = ClusterFacts { cluster_uid: UID.to_owned(), kubernetes_version: "1.34.0".to_owned(), nodes: None };
-    let request = enroll::request(&token, &keys, &facts).unwrap();
-    let mut conditions = ConditionSet::new();
-    let sent = enroll::send(&url, &token, &keys, &request, &Dialer::default(), &mut conditions).await;
+    let dialer = Dialer::default();
+    let attempt = Attempt { token: &token, keys: &keys, facts: &facts, dialer: &dialer, in_use };
+    let request = attempt.request().unwrap();
+    let sent = enroll::send(&url, &attempt, &request, &mut ConditionSet::new()).await;
     let said = match sent {
         Ok(answered) => answered.answer.err().map_or("it is enrolled".to_owned(), |error| error.to_string()),
         Err(error) => format!("{}: {error}", error.condition),
@@ -87,6 +94,26 @@ async fn a_token_is_shown_to_the_manager_that_it_names_alone() {
     }
     let (said, shown) = enrolled(&ours, ours.certify(HOST, |_| {})).await;
     assert!(said.contains(REFUSED) && shown, "{said}");
+}
+
+/// That cluster's record would have two installations, and be quarantined.
+#[tokio::test]
+async fn a_token_for_another_cluster_of_the_same_manager_is_not_shown() {
+    kubenova_runtime::tls::install_provider();
+    let (ours, other) = (Authority::new(), Authority::new());
+    let in_use = |cluster: &str, authority: &Authority| {
+        let keys = Keys::make("kn1.x", UID).unwrap();
+        let answer = identity(authority, "", &keys.csr_pem().unwrap());
+        Identity::replacing(None, keys, EnrollmentAnswer { cluster_id: cluster.to_owned(), ..answer })
+    };
+    let another = in_use("c1123456789abcdefghjkmnpqrs", &ours);
+    let (said, shown) = enrolled_as(&ours, ours.certify(HOST, |_| {}), Some(&another)).await;
+    assert!(said.starts_with("TokenAccepted: OtherCluster") && said.contains(another.cluster_id()), "{said}");
+    assert!(!shown, "the token was shown");
+    for in_use in [in_use(CLUSTER, &ours), in_use("c1123456789abcdefghjkmnpqrs", &other)] {
+        let (said, shown) = enrolled_as(&ours, ours.certify(HOST, |_| {}), Some(&in_use)).await;
+        assert!(said.contains(REFUSED) && shown, "{said}");
+    }
 }
 
 fn public(key: &kubenova_schema::signature::SigningKey) -> PublicKey {

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use kubenova_bus::dial::Dialer;
+use kubenova_operator::join::ClusterFacts;
+use kubenova_operator::join::enroll::{self, Attempt};
 use kubenova_operator::join::identity::{Identity, Keys};
-use kubenova_operator::join::{ClusterFacts, enroll};
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::{random, tls};
@@ -25,12 +26,14 @@ pub async fn enroll(token: &str) -> Result<Identity> {
         kubernetes_version: KUBERNETES_VERSION.to_owned(),
         nodes: None,
     };
-    let request = enroll::request(&decoded, &keys, &facts)?;
+    let dialer = Dialer::default();
+    let attempt = Attempt { token: &decoded, keys: &keys, facts: &facts, dialer: &dialer, in_use: None };
+    let request = attempt.request()?;
     let endpoint = decoded.endpoints.first().context("the token names no endpoint")?;
     // A Manager that many clusters join at once may not answer in time; the same keys get their answer again.
     let (begun, mut backoff) = (Instant::now(), Backoff::default());
     loop {
-        match enroll::send(endpoint, &decoded, &keys, &request, &Dialer::default(), &mut ConditionSet::new()).await {
+        match enroll::send(endpoint, &attempt, &request, &mut ConditionSet::new()).await {
             Ok(answered) => {
                 let answer = answered.answer.map_err(|error| anyhow!("{}: {}", error.reason, error.message))?;
                 return Ok(Identity::replacing(None, keys, answer));
