@@ -150,16 +150,16 @@ impl Enrollment {
         }
         match &outcome {
             Ok(Answer::Issued(answer)) => tracing::info!(
-                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
+                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip().to_canonical(),
                 "a cluster was enrolled"
             ),
             Ok(Answer::Waits { pending, first: true }) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, enrollment.id = pending.enrollment_id, fingerprint = pending.fingerprint,
-                peer = %peer.ip(), "an installation waits for the approval of an administrator"
+                peer = %peer.ip().to_canonical(), "an installation waits for the approval of an administrator"
             ),
             Ok(Answer::Waits { first: false, .. }) => {}
             Err(refusal) => tracing::warn!(
-                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip(), "an enrollment was refused"
+                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip().to_canonical(), "an enrollment was refused"
             ),
         }
         Ok(outcome?)

@@ -126,7 +126,7 @@ impl Renewal {
         if outcome.is_some() {
             self.limits.shown(key);
         }
-        let (cluster, incarnation, peer) = (&claim.cluster, claim.incarnation, peer.ip());
+        let (cluster, incarnation, peer) = (&claim.cluster, claim.incarnation, peer.ip().to_canonical());
         match outcome {
             // What anybody can send is no event of this cluster.
             None => {
@@ -228,7 +228,7 @@ fn attempted(claim: &Claim, outcome: &Result<EnrollmentAnswer, Refusal>, peer: S
         at: clock::now(),
         outcome,
         message,
-        peer: peer.ip().to_string(),
+        peer: peer.ip().to_canonical().to_string(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The bridge's certificate and the clusters' authority, read again when the files change: certificates are renewed while it runs.
+//! The bridge's certificate and the clusters' CA, read again when the files change: certificates are renewed while it runs.
 
 use crate::metrics::Metrics;
 use anyhow::{Context as _, Result};
@@ -76,7 +76,9 @@ impl Contents {
 fn config(contents: &Contents) -> Result<ServerConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates(&contents.ca).context("the CA file is no PEM")?);
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().context("the CA file names no authority")?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .context("the CA file contains no certificate of a CA")?;
     let chain = certificates(&contents.certificate).context("the certificate file is no PEM")?;
     let key = PrivateKeyDer::from_pem_slice(&contents.key).context("the key file is no PEM")?;
     let builder = ServerConfig::builder().with_client_cert_verifier(verifier);

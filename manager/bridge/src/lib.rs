@@ -26,6 +26,7 @@ use kubenova_bus::bridge::{
     proto::bridge_server::BridgeServer,
 };
 use kubenova_runtime::{
+    listen,
     metrics::{Registry, serve},
     probe::{self, Gates},
     shutdown::Shutdown,
@@ -62,11 +63,11 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let mut registry = Registry::new(metrics::PREFIX);
     let metrics = Metrics::register(&mut registry);
     let certificates = Certificates::open(settings.tls.files(), metrics.clone())?;
-    let bound = TcpListener::bind(settings.listen).await;
+    let bound = listen::tcp(settings.listen).and_then(TcpListener::from_std);
     let listener = bound.with_context(|| format!("could not listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     let metrics_address = match settings.metrics.listen {
-        Some(address) => Some(serve_metrics(address, registry, &shutdown).await?),
+        Some(address) => Some(serve_metrics(address, registry, &shutdown)?),
         None => None,
     };
     let gates = Gates::default();
@@ -140,8 +141,9 @@ pub fn stop_max(settings: &Settings) -> Duration {
     settings.drain() + 2 * DRAIN_GRACE
 }
 
-async fn serve_metrics(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("could not serve metrics on {address}"))?;
+fn serve_metrics(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> Result<SocketAddr> {
+    let bound = listen::tcp(address).and_then(TcpListener::from_std);
+    let listener = bound.with_context(|| format!("could not serve metrics on {address}"))?;
     let address = listener.local_addr()?;
     shutdown.spawn("metrics", serve(listener, Arc::new(registry), shutdown.clone()));
     Ok(address)

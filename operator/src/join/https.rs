@@ -129,7 +129,7 @@ impl<'a> ManagerClient<'a> {
 
     /// None when the endpoint is no `https://` URL.
     fn verified_by(endpoint: &'a str, verifier: Arc<PinVerifier>, dialer: &'a Dialer) -> Option<Self> {
-        Some(Self { endpoint, target: reach::target(endpoint)?, dialer, verifier })
+        Some(Self { endpoint, target: Target::of_https(endpoint)?, dialer, verifier })
     }
 
     /// Connects, sends a request and reads the answer; the steps that were made are conditions.

@@ -67,13 +67,13 @@ pub(crate) struct Answer {
     pub(crate) signature: Option<String>,
 }
 
-/// Serves until the test ends; its URL.
-pub(crate) async fn serve<F>(certified: Certified, answer: F) -> String
+/// Serves at an address of the loopback interface until the test ends; its URL.
+pub(crate) async fn serve<F>(host: &str, certified: Certified, answer: F) -> String
 where
     F: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let listener = TcpListener::bind((host, 0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
     let config = ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(certified.chain, certified.key).unwrap();
     let (acceptor, answer) = (TlsAcceptor::from(Arc::new(config)), Arc::new(answer));

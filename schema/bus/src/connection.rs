@@ -203,7 +203,13 @@ fn leaf_of<'a>(settings: &'a Settings, route: &Route) -> Option<&'a Leaf> {
     settings.leaf.as_ref().filter(|_| route.transport == Transport::Leaf)
 }
 
+/// The Manager, beside its broker, connects to whatever server the broker names, which no relay can.
+async fn reachable(settings: &Settings, route: Route) -> Route {
+    if settings.discover_servers { route } else { route.of_both_families().await }
+}
+
 async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
+    let route = reachable(settings, route).await;
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let relays = Relays::start(settings, &route).await?;
     let options = options(settings, &route, &relays, credentials)?;
@@ -215,6 +221,7 @@ async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
 }
 
 async fn by(settings: &Settings, route: Route) -> Result<Connection, BusError> {
+    let route = reachable(settings, route).await;
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let (connects_sender, connects) = watch::channel(0_u64);
     let (error_sender, last_error) = watch::channel(None);

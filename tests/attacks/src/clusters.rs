@@ -314,6 +314,12 @@ pub(crate) const TARGETS: &[Target] = &[
             },
             Defence {
                 holds: ADDRESS,
+                stopped_by: "Operator: the time in the certificate; the token is not shown",
+                says: "TLSVerified: CertificateNotYetValid",
+                tried: &[("A-280", "takes the enrollment with a certificate of the Manager that is not valid yet")],
+            },
+            Defence {
+                holds: ADDRESS,
                 stopped_by: "Operator: the authorities that came with its identity",
                 says: "TLSVerified: CertificateInvalid",
                 tried: &[("A-230", "takes a renewal with a certificate of another authority")],

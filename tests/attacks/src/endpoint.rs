@@ -28,6 +28,7 @@ pub(crate) const TARGETS: &[Target] = &[
                 tried: &[
                     ("A-107", "connects with a certificate of another authority for the cluster's name"),
                     ("A-108", "connects with a certificate of the cluster that has expired"),
+                    ("A-279", "connects with a certificate of the cluster that is not valid yet"),
                 ],
             },
             Defence {

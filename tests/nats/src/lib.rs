@@ -1,10 +1,12 @@
-//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it. And an HTTP proxy in
-//! front of it ([`connect_proxy`]).
+//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it. And what may stand in front
+//! of it: an HTTP proxy ([`connect_proxy`]), or a load balancer ([`forwarder`]).
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`). This is a crate beside `tests/env` because
 //! that one brings the Kubernetes client and the sandbox, and the tests of the bus should compile without them.
 
 pub mod connect_proxy;
+pub mod forwarder;
+mod passing;
 
 use kubenova_schema::streams;
 use std::{

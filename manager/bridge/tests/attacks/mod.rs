@@ -71,10 +71,12 @@ async fn no_session_without_the_certificate_of_a_cluster() {
 
     let other = rcgen::generate_simple_self_signed([A.to_owned()]).unwrap();
     let foreign = || hub.files("other", &other.cert.pem(), &other.signing_key.serialize_pem());
-    let over = Validity { lifetime: Duration::from_secs(60), now: validity().now - Duration::from_secs(7200) };
-    let expired = cluster_files(&hub, &hub.keyring, "expired", over);
+    let at = |now| Validity { now, lifetime: Duration::from_secs(60) };
+    let expired = cluster_files(&hub, &hub.keyring, "expired", at(validity().now - Duration::from_secs(7200)));
+    let to_come = cluster_files(&hub, &hub.keyring, "to-come", at(validity().now + Duration::from_secs(7200)));
     stopped("A-107", &cause(&hub, &bridge.url(), foreign()).await);
     stopped("A-108", &cause(&hub, &bridge.url(), expired).await);
+    stopped("A-279", &cause(&hub, &bridge.url(), to_come).await);
     stopped("A-109", &cause(&hub, &format!("wss://{}", hub.websocket), foreign()).await);
 
     stopped("A-110", &refusal(&bridge, &hub.own_files("ops")).await);
