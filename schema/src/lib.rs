@@ -15,6 +15,7 @@ pub mod mutant;
 pub mod nats_files;
 pub mod quantity;
 pub mod renewal;
+pub mod sealed;
 pub mod sealing;
 pub mod signature;
 pub mod streams;

@@ -21,10 +21,18 @@ use std::{io, path::Path, time::Duration};
 /// What becomes of credentials that the broker refuses.
 const RENEWING: &str = "the Operator asks the Manager for new ones; what it answers is in the condition IdentityIssued";
 
+const LEAF_WITHOUT_HUB: &str = "LeafWithoutHub";
+
 /// Reasons for which an answer to a renewal may help: the broker refuses who connects, and not the connection, or the last answer named no
-/// hub for the leaf node.
-const RENEWABLE: [&str; 5] =
-    ["CredentialsExpired", "CredentialsRevoked", "CertificateRefused", "CredentialsRefused", leaf::HUB_UNKNOWN];
+/// hub for the leaf node. A leaf node that the hub refuses, as it does for a cluster that was revoked, passes no reason on.
+const RENEWABLE: [&str; 6] = [
+    "CredentialsExpired",
+    "CredentialsRevoked",
+    "CertificateRefused",
+    "CredentialsRefused",
+    LEAF_WITHOUT_HUB,
+    leaf::HUB_UNKNOWN,
+];
 
 /// Whether a renewal of the credentials may help.
 pub(super) fn may_renewal_help(error: &JoinError) -> bool {
@@ -206,8 +214,8 @@ fn explain(cause: ConnectCause, expired: bool) -> (&'static str, String) {
             "the leaf node does not accept this cluster's nkey, so it runs with the files of an earlier enrollment or of another cluster: give it those of the Secret kubenova-leaf and restart it (kubectl -n kubenova-system rollout restart deployment/kubenova-leaf)",
         ),
         ConnectCause::LeafWithoutHub => (
-            "LeafWithoutHub",
-            "the leaf node's log says why (kubectl -n kubenova-system logs deployment/kubenova-leaf -c nats): allow TCP from it to the hub's port for leaf nodes, and see that it has the files of the Secret kubenova-leaf",
+            LEAF_WITHOUT_HUB,
+            "the leaf node's log says why (kubectl -n kubenova-system logs deployment/kubenova-leaf -c nats): allow TCP from it to the hub's port for leaf nodes, and see that it has the files of the Secret kubenova-leaf; if the hub refuses this cluster, the condition IdentityIssued says so within a minute",
         ),
         ConnectCause::NoUrl => (
             "TransportUnavailable",
@@ -274,6 +282,11 @@ mod tests {
         assert_eq!(explain(ConnectCause::CredentialsRefused, true).0, "CredentialsExpired");
         assert_eq!(explain(ConnectCause::ClientCertificate, true).0, "CredentialsExpired");
         assert_eq!(explain(ConnectCause::LeafWithoutHub, true).0, "CredentialsExpired");
+        let behind_leaf = explain(ConnectCause::LeafWithoutHub, false);
+        assert!(
+            may_renewal_help(&bus_error(behind_leaf.0, behind_leaf.1)),
+            "the leaf node does not say that a cluster was revoked"
+        );
         assert_eq!(explain(ConnectCause::Unreachable, true).0, "BrokerUnreachable");
     }
 }

@@ -14,7 +14,7 @@ use crate::applications::Seen;
 use crate::prepared::{Prepared, application_name};
 use crate::request::{Product, request};
 use crate::statistics::{Poisson, row};
-use crate::{beside, calls};
+use crate::{beside, calls, environment};
 
 /// What to measure with.
 #[derive(Debug, Args)]
@@ -46,6 +46,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
     }
     let bench = Prepared::start(settings.applications, None).await?;
     let (site, seen, rest) = (&bench.site, &bench.seen, &bench.platform.rest);
+    environment::print(&bench.platform, Some(site)).await?;
     let mut raw = bench.raw_chain(1).await?;
     bench.settle().await?;
 

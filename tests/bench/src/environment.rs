@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use kubenova_env::postgres::Durability;
 use kubenova_env::repository;
 use kubenova_env::servers::Servers;
-use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::platform::{self, Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -18,6 +18,10 @@ const FILES_BESIDE: u64 = 1_000;
 
 /// Starts a platform as it is in production, for so many simulated clusters, and prints what it is.
 pub(crate) async fn as_in_production(clusters: usize) -> Result<Platform> {
+    anyhow::ensure!(
+        platform::transport() != "leaf",
+        "simulated clusters have no leaf node: measure by another transport"
+    );
     allow_many_files(u64::try_from(clusters)? + FILES_BESIDE)?;
     let options = PlatformOptions {
         durability: Durability::Machine,
@@ -67,6 +71,7 @@ pub(crate) async fn print(platform: &Platform, site: Option<&Site>) -> Result<()
         None => "none: clusters are simulated".to_owned(),
     };
     println!("| Kubernetes | {kubernetes} |");
+    println!("| transport of clusters, and of the raw chain's consumer | {} |", platform::transport());
     println!("| machine | {processors} processors, load before: {} |", load.trim());
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod applications;
 mod beside;
+mod bridge_sessions;
 mod bursts;
 mod calls;
 mod command_latency;
@@ -17,12 +18,16 @@ mod fleet;
 mod groups;
 mod health;
 mod history;
+mod joins;
 mod null_consumer;
+mod operator_connection;
 mod plans;
 mod prepared;
 mod processes;
 mod raw_chain;
 mod raw_drain;
+mod raw_joins;
+mod raw_leaf;
 mod raw_publish;
 mod raw_transactions;
 mod reads;
@@ -34,6 +39,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use kubenova_env::sandbox::{self, Options, Sandbox};
+use kubenova_scenarios::platform;
 
 /// Benchmarks of the product on real servers.
 #[derive(Debug, Parser)]
@@ -41,6 +47,10 @@ use kubenova_env::sandbox::{self, Options, Sandbox};
 struct Arguments {
     #[command(subcommand)]
     what: Benchmark,
+    /// How clusters reach the broker, and the Operator's side of the raw chain: nats, websocket, leaf or grpc. Without it as
+    /// KUBENOVA_TRANSPORT says, and nats when that is not set.
+    #[arg(long, global = true)]
+    transport: Option<String>,
 }
 
 /// What to measure.
@@ -56,6 +66,10 @@ enum Benchmark {
     Bursts(bursts::Settings),
     /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants.
     History(history::Settings),
+    /// H8: from an enrollment token to the first applied command, one cluster and a thousand at once; revocations.
+    Joins(joins::Settings),
+    /// A thousand sessions in one bridge: memory, processor time, and how they pass to another replica.
+    BridgeSessions(bridge_sessions::Settings),
 }
 
 fn main() -> Result<ExitCode> {
@@ -64,7 +78,9 @@ fn main() -> Result<ExitCode> {
     }
     let arguments = Arguments::parse();
     if Sandbox::require().is_err() {
-        return sandbox::enter_ourselves(&Options { with_parent: true, ..Options::default() });
+        let variables = arguments.transport.map(|transport| (platform::TRANSPORT.to_owned(), transport));
+        let options = Options { with_parent: true, variables: variables.into_iter().collect(), ..Options::default() };
+        return sandbox::enter_ourselves(&options);
     }
     let runtime = tokio::runtime::Runtime::new().context("could not make a runtime")?;
     match arguments.what {
@@ -73,6 +89,8 @@ fn main() -> Result<ExitCode> {
         Benchmark::Fleet(settings) => runtime.block_on(Box::pin(fleet::run(&settings)))?,
         Benchmark::Bursts(settings) => runtime.block_on(Box::pin(bursts::run(&settings)))?,
         Benchmark::History(settings) => runtime.block_on(Box::pin(history::run(&settings)))?,
+        Benchmark::Joins(settings) => runtime.block_on(Box::pin(joins::run(&settings)))?,
+        Benchmark::BridgeSessions(settings) => runtime.block_on(Box::pin(bridge_sessions::run(&settings)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,8 @@ use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
 use crate::applications::{Seen, application};
-use crate::raw_chain::RawChain;
+use crate::operator_connection;
+use crate::raw_chain::{Ends, RawChain};
 
 /// For a hundred Applications to run: one takes KubeVela a second or two, and several times that on a machine that compiles.
 const APPLICATIONS_MAX: Duration = Duration::from_secs(900);
@@ -55,8 +56,10 @@ impl Prepared {
     /// The raw chain on the same servers, with its Applications.
     pub(crate) async fn raw_chain(&self, at_once: usize) -> Result<RawChain> {
         let keyring = broker::keyring(&self.platform)?;
-        let connection = broker::connect(&self.platform, &keyring).await?;
-        let raw = RawChain::open(&self.platform.postgres, &connection, &self.site, at_once).await?;
+        let manager = broker::connect(&self.platform, &keyring).await?;
+        let (operator, leaf_node) = operator_connection::connect(&self.platform, &keyring).await?;
+        let ends = Ends { manager, operator, leaf_node };
+        let raw = RawChain::open(&self.platform.postgres, ends, &self.site, at_once).await?;
         raw.prepare().await?;
         Ok(raw)
     }

@@ -126,6 +126,11 @@ struct Times {
     of_ended: Duration,
 }
 
+/// Processor time of a process without its children.
+pub(crate) fn spent_by(pid: u32) -> Result<Duration> {
+    Ok(of_process(pid)?.own)
+}
+
 fn of_process(pid: u32) -> Result<Times> {
     times_at(Path::new(&format!("/proc/{pid}/stat")))
 }
@@ -153,7 +158,8 @@ fn times(stat: &str) -> Option<Times> {
     Some(Times { own: TICK * (ticks(14)? + ticks(15)?), of_ended: TICK * (ticks(16)? + ticks(17)?) })
 }
 
-fn memory(pid: u32, field: &str) -> Result<u64> {
+/// A field of memory in /proc/[pid]/status, in KiB.
+pub(crate) fn memory(pid: u32, field: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let status = std::fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
     kib(&status, field).with_context(|| format!("{path} has no {field}"))

@@ -2,8 +2,9 @@
 //!
 //! Two forms. *Bare*: Postgres commit → JetStream publish → consume → server-side apply → publish → consume → commit.
 //! *Equal*: with as many durable writes as KubeNova makes for one request (the claim of the outbox row, the inbox record and
-//! its status), which is what the design compares with. One after another, or in several workers at once, each with connections,
-//! consumers and Applications of its own.
+//! its status), which is what the design compares with. One after another, or in several workers at once, each with consumers and
+//! Applications of its own. What the Manager would do at the broker is done by one connection, and what the Operator would by
+//! another, made by the transport of the run ([`crate::operator_connection`]).
 
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use kube::Api;
 use kube::api::{DynamicObject, Patch, PatchParams};
 use kubenova_bus::{Connection, publish};
 use kubenova_env::postgres::Postgres;
+use kubenova_env::process::Process;
 use kubenova_runtime::random;
 use kubenova_scenarios::site::Site;
 use serde_json::{Value, json};
@@ -43,20 +45,30 @@ fn name(index: u64) -> String {
 pub(crate) struct RawChain {
     workers: Vec<Worker>,
     done: u64,
+    _leaf_node: Option<Process>,
+}
+
+/// The two sides of the broker.
+pub(crate) struct Ends {
+    pub(crate) manager: Connection,
+    pub(crate) operator: Connection,
+    /// What the Operator's connection goes by, where it goes by one.
+    pub(crate) leaf_node: Option<Process>,
 }
 
 /// A client of all servers at once.
 struct Worker {
     database: PgConnection,
-    connection: Connection,
     commands: Queue,
     outcomes: Queue,
     applications: Api<DynamicObject>,
     records: Api<ConfigMap>,
 }
 
+/// Messages from one side to the other.
 struct Queue {
     subject: String,
+    from: Connection,
     consumer: PullConsumer,
 }
 
@@ -76,12 +88,7 @@ impl Measured {
 
 impl RawChain {
     /// Writes Applications as the tenant's deployer does, as no other user may, at most so many at once.
-    pub(crate) async fn open(
-        postgres: &Postgres,
-        connection: &Connection,
-        site: &Site,
-        at_once: usize,
-    ) -> Result<Self> {
+    pub(crate) async fn open(postgres: &Postgres, ends: Ends, site: &Site, at_once: usize) -> Result<Self> {
         let url = postgres.database("bench")?;
         let mut database = PgConnection::connect(&url).await?;
         sqlx::query("create table desired (id uuid primary key, body jsonb not null)").execute(&mut database).await?;
@@ -93,21 +100,21 @@ impl RawChain {
             subjects: vec![SUBJECTS.to_owned()],
             ..stream::Config::default()
         };
-        connection.jetstream.create_stream(config).await?;
+        let Ends { manager, operator, leaf_node } = ends;
+        manager.jetstream.create_stream(config).await?;
         let deployer = acting_as(site, "acme-owner", "kubenova-deployer").await?;
         let mut workers = Vec::with_capacity(at_once);
         for number in 0..at_once {
             workers.push(Worker {
                 database: PgConnection::connect(&url).await?,
-                connection: connection.clone(),
-                commands: Queue::create(connection, &format!("bench.command.{number}")).await?,
-                outcomes: Queue::create(connection, &format!("bench.outcome.{number}")).await?,
+                commands: Queue::create(&manager, &operator, &format!("bench.command.{number}")).await?,
+                outcomes: Queue::create(&operator, &manager, &format!("bench.outcome.{number}")).await?,
                 applications: Api::namespaced_with(deployer.clone(), NAMESPACE, &resource()),
                 records: Api::namespaced(site.cluster.kube_client(), "default"),
             });
         }
         ensure!(!workers.is_empty(), "a raw chain needs at least one worker");
-        Ok(Self { workers, done: 0 })
+        Ok(Self { workers, done: 0, _leaf_node: leaf_node })
     }
 
     /// The tenant's Applications, as its deployer.
@@ -175,7 +182,7 @@ impl Worker {
         if equal {
             self.commit_state(id, "sent").await?;
         }
-        self.commands.carry(&self.connection, &body).await?;
+        self.commands.carry(&body).await?;
         if equal {
             self.record(name, &json!({ "data": { "document": body.to_string() } })).await?;
         }
@@ -184,7 +191,7 @@ impl Worker {
         if equal {
             self.record(name, &json!({ "data": { "document": body.to_string(), "state": "applied" } })).await?;
         }
-        self.outcomes.carry(&self.connection, &json!({ "id": id, "state": "applied" })).await?;
+        self.outcomes.carry(&json!({ "id": id, "state": "applied" })).await?;
         self.commit_state(id, "applied").await?;
         Ok(at)
     }
@@ -216,20 +223,20 @@ impl Worker {
 }
 
 impl Queue {
-    async fn create(connection: &Connection, subject: &str) -> Result<Self> {
+    async fn create(from: &Connection, to: &Connection, subject: &str) -> Result<Self> {
         let config = pull::Config {
             durable_name: Some(subject.replace('.', "-")),
             filter_subject: subject.to_owned(),
             ..pull::Config::default()
         };
-        let consumer = connection.jetstream.create_consumer_on_stream(config, STREAM).await?;
-        Ok(Self { subject: subject.to_owned(), consumer })
+        let consumer = to.jetstream.create_consumer_on_stream(config, STREAM).await?;
+        Ok(Self { subject: subject.to_owned(), from: from.clone(), consumer })
     }
 
     /// Publishes and consumes.
-    async fn carry(&self, connection: &Connection, body: &Value) -> Result<()> {
+    async fn carry(&self, body: &Value) -> Result<()> {
         let headers = publish::headers(&random::uuid_v4().to_string(), &[]);
-        publish::publish(&connection.jetstream, &self.subject, headers, body.to_string()).await?;
+        publish::publish(&self.from.jetstream, &self.subject, headers, body.to_string()).await?;
         let mut batch = self.consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await?;
         let message = batch.next().await.context("nothing was delivered")?.map_err(anyhow::Error::msg)?;
         message.ack().await.map_err(anyhow::Error::msg)

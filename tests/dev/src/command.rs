@@ -174,6 +174,10 @@ pub(crate) enum BenchmarkName {
     Bursts,
     /// H9: command latency and every list with up to a million ended commands, and with more clusters and tenants
     History,
+    /// H8: from an enrollment token to the first applied command, one cluster and a thousand at once; revocations
+    Joins,
+    /// a thousand sessions in one bridge: memory, processor time, and how they pass to another replica
+    BridgeSessions,
 }
 
 /// The names of a kind of work that needs one, each with what it does.

@@ -121,6 +121,8 @@ pub struct Options {
     pub with_parent: bool,
     /// Pass our standard input on to the program; it has none otherwise.
     pub typed: bool,
+    /// Variables of the program, beside our own.
+    pub variables: Vec<(String, String)>,
 }
 
 /// Plays the part that the environment names, if it names one. The first line of `main` in every
@@ -173,6 +175,7 @@ pub fn enter(program: &OsStr, args: &[OsString], options: &Options) -> Result<Ex
         .env(LIFELINE, lifeline_fd.to_string())
         .env(RUN, folder.path())
         .env(HELPER, &helper)
+        .envs(options.variables.iter().map(|(name, value)| (name, value)))
         .env(crate::forward::ENVIRONMENT, described)
         // Piped, not inherited: another process group than the terminal's may not read it.
         .stdin(if options.typed { Stdio::piped() } else { Stdio::null() })

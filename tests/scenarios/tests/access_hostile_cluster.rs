@@ -98,7 +98,7 @@ async fn kept(platform: &Platform, reason: &str, messages: u64) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn access_hostile_cluster_harms_nobody_else() -> Result<()> {
+async fn access_hostile_cluster_harms_no_other() -> Result<()> {
     let platform = Platform::start(&PlatformOptions::default()).await?;
     platform.create_cluster("alpha").await?;
     let beta = text(&platform.create_cluster("beta").await?, "/id")?;

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use kubenova_scenarios::failpoints;
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::quiescence;
+use kubenova_scenarios::rest::Answer;
 use kubenova_scenarios::site::Site;
 use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 
@@ -18,12 +19,16 @@ const OPERATOR_HOPS: [&str; 5] =
 /// Hops of a usage window in the Manager; they come by themselves.
 const USAGE_HOPS: [&str; 3] = ["usage.ingest.before-commit", "usage.ingest.after-commit", "billing.published"];
 
-/// Requests a new application; returns its name and its commands.
-async fn create_application(platform: &Platform, hop: &str) -> Result<(String, serde_json::Value)> {
-    let name = format!("after-{}", hop.replace('.', "-"));
-    let body = steps::web_application(&name, 1, &["alpha"]);
-    let accepted = platform.rest.post("/api/v1/tenants/acme/apps", &body).await?.expect(202)?;
-    Ok((name, accepted["commands"].clone()))
+/// The name of the application that is requested before a death at this hop.
+fn named_after(hop: &str) -> String {
+    format!("after-{}", hop.replace('.', "-"))
+}
+
+/// Requests that application, with a key: the process may die before it has answered, and then the request is made again.
+async fn request_application(platform: &Platform, hop: &str) -> Result<Answer> {
+    let body = steps::web_application(&named_after(hop), 1, &["alpha"]).to_string().into_bytes();
+    let key = [("idempotency-key", hop)];
+    platform.rest.post_raw("/api/v1/tenants/acme/apps", "application/json", body, &key).await
 }
 
 /// The Manager dies when a request is committed and not answered: repeated with its key it is answered as it would have been the first
@@ -32,17 +37,13 @@ async fn request_through_a_lost_answer(platform: &mut Platform, site: &Site) -> 
     const HOP: &str = "api.committed";
     failpoints::serve_with(platform, HOP)?;
     platform.wait_ready().await?;
-    let name = format!("after-{}", HOP.replace('.', "-"));
-    let body = steps::web_application(&name, 1, &["alpha"]).to_string().into_bytes();
-    let rest = platform.rest.clone();
-    let request =
-        || rest.post_raw("/api/v1/tenants/acme/apps", "application/json", body.clone(), &[("idempotency-key", HOP)]);
-    ensure!(request().await.is_err(), "the Manager answered although it dies before");
+    let name = named_after(HOP);
+    ensure!(request_application(platform, HOP).await.is_err(), "the Manager answered although it dies before");
     failpoints::manager_died_and_back(platform, HOP).await?;
-    let again = request().await?;
+    let again = request_application(platform, HOP).await?;
     assert_eq!(again.header("idempotency-replayed"), Some("true"), "the first request was not committed");
     let accepted = again.expect(202)?;
-    assert_eq!(request().await?.expect(202)?, accepted);
+    assert_eq!(request_application(platform, HOP).await?.expect(202)?, accepted);
     steps::wait_commands(platform, &accepted["commands"], "succeeded", COMMAND_MAX).await.context(HOP)?;
     let sql = format!("select count(*) from commands where application_name = '{name}'");
     assert_eq!(platform.postgres.query("kubenova", &sql)?.trim(), "1", "one request, one command");
@@ -65,17 +66,23 @@ async fn fault_hops_a_death_after_each() -> Result<()> {
     for hop in MANAGER_HOPS {
         failpoints::serve_with(&mut platform, hop)?;
         platform.wait_ready().await?;
-        let (name, commands) = create_application(&platform, hop).await?;
+        let requested = request_application(&platform, hop).await;
         failpoints::manager_died_and_back(&mut platform, hop).await?;
-        steps::wait_commands(&platform, &commands, "succeeded", COMMAND_MAX).await.with_context(|| hop.to_owned())?;
-        applications.push(name);
+        let answer = match requested {
+            Ok(answer) => answer,
+            // It was committed, and the relay was faster than the answer.
+            Err(_) => request_application(&platform, hop).await?,
+        };
+        let commands = &answer.expect(202)?["commands"];
+        steps::wait_commands(&platform, commands, "succeeded", COMMAND_MAX).await.with_context(|| hop.to_owned())?;
+        applications.push(named_after(hop));
     }
     for hop in OPERATOR_HOPS {
         let before = failpoints::start_operator_with(&site, hop)?;
-        let (name, commands) = create_application(&platform, hop).await?;
+        let commands = &request_application(&platform, hop).await?.expect(202)?["commands"];
         failpoints::operator_died_and_back(&site, hop, before).await?;
-        steps::wait_commands(&platform, &commands, "succeeded", COMMAND_MAX).await.with_context(|| hop.to_owned())?;
-        applications.push(name);
+        steps::wait_commands(&platform, commands, "succeeded", COMMAND_MAX).await.with_context(|| hop.to_owned())?;
+        applications.push(named_after(hop));
     }
     for hop in USAGE_HOPS {
         failpoints::serve_with(&mut platform, hop)?;

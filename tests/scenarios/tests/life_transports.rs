@@ -22,7 +22,7 @@ use kubenova_scenarios::platform::{
 use kubenova_scenarios::site::{NAMESPACE, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
 use kubenova_test_nats::connect_proxy::{Behavior, ConnectProxy};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const JOIN_MAX: Duration = Duration::from_secs(90);
 /// Each cause has its own named condition within this time, as in `fault_join`.
@@ -190,6 +190,7 @@ async fn life_transports_over_the_chart_s_leaf_node_with_an_uplink_of_ipv6() -> 
     let (by_leaf_node, leaf) = (site.cluster.capture_syns()?, leaf_pids(&site)?);
     live_over_leaf_node(&mut platform, &site).await?;
     assert_eq!(leaf_pids(&site)?, leaf, "the leaf node read renewed files without a restart");
+    is_told_that_it_was_revoked(&platform, &site).await?;
 
     let at = |port| Ok::<_, anyhow::Error>(SocketAddr::new(HUB_ADDRESS_IPV6.parse()?, port));
     let (manager, hub, hub_of_leaf_nodes) = (at(MANAGER_PORT)?, at(HUB_PORT)?, at(HUB_LEAF_PORT)?);
@@ -234,6 +235,14 @@ async fn live_over_leaf_node(platform: &mut Platform, site: &Site) -> Result<()>
     let now: Timestamp = credentials(platform, site, "expiresAt").await?.parse()?;
     ensure!(now > first_end, "the credentials were not renewed");
     wait_via(site, "by leaf", JOIN_MAX).await
+}
+
+/// A leaf node does not say why the hub refuses it, so the Operator asks the Manager.
+async fn is_told_that_it_was_revoked(platform: &Platform, site: &Site) -> Result<()> {
+    let body = json!({ "cluster": site.name, "message": "a laptop was lost" });
+    platform.rest.post(&format!("/api/v1/clusters/{}/revoke", site.id), &body).await?.expect(202)?;
+    assert_eq!(site.wait_condition("IdentityIssued", "False", JOIN_MAX).await?, "CredentialsRevoked");
+    Ok(())
 }
 
 async fn run_application(platform: &Platform, name: &str, replicas: u32) -> Result<()> {

@@ -5,15 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
+use kubenova_bus::Settings;
 use kubenova_operator::session::broker;
 use kubenova_runtime::random;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::inbox::{Backup, Inbox};
-pub use crate::shared::Options;
 use crate::shared::Shared;
+pub use crate::shared::{Moments, Options};
 use crate::{enroll, session};
 
 /// A simulated cluster.
@@ -24,6 +25,7 @@ pub struct SimulatedCluster {
     shared: Arc<Shared>,
     process: Option<JoinHandle<()>>,
     term: u64,
+    asked: u32,
 }
 
 impl SimulatedCluster {
@@ -32,14 +34,14 @@ impl SimulatedCluster {
     /// # Errors
     /// When the Manager refuses the token.
     pub async fn enroll(name: &str, token: &str, folder: &Path, options: Options) -> Result<Self> {
-        let identity = enroll::enroll(token).await?;
+        let (identity, asked) = enroll::enroll_counting(token).await?;
         let folder = folder.join(identity.cluster_id());
         let bus =
             broker::bus_settings(&identity, &folder, options.ping).map_err(|error| anyhow!("{}", error.message))?;
         let inbox = Mutex::new(Inbox::new(identity.cluster_id(), identity.cluster_uid()));
         let shared = Shared {
             identity,
-            bus,
+            bus: Mutex::new(bus),
             options,
             inbox,
             holds: AtomicBool::new(false),
@@ -47,8 +49,9 @@ impl SimulatedCluster {
             last_error: watch::Sender::new("not started".to_owned()),
             connects: Mutex::default(),
             hello_took: watch::Sender::new(None),
+            moments: watch::Sender::default(),
         };
-        Ok(Self { name: name.to_owned(), shared: Arc::new(shared), process: None, term: 0 })
+        Ok(Self { name: name.to_owned(), shared: Arc::new(shared), process: None, term: 0, asked })
     }
 
     /// Its id at the Manager.
@@ -61,6 +64,7 @@ impl SimulatedCluster {
     pub fn start(&mut self) {
         self.kill();
         self.term += 1;
+        self.shared.moments.send_replace(Moments::default());
         let instance = session::Instance { boot_id: random::uuid_v4().to_string(), lease_term: self.term };
         self.process = Some(tokio::spawn(session::run(Arc::clone(&self.shared), instance)));
     }
@@ -100,6 +104,41 @@ impl SimulatedCluster {
     #[must_use]
     pub fn connects(&self) -> u64 {
         self.shared.connects().as_ref().map_or(0, |count| *count.borrow())
+    }
+
+    /// How often it asked the Manager for an identity before it had one.
+    #[must_use]
+    pub const fn asked(&self) -> u32 {
+        self.asked
+    }
+
+    /// How its Operator connects to the broker, with the credentials that it enrolled.
+    #[must_use]
+    pub fn bus_settings(&self) -> Settings {
+        self.shared.bus().clone()
+    }
+
+    /// Has its Operator reach the broker by other URLs, from its next start on.
+    pub fn reach_by(&self, urls: Vec<String>) {
+        self.shared.bus().urls = urls;
+    }
+
+    /// When its running Operator came to each point.
+    #[must_use]
+    pub fn moments(&self) -> Moments {
+        *self.shared.moments.borrow()
+    }
+
+    /// Waits until its running Operator has applied a command; when it came to each point.
+    ///
+    /// # Errors
+    /// When it has applied none in time, with its last error.
+    pub async fn applied(&self, within: Duration) -> Result<Moments> {
+        let mut moments = self.shared.moments.subscribe();
+        let applied = moments.wait_for(|moments| moments.applied.is_some());
+        let waited = tokio::time::timeout(within, applied).await;
+        let error = || format!("{} has applied nothing: {}", self.name, self.shared.last_error.borrow().clone());
+        Ok(*waited.with_context(error)?.with_context(error)?)
     }
 
     /// How long the Manager took to answer the hello of its session.

@@ -37,7 +37,8 @@ pub(crate) struct Instance {
 pub(crate) async fn run(shared: Arc<Shared>, instance: Instance) {
     let mut backoff = Backoff::default();
     let connection = loop {
-        match kubenova_bus::connect(shared.bus.clone()).await {
+        let settings = shared.bus().clone();
+        match kubenova_bus::connect(settings).await {
             Ok(connection) => break connection,
             Err(error) => note(&shared, &error.into()),
         }
@@ -51,6 +52,7 @@ pub(crate) async fn run(shared: Arc<Shared>, instance: Instance) {
     *shared.connects() = Some(connects.clone());
     // Else the announcement of the first connect would end the first session.
     drop(tokio::time::timeout(FIRST_CONNECT_LIMIT, connects.wait_for(|count| *count > 0)).await);
+    shared.note(|moments| &mut moments.connected);
     let mut backoff = Backoff::between(HELLO_WAITS.0, HELLO_WAITS.1);
     loop {
         connects.mark_unchanged();
@@ -58,6 +60,7 @@ pub(crate) async fn run(shared: Arc<Shared>, instance: Instance) {
             Ok(answer) => {
                 backoff.reset();
                 shared.session.send_replace(Some(answer.session));
+                shared.note(|moments| &mut moments.in_session);
                 let process = Process { shared: &shared, connection: &connection, instance: &instance, answer };
                 process.serve(&mut requests, &mut connects).await;
                 shared.session.send_replace(None);
@@ -212,6 +215,9 @@ impl Process<'_> {
                 // Bound before the branch: the guard must not live into it.
                 let outcome = self.shared.inbox().work(&name);
                 if let Some(outcome) = outcome {
+                    if step == 1 {
+                        self.shared.note(|moments| &mut moments.applied);
+                    }
                     drop(outcomes.send(outcome));
                 }
                 tokio::task::yield_now().await;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kubenova_bus::Settings;
 use kubenova_operator::join::identity::Identity;
@@ -26,11 +26,22 @@ impl Default for Options {
     }
 }
 
+/// When a running Operator came to a point for the first time since it was started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Moments {
+    /// Connected to the broker.
+    pub connected: Option<Instant>,
+    /// Its hello was answered.
+    pub in_session: Option<Instant>,
+    /// A command was applied.
+    pub applied: Option<Instant>,
+}
+
 /// What the running process shares with its owner.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) identity: Identity,
-    pub(crate) bus: Settings,
+    pub(crate) bus: Mutex<Settings>,
     pub(crate) options: Options,
     pub(crate) inbox: Mutex<Inbox>,
     /// What is stored stays `running`.
@@ -43,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) connects: Mutex<Option<watch::Receiver<u64>>>,
     /// How long the answer to the last accepted hello took.
     pub(crate) hello_took: watch::Sender<Option<Duration>>,
+    pub(crate) moments: watch::Sender<Moments>,
 }
 
 impl Shared {
@@ -53,6 +65,21 @@ impl Shared {
     /// How often the running process has connected.
     pub(crate) fn connects(&self) -> MutexGuard<'_, Option<watch::Receiver<u64>>> {
         self.connects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How the running process connects, or the next one will.
+    pub(crate) fn bus(&self) -> MutexGuard<'_, Settings> {
+        self.bus.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a moment, unless it was there before.
+    pub(crate) fn note(&self, moment: impl FnOnce(&mut Moments) -> &mut Option<Instant>) {
+        self.moments.send_if_modified(|moments| {
+            let moment = moment(moments);
+            let is_first = moment.is_none();
+            moment.get_or_insert_with(Instant::now);
+            is_first
+        });
     }
 
     /// The API server in memory. It is never held across an await.

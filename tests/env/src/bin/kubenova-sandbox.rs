@@ -41,6 +41,11 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let (program, args) = sandbox::program_and_args(arguments.program)?;
-    let options = Options { forwards: arguments.forwards, with_parent: arguments.with_parent, typed: arguments.typed };
+    let options = Options {
+        forwards: arguments.forwards,
+        with_parent: arguments.with_parent,
+        typed: arguments.typed,
+        ..Options::default()
+    };
     sandbox::enter(&program, &args, &options)
 }

@@ -77,7 +77,7 @@ fn main() -> Result<ExitCode> {
 fn go_inside(arguments: &Arguments) -> Result<ExitCode> {
     let names = ["manager", "nats"].into_iter().chain(arguments.names().iter().copied());
     let forwards = names.map(|name| ForwardRequest { name: name.to_owned(), port: 0 }).collect();
-    sandbox::enter_ourselves(&Options { forwards, with_parent: true, typed: true })
+    sandbox::enter_ourselves(&Options { forwards, with_parent: true, typed: true, ..Options::default() })
 }
 
 async fn until_stopped(arguments: Arguments) -> Result<ExitCode> {
