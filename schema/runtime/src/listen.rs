@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_taken_port_is_an_error() {
-        let taken = tcp("[::]:0".parse().unwrap()).unwrap().local_addr().unwrap();
-        assert_eq!(tcp(taken).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        let listener = tcp("[::]:0".parse().unwrap()).unwrap();
+        assert_eq!(tcp(listener.local_addr().unwrap()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 }

@@ -103,8 +103,8 @@ pub enum Uplink {
     Ipv6,
 }
 
-/// An address that no interface has: frames to it reach nobody.
-const NOBODY: &str = "02:00:00:00:00:01";
+/// An address that no interface has: frames to it are lost.
+const UNUSED_MAC: &str = "02:00:00:00:00:01";
 
 /// The network of one cluster.
 #[derive(Debug)]
@@ -195,7 +195,7 @@ impl ClusterNetwork {
             Uplink::Ipv6 => format!(
                 "addr add {}/64 dev {interface} nodad\n\
                  route add default via {}\n\
-                 neigh add {} lladdr {NOBODY} dev {interface} nud permanent\n",
+                 neigh add {} lladdr {UNUSED_MAC} dev {interface} nud permanent\n",
                 self.ipv6(last),
                 self.gateway_ipv6(),
                 self.gateway(),
