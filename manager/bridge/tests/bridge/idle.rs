@@ -13,8 +13,8 @@ const PING: Duration = Duration::from_millis(700);
 /// As good as none.
 const RARE_PING: Duration = Duration::from_secs(600);
 
-/// Whether a load balancer in front of the bridge, and one in front of the broker, have the connection after three times their limit in
-/// which nobody used it.
+/// Whether a load balancer in front of the bridge, and one in front of the broker, have the connection after three times their limit
+/// without use.
 async fn stays(keepalive_seconds: u64, ping_interval: Duration) -> [bool; 2] {
     let hub = Hub::start();
     let before_broker = Forwarder::start(hub.nats, IDLE_LIMIT).await;
@@ -41,5 +41,5 @@ async fn pings_keep_both_connections_of_a_session_in_the_memory_of_load_balancer
     let (by_client, by_bridge, by_none) = tokio::join!(stays(600, PING), stays(1, RARE_PING), stays(600, RARE_PING));
     assert_eq!(by_client, [true, true], "the client pings");
     assert_eq!(by_bridge, [true, false], "the bridge pings");
-    assert_eq!(by_none, [false, false], "nobody pings");
+    assert_eq!(by_none, [false, false], "neither pings");
 }

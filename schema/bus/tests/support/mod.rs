@@ -181,10 +181,11 @@ pub(crate) fn http(proxy: &ConnectProxy) -> String {
 /// Sends messages of every size to itself and gets them back in order.
 pub(crate) async fn works(connection: &Connection) {
     let client = &connection.client;
-    let mut received = client.subscribe("sizes").await.unwrap();
+    let subject = client.new_inbox();
+    let mut received = client.subscribe(subject.clone()).await.unwrap();
     let sizes = [0, 1, 125, 126, 4_000, 70_000, LARGE];
     for size in sizes {
-        client.publish("sizes", vec![b'x'; size].into()).await.unwrap();
+        client.publish(subject.clone(), vec![b'x'; size].into()).await.unwrap();
     }
     let all = async {
         for size in sizes {

@@ -23,7 +23,7 @@ async fn connected(broker: &Broker, to: SocketAddr, scheme: &str, ping_interval:
     (forwarder, connection)
 }
 
-/// Whether the connection is still the one that was made, after three times the limit in which nobody used it.
+/// Whether the connection is still the one that was made, after three times the limit without use.
 async fn stays((forwarder, connection): (Forwarder, Connection)) -> bool {
     let idle = async {
         while forwarder.forgotten() == 0 {
@@ -52,5 +52,5 @@ async fn pings_of_one_side_keep_a_connection_in_the_memory_of_a_load_balancer() 
     let (by_client, by_server, by_none) = tokio::join!(of(&rare, PING), of(&often, RARE_PING), of(&rare, RARE_PING));
     assert_eq!(by_client, [true, true], "the client pings");
     assert_eq!(by_server, [true, true], "the server pings");
-    assert_eq!(by_none, [false, false], "nobody pings");
+    assert_eq!(by_none, [false, false], "neither pings");
 }
