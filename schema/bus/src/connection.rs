@@ -16,7 +16,7 @@ use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, 
 use futures::future::BoxFuture;
 use kubenova_runtime::telemetry;
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, Weak},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -64,7 +64,8 @@ pub struct Settings {
     pub ping_interval: Duration,
 }
 
-/// A live connection that reconnects by itself.
+/// A live connection that reconnects by itself for as long as one of its clones is held: a clone of `client` alone does not have it
+/// reconnect.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// For core messages and requests.
@@ -212,7 +213,7 @@ async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
     let route = reachable(settings, route).await;
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let relays = Relays::start(settings, &route).await?;
-    let options = options(settings, &route, &relays, credentials)?;
+    let options = options(settings, &route, &relays, &credentials)?;
     let client = relays.connect(&route, options).await?;
     match leaf_of(settings, &route) {
         Some(leaf) => leaf::wait_for_hub(&client, leaf).await,
@@ -226,7 +227,7 @@ async fn by(settings: &Settings, route: Route) -> Result<Connection, BusError> {
     let (connects_sender, connects) = watch::channel(0_u64);
     let (error_sender, last_error) = watch::channel(None);
     let relays = Relays::start(settings, &route).await?;
-    let options = options(settings, &route, &relays, Arc::clone(&credentials))?;
+    let options = options(settings, &route, &relays, &credentials)?;
     let relay_error = relays.state.error.subscribe();
     let (noted_connects, noted_error) = (connects_sender.clone(), error_sender.clone());
     let options = options.event_callback(move |event| {
@@ -291,22 +292,31 @@ fn options(
     settings: &Settings,
     route: &Route,
     relays: &Relays,
-    credentials: Arc<RwLock<Credentials>>,
+    credentials: &Arc<RwLock<Credentials>>,
 ) -> Result<ConnectOptions, BusError> {
     nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
-    let relays = Arc::clone(&relays.all);
+    // The client goes on with its attempts when nothing holds it any more, and cannot be stopped: it must hold nothing in its turn.
+    let (relays, held) = (Arc::downgrade(&relays.all), Arc::downgrade(credentials));
     let leaf = leaf_of(settings, route);
     let sign = if leaf.is_some() { sign_nonce_as_nkey } else { sign_nonce };
+    let current = Weak::clone(&held);
     let options = ConnectOptions::with_auth_callback(move |nonce| {
-        let current = credentials.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        async move { sign(&current, &nonce) }
+        let current = current.upgrade();
+        let current = current.map(|it| it.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone());
+        async move {
+            let unused = || async_nats::AuthError::new("the connection is not used any more");
+            sign(&current.ok_or_else(unused)?, &nonce)
+        }
     })
     .name(&settings.name)
     .connection_timeout(CONNECT_TIMEOUT)
     .ping_interval(settings.ping_interval)
     // It is asked before each attempt, and so it is where the relays learn of one.
     .reconnect_delay_callback(move |attempts| {
-        relays.iter().for_each(Relay::want);
+        if held.strong_count() == 0 {
+            return Duration::MAX;
+        }
+        relays.upgrade().iter().flat_map(|relays| relays.iter()).for_each(Relay::want);
         reconnect_delay(attempts)
     });
     let Files { ca, certificate, key } = settings.files.clone();

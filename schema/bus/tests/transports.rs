@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
+#[path = "transports/abandoned.rs"]
+mod abandoned;
 #[path = "transports/idle.rs"]
 mod idle;
 #[path = "transports/ipv6.rs"]

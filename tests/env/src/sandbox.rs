@@ -366,6 +366,8 @@ fn set_up_mounts(run: &Path) -> Result<()> {
     let files = [
         ("hosts", hosts_text()),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        // A name of two lines has the addresses of both.
+        ("host.conf", "multi on\n".to_owned()),
         ("resolv.conf", String::new()),
     ];
     for (name, text) in files {

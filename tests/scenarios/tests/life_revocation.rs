@@ -69,6 +69,20 @@ async fn wait_in_progress(platform: &Platform, command: &str) -> Result<()> {
     .await
 }
 
+/// Waits until the cluster has sealed a window that began when no server let it in any more.
+async fn wait_late_seal(site: &Site, revocation: &Value) -> Result<()> {
+    let since: Timestamp = text(revocation, "/effectiveAt")?.parse()?;
+    poll::until("a window sealed without credentials", COMMAND_MAX, || async {
+        let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
+        let names = reports.iter().filter_map(|report| report.pointer("/metadata/name")?.as_str());
+        // w<start>-<seconds>
+        let starts = names.filter_map(|name| name.strip_prefix('w')?.split('-').next()?.parse::<i64>().ok());
+        let last = starts.max().unwrap_or_default();
+        Ok(Step::when(last > since.as_second(), (), format!("the last one began at {last}")))
+    })
+    .await
+}
+
 /// Usage windows in the ledger that began when no server let the cluster in any more, and were sealed with what it had until then.
 fn late_windows(platform: &Platform, revocation: &Value) -> Result<u32> {
     let since = text(revocation, "/effectiveAt")?;
@@ -133,6 +147,7 @@ async fn life_revocation_a_cluster_is_shut_out_leaves_and_comes_back() -> Result
     let keys: Vec<&str> = commands.iter().filter_map(|command| command.pointer("/spec/key")?.as_str()).collect();
     ensure!(keys.iter().any(|key| key.ends_with("/slow")), "{keys:?}");
     ensure!(!keys.iter().any(|key| key.ends_with("/other")), "a command reached it: {keys:?}");
+    wait_late_seal(&site, revocation).await?;
     let late = late_windows(&platform, revocation)?;
     assert_eq!(late, 0, "usage of the time since then arrived");
 

@@ -253,7 +253,7 @@ async fn run_application(platform: &Platform, name: &str, replicas: u32) -> Resu
 
 /// Waits until a session is open that came by this transport.
 async fn wait_via(site: &Site, via: &str, within: Duration) -> Result<()> {
-    poll::until(format!("a session by {via}"), within, || async {
+    poll::until(format!("a session {via}"), within, || async {
         let connected = site.conditions()?.into_iter().find(|(kind, ..)| kind == "BusConnected");
         let (_, status, reason, message) = connected.context("there is a condition BusConnected")?;
         let is_open = status == "True" && message.contains(via);

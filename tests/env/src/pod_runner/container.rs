@@ -79,7 +79,7 @@ fn lay_out(plan: &Plan) -> Result<()> {
         bind(root, &Path::new("/dev").join(device), &Path::new("/dev").join(device), false)?;
     }
     bind(root, &plan.hosts, Path::new("/etc/hosts"), true)?;
-    for name in ["nsswitch.conf", "resolv.conf"] {
+    for name in ["nsswitch.conf", "host.conf", "resolv.conf"] {
         let path = Path::new("/etc").join(name);
         if path.exists() {
             bind(root, &path, &path, true)?;
