@@ -11,6 +11,7 @@ use crate::{
     join::{conditions::JoinError, current::CurrentIdentity, identity::MakeError, reach},
     settings::{LeafSettings, Settings},
 };
+use data_encoding::HEXLOWER;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::ObjectMeta};
 use kubenova_bus::{
@@ -25,6 +26,7 @@ use kubenova_operator_core::leaf::{self, LeafNode, file as name};
 use kubenova_runtime::{
     file::{self, Readers},
     periodic::{Next, Periodic},
+    random,
     shutdown::Shutdown,
     telemetry,
 };
@@ -130,7 +132,7 @@ impl LeafFiles {
         self.trust(authority.bundle()).map_err(|error| Problem::File(self.work_dir.clone(), error))?;
         let secrets: Api<Secret> = Api::namespaced(client, &self.namespace);
         let stored = verbs::get(&secrets, leaf::SECRET).await?.and_then(|secret| secret.data).unwrap_or_default();
-        let mut data = self.of_identity().await?;
+        let mut data = self.of_identity(&stored).await?;
         data.extend(self.server_certificate(&authority, &stored)?);
         if data.iter().all(|(key, value)| stored.get(key) == Some(value)) {
             return Ok(());
@@ -161,7 +163,10 @@ impl LeafFiles {
     }
 
     /// The files that follow from the credentials.
-    async fn of_identity(&self) -> Result<BTreeMap<String, ByteString>, Problem> {
+    async fn of_identity(
+        &self,
+        stored: &BTreeMap<String, ByteString>,
+    ) -> Result<BTreeMap<String, ByteString>, Problem> {
         let identity = self.identity.get();
         let (keys, answer) = (&identity.keys, &identity.answer);
         if answer.leaf_urls.is_empty() {
@@ -171,8 +176,11 @@ impl LeafFiles {
             Some(proxy) => Some(LeafProxy::read(&proxy).await.map_err(Problem::Proxy)?),
             None => None,
         };
+        let server_name = text(stored, name::SERVER_NAME)
+            .filter(|name| name.starts_with(&leaf::server_name(identity.cluster_id(), "")))
+            .unwrap_or_else(|| leaf::server_name(identity.cluster_id(), &HEXLOWER.encode(&random::bytes::<8>())));
         let node = LeafNode {
-            cluster_id: identity.cluster_id(),
+            server_name: &server_name,
             nkey: &keys.nkey_public()?,
             // Parsed with the settings.
             port: self.leaf.target().map_or(4222, |target| target.port),
@@ -181,6 +189,7 @@ impl LeafFiles {
         };
         let mut files = entries([
             (name::CONFIGURATION, leaf::configuration(&node)),
+            (name::SERVER_NAME, server_name.clone()),
             (name::CREDENTIALS, nats_files::credentials(&answer.user_jwt, &keys.nkey_seed)),
             (name::CERTIFICATE, answer.certificate_chain_pem.clone()),
             (name::KEY, keys.tls_key_pem.clone()),
@@ -198,14 +207,18 @@ impl LeafFiles {
         stored: &BTreeMap<String, ByteString>,
     ) -> Result<BTreeMap<String, ByteString>, Problem> {
         let names: Vec<String> = self.leaf.target().map(|target| target.host).into_iter().collect();
-        let text = |key: &str| stored.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
-        let present = text(name::SERVER_CERTIFICATE).zip(text(name::SERVER_KEY));
+        let present = text(stored, name::SERVER_CERTIFICATE).zip(text(stored, name::SERVER_KEY));
         let (certificate, key) = match present.filter(|(certificate, _)| authority.is_good(certificate, &names)) {
             Some(present) => present,
             None => authority.sign(&names)?,
         };
         Ok(entries([(name::SERVER_CERTIFICATE, certificate), (name::SERVER_KEY, key)]))
     }
+}
+
+/// A stored file.
+fn text(stored: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
+    stored.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok())
 }
 
 /// The proxy by which these URLs are reached. nats-server uses one for all of them, so there is none while one of them needs none.

@@ -11,7 +11,7 @@
 use crate::{
     authenticate::bearer,
     body,
-    enrollment_limits::{EnrollmentLimits, Standing},
+    enrollment_limits::{EnrollmentLimits, Passed, Standing, Suspect},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, UserJwt, check_signing_request},
     token,
@@ -133,11 +133,15 @@ impl Enrollment {
     async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<Answer, ApiError> {
         // Before the body is read: whoever floods the endpoint costs a look at a header.
         let secret = secret(headers)?;
-        self.look_at(&secret, peer).await?;
+        let passed = self.look_at(&secret, peer).await?;
         let request: EnrollmentRequest = body::read_json(BODY_BYTES_MAX, headers, stream).await?;
         let checked = check(&secret, &request, peer)?;
         let _slot = self.limits.slots.take().await?;
         self.limits.check_shown(&checked.secret_sha256)?;
+        if let Standing::Suspect(suspect) = self.limits.standing_again(passed, peer) {
+            // The slot bounds how many are looked at here: one that waited for a place beside it would keep it from others.
+            self.check_known(&suspect, &checked.secret_sha256, peer).await?;
+        }
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
@@ -166,11 +170,17 @@ impl Enrollment {
     }
 
     /// Lets a request go on whose token exists, or whose address has budget left.
-    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<(), ApiError> {
-        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(()) };
+    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<Passed, ApiError> {
+        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
         let _place = self.limits.look_at(&suspect).await?;
+        self.check_known(&suspect, &token::sha256(secret), peer).await?;
+        Ok(Passed::Known)
+    }
+
+    /// Refuses a suspect whose token does not exist.
+    async fn check_known(&self, suspect: &Suspect, secret_sha256: &[u8; 32], peer: SocketAddr) -> Result<(), ApiError> {
         let mut connection = self.store.acquire().await?;
-        if enrollments::exists(&mut connection, &token::sha256(secret)).await? {
+        if enrollments::exists(&mut connection, secret_sha256).await? {
             return Ok(());
         }
         // A suspect that guesses is charged, too: the budget stays used up while the flood lasts.
@@ -585,6 +595,20 @@ mod tests {
         api.enroll(&token, &body).await.ok(200);
         api.enroll(&guess, &body).await.refused(Reason::TooManyRequests);
         api.enroll(&TestApi::anonymous(), &body).await.refused(Reason::EnrollmentTokenUnknown);
+    }
+
+    #[tokio::test]
+    async fn guesses_that_come_together_count_for_each_other() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let (guess, body) = (TestApi::token("unknown"), request(&cluster, UID));
+        // All of them come while the address has its whole budget, and then wait for a slot.
+        let answers = futures::future::join_all((0..200).map(|_| api.enroll(&guess, &body))).await;
+        let refused_for = |reason: Reason| answers.iter().filter(|it| it.body["reason"] == reason.as_str()).count();
+        let (decided, limited) = (refused_for(Reason::EnrollmentTokenUnknown), refused_for(Reason::TooManyRequests));
+        // The budget of 60, those that had a slot when it was used up, and what came back of it meanwhile.
+        assert!(decided < 120 && limited > 0, "{decided} were decided, {limited} limited");
+        api.enroll(&token, &body).await.ok(200);
     }
 
     #[tokio::test]

@@ -6,8 +6,8 @@
 //!
 //! Guarantees: it has no authority (no database, no user of the broker, no signing key) and no state, so any number of replicas may
 //! stand behind one address; what it holds of a session is bounded, whoever is slow; a stop ends its sessions spread over some time, so
-//! that they do not all come to the other replicas at once. Must not: read what it carries, or decide anything by who it is from. That a
-//! certificate is a cluster's is all it asks.
+//! that they do not all come to the other replicas at once; no cluster, and no address, takes the places of others. Must not: read what it
+//! carries, or decide anything else by who it is from. That a certificate is a cluster's is all it asks.
 //!
 //! Before it: the Operator's relay (`kubenova_bus::relay`). After it: nats-server.
 
@@ -18,6 +18,9 @@ mod peer;
 mod service;
 mod session;
 pub mod settings;
+mod shares;
+mod usage;
+mod verifier;
 
 use anyhow::{Context as _, Result};
 use certificates::Certificates;
@@ -62,7 +65,7 @@ pub struct Running {
 pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let mut registry = Registry::new(metrics::PREFIX);
     let metrics = Metrics::register(&mut registry);
-    let certificates = Certificates::open(settings.tls.files(), metrics.clone())?;
+    let certificates = Certificates::open(settings.tls.files(), settings.trust_domain.clone(), metrics.clone())?;
     let bound = listen::tcp(settings.listen).and_then(TcpListener::from_std);
     let listener = bound.with_context(|| format!("could not listen on {}", settings.listen))?;
     let address = listener.local_addr()?;

@@ -6,7 +6,10 @@ use kubenova_bus::{
     dial::Target,
     transport::{BrokerUrl, Transport},
 };
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 /// Refuses what clusters could not use.
 pub(super) fn check(settings: &Settings) -> Result<()> {
@@ -47,6 +50,33 @@ pub(super) fn check(settings: &Settings) -> Result<()> {
         );
     }
     Ok(())
+}
+
+impl Settings {
+    /// What the broker's certificate is for: the hosts of its URLs, and what else is in `publicNames`, except for the hosts of Manager and
+    /// bridge.
+    #[must_use]
+    pub fn hub_hosts(&self) -> Vec<String> {
+        let of_bridge = self.bridge_hosts();
+        let of_manager: Vec<String> =
+            self.endpoints.iter().filter_map(|url| Target::of_https(url)).map(|target| target.host).collect();
+        let urls = self.nats.urls.iter().chain(&self.nats.public_urls).chain(&self.nats.leaf_public_urls);
+        let mut hosts = hosts_of(urls, &[Transport::Nats, Transport::Websocket]);
+        let others = self.public_names.iter().filter(|name| !of_manager.contains(name) && !of_bridge.contains(name));
+        hosts.extend(others.cloned().collect::<BTreeSet<_>>());
+        hosts.into_iter().collect()
+    }
+
+    /// What the bridge's certificate is for: the hosts of its URLs, and no others.
+    #[must_use]
+    pub fn bridge_hosts(&self) -> Vec<String> {
+        hosts_of(self.nats.public_urls.iter(), &[Transport::Grpc]).into_iter().collect()
+    }
+}
+
+fn hosts_of<'a>(urls: impl Iterator<Item = &'a String>, transports: &[Transport]) -> BTreeSet<String> {
+    let urls = urls.filter_map(|url| BrokerUrl::parse(url)).filter(|url| transports.contains(&url.transport));
+    urls.map(|url| url.target.host).collect()
 }
 
 /// Whether a certificate can be for this name.
@@ -101,5 +131,18 @@ mod tests {
         ] {
             assert!(parse(&ipv6.replace(right, wrong)).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_bridge_gets_no_certificate_for_the_hosts_of_others() {
+        let names = "publicNames: [manager.example, hub.example, bridge.example, 10.0.0.1]";
+        let urls = "4222'], publicUrls: ['tls://hub.example:4222', 'grpcs://bridge.example'] }";
+        let text = SMALLEST.replace("publicNames: [manager.example]", names).replace("4222'] }", urls);
+        let settings = parse(&text).unwrap();
+        assert_eq!(settings.bridge_hosts(), ["bridge.example"]);
+        assert_eq!(settings.hub_hosts(), ["10.0.0.1", "hub.example"]);
+        let without = parse(SMALLEST).unwrap();
+        assert!(without.bridge_hosts().is_empty());
+        assert_eq!(without.hub_hosts(), ["hub.example"]);
     }
 }

@@ -16,6 +16,8 @@ pub const FOLDER: &str = "/etc/kubenova/leaf";
 pub mod file {
     /// The configuration of the nats-server.
     pub const CONFIGURATION: &str = "nats-server.conf";
+    /// The leaf node's name at the hub. Kept, since nats-server takes no other one at a reload.
+    pub const SERVER_NAME: &str = "server-name";
     /// The cluster's user JWT and the seed of its nkey.
     pub const CREDENTIALS: &str = "cluster.creds";
     /// The cluster's client certificate with its issuers, PEM.
@@ -30,6 +32,12 @@ pub mod file {
     pub const SERVER_KEY: &str = "server.key";
     /// The CAs of an `https://` proxy, PEM; only where the site names some.
     pub const PROXY_AUTHORITY: &str = "proxy-ca.crt";
+}
+
+/// The name of a cluster's leaf node at the hub, which other clusters must not be able to guess.
+#[must_use]
+pub fn server_name(cluster_id: &str, random: &str) -> String {
+    format!("leaf-{cluster_id}-{random}")
 }
 
 /// The HTTP proxy by which a leaf node reaches the hub.
@@ -52,9 +60,9 @@ impl fmt::Debug for Proxy<'_> {
 /// What differs between leaf nodes.
 #[derive(Debug, Clone, Copy)]
 pub struct LeafNode<'a> {
-    /// The cluster's id.
-    pub cluster_id: &'a str,
-    /// Its public nkey.
+    /// Its name at the hub, [`server_name`].
+    pub server_name: &'a str,
+    /// The cluster's public nkey.
     pub nkey: &'a str,
     /// Port for the Operator.
     pub port: u16,
@@ -75,11 +83,11 @@ pub fn configuration(leaf: &LeafNode<'_>) -> String {
         text.push('\n');
     };
     add(format!(
-        "# With the cluster's id in it: two leaf nodes of one name replace each other at the hub.\n\
+        "# Of two leaf nodes with one name the hub ends the older one, whatever cluster it is of, so the end of the name is random.\n\
          server_name: {}\nhost: \"0.0.0.0\"\nport: {}\nmax_payload: {MAX_PAYLOAD}\n\
          # Of the Operator and of the hub; two missed end a connection. Load balancers forget connections that are quiet for a minute or more.\n\
          ping_interval: \"15s\"\nping_max: 2\n",
-        quoted(&format!("leaf-{}", leaf.cluster_id)),
+        quoted(leaf.server_name),
         leaf.port,
     ));
     add(format!(
@@ -140,7 +148,7 @@ mod tests {
     use super::*;
 
     fn leaf<'a>(hub_urls: &'a [String], proxy: Option<Proxy<'a>>) -> LeafNode<'a> {
-        LeafNode { cluster_id: "CLUSTER_ID", nkey: "CLUSTER_NKEY", port: 4222, hub_urls, proxy }
+        LeafNode { server_name: "leaf-CLUSTER_ID-RANDOM", nkey: "CLUSTER_NKEY", port: 4222, hub_urls, proxy }
     }
 
     /// `manager/trust/tests/leaf.rs` starts the example.

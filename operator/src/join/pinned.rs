@@ -3,7 +3,7 @@
 
 use super::conditions::JoinError;
 use kubenova_crds::cluster_config::condition;
-use kubenova_schema::signature::sha256_hex;
+use kubenova_schema::{enrollment::MANAGER_SPIFFE_PATH, signature::sha256_hex};
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -15,6 +15,7 @@ use rustls::{
     server::ParsedCertificate,
 };
 use std::sync::{Arc, Mutex, PoisonError};
+use x509_parser::extensions::GeneralName;
 
 /// A Manager that the pin must not lead to.
 #[derive(Debug, Clone)]
@@ -127,6 +128,11 @@ impl PinVerifier {
             let message = format!("the Manager's certificate is not for the name that was dialed: {error}; add the name to publicNames in the Manager's settings");
             self.refuse("NameMismatch", message, error)
         })?;
+        if !is_of_manager(end_entity) {
+            let message = "the certificate is of this Manager's CA and for another server of it (its URI is not spiffe://<trust domain>/manager); check that the endpoint leads to the Manager, and neither to the broker nor to the gRPC bridge".to_owned();
+            let error = rustls::CertificateError::ApplicationVerificationFailure.into();
+            return Err(self.refuse("SpiffeIdMismatch", message, error));
+        }
         let is_under = |bundle: &str| {
             let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(certificates(bundle));
@@ -140,6 +146,20 @@ impl PinVerifier {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a certificate is the Manager's own. The CA signs those of broker and bridge, too, which may have the same names.
+fn is_of_manager(der: &CertificateDer<'_>) -> bool {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return false };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    let path = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => {
+            uri.strip_prefix("spiffe://").and_then(|id| id.split_once('/')).map(|(_, path)| path == MANAGER_SPIFFE_PATH)
+        }
+        _ => None,
+    };
+    let mut ids = names.value.general_names.iter().filter_map(path);
+    ids.next() == Some(true) && ids.next().is_none()
 }
 
 /// The public key of the first certificate of a chain, DER.
@@ -200,7 +220,7 @@ impl ServerCertVerifier for PinVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
+    use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 
     const NAME: &str = "manager.test";
 
@@ -232,9 +252,16 @@ mod tests {
         params
     }
 
+    const MANAGER: &str = "spiffe://kubenova.test/manager";
+
     fn server(name: &str, issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
+        server_with(name, Some(MANAGER), issuer)
+    }
+
+    fn server_with(name: &str, id: Option<&str>, issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.subject_alt_names.extend(id.map(|id| SanType::URI(id.try_into().unwrap())));
         params.signed_by(&key, issuer).unwrap().der().clone()
     }
 
@@ -259,6 +286,24 @@ mod tests {
         assert_eq!(check(&other.server(NAME), &other).as_deref(), Some("PinMismatch"));
         assert_eq!(check(&other.server(NAME), &ours).as_deref(), Some("CertificateInvalid"));
         assert_eq!(check(&ours.server("other.test"), &ours).as_deref(), Some("NameMismatch"));
+    }
+
+    #[test]
+    fn another_server_of_the_authority_is_not_the_manager_whatever_its_names() {
+        kubenova_runtime::tls::install_provider();
+        let ours = Root::new();
+        let check = |id: Option<&str>| {
+            let server = server_with(NAME, id, &ours.issuer);
+            verify(&PinVerifier::new(&ours.pin(), None), &server, &[&ours.certificate])
+        };
+        assert_eq!(check(Some(MANAGER)), None);
+        for id in ["bridge", "hub", "cluster/manager/1", "managers", "manager/x"] {
+            let id = format!("spiffe://kubenova.test/{id}");
+            assert_eq!(check(Some(&id)).as_deref(), Some("SpiffeIdMismatch"), "{id}");
+        }
+        for id in [None, Some("https://kubenova.test/manager")] {
+            assert_eq!(check(id).as_deref(), Some("SpiffeIdMismatch"), "{id:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use kubenova_schema::{
     token::EnrollmentToken,
 };
 use kubenova_test_attacks::stopped;
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose};
+use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, SanType};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -90,10 +90,15 @@ async fn a_token_is_shown_to_the_manager_that_it_names_alone() {
     let of_client = |parameters: &mut rcgen::CertificateParams| {
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     };
+    let of_bridge = |parameters: &mut rcgen::CertificateParams| {
+        parameters.subject_alt_names.pop();
+        parameters.subject_alt_names.push(SanType::URI("spiffe://kubenova.test/bridge".try_into().unwrap()));
+    };
     for (id, certified) in [
         ("A-225", other.certify(HOST, |_| {})),
         ("A-226", other.certify(HOST, |_| {}).with_chain_of(&ours)),
         ("A-227", ours.certify("broker.example.com", |_| {})),
+        ("A-286", ours.certify(HOST, of_bridge)),
         ("A-228", ours.certify(HOST, expired)),
         ("A-280", ours.certify(HOST, to_come)),
         ("A-229", ours.certify(HOST, of_client)),

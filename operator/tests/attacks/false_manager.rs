@@ -1,7 +1,7 @@
 //! Who answers at an address of the Manager: a server with a certificate of some authority, which says what it likes.
 
 use kubenova_schema::signature::HEADER;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
@@ -43,6 +43,7 @@ impl Authority {
     pub(crate) fn certify(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certified {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        parameters.subject_alt_names.push(SanType::URI("spiffe://kubenova.test/manager".try_into().unwrap()));
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut parameters);
         let leaf = parameters.signed_by(&key, &self.issuer()).unwrap();

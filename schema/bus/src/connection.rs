@@ -334,20 +334,38 @@ fn options(
 }
 
 fn sign_nonce(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
-    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let (_, signature) = signed(credentials, nonce)?;
     let mut auth = async_nats::Auth::new();
     auth.jwt = Some(credentials.user_jwt.clone());
-    auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
+    auth.signature = Some(signature);
     Ok(auth)
 }
 
 /// For a server that is not in operator mode: it knows the nkey itself, and would not read a JWT.
 fn sign_nonce_as_nkey(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
-    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let (nkey, signature) = signed(credentials, nonce)?;
     let mut auth = async_nats::Auth::new();
-    auth.nkey = Some(pair.public_key());
-    auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
+    auth.nkey = Some(nkey);
+    auth.signature = Some(signature);
     Ok(auth)
+}
+
+/// Longest nonce that is signed, in bytes; nats-server's have 15.
+const NONCE_MAX: usize = 64;
+
+/// The public nkey, and its signature over the nonce. Whoever plays the broker chooses the nonce, so nothing is signed that means anything
+/// elsewhere.
+fn signed(credentials: &Credentials, nonce: &[u8]) -> Result<(String, Vec<u8>), async_nats::AuthError> {
+    // A server without users asks for none, and then it is empty.
+    let is_base64 = nonce.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+    if nonce.len() > NONCE_MAX || !is_base64 {
+        return Err(async_nats::AuthError::new(
+            "the broker's nonce is not one of nats-server; find out what answers at its URL",
+        ));
+    }
+    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let signature = pair.sign(nonce).map_err(async_nats::AuthError::new)?;
+    Ok((pair.public_key(), signature))
 }
 
 fn reconnect_delay(attempts: usize) -> Duration {
@@ -386,6 +404,18 @@ fn note_event(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_but_a_nonce_is_signed() {
+        let seed = nkeys::KeyPair::new_user().seed().unwrap();
+        let credentials = Credentials { user_jwt: "jwt".to_owned(), seed };
+        let sign =
+            |nonce: &[u8]| (sign_nonce(&credentials, nonce).is_ok(), sign_nonce_as_nkey(&credentials, nonce).is_ok());
+        assert_eq!(sign(b"x_Y-0123456789A"), (true, true));
+        for nonce in [&b"DSSEv1 1 a 1 b"[..], b"two words", b"\xff", &[b'a'; NONCE_MAX + 1]] {
+            assert_eq!(sign(nonce), (false, false), "{nonce:?}");
+        }
+    }
 
     #[test]
     fn many_clusters_do_not_reconnect_at_once() {

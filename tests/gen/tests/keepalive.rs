@@ -46,7 +46,7 @@ fn of_grpc() -> [(&'static str, u64); 2] {
 /// Those of a leaf node to its hub, and to its Operator.
 fn of_leaf_node() -> u64 {
     let hub_urls = ["tls://hub:7422".to_owned()];
-    let node = LeafNode { cluster_id: "c1", nkey: "U1", port: 4222, hub_urls: &hub_urls, proxy: None };
+    let node = LeafNode { server_name: "leaf", nkey: "U1", port: 4222, hub_urls: &hub_urls, proxy: None };
     let configuration = leaf::configuration(&node);
     let line = configuration.lines().find_map(|line| line.strip_prefix("ping_interval: ")).expect("it has an interval");
     seconds(line.trim_matches('"'))
