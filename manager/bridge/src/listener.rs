@@ -32,8 +32,9 @@ const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 const HELLO_LIMIT: Duration = Duration::from_secs(3);
 /// Handshakes at once; a core makes some hundreds a second. More wait in the listener's queue.
 const HANDSHAKES_MAX: usize = 256;
-/// Handshakes at once of one address: an eighth of all. More are closed, and a cluster connects again after a pause.
-const HANDSHAKES_OF_ADDRESS_MAX: usize = 32;
+/// Handshakes at once of one address: half of all, since many clusters, or all of them, may come from the address of a load balancer. More
+/// are closed, and a cluster connects again after a pause.
+const HANDSHAKES_OF_ADDRESS_MAX: usize = HANDSHAKES_MAX / 2;
 /// Connections beside those of sessions: ones that end while their cluster has made another, and health checks.
 const CONNECTIONS_BESIDE: usize = 64;
 /// Connections of one cluster: those of its sessions, and as many as half of them beside.
