@@ -4,7 +4,7 @@
 //! Before it: a listener has accepted a connection. After it: its TLS handshake (`serve.rs`).
 
 use kubenova_core::rate_limit::{Bucket, Peer, Rate};
-use nix::sys::resource::{Resource, getrlimit};
+use kubenova_runtime::open_files;
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     net::IpAddr,
@@ -64,8 +64,7 @@ impl Drop for ConnectionSlot {
 impl ConnectionSlots {
     /// As many as leave half of the files that this process may open to everything else.
     pub(crate) fn of_process() -> Self {
-        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-        let (of_all_max, of_peer_max) = of_files(files);
+        let (of_all_max, of_peer_max) = of_files(open_files::limit().unwrap_or(u64::MAX));
         Self::new(of_all_max, of_peer_max)
     }
 

@@ -242,6 +242,7 @@ impl Enrollment {
         let EnrollmentAttempt { cluster, installation } = &checked.attempt;
         let candidate = enrollments::lock_candidate(transaction, cluster, &installation.cluster_uid).await?;
         let record = CandidateRecord {
+            name: candidate.name,
             state: candidate.state,
             kubernetes_uid: candidate.kubernetes_uid,
             enrolled_as: candidate.uid_of,
@@ -251,8 +252,8 @@ impl Enrollment {
         match enrollment::admit(&record, &checked.attempt) {
             Admission::Admit => self.issue_approved(transaction, locked, candidate.approval, checked, now).await,
             Admission::Refuse(refusal) => Ok(Err(refusal)),
-            Admission::Quarantine(refusal) => {
-                let note = StateNote::new("ClusterUidMismatch", &refusal.detail);
+            Admission::Quarantine { refusal, message } => {
+                let note = StateNote::new("ClusterUidMismatch", &message);
                 cluster_trust::quarantine(transaction, cluster, &note, now).await?;
                 let uid = &installation.cluster_uid;
                 tracing::error!(cluster.id = %cluster, uid, "two Kubernetes clusters claim one record; it is quarantined");
@@ -566,6 +567,7 @@ mod tests {
         let shown = api.get(&path).send(&admin).await.ok(200);
         assert_eq!((&shown["state"], &shown["kubernetesUid"]), (&json!("quarantined"), &json!(UID)));
         assert_eq!(shown["enrollments"][0]["attempts"][0]["outcome"], "CLUSTER_UID_MISMATCH");
+        api.enroll(&right, &request(&cluster, other)).await.refused(Reason::ClusterUidMismatch);
         // It may lie about anywhere: an administrator ends the quarantine, with a token that is created after it began.
         api.enroll(&right, &request(&cluster, UID)).await.refused(Reason::EnrollmentTokenRevoked);
         let right = api.enroll(&next().await, &request(&cluster, UID)).await.ok(200);

@@ -133,7 +133,15 @@ fn refusal(reply: &Reply) -> JoinError {
         let message = format!("the Manager could not answer: {detail}; trying again");
         return JoinError::new(condition::IDENTITY_ISSUED, reason, message);
     }
-    let remedy = "create a new token (POST /api/v1/clusters/<cluster>/enrollments) and install with it";
+    let remedy = match reason.as_str() {
+        // Another token of the same cluster would have the Manager quarantine it again.
+        "ClusterUidMismatch" => {
+            "install with a token of the cluster that this Kubernetes cluster is enrolled as, or of a new one (POST /api/v1/clusters)"
+        }
+        "EnrollmentRejected" => "ask the administrator who rejected it, then create a new token (POST /api/v1/clusters/<cluster>/enrollments)",
+        "ClusterNotUsable" => "see the cluster's state at GET /api/v1/clusters/<cluster>, then create a new token",
+        _ => "create a new token (POST /api/v1/clusters/<cluster>/enrollments) and install with it",
+    };
     JoinError::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))
 }
 
@@ -167,7 +175,9 @@ mod tests {
     fn a_token_is_refused_by_a_decision_and_not_by_a_fault() {
         let error = refusal(&Reply::of(403, r#"{"reason":"TOKEN_EXPIRED","detail":"token ended yesterday"}"#));
         assert_eq!((error.condition, error.reason.as_str()), (condition::TOKEN_ACCEPTED, "TokenExpired"));
-        assert!(error.message.contains("token ended yesterday"));
+        assert!(error.message.contains("token ended yesterday") && error.message.contains("/enrollments"));
+        let of_another = refusal(&Reply::of(409, r#"{"reason":"CLUSTER_UID_MISMATCH","detail":"of alpha"}"#));
+        assert!(!of_another.message.contains("/enrollments"), "{}", of_another.message);
         assert_eq!(refusal(&Reply::of(503, "")).condition, condition::IDENTITY_ISSUED);
     }
 }

@@ -91,7 +91,7 @@ pub async fn run(
         let mut conditions = ConditionSet::new();
         let joined = join(&store, settings, facts, &mut conditions).await;
         if let Err(error) = &joined {
-            conditions::set_stopped(&mut conditions, error);
+            conditions::set_not_joined(&mut conditions, error);
         }
         report(&reporter, &conditions, joined.as_ref().ok()).await;
         joined

@@ -195,7 +195,7 @@ pub(crate) const TARGETS: &[Target] = &[
             Defence {
                 holds: "an unused token of before a quarantine",
                 stopped_by: "Manager: an administrator ends a quarantine",
-                says: "the token was created before the cluster was quarantined",
+                says: "was quarantined, at",
                 tried: &[("A-139", "ends the quarantine with it")],
             },
             Defence {

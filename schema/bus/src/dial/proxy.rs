@@ -132,7 +132,13 @@ impl Proxy {
             "https" => true,
             _ => return None,
         };
-        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
+        // The parser takes a port that is none for no port.
+        let host_and_port = uri.authority()?.as_str().rsplit('@').next().unwrap_or_default();
+        let has_port = host_and_port.rsplit(']').next().unwrap_or_default().contains(':');
+        let port = match uri.port_u16() {
+            None if has_port => return None,
+            port => port.unwrap_or(if is_https { 443 } else { 80 }),
+        };
         let login = found.basic_auth().and_then(|value| ProxyLogin::of_basic(value.as_bytes()));
         Some(Self {
             target: Target::new(uri.host().filter(|host| !host.is_empty())?, port),
@@ -247,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_value_that_is_no_http_proxy_is_refused_without_being_repeated() {
-        for bad in ["socks5://user:secret@p:1080", "http://", "ftp://secret", "http://se cret:3128", "::secret"] {
+        for bad in ["socks5://user:secret@p:1080", "http://", "ftp://secret", "http://se cret:3128", "::secret", "http://secret:99999", "http://[fd00::1]:x"] {
             for variable in ["HTTPS_PROXY", "all_proxy", "HTTP_PROXY"] {
                 let error = settings(&[(variable, bad)]).unwrap_err();
                 assert_eq!(error, ProxySettingsError::NotAProxy { variable }, "{bad}");
