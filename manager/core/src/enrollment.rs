@@ -144,8 +144,13 @@ pub enum Admission {
     Admit,
     /// It may not.
     Refuse(Refusal),
-    /// It may not, and two Kubernetes clusters claim one record: nothing more is sent until an administrator decides, who reads the message.
-    Quarantine { refusal: Refusal, message: String },
+    /// It may not, and two Kubernetes clusters claim one record: nothing more is sent until an administrator decides.
+    Quarantine {
+        /// For whoever showed the token.
+        refusal: Refusal,
+        /// For the administrator: who claims the record, and the way out.
+        message: String,
+    },
 }
 
 /// Decides whether a Kubernetes cluster may enroll under a record. The same one may do so again: it gets a new

@@ -312,7 +312,7 @@ mod tests {
             assert_eq!(enrolled, Enrolled { incarnation, epoch });
         }
         let other = lock_candidate(&mut connection, &clusters[1], "uid-1").await.unwrap();
-        assert_eq!((other.state, other.uid_of), (ClusterState::PendingBootstrap, Some(clusters[0].clone())));
+        assert_eq!((other.state, other.uid_of), (ClusterState::PendingBootstrap, Some("cluster-1".to_owned())));
         enroll(&mut connection, &clusters[1], "uid-1", at(2)).await.unwrap_err();
         let own = lock_candidate(&mut connection, &clusters[0], "uid-1").await.unwrap();
         assert_eq!((own.state, own.uid_of), (ClusterState::Enrolled, None));

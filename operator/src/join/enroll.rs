@@ -138,7 +138,9 @@ fn refusal(reply: &Reply) -> JoinError {
         "ClusterUidMismatch" => {
             "install with a token of the cluster that this Kubernetes cluster is enrolled as, or of a new one (POST /api/v1/clusters)"
         }
-        "EnrollmentRejected" => "ask the administrator who rejected it, then create a new token (POST /api/v1/clusters/<cluster>/enrollments)",
+        "EnrollmentRejected" => {
+            "ask the administrator who rejected it, then create a new token (POST /api/v1/clusters/<cluster>/enrollments)"
+        }
         "ClusterNotUsable" => "see the cluster's state at GET /api/v1/clusters/<cluster>, then create a new token",
         _ => "create a new token (POST /api/v1/clusters/<cluster>/enrollments) and install with it",
     };

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use kubenova_env::postgres::Durability;
 use kubenova_env::repository;
 use kubenova_env::servers::Servers;
+use kubenova_runtime::open_files;
 use kubenova_scenarios::platform::{self, Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
 

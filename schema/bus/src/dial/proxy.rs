@@ -253,7 +253,15 @@ mod tests {
 
     #[test]
     fn a_value_that_is_no_http_proxy_is_refused_without_being_repeated() {
-        for bad in ["socks5://user:secret@p:1080", "http://", "ftp://secret", "http://se cret:3128", "::secret", "http://secret:99999", "http://[fd00::1]:x"] {
+        for bad in [
+            "socks5://user:secret@p:1080",
+            "http://",
+            "ftp://secret",
+            "http://se cret:3128",
+            "::secret",
+            "http://secret:99999",
+            "http://[fd00::1]:x",
+        ] {
             for variable in ["HTTPS_PROXY", "all_proxy", "HTTP_PROXY"] {
                 let error = settings(&[(variable, bad)]).unwrap_err();
                 assert_eq!(error, ProxySettingsError::NotAProxy { variable }, "{bad}");
