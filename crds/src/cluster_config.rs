@@ -159,7 +159,7 @@ pub struct ClusterConfigStatus {
     /// When the client certificate expires, RFC 3339.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub certificate_expires: String,
-    /// How the broker was reached when the last session was opened: `nats`, `websocket` or `grpc`, and the proxy if one is used.
+    /// How the broker was reached when the last session was opened: `leaf`, `nats`, `websocket` or `grpc`, and the proxy if one is used.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub transport: String,
 }

@@ -14,6 +14,7 @@ use kubenova_runtime::{
     shutdown::Shutdown,
     signal::Signal as _,
 };
+use kubenova_schema::enrollment::MANAGER_SPIFFE_PATH;
 use kubenova_trust::{
     authority::{Identity, Validity},
     current::CurrentKeyring,
@@ -196,7 +197,7 @@ fn credentials(user: UserCredentials) -> Credentials {
 }
 
 fn server_key(keyring: &Keyring, names: &[String], lifetime: Duration) -> Result<CertifiedKey> {
-    let identity = keyring.authority.server("kubenova-manager", names, validity(lifetime))?;
+    let identity = keyring.authority.server(MANAGER_SPIFFE_PATH, names, validity(lifetime))?;
     certified(&identity)
 }
 

@@ -3,10 +3,10 @@
 //! Paths in it are relative to the file itself. Before it: `main.rs`. After it: `wiring.rs` hands each part only what it
 //! needs.
 
+mod addresses;
 mod ranges;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use kubenova_bus::transport::{BrokerUrl, Transport};
 use kubenova_core::cluster::{Component, Components};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -234,10 +234,10 @@ pub struct ComponentSetting {
 }
 
 mod defaults {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::{Ipv6Addr, SocketAddr};
 
     pub(super) fn listen() -> Vec<SocketAddr> {
-        vec![SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8443))]
+        vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8443))]
     }
     pub(super) fn chart() -> String {
         kubenova_api::state::CHART.to_owned()
@@ -249,6 +249,7 @@ mod defaults {
         kubenova_store::pool::CONNECTIONS_MAX
     }
     pub(super) fn nats_listen() -> String {
+        // Of both families: to nats-server, as to every program in Go, it means all addresses of the host.
         "0.0.0.0:4222".to_owned()
     }
     pub(super) fn ping_interval_seconds() -> u64 {
@@ -372,34 +373,7 @@ impl Settings {
         if self.database.url.is_some() == self.database.url_file.is_some() {
             bail!("set exactly one of database.url and database.urlFile");
         }
-        if self.public_names.is_empty() {
-            bail!("publicNames is empty: list the host names by which clusters reach Manager and broker");
-        }
-        if self.endpoints.is_empty() || self.endpoints.iter().any(|url| !url.starts_with("https://")) {
-            bail!("endpoints must be one or more https:// URLs of this Manager");
-        }
-        if self.nats.urls.is_empty() {
-            bail!("nats.urls is empty: set the URL of the broker, tls://host:port");
-        }
-        if self.nats.urls.iter().any(|url| !is_of(url, &[Transport::Nats])) {
-            bail!("nats.urls must be tls://host:port: the broker accepts TLS only");
-        }
-        if self
-            .nats
-            .public_urls
-            .iter()
-            .any(|url| !is_of(url, &[Transport::Nats, Transport::Websocket, Transport::Grpc]))
-        {
-            bail!(
-                "nats.publicUrls must be tls://host:port, wss://host[:port][/path] or grpcs://host[:port]: broker and bridge accept TLS only"
-            );
-        }
-        let is_leaf = |kind| self.nats.leaf_public_urls.iter().all(|url| is_of(url, &[kind]));
-        if !is_leaf(Transport::Nats) && !is_leaf(Transport::Websocket) {
-            bail!(
-                "nats.leafPublicUrls must all be tls://host:port, or all wss://host[:port]: a leaf node takes one kind, and the hub accepts TLS only"
-            );
-        }
+        addresses::check(self)?;
         ranges::check(self)
     }
 
@@ -463,10 +437,6 @@ impl Settings {
     }
 }
 
-fn is_of(url: &str, transports: &[Transport]) -> bool {
-    BrokerUrl::parse(url).is_some_and(|url| transports.contains(&url.transport))
-}
-
 impl Lifetimes {
     /// A cluster's certificate.
     #[must_use]
@@ -491,7 +461,7 @@ impl Lifetimes {
 mod tests {
     use super::*;
 
-    const SMALLEST: &str = "
+    pub(super) const SMALLEST: &str = "
 database: { urlFile: db.url }
 kekFile: kek
 publicNames: [manager.example]
@@ -499,7 +469,7 @@ endpoints: ['https://manager.example:8443']
 nats: { urls: ['tls://hub.example:4222'] }
 ";
 
-    fn parse(text: &str) -> Result<Settings> {
+    pub(super) fn parse(text: &str) -> Result<Settings> {
         Settings::parse(text, Path::new("/etc/kubenova"))
     }
 
@@ -518,17 +488,6 @@ nats: { urls: ['tls://hub.example:4222'] }
         for extra in ["metrics: { listen: here }", "colour: red", "lifetimes: { userJwtSecond: 1 }", "listen: [here]"] {
             assert!(parse(&format!("{SMALLEST}{extra}\n")).is_err(), "{extra}");
         }
-        assert!(parse(&SMALLEST.replace("tls://", "nats://")).is_err());
-        assert!(parse(&SMALLEST.replace("tls://", "wss://")).is_err(), "the Manager itself speaks no WebSocket");
-        let public = |url: &str| parse(&SMALLEST.replace("4222'] }", &format!("4222'], publicUrls: ['{url}'] }}")));
-        assert!(public("wss://hub.example/nats").is_ok());
-        assert!(public("grpcs://bridge.example").is_ok());
-        assert!(public("ws://hub.example").is_err());
-        let leaf = |urls: &str| parse(&SMALLEST.replace("4222'] }", &format!("4222'], leafPublicUrls: [{urls}] }}")));
-        assert!(leaf("'tls://hub.example:7422', 'tls://hub2.example:7422'").is_ok());
-        assert!(leaf("'wss://hub.example'").is_ok());
-        assert!(leaf("'tls://hub.example:7422', 'wss://hub.example'").is_err(), "a leaf node takes one kind");
-        assert!(leaf("'nats://hub.example:7422'").is_err());
         assert!(parse(&SMALLEST.replace("urlFile: db.url", "url: 'postgres://a', urlFile: b")).is_err());
     }
 

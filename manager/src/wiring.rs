@@ -38,7 +38,7 @@ use kubenova_api::{
 };
 use kubenova_bus::{Connection, Credentials, streams};
 use kubenova_runtime::{
-    clock,
+    clock, listen,
     metrics::{Registry, serve as serve_metrics},
     probe::Gates,
     retry::Retry,
@@ -167,7 +167,8 @@ async fn start_metrics(listen: Option<SocketAddr>, shutdown: &Shutdown) -> Resul
     let mut registry = Registry::new(metrics::PREFIX);
     let metrics = Metrics::register(&mut registry);
     let Some(address) = listen else { return Ok((metrics, None)) };
-    let listener = tokio::net::TcpListener::bind(address).await.with_context(|| {
+    let bound = listen::tcp(address).and_then(tokio::net::TcpListener::from_std);
+    let listener = bound.with_context(|| {
         format!(
             "could not serve metrics on {address}: set metrics.listen to a free address, or to null to switch it off"
         )
@@ -439,12 +440,12 @@ fn listeners(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>> {
         return Ok(vec![inherited(&text)?]);
     }
     if addresses.is_empty() {
-        bail!("listen is empty: name at least one address, for example 0.0.0.0:8443");
+        bail!("listen is empty: name at least one address, for example [::]:8443");
     }
     addresses
         .iter()
         .map(|address| {
-            TcpListener::bind(address)
+            listen::tcp(*address)
                 .with_context(|| format!("could not listen on {address}: free it or set listen to another address"))
         })
         .collect()

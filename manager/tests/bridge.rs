@@ -52,7 +52,7 @@ fn it_is_ready_without_database_and_broker_and_ends_when_asked() {
     let keys = keyring::make_missing(&BTreeSet::new(), &envelope, clock::now()).unwrap();
     let authority = Keyring::open(&keys, &envelope, "kubenova.test").unwrap().authority;
     let validity = Validity { now: clock::now(), lifetime: Duration::from_secs(600) };
-    let identity = authority.server("kubenova-bridge", &["127.0.0.1".to_owned()], validity).unwrap();
+    let identity = authority.server("bridge", &["127.0.0.1".to_owned()], validity).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
     write("ca.crt", authority.bundle_pem());

@@ -8,16 +8,25 @@
 use crate::{
     apiserver::{self, client::Apiserver, verbs},
     controllers::cluster_config::authority::{Authority, AuthorityError},
-    join::{conditions::JoinError, current::CurrentIdentity, identity::MakeError},
+    join::{conditions::JoinError, current::CurrentIdentity, identity::MakeError, reach},
     settings::{LeafSettings, Settings},
 };
+use data_encoding::HEXLOWER;
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::{Api, api::ObjectMeta};
+use kubenova_bus::{
+    dial::{
+        Dialer,
+        proxy::{Proxy, ProxyLogin},
+    },
+    transport::BrokerUrl,
+};
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::leaf::{self, LeafNode, file as name};
 use kubenova_runtime::{
     file::{self, Readers},
     periodic::{Next, Periodic},
+    random,
     shutdown::Shutdown,
     telemetry,
 };
@@ -51,6 +60,7 @@ pub struct LeafFiles {
     namespace: String,
     work_dir: PathBuf,
     leaf: LeafSettings,
+    dialer: Dialer,
     identity: CurrentIdentity,
     /// Two writers would each make a certificate, and the later one might have the earlier identity.
     one_at_a_time: Arc<Mutex<()>>,
@@ -71,6 +81,8 @@ enum Problem {
     TooLate,
     #[error("the Manager names no URL for leaf nodes")]
     NoHub,
+    #[error("the proxy of the leaf node cannot be used: {0}")]
+    Proxy(String),
 }
 
 impl LeafFiles {
@@ -82,6 +94,7 @@ impl LeafFiles {
             namespace: settings.state_namespace.clone(),
             work_dir: settings.work_dir.clone(),
             leaf: settings.leaf.clone()?,
+            dialer: settings.dialer.clone(),
             identity: identity.clone(),
             one_at_a_time: Arc::default(),
         })
@@ -100,6 +113,7 @@ impl LeafFiles {
                     "have the Manager's side set nats.leafListen and nats.leafPublicUrls in its settings; the next renewal brings them here",
                 ),
                 Problem::File(..) => ("FilesUnwritable", "make the folder writable"),
+                Problem::Proxy(_) => reach::PROXY_FILES_UNUSABLE,
                 _ => ("LeafSecretUnwritable", "check the API server and the Operator's roles"),
             };
             let message = format!(
@@ -118,7 +132,7 @@ impl LeafFiles {
         self.trust(authority.bundle()).map_err(|error| Problem::File(self.work_dir.clone(), error))?;
         let secrets: Api<Secret> = Api::namespaced(client, &self.namespace);
         let stored = verbs::get(&secrets, leaf::SECRET).await?.and_then(|secret| secret.data).unwrap_or_default();
-        let mut data = self.of_identity()?;
+        let mut data = self.of_identity(&stored).await?;
         data.extend(self.server_certificate(&authority, &stored)?);
         if data.iter().all(|(key, value)| stored.get(key) == Some(value)) {
             return Ok(());
@@ -149,26 +163,41 @@ impl LeafFiles {
     }
 
     /// The files that follow from the credentials.
-    fn of_identity(&self) -> Result<BTreeMap<String, ByteString>, Problem> {
+    async fn of_identity(
+        &self,
+        stored: &BTreeMap<String, ByteString>,
+    ) -> Result<BTreeMap<String, ByteString>, Problem> {
         let identity = self.identity.get();
         let (keys, answer) = (&identity.keys, &identity.answer);
         if answer.leaf_urls.is_empty() {
             return Err(Problem::NoHub);
         }
+        let proxy = match proxy_of(&self.dialer, &answer.leaf_urls).filter(|_| self.leaf.uses_proxy) {
+            Some(proxy) => Some(LeafProxy::read(&proxy).await.map_err(Problem::Proxy)?),
+            None => None,
+        };
+        let server_name = text(stored, name::SERVER_NAME)
+            .filter(|name| name.starts_with(&leaf::server_name(identity.cluster_id(), "")))
+            .unwrap_or_else(|| leaf::server_name(identity.cluster_id(), &HEXLOWER.encode(&random::bytes::<8>())));
         let node = LeafNode {
-            cluster_id: identity.cluster_id(),
+            server_name: &server_name,
             nkey: &keys.nkey_public()?,
             // Parsed with the settings.
             port: self.leaf.target().map_or(4222, |target| target.port),
             hub_urls: &answer.leaf_urls,
+            proxy: proxy.as_ref().map(LeafProxy::in_configuration),
         };
-        Ok(entries([
+        let mut files = entries([
             (name::CONFIGURATION, leaf::configuration(&node)),
+            (name::SERVER_NAME, server_name.clone()),
             (name::CREDENTIALS, nats_files::credentials(&answer.user_jwt, &keys.nkey_seed)),
             (name::CERTIFICATE, answer.certificate_chain_pem.clone()),
             (name::KEY, keys.tls_key_pem.clone()),
             (name::AUTHORITY, answer.ca_bundle_pem.clone()),
-        ]))
+        ]);
+        let authority = proxy.and_then(|proxy| proxy.authority);
+        files.extend(authority.map(|pem| (name::PROXY_AUTHORITY.to_owned(), ByteString(pem))));
+        Ok(files)
     }
 
     /// The stored certificate and key while they are good, else new ones.
@@ -178,13 +207,56 @@ impl LeafFiles {
         stored: &BTreeMap<String, ByteString>,
     ) -> Result<BTreeMap<String, ByteString>, Problem> {
         let names: Vec<String> = self.leaf.target().map(|target| target.host).into_iter().collect();
-        let text = |key: &str| stored.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok());
-        let present = text(name::SERVER_CERTIFICATE).zip(text(name::SERVER_KEY));
+        let present = text(stored, name::SERVER_CERTIFICATE).zip(text(stored, name::SERVER_KEY));
         let (certificate, key) = match present.filter(|(certificate, _)| authority.is_good(certificate, &names)) {
             Some(present) => present,
             None => authority.sign(&names)?,
         };
         Ok(entries([(name::SERVER_CERTIFICATE, certificate), (name::SERVER_KEY, key)]))
+    }
+}
+
+/// A stored file.
+fn text(stored: &BTreeMap<String, ByteString>, key: &str) -> Option<String> {
+    stored.get(key).and_then(|value| String::from_utf8(value.0.clone()).ok())
+}
+
+/// The proxy by which these URLs are reached. nats-server uses one for all of them, so there is none while one of them needs none.
+fn proxy_of(dialer: &Dialer, hub_urls: &[String]) -> Option<Proxy> {
+    let targets = hub_urls.iter().map(|url| BrokerUrl::parse(url).map(|url| url.target));
+    let proxies: Option<Vec<Proxy>> =
+        targets.map(|target| target.and_then(|target| dialer.proxy_for(&target))).collect();
+    proxies?.into_iter().next()
+}
+
+/// The proxy of the leaf node, with what its files say.
+struct LeafProxy {
+    url: String,
+    login: Option<ProxyLogin>,
+    /// What is trusted at it instead of the CAs of the image, PEM.
+    authority: Option<Vec<u8>>,
+}
+
+impl LeafProxy {
+    async fn read(proxy: &Proxy) -> Result<Self, String> {
+        let authority = match proxy.ca_file() {
+            Some(path) => {
+                let read = tokio::fs::read(path).await;
+                Some(read.map_err(|error| format!("could not read {}: {error}", path.display()))?)
+            }
+            None => None,
+        };
+        Ok(Self { url: proxy.to_string(), login: proxy.login().await?, authority })
+    }
+
+    fn in_configuration(&self) -> leaf::Proxy<'_> {
+        // nats-server starts with both or none.
+        let login = self.login.as_ref().filter(|login| !login.username.is_empty() && !login.password.is_empty());
+        leaf::Proxy {
+            url: &self.url,
+            login: login.map(|login| (login.username.as_str(), login.password.as_str())),
+            has_authority: self.authority.is_some(),
+        }
     }
 }
 
@@ -196,4 +268,47 @@ fn entries<const N: usize>(files: [(&str, String); N]) -> BTreeMap<String, ByteS
 pub async fn run(files: LeafFiles, shutdown: Shutdown) {
     let round = || async { files.write().await.map(|()| Next::Wait) };
     Periodic::new("keep the files of the leaf node", INTERVAL).run(&shutdown, round).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kubenova_bus::dial::proxy::{ProxyFiles, ProxySettings};
+
+    fn dialer(files: ProxyFiles) -> Dialer {
+        let variable = |name: &str| match name {
+            "HTTPS_PROXY" => Some("https://user:p%3Ass@proxy.example".to_owned()),
+            "NO_PROXY" => Some(".internal".to_owned()),
+            _ => None,
+        };
+        Dialer::new(ProxySettings::read(variable, files).unwrap())
+    }
+
+    #[test]
+    fn a_leaf_node_takes_the_operator_s_way_to_the_hub() {
+        let of = |urls: &[&str]| {
+            let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
+            proxy_of(&dialer(ProxyFiles::default()), &urls).map(|proxy| proxy.to_string())
+        };
+        let found = Some("https://proxy.example:443".to_owned());
+        assert_eq!(of(&["wss://hub.example", "wss://hub2.example"]), found);
+        assert_eq!(of(&["tls://[2001:db8::1]:7422"]), found);
+        for direct in [&["wss://hub.internal"][..], &["wss://hub.example", "wss://hub.internal"], &["nonsense"], &[]] {
+            assert_eq!(of(direct), None, "{direct:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_proxy_wants_to_know_is_read_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = Some(folder.path().join("ca.crt"));
+        let urls = ["wss://hub.example".to_owned()];
+        let proxy = proxy_of(&dialer(ProxyFiles { ca_file, credentials: None }), &urls).unwrap();
+        assert!(LeafProxy::read(&proxy).await.is_err_and(|error| error.contains("ca.crt")));
+        std::fs::write(folder.path().join("ca.crt"), "PEM").unwrap();
+        let read = LeafProxy::read(&proxy).await.unwrap();
+        let written = read.in_configuration();
+        assert_eq!((written.url, written.login), ("https://proxy.example:443", Some(("user", "p:ss"))));
+        assert_eq!(read.authority.as_deref(), Some(&b"PEM"[..]));
+    }
 }

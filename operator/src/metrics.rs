@@ -1,6 +1,7 @@
 //! What the Operator counts and measures. Served only when `metrics.listen` is set.
 
 use kubenova_runtime::{
+    listen,
     metrics::{self, Labels, Registry},
     shutdown::Shutdown,
 };
@@ -100,8 +101,8 @@ pub fn registry() -> (Registry, Metrics) {
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub async fn listen(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> io::Result<()> {
-    let listener = TcpListener::bind(address).await?;
+pub fn serve(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> io::Result<()> {
+    let listener = TcpListener::from_std(listen::tcp(address)?)?;
     tracing::info!(%address, "serving metrics");
     shutdown.spawn("metrics", metrics::serve(listener, Arc::new(registry), shutdown.clone()));
     Ok(())

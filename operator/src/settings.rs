@@ -77,6 +77,10 @@ pub struct ProxyPaths {
 pub struct LeafSettings {
     /// `tls://host:port` as the Operator reaches it. Its certificate is made for this host.
     pub url: String,
+    /// Whether it reaches the hub by the proxy that the Operator would use for that: it runs beside the Operator. (The Operator connects to
+    /// the leaf node itself without a proxy in any case.)
+    #[serde(default)]
+    pub uses_proxy: bool,
 }
 
 impl LeafSettings {
@@ -110,7 +114,7 @@ pub struct LeaseSettings {
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MetricsSettings {
-    /// Address of the metrics listener, such as `0.0.0.0:9090`. None: no metrics are served.
+    /// Address of the metrics listener, such as `[::]:9090`. None: no metrics are served.
     pub listen: Option<SocketAddr>,
 }
 
@@ -233,8 +237,8 @@ mod tests {
         let settings = Settings::parse(text).unwrap();
         assert_eq!(settings.usage.window_seconds, 5);
         assert_eq!((settings.progress_deadline_seconds, settings.metrics.listen), (600, None));
-        let settings = Settings::parse("metrics:\n  listen: 0.0.0.0:9090\n").unwrap();
-        assert_eq!(settings.metrics.listen, Some(([0, 0, 0, 0], 9090).into()));
+        let settings = Settings::parse("metrics:\n  listen: \"[::]:9090\"\n").unwrap();
+        assert_eq!(settings.metrics.listen, Some(([0_u16; 8], 9090).into()));
         let settings = Settings::parse("transport: websocket\nproxy:\n  caFile: /etc/kubenova/proxy/ca.crt\n").unwrap();
         assert_eq!(settings.transport, TransportChoice::Websocket);
         assert_eq!(settings.proxy.ca_file.as_deref(), Some(Path::new("/etc/kubenova/proxy/ca.crt")));

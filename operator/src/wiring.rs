@@ -61,7 +61,7 @@ pub async fn start(settings: Settings, process: Shutdown) -> anyhow::Result<()> 
     serve_probes(&settings, &gates, &process).await;
     let (registry, metrics) = metrics::registry();
     if let Some(address) = settings.metrics.listen {
-        let listening = metrics::listen(address, registry, &process).await;
+        let listening = metrics::serve(address, registry, &process);
         listening.with_context(|| format!("could not listen for metrics on {address}"))?;
     }
     let apiserver = Apiserver::connect().await.context("could not reach the cluster's API server")?;

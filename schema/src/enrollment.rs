@@ -9,6 +9,10 @@ use crate::{sealing::SealingKey, signature::AcceptedKeys};
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
+/// Path of the SPIFFE ID in the Manager's certificate, `spiffe://<trust domain>/manager`. A cluster shows its token, and asks for renewals,
+/// to a server with this one only: the CA also signs for broker and bridge, which may have the same names.
+pub const MANAGER_SPIFFE_PATH: &str = "manager";
+
 /// Path of the endpoint.
 pub const PATH: &str = "/enrollment/v1";
 

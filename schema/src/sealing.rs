@@ -69,11 +69,11 @@ impl SealingKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::signature::pre_authentication_encoding;
+    use crate::signature::nkey_encoding;
 
     fn signed(nkey: &nkeys::KeyPair, cluster: &str, public_key: &str) -> SealingKey {
         let body = statement(cluster, "uid", public_key);
-        let bytes = pre_authentication_encoding(PayloadType::SealingKey, body.as_bytes());
+        let bytes = nkey_encoding(PayloadType::SealingKey, body.as_bytes());
         let signature = format!("{}:{}", nkey.public_key(), BASE64.encode(&nkey.sign(&bytes).unwrap()));
         SealingKey { public_key: public_key.to_owned(), signature }
     }

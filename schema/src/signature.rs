@@ -1,4 +1,5 @@
-//! Signatures over exact bytes: Ed25519 over DSSE's pre-authentication encoding of (payload type, body).
+//! Signatures over exact bytes: Ed25519 over DSSE's pre-authentication encoding of (payload type, body); by a cluster's nkey with a byte
+//! before it ([`nkey_encoding`]).
 //!
 //! Each thing that is signed has its own payload type, so that a signature over one cannot be used for another.
 //! Header form: `Kn-Signature: <key id>:<base64>`; while a key is rotated two of them, separated by a comma. Other headers are informative and decide nothing.
@@ -26,8 +27,17 @@ pub fn verify_nkey<'a>(payload_type: PayloadType, body: &[u8], signature: &'a st
     let key = bytes.get(1..33).filter(|_| bytes.len() == 35).ok_or(SignatureError::Malformed)?;
     let id = key_id(key);
     let header = format!("{id}:{encoded}");
-    AcceptedKeys::new([(id, key.to_vec())]).verify(payload_type, body, Some(&header))?;
+    AcceptedKeys::new([(id, key.to_vec())]).verify_bytes(&nkey_encoding(of_type(payload_type), body), Some(&header))?;
     Ok(nkey)
+}
+
+/// What a cluster's nkey signs: the encoding behind a byte that is in no UTF-8 text. The same key signs the nonce in a server's INFO at each
+/// connect, and whoever plays the broker chooses that text: no nonce may be a message of ours.
+#[must_use]
+pub fn nkey_encoding(payload_type: PayloadType, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0xff];
+    bytes.extend(pre_authentication_encoding(payload_type, body));
+    bytes
 }
 
 /// What is signed.
@@ -75,6 +85,10 @@ pub fn pre_authentication_encoding(payload_type: PayloadType, body: &[u8]) -> Ve
     let mut bytes = format!("DSSEv1 {} {name} {} ", name.len(), body.len()).into_bytes();
     bytes.extend_from_slice(body);
     bytes
+}
+
+fn of_type(payload_type: PayloadType) -> PayloadType {
+    if mutant::is_on("signature.any-type") { PayloadType::Receipt } else { payload_type }
 }
 
 /// Signatures of one header that are looked at: a rotation has two.
@@ -188,13 +202,15 @@ impl AcceptedKeys {
     /// # Errors
     /// When it is missing, malformed, by unknown keys only, or does not fit.
     pub fn verify(&self, payload_type: PayloadType, body: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
+        self.verify_bytes(&pre_authentication_encoding(of_type(payload_type), body), header)
+    }
+
+    fn verify_bytes(&self, signed: &[u8], header: Option<&str>) -> Result<(), SignatureError> {
         let signatures = read(header.ok_or(SignatureError::Missing)?)?;
-        let of_type = if mutant::is_on("signature.any-type") { PayloadType::Receipt } else { payload_type };
-        let signed = pre_authentication_encoding(of_type, body);
         let mut invalid = None;
         for (id, signature) in &signatures {
             let Some((_, key)) = self.0.iter().find(|(known, _)| known == id) else { continue };
-            let fits = UnparsedPublicKey::new(&ED25519, key).verify(&signed, signature).is_ok();
+            let fits = UnparsedPublicKey::new(&ED25519, key).verify(signed, signature).is_ok();
             if fits || mutant::is_on("signature.unchecked") {
                 return Ok(());
             }
@@ -248,6 +264,18 @@ mod tests {
     fn a_signature_over_one_type_is_none_over_another() {
         let header = key().sign(PayloadType::Receipt, b"{}");
         assert!(accepted().verify(PayloadType::Command, b"{}", Some(&header)).is_err());
+    }
+
+    #[test]
+    fn what_an_nkey_signs_is_no_text_and_so_no_nonce() {
+        let pair = nkeys::KeyPair::new_user();
+        let signed = |bytes: &[u8]| format!("{}:{}", pair.public_key(), BASE64.encode(&pair.sign(bytes).unwrap()));
+        let ours = nkey_encoding(PayloadType::Renewal, b"{}");
+        assert!(std::str::from_utf8(&ours).is_err());
+        assert_eq!(verify_nkey(PayloadType::Renewal, b"{}", &signed(&ours)), Ok(pair.public_key().as_str()));
+        // A false broker chose this as its nonce.
+        let nonce = pre_authentication_encoding(PayloadType::Renewal, b"{}");
+        assert!(verify_nkey(PayloadType::Renewal, b"{}", &signed(&nonce)).is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use crate::{
     authenticate::bearer,
     body,
-    enrollment_limits::{EnrollmentLimits, Standing},
+    enrollment_limits::{EnrollmentLimits, Passed, Standing, Suspect},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, UserJwt, check_signing_request},
     token,
@@ -133,11 +133,15 @@ impl Enrollment {
     async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<Answer, ApiError> {
         // Before the body is read: whoever floods the endpoint costs a look at a header.
         let secret = secret(headers)?;
-        self.look_at(&secret, peer).await?;
+        let passed = self.look_at(&secret, peer).await?;
         let request: EnrollmentRequest = body::read_json(BODY_BYTES_MAX, headers, stream).await?;
         let checked = check(&secret, &request, peer)?;
         let _slot = self.limits.slots.take().await?;
         self.limits.check_shown(&checked.secret_sha256)?;
+        if let Standing::Suspect(suspect) = self.limits.standing_again(passed, peer) {
+            // The slot bounds how many are looked at here: one that waited for a place beside it would keep it from others.
+            self.check_known(&suspect, &checked.secret_sha256, peer).await?;
+        }
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
@@ -150,27 +154,33 @@ impl Enrollment {
         }
         match &outcome {
             Ok(Answer::Issued(answer)) => tracing::info!(
-                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip(),
+                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip().to_canonical(),
                 "a cluster was enrolled"
             ),
             Ok(Answer::Waits { pending, first: true }) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, enrollment.id = pending.enrollment_id, fingerprint = pending.fingerprint,
-                peer = %peer.ip(), "an installation waits for the approval of an administrator"
+                peer = %peer.ip().to_canonical(), "an installation waits for the approval of an administrator"
             ),
             Ok(Answer::Waits { first: false, .. }) => {}
             Err(refusal) => tracing::warn!(
-                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip(), "an enrollment was refused"
+                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip().to_canonical(), "an enrollment was refused"
             ),
         }
         Ok(outcome?)
     }
 
     /// Lets a request go on whose token exists, or whose address has budget left.
-    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<(), ApiError> {
-        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(()) };
+    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<Passed, ApiError> {
+        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
         let _place = self.limits.look_at(&suspect).await?;
+        self.check_known(&suspect, &token::sha256(secret), peer).await?;
+        Ok(Passed::Known)
+    }
+
+    /// Refuses a suspect whose token does not exist.
+    async fn check_known(&self, suspect: &Suspect, secret_sha256: &[u8; 32], peer: SocketAddr) -> Result<(), ApiError> {
         let mut connection = self.store.acquire().await?;
-        if enrollments::exists(&mut connection, &token::sha256(secret)).await? {
+        if enrollments::exists(&mut connection, secret_sha256).await? {
             return Ok(());
         }
         // A suspect that guesses is charged, too: the budget stays used up while the flood lasts.
@@ -232,6 +242,7 @@ impl Enrollment {
         let EnrollmentAttempt { cluster, installation } = &checked.attempt;
         let candidate = enrollments::lock_candidate(transaction, cluster, &installation.cluster_uid).await?;
         let record = CandidateRecord {
+            name: candidate.name,
             state: candidate.state,
             kubernetes_uid: candidate.kubernetes_uid,
             enrolled_as: candidate.uid_of,
@@ -241,8 +252,8 @@ impl Enrollment {
         match enrollment::admit(&record, &checked.attempt) {
             Admission::Admit => self.issue_approved(transaction, locked, candidate.approval, checked, now).await,
             Admission::Refuse(refusal) => Ok(Err(refusal)),
-            Admission::Quarantine(refusal) => {
-                let note = StateNote::new("ClusterUidMismatch", &refusal.detail);
+            Admission::Quarantine { refusal, message } => {
+                let note = StateNote::new("ClusterUidMismatch", &message);
                 cluster_trust::quarantine(transaction, cluster, &note, now).await?;
                 let uid = &installation.cluster_uid;
                 tracing::error!(cluster.id = %cluster, uid, "two Kubernetes clusters claim one record; it is quarantined");
@@ -556,6 +567,7 @@ mod tests {
         let shown = api.get(&path).send(&admin).await.ok(200);
         assert_eq!((&shown["state"], &shown["kubernetesUid"]), (&json!("quarantined"), &json!(UID)));
         assert_eq!(shown["enrollments"][0]["attempts"][0]["outcome"], "CLUSTER_UID_MISMATCH");
+        api.enroll(&right, &request(&cluster, other)).await.refused(Reason::ClusterUidMismatch);
         // It may lie about anywhere: an administrator ends the quarantine, with a token that is created after it began.
         api.enroll(&right, &request(&cluster, UID)).await.refused(Reason::EnrollmentTokenRevoked);
         let right = api.enroll(&next().await, &request(&cluster, UID)).await.ok(200);
@@ -585,6 +597,20 @@ mod tests {
         api.enroll(&token, &body).await.ok(200);
         api.enroll(&guess, &body).await.refused(Reason::TooManyRequests);
         api.enroll(&TestApi::anonymous(), &body).await.refused(Reason::EnrollmentTokenUnknown);
+    }
+
+    #[tokio::test]
+    async fn guesses_that_come_together_count_for_each_other() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (cluster, token) = api.cluster_with_token(&admin, "dc1-a").await;
+        let (guess, body) = (TestApi::token("unknown"), request(&cluster, UID));
+        // All of them come while the address has its whole budget, and then wait for a slot.
+        let answers = futures::future::join_all((0..200).map(|_| api.enroll(&guess, &body))).await;
+        let refused_for = |reason: Reason| answers.iter().filter(|it| it.body["reason"] == reason.as_str()).count();
+        let (decided, limited) = (refused_for(Reason::EnrollmentTokenUnknown), refused_for(Reason::TooManyRequests));
+        // The budget of 60, those that had a slot when it was used up, and what came back of it meanwhile.
+        assert!(decided < 120 && limited > 0, "{decided} were decided, {limited} limited");
+        api.enroll(&token, &body).await.ok(200);
     }
 
     #[tokio::test]

@@ -1,10 +1,13 @@
 //! How often the public endpoints of enrollment and renewal may be used. They have no caller before the request is checked, so what is
 //! limited is failure: who shows good tokens and keys is never slowed down by it, also behind one address with others.
 //!
-//! - Each address has a budget of refused requests, all addresses together another one. Memory is bounded ([`Buckets`]).
+//! - Each address has a budget of refused requests, all addresses together another one, of which an address uses no more than its own
+//!   budget has left. Memory is bounded ([`Buckets`]).
 //! - Where a budget is used up, requests are looked at two at a time, by one indexed read: a token that exists or a
 //!   key that is enrolled goes on, anything else is answered 429. So a flood costs Postgres two connections, and a good request
 //!   behind the same load balancer gets through.
+//! - A request is asked about again once it has its slot, so that many that came together, or whose bodies were held back until all could
+//!   end at once, count for each other.
 //! - How often one key renews is limited, too: whoever holds it can make the Manager sign. So is how often a token or key that exists is
 //!   shown, whatever comes of it.
 //!
@@ -78,6 +81,15 @@ pub(crate) enum Standing {
     Suspect(Suspect),
 }
 
+/// Why a request may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passed {
+    /// Its address, and all together, had budget left.
+    OnBudget,
+    /// What it shows is known.
+    Known,
+}
+
 /// A request that may go on only when what it shows is known.
 #[derive(Debug)]
 pub(crate) struct Suspect {
@@ -106,12 +118,23 @@ impl EnrollmentLimits {
         wait.map_or(Standing::Good, |wait| Standing::Suspect(Suspect { wait }))
     }
 
+    /// How a request is treated once it has its slot: what was refused since it passed counts for it, too.
+    pub(crate) fn standing_again(&self, passed: Passed, peer: SocketAddr) -> Standing {
+        match passed {
+            Passed::OnBudget => self.standing(peer),
+            Passed::Known => Standing::Good,
+        }
+    }
+
     /// Counts a request that was refused for what it shows. That the Manager is busy is no failure of the address.
     pub(crate) fn refused(&self, peer: SocketAddr, reason: Reason) {
         if (400..500).contains(&reason.status()) && reason != Reason::TooManyRequests {
-            let (now, mut failures) = (self.now(), self.failures());
-            failures.of_peers.charge(Peer::from(peer.ip()), now);
-            failures.of_all.charge(OF_ALL, now);
+            let (now, peer, mut failures) = (self.now(), Peer::from(peer.ip()), self.failures());
+            // One address must not use up what all have. An address that is not remembered has its whole budget.
+            if failures.of_peers.wait(&peer, now).is_none() {
+                failures.of_all.charge(OF_ALL, now);
+            }
+            failures.of_peers.charge(peer, now);
         }
     }
 
@@ -218,6 +241,27 @@ mod tests {
             limits.refused(SocketAddr::from(([10, 0, high, low], 1)), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good(&limits, peer(1)));
+    }
+
+    #[test]
+    fn an_address_that_floods_does_not_use_up_the_budget_of_all() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(3600));
+        // More than all may have refused meanwhile, on the slowest machine.
+        for _ in 0..OF_ALL.burst * 10 {
+            limits.refused(peer(1), Reason::EnrollmentTokenUnknown);
+        }
+        assert!(!is_good(&limits, peer(1)) && is_good(&limits, peer(2)));
+    }
+
+    #[test]
+    fn a_request_that_passed_on_its_budget_is_asked_about_again_and_a_known_one_is_not() {
+        let limits = EnrollmentLimits::new(Duration::from_secs(3600));
+        let is_good_again = |passed| matches!(limits.standing_again(passed, peer(1)), Standing::Good);
+        assert!(is_good_again(Passed::OnBudget));
+        for _ in 0..OF_PEER.burst * 2 {
+            limits.refused(peer(1), Reason::EnrollmentTokenUnknown);
+        }
+        assert!(!is_good_again(Passed::OnBudget) && is_good_again(Passed::Known));
     }
 
     #[test]

@@ -7,11 +7,13 @@
 mod attacks;
 pub mod authenticate;
 pub mod body;
+mod connection_slots;
 pub mod cursor;
 pub mod enrollment;
 pub mod enrollment_limits;
 pub mod enrollment_slots;
 pub mod error;
+mod http_stream;
 pub mod idempotency;
 pub mod identity_issuer;
 pub mod observations;

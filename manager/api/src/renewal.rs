@@ -6,7 +6,7 @@
 
 use crate::{
     body,
-    enrollment_limits::{EnrollmentLimits, Standing},
+    enrollment_limits::{EnrollmentLimits, Passed, Standing, Suspect},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
     token,
@@ -109,10 +109,14 @@ impl Renewal {
             let detail = "the nonce is not one of this Manager, or was issued more than two minutes ago";
             return Err(Refusal::new(Reason::RenewalNonceInvalid, detail).into());
         }
-        self.look_at(&claim, peer).await?;
+        let passed = self.look_at(&claim, peer).await?;
         let _slot = self.limits.slots.take().await?;
         let key = token::sha256(&claim.nkey);
         self.limits.check_shown(&key)?;
+        if let Standing::Suspect(suspect) = self.limits.standing_again(passed, peer) {
+            // The slot bounds how many are looked at here: one that waited for a place beside it would keep it from others.
+            self.check_known(&suspect, &claim, peer).await?;
+        }
         let outcome = self
             .store
             .transaction("decide about a renewal", async |transaction| {
@@ -126,7 +130,7 @@ impl Renewal {
         if outcome.is_some() {
             self.limits.shown(key);
         }
-        let (cluster, incarnation, peer) = (&claim.cluster, claim.incarnation, peer.ip());
+        let (cluster, incarnation, peer) = (&claim.cluster, claim.incarnation, peer.ip().to_canonical());
         match outcome {
             // What anybody can send is no event of this cluster.
             None => {
@@ -150,9 +154,15 @@ impl Renewal {
     }
 
     /// Lets a request go on that an enrolled key signed, or whose address has budget left.
-    async fn look_at(&self, claim: &Claim, peer: SocketAddr) -> Result<(), ApiError> {
-        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(()) };
+    async fn look_at(&self, claim: &Claim, peer: SocketAddr) -> Result<Passed, ApiError> {
+        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
         let _place = self.limits.look_at(&suspect).await?;
+        self.check_known(&suspect, claim, peer).await?;
+        Ok(Passed::Known)
+    }
+
+    /// Refuses a suspect that no enrolled key signed.
+    async fn check_known(&self, suspect: &Suspect, claim: &Claim, peer: SocketAddr) -> Result<(), ApiError> {
         let mut connection = self.store.acquire().await?;
         let enrolled = identities::nkey(&mut connection, &claim.cluster, claim.incarnation).await?;
         if enrolled.as_ref() == Some(&claim.nkey) {
@@ -228,7 +238,7 @@ fn attempted(claim: &Claim, outcome: &Result<EnrollmentAnswer, Refusal>, peer: S
         at: clock::now(),
         outcome,
         message,
-        peer: peer.ip().to_string(),
+        peer: peer.ip().to_canonical().to_string(),
     }
 }
 
@@ -430,6 +440,21 @@ mod tests {
             answer.refused(Reason::RenewalUnverified);
         }
         assert!(limited, "forged renewals are limited");
+        let body = installation.renewal(&cluster, "1", &nonce);
+        api.renew(&body, &signed(&installation, &body)).await.ok(200);
+    }
+
+    #[tokio::test]
+    async fn forged_renewals_that_come_together_count_for_each_other() {
+        let (api, admin) = TestApi::start_with_enrollment().await;
+        let (installation, cluster, _) = enrolled(&api, &admin, "a").await;
+        let (thief, nonce) = (Installation::new(UID), api.nonce().await);
+        let forged = thief.renewal(&cluster, "1", &nonce);
+        let signature = signed(&thief, &forged);
+        let answers = futures::future::join_all((0..200).map(|_| api.renew(&forged, &signature))).await;
+        let refused_for = |reason: Reason| answers.iter().filter(|it| it.body["reason"] == reason.as_str()).count();
+        let (decided, limited) = (refused_for(Reason::RenewalUnverified), refused_for(Reason::TooManyRequests));
+        assert!(decided < 120 && limited > 0, "{decided} were decided, {limited} limited");
         let body = installation.renewal(&cluster, "1", &nonce);
         api.renew(&body, &signed(&installation, &body)).await.ok(200);
     }

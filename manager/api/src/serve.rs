@@ -1,7 +1,12 @@
 //! Serves the API over TLS on one or more listeners. A client that is too slow to send its request is disconnected: the
-//! TLS handshake has ten seconds (axum-server), the first byte and HTTP/1.1 headers [`HEADER_TIMEOUT`], a body
-//! `body::BODY_TIMEOUT`, the request as a whole `problem::REQUEST_TIMEOUT`.
+//! TLS handshake has ten seconds (axum-server), the first bytes and HTTP/1.1 headers [`HEADER_TIMEOUT`], a body
+//! `body::BODY_TIMEOUT`, the request as a whole `problem::REQUEST_TIMEOUT`. How many connections are open at once is bounded
+//! by `connection_slots.rs`.
 
+use crate::{
+    connection_slots::{ConnectionSlot, ConnectionSlots},
+    http_stream::HttpStream,
+};
 use axum::Router;
 use axum_server::{
     Handle,
@@ -18,11 +23,12 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::{io::AsyncBufReadExt as _, net::TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-/// Longest a client may take for its first byte and for the headers of a request, also of a further one on the same
-/// connection. HTTP/2 has no such limit for headers; a peer that is gone is found by pings instead.
+/// Longest a client may take for its first bytes, those of the preface of HTTP/2 included, and for the headers of a request,
+/// also of a further one on the same connection. HTTP/2 has no such limit for headers; a peer that is gone is found by pings
+/// instead.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often an HTTP/2 connection is checked, and how long its peer has to respond.
 const HTTP2_PING: Duration = Duration::from_secs(20);
@@ -59,6 +65,11 @@ pub struct Server {
 
 /// Serves until shutdown is requested, then lets running requests finish.
 pub async fn serve(server: Server, shutdown: &Shutdown) -> Result<(), ServeError> {
+    serve_within(&ConnectionSlots::of_process(), server, shutdown).await
+}
+
+/// The same with so many connections.
+async fn serve_within(slots: &ConnectionSlots, server: Server, shutdown: &Shutdown) -> Result<(), ServeError> {
     let Server { listeners, mut tls, router, header_timeout } = server;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let tls = RustlsConfig::from_config(Arc::new(tls));
@@ -76,7 +87,8 @@ pub async fn serve(server: Server, shutdown: &Shutdown) -> Result<(), ServeError
         let failed = move |source| ServeError::Listen { address, source };
         listener.set_nonblocking(true).map_err(failed)?;
         let server = from_tcp_rustls(listener, tls.clone()).map_err(failed)?.handle(handle.clone());
-        let mut server = server.map(|tls| FirstByte { tls, timeout: header_timeout });
+        let slots = slots.clone();
+        let mut server = server.map(|tls| Opening { tls, slots, timeout: header_timeout });
         let http = server.http_builder();
         http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
         http.http2().timer(TokioTimer::new()).keep_alive_interval(HTTP2_PING).keep_alive_timeout(HTTP2_PING);
@@ -97,28 +109,38 @@ pub async fn serve(server: Server, shutdown: &Shutdown) -> Result<(), ServeError
     }
 }
 
-/// Accepts TLS connections whose client sends something. Without it a client that sends nothing after the handshake would
-/// never reach hyper's own time limit, which begins once the HTTP version is known.
+/// Accepts TLS connections that have a slot and whose client says which version of HTTP follows. hyper's own time limits begin
+/// once it knows the version: a client that sends nothing after the handshake, or part of a preface, would never reach them.
 #[derive(Debug, Clone)]
-struct FirstByte {
+struct Opening {
     tls: RustlsAcceptor,
+    slots: ConnectionSlots,
     timeout: Duration,
 }
 
-impl<S: Send + 'static> Accept<TcpStream, S> for FirstByte {
-    type Stream = TlsStream<TcpStream>;
+impl Opening {
+    fn slot(&self, stream: &TcpStream) -> io::Result<ConnectionSlot> {
+        let address = stream.peer_addr()?.ip();
+        self.slots.take(address).ok_or_else(|| io::Error::other("too many connections are open"))
+    }
+}
+
+impl<S: Send + 'static> Accept<TcpStream, S> for Opening {
+    type Stream = HttpStream<TlsStream<TcpStream>>;
     type Service = S;
     type Future = BoxFuture<'static, io::Result<(Self::Stream, S)>>;
 
     fn accept(&self, stream: TcpStream, service: S) -> Self::Future {
+        let slot = self.slot(&stream);
         // Else the first response waits for the client's delayed acknowledgement of the handshake, some 40 ms.
         let nodelay = stream.set_nodelay(true);
+        // Nothing of the handshake happens before it is awaited.
         let (accepted, timeout) = (self.tls.accept(stream, service), self.timeout);
         Box::pin(async move {
+            let slot = slot?;
             nodelay?;
-            let (mut stream, service) = accepted.await?;
-            // Reads into the buffer of the TLS session without consuming anything.
-            tokio::time::timeout(timeout, stream.fill_buf()).await??;
+            let (stream, service) = accepted.await?;
+            let stream = tokio::time::timeout(timeout, HttpStream::open(stream, slot)).await??;
             Ok((stream, service))
         })
     }
@@ -129,7 +151,10 @@ mod tests {
     use super::*;
     use axum::routing::get;
     use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpSocket,
+    };
     use tokio_rustls::{TlsConnector, client};
 
     /// The limit in these tests. Nothing here has to be faster than it; it is only waited for.
@@ -146,6 +171,10 @@ mod tests {
 
     impl Served {
         fn start(header_timeout: Duration) -> Self {
+            Self::start_within(ConnectionSlots::of_process(), header_timeout)
+        }
+
+        fn start_within(slots: ConnectionSlots, header_timeout: Duration) -> Self {
             let provider = Arc::new(aws_lc_rs::default_provider());
             let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
             let key = own.signing_key.serialize_der().try_into().unwrap();
@@ -161,13 +190,20 @@ mod tests {
             let (shutdown, server) =
                 (Shutdown::new(), Server { listeners: vec![listener], tls, router, header_timeout });
             let stop = shutdown.clone();
-            tokio::spawn(async move { serve(server, &stop).await });
+            tokio::spawn(async move { serve_within(&slots, server, &stop).await });
             Self { address, client: TlsConnector::from(Arc::new(client)), shutdown }
         }
 
         async fn connect(&self) -> client::TlsStream<TcpStream> {
-            let stream = TcpStream::connect(self.address).await.unwrap();
-            self.client.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+            self.connect_from([127, 0, 0, 1]).await.unwrap()
+        }
+
+        /// A connection from this address of the machine.
+        async fn connect_from(&self, address: [u8; 4]) -> io::Result<client::TlsStream<TcpStream>> {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::from((address, 0)))?;
+            let stream = socket.connect(self.address).await?;
+            self.client.connect(ServerName::try_from("localhost").unwrap(), stream).await
         }
     }
 
@@ -188,7 +224,9 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_is_slow_with_its_headers_is_cut() {
         let served = Served::start(SHORT);
-        for sent in ["", "GET / HTTP/1.1\r\nHost: localhost\r\n"] {
+        let preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+        let all_but_one = &preface[..preface.len() - 1];
+        for sent in ["", "P", "PRI", all_but_one, "GET / HTTP/1.1\r\nHost: localhost\r\n"] {
             let mut stream = served.connect().await;
             stream.write_all(sent.as_bytes()).await.unwrap();
             let answer = until_closed(stream).await;
@@ -203,5 +241,49 @@ mod tests {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\n").await.unwrap();
         let answer = until_closed(stream).await.expect("the connection is closed");
         assert_eq!(answer.matches("served").count(), 1, "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_begins_like_the_preface_of_http2_is_answered() {
+        let served = Served::start(LONG);
+        let mut stream = served.connect().await;
+        for part in ["P", "UT / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"] {
+            stream.write_all(part.as_bytes()).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        let answer = until_closed(stream).await.expect("the connection is closed");
+        assert!(answer.starts_with("HTTP/1.1 405"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn a_preface_of_http2_in_parts_begins_a_connection() {
+        let served = Served::start(LONG);
+        let mut stream = served.connect().await;
+        // The second part ends with an empty SETTINGS frame.
+        for part in [&b"PRI * HTTP"[..], b"/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+            stream.write_all(part).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        let mut frame = [0; 9];
+        let read = tokio::time::timeout(LONG, stream.read_exact(&mut frame)).await;
+        read.expect("an answer").unwrap();
+        assert_eq!(frame[3], 4, "the server's SETTINGS: {frame:?}");
+    }
+
+    #[tokio::test]
+    async fn connections_of_one_address_are_bounded_and_another_address_gets_in() {
+        let served = Served::start_within(ConnectionSlots::new(4, 2), LONG * 10);
+        let (one, other, third) = ([127, 0, 0, 1], [127, 0, 0, 2], [127, 0, 0, 3]);
+        let held = [served.connect_from(one).await.unwrap(), served.connect_from(one).await.unwrap()];
+        assert!(served.connect_from(one).await.is_err(), "one address has its part");
+        let _of_other = [served.connect_from(other).await.unwrap(), served.connect_from(other).await.unwrap()];
+        assert!(served.connect_from(third).await.is_err(), "all slots are taken");
+        drop(held);
+        let free_again = async {
+            while served.connect_from(third).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(LONG, free_again).await.expect("closed connections leave their slots");
     }
 }

@@ -1,6 +1,6 @@
-//! The bridge's certificate and the clusters' authority, read again when the files change: certificates are renewed while it runs.
+//! The bridge's certificate and the clusters' CA, read again when the files change: certificates are renewed while it runs.
 
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, verifier::OfClusters};
 use anyhow::{Context as _, Result};
 use kubenova_bus::{bridge::ALPN, tls::Files};
 use kubenova_runtime::shutdown::Shutdown;
@@ -20,6 +20,7 @@ const LOOK: Duration = Duration::from_secs(10);
 pub(crate) struct Certificates {
     pub(crate) current: Arc<watch::Sender<Arc<ServerConfig>>>,
     files: Files,
+    trust_domain: String,
     read: Contents,
     metrics: Metrics,
 }
@@ -33,11 +34,12 @@ struct Contents {
 }
 
 impl Certificates {
-    /// Reads them.
-    pub(crate) fn open(files: Files, metrics: Metrics) -> Result<Self> {
+    /// Reads them, for clusters of this trust domain.
+    pub(crate) fn open(files: Files, trust_domain: String, metrics: Metrics) -> Result<Self> {
         let read = Contents::read(&files)?;
-        let config = config(&read).context("the bridge's certificates cannot be used: see tls in its settings")?;
-        Ok(Self { current: Arc::new(watch::Sender::new(Arc::new(config))), files, read, metrics })
+        let config = config(&read, &trust_domain)
+            .context("the bridge's certificates cannot be used: see tls in its settings")?;
+        Ok(Self { current: Arc::new(watch::Sender::new(Arc::new(config))), files, trust_domain, read, metrics })
     }
 
     /// Takes over what changes, for connections that are made from then on, until a stop is requested.
@@ -53,7 +55,7 @@ impl Certificates {
                 return Ok(());
             }
             // A pair that is written between two reads does not fit, and does with the next look.
-            let config = config(&contents)?;
+            let config = config(&contents, &self.trust_domain)?;
             self.current.send_replace(Arc::new(config));
             self.read = contents;
             tracing::info!("took over renewed certificates");
@@ -73,13 +75,16 @@ impl Contents {
     }
 }
 
-fn config(contents: &Contents) -> Result<ServerConfig> {
+fn config(contents: &Contents, trust_domain: &str) -> Result<ServerConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(certificates(&contents.ca).context("the CA file is no PEM")?);
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().context("the CA file names no authority")?;
+    let authority = WebPkiClientVerifier::builder(Arc::new(roots))
+        .build()
+        .context("the CA file contains no certificate of a CA")?;
+    let verifier = OfClusters { authority, trust_domain: trust_domain.to_owned() };
     let chain = certificates(&contents.certificate).context("the certificate file is no PEM")?;
     let key = PrivateKeyDer::from_pem_slice(&contents.key).context("the key file is no PEM")?;
-    let builder = ServerConfig::builder().with_client_cert_verifier(verifier);
+    let builder = ServerConfig::builder().with_client_cert_verifier(Arc::new(verifier));
     let mut config = builder.with_single_cert(chain, key).context("certificate and key do not fit")?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A resumed session would not show the certificate again.
@@ -114,9 +119,10 @@ mod tests {
         let at = |name: &str| folder.path().join(name);
         let files = Files { ca: at("ca.crt"), certificate: at("tls.crt"), key: at("tls.key") };
         let metrics = Metrics::register(&mut Registry::new(PREFIX));
-        assert!(Certificates::open(files.clone(), metrics.clone()).is_err(), "there are none");
+        let open = || Certificates::open(files.clone(), "kubenova.test".to_owned(), metrics.clone());
+        assert!(open().is_err(), "there are none");
         write(&files);
-        let mut certificates = Certificates::open(files.clone(), metrics.clone()).unwrap();
+        let mut certificates = open().unwrap();
         let current = Arc::clone(&certificates.current);
         let now = || Arc::clone(&current.borrow());
         let first = now();

@@ -6,8 +6,8 @@
 //!
 //! Guarantees: it has no authority (no database, no user of the broker, no signing key) and no state, so any number of replicas may
 //! stand behind one address; what it holds of a session is bounded, whoever is slow; a stop ends its sessions spread over some time, so
-//! that they do not all come to the other replicas at once. Must not: read what it carries, or decide anything by who it is from. That a
-//! certificate is a cluster's is all it asks.
+//! that they do not all come to the other replicas at once; no cluster, and no address, takes the places of others. Must not: read what it
+//! carries, or decide anything else by who it is from. That a certificate is a cluster's is all it asks.
 //!
 //! Before it: the Operator's relay (`kubenova_bus::relay`). After it: nats-server.
 
@@ -18,6 +18,9 @@ mod peer;
 mod service;
 mod session;
 pub mod settings;
+mod shares;
+mod usage;
+mod verifier;
 
 use anyhow::{Context as _, Result};
 use certificates::Certificates;
@@ -26,6 +29,7 @@ use kubenova_bus::bridge::{
     proto::bridge_server::BridgeServer,
 };
 use kubenova_runtime::{
+    listen,
     metrics::{Registry, serve},
     probe::{self, Gates},
     shutdown::Shutdown,
@@ -61,12 +65,12 @@ pub struct Running {
 pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let mut registry = Registry::new(metrics::PREFIX);
     let metrics = Metrics::register(&mut registry);
-    let certificates = Certificates::open(settings.tls.files(), metrics.clone())?;
-    let bound = TcpListener::bind(settings.listen).await;
+    let certificates = Certificates::open(settings.tls.files(), settings.trust_domain.clone(), metrics.clone())?;
+    let bound = listen::tcp(settings.listen).and_then(TcpListener::from_std);
     let listener = bound.with_context(|| format!("could not listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     let metrics_address = match settings.metrics.listen {
-        Some(address) => Some(serve_metrics(address, registry, &shutdown).await?),
+        Some(address) => Some(serve_metrics(address, registry, &shutdown)?),
         None => None,
     };
     let gates = Gates::default();
@@ -140,8 +144,9 @@ pub fn stop_max(settings: &Settings) -> Duration {
     settings.drain() + 2 * DRAIN_GRACE
 }
 
-async fn serve_metrics(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> Result<SocketAddr> {
-    let listener = TcpListener::bind(address).await.with_context(|| format!("could not serve metrics on {address}"))?;
+fn serve_metrics(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> Result<SocketAddr> {
+    let bound = listen::tcp(address).and_then(TcpListener::from_std);
+    let listener = bound.with_context(|| format!("could not serve metrics on {address}"))?;
     let address = listener.local_addr()?;
     shutdown.spawn("metrics", serve(listener, Arc::new(registry), shutdown.clone()));
     Ok(address)

@@ -1,16 +1,19 @@
-//! TCP and TLS: from a port to connections whose peer has shown a certificate of the Manager's authority.
+//! TCP and TLS: from a port to connections of clusters.
 //!
-//! TLS is done here and not by the gRPC library, because that one reads certificates once.
+//! TLS is done here and not by the gRPC library, because that one reads certificates once. Guarantees: neither one address nor one cluster
+//! keeps others from connecting, and accepting never waits for a connection to end.
 
 use crate::{
     metrics::Metrics,
-    peer::{Peer, PeerStream},
+    peer::{self, PeerStream, Places},
+    shares::{Shares, host},
 };
 use futures::Stream;
 use kubenova_runtime::{shutdown::Shutdown, telemetry};
-use rustls::ServerConfig;
+use rustls::{ServerConfig, server::Acceptor};
 use std::{
     io,
+    net::Ipv6Addr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,16 +21,24 @@ use std::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, timeout, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
 /// Time for a TLS handshake, as the broker gives.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// Time for its first message, which a client sends at once: three round trips of the slowest lines.
+const HELLO_LIMIT: Duration = Duration::from_secs(3);
 /// Handshakes at once; a core makes some hundreds a second. More wait in the listener's queue.
 const HANDSHAKES_MAX: usize = 256;
+/// Handshakes at once of one address: half of all, since many clusters, or all of them, may come from the address of a load balancer. More
+/// are closed, and a cluster connects again after a pause.
+const HANDSHAKES_OF_ADDRESS_MAX: usize = HANDSHAKES_MAX / 2;
 /// Connections beside those of sessions: ones that end while their cluster has made another, and health checks.
 const CONNECTIONS_BESIDE: usize = 64;
+/// Connections of one cluster: those of its sessions, and as many as half of them beside.
+const CONNECTIONS_OF_CLUSTER_MAX: usize = 12;
 /// Pause after a connection that could not be accepted, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -65,11 +76,12 @@ impl Incoming {
         let (ready, incoming) = mpsc::channel(1);
         let stop = shutdown.clone();
         let connections = Arc::new(Semaphore::new(accepting.sessions_max.saturating_add(CONNECTIONS_BESIDE)));
-        let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-        let secure = Arc::new(Secure { config, trust_domain: accepting.trust_domain, ready, metrics });
+        let clusters = Arc::new(Shares::new(CONNECTIONS_OF_CLUSTER_MAX));
+        let trust_domain = accepting.trust_domain;
+        let secure = Arc::new(Secure { config, trust_domain, connections, clusters, ready, metrics });
         shutdown.spawn("listener", async move {
             tokio::select! {
-                () = accept(&listener, &connections, &handshakes, &secure) => {}
+                () = accept(&listener, &secure) => {}
                 () = stop.requested() => {}
             }
         });
@@ -77,24 +89,24 @@ impl Incoming {
     }
 }
 
-async fn accept(
-    listener: &TcpListener,
-    connections: &Arc<Semaphore>,
-    handshakes: &Arc<Semaphore>,
-    secure: &Arc<Secure>,
-) {
+async fn accept(listener: &TcpListener, secure: &Arc<Secure>) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let addresses: Arc<Shares<Ipv6Addr>> = Arc::new(Shares::new(HANDSHAKES_OF_ADDRESS_MAX));
     loop {
-        let (Ok(connection), Ok(handshake)) =
-            (Arc::clone(connections).acquire_owned().await, Arc::clone(handshakes).acquire_owned().await)
-        else {
+        let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, from)) => {
+                let Some(of_address) = addresses.take(&host(from.ip())) else {
+                    secure.metrics.closed("address");
+                    tracing::debug!(%from, "closed a connection: its address has {HANDSHAKES_OF_ADDRESS_MAX} handshakes");
+                    continue;
+                };
                 let secure = Arc::clone(secure);
                 tokio::spawn(async move {
-                    let _handshake = handshake;
-                    if let Err(error) = secure.pass(stream, connection).await {
+                    let _held = (handshake, of_address);
+                    if let Err(error) = secure.pass(stream).await {
                         secure.metrics.handshake_failures.inc();
                         tracing::debug!(%from, error = %telemetry::chain(&error), "a TLS handshake failed");
                     }
@@ -111,22 +123,50 @@ async fn accept(
 struct Secure {
     config: Arc<watch::Sender<Arc<ServerConfig>>>,
     trust_domain: String,
+    connections: Arc<Semaphore>,
+    clusters: Arc<Shares<Arc<str>>>,
     ready: mpsc::Sender<PeerStream>,
     metrics: Metrics,
 }
 
 impl Secure {
-    async fn pass(&self, stream: TcpStream, counted: OwnedSemaphorePermit) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        let config = Arc::clone(&self.config.borrow());
-        let handshake = tokio::time::timeout(HANDSHAKE_LIMIT, TlsAcceptor::from(config).accept(stream));
-        let stream = handshake.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+    async fn pass(&self, stream: TcpStream) -> io::Result<()> {
+        let stream = self.handshake(stream).await?;
         let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let cluster = shown.and_then(|certificate| peer::cluster(certificate, &self.trust_domain));
         // TLS does not complete without one.
-        let certificate = shown.ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?;
-        let peer = Peer::of(certificate, &self.trust_domain);
+        let cluster: Arc<str> = cluster.ok_or_else(|| io::Error::from(io::ErrorKind::PermissionDenied))?.into();
+        let Some(places) = self.places(&cluster) else {
+            return Ok(());
+        };
         // It fails while the bridge stops.
-        let _stopping = self.ready.send(PeerStream { stream, peer, _counted: counted }).await;
+        let _stopping = self.ready.send(PeerStream::new(stream, cluster, places, self.metrics.clone())).await;
         Ok(())
+    }
+
+    async fn handshake(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        stream.set_nodelay(true)?;
+        let end = Instant::now() + HANDSHAKE_LIMIT;
+        let hello = timeout(HELLO_LIMIT, LazyConfigAcceptor::new(Acceptor::default(), stream)).await??;
+        let config = Arc::clone(&self.config.borrow());
+        timeout_at(end, hello.into_stream(config)).await?
+    }
+
+    /// Places for a connection of this cluster; none when it has its share, or there are none.
+    fn places(&self, cluster: &Arc<str>) -> Option<Places> {
+        let Some(of_cluster) = self.clusters.take(cluster) else {
+            self.metrics.closed("cluster");
+            tracing::debug!(
+                cluster.id = &**cluster,
+                "closed a connection: the cluster has {CONNECTIONS_OF_CLUSTER_MAX} already"
+            );
+            return None;
+        };
+        let Ok(of_all) = Arc::clone(&self.connections).try_acquire_owned() else {
+            self.metrics.closed("full");
+            tracing::debug!(cluster.id = &**cluster, "closed a connection: there are as many as there may be");
+            return None;
+        };
+        Some(Places { _of_cluster: of_cluster, _of_all: of_all })
     }
 }

@@ -39,8 +39,18 @@ pub(crate) struct RefusalLabels {
 }
 
 impl Labels for RefusalLabels {
+    const LABELS: &'static [(&'static str, &'static str)] = &[("reason", "`broker` not reached, `draining`, `full`")];
+}
+
+/// Why the bridge closed a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct ClosedLabels {
+    pub(crate) reason: &'static str,
+}
+
+impl Labels for ClosedLabels {
     const LABELS: &'static [(&'static str, &'static str)] =
-        &[("reason", "`broker` not reached, `draining`, `full`, `certificate` of no cluster")];
+        &[("reason", "`address` or `cluster` has as many as it may, `full`, `unused` by a session for 20 seconds")];
 }
 
 /// The bridge's metrics.
@@ -51,6 +61,7 @@ pub struct Metrics {
     pub(crate) ended: Family<EndLabels, Counter>,
     pub(crate) refused: Family<RefusalLabels, Counter>,
     pub(crate) bytes: Family<DirectionLabels, Counter>,
+    pub(crate) closed: Family<ClosedLabels, Counter>,
     pub(crate) handshake_failures: Counter,
     pub(crate) certificate_failures: Counter,
 }
@@ -64,14 +75,21 @@ impl Metrics {
             ended: registry.counters::<EndLabels>("sessions_ended", "Sessions that ended"),
             refused: registry.counters::<RefusalLabels>("sessions_refused", "Sessions that were refused"),
             bytes: registry.counters::<DirectionLabels>("bytes", "Bytes of the NATS protocol that were passed on"),
+            closed: registry
+                .counters::<ClosedLabels>("connections_closed", "Connections that the bridge closed by itself"),
             handshake_failures: registry.counter(
                 "handshake_failures",
-                "Connections whose TLS handshake failed, for want of a certificate or another reason",
+                "Connections whose TLS handshake failed, for want of a cluster's certificate or another reason",
             ),
             certificate_failures: registry.counter(
                 "certificate_failures",
                 "Looks at the bridge's own certificate files that found nothing usable",
             ),
         }
+    }
+
+    /// Counts a connection that the bridge closes.
+    pub(crate) fn closed(&self, reason: &'static str) {
+        self.closed.get_or_create(&ClosedLabels { reason }).inc();
     }
 }

@@ -5,6 +5,7 @@ use crate::{
     peer::Peer,
     session::{self, End, Session},
     settings::Settings,
+    usage::InUse,
 };
 use futures::stream::BoxStream;
 use kubenova_bus::{
@@ -59,17 +60,14 @@ impl Service {
         }
     }
 
-    async fn open(&self, peer: Option<&Peer>) -> Result<(Counted, Greeted), (BridgeProblem, String)> {
-        let Some(cluster) = peer.and_then(|peer| peer.cluster.clone()) else {
-            return Err((BridgeProblem::Certificate, "it is none of a cluster of this Manager".to_owned()));
-        };
+    async fn open(&self, peer: &Peer) -> Result<(Counted, Greeted), (BridgeProblem, String)> {
         if self.shutdown.is_requested() {
             return Err((BridgeProblem::Draining, "connect again".to_owned()));
         }
         let Ok(room) = Arc::clone(&self.room).try_acquire_owned() else {
             return Err((BridgeProblem::Full, "another replica may have room".to_owned()));
         };
-        let Some(counted) = Counted::new(cluster, room, Arc::clone(&self.clusters), self.metrics.clone()) else {
+        let Some(counted) = Counted::new(peer, room, Arc::clone(&self.clusters), self.metrics.clone()) else {
             return Err((BridgeProblem::Full, format!("this cluster has {SESSIONS_OF_CLUSTER_MAX} sessions already")));
         };
         let greeted = tokio::select! {
@@ -106,11 +104,12 @@ impl Bridge for Service {
     type ConnectStream = BoxStream<'static, Result<Frame, Status>>;
 
     async fn connect(&self, request: Request<Streaming<Frame>>) -> Result<Response<Self::ConnectStream>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let (counted, greeted) = self.open(peer.as_ref()).await.map_err(|(problem, message)| {
+        let Some(peer) = request.extensions().get::<Peer>().cloned() else {
+            return Err(Status::internal("the request is not known to be of a connection"));
+        };
+        let (counted, greeted) = self.open(&peer).await.map_err(|(problem, message)| {
             self.metrics.refused.get_or_create(&RefusalLabels { reason: problem.name() }).inc();
-            let cluster = peer.as_ref().and_then(|peer| peer.cluster.as_deref()).unwrap_or_default();
-            tracing::warn!(cluster.id = cluster, reason = problem.name(), message, "refused a session");
+            tracing::warn!(cluster.id = &*peer.cluster, reason = problem.name(), message, "refused a session");
             problem.status(message)
         })?;
         let (to_cluster, frames) = mpsc::channel(FRAMES_WAITING);
@@ -166,14 +165,16 @@ struct Counted {
     clusters: Arc<Clusters>,
     metrics: Metrics,
     _room: OwnedSemaphorePermit,
+    _in_use: InUse,
 }
 
 impl Counted {
     /// None when the cluster has as many as it may.
-    fn new(cluster: Arc<str>, room: OwnedSemaphorePermit, clusters: Arc<Clusters>, metrics: Metrics) -> Option<Self> {
-        metrics.clusters.set(clusters.add(&cluster)?);
+    fn new(peer: &Peer, room: OwnedSemaphorePermit, clusters: Arc<Clusters>, metrics: Metrics) -> Option<Self> {
+        metrics.clusters.set(clusters.add(&peer.cluster)?);
         metrics.sessions.inc();
-        Some(Self { cluster, clusters, metrics, _room: room })
+        let cluster = Arc::clone(&peer.cluster);
+        Some(Self { cluster, clusters, metrics, _room: room, _in_use: peer.usage.begin() })
     }
 
     fn end(self, end: &End) {

@@ -8,7 +8,7 @@ use kubenova_bus::{
 };
 use serde::Deserialize;
 use std::{
-    net::{Ipv4Addr, SocketAddr},
+    net::{Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -92,7 +92,7 @@ impl Default for Log {
 }
 
 const fn listen() -> SocketAddr {
-    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8444)
+    SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8444)
 }
 
 fn trust_domain() -> String {

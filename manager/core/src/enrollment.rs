@@ -123,12 +123,14 @@ pub fn check_token(token: Option<&TokenRecord>, attempt: &EnrollmentAttempt, now
 /// A cluster's record, as admission sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CandidateRecord {
+    /// Its name.
+    pub name: String,
     /// Whether its identity is trusted.
     pub state: ClusterState,
     /// UID of the Kubernetes cluster that enrolled before.
     pub kubernetes_uid: Option<String>,
-    /// Another record under which this Kubernetes cluster is enrolled.
-    pub enrolled_as: Option<ClusterId>,
+    /// Name of another record under which this Kubernetes cluster is enrolled.
+    pub enrolled_as: Option<String>,
     /// Since when it is quarantined.
     pub quarantined_at: Option<Timestamp>,
     /// When the token was created.
@@ -143,33 +145,53 @@ pub enum Admission {
     /// It may not.
     Refuse(Refusal),
     /// It may not, and two Kubernetes clusters claim one record: nothing more is sent until an administrator decides.
-    Quarantine(Refusal),
+    Quarantine {
+        /// For whoever showed the token.
+        refusal: Refusal,
+        /// For the administrator: who claims the record, and the way out.
+        message: String,
+    },
 }
 
 /// Decides whether a Kubernetes cluster may enroll under a record. The same one may do so again: it gets a new
 /// incarnation.
 #[must_use]
 pub fn admit(record: &CandidateRecord, attempt: &EnrollmentAttempt) -> Admission {
-    let (cluster, uid) = (&attempt.cluster, &attempt.installation.cluster_uid);
+    let uid = &attempt.installation.cluster_uid;
     if !record.state.may_enroll() {
-        let detail = format!("cluster {cluster} is {}", record.state.as_str());
+        let detail = format!("cluster \"{}\" is {}", record.name, record.state.as_str());
         return Admission::Refuse(Refusal::new(Reason::ClusterNotUsable, detail));
+    }
+    let name = &record.name;
+    let claims = match (&record.enrolled_as, &record.kubernetes_uid) {
+        (Some(other), _) => Some((
+            format!(
+                "this Kubernetes cluster is enrolled as \"{other}\", and the token is of \"{name}\", which is quarantined until an \
+                 administrator decides"
+            ),
+            format!("which is enrolled as \"{other}\""),
+        )),
+        (None, Some(known)) if known != uid => Some((
+            format!(
+                "another Kubernetes cluster is enrolled as \"{name}\", which is quarantined until an administrator decides"
+            ),
+            format!("while that with UID {known} is enrolled"),
+        )),
+        _ => None,
+    };
+    if let Some((detail, who)) = claims {
+        let message = format!(
+            "a Kubernetes cluster with UID {uid}, {who}, used a token of this cluster; stop its Operator or install it with a token of \
+             its own, then release this cluster"
+        );
+        return Admission::Quarantine { refusal: Refusal::new(Reason::ClusterUidMismatch, detail), message };
     }
     // An administrator ends a quarantine, not a token that lay about when it began.
     if let Some(since) = record.quarantined_at.filter(|since| record.token_created_at <= *since) {
-        let detail = format!("the token was created before the cluster was quarantined, at {since:.0}");
+        let detail = format!("the token was created before \"{name}\" was quarantined, at {since:.0}");
         return Admission::Refuse(Refusal::new(Reason::EnrollmentTokenRevoked, detail));
     }
-    let mismatch = |detail| Admission::Quarantine(Refusal::new(Reason::ClusterUidMismatch, detail));
-    match (&record.enrolled_as, &record.kubernetes_uid) {
-        (Some(other), _) => {
-            mismatch(format!("this Kubernetes cluster is enrolled as {other}; {cluster} is quarantined"))
-        }
-        (None, Some(known)) if known != uid => {
-            mismatch(format!("another Kubernetes cluster is enrolled as {cluster}; the record is quarantined"))
-        }
-        _ => Admission::Admit,
-    }
+    Admission::Admit
 }
 
 /// Refuses a text that cannot be the UID of a namespace.
@@ -296,10 +318,11 @@ mod tests {
 
     #[test]
     fn a_record_admits_the_kubernetes_cluster_that_it_is() {
-        let record = |state, uid: Option<&str>, other| CandidateRecord {
+        let record = |state, uid: Option<&str>, other: Option<&str>| CandidateRecord {
+            name: "alpha".to_owned(),
             state,
             kubernetes_uid: uid.map(str::to_owned),
-            enrolled_as: other,
+            enrolled_as: other.map(str::to_owned),
             quarantined_at: None,
             token_created_at: at(5),
         };
@@ -318,10 +341,16 @@ mod tests {
         }
         for clone in [
             record(ClusterState::Enrolled, Some("other"), None),
-            record(ClusterState::PendingBootstrap, None, Some(cluster(2))),
+            record(ClusterState::PendingBootstrap, None, Some("beta")),
+            // Whoever shows such a token again must read why, and not that the token is old.
+            CandidateRecord {
+                quarantined_at: Some(at(6)),
+                ..record(ClusterState::Quarantined, Some("other"), Some("beta"))
+            },
         ] {
-            let admission = admit(clone);
-            assert!(matches!(admission, Admission::Quarantine(it) if it.reason == Reason::ClusterUidMismatch));
+            let Admission::Quarantine { refusal, message } = admit(clone) else { panic!("not quarantined") };
+            assert_eq!(refusal.reason, Reason::ClusterUidMismatch);
+            assert!(refusal.detail.contains("\"alpha\"") && message.contains("UID u"), "{}: {message}", refusal.detail);
         }
     }
 

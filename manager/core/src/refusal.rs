@@ -86,7 +86,7 @@ reasons! {
     /// The first request with this Idempotency-Key is not finished yet.
     IdempotencyKeyInUse = "IDEMPOTENCY_KEY_IN_USE", 409, "Request still in progress", "repeat the request after a second; when the first one was accepted, it gets the same answer";
     /// The cluster's identity was revoked, or the cluster is detached or purged.
-    ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "use another cluster; the state of this one is at GET /api/v1/clusters/{cluster}";
+    ClusterNotUsable = "CLUSTER_NOT_USABLE", 409, "Cluster accepts no changes", "see its state and message at GET /api/v1/clusters/{cluster}: take a detached one back with POST /api/v1/clusters/{cluster}/undelete, enroll a revoked one with a token from POST /api/v1/clusters/{cluster}/enrollments, wait while one is revoking; or use another cluster";
     /// The cluster is in a state that this operation is not for.
     ClusterStateUnfit = "CLUSTER_STATE_UNFIT", 409, "Not in this state of the cluster", "see the state of the cluster and its message at GET /api/v1/clusters/{cluster}";
     /// The cluster is in session, so that it is not gone.
@@ -142,7 +142,7 @@ reasons! {
     /// An administrator rejected this enrollment.
     EnrollmentRejected = "ENROLLMENT_REJECTED", 403, "Enrollment rejected", "ask who rejected it, as the detail says; to try again, enroll with a new token from POST /api/v1/clusters/{cluster}/enrollments";
     /// Another Kubernetes cluster is enrolled under this record, or this one under another record.
-    ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another Kubernetes cluster is enrolled here", "create a new cluster with POST /api/v1/clusters for this installation";
+    ClusterUidMismatch = "CLUSTER_UID_MISMATCH", 409, "Another Kubernetes cluster is enrolled here", "install with a token of a cluster of its own: POST /api/v1/clusters creates one; where this Kubernetes cluster is enrolled already, use a token of that one";
     /// The Operator's enrollment request cannot be certified.
     EnrollmentRequestInvalid = "ENROLLMENT_REQUEST_INVALID", 422, "Invalid enrollment request", "see the detail; upgrade the Operator if this persists";
     /// The nonce of a renewal is not one of this Manager, or is too old.

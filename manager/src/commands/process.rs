@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use kubenova_runtime::{
-    panic_log,
+    open_files, panic_log,
     shutdown::Shutdown,
     telemetry::{self, TelemetryOptions},
 };
@@ -28,6 +28,10 @@ impl Process {
         let see = || format!("could not start logging: see {} in the settings", self.log_settings);
         let telemetry = telemetry::init(logs).with_context(see)?;
         panic_log::install();
+        // Each connection is one.
+        if let Err(error) = open_files::raise_limit() {
+            tracing::warn!(%error, "could not raise the limit of open files; fewer connections are possible");
+        }
         let ended = self.until_stopped(start).await;
         telemetry.finish().await;
         ended

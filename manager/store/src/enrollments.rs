@@ -123,12 +123,14 @@ pub async fn lock_token(
 /// The cluster of an enrollment, its row locked until the transaction ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    /// Its name.
+    pub name: String,
     /// Whether the Manager trusts it.
     pub state: ClusterState,
     /// UID it enrolled with before.
     pub kubernetes_uid: Option<String>,
-    /// Another cluster that enrolled with the UID of this attempt.
-    pub uid_of: Option<ClusterId>,
+    /// Name of another cluster that enrolled with the UID of this attempt.
+    pub uid_of: Option<String>,
     /// Whether its enrollments wait for an administrator.
     pub approval: Approval,
     /// Since when it is quarantined.
@@ -143,22 +145,23 @@ pub async fn lock_candidate(
     uid: &str,
 ) -> Result<Candidate, StoreError> {
     let row = sqlx::query!(
-        "select state, kubernetes_uid, approval, quarantined_at from clusters where id = $1 for update",
+        "select name, state, kubernetes_uid, approval, quarantined_at from clusters where id = $1 for update",
         cluster.as_str()
     )
     .fetch_one(&mut *connection)
     .await
     .map_err(failed("find the cluster of an enrollment"))?;
     let other =
-        sqlx::query_scalar!("select id from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
+        sqlx::query_scalar!("select name from clusters where kubernetes_uid = $1 and id <> $2", uid, cluster.as_str())
             .fetch_optional(connection)
             .await
             .map_err(failed("find the cluster with a UID"))?;
     let at = RowRef { table: "clusters", id: cluster };
     Ok(Candidate {
+        name: row.name,
         state: at.parse("state", &row.state, ClusterState::parse)?,
         kubernetes_uid: row.kubernetes_uid,
-        uid_of: other.map(|id| at.cluster_id("id", &id)).transpose()?,
+        uid_of: other,
         approval: at.parse("approval", &row.approval, Approval::parse)?,
         quarantined_at: row.quarantined_at.map(jiff_sqlx::Timestamp::to_jiff),
     })
@@ -309,7 +312,7 @@ mod tests {
             assert_eq!(enrolled, Enrolled { incarnation, epoch });
         }
         let other = lock_candidate(&mut connection, &clusters[1], "uid-1").await.unwrap();
-        assert_eq!((other.state, other.uid_of), (ClusterState::PendingBootstrap, Some(clusters[0].clone())));
+        assert_eq!((other.state, other.uid_of), (ClusterState::PendingBootstrap, Some("cluster-1".to_owned())));
         enroll(&mut connection, &clusters[1], "uid-1", at(2)).await.unwrap_err();
         let own = lock_candidate(&mut connection, &clusters[0], "uid-1").await.unwrap();
         assert_eq!((own.state, own.uid_of), (ClusterState::Enrolled, None));

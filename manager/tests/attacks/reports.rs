@@ -3,7 +3,7 @@
 
 use crate::{A, ANSWER_MAX, B, LOOK};
 use async_nats::jetstream;
-use data_encoding::BASE32_NOPAD;
+use data_encoding::BASE64;
 use kubenova_core::cluster::ClusterId;
 use kubenova_manager::{
     ingest::{
@@ -19,7 +19,7 @@ use kubenova_runtime::{clock, metrics::Registry, shutdown::Shutdown};
 use kubenova_schema::{
     message,
     meters::Meter,
-    signature::{PayloadType, SigningKey, sha256_hex},
+    signature::{PayloadType, nkey_encoding, sha256_hex},
     subjects,
     v1::{ObjectStatus, Outcome, StatusReport, UsageChunk, UsageManifest, UsageRecord, UsageRecords},
     window::Window,
@@ -31,6 +31,7 @@ use kubenova_store::{
 use kubenova_test_attacks::stopped;
 use kubenova_test_nats::NatsServer;
 use kubenova_test_postgres::Database;
+use nkeys::{KeyPair, KeyPairType};
 use prost::Message as _;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::Notify, time::timeout};
@@ -78,7 +79,7 @@ impl Running {
         for (cluster, key) in [(A, key_of_a()), (B, key_of_b())] {
             let (cluster, now) = (ClusterId::parse(cluster).unwrap(), clock::now());
             let life = CredentialsLife { issued_at: now, expires_at: now, user_jwt_expires_at: now };
-            identities::insert(&mut store.acquire().await.unwrap(), &cluster, 1, &nkey(&key), None, life)
+            identities::insert(&mut store.acquire().await.unwrap(), &cluster, 1, &key.public_key(), None, life)
                 .await
                 .unwrap();
         }
@@ -127,17 +128,12 @@ impl Running {
     }
 }
 
-fn key_of_a() -> SigningKey {
-    SigningKey::from_seed(&[4; 32]).unwrap()
+fn key_of_a() -> KeyPair {
+    KeyPair::new_from_raw(KeyPairType::User, [4; 32]).unwrap()
 }
 
-fn key_of_b() -> SigningKey {
-    SigningKey::from_seed(&[5; 32]).unwrap()
-}
-
-/// The text of an nkey: its kind, the public key, a checksum.
-fn nkey(key: &SigningKey) -> String {
-    BASE32_NOPAD.encode(&[&[20 << 3][..], &key.public_key(), &[0, 0]].concat())
+fn key_of_b() -> KeyPair {
+    KeyPair::new_from_raw(KeyPairType::User, [5; 32]).unwrap()
 }
 
 fn outcome() -> Outcome {
@@ -193,7 +189,7 @@ fn record(tenant: &str, pods: i128) -> UsageRecord {
 
 /// A sealed window, and what an attacker makes of it.
 struct Sealing {
-    key: SigningKey,
+    key: KeyPair,
     signed_as: PayloadType,
     window: Window,
     manifest: UsageManifest,
@@ -232,11 +228,10 @@ impl Sealing {
 
     fn chunk(&self) -> UsageChunk {
         let manifest = self.manifest.encode_to_vec();
-        let signature = self.key.sign(self.signed_as, &manifest);
-        let (_, signature) = signature.split_once(':').unwrap();
+        let signature = BASE64.encode(&self.key.sign(&nkey_encoding(self.signed_as, &manifest)).unwrap());
         UsageChunk {
             manifest,
-            manifest_signature: format!("{}:{signature}", nkey(&self.key)),
+            manifest_signature: format!("{}:{signature}", self.key.public_key()),
             index: 0,
             count: 1,
             part: self.records.encode_to_vec(),
@@ -255,7 +250,7 @@ async fn usage_counts_as_the_key_of_its_cluster_sealed_it() {
     stopped("A-246", &refused(&good, UsageChunk { manifest_signature: String::new(), ..good.chunk() }).await);
     let by_b = Sealing { key: key_of_b(), ..Sealing::good(1) };
     stopped("A-247", &refused(&by_b, by_b.chunk()).await);
-    let relabeled = by_b.chunk().manifest_signature.replace(&nkey(&key_of_b()), &nkey(&key_of_a()));
+    let relabeled = by_b.chunk().manifest_signature.replace(&key_of_b().public_key(), &key_of_a().public_key());
     stopped("A-248", &refused(&good, UsageChunk { manifest_signature: relabeled, ..good.chunk() }).await);
     let raised = UsageManifest { coverage_ms: 9_999, ..good.manifest.clone() };
     stopped("A-249", &refused(&good, UsageChunk { manifest: raised.encode_to_vec(), ..good.chunk() }).await);

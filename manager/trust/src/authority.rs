@@ -184,6 +184,8 @@ impl Authority {
     pub fn server(&self, name: &str, hosts: &[String], validity: Validity) -> Result<Identity, TrustError> {
         let failed = |source| TrustError::Certificate { subject: name.to_owned(), source };
         let mut params = CertificateParams::new(hosts.to_vec()).map_err(failed)?;
+        let id = format!("spiffe://{}/{name}", self.trust_domain);
+        params.subject_alt_names.push(SanType::URI(id.as_str().try_into().map_err(failed)?));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.own_identity(name, params, validity)
     }
@@ -335,7 +337,7 @@ mod tests {
         let (before, during, after) = (authority(&old, None), authority(&new, Some(&former)), authority(&new, None));
         let chain = |authority: &Authority| {
             let validity = Validity { now: now(), lifetime: DAY };
-            authority.server("kubenova-hub", &["hub.example".to_owned()], validity).unwrap().chain_pem
+            authority.server("hub", &["hub.example".to_owned()], validity).unwrap().chain_pem
         };
         let verify = |issuer: &Authority, bundle: &Authority| verifies(&chain(issuer), bundle.bundle_pem());
         for issuer in [&before, &during] {

@@ -47,6 +47,8 @@ pub struct NatsConfig<'a> {
     pub monitor: Option<&'a str>,
     /// Names and addresses clients reach the server by.
     pub hosts: &'a [String],
+    /// The same of the gRPC bridge; none where none runs.
+    pub bridge_hosts: &'a [String],
     /// URL in the context of the `nats` CLI.
     pub url: &'a str,
     /// Time between pings.
@@ -75,6 +77,7 @@ impl<'a> NatsConfig<'a> {
             leaf: None,
             monitor: None,
             hosts,
+            bridge_hosts: hosts,
             url: "tls://127.0.0.1:4222",
             ping_interval: Duration::from_secs(20),
             now,
@@ -93,11 +96,13 @@ impl<'a> NatsConfig<'a> {
             make_folder(&folder.join(part))?;
         }
         let validity = Validity { now: self.now, lifetime: self.lifetime };
-        let server = authority.server("kubenova-hub", self.hosts, validity)?;
-        // The bridge's, for clusters and for the broker; it is of use only where one runs.
-        let bridge = authority.server("kubenova-bridge", self.hosts, validity)?;
-        write(&folder.join("tls/bridge.pem"), &bridge.chain_pem, Readers::Everybody)?;
-        write(&folder.join("tls/bridge.key"), &bridge.key_pem, Readers::Owner)?;
+        let server = authority.server("hub", self.hosts, validity)?;
+        // For clusters and for the broker. It must not do for another server's host: a bridge stands where attackers come first.
+        if !self.bridge_hosts.is_empty() {
+            let bridge = authority.server("bridge", self.bridge_hosts, validity)?;
+            write(&folder.join("tls/bridge.pem"), &bridge.chain_pem, Readers::Everybody)?;
+            write(&folder.join("tls/bridge.key"), &bridge.key_pem, Readers::Owner)?;
+        }
         write(&folder.join("ca.crt"), authority.bundle_pem(), Readers::Everybody)?;
         write(&folder.join("tls/server.pem"), &server.chain_pem, Readers::Everybody)?;
         write(&folder.join("tls/server.key"), &server.key_pem, Readers::Owner)?;

@@ -9,6 +9,8 @@
 mod broker;
 #[path = "broker/handshake.rs"]
 mod handshake;
+#[path = "leaf/hub_connection.rs"]
+mod hub_connection;
 
 use async_nats::{
     Client, ConnectOptions,
@@ -52,10 +54,11 @@ struct Hub {
     server: NatsServer,
     keyring: Keyring,
     leaf_address: SocketAddr,
+    websocket: SocketAddr,
 }
 
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+fn free_on(host: &str) -> SocketAddr {
+    std::net::TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }
 
 /// Keys of a cluster, and what the Manager issued for them.
@@ -84,17 +87,22 @@ struct LeafNode {
 
 impl LeafNode {
     fn start(hub: &Hub, cluster: &Cluster) -> Self {
+        Self::start_on("127.0.0.1", hub, cluster, &hub.leaf_url(), |text| text)
+    }
+
+    /// At this address, with the hub at this URL and a changed configuration.
+    fn start_on(host: &str, hub: &Hub, cluster: &Cluster, hub_url: &str, change: impl Fn(String) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self::certify(folder.path());
+        Self::certify(folder.path(), host);
         Self::write(folder.path(), &hub.keyring, cluster);
         let nkey = cluster.pair.public_key();
         let text = include_str!("../../../deploy/nats/leaf.example.conf")
             .replace("CLUSTER_ID", cluster.id)
             .replace("CLUSTER_NKEY", &nkey)
-            .replace("host: \"0.0.0.0\"", "host: \"127.0.0.1\"")
+            .replace("host: \"0.0.0.0\"", &format!("host: \"{host}\""))
             .replace("port: 4222", "port: -1")
-            .replace("HUB:7422", &hub.leaf_address.to_string())
-            .replace("/etc/kubenova/leaf", folder.path().to_str().unwrap());
+            .replace("tls://HUB:7422", hub_url);
+        let text = change(text).replace("/etc/kubenova/leaf", folder.path().to_str().unwrap());
         // What the hub tells it is there.
         let log = folder.path().join("leaf.log");
         let path = folder.path().join("nats-server.conf");
@@ -103,14 +111,14 @@ impl LeafNode {
     }
 
     /// Its own certificate, which is none of the Manager's.
-    fn certify(folder: &Path) {
+    fn certify(folder: &Path, host: &str) {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = rcgen::KeyPair::generate().unwrap();
         std::fs::write(folder.join("leaf-ca.crt"), params.self_signed(&key).unwrap().pem()).unwrap();
         let issuer = Issuer::new(params, key);
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer);
+        let certificate = CertificateParams::new(vec![host.to_owned()]).unwrap().signed_by(&key, &issuer);
         std::fs::write(folder.join("server.crt"), certificate.unwrap().pem()).unwrap();
         std::fs::write(folder.join("server.key"), key.serialize_pem()).unwrap();
     }
@@ -153,9 +161,18 @@ impl LeafNode {
 
 impl Hub {
     fn start() -> Self {
-        let leaf_address = free();
-        let (server, keyring) = broker::start(None, Some(&leaf_address.to_string()));
-        Self { server, keyring, leaf_address }
+        Self::start_on("127.0.0.1")
+    }
+
+    /// With the listeners for leaf nodes and for WebSockets at this address.
+    fn start_on(host: &str) -> Self {
+        let (leaf_address, websocket) = (free_on(host), free_on(host));
+        let (server, keyring) = broker::start(Some(&websocket.to_string()), Some(&leaf_address.to_string()));
+        Self { server, keyring, leaf_address, websocket }
+    }
+
+    fn leaf_url(&self) -> String {
+        format!("tls://{}", self.leaf_address)
     }
 
     /// Starts it again after [`NatsServer::kill`], with its store. Only the port for leaf nodes is the same.
@@ -535,10 +552,10 @@ async fn each_failure_of_a_leaf_node_has_its_own_cause_and_auto_goes_past_it() {
     assert!(connection::check(&good).await.is_ok());
 
     let refused = hub.by(&other, &leaf).await;
-    let closed = hub.settings(&cluster, &format!("tls://{}", free()), leaf.server.folder());
+    let closed = hub.settings(&cluster, &format!("tls://{}", free_on("127.0.0.1")), leaf.server.folder());
     let unknown = hub.settings(&cluster, "tls://leaf.kubenova.invalid:4222", leaf.server.folder());
     let elsewhere = tempfile::tempdir().unwrap();
-    LeafNode::certify(elsewhere.path());
+    LeafNode::certify(elsewhere.path(), "127.0.0.1");
     let untrusted = hub.settings(&cluster, &leaf.url().await, elsewhere.path());
     for (settings, expected) in [
         (&refused, ConnectCause::LeafRefused),

@@ -65,6 +65,14 @@ pub fn set_stopped(conditions: &mut ConditionSet, error: &JoinError) {
     }
 }
 
+/// The same where nothing was joined before either: there is no session, whatever an earlier process said of one.
+pub fn set_not_joined(conditions: &mut ConditionSet, error: &JoinError) {
+    set_stopped(conditions, error);
+    if error.condition != condition::BUS_CONNECTED {
+        conditions.set_unknown(condition::BUS_CONNECTED, "NotReached", format!("waits for {}", error.condition));
+    }
+}
+
 /// Says how well the clocks agree, as measured at enrollment or at the last hello.
 pub fn set_clock(conditions: &mut ConditionSet, offset_ms: Option<i64>) {
     match offset_ms {
@@ -195,12 +203,15 @@ mod tests {
     fn what_stopped_the_join_is_false_and_later_steps_are_unknown_but_for_the_session_s() {
         let mut found = ConditionSet::new();
         found.set_true(condition::DNS_RESOLVED, "Resolved", "");
-        set_stopped(&mut found, &JoinError::new(condition::ENDPOINT_REACHABLE, "NoRoute", "no route"));
+        let error = JoinError::new(condition::ENDPOINT_REACHABLE, "NoRoute", "no route");
+        set_stopped(&mut found, &error);
         let status = |name| found.get(name).map(|update| update.status);
         assert_eq!(status(condition::DNS_RESOLVED), Some(ConditionStatus::True));
         assert_eq!(status(condition::ENDPOINT_REACHABLE), Some(ConditionStatus::False));
         assert_eq!(status(condition::IDENTITY_ISSUED), Some(ConditionStatus::Unknown));
         assert_eq!(status(condition::BUS_CONNECTED), None);
+        set_not_joined(&mut found, &error);
+        assert_eq!(found.get(condition::BUS_CONNECTED).map(|update| update.status), Some(ConditionStatus::Unknown));
     }
 
     #[test]

@@ -4,7 +4,8 @@ use super::{
     ClusterFacts,
     conditions::JoinError,
     https::{Asked, ManagerClient, Reply},
-    identity::{Keys, MakeError},
+    identity::{Identity, Keys, MakeError},
+    pinned::Excluded,
 };
 use jiff::Timestamp;
 use kubenova_bus::dial::Dialer;
@@ -30,19 +31,68 @@ pub struct Answered {
     pub clock_offset_ms: Option<i64>,
 }
 
+/// What is sent, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Names the Manager and the cluster.
+    pub token: &'a EnrollmentToken,
+    /// What the request asks for.
+    pub keys: &'a Keys,
+    /// What the Manager learns.
+    pub facts: &'a ClusterFacts,
+    /// How it is reached.
+    pub dialer: &'a Dialer,
+    /// The identity in use, where there is one.
+    pub in_use: Option<&'a Identity>,
+}
+
+impl Attempt<'_> {
+    /// The Manager that must not see the token: this cluster's own, of which the token names another cluster. It would quarantine that
+    /// one, because two would claim one record.
+    fn excluded(&self) -> Option<Excluded> {
+        let identity = self.in_use.filter(|identity| identity.cluster_id() != self.token.cluster_id)?;
+        let (own, other) = (identity.cluster_id(), &self.token.cluster_id);
+        let message = format!(
+            "the token is for cluster {other} of the same Manager and this is cluster {own}; create one with POST \
+             /api/v1/clusters/{own}/enrollments"
+        );
+        let refusal = JoinError::new(condition::TOKEN_ACCEPTED, "OtherCluster", message);
+        Some(Excluded { bundle_pem: identity.answer.ca_bundle_pem.clone(), refusal })
+    }
+
+    /// What the Manager learns about this cluster.
+    ///
+    /// # Errors
+    /// When a key cannot be used.
+    pub fn request(&self) -> Result<EnrollmentRequest, MakeError> {
+        let Self { token, keys, facts, .. } = *self;
+        Ok(EnrollmentRequest {
+            cluster_id: token.cluster_id.clone(),
+            cluster_uid: keys.cluster_uid.clone(),
+            csr_pem: keys.csr_pem()?,
+            nkey_public: keys.nkey_public()?,
+            sealing_key: keys.sealing_public(&token.cluster_id)?,
+            operator_version: env!("CARGO_PKG_VERSION").to_owned(),
+            kubernetes_version: facts.kubernetes_version.clone(),
+            nodes: facts.nodes,
+            at: clock::rfc3339_ms(clock::now()),
+        })
+    }
+}
+
 /// Sends the request to one endpoint, by the proxy that the dialer knows for it.
 ///
 /// # Errors
 /// When the connection fails; the Manager's own refusal is in the answer.
 pub async fn send(
     endpoint: &str,
-    token: &EnrollmentToken,
-    keys: &Keys,
+    attempt: &Attempt<'_>,
     request: &EnrollmentRequest,
-    dialer: &Dialer,
     conditions: &mut ConditionSet,
 ) -> Result<Answered, JoinError> {
-    let manager = ManagerClient::pinned(endpoint, &token.ca_spki_sha256, dialer).ok_or_else(|| {
+    let Attempt { token, keys, dialer, .. } = *attempt;
+    let manager = ManagerClient::pinned(endpoint, &token.ca_spki_sha256, attempt.excluded(), dialer);
+    let manager = manager.ok_or_else(|| {
         let message = format!("\"{endpoint}\" in the token is not an https:// URL; create a new token");
         JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message)
     })?;
@@ -65,21 +115,6 @@ pub async fn send(
     Ok(Answered { answer, clock_offset_ms: manager_time.map(|at| reply.middle_ms - at.as_millisecond()) })
 }
 
-/// What the Manager learns about this cluster.
-pub fn request(token: &EnrollmentToken, keys: &Keys, facts: &ClusterFacts) -> Result<EnrollmentRequest, MakeError> {
-    Ok(EnrollmentRequest {
-        cluster_id: token.cluster_id.clone(),
-        cluster_uid: keys.cluster_uid.clone(),
-        csr_pem: keys.csr_pem()?,
-        nkey_public: keys.nkey_public()?,
-        sealing_key: keys.sealing_public(&token.cluster_id)?,
-        operator_version: env!("CARGO_PKG_VERSION").to_owned(),
-        kubernetes_version: facts.kubernetes_version.clone(),
-        nodes: facts.nodes,
-        at: clock::rfc3339_ms(clock::now()),
-    })
-}
-
 /// An administrator has to approve first. The fingerprint is made of the keys themselves, not of what the Manager says: whoever compares
 /// it compares these keys.
 fn waits(pending: &PendingApproval, own: &str) -> JoinError {
@@ -98,7 +133,17 @@ fn refusal(reply: &Reply) -> JoinError {
         let message = format!("the Manager could not answer: {detail}; trying again");
         return JoinError::new(condition::IDENTITY_ISSUED, reason, message);
     }
-    let remedy = "create a new token (POST /api/v1/clusters/<cluster>/enrollments) and install with it";
+    let remedy = match reason.as_str() {
+        // Another token of the same cluster would have the Manager quarantine it again.
+        "ClusterUidMismatch" => {
+            "install with a token of the cluster that this Kubernetes cluster is enrolled as, or of a new one (POST /api/v1/clusters)"
+        }
+        "EnrollmentRejected" => {
+            "ask the administrator who rejected it, then create a new token (POST /api/v1/clusters/<cluster>/enrollments)"
+        }
+        "ClusterNotUsable" => "see the cluster's state at GET /api/v1/clusters/<cluster>, then create a new token",
+        _ => "create a new token (POST /api/v1/clusters/<cluster>/enrollments) and install with it",
+    };
     JoinError::new(condition::TOKEN_ACCEPTED, reason, format!("the Manager refused the token: {detail}; {remedy}"))
 }
 
@@ -132,7 +177,9 @@ mod tests {
     fn a_token_is_refused_by_a_decision_and_not_by_a_fault() {
         let error = refusal(&Reply::of(403, r#"{"reason":"TOKEN_EXPIRED","detail":"token ended yesterday"}"#));
         assert_eq!((error.condition, error.reason.as_str()), (condition::TOKEN_ACCEPTED, "TokenExpired"));
-        assert!(error.message.contains("token ended yesterday"));
+        assert!(error.message.contains("token ended yesterday") && error.message.contains("/enrollments"));
+        let of_another = refusal(&Reply::of(409, r#"{"reason":"CLUSTER_UID_MISMATCH","detail":"of alpha"}"#));
+        assert!(!of_another.message.contains("/enrollments"), "{}", of_another.message);
         assert_eq!(refusal(&Reply::of(503, "")).condition, condition::IDENTITY_ISSUED);
     }
 }

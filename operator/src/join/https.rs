@@ -3,7 +3,11 @@
 //! The first request goes to whoever has the CA that the enrollment token pins; later ones to whoever verifies under the CA bundle that
 //! the Manager answered with. Other roots do not count.
 
-use super::{conditions::JoinError, pinned::PinVerifier, reach};
+use super::{
+    conditions::JoinError,
+    pinned::{Excluded, PinVerifier},
+    reach,
+};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, header};
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -108,9 +112,14 @@ pub(super) struct Refusal {
 }
 
 impl<'a> ManagerClient<'a> {
-    /// Trusts the CA whose public key has this hex SHA-256.
-    pub(super) fn pinned(endpoint: &'a str, ca_spki_sha256: &str, dialer: &'a Dialer) -> Option<Self> {
-        Self::verified_by(endpoint, PinVerifier::new(ca_spki_sha256), dialer)
+    /// Trusts the CA whose public key has this hex SHA-256, unless it leads to the excluded Manager.
+    pub(super) fn pinned(
+        endpoint: &'a str,
+        ca_spki_sha256: &str,
+        excluded: Option<Excluded>,
+        dialer: &'a Dialer,
+    ) -> Option<Self> {
+        Self::verified_by(endpoint, PinVerifier::new(ca_spki_sha256, excluded), dialer)
     }
 
     /// Trusts the CAs of this bundle.
@@ -120,7 +129,7 @@ impl<'a> ManagerClient<'a> {
 
     /// None when the endpoint is no `https://` URL.
     fn verified_by(endpoint: &'a str, verifier: Arc<PinVerifier>, dialer: &'a Dialer) -> Option<Self> {
-        Some(Self { endpoint, target: reach::target(endpoint)?, dialer, verifier })
+        Some(Self { endpoint, target: Target::of_https(endpoint)?, dialer, verifier })
     }
 
     /// Connects, sends a request and reads the answer; the steps that were made are conditions.
@@ -173,8 +182,8 @@ impl<'a> ManagerClient<'a> {
 
     fn failed(&self, error: &SendError) -> JoinError {
         let endpoint = self.endpoint;
-        if let Some(refusal) = self.verifier.refusal() {
-            return JoinError::new(condition::TLS_VERIFIED, refusal.reason, format!("{endpoint}: {}", refusal.message));
+        if let Some(JoinError { condition, reason, message }) = self.verifier.refusal() {
+            return JoinError::new(condition, reason, format!("{endpoint}: {message}"));
         }
         let cause = telemetry::chain(error);
         match error {

@@ -12,7 +12,7 @@ use kubenova_schema::{
     enrollment::{EnrollmentAnswer, PublicKey},
     fingerprint::fingerprint,
     sealing::{self, SealingKey},
-    signature::{AcceptedKeys, PayloadType, pre_authentication_encoding, sha256_hex},
+    signature::{AcceptedKeys, PayloadType, nkey_encoding, sha256_hex},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -215,7 +215,7 @@ fn new_tls_key() -> Result<String, MakeError> {
 /// `<public nkey>:<base64>` over a body, by the nkey with this seed.
 pub fn nkey_signature(seed: &str, payload_type: PayloadType, body: &[u8]) -> Result<String, nkeys::error::Error> {
     let pair = nkeys::KeyPair::from_seed(seed)?;
-    let signature = pair.sign(&pre_authentication_encoding(payload_type, body))?;
+    let signature = pair.sign(&nkey_encoding(payload_type, body))?;
     Ok(format!("{}:{}", pair.public_key(), BASE64.encode(&signature)))
 }
 

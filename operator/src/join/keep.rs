@@ -217,7 +217,9 @@ mod tests {
     use kubenova_runtime::clock;
 
     fn life(seconds_ago: i64, seconds: i64) -> Option<CredentialsLife> {
-        let at = |offset| clock::rfc3339_ms(clock::now() + jiff::SignedDuration::from_secs(offset));
+        // Of one moment, so that the life is as long as it says.
+        let now = clock::now();
+        let at = |offset| clock::rfc3339_ms(now + jiff::SignedDuration::from_secs(offset));
         CredentialsLife::parse(&at(-seconds_ago), &at(seconds - seconds_ago))
     }
 

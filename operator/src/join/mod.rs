@@ -20,13 +20,18 @@ use crate::{
     settings::Settings,
 };
 use conditions::{JoinError, StatusReporter};
+use enroll::Attempt;
 use identity::{Identity, IdentityStore, Keys, StoredIdentity};
 use jiff::Timestamp;
 use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{clock, failpoint, retry::Retry, shutdown::Shutdown, telemetry};
-use kubenova_schema::{enrollment::EnrollmentAnswer, signature::sha256_hex, token::EnrollmentToken};
+use kubenova_schema::{
+    enrollment::{EnrollmentAnswer, EnrollmentRequest},
+    signature::sha256_hex,
+    token::EnrollmentToken,
+};
 use std::{path::Path, time::Duration};
 
 /// Waits between attempts to join: at least a second, since each makes the Manager work.
@@ -86,7 +91,7 @@ pub async fn run(
         let mut conditions = ConditionSet::new();
         let joined = join(&store, settings, facts, &mut conditions).await;
         if let Err(error) = &joined {
-            conditions::set_stopped(&mut conditions, error);
+            conditions::set_not_joined(&mut conditions, error);
         }
         report(&reporter, &conditions, joined.as_ref().ok()).await;
         joined
@@ -119,8 +124,12 @@ async fn join(
         set_stored(conditions, &identity, clock::now());
         return Ok(identity);
     }
-    let token = read_token(&settings.token_file).await;
-    enroll(store, stored, token.as_deref(), facts, &settings.dialer, conditions).await
+    let text = read_token(&settings.token_file).await.ok_or_else(|| {
+        let message = "there is no enrollment token; install the chart with --set-file enrollment.token=<file>";
+        JoinError::new(condition::TOKEN_ACCEPTED, "TokenMissing", message)
+    })?;
+    let enrollment = Enrollment { store, facts, dialer: &settings.dialer, in_use: None };
+    enrollment.run(stored, &text, conditions).await
 }
 
 /// The steps of an enrollment that was completed earlier. The clock is left out: every hello measures it.
@@ -161,36 +170,44 @@ async fn read_token(file: &Path) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-async fn enroll(
-    store: &IdentityStore,
-    stored: StoredIdentity,
-    text: Option<&str>,
-    facts: &ClusterFacts,
-    dialer: &Dialer,
-    conditions: &mut ConditionSet,
-) -> Result<Identity, JoinError> {
-    let text = text.ok_or_else(|| {
-        let message = "there is no enrollment token; install the chart with --set-file enrollment.token=<file>";
-        JoinError::new(condition::TOKEN_ACCEPTED, "TokenMissing", message)
-    })?;
-    let token = EnrollmentToken::decode(text)
-        .map_err(|error| JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", error.to_string()))?;
-    let (stored, keys) = pending_keys(store, stored, text, &facts.cluster_uid).await?;
-    failpoint::passing("join.keys-stored");
-    let answer = request(&token, &keys, facts, dialer, conditions).await?;
-    if answer.cluster_id != token.cluster_id {
-        let message = format!(
-            "the Manager answered for cluster \"{}\", but the token is for \"{}\"; create a new token",
-            answer.cluster_id, token.cluster_id
-        );
-        return Err(JoinError::new(condition::IDENTITY_ISSUED, "OtherCluster", message));
+/// What an enrollment needs beside the token.
+struct Enrollment<'a> {
+    store: &'a IdentityStore,
+    facts: &'a ClusterFacts,
+    dialer: &'a Dialer,
+    /// The identity in use, where there is one.
+    in_use: Option<&'a Identity>,
+}
+
+impl Enrollment<'_> {
+    async fn run(
+        &self,
+        stored: StoredIdentity,
+        text: &str,
+        conditions: &mut ConditionSet,
+    ) -> Result<Identity, JoinError> {
+        let token = EnrollmentToken::decode(text)
+            .map_err(|error| JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", error.to_string()))?;
+        let (stored, keys) = pending_keys(self.store, stored, text, &self.facts.cluster_uid).await?;
+        failpoint::passing("join.keys-stored");
+        let attempt =
+            Attempt { token: &token, keys: &keys, facts: self.facts, dialer: self.dialer, in_use: self.in_use };
+        let answer = request(&attempt, conditions).await?;
+        if answer.cluster_id != token.cluster_id {
+            let message = format!(
+                "the Manager answered for cluster \"{}\", but the token is for \"{}\"; create a new token",
+                answer.cluster_id, token.cluster_id
+            );
+            return Err(JoinError::new(condition::IDENTITY_ISSUED, "OtherCluster", message));
+        }
+        failpoint::passing("join.answered");
+        let identity = Identity::replacing(stored.current.as_ref(), keys, answer);
+        let written = self.store.store_answer(stored, identity.clone()).await;
+        written.map_err(|error| secret_error("write", &error))?;
+        let message = format!("certificate and broker credentials are valid until {}", identity.answer.expires_at);
+        conditions.set_true(condition::IDENTITY_ISSUED, "Issued", message);
+        Ok(identity)
     }
-    failpoint::passing("join.answered");
-    let identity = Identity::replacing(stored.current.as_ref(), keys, answer);
-    store.store_answer(stored, identity.clone()).await.map_err(|error| secret_error("write", &error))?;
-    let message = format!("certificate and broker credentials are valid until {}", identity.answer.expires_at);
-    conditions.set_true(condition::IDENTITY_ISSUED, "Issued", message);
-    Ok(identity)
 }
 
 /// The keys to enroll with, stored before the Manager sees them: an answer that got lost is given again only for the
@@ -234,18 +251,12 @@ fn secret_error(verb: &str, error: &apiserver::Error) -> JoinError {
 }
 
 /// Sends the enrollment request to the token's endpoints in order. The error of the endpoint that got furthest is shown.
-async fn request(
-    token: &EnrollmentToken,
-    keys: &Keys,
-    facts: &ClusterFacts,
-    dialer: &Dialer,
-    conditions: &mut ConditionSet,
-) -> Result<EnrollmentAnswer, JoinError> {
-    let request = enroll::request(token, keys, facts).map_err(|error| keys_error(&error))?;
+async fn request(attempt: &Attempt<'_>, conditions: &mut ConditionSet) -> Result<EnrollmentAnswer, JoinError> {
+    let request = attempt.request().map_err(|error| keys_error(&error))?;
     let mut furthest = None;
-    for endpoint in &token.endpoints {
+    for endpoint in &attempt.token.endpoints {
         let mut found = ConditionSet::new();
-        match request_from(endpoint, token, keys, &request, dialer, &mut found).await {
+        match request_from(endpoint, attempt, &request, &mut found).await {
             Ok(answer) => {
                 *conditions = found;
                 return Ok(answer);
@@ -263,13 +274,11 @@ async fn request(
 
 async fn request_from(
     endpoint: &str,
-    token: &EnrollmentToken,
-    keys: &Keys,
-    request: &kubenova_schema::enrollment::EnrollmentRequest,
-    dialer: &Dialer,
+    attempt: &Attempt<'_>,
+    request: &EnrollmentRequest,
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
-    let answered = enroll::send(endpoint, token, keys, request, dialer, conditions).await?;
+    let answered = enroll::send(endpoint, attempt, request, conditions).await?;
     let message = "the Manager's certificate verifies under the CA pinned by the token";
     conditions.set_true(condition::TLS_VERIFIED, "Pinned", message);
     conditions::set_clock(conditions, answered.clock_offset_ms);

@@ -1,7 +1,9 @@
 //! TLS to the Manager, verified by the token's pin, or by the CA bundle that came with the identity: the server's certificate must verify
 //! for the name we dialed under a CA of its chain that has the pinned public key, or under one of the bundle. System roots do not count.
 
-use kubenova_schema::signature::sha256_hex;
+use super::conditions::JoinError;
+use kubenova_crds::cluster_config::condition;
+use kubenova_schema::{enrollment::MANAGER_SPIFFE_PATH, signature::sha256_hex};
 use rustls::{
     DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -13,14 +15,15 @@ use rustls::{
     server::ParsedCertificate,
 };
 use std::sync::{Arc, Mutex, PoisonError};
+use x509_parser::extensions::GeneralName;
 
-/// Why the server's certificate was not accepted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// Reason of the condition.
-    pub reason: &'static str,
-    /// What is wrong and what to do about it.
-    pub message: String,
+/// A Manager that the pin must not lead to.
+#[derive(Debug, Clone)]
+pub struct Excluded {
+    /// Its CAs, PEM.
+    pub bundle_pem: String,
+    /// What it means that the pin leads there.
+    pub refusal: JoinError,
 }
 
 /// Whom to trust.
@@ -36,38 +39,44 @@ enum Anchor {
 #[derive(Debug)]
 pub struct PinVerifier {
     anchor: Anchor,
+    excluded: Option<Excluded>,
     provider: Arc<CryptoProvider>,
-    refusal: Mutex<Option<Refusal>>,
+    refusal: Mutex<Option<JoinError>>,
 }
 
 impl PinVerifier {
-    /// For this hex SHA-256 of a CA's SubjectPublicKeyInfo.
+    /// For this hex SHA-256 of a CA's SubjectPublicKeyInfo, and for no server that verifies as the excluded Manager, too. While a CA is
+    /// rotated, that says more than comparing the pin with the bundle: a chain has both roots, and the bundle may have the former one only.
     #[must_use]
-    pub fn new(pin: &str) -> Arc<Self> {
-        Self::with(Anchor::Pin(pin.to_ascii_lowercase()))
+    pub fn new(pin: &str, excluded: Option<Excluded>) -> Arc<Self> {
+        Self::with(Anchor::Pin(pin.to_ascii_lowercase()), excluded)
     }
 
     /// For the CAs of this bundle, PEM. What cannot be read of it is left out.
     #[must_use]
     pub fn of_bundle(bundle_pem: &str) -> Arc<Self> {
-        Self::with(Anchor::Bundle(certificates(bundle_pem)))
+        Self::with(Anchor::Bundle(certificates(bundle_pem)), None)
     }
 
-    fn with(anchor: Anchor) -> Arc<Self> {
+    fn with(anchor: Anchor, excluded: Option<Excluded>) -> Arc<Self> {
         let provider = CryptoProvider::get_default()
             .cloned()
             .unwrap_or_else(|| Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-        Arc::new(Self { anchor, provider, refusal: Mutex::new(None) })
+        Arc::new(Self { anchor, excluded, provider, refusal: Mutex::new(None) })
     }
 
     /// Why the last handshake was refused, if it was.
-    pub fn refusal(&self) -> Option<Refusal> {
+    pub fn refusal(&self) -> Option<JoinError> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn refuse(&self, reason: &'static str, message: String, error: rustls::Error) -> rustls::Error {
-        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(Refusal { reason, message });
+        self.keep(JoinError::new(condition::TLS_VERIFIED, reason, message));
         error
+    }
+
+    fn keep(&self, refusal: JoinError) {
+        *self.refusal.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
     }
 
     fn verify(
@@ -118,16 +127,39 @@ impl PinVerifier {
         verify_server_name(&certificate, server_name).map_err(|error| {
             let message = format!("the Manager's certificate is not for the name that was dialed: {error}; add the name to publicNames in the Manager's settings");
             self.refuse("NameMismatch", message, error)
-        })
+        })?;
+        if !is_of_manager(end_entity) {
+            let message = "the certificate is of this Manager's CA and for another server of it (its URI is not spiffe://<trust domain>/manager); check that the endpoint leads to the Manager, and neither to the broker nor to the gRPC bridge".to_owned();
+            let error = rustls::CertificateError::ApplicationVerificationFailure.into();
+            return Err(self.refuse("SpiffeIdMismatch", message, error));
+        }
+        let is_under = |bundle: &str| {
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(certificates(bundle));
+            verify_server_cert_signed_by_trust_anchor(&certificate, &roots, intermediates, now, algorithms).is_ok()
+        };
+        match self.excluded.as_ref().filter(|excluded| is_under(&excluded.bundle_pem)) {
+            Some(excluded) => {
+                self.keep(excluded.refusal.clone());
+                Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+            }
+            None => Ok(()),
+        }
     }
 }
 
-/// Whether a bundle has the CA with this hex SHA-256 of its SubjectPublicKeyInfo.
-#[must_use]
-pub fn bundle_has(bundle_pem: &str, ca_spki_sha256: &str) -> bool {
-    certificates(bundle_pem)
-        .iter()
-        .any(|der| spki_sha256(der).is_some_and(|pin| pin.eq_ignore_ascii_case(ca_spki_sha256)))
+/// Whether a certificate is the Manager's own. The CA signs those of broker and bridge, too, which may have the same names.
+fn is_of_manager(der: &CertificateDer<'_>) -> bool {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(der) else { return false };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return false };
+    let path = |name: &GeneralName<'_>| match name {
+        GeneralName::URI(uri) => {
+            uri.strip_prefix("spiffe://").and_then(|id| id.split_once('/')).map(|(_, path)| path == MANAGER_SPIFFE_PATH)
+        }
+        _ => None,
+    };
+    let mut ids = names.value.general_names.iter().filter_map(path);
+    ids.next() == Some(true) && ids.next().is_none()
 }
 
 /// The public key of the first certificate of a chain, DER.
@@ -188,44 +220,57 @@ impl ServerCertVerifier for PinVerifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, SanType};
 
-    struct Chain {
-        leaf: CertificateDer<'static>,
-        ca: CertificateDer<'static>,
-        ca_pem: String,
-        pin: String,
+    const NAME: &str = "manager.test";
+
+    /// A CA that signs.
+    struct Root {
+        certificate: Certificate,
+        issuer: Issuer<'static, KeyPair>,
     }
 
-    fn chain(name: &str) -> Chain {
-        let ca_key = rcgen::KeyPair::generate().unwrap();
-        let mut parameters = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        let ca = parameters.self_signed(&ca_key).unwrap();
-        let issuer = rcgen::Issuer::new(parameters, &ca_key);
-        let leaf_key = rcgen::KeyPair::generate().unwrap();
-        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
-        let pin = spki_sha256(ca.der()).unwrap();
-        Chain { leaf: leaf.der().clone(), ca: ca.der().clone(), ca_pem: ca.pem(), pin }
+    impl Root {
+        fn new() -> Self {
+            let key = KeyPair::generate().unwrap();
+            let certificate = authority().self_signed(&key).unwrap();
+            Self { certificate, issuer: Issuer::new(authority(), key) }
+        }
+
+        fn pin(&self) -> String {
+            spki_sha256(self.certificate.der()).unwrap()
+        }
+
+        fn server(&self, name: &str) -> CertificateDer<'static> {
+            server(name, &self.issuer)
+        }
     }
 
-    fn check(
-        pin: &str,
-        leaf: &CertificateDer<'static>,
-        ca: &CertificateDer<'static>,
-        name: &str,
-    ) -> Option<&'static str> {
-        verify(&PinVerifier::new(pin), leaf, ca, name)
+    fn authority() -> CertificateParams {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params
     }
 
-    fn verify(
-        verifier: &PinVerifier,
-        leaf: &CertificateDer<'static>,
-        ca: &CertificateDer<'static>,
-        name: &str,
-    ) -> Option<&'static str> {
-        let name = ServerName::try_from(name.to_owned()).unwrap();
+    const MANAGER: &str = "spiffe://kubenova.test/manager";
+
+    fn server(name: &str, issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
+        server_with(name, Some(MANAGER), issuer)
+    }
+
+    fn server_with(name: &str, id: Option<&str>, issuer: &Issuer<'_, KeyPair>) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.subject_alt_names.extend(id.map(|id| SanType::URI(id.try_into().unwrap())));
+        params.signed_by(&key, issuer).unwrap().der().clone()
+    }
+
+    /// The reason, when the server is refused.
+    fn verify(verifier: &PinVerifier, server: &CertificateDer<'_>, chain: &[&Certificate]) -> Option<String> {
+        let name = ServerName::try_from(NAME).unwrap();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(1_800_000_000));
-        let verified = verifier.verify(leaf, std::slice::from_ref(ca), &name, now);
+        let chain: Vec<CertificateDer<'_>> = chain.iter().map(|certificate| certificate.der().clone()).collect();
+        let verified = verifier.verify(server, &chain, &name, now);
         assert_eq!(verified.is_err(), verifier.refusal().is_some());
         verifier.refusal().map(|refusal| refusal.reason)
     }
@@ -233,22 +278,68 @@ mod tests {
     #[test]
     fn only_the_pinned_authority_and_the_right_name_pass() {
         kubenova_runtime::tls::install_provider();
-        let (ours, other) = (chain("manager.test"), chain("manager.test"));
-        assert_eq!(check(&ours.pin, &ours.leaf, &ours.ca, "manager.test"), None);
-        assert_eq!(check(&ours.pin, &other.leaf, &other.ca, "manager.test"), Some("PinMismatch"));
-        assert_eq!(check(&ours.pin, &other.leaf, &ours.ca, "manager.test"), Some("CertificateInvalid"));
-        assert_eq!(check(&ours.pin, &ours.leaf, &ours.ca, "other.test"), Some("NameMismatch"));
+        let (ours, other) = (Root::new(), Root::new());
+        let check = |server: &CertificateDer<'_>, root: &Root| {
+            verify(&PinVerifier::new(&ours.pin(), None), server, &[&root.certificate])
+        };
+        assert_eq!(check(&ours.server(NAME), &ours), None);
+        assert_eq!(check(&other.server(NAME), &other).as_deref(), Some("PinMismatch"));
+        assert_eq!(check(&other.server(NAME), &ours).as_deref(), Some("CertificateInvalid"));
+        assert_eq!(check(&ours.server("other.test"), &ours).as_deref(), Some("NameMismatch"));
+    }
+
+    #[test]
+    fn another_server_of_the_authority_is_not_the_manager_whatever_its_names() {
+        kubenova_runtime::tls::install_provider();
+        let ours = Root::new();
+        let check = |id: Option<&str>| {
+            let server = server_with(NAME, id, &ours.issuer);
+            verify(&PinVerifier::new(&ours.pin(), None), &server, &[&ours.certificate])
+        };
+        assert_eq!(check(Some(MANAGER)), None);
+        for id in ["bridge", "hub", "cluster/manager/1", "managers", "manager/x"] {
+            let id = format!("spiffe://kubenova.test/{id}");
+            assert_eq!(check(Some(&id)).as_deref(), Some("SpiffeIdMismatch"), "{id}");
+        }
+        for id in [None, Some("https://kubenova.test/manager")] {
+            assert_eq!(check(id).as_deref(), Some("SpiffeIdMismatch"), "{id:?}");
+        }
     }
 
     #[test]
     fn a_bundle_is_trusted_whatever_the_server_sends() {
         kubenova_runtime::tls::install_provider();
-        let (ours, other) = (chain("manager.test"), chain("manager.test"));
-        let bundle = format!("{}{}", ours.ca_pem, chain("next.test").ca_pem);
-        let check = |leaf: &Chain, name| verify(&PinVerifier::of_bundle(&bundle), &leaf.leaf, &leaf.ca, name);
-        assert_eq!(check(&ours, "manager.test"), None);
-        assert_eq!(check(&other, "manager.test"), Some("CertificateInvalid"));
-        assert_eq!(check(&ours, "other.test"), Some("NameMismatch"));
-        assert!(bundle_has(&bundle, &ours.pin.to_ascii_uppercase()) && !bundle_has(&bundle, &other.pin));
+        let (ours, other) = (Root::new(), Root::new());
+        let bundle = format!("{}{}", ours.certificate.pem(), Root::new().certificate.pem());
+        let check = |server: &CertificateDer<'_>, root: &Root| {
+            verify(&PinVerifier::of_bundle(&bundle), server, &[&root.certificate])
+        };
+        assert_eq!(check(&ours.server(NAME), &ours), None);
+        assert_eq!(check(&other.server(NAME), &other).as_deref(), Some("CertificateInvalid"));
+        assert_eq!(check(&ours.server("other.test"), &ours).as_deref(), Some("NameMismatch"));
+    }
+
+    /// A cluster with the former root alone must recognize its Manager by a token that pins the new root, and one with the new root by a
+    /// token of before.
+    #[test]
+    fn an_excluded_manager_is_recognized_by_any_root_of_its_chain() {
+        kubenova_runtime::tls::install_provider();
+        let (former, new, other) = (Root::new(), Root::new(), Root::new());
+        let issuing_key = KeyPair::generate().unwrap();
+        let issuing = authority().signed_by(&issuing_key, &new.issuer).unwrap();
+        let cross = authority().signed_by(&issuing_key, &former.issuer).unwrap();
+        let server = server(NAME, &Issuer::new(authority(), issuing_key));
+        let chain = [&cross, &former.certificate, &issuing, &new.certificate];
+        let check = |pinned: &Root, known: &Root| {
+            let refusal = JoinError::new(condition::TOKEN_ACCEPTED, "OtherCluster", "");
+            let excluded = Excluded { bundle_pem: known.certificate.pem(), refusal };
+            verify(&PinVerifier::new(&pinned.pin(), Some(excluded)), &server, &chain)
+        };
+        for (pinned, known) in [(&new, &former), (&former, &new), (&new, &new), (&former, &former)] {
+            assert_eq!(check(pinned, known).as_deref(), Some("OtherCluster"));
+        }
+        for pinned in [&new, &former] {
+            assert_eq!(check(pinned, &other), None, "a cluster of another Manager may change to this one");
+        }
     }
 }

@@ -13,13 +13,6 @@ use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::telemetry;
 use std::io::ErrorKind;
 
-/// Host and port of an `https://` URL; none for anything else.
-#[must_use]
-pub fn target(url: &str) -> Option<Target> {
-    let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "https")?;
-    Some(Target::new(url.host_str()?, url.port_or_known_default()?))
-}
-
 /// A connection to the target, and the conditions of the steps that were made.
 ///
 /// # Errors
@@ -102,7 +95,7 @@ const fn explain(problem: &ProxyProblem) -> (&'static str, &'static str) {
         ProxyProblem::Unreached(_) => PROXY_NAME_NOT_FOUND,
         ProxyProblem::Tls(_) => PROXY_TLS_FAILED,
         ProxyProblem::Files(_) => PROXY_FILES_UNUSABLE,
-        ProxyProblem::LoginWanted => PROXY_LOGIN_WANTED,
+        ProxyProblem::AuthenticationRequired => PROXY_AUTHENTICATION_REQUIRED,
         ProxyProblem::Refused { .. } => PROXY_REFUSED,
         ProxyProblem::CannotConnect { .. } => PROXY_CANNOT_CONNECT,
         ProxyProblem::Answer(_) => PROXY_ANSWER_INVALID,
@@ -119,14 +112,14 @@ pub const PROXY_UNREACHABLE: Explained =
     ("ProxyUnreachable", "check proxy.httpsProxy, and allow outbound TCP from kubenova-system to the proxy");
 pub const PROXY_TLS_FAILED: Explained = (
     "ProxyTlsFailed",
-    "set proxy.caBundle to the authority of the proxy's certificate, or write http:// in proxy.httpsProxy if the proxy speaks no TLS",
+    "set proxy.caBundle to the CA of the proxy's certificate, or write http:// in proxy.httpsProxy if the proxy speaks no TLS",
 );
 pub const PROXY_FILES_UNUSABLE: Explained = (
     "ProxyFilesUnusable",
     "check proxy.caBundle, and that the Secret proxy.existingSecret has the keys username and password",
 );
-pub const PROXY_LOGIN_WANTED: Explained = (
-    "ProxyLoginWanted",
+pub const PROXY_AUTHENTICATION_REQUIRED: Explained = (
+    "ProxyAuthenticationRequired",
     "put username and password into a Secret of kubenova-system and set proxy.existingSecret to its name, or correct them there",
 );
 pub const PROXY_REFUSED: Explained =
@@ -149,14 +142,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_literal_address_needs_no_name_server_and_a_closed_port_has_its_reason() {
-        let to = target("https://127.0.0.1:1/x").unwrap();
+        let to = Target::new("127.0.0.1", 1);
         let mut found = ConditionSet::new();
         let error = connect(&Dialer::default(), &to, &mut found).await.err().unwrap();
         assert_eq!((error.condition, error.reason.as_str()), (condition::ENDPOINT_REACHABLE, "ConnectionRefused"));
         assert!(found.get(condition::DNS_RESOLVED).is_some());
-        assert_eq!(target("http://x"), None);
-        assert_eq!(target("https://[::1]:8443").unwrap().host, "::1");
-        assert_eq!(target("https://manager").unwrap().port, 443);
     }
 
     /// The target's name and the reason when it is reached by this proxy.
@@ -189,7 +179,7 @@ mod tests {
         for (behavior, expected) in [
             (Behavior::Refuse(403), "ProxyRefused"),
             (Behavior::Refuse(502), "ProxyCannotConnect"),
-            (Behavior::Refuse(407), "ProxyLoginWanted"),
+            (Behavior::Refuse(407), "ProxyAuthenticationRequired"),
             (Behavior::Nonsense, "ProxyAnswerInvalid"),
             (Behavior::Hang, "ProxyTimedOut"),
         ] {

@@ -112,7 +112,7 @@ fn believe(
     let unverified = |message| JoinError::new(condition::IDENTITY_ISSUED, "AnswerUnverified", message);
     reply.verify(PayloadType::RenewalAnswer, &identity.command_keys()).map_err(|error| {
         unverified(format!(
-            "believed nothing of an answer to a renewal: {error}; find out who answers at {endpoint} with a certificate of the Manager's authority"
+            "believed nothing of an answer to a renewal: {error}; find out who answers at {endpoint} with a certificate of the Manager's CA"
         ))
     })?;
     let answer: RenewalAnswer = reply.decode()?;

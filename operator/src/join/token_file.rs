@@ -3,20 +3,19 @@
 //! Until the Manager has accepted the new token the identity in use stays; then the parts are started again with the new one.
 
 use super::{
-    ClusterFacts,
+    ClusterFacts, Enrollment,
     conditions::{JoinError, StatusReporter},
     current::CurrentIdentity,
-    enroll,
     enroll::APPROVAL_PENDING,
     identity::IdentityStore,
-    pinned, read_token, secret_error, set_joined,
+    read_token, secret_error, set_joined,
 };
 use crate::apiserver;
 use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::{backoff::Backoff, shutdown::Shutdown};
-use kubenova_schema::{signature::sha256_hex, token::EnrollmentToken};
+use kubenova_schema::signature::sha256_hex;
 use std::{path::PathBuf, time::Duration};
 use tokio::time::Instant;
 
@@ -89,26 +88,10 @@ pub async fn enrolled_again(file: TokenFile, shutdown: Shutdown) {
 
 impl TokenFile {
     async fn enroll(&self, token: &str, found: &mut ConditionSet) -> Result<(), JoinError> {
-        self.refuse_of_another(token)?;
         let stored = self.store.read().await.map_err(|error| secret_error("read", &error))?;
-        enroll(&self.store, stored, Some(token), &self.facts, &self.dialer, found).await.map(drop)
-    }
-
-    /// This Manager's token for another of its clusters would have it quarantine that one: two would claim one record.
-    fn refuse_of_another(&self, token: &str) -> Result<(), JoinError> {
-        let Ok(token) = EnrollmentToken::decode(token) else { return Ok(()) };
         let identity = self.identity.get();
-        let is_ours = pinned::bundle_has(&identity.answer.ca_bundle_pem, &token.ca_spki_sha256);
-        if !is_ours || token.cluster_id == identity.cluster_id() {
-            return Ok(());
-        }
-        let message = format!(
-            "the token is for cluster {} and this is cluster {}; create one with POST /api/v1/clusters/{}/enrollments",
-            token.cluster_id,
-            identity.cluster_id(),
-            identity.cluster_id()
-        );
-        Err(JoinError::new(condition::TOKEN_ACCEPTED, "OtherCluster", message))
+        let (store, facts, dialer) = (&self.store, &self.facts, &self.dialer);
+        Enrollment { store, facts, dialer, in_use: Some(&identity) }.run(stored, token, found).await.map(drop)
     }
 
     async fn report_failure(&self, mut found: ConditionSet, error: &JoinError) {

@@ -8,7 +8,8 @@ use crate::{
 use data_encoding::BASE64;
 use kubenova_bus::dial::Dialer;
 use kubenova_operator::join::{
-    ClusterFacts, enroll,
+    ClusterFacts,
+    enroll::{self, Attempt},
     identity::{Identity, Keys},
     renew,
 };
@@ -20,7 +21,7 @@ use kubenova_schema::{
     token::EnrollmentToken,
 };
 use kubenova_test_attacks::stopped;
-use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose};
+use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, SanType};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -37,9 +38,19 @@ fn pin(authority: &Authority) -> String {
 
 /// What comes of an enrollment at a server with this certificate, and whether the server was shown the token.
 async fn enrolled(pinned: &Authority, certified: Certified) -> (String, bool) {
+    enrolled_at(HOST, pinned, certified, None).await
+}
+
+/// The same, at this address and of a cluster with this identity.
+async fn enrolled_at(
+    host: &str,
+    pinned: &Authority,
+    certified: Certified,
+    in_use: Option<&Identity>,
+) -> (String, bool) {
     let shown = Arc::new(AtomicBool::new(false));
     let shows = Arc::clone(&shown);
-    let url = serve(certified, move |_, _| {
+    let url = serve(host, certified, move |_, _| {
         shows.store(true, Ordering::SeqCst);
         let body = br#"{"reason":"ENROLLMENT_TOKEN_UNKNOWN","detail":"no such token"}"#.to_vec();
         Answer { status: 401, body, signature: None }
@@ -53,9 +64,10 @@ async fn enrolled(pinned: &Authority, certified: Certified) -> (String, bool) {
     };
     let keys = Keys::make(&token.encode(), UID).unwrap();
     let facts = ClusterFacts { cluster_uid: UID.to_owned(), kubernetes_version: "1.34.0".to_owned(), nodes: None };
-    let request = enroll::request(&token, &keys, &facts).unwrap();
-    let mut conditions = ConditionSet::new();
-    let sent = enroll::send(&url, &token, &keys, &request, &Dialer::default(), &mut conditions).await;
+    let dialer = Dialer::default();
+    let attempt = Attempt { token: &token, keys: &keys, facts: &facts, dialer: &dialer, in_use };
+    let request = attempt.request().unwrap();
+    let sent = enroll::send(&url, &attempt, &request, &mut ConditionSet::new()).await;
     let said = match sent {
         Ok(answered) => answered.answer.err().map_or("it is enrolled".to_owned(), |error| error.to_string()),
         Err(error) => format!("{}: {error}", error.condition),
@@ -71,14 +83,24 @@ async fn a_token_is_shown_to_the_manager_that_it_names_alone() {
         parameters.not_before = rcgen::date_time_ymd(2020, 1, 1);
         parameters.not_after = rcgen::date_time_ymd(2021, 1, 1);
     };
+    let to_come = |parameters: &mut rcgen::CertificateParams| {
+        parameters.not_before = rcgen::date_time_ymd(3000, 1, 1);
+        parameters.not_after = rcgen::date_time_ymd(3001, 1, 1);
+    };
     let of_client = |parameters: &mut rcgen::CertificateParams| {
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    };
+    let of_bridge = |parameters: &mut rcgen::CertificateParams| {
+        parameters.subject_alt_names.pop();
+        parameters.subject_alt_names.push(SanType::URI("spiffe://kubenova.test/bridge".try_into().unwrap()));
     };
     for (id, certified) in [
         ("A-225", other.certify(HOST, |_| {})),
         ("A-226", other.certify(HOST, |_| {}).with_chain_of(&ours)),
         ("A-227", ours.certify("broker.example.com", |_| {})),
+        ("A-286", ours.certify(HOST, of_bridge)),
         ("A-228", ours.certify(HOST, expired)),
+        ("A-280", ours.certify(HOST, to_come)),
         ("A-229", ours.certify(HOST, of_client)),
     ] {
         let (said, shown) = enrolled(&ours, certified).await;
@@ -87,6 +109,36 @@ async fn a_token_is_shown_to_the_manager_that_it_names_alone() {
     }
     let (said, shown) = enrolled(&ours, ours.certify(HOST, |_| {})).await;
     assert!(said.contains(REFUSED) && shown, "{said}");
+}
+
+#[tokio::test]
+async fn a_manager_is_reached_at_an_address_of_ipv6_that_its_certificate_names() {
+    kubenova_runtime::tls::install_provider();
+    let ours = Authority::new();
+    let (said, shown) = enrolled_at("::1", &ours, ours.certify("::1", |_| {}), None).await;
+    assert!(said.contains(REFUSED) && shown, "{said}");
+    let (said, shown) = enrolled_at("::1", &ours, ours.certify("::2", |_| {}), None).await;
+    assert!(said.contains("NameMismatch") && !shown, "{said}");
+}
+
+/// That cluster's record would have two installations, and be quarantined.
+#[tokio::test]
+async fn a_token_for_another_cluster_of_the_same_manager_is_not_shown() {
+    kubenova_runtime::tls::install_provider();
+    let (ours, other) = (Authority::new(), Authority::new());
+    let in_use = |cluster: &str, authority: &Authority| {
+        let keys = Keys::make("kn1.x", UID).unwrap();
+        let answer = identity(authority, "", &keys.csr_pem().unwrap());
+        Identity::replacing(None, keys, EnrollmentAnswer { cluster_id: cluster.to_owned(), ..answer })
+    };
+    let another = in_use("c1123456789abcdefghjkmnpqrs", &ours);
+    let (said, shown) = enrolled_at(HOST, &ours, ours.certify(HOST, |_| {}), Some(&another)).await;
+    assert!(said.starts_with("TokenAccepted: OtherCluster") && said.contains(another.cluster_id()), "{said}");
+    assert!(!shown, "the token was shown");
+    for in_use in [in_use(CLUSTER, &ours), in_use("c1123456789abcdefghjkmnpqrs", &other)] {
+        let (said, shown) = enrolled_at(HOST, &ours, ours.certify(HOST, |_| {}), Some(&in_use)).await;
+        assert!(said.contains(REFUSED) && shown, "{said}");
+    }
 }
 
 fn public(key: &kubenova_schema::signature::SigningKey) -> PublicKey {
@@ -131,7 +183,7 @@ enum Signed {
 async fn renewed(trusted: &Authority, certified: Certified, forge: Forge) -> String {
     let trusted_pem = trusted.certificate.pem();
     let issuing = Authority::new();
-    let url = serve(certified, move |path, body| {
+    let url = serve(HOST, certified, move |path, body| {
         let (body, signature) = if path == NONCE_PATH {
             let nonce = NonceAnswer { nonce: "this one".to_owned(), expires_at: "2030-01-01T00:00:00Z".to_owned() };
             (serde_json::to_vec(&nonce).unwrap(), None)

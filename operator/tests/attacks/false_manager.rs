@@ -1,7 +1,7 @@
 //! Who answers at an address of the Manager: a server with a certificate of some authority, which says what it likes.
 
 use kubenova_schema::signature::HEADER;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
@@ -43,6 +43,7 @@ impl Authority {
     pub(crate) fn certify(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Certified {
         let key = KeyPair::generate().unwrap();
         let mut parameters = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        parameters.subject_alt_names.push(SanType::URI("spiffe://kubenova.test/manager".try_into().unwrap()));
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         change(&mut parameters);
         let leaf = parameters.signed_by(&key, &self.issuer()).unwrap();
@@ -67,13 +68,13 @@ pub(crate) struct Answer {
     pub(crate) signature: Option<String>,
 }
 
-/// Serves until the test ends; its URL.
-pub(crate) async fn serve<F>(certified: Certified, answer: F) -> String
+/// Serves at an address of the loopback interface until the test ends; its URL.
+pub(crate) async fn serve<F>(host: &str, certified: Certified, answer: F) -> String
 where
     F: Fn(&str, &[u8]) -> Answer + Send + Sync + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let listener = TcpListener::bind((host, 0)).await.unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
     let config = ServerConfig::builder().with_no_client_auth();
     let config = config.with_single_cert(certified.chain, certified.key).unwrap();
     let (acceptor, answer) = (TlsAcceptor::from(Arc::new(config)), Arc::new(answer));

@@ -60,8 +60,8 @@ pub enum ConnectCause {
     ProxyTls,
     /// The files with the proxy's CA or credentials cannot be used.
     ProxyFiles,
-    /// The proxy wants a login, or another one.
-    ProxyLoginWanted,
+    /// The proxy requires authentication (407), or does not accept the credentials that it got.
+    ProxyAuthenticationRequired,
     /// The proxy does not allow the connection.
     ProxyRefused,
     /// The proxy could not connect to the broker.

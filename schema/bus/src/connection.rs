@@ -16,7 +16,7 @@ use async_nats::{Client, ConnectError, ConnectErrorKind, ConnectOptions, Event, 
 use futures::future::BoxFuture;
 use kubenova_runtime::telemetry;
 use std::{
-    sync::{Arc, RwLock},
+    sync::{Arc, RwLock, Weak},
     time::Duration,
 };
 use tokio::sync::watch;
@@ -64,7 +64,8 @@ pub struct Settings {
     pub ping_interval: Duration,
 }
 
-/// A live connection that reconnects by itself.
+/// A live connection that reconnects by itself for as long as one of its clones is held: a clone of `client` alone does not have it
+/// reconnect.
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// For core messages and requests.
@@ -203,10 +204,16 @@ fn leaf_of<'a>(settings: &'a Settings, route: &Route) -> Option<&'a Leaf> {
     settings.leaf.as_ref().filter(|_| route.transport == Transport::Leaf)
 }
 
+/// The Manager, beside its broker, connects to whatever server the broker names, which no relay can.
+async fn reachable(settings: &Settings, route: Route) -> Route {
+    if settings.discover_servers { route } else { route.of_both_families().await }
+}
+
 async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
+    let route = reachable(settings, route).await;
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let relays = Relays::start(settings, &route).await?;
-    let options = options(settings, &route, &relays, credentials)?;
+    let options = options(settings, &route, &relays, &credentials)?;
     let client = relays.connect(&route, options).await?;
     match leaf_of(settings, &route) {
         Some(leaf) => leaf::wait_for_hub(&client, leaf).await,
@@ -215,11 +222,12 @@ async fn once(settings: &Settings, route: Route) -> Result<(), BusError> {
 }
 
 async fn by(settings: &Settings, route: Route) -> Result<Connection, BusError> {
+    let route = reachable(settings, route).await;
     let credentials = Arc::new(RwLock::new(settings.credentials.clone()));
     let (connects_sender, connects) = watch::channel(0_u64);
     let (error_sender, last_error) = watch::channel(None);
     let relays = Relays::start(settings, &route).await?;
-    let options = options(settings, &route, &relays, Arc::clone(&credentials))?;
+    let options = options(settings, &route, &relays, &credentials)?;
     let relay_error = relays.state.error.subscribe();
     let (noted_connects, noted_error) = (connects_sender.clone(), error_sender.clone());
     let options = options.event_callback(move |event| {
@@ -284,22 +292,31 @@ fn options(
     settings: &Settings,
     route: &Route,
     relays: &Relays,
-    credentials: Arc<RwLock<Credentials>>,
+    credentials: &Arc<RwLock<Credentials>>,
 ) -> Result<ConnectOptions, BusError> {
     nkeys::KeyPair::from_seed(&settings.credentials.seed).map_err(BusError::Seed)?;
-    let relays = Arc::clone(&relays.all);
+    // The client goes on with its attempts when nothing holds it any more, and cannot be stopped: it must hold nothing in its turn.
+    let (relays, held) = (Arc::downgrade(&relays.all), Arc::downgrade(credentials));
     let leaf = leaf_of(settings, route);
     let sign = if leaf.is_some() { sign_nonce_as_nkey } else { sign_nonce };
+    let current = Weak::clone(&held);
     let options = ConnectOptions::with_auth_callback(move |nonce| {
-        let current = credentials.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        async move { sign(&current, &nonce) }
+        let current = current.upgrade();
+        let current = current.map(|it| it.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone());
+        async move {
+            let unused = || async_nats::AuthError::new("the connection is not used any more");
+            sign(&current.ok_or_else(unused)?, &nonce)
+        }
     })
     .name(&settings.name)
     .connection_timeout(CONNECT_TIMEOUT)
     .ping_interval(settings.ping_interval)
     // It is asked before each attempt, and so it is where the relays learn of one.
     .reconnect_delay_callback(move |attempts| {
-        relays.iter().for_each(Relay::want);
+        if held.strong_count() == 0 {
+            return Duration::MAX;
+        }
+        relays.upgrade().iter().flat_map(|relays| relays.iter()).for_each(Relay::want);
         reconnect_delay(attempts)
     });
     let Files { ca, certificate, key } = settings.files.clone();
@@ -317,20 +334,38 @@ fn options(
 }
 
 fn sign_nonce(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
-    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let (_, signature) = signed(credentials, nonce)?;
     let mut auth = async_nats::Auth::new();
     auth.jwt = Some(credentials.user_jwt.clone());
-    auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
+    auth.signature = Some(signature);
     Ok(auth)
 }
 
 /// For a server that is not in operator mode: it knows the nkey itself, and would not read a JWT.
 fn sign_nonce_as_nkey(credentials: &Credentials, nonce: &[u8]) -> Result<async_nats::Auth, async_nats::AuthError> {
-    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let (nkey, signature) = signed(credentials, nonce)?;
     let mut auth = async_nats::Auth::new();
-    auth.nkey = Some(pair.public_key());
-    auth.signature = Some(pair.sign(nonce).map_err(async_nats::AuthError::new)?);
+    auth.nkey = Some(nkey);
+    auth.signature = Some(signature);
     Ok(auth)
+}
+
+/// Longest nonce that is signed, in bytes; nats-server's have 15.
+const NONCE_MAX: usize = 64;
+
+/// The public nkey, and its signature over the nonce. Whoever plays the broker chooses the nonce, so nothing is signed that means anything
+/// elsewhere.
+fn signed(credentials: &Credentials, nonce: &[u8]) -> Result<(String, Vec<u8>), async_nats::AuthError> {
+    // A server without users asks for none, and then it is empty.
+    let is_base64 = nonce.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(byte));
+    if nonce.len() > NONCE_MAX || !is_base64 {
+        return Err(async_nats::AuthError::new(
+            "the broker's nonce is not one of nats-server; find out what answers at its URL",
+        ));
+    }
+    let pair = nkeys::KeyPair::from_seed(&credentials.seed).map_err(async_nats::AuthError::new)?;
+    let signature = pair.sign(nonce).map_err(async_nats::AuthError::new)?;
+    Ok((pair.public_key(), signature))
 }
 
 fn reconnect_delay(attempts: usize) -> Duration {
@@ -369,6 +404,18 @@ fn note_event(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_but_a_nonce_is_signed() {
+        let seed = nkeys::KeyPair::new_user().seed().unwrap();
+        let credentials = Credentials { user_jwt: "jwt".to_owned(), seed };
+        let sign =
+            |nonce: &[u8]| (sign_nonce(&credentials, nonce).is_ok(), sign_nonce_as_nkey(&credentials, nonce).is_ok());
+        assert_eq!(sign(b"x_Y-0123456789A"), (true, true));
+        for nonce in [&b"DSSEv1 1 a 1 b"[..], b"two words", b"\xff", &[b'a'; NONCE_MAX + 1]] {
+            assert_eq!(sign(nonce), (false, false), "{nonce:?}");
+        }
+    }
 
     #[test]
     fn many_clusters_do_not_reconnect_at_once() {

@@ -1,11 +1,11 @@
 //! Which URLs one client connects to, and whether it needs the relay for that.
 
 use crate::{
-    dial::Dialer,
+    dial::{Dialer, tcp},
     leaf::Leaf,
     transport::{BrokerUrl, Transport, TransportChoice},
 };
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 /// What one client of the NATS library connects to. It cannot mix what needs the relay with what does not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub(crate) struct Route {
     pub(crate) transport: Transport,
     /// At least one.
     pub(crate) urls: Vec<BrokerUrl>,
-    /// Through a proxy, in a WebSocket, or by way of the bridge.
+    /// Through a proxy, in a WebSocket, by way of the bridge, or to a host with addresses of both families.
     pub(crate) is_relayed: bool,
 }
 
@@ -46,6 +46,27 @@ pub(crate) fn routes(choice: TransportChoice, dialer: &Dialer, urls: &[String], 
         }
     }
     routes
+}
+
+impl Route {
+    /// The same, by way of the relay where a host has addresses of both families: the relay asks both within a moment, and the client waits
+    /// for each longer than a route may take.
+    pub(crate) async fn of_both_families(self) -> Self {
+        if self.is_relayed || self.transport == Transport::Leaf {
+            return self;
+        }
+        for url in &self.urls {
+            // What cannot be resolved has its cause when it is connected to.
+            if tcp::resolve(&url.target).await.is_ok_and(|addresses| has_both_families(&addresses)) {
+                return Self { is_relayed: true, ..self };
+            }
+        }
+        self
+    }
+}
+
+fn has_both_families(addresses: &[SocketAddr]) -> bool {
+    addresses.iter().any(SocketAddr::is_ipv6) && addresses.iter().any(SocketAddr::is_ipv4)
 }
 
 /// How many ways there are to try: with a single one there is no other to change to.
@@ -84,6 +105,16 @@ mod tests {
 
     fn expected(routes: &[(&str, bool)]) -> Vec<(String, bool)> {
         routes.iter().map(|(urls, is_relayed)| ((*urls).to_owned(), *is_relayed)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_host_of_one_family_is_connected_to_by_the_client_itself() {
+        let addresses = |all: &[&str]| has_both_families(&all.iter().map(|it| it.parse().unwrap()).collect::<Vec<_>>());
+        assert!(addresses(&["10.0.0.1:1", "[fd00::1]:1"]));
+        assert!(!addresses(&["10.0.0.1:1", "10.0.0.2:1"]) && !addresses(&["[fd00::1]:1"]) && !addresses(&[]));
+        let urls = ["tls://127.0.0.1:1", "tls://[::1]:1", "tls://hub.kubenova.invalid:1"].map(str::to_owned);
+        let route = routes(TransportChoice::Nats, &Dialer::default(), &urls, None).remove(0);
+        assert_eq!(route.clone().of_both_families().await, route);
     }
 
     #[test]

@@ -4,165 +4,29 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
-use futures::StreamExt as _;
+#[path = "transports/abandoned.rs"]
+mod abandoned;
+#[path = "transports/idle.rs"]
+mod idle;
+#[path = "transports/ipv6.rs"]
+mod ipv6;
+mod support;
+
 use kubenova_bus::{
-    BusError, Connection, Credentials, Settings,
     cause::ConnectCause,
     connection,
-    dial::{
-        Dialer,
-        proxy::{ProxyFiles, ProxySettings},
-    },
-    tls::Files,
+    dial::{Dialer, proxy::ProxyFiles},
     transport::TransportChoice,
 };
-use kubenova_runtime::tls::install_provider;
-use kubenova_test_nats::{
-    NatsServer,
-    connect_proxy::{Behavior, ConnectProxy},
-};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use kubenova_test_nats::connect_proxy::{Behavior, ConnectProxy};
 use std::{
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
-    time::Duration,
 };
+use support::{ANSWER_MAX, Authority, Broker, HUB, by_proxy, cause, free, http, with_files, works};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, rustls};
-
-/// A name that only the proxy resolves.
-const HUB: &str = "hub.kubenova.invalid";
-/// Longest that loopback may take for one answer; only a failing test waits so long.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
-/// About the largest message.
-const LARGE: usize = 900 * 1024;
-
-/// A certificate authority of the test, in a folder.
-struct Authority {
-    folder: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new(folder: &Path, name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
-        std::fs::write(folder.join(format!("{name}.ca")), certificate.pem()).unwrap();
-        Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) }
-    }
-
-    /// Writes a certificate for these names, and its key.
-    fn issue(&self, name: &str, names: &[&str]) {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let key = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(self.folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(self.folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
-
-/// A broker with mutual TLS and a WebSocket listener that names other servers, and what clients need.
-struct Broker {
-    server: NatsServer,
-    config: PathBuf,
-    nats: SocketAddr,
-    websocket: SocketAddr,
-    cluster: SocketAddr,
-}
-
-impl Broker {
-    async fn start() -> Self {
-        Self::start_with("").await
-    }
-
-    /// With more lines of configuration.
-    async fn start_with(more: &str) -> Self {
-        install_provider();
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        let authority = Authority::new(folder.path(), "hub");
-        authority.issue("server", &[HUB, "127.0.0.1", "::1"]);
-        authority.issue("client", &["client"]);
-        Authority::new(folder.path(), "other").issue("other", &["client"]);
-        let (nats, websocket, cluster) = (free(), free(), free());
-        let tls = format!(
-            "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
-            at("server.pem"),
-            at("server.key"),
-            at("hub.ca")
-        );
-        let text = format!(
-            "host: 127.0.0.1\nport: {}\nhttp: \"127.0.0.1:-1\"\nclient_advertise: \"10.9.9.9:4222\"\n\
-             cluster {{ name: test, host: 127.0.0.1, port: {} }}\n{tls}\n\
-             websocket {{ host: 127.0.0.1, port: {}, {tls} }}\n{more}\n",
-            nats.port(),
-            cluster.port(),
-            websocket.port()
-        );
-        let config = at("nats-server.conf");
-        std::fs::write(&config, text).unwrap();
-        let server = NatsServer::with_config(folder, &config);
-        server.monitor_url().await;
-        Self { server, config, nats, websocket, cluster }
-    }
-
-    /// Another server of the same cluster, which this one then names to its clients.
-    fn another(&self) -> NatsServer {
-        let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("nats-server.conf");
-        let text = format!(
-            "host: 127.0.0.1\nport: -1\ncluster {{ name: test, host: 127.0.0.1, port: -1, routes: [\"nats://{}\"] }}\n",
-            self.cluster
-        );
-        std::fs::write(&config, text).unwrap();
-        NatsServer::with_config(folder, &config)
-    }
-
-    fn tls(&self) -> String {
-        format!("tls://{}", self.nats)
-    }
-
-    fn wss(&self) -> String {
-        format!("wss://{}/nats", self.websocket)
-    }
-
-    /// URLs by the name that only the proxy resolves.
-    fn named(&self) -> (String, String) {
-        (format!("tls://{HUB}:{}", self.nats.port()), format!("wss://{HUB}:{}", self.websocket.port()))
-    }
-
-    async fn proxy(&self) -> ConnectProxy {
-        let names = [(HUB, self.nats), (HUB, self.websocket)].map(|(name, at)| (format!("{name}:{}", at.port()), at));
-        let names: Vec<(&str, SocketAddr)> = names.iter().map(|(name, at)| (name.as_str(), *at)).collect();
-        ConnectProxy::start("127.0.0.1:0", &names).await
-    }
-
-    fn settings(&self, urls: &[&str], transport: TransportChoice, dialer: Dialer) -> Settings {
-        let at = |name: &str| self.server.folder().join(name);
-        let pair = nkeys::KeyPair::new_user();
-        Settings {
-            urls: urls.iter().map(|url| (*url).to_owned()).collect(),
-            leaf: None,
-            transport,
-            dialer,
-            discover_servers: false,
-            name: "test".to_owned(),
-            files: Files { ca: at("hub.ca"), certificate: at("client.pem"), key: at("client.key") },
-            credentials: Credentials { user_jwt: "none".to_owned(), seed: pair.seed().unwrap() },
-            inbox_prefix: None,
-            api_prefix: None,
-            ping_interval: Duration::from_secs(1),
-        }
-    }
-}
-
-/// A port of the loopback interface that is free.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
 
 /// A server that closes every connection at once.
 async fn closing() -> SocketAddr {
@@ -170,40 +34,6 @@ async fn closing() -> SocketAddr {
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { while listener.accept().await.is_ok() {} });
     address
-}
-
-fn by_proxy(url: &str) -> Dialer {
-    with_files(url, ProxyFiles::default())
-}
-
-fn with_files(url: &str, files: ProxyFiles) -> Dialer {
-    let variable = |name: &str| (name == "HTTPS_PROXY").then(|| url.to_owned());
-    Dialer::new(ProxySettings::read(variable, files).unwrap())
-}
-
-fn http(proxy: &ConnectProxy) -> String {
-    format!("http://{}", proxy.address())
-}
-
-/// Sends messages of every size to itself and gets them back in order.
-async fn works(connection: &Connection) {
-    let client = &connection.client;
-    let mut received = client.subscribe("sizes").await.unwrap();
-    let sizes = [0, 1, 125, 126, 4_000, 70_000, LARGE];
-    for size in sizes {
-        client.publish("sizes", vec![b'x'; size].into()).await.unwrap();
-    }
-    let all = async {
-        for size in sizes {
-            assert_eq!(received.next().await.unwrap().payload.len(), size);
-        }
-    };
-    assert!(timeout(ANSWER_MAX, all).await.is_ok(), "not every message came back");
-}
-
-async fn cause(settings: &Settings) -> (ConnectCause, String) {
-    let failed: BusError = timeout(ANSWER_MAX, connection::check(settings)).await.unwrap().unwrap_err();
-    (failed.cause(), kubenova_runtime::telemetry::chain(&failed))
 }
 
 #[tokio::test]
@@ -295,7 +125,7 @@ async fn each_failure_of_a_proxy_has_its_own_cause() {
         for (behavior, expected) in [
             (Behavior::Refuse(403), ConnectCause::ProxyRefused),
             (Behavior::Refuse(503), ConnectCause::ProxyCannotConnect),
-            (Behavior::Login("Basic x".to_owned()), ConnectCause::ProxyLoginWanted),
+            (Behavior::Login("Basic x".to_owned()), ConnectCause::ProxyAuthenticationRequired),
             (Behavior::Nonsense, ConnectCause::ProxyAnswer),
             (Behavior::Hang, ConnectCause::ProxyTimedOut),
         ] {

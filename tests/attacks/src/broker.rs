@@ -30,7 +30,10 @@ pub(crate) const TARGETS: &[Target] = &[
                 holds: "JWT and nkey of a cluster",
                 stopped_by: "broker: mutual TLS",
                 says: "CertificateExpired",
-                tried: &[("A-003", "connects with a certificate of the authority that has expired")],
+                tried: &[
+                    ("A-003", "connects with a certificate of the authority that has expired"),
+                    ("A-278", "connects with a certificate of the authority that is not valid yet"),
+                ],
             },
             Defence {
                 holds: "a certificate of the authority",

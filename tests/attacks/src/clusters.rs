@@ -308,9 +308,21 @@ pub(crate) const TARGETS: &[Target] = &[
             },
             Defence {
                 holds: ADDRESS,
+                stopped_by: "Operator: the SPIFFE ID in the certificate; the token is not shown",
+                says: "TLSVerified: SpiffeIdMismatch",
+                tried: &[("A-286", "takes the enrollment with the certificate of the bridge, for the Manager's name")],
+            },
+            Defence {
+                holds: ADDRESS,
                 stopped_by: "Operator: the time in the certificate; the token is not shown",
                 says: "TLSVerified: CertificateExpired",
                 tried: &[("A-228", "takes the enrollment with an old certificate of the Manager")],
+            },
+            Defence {
+                holds: ADDRESS,
+                stopped_by: "Operator: the time in the certificate; the token is not shown",
+                says: "TLSVerified: CertificateNotYetValid",
+                tried: &[("A-280", "takes the enrollment with a certificate of the Manager that is not valid yet")],
             },
             Defence {
                 holds: ADDRESS,

@@ -28,6 +28,7 @@ pub(crate) const TARGETS: &[Target] = &[
                 tried: &[
                     ("A-107", "connects with a certificate of another authority for the cluster's name"),
                     ("A-108", "connects with a certificate of the cluster that has expired"),
+                    ("A-279", "connects with a certificate of the cluster that is not valid yet"),
                 ],
             },
             Defence {
@@ -39,10 +40,10 @@ pub(crate) const TARGETS: &[Target] = &[
             Defence {
                 holds: "a certificate of the authority that is none of a cluster",
                 stopped_by: "bridge: the SPIFFE id in the certificate",
-                says: "it is none of a cluster of this Manager",
+                says: "ClientCertificate",
                 tried: &[
-                    ("A-110", "opens a session with the certificate of the `nats` CLI"),
-                    ("A-111", "opens a session with the certificate of a cluster of another trust domain"),
+                    ("A-110", "connects with the certificate of the `nats` CLI"),
+                    ("A-111", "connects with the certificate of a cluster of another trust domain"),
                 ],
             },
             Defence {
@@ -85,7 +86,25 @@ pub(crate) const TARGETS: &[Target] = &[
                 holds: "the certificate of a cluster",
                 stopped_by: "bridge: the limit of sessions of one cluster",
                 says: "this cluster has 8 sessions already",
-                tried: &[("A-122", "opens sessions until no other cluster finds a place")],
+                tried: &[("A-122", "opens sessions until there is none for another cluster")],
+            },
+            Defence {
+                holds: "the certificate of a cluster",
+                stopped_by: "bridge: the limit of connections of one cluster",
+                says: "58 of 70 connections are closed",
+                tried: &[("A-281", "opens connections without a byte until no other cluster can connect")],
+            },
+            Defence {
+                holds: "the certificate of a cluster",
+                stopped_by: "bridge: the time for a session to begin on a connection",
+                says: "2 unused connections are closed",
+                tried: &[("A-282", "keeps connections that have no session")],
+            },
+            Defence {
+                holds: "the network of the bridge",
+                stopped_by: "bridge: the limit of handshakes of one address",
+                says: "more are closed at once",
+                tried: &[("A-283", "opens TCP connections without a byte until no other address can connect")],
             },
         ],
     },
@@ -176,7 +195,7 @@ pub(crate) const TARGETS: &[Target] = &[
             Defence {
                 holds: "an unused token of before a quarantine",
                 stopped_by: "Manager: an administrator ends a quarantine",
-                says: "the token was created before the cluster was quarantined",
+                says: "was quarantined, at",
                 tried: &[("A-139", "ends the quarantine with it")],
             },
             Defence {

@@ -7,9 +7,9 @@ use anyhow::{Context as _, Result};
 use kubenova_env::postgres::Durability;
 use kubenova_env::repository;
 use kubenova_env::servers::Servers;
+use kubenova_runtime::open_files;
 use kubenova_scenarios::platform::{self, Platform, PlatformOptions};
 use kubenova_scenarios::site::Site;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Time between the pings of a connection, as the product has it by default.
 pub(crate) const PING: Duration = Duration::from_secs(20);
@@ -36,11 +36,8 @@ pub(crate) async fn as_in_production(clusters: usize) -> Result<Platform> {
 
 /// Lets this process, and the servers it starts, open as many files as the machine allows: each simulated cluster is a connection.
 fn allow_many_files(wanted: u64) -> Result<()> {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("could not read the limit of open files")?;
-    if soft < hard {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("could not raise the limit of open files")?;
-    }
-    anyhow::ensure!(hard >= wanted, "{wanted} files must be open, {hard} are allowed: raise `ulimit -Hn`");
+    let allowed = open_files::raise_limit().context("could not raise the limit of open files")?;
+    anyhow::ensure!(allowed >= wanted, "{wanted} files must be open, {allowed} are allowed: raise `ulimit -Hn`");
     Ok(())
 }
 

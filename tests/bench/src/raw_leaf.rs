@@ -31,7 +31,8 @@ pub(crate) async fn start(platform: &Platform, keyring: &Keyring) -> Result<(Lea
     let (nkeys, authority) = (&keyring.nkeys, &keyring.authority);
     let nkey = nkeys.public(NatsIdentity::ManagerUser);
     let hub_urls = [format!("tls://{HUB_HOST}:{HUB_LEAF_PORT}")];
-    let config = configuration(&LeafNode { cluster_id: "raw", nkey: &nkey, port: PORT, hub_urls: &hub_urls });
+    let leaf = LeafNode { server_name: "raw", nkey: &nkey, port: PORT, hub_urls: &hub_urls, proxy: None };
+    let config = configuration(&leaf);
     let (client, server) =
         (authority.client("raw-leaf", validity)?, authority.server("raw-leaf", &[HUB_ADDRESS.to_owned()], validity)?);
     let files = [

@@ -22,7 +22,7 @@ use crate::audit::{self, AuditEvent};
 use crate::control_plane::Place;
 use crate::forward::Forward;
 use crate::kubeconfig::Kubeconfig;
-use crate::network::{ClusterNetwork, Cut};
+use crate::network::{ClusterNetwork, Cut, Uplink};
 use crate::pki::{Authority, Identity};
 use crate::pod_runner::{PodRunner, PodRunnerOptions};
 use crate::poll::{self, Step};
@@ -49,12 +49,14 @@ pub struct ClusterOptions {
     pub durable_etcd: bool,
     /// How many simulated nodes.
     pub nodes: usize,
+    /// Which addresses lead out of it.
+    pub uplink: Uplink,
 }
 
 impl ClusterOptions {
-    /// One node, no fsync.
+    /// One node, no fsync, an uplink of IPv4.
     pub fn new(name: impl Into<String>, index: u8) -> Self {
-        Self { name: name.into(), index, durable_etcd: false, nodes: 1 }
+        Self { name: name.into(), index, durable_etcd: false, nodes: 1, uplink: Uplink::Ipv4 }
     }
 }
 
@@ -91,7 +93,7 @@ impl Cluster {
         let servers = Servers::find()?;
         let folder = sandbox.folder(&options.name)?;
         let memory = sandbox.memory(&options.name)?;
-        let network = Arc::new(ClusterNetwork::create(&sandbox.memory("networks")?, options.index)?);
+        let network = Arc::new(ClusterNetwork::create(&sandbox.memory("networks")?, options.index, options.uplink)?);
         let netns = network.netns().file();
         let address = network.address();
 

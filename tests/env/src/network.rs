@@ -12,7 +12,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -93,10 +93,24 @@ pub enum Cut {
     Down,
 }
 
+/// Which family of addresses leads out of a cluster. Inside, IPv4 does in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uplink {
+    /// IPv4 only.
+    #[default]
+    Ipv4,
+    /// IPv6 only. There is an IPv4 route, and what is sent by it is lost in silence, as in a network whose IPv4 is not finished.
+    Ipv6,
+}
+
+/// An address that no interface has: frames to it are lost.
+const UNUSED_MAC: &str = "02:00:00:00:00:01";
+
 /// The network of one cluster.
 #[derive(Debug)]
 pub struct ClusterNetwork {
     index: u8,
+    leads_out: Uplink,
     netns: Netns,
     folder: PathBuf,
     pods: Mutex<Vec<u8>>,
@@ -104,20 +118,21 @@ pub struct ClusterNetwork {
 
 impl ClusterNetwork {
     /// Makes the network of cluster `index` (1 to 250); its namespace files lie in `folder`.
-    pub fn create(folder: &Path, index: u8) -> Result<Self> {
+    pub fn create(folder: &Path, index: u8, leads_out: Uplink) -> Result<Self> {
         if !(1..=250).contains(&index) {
             bail!("cluster index {index} is not between 1 and 250: it is the third byte of 10.77.N.0/24");
         }
         let netns = Netns::create(folder, &format!("cluster-{index}"))?;
-        let network = Self { index, netns, folder: folder.to_owned(), pods: Mutex::new(Vec::new()) };
+        let network = Self { index, leads_out, netns, folder: folder.to_owned(), pods: Mutex::new(Vec::new()) };
         let (outer, gateway, address) = (network.uplink(), network.gateway(), network.address());
         ip_batch(
             None,
             &format!(
                 "link add {outer} type veth peer name e0 netns {}\n\
                  addr add {gateway}/24 dev {outer}\n\
-                 link set {outer} up\n",
-                network.netns.file().display()
+                 link set {outer} up\n{}",
+                network.netns.file().display(),
+                network.outer_ipv6(),
             ),
         )?;
         ip_batch(
@@ -129,7 +144,8 @@ impl ClusterNetwork {
                  link set e0 up\n\
                  addr add {address}/24 dev br0\n\
                  link set br0 up\n\
-                 route add default via {gateway}\n"
+                 route add default via {gateway}\n{}",
+                network.inner_ipv6("br0", 2),
             ),
         )?;
         Ok(network)
@@ -153,6 +169,38 @@ impl ClusterNetwork {
     /// The sandbox's end of the uplink, as an address.
     pub fn gateway(&self) -> Ipv4Addr {
         Ipv4Addr::new(10, 77, self.index, 1)
+    }
+
+    /// The sandbox's end of the uplink, as an address, where IPv6 leads out.
+    fn gateway_ipv6(&self) -> Ipv6Addr {
+        self.ipv6(1)
+    }
+
+    fn ipv6(&self, last: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd77, 0, 0, u16::from(self.index), 0, 0, 0, u16::from(last))
+    }
+
+    /// What the sandbox's end of the uplink has besides.
+    fn outer_ipv6(&self) -> String {
+        match self.leads_out {
+            Uplink::Ipv4 => String::new(),
+            Uplink::Ipv6 => format!("addr add {}/64 dev {} nodad\n", self.gateway_ipv6(), self.uplink()),
+        }
+    }
+
+    /// What an interface inside has besides.
+    fn inner_ipv6(&self, interface: &str, last: u8) -> String {
+        match self.leads_out {
+            Uplink::Ipv4 => String::new(),
+            Uplink::Ipv6 => format!(
+                "addr add {}/64 dev {interface} nodad\n\
+                 route add default via {}\n\
+                 neigh add {} lladdr {UNUSED_MAC} dev {interface} nud permanent\n",
+                self.ipv6(last),
+                self.gateway_ipv6(),
+                self.gateway(),
+            ),
+        }
     }
 
     /// The sandbox's end of the uplink, as an interface.
@@ -205,8 +253,9 @@ impl ClusterNetwork {
                 "link set lo up\n\
                  addr add {address}/24 dev eth0\n\
                  link set eth0 up\n\
-                 route add default via {}\n",
-                self.gateway()
+                 route add default via {}\n{}",
+                self.gateway(),
+                self.inner_ipv6("eth0", last),
             ),
         )?;
         Ok(PodLink { netns, address, last, port })

@@ -34,10 +34,16 @@ use crate::{inherited, pod_runner};
 
 /// The address of the Manager and the hub, on the sandbox's loopback.
 pub const HUB_ADDRESS: &str = "10.77.0.1";
+/// The same for clusters with an uplink of IPv6.
+pub const HUB_ADDRESS_IPV6: &str = "fd77::1";
 /// The Manager's name inside the sandbox.
 pub const MANAGER_HOST: &str = "manager.kubenova.test";
 /// The broker's name inside the sandbox.
 pub const HUB_HOST: &str = "hub.kubenova.test";
+/// A name of the Manager with an address of IPv6 only.
+pub const MANAGER_HOST_IPV6: &str = "manager.ipv6.kubenova.test";
+/// A name of the broker with addresses of both families.
+pub const HUB_HOST_DUAL: &str = "hub.dual.kubenova.test";
 
 /// File in the run's folder with the process id of the sandbox, as it is outside.
 const PID_FILE: &str = "sandbox.pid";
@@ -344,6 +350,10 @@ fn exit_code(status: ExitStatus) -> ExitCode {
 fn set_up_network() -> Result<()> {
     crate::network::ip_batch(None, &format!("link set lo up\naddr add {HUB_ADDRESS}/32 dev lo\n"))
         .context("could not set up the sandbox's loopback")?;
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        crate::network::ip_batch(None, &format!("addr add {HUB_ADDRESS_IPV6}/128 dev lo nodad\n"))
+            .context("could not give the sandbox's loopback an address of IPv6")?;
+    }
     // Sovereign clusters do not reach each other through us.
     fs::write("/proc/sys/net/ipv4/ip_forward", "0").context("could not switch forwarding off")
 }
@@ -356,6 +366,8 @@ fn set_up_mounts(run: &Path) -> Result<()> {
     let files = [
         ("hosts", hosts_text()),
         ("nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n".to_owned()),
+        // A name of two lines has the addresses of both.
+        ("host.conf", "multi on\n".to_owned()),
         ("resolv.conf", String::new()),
     ];
     for (name, text) in files {
@@ -371,7 +383,10 @@ fn set_up_mounts(run: &Path) -> Result<()> {
 }
 
 fn hosts_text() -> String {
-    format!("127.0.0.1 localhost\n{HUB_ADDRESS} {MANAGER_HOST} {HUB_HOST}\n")
+    format!(
+        "127.0.0.1 localhost\n{HUB_ADDRESS} {MANAGER_HOST} {HUB_HOST} {HUB_HOST_DUAL}\n\
+         {HUB_ADDRESS_IPV6} {MANAGER_HOST_IPV6} {HUB_HOST_DUAL}\n"
+    )
 }
 
 fn make(folder: &Path) -> Result<PathBuf> {
@@ -405,7 +420,10 @@ mod tests {
 
     #[test]
     fn the_hosts_file_names_manager_and_hub() {
-        assert_eq!(hosts_text(), "127.0.0.1 localhost\n10.77.0.1 manager.kubenova.test hub.kubenova.test\n");
+        let expected = "127.0.0.1 localhost\n\
+                        10.77.0.1 manager.kubenova.test hub.kubenova.test hub.dual.kubenova.test\n\
+                        fd77::1 manager.ipv6.kubenova.test hub.dual.kubenova.test\n";
+        assert_eq!(hosts_text(), expected);
     }
 
     #[test]

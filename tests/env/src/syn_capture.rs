@@ -4,7 +4,7 @@
 //! capture runs is listed with source and destination. This is how "KubeNova opens no inbound port
 //! in a cluster" is shown on the wire.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,16 +20,16 @@ use crate::network::ClusterNetwork;
 
 /// How long a read may block before the thread looks whether it should end.
 const LOOK_MS: i64 = 100;
-/// IPv4 and TCP headers at their longest.
+/// IPv4 and TCP headers at their longest; those of IPv6 without extensions are shorter.
 const HEADERS_MAX: usize = 120;
 
 /// One attempt to open a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Syn {
     /// Who opens.
-    pub source: SocketAddrV4,
+    pub source: SocketAddr,
     /// To whom.
-    pub destination: SocketAddrV4,
+    pub destination: SocketAddr,
 }
 
 /// A running capture; dropping it ends it.
@@ -96,18 +96,18 @@ fn is_flooded(from: &LinkAddr) -> bool {
     from.sll_pkttype == PACKET_OTHERHOST
 }
 
-/// The SYN in an IPv4 packet, if it is one.
+/// The SYN in an IP packet, if it is one.
 fn parse(packet: &[u8]) -> Option<Syn> {
     let first = *packet.first()?;
-    let (version, header) = (first >> 4, usize::from(first & 0x0f) * 4);
-    let is_tcp = packet.get(9) == Some(&6);
-    if version != 4 || !is_tcp {
+    let (source, destination, protocol, header) = match first >> 4 {
+        4 => (ipv4(packet, 12)?, ipv4(packet, 16)?, *packet.get(9)?, usize::from(first & 0x0f) * 4),
+        6 => (ipv6(packet, 8)?, ipv6(packet, 24)?, *packet.get(6)?, 40),
+        _ => return None,
+    };
+    const TCP: u8 = 6;
+    if protocol != TCP {
         return None;
     }
-    let address = |at: usize| {
-        let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
-        Some(Ipv4Addr::from(bytes))
-    };
     let tcp = packet.get(header..)?;
     let port = |at: usize| Some(u16::from_be_bytes(tcp.get(at..at + 2)?.try_into().ok()?));
     let flags = *tcp.get(13)?;
@@ -116,10 +116,17 @@ fn parse(packet: &[u8]) -> Option<Syn> {
     if flags & (SYN | ACK) != SYN {
         return None;
     }
-    Some(Syn {
-        source: SocketAddrV4::new(address(12)?, port(0)?),
-        destination: SocketAddrV4::new(address(16)?, port(2)?),
-    })
+    Some(Syn { source: SocketAddr::new(source, port(0)?), destination: SocketAddr::new(destination, port(2)?) })
+}
+
+fn ipv4(packet: &[u8], at: usize) -> Option<IpAddr> {
+    let bytes: [u8; 4] = packet.get(at..at + 4)?.try_into().ok()?;
+    Some(Ipv4Addr::from(bytes).into())
+}
+
+fn ipv6(packet: &[u8], at: usize) -> Option<IpAddr> {
+    let bytes: [u8; 16] = packet.get(at..at + 16)?.try_into().ok()?;
+    Some(Ipv6Addr::from(bytes).into())
 }
 
 #[cfg(test)]
@@ -145,6 +152,21 @@ mod tests {
         assert_eq!(syn.destination, "10.77.0.1:4222".parse().unwrap());
         assert_eq!(parse(&packet(0x12)), None, "SYN with ACK is the answer");
         assert_eq!(parse(&packet(0x10)), None);
+    }
+
+    #[test]
+    fn a_connection_by_ipv6_is_one() {
+        let mut by_ipv6 = vec![0; 60];
+        by_ipv6[0] = 0x60;
+        by_ipv6[6] = 6;
+        by_ipv6[8..24].copy_from_slice(&"fd77:0:0:1::b".parse::<Ipv6Addr>().unwrap().octets());
+        by_ipv6[24..40].copy_from_slice(&"fd77::1".parse::<Ipv6Addr>().unwrap().octets());
+        by_ipv6[40..].copy_from_slice(&packet(0x02)[20..]);
+        let syn = parse(&by_ipv6).unwrap();
+        assert_eq!(syn.source, "[fd77:0:0:1::b]:40000".parse().unwrap());
+        assert_eq!(syn.destination, "[fd77::1]:4222".parse().unwrap());
+        by_ipv6[6] = 58;
+        assert_eq!(parse(&by_ipv6), None, "neighbor discovery");
     }
 
     #[test]

@@ -307,7 +307,7 @@ async fn cuts_stop_what_they_say(cluster: &Cluster) -> Result<()> {
     ensure!(knock(across), "the API server is reachable across the uplink");
     cluster.kubectl_ok(&["get", "nodes"])?;
     let seen = capture.seen();
-    ensure!(seen.iter().any(|syn| SocketAddr::from(syn.destination) == across), "our knock was not captured: {seen:?}");
+    ensure!(seen.iter().any(|syn| syn.destination == across), "our knock was not captured: {seen:?}");
     let knocks = seen.len();
     cluster.kubectl_ok(&["get", "nodes"])?;
     ensure!(capture.seen().len() == knocks, "kubectl crossed the uplink");

@@ -3,6 +3,7 @@
 //!
 //! Guarantees: what it was asked to connect to is recorded; it can change while it runs. Must not: look into what it passes.
 
+use crate::passing::Passing;
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -18,8 +19,6 @@ use tokio_rustls::TlsAcceptor;
 
 /// Longest request that is read.
 const REQUEST_MAX: usize = 8 * 1024;
-/// Bytes passed at once.
-const CHUNK: usize = 16 * 1024;
 
 /// What it does with the next request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +51,7 @@ struct Shared {
     behavior: watch::Sender<Behavior>,
     asked: Mutex<Vec<String>>,
     blocked: Mutex<Vec<String>>,
-    /// Rises when all connections of before are forgotten.
-    generation: watch::Sender<u64>,
+    passing: Passing,
     over: watch::Sender<bool>,
 }
 
@@ -82,7 +80,7 @@ impl ConnectProxy {
             behavior: watch::Sender::new(Behavior::Connect),
             asked: Mutex::default(),
             blocked: Mutex::default(),
-            generation: watch::Sender::new(0),
+            passing: Passing::new(None),
             over: watch::Sender::new(false),
         });
         let accepting = tokio::spawn(accept(listener, acceptor, Arc::clone(&shared)));
@@ -108,7 +106,7 @@ impl ConnectProxy {
     /// Passes nothing more of the connections that it has, and keeps them open, as a load balancer does without a word to those that
     /// were quiet for long.
     pub fn forget_connections(&self) {
-        self.shared.generation.send_modify(|generation| *generation += 1);
+        self.shared.passing.forget();
     }
 
     /// What it was asked to connect to, `host:port`, in order.
@@ -167,26 +165,7 @@ async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, shared: &Shared)
     }
     client.write_all(&first).await?;
     client.flush().await?;
-    let mut generation = shared.generation.subscribe();
-    let (from_client, to_client) = tokio::io::split(client);
-    let (from_server, to_server) = server.split();
-    let passed = async { tokio::try_join!(pass(from_client, to_server), pass(from_server, to_client)) };
-    tokio::select! {
-        passed = passed => passed.map(drop),
-        // Forgotten, and neither side notices.
-        _ = generation.changed() => std::future::pending().await,
-    }
-}
-
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> std::io::Result<()> {
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match from.read(&mut chunk).await? {
-            0 => return to.shutdown().await,
-            count => to.write_all(&chunk[..count]).await?,
-        }
-        to.flush().await?;
-    }
+    shared.passing.run(client, server).await
 }
 
 async fn answer(client: &mut (impl AsyncWrite + Unpin), status: u16) -> std::io::Result<()> {

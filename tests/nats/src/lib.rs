@@ -1,10 +1,12 @@
-//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it. And an HTTP proxy in
-//! front of it ([`connect_proxy`]).
+//! A nats-server of its own for a test, on a port of its own; it ends with the value, and its folder with it. And what may stand in front
+//! of it: an HTTP proxy ([`connect_proxy`]), or a load balancer ([`forwarder`]).
 //!
 //! Needs `KUBENOVA_SERVERS`, a folder with `bin/nats-server` (made by `cargo dev servers`). This is a crate beside `tests/env` because
 //! that one brings the Kubernetes client and the sandbox, and the tests of the bus should compile without them.
 
 pub mod connect_proxy;
+pub mod forwarder;
+mod passing;
 
 use kubenova_schema::streams;
 use std::{
@@ -16,7 +18,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Longest that a server may take to say where it listens; only a failing test waits so long.
-const LISTENS_MAX: Duration = Duration::from_secs(10);
+const LISTENS_MAX: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -75,7 +77,7 @@ impl NatsServer {
     /// Where it says that it listens: `nats://` or `tls://`.
     ///
     /// # Panics
-    /// When it does not say so within ten seconds.
+    /// When it does not say so in time.
     pub async fn url(&self) -> String {
         self.listens(&["tls://", "nats://"]).await
     }
@@ -83,7 +85,7 @@ impl NatsServer {
     /// Where it says that it listens for WebSockets: `ws://` or `wss://`.
     ///
     /// # Panics
-    /// When it does not say so within ten seconds.
+    /// When it does not say so in time.
     pub async fn websocket_url(&self) -> String {
         self.listens(&["wss://", "ws://"]).await
     }
@@ -91,7 +93,7 @@ impl NatsServer {
     /// Where it says that its HTTP monitor listens.
     ///
     /// # Panics
-    /// When it does not say so within ten seconds.
+    /// When it does not say so in time.
     pub async fn monitor_url(&self) -> String {
         self.listens(&["http://"]).await
     }
@@ -108,7 +110,7 @@ impl NatsServer {
             }
         };
         let listens = tokio::time::timeout(LISTENS_MAX, read).await;
-        listens.unwrap_or_else(|_| panic!("nats-server wrote no {} within 10 s", ports.display()))
+        listens.unwrap_or_else(|_| panic!("nats-server wrote no {} within {LISTENS_MAX:?}", ports.display()))
     }
 
     /// Id of its process, for signals.

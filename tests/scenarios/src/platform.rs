@@ -13,7 +13,7 @@ use kubenova_env::hub::Hub;
 use kubenova_env::manager::ManagerProcess;
 use kubenova_env::poll::{self, Step};
 use kubenova_env::postgres::{Durability, Postgres};
-use kubenova_env::sandbox::{HUB_ADDRESS, Sandbox};
+use kubenova_env::sandbox::{HUB_ADDRESS, HUB_ADDRESS_IPV6, HUB_HOST_DUAL, MANAGER_HOST_IPV6, Sandbox};
 use kubenova_env::servers::Servers;
 use serde_json::{Value, json};
 
@@ -54,7 +54,11 @@ pub const TRANSPORT: &str = "KUBENOVA_TRANSPORT";
 
 /// The URLs that clusters are given, of one transport or of all.
 fn public_urls(options: &PlatformOptions) -> Result<Vec<String>> {
-    let host = if options.is_hidden { HIDDEN_HUB_HOST } else { HUB_HOST };
+    let host = match options {
+        PlatformOptions { is_hidden: true, .. } => HIDDEN_HUB_HOST,
+        PlatformOptions { is_ipv6: true, .. } => HUB_HOST_DUAL,
+        _ => HUB_HOST,
+    };
     let grpc = format!("grpcs://{host}:{BRIDGE_PORT}");
     let websocket = format!("wss://{host}:{HUB_WEBSOCKET_PORT}/nats");
     let nats = format!("tls://{host}:{HUB_PORT}");
@@ -105,6 +109,9 @@ pub struct PlatformOptions {
     /// Clusters know Manager and hub only by names that they cannot resolve ([`HIDDEN_MANAGER_HOST`], [`HIDDEN_HUB_HOST`]), and the hub
     /// also in a WebSocket; and a bridge is named to them, which a scenario starts by itself ([`Platform::start_bridge`]).
     pub is_hidden: bool,
+    /// Manager and hub listen on all addresses, and clusters know them by names and addresses of IPv6: the Manager by a name with no other
+    /// one, the hub by a name with both, and for leaf nodes by an address.
+    pub is_ipv6: bool,
     /// The hub takes leaf nodes, and the Manager names their URL to clusters.
     pub takes_leaf_nodes: bool,
     /// Seconds between the broker's pings of each client; few, because scenarios wait for dead connections, when none.
@@ -257,19 +264,29 @@ pub(crate) fn configuration(
 ) -> Result<String> {
     let rest = ports.rest;
     let credentials = options.credentials_seconds.unwrap_or(14 * 24 * 3600);
-    let manager_host = if options.is_hidden { HIDDEN_MANAGER_HOST } else { MANAGER_HOST };
+    let manager_host = match options {
+        PlatformOptions { is_hidden: true, .. } => HIDDEN_MANAGER_HOST,
+        PlatformOptions { is_ipv6: true, .. } => MANAGER_HOST_IPV6,
+        _ => MANAGER_HOST,
+    };
+    // To nats-server 0.0.0.0 is both families, as the defaults have it.
+    let (own, broker) = if options.is_ipv6 { ("[::]", "0.0.0.0") } else { (HUB_ADDRESS, HUB_ADDRESS) };
     let public_urls = public_urls(options)?;
     let has_websocket = public_urls.iter().any(|url| url.starts_with("wss:"));
-    let websocket = has_websocket.then(|| format!("{HUB_ADDRESS}:{HUB_WEBSOCKET_PORT}"));
+    let websocket = has_websocket.then(|| format!("{broker}:{HUB_WEBSOCKET_PORT}"));
     let takes_leaf_nodes = options.takes_leaf_nodes || transport() == "leaf";
-    let leaf = takes_leaf_nodes.then(|| format!("{HUB_ADDRESS}:{HUB_LEAF_PORT}"));
-    let leaf_urls: Vec<String> = leaf.iter().map(|_| format!("tls://{HUB_HOST}:{HUB_LEAF_PORT}")).collect();
+    let leaf = takes_leaf_nodes.then(|| format!("{broker}:{HUB_LEAF_PORT}"));
+    let leaf_host = if options.is_ipv6 { format!("[{HUB_ADDRESS_IPV6}]") } else { HUB_HOST.to_owned() };
+    let leaf_urls: Vec<String> = leaf.iter().map(|_| format!("tls://{leaf_host}:{HUB_LEAF_PORT}")).collect();
     let text = json!({
         "database": { "url": database_url },
         "kekFile": kek,
         "stateDir": folder.join("state"),
-        "listen": [format!("{HUB_ADDRESS}:{rest}")],
-        "publicNames": [MANAGER_HOST, HUB_HOST, HIDDEN_MANAGER_HOST, HIDDEN_HUB_HOST, "localhost", "127.0.0.1", HUB_ADDRESS.to_string()],
+        "listen": [format!("{own}:{rest}")],
+        "publicNames": [
+            MANAGER_HOST, HUB_HOST, HIDDEN_MANAGER_HOST, HIDDEN_HUB_HOST, MANAGER_HOST_IPV6, HUB_HOST_DUAL,
+            "localhost", "127.0.0.1", HUB_ADDRESS, HUB_ADDRESS_IPV6,
+        ],
         "endpoints": [format!("https://{manager_host}:{MANAGER_PORT}")],
         "nats": {
             "urls": [format!("tls://{HUB_HOST}:{}", ports.hub)],
@@ -277,7 +294,7 @@ pub(crate) fn configuration(
             "websocketListen": websocket,
             "leafListen": leaf,
             "leafPublicUrls": leaf_urls,
-            "listen": format!("{HUB_ADDRESS}:{HUB_PORT}"),
+            "listen": format!("{broker}:{HUB_PORT}"),
             "pingIntervalSeconds": options.ping_seconds.unwrap_or(PING_SECONDS),
         },
         "usage": { "windowSeconds": WINDOW_SECONDS },

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use data_encoding::BASE32_NOPAD;
+use anyhow::{Result, ensure};
+use data_encoding::BASE64;
 use kubenova_bus::{Connection, publish};
 use kubenova_env::poll::{self, Step};
 use kubenova_runtime::{clock, random};
@@ -14,10 +14,11 @@ use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::text;
 use kubenova_scenarios::steps;
 use kubenova_schema::meters::Meter;
-use kubenova_schema::signature::{PayloadType, SigningKey, sha256_hex};
+use kubenova_schema::signature::{PayloadType, nkey_encoding, sha256_hex};
 use kubenova_schema::subjects;
 use kubenova_schema::v1::{UsageChunk, UsageManifest, UsageRecord, UsageRecords};
 use kubenova_schema::window::Window;
+use nkeys::KeyPair;
 use prost::Message as _;
 
 const SOON: Duration = Duration::from_secs(60);
@@ -26,22 +27,20 @@ const SOON: Duration = Duration::from_secs(60);
 struct Thief {
     connection: Connection,
     cluster: String,
-    key: SigningKey,
-    nkey: String,
+    key: KeyPair,
 }
 
 impl Thief {
     /// A key that was enrolled for the cluster, and the broker. (`access_list` tests what the broker itself refuses.)
     async fn of(platform: &Platform, cluster: &str) -> Result<Self> {
-        let key = SigningKey::from_seed(&[4; 32]).map_err(|error| anyhow::anyhow!("{error}"))?;
-        // An nkey's text: its kind, the public key, a checksum.
-        let nkey = BASE32_NOPAD.encode(&[&[20 << 3][..], &key.public_key(), &[0, 0]].concat());
+        let key = KeyPair::new_user();
+        let nkey = key.public_key();
         let columns = "cluster_id, incarnation, nkey_public, enrolled_at, issued_at, expires_at, user_jwt_expires_at";
         let values = format!("'{cluster}', 1000, '{nkey}', now(), now(), now(), now()");
         let sql = format!("insert into identities ({columns}) values ({values})");
         platform.postgres.query("kubenova", &sql)?;
         let connection = broker::connect(platform, &broker::keyring(platform)?).await?;
-        Ok(Self { connection, cluster: cluster.to_owned(), key, nkey })
+        Ok(Self { connection, cluster: cluster.to_owned(), key })
     }
 
     /// Seals and sends a window.
@@ -66,9 +65,8 @@ impl Thief {
             ..UsageManifest::default()
         };
         let manifest = manifest.encode_to_vec();
-        let signature = self.key.sign(PayloadType::Usage, &manifest);
-        let (_, signature) = signature.split_once(':').context("a signature names its key")?;
-        let manifest_signature = format!("{}:{signature}", self.nkey);
+        let signature = BASE64.encode(&self.key.sign(&nkey_encoding(PayloadType::Usage, &manifest))?);
+        let manifest_signature = format!("{}:{signature}", self.key.public_key());
         let chunk = UsageChunk { manifest, manifest_signature, index: 0, count: 1, part };
         self.send(&subjects::usage(&self.cluster, window), chunk.encode_to_vec()).await
     }

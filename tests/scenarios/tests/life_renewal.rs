@@ -36,6 +36,15 @@ async fn wait_renewed(platform: &Platform, site: &Site, since: &str, within: Dur
     .await
 }
 
+async fn wait_reason(site: &Site, kind: &str, reason: &str) -> Result<()> {
+    poll::until(format!("{kind} is False with {reason}"), JOIN_MAX, || async {
+        let found = site.conditions()?.into_iter().find(|(name, ..)| name == kind);
+        let (_, status, now, message) = found.with_context(|| format!("there is a condition {kind}"))?;
+        Ok(Step::when(status == "False" && now == reason, (), format!("{status} {now}: {message}")))
+    })
+    .await
+}
+
 fn seconds_left(credentials: &Value) -> Result<i64> {
     let expires: Timestamp = text(credentials, "/expiresAt")?.parse()?;
     Ok(expires.duration_since(clock::now()).as_secs())
@@ -44,7 +53,7 @@ fn seconds_left(credentials: &Value) -> Result<i64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn life_renewal_under_load_and_after_a_cut_that_outlasts_the_credentials() -> Result<()> {
     let seconds = u32::try_from(LIFE.as_secs())?;
-    let platform =
+    let mut platform =
         Platform::start(&PlatformOptions { credentials_seconds: Some(seconds), ..PlatformOptions::default() }).await?;
     let site = Site::join(&platform, "alpha", 1).await?;
     site.wait_condition("BusConnected", "True", JOIN_MAX).await?;
@@ -86,7 +95,11 @@ async fn life_renewal_under_load_and_after_a_cut_that_outlasts_the_credentials()
     eprintln!("cut for {:?}; IdentityIssued is False: {reason}", begun.elapsed());
     let unchanged = text(&credentials(&platform, &site).await?, "/issuedAt")?;
     ensure!(unchanged == text(&cut, "/issuedAt")?, "renewed across the cut");
+    // The broker can be reached again and the Manager cannot: with what has expired the cluster is not let in, and it has nothing else.
+    platform.manager.kill();
     site.cluster.heal()?;
+    wait_reason(&site, "BusConnected", "CredentialsExpired").await?;
+    platform.restart_manager().await?;
     wait_renewed(&platform, &site, &unchanged, JOIN_MAX).await?;
     site.wait_condition("IdentityIssued", "True", JOIN_MAX).await?;
     site.wait_condition("BusConnected", "True", JOIN_MAX).await?;

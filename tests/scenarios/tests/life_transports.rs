@@ -1,21 +1,23 @@
 //! A cluster whose only way out is an HTTP proxy lives as any other: it joins, carries out commands, reports, is billed and renews its
 //! credentials through the proxy, which alone knows the names of Manager and hub; and when the proxy no longer allows the hub's port,
-//! it goes on in a WebSocket, and when that is not allowed either, by way of the gRPC bridge. And one whose only way to the hub is a leaf
-//! node of its datacenter lives over that, also past the end of the credentials that the leaf node started with.
+//! it goes on in a WebSocket, and when that is not allowed either, by way of the gRPC bridge. And one whose uplink leads out by IPv6 only
+//! lives over the leaf node that its chart runs, also past the end of the credentials that the leaf node started with.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use kubenova_env::cluster::{Cluster, ClusterOptions};
+use kubenova_env::network::Uplink;
 use kubenova_env::poll::{self, Step};
-use kubenova_env::repository;
-use kubenova_env::sandbox::HUB_ADDRESS;
+use kubenova_env::sandbox::{HUB_ADDRESS, HUB_ADDRESS_IPV6};
+use kubenova_env::syn_capture::SynCapture;
 use kubenova_runtime::clock;
 use kubenova_scenarios::platform::{
-    BRIDGE_PORT, HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT, Platform,
-    PlatformOptions,
+    BRIDGE_PORT, HIDDEN_HUB_HOST, HIDDEN_MANAGER_HOST, HUB_LEAF_PORT, HUB_PORT, HUB_WEBSOCKET_PORT, MANAGER_PORT,
+    Platform, PlatformOptions,
 };
 use kubenova_scenarios::site::{NAMESPACE, Site, text};
 use kubenova_scenarios::steps::{self, COMMAND_MAX};
@@ -35,23 +37,22 @@ const CREDENTIALS_SECONDS: u32 = 180;
 const OTHER_TRANSPORT_MAX: Duration = Duration::from_secs(45);
 
 async fn start_proxy() -> Result<ConnectProxy> {
-    let at = |port| hub(port).map(SocketAddr::from);
     let manager = format!("{HIDDEN_MANAGER_HOST}:{MANAGER_PORT}");
     let broker = |port| format!("{HIDDEN_HUB_HOST}:{port}");
     let (nats, websocket, bridge) = (broker(HUB_PORT), broker(HUB_WEBSOCKET_PORT), broker(BRIDGE_PORT));
     let names = [
-        (manager.as_str(), at(MANAGER_PORT)?),
-        (nats.as_str(), at(HUB_PORT)?),
-        (websocket.as_str(), at(HUB_WEBSOCKET_PORT)?),
-        (bridge.as_str(), at(BRIDGE_PORT)?),
+        (manager.as_str(), hub(MANAGER_PORT)?),
+        (nats.as_str(), hub(HUB_PORT)?),
+        (websocket.as_str(), hub(HUB_WEBSOCKET_PORT)?),
+        (bridge.as_str(), hub(BRIDGE_PORT)?),
     ];
     let proxy = ConnectProxy::start(&format!("{HUB_ADDRESS}:{PROXY_PORT}"), &names).await;
     proxy.behave(Behavior::Login(LOGIN.to_owned()));
     Ok(proxy)
 }
 
-fn hub(port: u16) -> Result<SocketAddrV4> {
-    Ok(SocketAddrV4::new(HUB_ADDRESS.parse()?, port))
+fn hub(port: u16) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(HUB_ADDRESS.parse()?, port))
 }
 
 async fn issued_at(platform: &Platform, site: &Site) -> Result<String> {
@@ -67,9 +68,9 @@ async fn credentials(platform: &Platform, site: &Site, field: &str) -> Result<St
 /// Writes the Secret that the chart names.
 fn set_login(site: &Site, password: &str) -> Result<()> {
     let kubectl = |args: &[&str]| site.cluster.kubectl_ok(args);
-    kubectl(&["delete", "secret", "proxy-login", "-n", NAMESPACE, "--ignore-not-found"])?;
+    kubectl(&["delete", "secret", "proxy-credentials", "-n", NAMESPACE, "--ignore-not-found"])?;
     let password = format!("--from-literal=password={password}");
-    let create = ["create", "secret", "generic", "proxy-login", "-n", NAMESPACE];
+    let create = ["create", "secret", "generic", "proxy-credentials", "-n", NAMESPACE];
     kubectl(&[&create[..], &["--from-literal=username=operator", &password]].concat()).map(drop)
 }
 
@@ -93,10 +94,12 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
     site.install_operator(&token)?;
     assert_eq!(site.wait_condition("DNSResolved", "False", NAMED_WITHIN).await?, "NameNotFound");
     set_login(&site, "wrong")?;
-    let values =
-        [format!("proxy.httpsProxy=http://{HUB_ADDRESS}:{PROXY_PORT}"), "proxy.existingSecret=proxy-login".to_owned()];
+    let values = [
+        format!("proxy.httpsProxy=http://{HUB_ADDRESS}:{PROXY_PORT}"),
+        "proxy.existingSecret=proxy-credentials".to_owned(),
+    ];
     site.install_operator_with(&token, &values.each_ref().map(String::as_str))?;
-    assert_eq!(site.wait_condition("EndpointReachable", "False", JOIN_MAX).await?, "ProxyLoginWanted");
+    assert_eq!(site.wait_condition("EndpointReachable", "False", JOIN_MAX).await?, "ProxyAuthenticationRequired");
     set_login(&site, "pa:ss")?;
     // The kubelet writes a changed Secret after a while; a new pod has it at once.
     site.cluster.pods().kill9("app.kubernetes.io/name=kubenova-operator");
@@ -147,10 +150,13 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
 
 /// For the Operator to come back to its leaf node, which it looks for every minute.
 const BACK_MAX: Duration = Duration::from_secs(120);
+/// The label of the leaf node's pod.
+const LEAF: &str = "app.kubernetes.io/name=kubenova-leaf";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
+async fn life_transports_over_the_chart_s_leaf_node_with_an_uplink_of_ipv6() -> Result<()> {
     let options = PlatformOptions {
+        is_ipv6: true,
         takes_leaf_nodes: true,
         credentials_seconds: Some(CREDENTIALS_SECONDS),
         ..PlatformOptions::default()
@@ -158,16 +164,20 @@ async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
     let mut platform = Platform::start(&options).await?;
     let created = platform.create_cluster("alpha").await?;
     let token = text(&created, "/enrollment/token")?;
-    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
+    let cluster = Cluster::start(ClusterOptions { uplink: Uplink::Ipv6, ..ClusterOptions::new("alpha", 1) }).await?;
     let site = Site::without_leaf_node(cluster, &created)?;
+    let whole = site.cluster.capture_syns()?;
 
-    // The files are there as soon as the cluster has enrolled, and nothing runs with them yet.
-    site.install_operator_with(&token, &["transport=leaf", &format!("leaf.url=tls://{}", site.leaf_address()?)])?;
+    // The cluster enrolls, and the image of the leaf node cannot be had.
+    let values = ["transport=leaf", "leaf.enabled=true", "leaf.image.repository=none"];
+    site.install_operator_with(&token, &values)?;
     assert_eq!(site.wait_condition("BusConnected", "False", JOIN_MAX).await?, "LeafUnreachable");
     // Where another way may be used it is, until the leaf node leads to the hub.
     site.set_value("transport=auto")?;
     wait_via(&site, "by nats", JOIN_MAX).await?;
-    let _leaf = site.start_leaf_node()?;
+    let enforce = "pod-security.kubernetes.io/enforce=restricted";
+    site.cluster.kubectl_ok(&["label", "namespace", NAMESPACE, enforce])?;
+    site.set_value("leaf.image.repository=nats")?;
     wait_via(&site, "by leaf", BACK_MAX).await?;
 
     let before = site.operator()?.uid();
@@ -177,49 +187,26 @@ async fn life_transports_over_a_leaf_node_of_the_datacenter() -> Result<()> {
         Ok(Step::when(is_other, (), "the pod of before runs".to_owned()))
     })
     .await?;
-    let capture = site.cluster.capture_syns()?;
+    let (by_leaf_node, leaf) = (site.cluster.capture_syns()?, leaf_pids(&site)?);
     live_over_leaf_node(&mut platform, &site).await?;
+    assert_eq!(leaf_pids(&site)?, leaf, "the leaf node read renewed files without a restart");
     is_told_that_it_was_revoked(&platform, &site).await?;
 
-    let (seen, leaf) = (capture.seen(), site.leaf_address()?);
-    ensure!(seen.iter().any(|syn| syn.destination == leaf), "nothing was opened to the leaf node");
-    let allowed = [hub(MANAGER_PORT)?, leaf];
-    for syn in &seen {
-        ensure!(allowed.contains(&syn.destination), "past the leaf node: {syn:?}");
-    }
-    take_the_chart_s_leaf_node(&platform, &site)
+    let at = |port| Ok::<_, anyhow::Error>(SocketAddr::new(HUB_ADDRESS_IPV6.parse()?, port));
+    let (manager, hub, hub_of_leaf_nodes) = (at(MANAGER_PORT)?, at(HUB_PORT)?, at(HUB_LEAF_PORT)?);
+    only_to(&by_leaf_node, &[manager, hub_of_leaf_nodes])?;
+    only_to(&whole, &[manager, hub_of_leaf_nodes, hub])
 }
 
-/// The API server takes what the chart would install for a leaf node in the cluster, and its pod under the restricted standard. (Nothing
-/// here runs its images.)
-fn take_the_chart_s_leaf_node(platform: &Platform, site: &Site) -> Result<()> {
-    let folder = platform.sandbox.folder("leaf-chart")?;
-    let file = |name: &str, text: &str| {
-        let path = folder.join(name);
-        std::fs::write(&path, text)?;
-        path.to_str().map(str::to_owned).context("the path is not text")
-    };
-    let chart = repository::root()?.join("deploy/helm/operator");
-    let chart = chart.to_str().context("the chart's path is not text")?;
-    let values = "leaf.enabled=true,transport=leaf,enrollment.existingSecret=none";
-    let only = ["--show-only", "templates/leaf.yaml", "--set", values];
-    let rendered =
-        site.cluster.helm_ok(&[&["template", "kubenova-operator", chart, "-n", NAMESPACE], &only[..]].concat())?;
-    let apply = ["apply", "--dry-run=server", "-o", "json", "-f"];
-    let objects = file("leaf.yaml", &rendered)?;
-    let taken = site.cluster.kubectl_ok(&[&apply[..], &[objects.as_str()]].concat())?;
-    let taken: Value = serde_json::from_str(&taken).context("kubectl prints JSON")?;
-    let mut items = taken["items"].as_array().into_iter().flatten();
-    let deployment = items.find(|item| item["kind"] == "Deployment").context("there is a Deployment")?;
-    let mut pod = deployment["spec"]["template"].clone();
-    pod["apiVersion"] = "v1".into();
-    pod["kind"] = "Pod".into();
-    pod["metadata"]["name"] = "kubenova-leaf".into();
-    let enforce = "pod-security.kubernetes.io/enforce=restricted";
-    site.cluster.kubectl_ok(&["label", "namespace", NAMESPACE, enforce])?;
-    let create = ["create", "--dry-run=server", "-n", NAMESPACE, "-f"];
-    let pod = file("pod.json", &pod.to_string())?;
-    site.cluster.kubectl_ok(&[&create[..], &[pod.as_str()]].concat()).map(drop)
+/// Each of these was connected to across the uplink, and nothing else.
+fn only_to(capture: &SynCapture, all: &[SocketAddr]) -> Result<()> {
+    let seen: BTreeSet<SocketAddr> = capture.seen().iter().map(|syn| syn.destination).collect();
+    ensure!(seen.iter().eq(all.iter().collect::<BTreeSet<_>>()), "connected to {seen:?}, expected {all:?}");
+    Ok(())
+}
+
+fn leaf_pids(site: &Site) -> Result<Vec<u32>> {
+    Ok(site.cluster.pods().labelled(LEAF).first().context("no leaf node runs")?.pids())
 }
 
 async fn live_over_leaf_node(platform: &mut Platform, site: &Site) -> Result<()> {
@@ -266,7 +253,7 @@ async fn run_application(platform: &Platform, name: &str, replicas: u32) -> Resu
 
 /// Waits until a session is open that came by this transport.
 async fn wait_via(site: &Site, via: &str, within: Duration) -> Result<()> {
-    poll::until(format!("a session by {via}"), within, || async {
+    poll::until(format!("a session {via}"), within, || async {
         let connected = site.conditions()?.into_iter().find(|(kind, ..)| kind == "BusConnected");
         let (_, status, reason, message) = connected.context("there is a condition BusConnected")?;
         let is_open = status == "True" && message.contains(via);

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use kubenova_bus::dial::Dialer;
 use kubenova_crds::cluster_config::condition;
+use kubenova_operator::join::ClusterFacts;
+use kubenova_operator::join::enroll::{self, Attempt};
 use kubenova_operator::join::identity::{Identity, Keys};
-use kubenova_operator::join::{ClusterFacts, enroll};
 use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::backoff::Backoff;
 use kubenova_runtime::{random, tls};
@@ -31,14 +32,16 @@ pub(crate) async fn enroll_counting(token: &str) -> Result<(Identity, u32)> {
         kubernetes_version: KUBERNETES_VERSION.to_owned(),
         nodes: None,
     };
-    let request = enroll::request(&decoded, &keys, &facts)?;
+    let dialer = Dialer::default();
+    let attempt = Attempt { token: &decoded, keys: &keys, facts: &facts, dialer: &dialer, in_use: None };
+    let request = attempt.request()?;
     let endpoint = decoded.endpoints.first().context("the token names no endpoint")?;
     // A Manager that many clusters join at once may not answer in time; the same keys get their answer again.
-    let (dialer, mut conditions) = (Dialer::default(), ConditionSet::new());
+    let mut conditions = ConditionSet::new();
     let (begun, mut backoff, mut asked) = (Instant::now(), Backoff::default(), 0);
     loop {
         asked += 1;
-        let sent = enroll::send(endpoint, &decoded, &keys, &request, &dialer, &mut conditions);
+        let sent = enroll::send(endpoint, &attempt, &request, &mut conditions);
         match sent.await.and_then(|answered| answered.answer) {
             Ok(answer) => return Ok((Identity::replacing(None, keys, answer), asked)),
             Err(error) if error.condition == condition::TOKEN_ACCEPTED || begun.elapsed() > ENROLLED_WITHIN => {

@@ -15,7 +15,7 @@ use kubenova_schema::{
     enrollment::PATH,
     renewal::{self as renewals, NONCE_PATH},
     sealing,
-    signature::{HEADER, PayloadType, pre_authentication_encoding},
+    signature::{HEADER, PayloadType, nkey_encoding},
     token::EnrollmentToken,
 };
 use kubenova_trust::{
@@ -62,7 +62,7 @@ impl Installation {
 
     /// Its signature over a body.
     pub(crate) fn sign(&self, payload_type: PayloadType, body: &str) -> String {
-        let signature = self.nkey.sign(&pre_authentication_encoding(payload_type, body.as_bytes())).unwrap();
+        let signature = self.nkey.sign(&nkey_encoding(payload_type, body.as_bytes())).unwrap();
         format!("{}:{}", self.nkey.public_key(), BASE64.encode(&signature))
     }
 }

@@ -5,7 +5,7 @@
 //! (`operator/tests/attacks`), usage at the Manager (`manager/tests/attacks`).
 
 use crate::{
-    raw::Raw,
+    raw::{self, Raw},
     support::{A, ANSWER_MAX, Bridge, Hub, validity},
 };
 use async_nats::ConnectOptions;
@@ -22,17 +22,13 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 
 const B: &str = "c0123456789abcdefghjkmnpqrt";
-
-/// Why there is no session with these files.
-async fn refusal(bridge: &Bridge, files: &Files) -> String {
-    Raw::open(bridge.running.address, files)
-        .await
-        .err()
-        .map_or("there is one".to_owned(), |status| format!("{status:?}"))
-}
 
 /// Files of a cluster's certificate as this authority issues it.
 fn cluster_files(hub: &Hub, keyring: &Keyring, name: &str, validity: Validity) -> Files {
@@ -71,16 +67,20 @@ async fn no_session_without_the_certificate_of_a_cluster() {
 
     let other = rcgen::generate_simple_self_signed([A.to_owned()]).unwrap();
     let foreign = || hub.files("other", &other.cert.pem(), &other.signing_key.serialize_pem());
-    let over = Validity { lifetime: Duration::from_secs(60), now: validity().now - Duration::from_secs(7200) };
-    let expired = cluster_files(&hub, &hub.keyring, "expired", over);
+    let at = |now| Validity { now, lifetime: Duration::from_secs(60) };
+    let expired = cluster_files(&hub, &hub.keyring, "expired", at(validity().now - Duration::from_secs(7200)));
+    let to_come = cluster_files(&hub, &hub.keyring, "to-come", at(validity().now + Duration::from_secs(7200)));
     stopped("A-107", &cause(&hub, &bridge.url(), foreign()).await);
     stopped("A-108", &cause(&hub, &bridge.url(), expired).await);
+    stopped("A-279", &cause(&hub, &bridge.url(), to_come).await);
     stopped("A-109", &cause(&hub, &format!("wss://{}", hub.websocket), foreign()).await);
 
-    stopped("A-110", &refusal(&bridge, &hub.own_files("ops")).await);
+    stopped("A-110", &cause(&hub, &bridge.url(), hub.own_files("ops")).await);
     let elsewhere = hub.keyring_of("elsewhere.test");
-    stopped("A-111", &refusal(&bridge, &cluster_files(&hub, &elsewhere, "elsewhere", validity())).await);
-    assert_eq!(refusal(&bridge, &cluster_files(&hub, &hub.keyring, "own", validity())).await, "there is one");
+    let foreign_domain = cluster_files(&hub, &elsewhere, "elsewhere", validity());
+    stopped("A-111", &cause(&hub, &bridge.url(), foreign_domain).await);
+    let own = cluster_files(&hub, &hub.keyring, "own", validity());
+    assert!(Raw::open(address, &own).await.is_ok(), "a cluster has its session");
 }
 
 /// What the broker says to these first bytes in a session.
@@ -189,4 +189,66 @@ async fn one_cluster_does_not_take_the_places_of_all_others() {
     drop(held.pop());
     bridge.wait("sessions", 7).await;
     Raw::open(bridge.running.address, &files).await.unwrap();
+}
+
+/// Without the limit of one cluster they take all places that a bridge for one session has.
+#[tokio::test]
+async fn connections_without_a_byte_keep_no_other_cluster_out() {
+    const OPENED: u64 = 70;
+    let hub = Hub::start();
+    let bridge = hub.bridge("sessionsMax: 1").await;
+    let (files, other) = (hub.cluster_files(A), hub.cluster_files(B));
+    let mut held = Vec::new();
+    for _ in 0..OPENED {
+        held.push(raw::tls(bridge.running.address, &files).await);
+    }
+    let closed = "connections_closed_total{reason=\"cluster\"}";
+    bridge.wait(closed, OPENED - 12).await;
+    stopped("A-281", &format!("{} of {OPENED} connections are closed", bridge.metric(closed).await));
+    assert!(Raw::open(bridge.running.address, &other).await.is_ok(), "another cluster has its session");
+    drop(held);
+}
+
+/// The session of a cluster outlasts two connections that have none: one that never had, and one whose session has ended.
+#[tokio::test]
+async fn a_connection_that_no_session_uses_is_closed() {
+    let hub = Hub::start();
+    let bridge = hub.bridge("").await;
+    let mut session = logged_in(&hub, &bridge).await;
+    let files = hub.cluster_files(B);
+    let mut silent = raw::tls(bridge.running.address, &files).await;
+    let channel = raw::channel(bridge.running.address, &files).await;
+    drop(Raw::open_on(channel.clone()).await.unwrap());
+    bridge.wait("sessions", 1).await;
+    let closed = "connections_closed_total{reason=\"unused\"}";
+    assert_eq!(bridge.metric(closed).await, 0, "it has time to begin a session");
+    bridge.wait(closed, 2).await;
+    stopped("A-282", &format!("{} unused connections are closed", bridge.metric(closed).await));
+    let mut all = Vec::new();
+    let _with_or_without_notice = timeout(ANSWER_MAX, silent.read_to_end(&mut all)).await.expect("the bridge ends it");
+    assert!(Raw::open_on(channel).await.is_err(), "the connection is closed");
+    session.send("PING\r\n").await;
+    assert!(session.until("PONG").await.contains("PONG"), "a session that is quiet stays");
+}
+
+/// More of them than there may be handshakes, and less time for the other cluster than a handshake has.
+#[tokio::test]
+async fn silent_connections_of_one_address_keep_no_other_out() {
+    let hub = Hub::start();
+    let bridge = hub.bridge("").await;
+    let files = hub.cluster_files(A);
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(bridge.running.address).await.unwrap());
+    }
+    let opened = timeout(Duration::from_secs(5), Raw::open(bridge.running.address, &files)).await;
+    assert!(opened.is_ok_and(|opened| opened.is_ok()), "a cluster of another address has its session");
+    // What came before the cluster was accepted before it.
+    let closed = bridge.metric("connections_closed_total{reason=\"address\"}").await;
+    stopped("A-283", if closed > 0 { "more are closed at once" } else { "all are kept" });
+    // Those that were not closed at once wait for the first message of TLS, and for less than the whole time of a handshake.
+    let first = timeout(Duration::from_secs(8), silent[0].read(&mut [0])).await.expect("the bridge ends it");
+    assert!(!first.is_ok_and(|read| read > 0), "the bridge says nothing");
 }

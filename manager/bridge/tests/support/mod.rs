@@ -49,7 +49,11 @@ fn envelope() -> Envelope {
 }
 
 pub(crate) fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    free_on("127.0.0.1")
+}
+
+fn free_on(host: &str) -> SocketAddr {
+    std::net::TcpListener::bind((host, 0)).unwrap().local_addr().unwrap()
 }
 
 /// A bridge of this process.
@@ -86,13 +90,18 @@ impl Bridge {
 
 impl Hub {
     pub(crate) fn start() -> Self {
+        Self::start_on("127.0.0.1")
+    }
+
+    /// At this address of the loopback interface.
+    pub(crate) fn start_on(host: &str) -> Self {
         tls::install_provider();
         let stored = keyring::make_missing(&BTreeSet::new(), &envelope(), clock::now()).unwrap();
         let keyring = Keyring::open(&stored, &envelope(), "kubenova.local").unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let (nats, websocket) = (free(), free());
+        let (nats, websocket) = (free_on(host), free_on(host));
         let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
-        let hosts = ["127.0.0.1".to_owned(), BRIDGE.to_owned()];
+        let hosts = ["127.0.0.1", "::1", BRIDGE].map(str::to_owned);
         let own = NatsConfig::on_loopback(folder.path(), &hosts, clock::now(), &accounts);
         let (listen, websocket_listen) = (nats.to_string(), websocket.to_string());
         let config = NatsConfig { listen: &listen, websocket: Some(&websocket_listen), ..own };
@@ -111,9 +120,14 @@ impl Hub {
     }
 
     pub(crate) async fn bridge_to(&self, broker: &str, more: &str) -> Bridge {
+        self.bridge_at("127.0.0.1:0", broker, more).await
+    }
+
+    /// A bridge that listens there.
+    pub(crate) async fn bridge_at(&self, listen: &str, broker: &str, more: &str) -> Bridge {
         self.server.url().await;
         let text = format!(
-            "listen: 127.0.0.1:0\ntls: {{ caFile: ca.crt, certificateFile: tls/bridge.pem, keyFile: tls/bridge.key }}\n\
+            "listen: \"{listen}\"\ntls: {{ caFile: ca.crt, certificateFile: tls/bridge.pem, keyFile: tls/bridge.key }}\n\
              nats: {{ urls: [\"{broker}\"] }}\nmetrics: {{ listen: \"127.0.0.1:0\" }}\n{more}\n"
         );
         let settings = Settings::parse(&text, self.server.folder()).unwrap();

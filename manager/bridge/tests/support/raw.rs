@@ -13,14 +13,15 @@ use rustls::{
 };
 use std::{io, net::SocketAddr, sync::Arc};
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
     Status, Streaming,
     transport::{Channel, Endpoint, Uri},
 };
 
-/// HTTP/2 with the certificate of these files.
-pub(crate) async fn channel(at: SocketAddr, files: &Files) -> Channel {
+/// TLS with the certificate of these files. The bridge may not have verified it by then.
+pub(crate) async fn tls(at: SocketAddr, files: &Files) -> TlsStream<TcpStream> {
     let read = |path| CertificateDer::pem_file_iter(path).unwrap().map(Result::unwrap).collect::<Vec<_>>();
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(read(&files.ca));
@@ -28,10 +29,17 @@ pub(crate) async fn channel(at: SocketAddr, files: &Files) -> Channel {
     let config = ClientConfig::builder().with_root_certificates(roots);
     let mut config = config.with_client_auth_cert(read(&files.certificate), key).unwrap();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(at).await.unwrap();
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let stream = connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap();
-    let mut stream = Some(TokioIo::new(stream));
+    let connector = TlsConnector::from(Arc::new(config));
+    let connected = async {
+        let stream = TcpStream::connect(at).await.unwrap();
+        connector.connect(ServerName::try_from("127.0.0.1").unwrap(), stream).await.unwrap()
+    };
+    timeout(ANSWER_MAX, connected).await.expect("the bridge answers")
+}
+
+/// HTTP/2 with the certificate of these files.
+pub(crate) async fn channel(at: SocketAddr, files: &Files) -> Channel {
+    let mut stream = Some(TokioIo::new(tls(at, files).await));
     let connector = tower::service_fn(move |_: Uri| {
         std::future::ready(stream.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
     });
@@ -48,8 +56,13 @@ pub(crate) struct Raw {
 
 impl Raw {
     pub(crate) async fn open(at: SocketAddr, files: &Files) -> Result<Self, Status> {
+        Self::open_on(channel(at, files).await).await
+    }
+
+    /// On a connection that may be there without it.
+    pub(crate) async fn open_on(channel: Channel) -> Result<Self, Status> {
         let (up, frames) = mpsc::channel(1);
-        let mut client = BridgeClient::new(channel(at, files).await);
+        let mut client = BridgeClient::new(channel);
         let mut down = client.connect(ReceiverStream::new(frames)).await?.into_inner();
         let first = timeout(ANSWER_MAX, down.message()).await.unwrap()?.unwrap().data;
         let info = serde_json::from_slice(first.strip_prefix(b"INFO ").unwrap()).unwrap();

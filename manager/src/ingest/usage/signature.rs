@@ -20,18 +20,15 @@ pub(super) fn verify(manifest: &[u8], signature: &str) -> Result<(), InvalidUsag
 #[cfg(test)]
 mod tests {
     use super::*;
-    use data_encoding::{BASE32_NOPAD, BASE64};
-    use kubenova_schema::signature::SigningKey;
+    use data_encoding::BASE64;
+    use kubenova_schema::signature::nkey_encoding;
 
     #[test]
     fn a_signature_is_verified_against_the_nkey_it_names() {
-        let key = SigningKey::from_seed(&[3; 32]).unwrap();
-        let mut bytes = vec![20 << 3];
-        bytes.extend(key.public_key());
-        bytes.extend([0, 0]);
-        let nkey = BASE32_NOPAD.encode(&bytes);
-        let header = key.sign(PayloadType::Usage, b"m");
-        let signature = format!("{nkey}:{}", header.split_once(':').unwrap().1);
+        let key = nkeys::KeyPair::new_user();
+        let nkey = key.public_key();
+        let signed = key.sign(&nkey_encoding(PayloadType::Usage, b"m")).unwrap();
+        let signature = format!("{nkey}:{}", BASE64.encode(&signed));
         assert_eq!(signer(&signature), Ok(nkey.as_str()));
         assert_eq!(verify(b"m", &signature), Ok(()));
         assert!(matches!(verify(b"n", &signature), Err(InvalidUsage::Signature(_))));

@@ -21,12 +21,14 @@ use std::time::Duration;
 async fn no_tls_without_a_certificate_of_the_authority() {
     let broker = Broker::start().await;
     let (foreign, _) = broker::keys();
-    let over = Validity { now: clock::now() - Duration::from_secs(7200), lifetime: Duration::from_secs(60) };
+    let at = |now| Validity { now, lifetime: Duration::from_secs(60) };
+    let (over, to_come) = (at(clock::now() - Duration::from_secs(7200)), at(clock::now() + Duration::from_secs(7200)));
     let identity = |keyring: &keyring::Keyring, validity| keyring.authority.client(A, validity).unwrap();
     let (address, ca) = (broker.url.strip_prefix("tls://").unwrap(), broker.keyring.authority.bundle_pem());
     stopped("A-001", &handshake::refusal(address, ca, None).await);
     stopped("A-002", &handshake::refusal(address, ca, Some(&identity(&foreign, validity()))).await);
     stopped("A-003", &handshake::refusal(address, ca, Some(&identity(&broker.keyring, over))).await);
+    stopped("A-278", &handshake::refusal(address, ca, Some(&identity(&broker.keyring, to_come))).await);
     broker.cluster(A).await.client.flush().await.unwrap();
 }
 

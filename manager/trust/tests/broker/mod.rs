@@ -45,7 +45,7 @@ pub(crate) fn envelope() -> Envelope {
 pub(crate) fn serve(keyring: Keyring, websocket: Option<&str>, leaf: Option<&str>) -> (NatsServer, Keyring) {
     let accounts = keyring.nkeys.account_jwts(&Revocations::default(), &BTreeMap::new(), clock::now()).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let hosts = ["127.0.0.1".to_owned()];
+    let hosts = ["127.0.0.1", "::1"].map(str::to_owned);
     let own = NatsConfig::on_loopback(folder.path(), &hosts, clock::now(), &accounts);
     let config = NatsConfig { websocket, leaf, ..own };
     let path = config.write(&keyring.authority, &keyring.nkeys).unwrap();

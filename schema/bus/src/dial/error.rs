@@ -61,8 +61,8 @@ pub enum ProxyProblem {
     #[error("cannot be used: {0}")]
     Files(String),
     /// It wants credentials, or other ones (407).
-    #[error("wants a login (HTTP 407)")]
-    LoginWanted,
+    #[error("requires authentication (HTTP 407)")]
+    AuthenticationRequired,
     /// It answered that it does not allow the connection.
     #[error("refused to connect to {target} (HTTP {status})")]
     Refused {

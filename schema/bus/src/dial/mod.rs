@@ -45,6 +45,13 @@ impl Target {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         Self { host: bare.to_owned(), port }
     }
+
+    /// Host and port of an `https://` URL; none for anything else.
+    #[must_use]
+    pub fn of_https(url: &str) -> Option<Self> {
+        let url = url::Url::parse(url).ok().filter(|url| url.scheme() == "https")?;
+        Some(Self::new(url.host_str()?, url.port_or_known_default()?))
+    }
 }
 
 impl fmt::Display for Target {
@@ -87,6 +94,22 @@ impl Dialer {
                 let addresses = tcp::resolve(target).await?;
                 Ok(Box::new(tcp::connect(target, &addresses).await?))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_https_url_names_a_target() {
+        let read = |url| Target::of_https(url).map(|target| (target.host.clone(), target.to_string()));
+        let found = |host: &str, shown: &str| Some((host.to_owned(), shown.to_owned()));
+        assert_eq!(read("https://manager"), found("manager", "manager:443"));
+        assert_eq!(read("https://[2001:DB8::1]:8443/x"), found("2001:db8::1", "[2001:db8::1]:8443"));
+        for other in ["http://x", "https://", "https://2001:db8::1:8443", "manager:8443"] {
+            assert_eq!(read(other), None, "{other}");
         }
     }
 }

@@ -81,7 +81,8 @@ impl ProxySettings {
                 _ => builder,
             };
         }
-        let no = first(NO).map(|(_, list)| list).unwrap_or_default();
+        // The matcher takes an address in brackets for a name.
+        let no = first(NO).map(|(_, list)| list.replace(['[', ']'], "")).unwrap_or_default();
         Ok(Self { matcher: Some(Arc::new(builder.no(no).build())), files })
     }
 
@@ -109,9 +110,18 @@ pub struct Proxy {
     /// Whether TLS is spoken with the proxy itself.
     pub(super) is_https: bool,
     pub(super) ca_file: Option<PathBuf>,
-    /// `Basic …`, of the URL.
-    basic: Option<String>,
-    credentials: Option<PathBuf>,
+    /// Of the URL.
+    login: Option<ProxyLogin>,
+    files: Option<PathBuf>,
+}
+
+/// User name and password for a proxy; they are not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ProxyLogin {
+    /// The user.
+    pub username: String,
+    /// Its password.
+    pub password: String,
 }
 
 impl Proxy {
@@ -122,22 +132,60 @@ impl Proxy {
             "https" => true,
             _ => return None,
         };
-        let port = uri.port_u16().unwrap_or(if is_https { 443 } else { 80 });
-        let basic = found.basic_auth().and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // The parser takes a port that is none for no port.
+        let host_and_port = uri.authority()?.as_str().rsplit('@').next().unwrap_or_default();
+        let has_port = host_and_port.rsplit(']').next().unwrap_or_default().contains(':');
+        let port = match uri.port_u16() {
+            None if has_port => return None,
+            port => port.unwrap_or(if is_https { 443 } else { 80 }),
+        };
+        let login = found.basic_auth().and_then(|value| ProxyLogin::of_basic(value.as_bytes()));
         Some(Self {
             target: Target::new(uri.host().filter(|host| !host.is_empty())?, port),
             is_https,
             ca_file: files.ca_file.clone(),
-            basic,
-            credentials: files.credentials.clone(),
+            login,
+            files: files.credentials.clone(),
         })
+    }
+
+    /// PEM file of the CAs that may have signed its certificate; none where those of the system count, or there is no TLS with it.
+    #[must_use]
+    pub fn ca_file(&self) -> Option<&Path> {
+        self.ca_file.as_deref().filter(|_| self.is_https)
+    }
+
+    /// Its credentials, if it is given any, as they are now.
+    ///
+    /// # Errors
+    /// When their files cannot be read.
+    pub async fn login(&self) -> Result<Option<ProxyLogin>, String> {
+        let Some(folder) = &self.files else { return Ok(self.login.clone()) };
+        let (username, password) = (read(&folder.join("username")).await?, read(&folder.join("password")).await?);
+        Ok(Some(ProxyLogin { username, password }))
     }
 
     /// The value of `Proxy-Authorization`.
     pub(super) async fn authorization(&self) -> Result<Option<String>, String> {
-        let Some(folder) = &self.credentials else { return Ok(self.basic.clone()) };
-        let (user, password) = (read(&folder.join("username")).await?, read(&folder.join("password")).await?);
-        Ok(Some(format!("Basic {}", BASE64.encode(format!("{user}:{password}").as_bytes()))))
+        Ok(self.login().await?.map(|login| login.to_basic()))
+    }
+}
+
+impl ProxyLogin {
+    fn of_basic(value: &[u8]) -> Option<Self> {
+        let decoded = BASE64.decode(value.strip_prefix(b"Basic ")?).ok()?;
+        let (username, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+        Some(Self { username: username.to_owned(), password: password.to_owned() })
+    }
+
+    fn to_basic(&self) -> String {
+        format!("Basic {}", BASE64.encode(format!("{}:{}", self.username, self.password).as_bytes()))
+    }
+}
+
+impl fmt::Debug for ProxyLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProxyLogin(***)")
     }
 }
 
@@ -189,12 +237,15 @@ mod tests {
 
     #[test]
     fn names_domains_addresses_and_networks_are_reached_without_it() {
-        let no = "10.96.0.1,.svc,.cluster.local,example.com,10.0.0.0/8,fd00::/8";
+        let no = "10.96.0.1,.svc,.cluster.local,example.com,10.0.0.0/8,fd00::/8,2001:db8:1::7, [2001:DB8:2::7],[2001:db8:3::]/48";
         let variables = [("HTTPS_PROXY", "http://p:3128"), ("NO_PROXY", no)];
-        for direct in ["a.b.svc", "x.cluster.local", "example.com", "a.example.com", "10.1.2.3", "fd00::7"] {
+        for direct in ["a.b.svc", "x.cluster.local", "example.com", "a.example.com", "10.1.2.3"] {
             assert_eq!(proxy(&variables, direct), None, "{direct}");
         }
-        for through in ["notexample.com", "192.0.2.1", "2001:db8::1", "svc.example.org"] {
+        for direct in ["fd00::7", "[fd00::7]", "2001:db8:1:0::7", "2001:db8:2::7", "2001:db8:3:1::7"] {
+            assert_eq!(proxy(&variables, direct), None, "{direct}");
+        }
+        for through in ["notexample.com", "192.0.2.1", "2001:db8:1::8", "2001:db8:4::7", "svc.example.org"] {
             assert!(proxy(&variables, through).is_some(), "{through}");
         }
         assert_eq!(proxy(&[("HTTPS_PROXY", "http://p"), ("NO_PROXY", "*")], "hub"), None);
@@ -202,7 +253,15 @@ mod tests {
 
     #[test]
     fn a_value_that_is_no_http_proxy_is_refused_without_being_repeated() {
-        for bad in ["socks5://user:secret@p:1080", "http://", "ftp://secret", "http://se cret:3128", "::secret"] {
+        for bad in [
+            "socks5://user:secret@p:1080",
+            "http://",
+            "ftp://secret",
+            "http://se cret:3128",
+            "::secret",
+            "http://secret:99999",
+            "http://[fd00::1]:x",
+        ] {
             for variable in ["HTTPS_PROXY", "all_proxy", "HTTP_PROXY"] {
                 let error = settings(&[(variable, bad)]).unwrap_err();
                 assert_eq!(error, ProxySettingsError::NotAProxy { variable }, "{bad}");

@@ -57,7 +57,7 @@ async fn answer(mut stream: Box<dyn ByteStream>, target: &Target) -> Result<Sock
     })?;
     match head.status {
         200..=299 => Ok(Prefixed::wrap(head.rest, stream)),
-        407 => Err(ProxyProblem::LoginWanted),
+        407 => Err(ProxyProblem::AuthenticationRequired),
         status @ 500..=599 => Err(ProxyProblem::CannotConnect { target: target.clone(), status }),
         status => Err(ProxyProblem::Refused { target: target.clone(), status }),
     }

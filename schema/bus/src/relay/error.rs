@@ -98,7 +98,7 @@ fn of_proxy(problem: &ProxyProblem) -> ConnectCause {
         ProxyProblem::Unreached(_) => ConnectCause::ProxyNameNotFound,
         ProxyProblem::Tls(_) => ConnectCause::ProxyTls,
         ProxyProblem::Files(_) => ConnectCause::ProxyFiles,
-        ProxyProblem::LoginWanted => ConnectCause::ProxyLoginWanted,
+        ProxyProblem::AuthenticationRequired => ConnectCause::ProxyAuthenticationRequired,
         ProxyProblem::Refused { .. } => ConnectCause::ProxyRefused,
         ProxyProblem::CannotConnect { .. } => ConnectCause::ProxyCannotConnect,
         ProxyProblem::Answer(_) => ConnectCause::ProxyAnswer,

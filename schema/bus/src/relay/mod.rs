@@ -1,4 +1,5 @@
-//! The way to a broker that the NATS client cannot go by itself: through a proxy, in a WebSocket, or by way of the bridge.
+//! The way to a broker that the NATS client cannot go by itself: through a proxy, in a WebSocket, by way of the bridge, or to a host of
+//! which one family of addresses may not answer.
 //!
 //! The client connects to a port of the loopback interface. For each connection the relay dials the broker, does TLS with the real name
 //! and the cluster's certificate, and from the broker's first message on passes bytes. The client reads that no TLS is needed, which

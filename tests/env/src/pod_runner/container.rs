@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) root: PathBuf,
     /// The pod's name, as the host's name inside.
     pub(crate) hostname: String,
+    /// The names that it resolves.
+    pub(crate) hosts: PathBuf,
     /// What is bound where.
     pub(crate) binds: Vec<Bind>,
     /// Folders in memory.
@@ -76,7 +78,8 @@ fn lay_out(plan: &Plan) -> Result<()> {
     for device in DEVICES {
         bind(root, &Path::new("/dev").join(device), &Path::new("/dev").join(device), false)?;
     }
-    for name in ["hosts", "nsswitch.conf", "resolv.conf"] {
+    bind(root, &plan.hosts, Path::new("/etc/hosts"), true)?;
+    for name in ["nsswitch.conf", "host.conf", "resolv.conf"] {
         let path = Path::new("/etc").join(name);
         if path.exists() {
             bind(root, &path, &path, true)?;

@@ -38,6 +38,8 @@ impl Images {
                 None => return Ok(None),
             },
             "kubenova/operator" => self.operator()?,
+            "nats" | "library/nats" => self.in_usr_local_bin("nats-server")?,
+            "natsio/nats-server-config-reloader" => self.in_usr_local_bin("nats-server-config-reloader")?,
             _ => return Ok(None),
         }))
     }
@@ -45,6 +47,13 @@ impl Images {
     /// A static binary and nothing else.
     fn single(&self, name: &str) -> Result<Image> {
         Ok(single_at(&self.servers.binary(name)?, name))
+    }
+
+    /// A static binary where images put programs that were not there before.
+    fn in_usr_local_bin(&self, name: &str) -> Result<Image> {
+        let inside = format!("/usr/local/bin/{name}");
+        let binds = vec![(self.servers.binary(name)?, PathBuf::from(&inside))];
+        Ok(Image { entrypoint: vec![inside], binds })
     }
 
     /// Dynamically linked, with helm and the charts.

@@ -9,11 +9,12 @@
 //! [`images`].
 //!
 //! Reading order: this file watches pods and hands each to [`pod`]; `pod` lays out [`volumes`] and
-//! [`environment`], starts [`supervisor`]s of [`container`]s, and reports [`status`].
+//! [`environment`], starts [`supervisor`]s of [`container`]s, and reports [`status`]; [`names`] are those of Services.
 
 pub(crate) mod container;
 mod environment;
 mod images;
+mod names;
 mod pod;
 mod probes;
 mod sockets;
@@ -77,6 +78,8 @@ pub(crate) struct Shared {
     memory: PathBuf,
     helper: PathBuf,
     images: Images,
+    /// The hosts file of every pod.
+    names: PathBuf,
     variables: Variables,
     pods: Arc<Mutex<BTreeMap<String, PodHandle>>>,
     /// Rises whenever a Secret or ConfigMap of the system namespaces changes.
@@ -184,6 +187,8 @@ async fn run(
 ) -> Result<()> {
     let client = options.kubeconfig.client().await?;
     let (changed, sources) = watch::channel(0);
+    let names = options.memory.join("hosts");
+    let hosts = names::HostsFile::create(&names)?;
     let shared = Arc::new(Shared {
         client: client.clone(),
         network: options.network,
@@ -191,11 +196,16 @@ async fn run(
         memory: options.memory,
         helper: options.helper,
         images: Images::new(&options.servers),
+        names,
         variables,
         pods,
         sources,
     });
-    tokio::try_join!(watch_pods(Arc::clone(&shared), listing.clone()), watch_sources(client, changed, listing))?;
+    tokio::try_join!(
+        watch_pods(Arc::clone(&shared), listing.clone()),
+        watch_sources(client, changed, listing.clone()),
+        names::keep(hosts, Arc::clone(&shared), listing)
+    )?;
     Ok(())
 }
 

@@ -274,9 +274,13 @@ async fn prepare(
         match attempt.await {
             Ok(environment) => {
                 return Start {
-                    plan: plan(pod, container, image, volumes, memory, log, environment),
+                    plan: Plan {
+                        hosts: shared.names.clone(),
+                        ..plan(pod, container, image, volumes, memory, log, environment)
+                    },
                     container: container.clone(),
                     netns: link.netns().file().to_owned(),
+                    shares_processes: shares_processes(pod),
                     address: link.address(),
                     helper: shared.helper.clone(),
                     log: log.to_owned(),
@@ -331,6 +335,7 @@ fn plan(
     let words = words.into_iter().chain(container.args.clone().unwrap_or_default());
     let security = container.security_context.as_ref();
     Plan {
+        hosts: PathBuf::new(),
         root: memory.join(format!("root-{}", container.name)),
         hostname: pod.name_any().chars().take(63).collect(),
         binds: from_image.chain(mounts).chain(debug).collect(),
@@ -340,6 +345,10 @@ fn plan(
         environment,
         working_folder: container.working_dir.as_deref().unwrap_or("/").into(),
     }
+}
+
+fn shares_processes(pod: &Pod) -> bool {
+    pod.spec.as_ref().and_then(|spec| spec.share_process_namespace) == Some(true)
 }
 
 fn restart_policy(pod: &Pod) -> Restart {

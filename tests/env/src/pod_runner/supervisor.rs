@@ -40,6 +40,8 @@ pub(crate) struct Start {
     pub(crate) plan: Plan,
     pub(crate) container: Container,
     pub(crate) netns: PathBuf,
+    /// Whether it sees the pod's other processes (`shareProcessNamespace`). It then sees those of the whole sandbox.
+    pub(crate) shares_processes: bool,
     pub(crate) address: Ipv4Addr,
     pub(crate) helper: PathBuf,
     pub(crate) log: PathBuf,
@@ -251,10 +253,12 @@ fn report(state: &mut State, ready: bool, message: String) -> bool {
     changed
 }
 
-/// The processes of one container: `unshare` outside, the program as PID 1 of its own namespace.
+/// The processes of one container: `unshare` outside, the program as PID 1 of its own namespace. Where a pod's containers see each other,
+/// there is no such namespace, and the child becomes the program.
 struct ContainerProcess {
     child: Child,
     group: Option<Pid>,
+    shares_processes: bool,
 }
 
 impl ContainerProcess {
@@ -266,8 +270,9 @@ impl ContainerProcess {
         let (stage, name) = (STAGE, STAGE_CONTAINER);
         let child = Command::new("nsenter")
             .arg(format!("--net={}", start.netns.display()))
-            .args(["--", "unshare", "--mount", "--propagation=private", "--pid", "--uts", "--ipc"])
-            .args(["--fork", "--kill-child", "--"])
+            .args(["--", "unshare", "--mount", "--propagation=private", "--uts", "--ipc"])
+            .args(["--pid", "--fork", "--kill-child"].iter().filter(|_| !start.shares_processes))
+            .arg("--")
             .arg(&start.helper)
             .env(stage, name)
             .env(PLAN, &plan)
@@ -279,7 +284,12 @@ impl ContainerProcess {
             .spawn()
             .context("could not start a container")?;
         let group = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw);
-        Ok(Self { child, group })
+        Ok(Self { child, group, shares_processes: start.shares_processes })
+    }
+
+    /// What has become, or will become, the program.
+    fn inner(&self) -> Option<u32> {
+        if self.shares_processes { self.child.id() } else { self.child.id().and_then(only_child) }
     }
 
     /// The program's process id in our namespace; `None` when it ended before it could be seen.
@@ -288,7 +298,7 @@ impl ContainerProcess {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return None;
             }
-            if let Some(pid) = self.child.id().and_then(only_child).filter(|pid| is_program(*pid)) {
+            if let Some(pid) = self.inner().filter(|pid| is_program(*pid)) {
                 return Some(pid);
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -297,7 +307,7 @@ impl ContainerProcess {
 
     /// SIGTERM to the program, SIGKILL to all of it after `grace`.
     async fn stop(&mut self, grace: Duration) {
-        if let Some(pid) = self.child.id().and_then(only_child) {
+        if let Some(pid) = self.inner() {
             signal(pid, Signal::SIGTERM);
         }
         let _ = tokio::time::timeout(grace, self.child.wait()).await;

@@ -27,7 +27,7 @@ use kubenova_store::{
 use uuid::Uuid;
 
 /// A token as an audit record names it.
-fn target(id: Uuid) -> String {
+pub(super) fn target(id: Uuid) -> String {
     format!("enrollment/{id}")
 }
 
