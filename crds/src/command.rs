@@ -73,9 +73,17 @@ pub struct CommandStatus {
     /// Steps the command passed and when: stored, started, applied, ready.
     #[serde(default)]
     pub hops: Vec<CommandHop>,
-    /// What an operation found when it began. After a crash it tells whether the operation has had its effect.
+    /// What an operation found when it began: after a crash it tells whether the operation has had its effect. Of the deletion of an
+    /// application: what the application had made.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub found: String,
+    /// The command waits for a person, or for work that takes its time, such as a workflow that is held or a job: no deadline counts
+    /// meanwhile.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub waits: bool,
+    /// Since when the deadline counts, once the command has waited; empty when it counts since the command was stored.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub deadline_from: String,
 }
 
 /// One step.
@@ -89,4 +97,9 @@ pub struct CommandHop {
     /// The object as it was read or written there, `<uid>/<resourceVersion>`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub object: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }

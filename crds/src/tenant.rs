@@ -101,6 +101,22 @@ pub struct TenantStatus {
     /// Namespaces of the tenant.
     #[serde(default)]
     pub namespaces: Vec<TenantNamespace>,
+    /// Capsule Tenant, namespaces and TenantOwners of the tenant, as they were last seen with its label. An object with one of these
+    /// UIDs belongs to the tenant also when the label is gone, which is then written again.
+    #[serde(default)]
+    pub objects: Vec<TenantObject>,
+}
+
+/// An object of the tenant that has no namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantObject {
+    /// Kind of the object: Tenant, Namespace or TenantOwner.
+    pub kind: String,
+    /// Name of the object.
+    pub name: String,
+    /// UID of the object.
+    pub uid: String,
 }
 
 /// A namespace of the tenant.

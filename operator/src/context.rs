@@ -12,7 +12,9 @@ use crate::{
     settings::Settings,
 };
 use kubenova_bus::Connection;
-use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
+use kubenova_operator_core::{
+    components::standing::StandingComponents, digest::RecordDigest, tenant::digest::TenantDigest,
+};
 use kubenova_runtime::{probe::Gates, shutdown::Shutdown};
 use std::sync::Arc;
 use tokio::sync::{Notify, watch};
@@ -37,6 +39,8 @@ pub struct ClusterContext {
     pub just_stored: JustStored,
     /// Every NovaTenant, as far as commands wait for it.
     pub tenants: Cache<TenantDigest>,
+    /// The cluster's configuration, as far as commands wait for its components.
+    pub configs: Cache<StandingComponents>,
     /// The highest revision in the inbox, for heartbeats.
     pub highest: Highest,
     /// The Manager's clock, for deadlines.

@@ -27,8 +27,11 @@ use crate::{
     settings::Settings,
 };
 use anyhow::Context as _;
+use jiff::SignedDuration;
 use kube::Api;
-use kubenova_operator_core::{digest::RecordDigest, tenant::digest::TenantDigest};
+use kubenova_operator_core::{
+    components::standing::StandingComponents, digest::RecordDigest, tenant::digest::TenantDigest,
+};
 use kubenova_runtime::{
     clock::Reading,
     periodic::{Next, Periodic},
@@ -184,9 +187,9 @@ impl Parts {
         let rehello = Arc::new(Notify::new());
         let (identity_sender, identity, verifier) = current::channel(identity);
         let outcomes = OutcomeQueue::new(identity.cluster_id(), metrics.outcomes_pending.clone());
-        let status = StatusCache::default();
+        let status = StatusCache::new(SignedDuration::from_secs(settings.progress_deadline_seconds.into()));
         let highest = Highest::default();
-        let (inbox, tenants) = (Cache::default(), Cache::default());
+        let (inbox, tenants, configs) = (Cache::default(), Cache::default(), Cache::default());
         let cluster = ClusterContext {
             apiserver,
             settings,
@@ -198,6 +201,7 @@ impl Parts {
             verifier,
             just_stored: JustStored::default(),
             tenants,
+            configs,
             highest,
             manager_clock: ManagerClock::default(),
             metrics,
@@ -240,8 +244,10 @@ fn spawn_caches(cluster: &ClusterContext) {
     let records = Api::namespaced(client.clone(), &cluster.settings.state_namespace);
     let inbox = cluster.inbox.clone().follow(records, RecordDigest::of, shutdown.clone());
     shutdown.spawn("inbox cache", inbox);
-    let tenants = cluster.tenants.clone().follow(Api::all(client), TenantDigest::of, shutdown.clone());
+    let tenants = cluster.tenants.clone().follow(Api::all(client.clone()), TenantDigest::of, shutdown.clone());
     shutdown.spawn("tenant cache", tenants);
+    let configs = cluster.configs.clone().follow(Api::all(client), StandingComponents::of, shutdown.clone());
+    shutdown.spawn("configuration cache", configs);
 }
 
 fn session_context(

@@ -17,19 +17,28 @@ pub enum CommandKind {
     DeleteApplication,
     /// Run the workflow of a KubeVela Application once more.
     RestartWorkflow,
+    /// Hold the workflow of a KubeVela Application where it is.
+    SuspendWorkflow,
+    /// Have a workflow that is held go on.
+    ResumeWorkflow,
+    /// End the workflow of a KubeVela Application.
+    TerminateWorkflow,
     /// Keep an operation from beginning.
     CancelOperation,
 }
 
 impl CommandKind {
     /// Every kind this release knows.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ApplyClusterConfig,
         Self::ApplyTenant,
         Self::DeleteTenant,
         Self::ApplyApplication,
         Self::DeleteApplication,
         Self::RestartWorkflow,
+        Self::SuspendWorkflow,
+        Self::ResumeWorkflow,
+        Self::TerminateWorkflow,
         Self::CancelOperation,
     ];
 
@@ -43,6 +52,9 @@ impl CommandKind {
             Self::ApplyApplication => "apply-application",
             Self::DeleteApplication => "delete-application",
             Self::RestartWorkflow => "restart-workflow",
+            Self::SuspendWorkflow => "suspend-workflow",
+            Self::ResumeWorkflow => "resume-workflow",
+            Self::TerminateWorkflow => "terminate-workflow",
             Self::CancelOperation => "cancel-operation",
         }
     }
@@ -62,7 +74,14 @@ impl CommandKind {
     /// True when the command is an operation, which is carried out once, and not a document, which stays wanted.
     #[must_use]
     pub const fn is_operation(self) -> bool {
-        matches!(self, Self::RestartWorkflow | Self::CancelOperation)
+        matches!(
+            self,
+            Self::RestartWorkflow
+                | Self::SuspendWorkflow
+                | Self::ResumeWorkflow
+                | Self::TerminateWorkflow
+                | Self::CancelOperation
+        )
     }
 }
 

@@ -61,6 +61,9 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("DELETE", "/api/v1/tenants/{tenant}/apps/{application}", Action::WriteApplications),
     ("GET", "/api/v1/tenants/{tenant}/apps/{application}/status", Action::ReadApplications),
     ("POST", "/api/v1/tenants/{tenant}/apps/{application}/restart", Action::WriteApplications),
+    ("POST", "/api/v1/tenants/{tenant}/apps/{application}/workflow/suspend", Action::WriteApplications),
+    ("POST", "/api/v1/tenants/{tenant}/apps/{application}/workflow/resume", Action::WriteApplications),
+    ("POST", "/api/v1/tenants/{tenant}/apps/{application}/workflow/terminate", Action::WriteApplications),
     ("GET", "/api/v1/commands", Action::ReadCommands),
     ("GET", "/api/v1/commands/{command}", Action::ReadCommands),
     ("POST", "/api/v1/commands/{command}/cancel", Action::WriteCommands),
@@ -248,7 +251,7 @@ mod tests {
         for (method, path, _) in TABLE.iter().filter(|(_, path, _)| path.contains("{tenant}")) {
             for named in ["other".to_owned(), other.to_string()] {
                 let request = api.request(method.parse().unwrap(), &filled(path, &named));
-                let body = if path.ends_with("/restart") {
+                let body = if path.ends_with("/restart") || path.contains("/workflow/") {
                     serde_json::json!({})
                 } else {
                     serde_json::json!({ "name": "shop", "image": "nginx:1" })

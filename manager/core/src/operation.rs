@@ -10,6 +10,7 @@ use crate::{
     tenant::TenantId,
 };
 use jiff::Timestamp;
+use kubenova_schema::kinds::CommandKind;
 
 /// Deadline of an operation whose request names none: longer than a broker or an Operator takes to come back, short enough that
 /// who asked is still there.
@@ -19,26 +20,71 @@ pub const DEADLINE_MIN_SECONDS: u32 = 10;
 /// Longest deadline: who wants more wants a document, not an operation.
 pub const DEADLINE_MAX_SECONDS: u32 = 24 * 3600;
 
+/// What is done with the workflow of an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkflowOperation {
+    /// Run it once more.
+    Restart,
+    /// Hold it where it is.
+    Suspend,
+    /// Have it go on from where it is held.
+    Resume,
+    /// End it.
+    Terminate,
+}
+
+impl WorkflowOperation {
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::Restart, Self::Suspend, Self::Resume, Self::Terminate];
+
+    /// Of a command's kind; none when it is no operation on a workflow.
+    #[must_use]
+    pub fn of(kind: CommandKind) -> Option<Self> {
+        Self::ALL.into_iter().find(|operation| operation.kind() == kind)
+    }
+
+    /// The kind of its command.
+    #[must_use]
+    pub const fn kind(self) -> CommandKind {
+        match self {
+            Self::Restart => CommandKind::RestartWorkflow,
+            Self::Suspend => CommandKind::SuspendWorkflow,
+            Self::Resume => CommandKind::ResumeWorkflow,
+            Self::Terminate => CommandKind::TerminateWorkflow,
+        }
+    }
+
+    /// Its word in the audit log.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Restart => "restart",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
 /// What a cluster is asked to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Operation {
-    /// Run the workflow of an application once more.
-    RestartWorkflow {
-        /// Whose application.
-        tenant_id: TenantId,
-        /// Its name.
-        application: ApplicationName,
-        /// The application's generation.
-        generation: i64,
-    },
+pub struct Operation {
+    /// With the workflow of the application.
+    pub workflow: WorkflowOperation,
+    /// Whose application.
+    pub tenant_id: TenantId,
+    /// Its name.
+    pub application: ApplicationName,
+    /// The application's generation.
+    pub generation: i64,
 }
 
 impl Operation {
-    /// Run the workflow of this application once more.
+    /// On the workflow of this application.
     #[must_use]
-    pub fn restart_workflow(application: &Application) -> Self {
+    pub fn on(application: &Application, workflow: WorkflowOperation) -> Self {
         let Application { tenant_id, name, generation, .. } = application;
-        Self::RestartWorkflow { tenant_id: *tenant_id, application: name.clone(), generation: *generation }
+        Self { workflow, tenant_id: *tenant_id, application: name.clone(), generation: *generation }
     }
 }
 

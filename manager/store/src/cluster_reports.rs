@@ -5,7 +5,7 @@
 
 use crate::{
     error::{StoreError, failed},
-    observed::{self, ObservedObject, Version},
+    observed::{self, KeyRange, ObservedObject, Version},
     outcomes::{self, Recorded, Reported},
 };
 use jiff::Timestamp;
@@ -23,6 +23,10 @@ pub struct ObservedReport {
     pub version: Version,
     /// What it says.
     pub objects: Vec<ObservedObject>,
+    /// Where it names every object that the cluster has; none when it names changes.
+    pub complete_in: Option<KeyRange>,
+    /// The cluster's time of the report.
+    pub as_of: Timestamp,
 }
 
 /// Records outcomes of one cluster in their order; what each changed.
@@ -50,7 +54,11 @@ pub async fn merge_status(connection: &mut PgConnection, reports: &[ObservedRepo
     }
     let mut changed = 0;
     for report in reports {
-        changed += observed::merge(connection, &report.cluster_id, report.version, &report.objects).await?;
+        let ObservedReport { cluster_id, version, objects, complete_in, as_of } = report;
+        changed += observed::merge(connection, cluster_id, *version, objects).await?;
+        if let Some(range) = complete_in {
+            changed += observed::mark_absent(connection, cluster_id, *version, range, objects, *as_of).await?;
+        }
     }
     Ok(changed)
 }
@@ -291,7 +299,8 @@ mod tests {
             keys.map(|key| {
                 counter += 1;
                 let version = Version { epoch: 1, session: 1, counter };
-                ObservedReport { cluster_id: cluster.clone(), version, objects: vec![object(key, counter)] }
+                let objects = vec![object(key, counter)];
+                ObservedReport { cluster_id: cluster.clone(), version, objects, complete_in: None, as_of: at(counter) }
             })
         };
         let (first, second) = (reports([&keys[0], &keys[1]]), reports([&keys[1], &keys[0]]));
@@ -330,7 +339,10 @@ mod tests {
                 cluster_id: cluster.clone(),
                 version: Version { epoch, session, counter },
                 objects: keys.iter().map(|key| object(key, counter)).collect(),
+                complete_in: None,
+                as_of: at(counter),
             };
+            let everything = KeyRange { after: String::new(), through: None };
             let reports = [
                 report(1, 1, 2, &keys[..2]),
                 report(1, 1, 1, &keys[..3]),
@@ -338,6 +350,9 @@ mod tests {
                 report(1, 2, 1, &keys[..1]),
                 report(0, 9, 9, &keys[..3]),
                 report(1, 2, 2, &["made-up".to_owned()]),
+                ObservedReport { complete_in: Some(everything), ..report(1, 2, 3, &keys[1..2]) },
+                report(1, 1, 9, &keys[2..3]),
+                report(1, 2, 4, &keys[2..3]),
             ];
             let mut changed = 0;
             for group in reports.chunks(if together { reports.len() } else { 1 }) {
@@ -350,7 +365,7 @@ mod tests {
                 .fetch_one(&mut *connection)
                 .await
                 .unwrap();
-            assert_eq!(transactions, if together { 1 } else { 3 });
+            assert_eq!(transactions, if together { 1 } else { 2 }, "that of the snapshot, and that of the last report");
             rows.push((changed, stored));
         }
         assert_eq!(rows[0], rows[1]);

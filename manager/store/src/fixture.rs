@@ -99,10 +99,17 @@ impl Fixture {
 
     /// A cluster that is enrolled and in session since [`at`] 0, committed.
     pub(crate) async fn connected_cluster(&self) -> ClusterId {
-        let id = self.enrolled_clusters(1).await.remove(0);
+        self.connected_clusters(1).await.remove(0)
+    }
+
+    /// Clusters that are enrolled and in session since [`at`] 0, committed.
+    pub(crate) async fn connected_clusters(&self, count: u128) -> Vec<ClusterId> {
+        let ids = self.enrolled_clusters(count).await;
         let mut connection = self.store.acquire().await.unwrap();
-        sessions::open(&mut connection, &hello(&id), at(0)).await.unwrap();
-        id
+        for id in &ids {
+            sessions::open(&mut connection, &hello(id), at(0)).await.unwrap();
+        }
+        ids
     }
 
     /// Tenant 1, committed.

@@ -34,7 +34,7 @@ pub async fn enqueue(
     let names: Vec<String> = enqueued.iter().map(|one| one.cluster_id.to_string()).collect();
     let revisions: Vec<i64> = enqueued.iter().map(|one| one.revision).collect();
     let keys: Vec<String> = enqueued.iter().map(|one| wire::operation_key(one.command_id).to_string()).collect();
-    let Operation::RestartWorkflow { tenant_id, application, generation } = operation;
+    let Operation { tenant_id, application, generation, .. } = operation;
     let (kind, document) = wire::encode_operation(operation);
     sqlx::query!(
         "with enqueued as (
@@ -174,6 +174,7 @@ mod tests {
         listings,
         outcomes::{self, Reported},
     };
+    use kubenova_core::operation::WorkflowOperation;
     use kubenova_core::{application::ApplicationName, command::CommandState, tenant::TenantId};
 
     struct World {
@@ -192,7 +193,8 @@ mod tests {
         /// A restart that has to begin before this second.
         async fn restart(&self, deadline: i64) -> CommandId {
             let application = ApplicationName::parse("shop").unwrap();
-            let operation = Operation::RestartWorkflow { tenant_id: self.tenant, application, generation: 1 };
+            let workflow = WorkflowOperation::Restart;
+            let operation = Operation { workflow, tenant_id: self.tenant, application, generation: 1 };
             let mut tx = self.fixture.begin().await;
             let clusters = std::slice::from_ref(&self.cluster);
             let enqueued = enqueue(&mut tx, issuer(), clusters, &operation, at(deadline)).await.unwrap();

@@ -180,8 +180,7 @@ const fn fits(kind: CommandKind, key: &ObjectKey) -> bool {
         (CommandKind::ApplyClusterConfig, ObjectKey::ClusterConfig)
             | (CommandKind::ApplyTenant | CommandKind::DeleteTenant, ObjectKey::Tenant { .. })
             | (CommandKind::ApplyApplication | CommandKind::DeleteApplication, ObjectKey::Application { .. })
-            | (CommandKind::RestartWorkflow | CommandKind::CancelOperation, ObjectKey::Operation { .. })
-    )
+    ) || matches!(key, ObjectKey::Operation { .. } if kind.is_operation())
 }
 
 /// An operation stands under its own id and its cancellation under the id of the operation: so no operation replaces another, and

@@ -1,7 +1,11 @@
 //! What is kept in memory of each inbox record: enough to fence, to count deletes and to hash the listing, without the body,
 //! which may have 900 KB.
 
-use crate::{inbox::Held, outcome};
+use crate::{
+    inbox::Held,
+    operation::{self, ApplicationTarget},
+    outcome,
+};
 use jiff::Timestamp;
 use kube::ResourceExt as _;
 use kubenova_crds::command::NovaCommand;
@@ -28,6 +32,8 @@ pub struct RecordDigest {
     pub stored_at: Option<Timestamp>,
     /// The command has reached a terminal state.
     pub has_ended: bool,
+    /// The application that an operation is about.
+    pub operates_on: Option<ApplicationTarget>,
 }
 
 impl RecordDigest {
@@ -45,10 +51,19 @@ impl RecordDigest {
             revision: u64::try_from(spec.revision).unwrap_or_default(),
             command_id: spec.command_id.clone(),
             command_sha256: spec.command_sha256.clone(),
-            document_sha256: command.map(|command| sha256_hex(command.document.as_bytes())),
+            document_sha256: command.as_ref().map(|command| sha256_hex(command.document.as_bytes())),
             stored_at: spec.stored_at.parse().ok(),
             has_ended: outcome::has_ended(spec, record.status.as_ref()),
+            operates_on: command
+                .filter(|_| CommandKind::parse(&spec.kind).is_some_and(CommandKind::is_operation))
+                .and_then(|command| operation::application_target(&command.document).ok()),
         }
+    }
+
+    /// It is of an operation that comes before the one of this revision about the same application and has not ended.
+    #[must_use]
+    pub fn is_open_before(&self, revision: u64, target: &ApplicationTarget) -> bool {
+        !self.has_ended && self.revision < revision && self.operates_on.as_ref() == Some(target)
     }
 
     /// What the fence compares with.
@@ -107,5 +122,25 @@ mod tests {
         assert!(RecordDigest::of(&record).has_ended);
         record.spec.body = "no command".to_owned();
         assert_eq!(RecordDigest::of(&record).document_sha256, None);
+    }
+
+    #[test]
+    fn operations_on_one_application_come_one_after_the_other() {
+        let record = |kind: &str, document: &str| {
+            let command = Command { document: document.to_owned(), ..Command::default() };
+            let body = String::from_utf8(message::to_json(&command)).unwrap();
+            let spec = CommandSpec { body, kind: kind.to_owned(), revision: 7, ..CommandSpec::default() };
+            RecordDigest::of(&NovaCommand::new("x", spec))
+        };
+        let shop = r#"{"tenantId":"t","application":"shop"}"#;
+        let target = operation::application_target(shop).unwrap();
+        let suspend = record("suspend-workflow", shop);
+        assert!(suspend.is_open_before(8, &target));
+        assert!(!suspend.is_open_before(7, &target), "itself");
+        assert!(!RecordDigest { has_ended: true, ..suspend }.is_open_before(8, &target));
+        let other = r#"{"tenantId":"t","application":"cart"}"#;
+        assert!(!record("suspend-workflow", other).is_open_before(8, &target));
+        assert!(!record("apply-application", shop).is_open_before(8, &target), "a document is no operation");
+        assert!(!record("cancel-operation", r#"{"commandId":"a"}"#).is_open_before(8, &target));
     }
 }

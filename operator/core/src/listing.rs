@@ -99,6 +99,7 @@ mod tests {
             document_sha256: Some(sha256_hex(document.as_bytes())),
             stored_at: None,
             has_ended: true,
+            operates_on: None,
         }
     }
 

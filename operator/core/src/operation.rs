@@ -1,10 +1,10 @@
-//! Named operations: whether one may begin, and what a restart of a workflow has to do next.
+//! Named operations: whether one may begin.
 //!
 //! An operation is carried out once. Its beginning is written into the record before its effect, with what it found; from then on
 //! it neither expires nor is it cancelled. A crash between effect and result is decided by what was found: the effect is due while
-//! the cluster looks as it did then, and has happened once it does not.
+//! the cluster looks as it did then, and has happened once it does not. After this file: `workflow`.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use kubenova_schema::mutant;
 use serde::Deserialize;
 
@@ -45,41 +45,6 @@ pub fn application_target(document: &str) -> Result<ApplicationTarget, String> {
     serde_json::from_str(document).map_err(|error| format!("the document names no application of a tenant: {error}"))
 }
 
-/// A workflow is restarted only when its present run has begun so long ago: KubeVela dates a run by the second, and the next one
-/// must have another date to be distinguished.
-const RUN_AGE_MIN: SignedDuration = SignedDuration::from_secs(2);
-
-/// What a restart finds before it begins: the date of the present run.
-///
-/// # Errors
-/// With what it waits for.
-pub fn present_run(started_at: Option<&str>, now: Timestamp) -> Result<&str, &'static str> {
-    let started_at = started_at.ok_or("waiting until KubeVela has begun the application's workflow")?;
-    let is_young = started_at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) < RUN_AGE_MIN);
-    if is_young { Err("waiting until the present run of the workflow is two seconds old") } else { Ok(started_at) }
-}
-
-/// Where a restart that has begun is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Restart {
-    /// The run that it found is still there: it has to go.
-    Due,
-    /// It is gone, and KubeVela has not begun the next one.
-    Pending,
-    /// Another run has begun.
-    Done,
-}
-
-/// Compares the run that was found with the present one.
-#[must_use]
-pub fn restart(found: &str, started_at: Option<&str>) -> Restart {
-    match started_at {
-        None => Restart::Pending,
-        Some(present) if present == found => Restart::Due,
-        Some(_) => Restart::Done,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,20 +60,6 @@ mod tests {
         assert_eq!(may_start(deadline, Some(at(101))), Start::Late);
         assert_eq!(may_start(deadline, None), Start::ClockUnknown);
         assert_eq!(may_start("", Some(at(0))), Start::Late);
-    }
-
-    #[test]
-    fn a_restart_waits_for_a_run_that_the_next_one_can_be_told_from() {
-        assert!(present_run(None, at(100)).is_err());
-        assert!(present_run(Some("1970-01-01T00:01:39Z"), at(100)).is_err());
-        assert_eq!(present_run(Some("1970-01-01T00:01:38Z"), at(100)), Ok("1970-01-01T00:01:38Z"));
-    }
-
-    #[test]
-    fn after_a_crash_a_restart_goes_on_where_it_was() {
-        assert_eq!(restart("a", Some("a")), Restart::Due, "before its effect");
-        assert_eq!(restart("a", None), Restart::Pending, "after it");
-        assert_eq!(restart("a", Some("b")), Restart::Done, "and after KubeVela has begun again");
     }
 
     #[test]

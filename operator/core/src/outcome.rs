@@ -2,6 +2,7 @@
 //!
 //! The record's status is written before an outcome is published, so that a crash in between only repeats it.
 
+use jiff::Timestamp;
 use kube::core::ObjectMeta;
 use kubenova_crds::command::{CommandHop, CommandSpec, CommandStatus, NovaCommand};
 use kubenova_schema::{
@@ -92,6 +93,24 @@ pub fn begin(
     advance(spec, present, &begun, at).map(|status| CommandStatus { found: found.to_owned(), ..status })
 }
 
+/// The status of a delete with what its object had made; none when that stands there, or the delete has ended. Written before the
+/// object is deleted, since it cannot be asked for afterwards.
+#[must_use]
+pub fn remember(
+    spec: &CommandSpec,
+    present: Option<&CommandStatus>,
+    progress: &CommandProgress,
+    made: &str,
+    at: &str,
+) -> Option<CommandStatus> {
+    let own = present.filter(|status| status.command_id == spec.command_id);
+    if has_ended(spec, own) || own.is_some_and(|status| !status.found.is_empty()) {
+        return None;
+    }
+    let next = advance(spec, own, progress, at).or_else(|| own.cloned());
+    next.map(|status| CommandStatus { found: made.to_owned(), ..status })
+}
+
 /// What one reconcile of a command came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandProgress {
@@ -105,6 +124,8 @@ pub struct CommandProgress {
     pub hop: Option<&'static str>,
     /// The object as it was read or written, `<uid>/<resourceVersion>`; empty without one.
     pub object: String,
+    /// It waits for a person, or for work that takes its time: no deadline counts meanwhile.
+    pub waits: bool,
 }
 
 impl CommandProgress {
@@ -112,6 +133,12 @@ impl CommandProgress {
     #[must_use]
     pub fn running(reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(State::Running, reason, message)
+    }
+
+    /// Waiting for a person, or for work that takes its time.
+    #[must_use]
+    pub fn waiting(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { waits: true, ..Self::running(reason, message) }
     }
 
     #[must_use]
@@ -132,7 +159,7 @@ impl CommandProgress {
     }
 
     fn new(state: State, reason: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { state, reason: reason.into(), message: message.into(), hop: None, object: String::new() }
+        Self { state, reason: reason.into(), message: message.into(), hop: None, object: String::new(), waits: false }
     }
 
     /// With a hop that was reached.
@@ -172,9 +199,17 @@ pub fn advance(
     let state = progress.state.as_str();
     let mut hops = present.map_or_else(|| vec![hop("stored", &spec.stored_at, "")], |status| status.hops.clone());
     let found = present.map(|status| status.found.clone()).unwrap_or_default();
+    let deadline_from = match present {
+        Some(status) if status.waits && !progress.waits => at.to_owned(),
+        Some(status) => status.deadline_from.clone(),
+        None => String::new(),
+    };
     let new_hop = progress.hop.filter(|name| !hops.iter().any(|hop| hop.name == *name));
     let same = present.is_some_and(|status| {
-        status.state == state && status.reason == progress.reason && status.message == progress.message
+        status.state == state
+            && status.reason == progress.reason
+            && status.message == progress.message
+            && status.waits == progress.waits
     });
     if same && new_hop.is_none() && !mutant::is_on("outcome.repeated") {
         return None;
@@ -190,7 +225,19 @@ pub fn advance(
         at: at.to_owned(),
         hops,
         found,
+        waits: progress.waits,
+        deadline_from,
     })
+}
+
+/// Since when the deadline of a record's command counts; none while it does not.
+#[must_use]
+pub fn deadline_from(spec: &CommandSpec, present: Option<&CommandStatus>) -> Option<Timestamp> {
+    match present.filter(|status| status.command_id == spec.command_id) {
+        Some(status) if status.waits => None,
+        Some(status) if !status.deadline_from.is_empty() => status.deadline_from.parse().ok(),
+        _ => spec.stored_at.parse().ok(),
+    }
 }
 
 fn hop(name: &str, at: &str, object: &str) -> CommandHop {
@@ -312,6 +359,26 @@ mod tests {
     }
 
     #[test]
+    fn a_deadline_does_not_count_while_a_command_waits_and_counts_again_from_its_end() {
+        let spec = CommandSpec { stored_at: "1970-01-01T00:00:01Z".into(), ..spec() };
+        let counts_from = |status: Option<&CommandStatus>| deadline_from(&spec, status).map(Timestamp::as_second);
+        assert_eq!(counts_from(None), Some(1));
+        let applied = advance(&spec, None, &CommandProgress::running("Applied", ""), "1970-01-01T00:00:02Z").unwrap();
+        assert_eq!(counts_from(Some(&applied)), Some(1));
+        let held = CommandProgress::waiting("WorkflowSuspending", "");
+        let held = advance(&spec, Some(&applied), &held, "1970-01-01T00:00:03Z").unwrap();
+        assert_eq!(counts_from(Some(&held)), None);
+        let on = CommandProgress::running("RunningWorkflow", "");
+        let on = advance(&spec, Some(&held), &on, "1970-01-01T00:20:00Z").unwrap();
+        assert_eq!(counts_from(Some(&on)), Some(1200));
+        let later = CommandProgress::running("RunningWorkflow", "another step");
+        let later = advance(&spec, Some(&on), &later, "1970-01-01T00:21:00Z").unwrap();
+        assert_eq!(counts_from(Some(&later)), Some(1200), "only the end of a wait begins it again");
+        let of_another = CommandSpec { command_id: "b".into(), ..spec.clone() };
+        assert_eq!(deadline_from(&of_another, Some(&held)).map(Timestamp::as_second), Some(1));
+    }
+
+    #[test]
     fn an_operation_begins_once_and_keeps_what_it_found() {
         let progress = CommandProgress::running("Starting", "");
         let waiting = advance(&spec(), None, &CommandProgress::running("Waiting", ""), "t1").unwrap();
@@ -325,6 +392,27 @@ mod tests {
         assert!(!has_started(&of_another, Some(&begun)), "a status of an older command");
         let expired = advance(&spec(), None, &CommandProgress::expired("Late", ""), "t1").unwrap();
         assert_eq!(begin(&spec(), Some(&expired), &progress, "", "t2"), None, "what ended does not begin");
+    }
+
+    #[test]
+    fn what_an_object_made_is_remembered_once_and_kept() {
+        let deleting = CommandProgress::running("Deleting", "");
+        let remembered = remember(&spec(), None, &deleting, "made", "t1").unwrap();
+        assert_eq!((remembered.found.as_str(), remembered.state.as_str()), ("made", "running"));
+        assert_eq!(remember(&spec(), Some(&remembered), &deleting, "less", "t2"), None);
+        let waiting = CommandStatus { found: String::new(), ..remembered.clone() };
+        assert_eq!(
+            remember(&spec(), Some(&waiting), &deleting, "made", "t2").unwrap().found,
+            "made",
+            "in the same state"
+        );
+        let gone = advance(&spec(), Some(&remembered), &CommandProgress::succeeded("Gone", ""), "t2").unwrap();
+        assert_eq!((gone.found.as_str(), remember(&spec(), Some(&gone), &deleting, "made", "t3")), ("made", None));
+        let of_another = CommandSpec { command_id: "b".into(), ..spec() };
+        assert!(
+            remember(&of_another, Some(&remembered), &deleting, "made", "t3").is_some(),
+            "a status of an older command"
+        );
     }
 
     #[test]

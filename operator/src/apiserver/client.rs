@@ -1,6 +1,9 @@
 //! Clients: the Operator's own, and clients that impersonate another user.
 
-use super::error::{Error, Verb};
+use super::{
+    error::{Error, Verb},
+    event_series::EventSeries,
+};
 use http::{HeaderName, HeaderValue, Request};
 use kube::{Client, Config, client::Body};
 use std::time::Duration;
@@ -37,6 +40,7 @@ pub struct Apiserver {
     client: Client,
     /// The Operator without the user that a kubeconfig may have it act as.
     impersonator: Client,
+    events: EventSeries,
 }
 
 impl Apiserver {
@@ -68,13 +72,18 @@ impl Apiserver {
         } else {
             client.clone()
         };
-        Ok(Self { url, client, impersonator })
+        Ok(Self { url, client, impersonator, events: EventSeries::default() })
     }
 
     /// The client that acts as the Operator.
     #[must_use]
     pub fn client(&self) -> Client {
         self.client.clone()
+    }
+
+    /// The events that were published lately.
+    pub(super) fn event_series(&self) -> &EventSeries {
+        &self.events
     }
 
     /// The server's version, without what vendors append: `1.36.3`.

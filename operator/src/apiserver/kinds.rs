@@ -32,6 +32,12 @@ pub fn capsule_tenants(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &resource("capsule.clastix.io", "v1beta2", "Tenant"))
 }
 
+/// Accounts of tenants, as Capsule knows them.
+#[must_use]
+pub fn tenant_owners(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &resource("capsule.clastix.io", "v1beta2", "TenantOwner"))
+}
+
 /// A kind of the cluster in one namespace.
 #[must_use]
 pub fn namespaced(client: &Client, group: &str, version: &str, kind: &str, namespace: &str) -> Api<DynamicObject> {

@@ -9,6 +9,7 @@ pub mod client;
 pub mod dynamic;
 pub mod error;
 pub mod event;
+mod event_series;
 pub mod kinds;
 pub mod server;
 pub mod status;

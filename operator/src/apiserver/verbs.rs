@@ -17,6 +17,9 @@ impl<K: Resource + Clone + Debug + Serialize + DeserializeOwned> Object for K {}
 /// Objects in one page of a list. An inbox record or an Application may have 900 KB, and a page is held whole.
 pub(super) const PAGE: u32 = 50;
 
+/// The same without bodies: managed fields are most of what is left, a few KB each.
+const METADATA_PAGE: u32 = 500;
+
 /// The plural of the kind, which ends the path.
 pub(super) fn kind_of<K: Resource>(api: &Api<K>) -> String {
     api.resource_url().rsplit('/').next().unwrap_or_default().to_owned()
@@ -45,6 +48,11 @@ pub async fn list_recent<K: Object>(api: &Api<K>, label_selector: &str) -> Resul
     list_by(api, ListParams::default().labels(label_selector).match_any()).await
 }
 
+/// The same by fields instead of labels.
+pub async fn list_recent_by_fields<K: Object>(api: &Api<K>, field_selector: &str) -> Result<Vec<K>, Error> {
+    list_by(api, ListParams::default().fields(field_selector).match_any()).await
+}
+
 async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<K>, Error> {
     let mut objects = Vec::new();
     loop {
@@ -53,9 +61,33 @@ async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<
             Ok(request) => api.clone().into_client().request::<ObjectList<DeserializeGuard<K>>>(request).await,
             Err(error) => Err(error),
         };
-        let selector = params.label_selector.as_deref().unwrap_or_default();
+        let selector = params.label_selector.as_ref().or(params.field_selector.as_ref());
+        let selector = selector.map(String::as_str).unwrap_or_default();
         let page = page.map_err(failed(api, Verb::List, selector))?;
         objects.extend(page.items.into_iter().filter_map(decoded));
+        match page.metadata.continue_ {
+            Some(token) if !token.is_empty() => params = params.continue_token(&token),
+            _ => return Ok(objects),
+        }
+    }
+}
+
+/// The metadata of the object, or `None` when it is not there or its kind is not installed.
+pub async fn get_metadata<K: Object>(api: &Api<K>, name: &str) -> Result<Option<ObjectMeta>, Error> {
+    let found = api.get_metadata_opt(name).await.map_err(failed(api, Verb::Read, name))?;
+    Ok(found.map(|found| found.metadata))
+}
+
+/// The metadata of all objects with these labels, read page by page; none when the kind is not installed.
+pub async fn list_metadata<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<ObjectMeta>, Error> {
+    let mut params = ListParams::default().labels(label_selector).limit(METADATA_PAGE);
+    let mut objects = Vec::new();
+    loop {
+        let page = match api.list_metadata(&params).await.map_err(failed(api, Verb::List, label_selector)) {
+            Err(error) if error.is_not_found() => return Ok(objects),
+            page => page?,
+        };
+        objects.extend(page.items.into_iter().map(|object| object.metadata));
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),
             _ => return Ok(objects),

@@ -34,6 +34,16 @@ pub enum Decision {
     Repair(Repair),
 }
 
+/// What became of an object.
+#[derive(Debug)]
+pub enum Ensured {
+    /// It was as desired.
+    AsDesired,
+    /// It is left as another client made it, for so long.
+    LeftFor(Duration),
+    Applied(Box<DynamicObject>),
+}
+
 /// An object that is left as another client made it.
 #[derive(Debug)]
 pub struct LeftContested {
@@ -132,53 +142,65 @@ impl DriftGuard {
     /// completes when it sees them written.
     ///
     /// # Errors
-    /// When the apply fails: not found when the kind is not served.
-    pub async fn apply(&self, client: &Client, desired: &Value) -> Result<(), apiserver::Error> {
+    /// When the apply fails: not found when the kind is not served, a conflict when another object has taken the place of the live one.
+    pub async fn apply(
+        &self,
+        client: &Client,
+        live: Option<&ObjectMeta>,
+        desired: &Value,
+    ) -> Result<DynamicObject, apiserver::Error> {
         let mut desired = desired.clone();
         drift::stamp(&mut desired);
-        dynamic::apply(client, &desired).await.map(drop)
+        dynamic::apply(client, &over(live, desired)).await
     }
 
     /// Stamps a desired object and applies it unless the live one is it already.
     ///
     /// # Errors
     /// When a call fails: not found when the kind is not served.
-    pub async fn ensure(&self, apiserver: &Apiserver, desired: &Value) -> Result<(), apiserver::Error> {
+    pub async fn ensure(&self, apiserver: &Apiserver, desired: &Value) -> Result<Ensured, apiserver::Error> {
         let live = match Key::of(desired) {
             Some(key) => dynamic::get(&apiserver.client(), &key).await?,
             None => None,
         };
-        self.ensure_over(apiserver, live.as_ref(), desired).await
+        self.ensure_over(apiserver, live.as_ref().map(|live| &live.metadata), desired).await
     }
 
     /// Like [`Self::ensure`] with the live object that was read already.
     ///
     /// # Errors
-    /// When the apply fails: not found when the kind is not served.
+    /// When the apply fails: not found when the kind is not served, a conflict when another object has taken the place of the live one.
     pub async fn ensure_over(
         &self,
         apiserver: &Apiserver,
-        live: Option<&DynamicObject>,
+        live: Option<&ObjectMeta>,
         desired: &Value,
-    ) -> Result<(), apiserver::Error> {
+    ) -> Result<Ensured, apiserver::Error> {
         let mut desired = desired.clone();
         drift::stamp(&mut desired);
-        let live = live.map(|live| &live.metadata);
         let repair = match self.decide(live, &desired) {
-            Decision::Keep => return Ok(()),
+            Decision::Keep => return Ok(Ensured::AsDesired),
             Decision::LeaveFor(left) => {
                 left.report(apiserver, live.unwrap_or(&ObjectMeta::default())).await;
-                return Ok(());
+                return Ok(Ensured::LeftFor(left.pause()));
             }
             Decision::Apply => None,
             Decision::Repair(repair) => Some(repair),
         };
-        dynamic::apply(&apiserver.client(), &desired).await?;
+        let applied = dynamic::apply(&apiserver.client(), &over(live, desired)).await?;
         if let Some(repair) = repair {
             self.remember(repair);
         }
-        Ok(())
+        Ok(Ensured::Applied(Box::new(applied)))
     }
+}
+
+/// The desired object, to be applied over this very live one and no other of its name.
+fn over(live: Option<&ObjectMeta>, mut desired: Value) -> Value {
+    if let Some(uid) = live.and_then(|live| live.uid.as_deref()) {
+        desired["metadata"]["uid"] = uid.into();
+    }
+    desired
 }
 
 #[cfg(test)]

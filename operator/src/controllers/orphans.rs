@@ -1,25 +1,33 @@
 //! What a deleted Application left behind.
 //!
-//! - Objects that it created: a `garbage-collect` policy can tell KubeVela to leave them. Found by KubeVela's label, deleted
-//!   as the tenant's deployer.
+//! - Objects that it created: a `garbage-collect` policy can tell KubeVela to leave them. Found by KubeVela's label and by what the
+//!   record of the delete says, deleted as the tenant's deployer.
+//! - Pods: KubeVela deletes a Job without saying what becomes of its pods, and the API server then has them run on. Those of other
+//!   workloads are waited for.
+//! - Claims of StatefulSets, which Kubernetes keeps.
 //! - KubeVela's ResourceTrackers of it. KubeVela looks at them only while their Application exists, and it lets an Application
 //!   go when its informer shows no tracker: after a restart of the API server that may be one moment too early, and what the
 //!   tracker names stays with it for ever.
 
 use crate::apiserver::{Error, kinds, verbs};
-use kube::{Api, Client, ResourceExt, core::DynamicObject};
+use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
+use kubenova_operator_core::application::made::{self, ClaimTemplate, Made, MadeObject, Workload};
+use std::collections::BTreeSet;
 
-/// Kinds the deployer may create: group, version, kind.
-const KINDS: [(&str, &str, &str); 9] = [
+/// Kinds the deployer may create: group, version, kind. Owners first, so that nothing is made again.
+const KINDS: [(&str, &str, &str); 11] = [
     ("apps", "v1", "Deployment"),
     ("apps", "v1", "StatefulSet"),
     ("apps", "v1", "DaemonSet"),
-    ("batch", "v1", "Job"),
     ("batch", "v1", "CronJob"),
+    ("batch", "v1", "Job"),
     ("autoscaling", "v2", "HorizontalPodAutoscaler"),
+    ("policy", "v1", "PodDisruptionBudget"),
     ("networking.k8s.io", "v1", "Ingress"),
     ("", "v1", "Service"),
     ("", "v1", "ConfigMap"),
+    ("", "v1", "PersistentVolumeClaim"),
 ];
 
 /// Finalizer of KubeVela's trackers.
@@ -34,9 +42,11 @@ const NAMESPACE_LABEL: &str = "app.oam.dev/namespace";
 /// What Applications left behind, as it was found.
 #[derive(Debug)]
 pub struct LeftBehind {
-    /// Objects that they created.
+    /// What is to be deleted.
     objects: Vec<Orphan>,
-    /// KubeVela's ResourceTrackers; not looked for while one of the objects is there.
+    /// Pods that go by themselves, `Pod/<name>`.
+    going: Vec<String>,
+    /// KubeVela's ResourceTrackers; not looked for while anything else is there.
     trackers: Vec<DynamicObject>,
     tracker_api: Api<DynamicObject>,
 }
@@ -44,14 +54,22 @@ pub struct LeftBehind {
 /// What of it was still there, by name.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Objects that Applications created, `<Kind>/<name>`.
+    /// Objects that Applications created, and pods, `<Kind>/<name>`.
     pub objects: Vec<String>,
     /// KubeVela's ResourceTrackers.
     pub trackers: Vec<String>,
 }
 
-/// Finds what the Applications of a namespace left behind, or the one of this name. The objects come first: while one of them
-/// is there, the trackers that name it stay.
+/// An Application that is gone, and what was remembered of it.
+#[derive(Debug, Clone, Copy)]
+pub struct GoneApplication<'a> {
+    pub name: &'a str,
+    pub made: &'a Made,
+}
+
+/// Finds what the Applications of a namespace left behind, or this one. The objects come first: while one of them is there, the
+/// trackers that name it stay. Pods and StatefulSets' claims are looked for only of one Application: those of all of them go with
+/// the namespace.
 ///
 /// Call it only when the Applications are gone: the tracker of one that exists is KubeVela's.
 ///
@@ -61,24 +79,28 @@ pub async fn find(
     client: &Client,
     deployer: &Client,
     namespace: &str,
-    application: Option<&str>,
+    application: Option<GoneApplication<'_>>,
 ) -> Result<LeftBehind, Error> {
-    let selector = application.map_or_else(|| NAME_LABEL.to_owned(), |name| format!("{NAME_LABEL}={name}"));
+    let selector = application.map_or_else(|| NAME_LABEL.to_owned(), |gone| format!("{NAME_LABEL}={}", gone.name));
+    let (mut objects, mut going) = (find_labelled(deployer, namespace, &selector).await?, Vec::new());
+    if let (Some(gone), true) = (application, objects.is_empty()) {
+        let sought = Sought { client, deployer, namespace, gone };
+        (objects, going) = sought.find().await?;
+    }
     let tracker_api = kinds::resource_trackers(client);
-    let objects = find_objects(deployer, namespace, &selector).await?;
-    let trackers = if objects.is_empty() {
+    let trackers = if objects.is_empty() && going.is_empty() {
         kinds::list_if_served(&tracker_api, &format!("{selector},{NAMESPACE_LABEL}={namespace}")).await?
     } else {
         Vec::new()
     };
-    Ok(LeftBehind { objects, trackers, tracker_api })
+    Ok(LeftBehind { objects, going, trackers, tracker_api })
 }
 
 impl LeftBehind {
     /// Nothing was left behind.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.trackers.is_empty()
+        self.objects.is_empty() && self.going.is_empty() && self.trackers.is_empty()
     }
 
     /// Deletes it, exactly as it was found. Ask before whether that is still wanted: an Application that is written again from then on
@@ -87,16 +109,15 @@ impl LeftBehind {
     /// # Errors
     /// When a call fails.
     pub async fn delete(self) -> Result<Left, Error> {
-        for (_, api, object) in &self.objects {
-            if let (Some(uid), true) = (object.uid(), object.metadata.deletion_timestamp.is_none()) {
-                let version = object.resource_version();
-                match verbs::delete_exact(api, &object.name_any(), &uid, version.as_deref()).await {
+        for Orphan { api, metadata, .. } in &self.objects {
+            if let (Some(name), Some(uid), None) = (&metadata.name, &metadata.uid, &metadata.deletion_timestamp) {
+                match verbs::delete_exact(api, name, uid, metadata.resource_version.as_deref()).await {
                     Err(error) if error.is_conflict() => {}
                     deleted => drop(deleted?),
                 }
             }
         }
-        let objects = self.objects.iter().map(|(kind, _, object)| format!("{kind}/{}", object.name_any())).collect();
+        let objects = self.objects.iter().map(Orphan::to_string).chain(self.going).collect();
         Ok(Left { objects, trackers: delete_trackers(&self.tracker_api, self.trackers).await? })
     }
 }
@@ -125,19 +146,119 @@ async fn delete_trackers(api: &Api<DynamicObject>, found: Vec<DynamicObject>) ->
     Ok(left)
 }
 
-/// An object with its kind, and where it is deleted.
-type Orphan = (&'static str, Api<DynamicObject>, DynamicObject);
+/// An object that was left, and where it is deleted.
+#[derive(Debug)]
+struct Orphan {
+    kind: &'static str,
+    api: Api<DynamicObject>,
+    metadata: ObjectMeta,
+}
+
+impl std::fmt::Display for Orphan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.kind, self.metadata.name.as_deref().unwrap_or_default())
+    }
+}
 
 /// What matches the selector. A kind that the deployer may not list counts as absent: it could not have created one either.
-async fn find_objects(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<Orphan>, Error> {
+async fn find_labelled(deployer: &Client, namespace: &str, selector: &str) -> Result<Vec<Orphan>, Error> {
     let mut found = Vec::new();
     for (group, version, kind) in KINDS {
         let api = kinds::namespaced(deployer, group, version, kind, namespace);
-        let objects = match kinds::list_if_served(&api, selector).await {
+        let objects = match verbs::list_metadata(&api, selector).await {
             Err(error) if error.is_forbidden() => continue,
             listed => listed?,
         };
-        found.extend(objects.into_iter().map(|object| (kind, api.clone(), object)));
+        found.extend(objects.into_iter().map(|metadata| Orphan { kind, api: api.clone(), metadata }));
     }
     Ok(found)
+}
+
+/// What the label does not find of one Application.
+struct Sought<'a> {
+    client: &'a Client,
+    deployer: &'a Client,
+    namespace: &'a str,
+    gone: GoneApplication<'a>,
+}
+
+impl<'a> Sought<'a> {
+    /// What is to be deleted, and the pods that go by themselves.
+    async fn find(&self) -> Result<(Vec<Orphan>, Vec<String>), Error> {
+        let (mut left, others) = self.remembered().await?;
+        let going = self.pods(&others, &mut left).await?;
+        if left.is_empty() && going.is_empty() {
+            left = self.claims().await?;
+        }
+        Ok((left, going))
+    }
+
+    /// What was remembered and is still there, and what has its name and is another Application's by now.
+    async fn remembered(&self) -> Result<(Vec<Orphan>, BTreeSet<Workload<'a>>), Error> {
+        let (mut left, mut others) = (Vec::new(), BTreeSet::new());
+        for MadeObject { kind, name } in &self.gone.made.objects {
+            let Some((group, version, kind)) = KINDS.into_iter().find(|(_, _, known)| known == kind) else { continue };
+            let api = kinds::namespaced(self.deployer, group, version, kind, self.namespace);
+            match verbs::get_metadata(&api, name).await? {
+                Some(metadata) if self.is_others(&metadata) => {
+                    others.insert(Workload { kind, name });
+                }
+                Some(metadata) => left.push(Orphan { kind, api, metadata }),
+                None => {}
+            }
+        }
+        Ok((left, others))
+    }
+
+    /// Adds the pods that nothing else deletes; returns the others.
+    async fn pods(&self, others: &BTreeSet<Workload<'_>>, left: &mut Vec<Orphan>) -> Result<Vec<String>, Error> {
+        let (kind, mut going) = ("Pod", Vec::new());
+        let api = kinds::namespaced(self.deployer, "", "v1", kind, self.namespace);
+        for metadata in verbs::list_metadata(&api, "").await? {
+            let is_made = self.gone.made.has_pod(&metadata);
+            if self.is_others(&metadata) || !(is_made || self.is_labelled(&metadata)) {
+                continue;
+            }
+            let is_of_others = Workload::of(&metadata).is_some_and(|workload| others.contains(&workload));
+            let orphan = Orphan { kind, api: api.clone(), metadata };
+            if orphan.metadata.deletion_timestamp.is_some() {
+                going.push(orphan.to_string());
+            } else if !made::has_controller(&orphan.metadata) {
+                left.push(orphan);
+            } else if is_made && !is_of_others {
+                going.push(orphan.to_string());
+            }
+        }
+        Ok(going)
+    }
+
+    /// Claims of its StatefulSets, but those of a StatefulSet that is there: it is another Application's.
+    async fn claims(&self) -> Result<Vec<Orphan>, Error> {
+        if self.gone.made.claim_templates.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), self.namespace);
+        let used: Vec<ClaimTemplate> = verbs::list(&sets, "").await?.iter().flat_map(ClaimTemplate::of).collect();
+        let kind = "PersistentVolumeClaim";
+        let api = kinds::namespaced(self.deployer, "", "v1", kind, self.namespace);
+        let is_left = |metadata: &ObjectMeta| {
+            let name = metadata.name.as_deref().unwrap_or_default();
+            let is_named = |templates: &[ClaimTemplate]| templates.iter().any(|template| template.names(name));
+            is_named(&self.gone.made.claim_templates) && !is_named(&used) && !self.is_others(metadata)
+        };
+        let found = verbs::list_metadata(&api, "").await?.into_iter().filter(is_left);
+        Ok(found.map(|metadata| Orphan { kind, api: api.clone(), metadata }).collect())
+    }
+
+    fn is_labelled(&self, metadata: &ObjectMeta) -> bool {
+        application_of(metadata) == Some(self.gone.name)
+    }
+
+    fn is_others(&self, metadata: &ObjectMeta) -> bool {
+        application_of(metadata).is_some_and(|application| application != self.gone.name)
+    }
+}
+
+fn application_of(metadata: &ObjectMeta) -> Option<&str> {
+    metadata.labels.as_ref().and_then(|labels| labels.get(NAME_LABEL)).map(String::as_str)
 }

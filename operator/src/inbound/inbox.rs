@@ -16,12 +16,8 @@ use crate::{
     trace,
 };
 use jiff::Timestamp;
-use kube::Resource as _;
 use kubenova_bus::consume::{Delivery, Verdict};
-use kubenova_crds::{
-    cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig},
-    command::NovaCommand,
-};
+use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::{
     command::{self, Recipient, Rejected, Unreadable, VerifiedCommand, record_name},
     digest::RecordDigest,
@@ -293,7 +289,6 @@ impl Inbox {
     }
 
     async fn event(&self, reason: &str, message: &str) {
-        let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
-        event::publish(&self.cluster.apiserver, event::Kind::Warning, reason, message, about).await;
+        event::publish_about_cluster(&self.cluster.apiserver, event::Kind::Warning, reason, message).await;
     }
 }

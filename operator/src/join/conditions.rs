@@ -2,6 +2,7 @@
 //! changed is also an event and one log line.
 
 use crate::apiserver::{self, client::Apiserver, event, status, verbs};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, Resource as _};
 use kubenova_crds::{
     cluster_config::{ClusterConfigSpec, ClusterConfigStatus, NAME, NovaClusterConfig, condition},
@@ -112,30 +113,30 @@ impl StatusReporter {
             missing.merge_into(&mut status.conditions, generation, clock::now()).changed
         })
         .await
+        .map(drop)
     }
 
     /// Writes what was found; a transition is also an event and a log line.
     pub async fn report(&self, found: &ConditionSet) -> Result<(), apiserver::Error> {
         let mut transitions = Vec::new();
-        self.update(|status, generation| {
+        let updated = self.update(|status, generation| {
             let merged = found.merge_into(&mut status.conditions, generation, clock::now());
             transitions = merged.transitions;
             merged.changed
-        })
-        .await?;
+        });
+        let Some(config) = updated.await? else { return Ok(()) };
         for update in transitions {
-            self.announce(&update).await;
+            self.announce(&update, config.object_ref(&())).await;
         }
         Ok(())
     }
 
-    async fn announce(&self, update: &ConditionUpdate) {
+    async fn announce(&self, update: &ConditionUpdate, about: ObjectReference) {
         let ConditionUpdate { condition, status, reason, message } = update;
         match status {
             ConditionStatus::False => {
                 // Whoever tries again logs the error.
                 tracing::debug!(condition, reason, detail = message, "a join condition is False");
-                let about = NovaClusterConfig::new(NAME, ClusterConfigSpec::default()).object_ref(&());
                 event::publish(&self.apiserver, event::Kind::Warning, reason, message, about).await;
             }
             ConditionStatus::True => tracing::info!(condition, reason, detail = message, "a join condition is True"),
@@ -160,6 +161,7 @@ impl StatusReporter {
             changed
         })
         .await
+        .map(drop)
     }
 
     /// Writes how the broker is reached.
@@ -170,17 +172,18 @@ impl StatusReporter {
             changed
         })
         .await
+        .map(drop)
     }
 
     async fn update(
         &self,
         mut change: impl FnMut(&mut ClusterConfigStatus, Option<i64>) -> bool,
-    ) -> Result<(), apiserver::Error> {
+    ) -> Result<Option<NovaClusterConfig>, apiserver::Error> {
         let updated = status::update(&self.api, NAME, |config| {
             let generation = config.metadata.generation;
             change(config.status.get_or_insert_default(), generation)
         });
-        updated.await.map(drop)
+        updated.await
     }
 }
 

@@ -148,6 +148,7 @@ impl Running {
             self.verification = None;
             return Ok(());
         }
+        self.release_unlabelled(now_ms).await;
         let Some(verified_ms) = self.verify(now_ms).await else { return Ok(()) };
         self.engine.all_current(verified_ms);
         while let Some(window) = self.engine.due().filter(|window| window.end_ms() <= verified_ms) {

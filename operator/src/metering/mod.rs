@@ -17,6 +17,7 @@ pub mod receipt;
 mod reports;
 mod start;
 mod steps;
+mod unlabelled;
 mod verify;
 
 pub use health::UsageHealth;

@@ -7,6 +7,7 @@ use super::{
     publish::Notice,
     reports,
     steps::Steps,
+    unlabelled,
 };
 use crate::apiserver::{
     Error,
@@ -45,6 +46,8 @@ impl Running {
             let _publisher_is_gone = meter.parts.sealed.send(Notice::from_report(report));
         }
         drop(reports);
+        let tenants = until_done(|| usage::tenants(&meter.parts.client), &meter.parts).await;
+        meter.engine.recognize(unlabelled::namespaces(&tenants));
         meter.begin(resumed).await;
         meter.steps.drain(&mut meter.engine);
         meter.checkpoint().await?;

@@ -1,4 +1,4 @@
-//! Status of objects: a full snapshot opens each session, later reports carry what changed, newest wins.
+//! Status of objects: a full snapshot opens each session, in parts, later reports carry what changed, newest wins.
 //!
 //! (epoch, session, counter) orders reports, so that one that arrives late changes nothing at the Manager. Before this:
 //! controllers write the [`super::status_cache::StatusCache`].
@@ -12,18 +12,17 @@ use crate::{
 use kube::Api;
 use kubenova_bus::publish as bus;
 use kubenova_crds::{cluster_config::NovaClusterConfig, tenant::NovaTenant};
-use kubenova_operator_core::observed;
+use kubenova_operator_core::{
+    observed,
+    snapshot::{self, OBJECTS_MAX, Part},
+};
 use kubenova_runtime::{backoff::Backoff, clock, failpoint, random, retry::Retry, telemetry};
 use kubenova_schema::{
-    message, signature, streams, subjects,
+    message, signature, subjects,
     v1::{ObjectStatus, StatusReport},
 };
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-/// Objects in one report: an object's status is below 16 KiB, mostly far below it.
-const OBJECTS_MAX: usize = 50;
-/// Bytes of one report: what a cluster may send, less the headers.
-const REPORT_BYTES_MAX: usize = streams::CLUSTER_MESSAGE_BYTES_MAX - 4 * 1024;
 /// Changes that come within this time are sent in one report.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -48,7 +47,9 @@ async fn serve(cluster: &ClusterContext, broker: &BrokerContext, session: &Sessi
     if refreshed.is_none() {
         return;
     }
-    reports.send(true, cluster.status.snapshot()).await;
+    for part in snapshot::parts(cluster.status.snapshot()) {
+        reports.send_part(part).await;
+    }
     loop {
         cluster.status.changed().await;
         tokio::time::sleep(SETTLE).await;
@@ -57,7 +58,7 @@ async fn serve(cluster: &ClusterContext, broker: &BrokerContext, session: &Sessi
             if changes.is_empty() {
                 break;
             }
-            reports.send(false, changes).await;
+            reports.send_changes(changes).await;
         }
     }
 }
@@ -70,21 +71,21 @@ struct Reports<'a> {
 }
 
 impl Reports<'_> {
-    /// Sends until the stream has it. A snapshot that is too big is sent as changes instead.
-    async fn send(&mut self, snapshot: bool, mut objects: Vec<ObjectStatus>) {
-        // A snapshot says "this is everything"; only one that fits into a message may say so.
-        let snapshot = snapshot && objects.len() <= OBJECTS_MAX && bytes(&objects) <= REPORT_BYTES_MAX;
-        while !objects.is_empty() || snapshot {
-            let rest = objects.split_off(fitting(&objects));
-            self.send_one(snapshot, objects).await;
-            if rest.is_empty() {
-                return;
-            }
+    async fn send_part(&mut self, part: Part) {
+        let Part { after_key, objects, last } = part;
+        self.send(StatusReport { snapshot: true, after_key, last, objects, ..StatusReport::default() }).await;
+    }
+
+    async fn send_changes(&mut self, mut objects: Vec<ObjectStatus>) {
+        while !objects.is_empty() {
+            let rest = objects.split_off(snapshot::fitting(&objects));
+            self.send(StatusReport { objects, ..StatusReport::default() }).await;
             objects = rest;
         }
     }
 
-    async fn send_one(&mut self, snapshot: bool, objects: Vec<ObjectStatus>) {
+    /// Sends until the stream has it.
+    async fn send(&mut self, report: StatusReport) {
         self.counter += 1;
         let report = StatusReport {
             cluster_id: self.broker.cluster_id().to_owned(),
@@ -92,8 +93,7 @@ impl Reports<'_> {
             session: self.session.number,
             counter: self.counter,
             at: clock::rfc3339_ms(clock::now()),
-            snapshot,
-            objects,
+            ..report
         };
         let body = message::to_json(&report);
         failpoint::passing("outbound.status");
@@ -108,7 +108,7 @@ impl Reports<'_> {
                 Err(error) => {
                     tracing::debug!(error = %telemetry::chain(&error), "could not publish status; trying again");
                     self.broker.rehello.notify_one();
-                    if !snapshot {
+                    if !report.snapshot {
                         self.cluster.status.mark_changed(&report.objects);
                     }
                 }
@@ -118,56 +118,15 @@ impl Reports<'_> {
     }
 }
 
-/// How many of these objects fit into one report; at least one.
-fn fitting(objects: &[ObjectStatus]) -> usize {
-    let mut count = objects.len().min(OBJECTS_MAX);
-    while count > 1 && bytes(&objects[..count]) > REPORT_BYTES_MAX {
-        count /= 2;
-    }
-    count
-}
-
-/// Bytes of a report with these objects.
-fn bytes(objects: &[ObjectStatus]) -> usize {
-    message::to_json(&StatusReport { objects: objects.to_vec(), ..StatusReport::default() }).len() + HEAD_BYTES
-}
-
-/// Bytes of a report without objects, at most.
-const HEAD_BYTES: usize = 1024;
-
 /// Brings the cache in line with the API server: what vanished while the Operator was down is reported absent.
 async fn refresh(cluster: &ClusterContext) -> Result<(), apiserver::Error> {
-    let before = cluster.status.keys();
+    let listing = cluster.status.begin_listing();
     let mut now = Vec::new();
     let configs: Api<NovaClusterConfig> = Api::all(cluster.apiserver.client());
     now.extend(verbs::list(&configs, "").await?.iter().filter_map(observed::cluster_config));
     let tenants: Api<NovaTenant> = Api::all(cluster.apiserver.client());
     now.extend(verbs::list(&tenants, "").await?.iter().map(observed::tenant));
     now.extend(observe::all(cluster).await?);
-    let present: BTreeSet<String> = now.iter().map(|status| status.key.clone()).collect();
-    for status in now {
-        cluster.status.put(status);
-    }
-    for gone in before.difference(&present) {
-        cluster.status.remove(gone);
-    }
+    cluster.status.end_listing(listing, now);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_report_holds_as_many_objects_as_a_message_has_room_for() {
-        let objects = |count: usize, bytes: usize| {
-            vec![ObjectStatus { key: "tenant/x".into(), detail: "x".repeat(bytes), ..ObjectStatus::default() }; count]
-        };
-        assert_eq!(fitting(&objects(3, 10)), 3);
-        assert_eq!(fitting(&objects(70, 10)), OBJECTS_MAX);
-        let large = objects(OBJECTS_MAX, 16 * 1024);
-        let count = fitting(&large);
-        assert!(count > 1 && bytes(&large[..count]) <= REPORT_BYTES_MAX, "{count}");
-        assert_eq!(fitting(&objects(2, 2 * REPORT_BYTES_MAX)), 1, "one is sent alone whatever its size");
-    }
 }

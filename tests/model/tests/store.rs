@@ -9,7 +9,7 @@ use kubenova_core::{
     change::Change,
     cluster::{Cluster, ClusterId, ClusterName, ClusterState, Components},
     command::{CommandFilter, CommandId, CommandState},
-    operation::Operation,
+    operation::{Operation, WorkflowOperation},
     page::Page,
     tenant::{Tenant, TenantId, TenantName},
 };
@@ -111,7 +111,8 @@ impl Real {
 
     async fn operate(&self, not_after: i64) -> u64 {
         let application = ApplicationName::parse("shop").unwrap();
-        let operation = Operation::RestartWorkflow { tenant_id: self.tenants[0].id, application, generation: 1 };
+        let workflow = WorkflowOperation::Restart;
+        let operation = Operation { workflow, tenant_id: self.tenants[0].id, application, generation: 1 };
         let clusters = [self.cluster.clone()];
         let enqueue = self.store.transaction("model", async |tx| {
             operations::enqueue(tx, issuer(), &clusters, &operation, at(not_after)).await

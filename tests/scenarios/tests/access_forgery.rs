@@ -271,6 +271,9 @@ async fn access_forgery_and_the_past_change_nothing() -> Result<()> {
     }
     assert_eq!(site.versions()?, before, "an altered body changed something");
     assert!(dropped_unread(&site)? > unread, "the cluster has no event about the commands that it dropped");
+    let described = site.cluster.kubectl_ok(&["describe", "nova", "default"])?;
+    let (_, events) = described.split_once("\nEvents:").context("kubectl describe shows events")?;
+    assert!(events.contains("CommandUnverified"), "{events}");
 
     an_unsigned_message_is_shown(&platform, &intruder, &held).await?;
 

@@ -27,6 +27,12 @@ fn altered(token: &str, field: &str, value: &str) -> Result<String> {
 async fn reason_of(site: &Site, token: &str, condition: &str) -> Result<String> {
     site.install_operator(token)?;
     let reason = site.wait_condition(condition, "False", NAMED_WITHIN).await?;
+    poll::until(format!("kubectl describe to show an event {reason}"), NAMED_WITHIN, || async {
+        let described = site.cluster.kubectl_ok(&["describe", "nova", "default"])?;
+        let (_, events) = described.split_once("\nEvents:").context("kubectl describe shows events")?;
+        Ok(Step::when(events.contains(&reason), (), events.to_owned()))
+    })
+    .await?;
     forget(site).await?;
     Ok(reason)
 }

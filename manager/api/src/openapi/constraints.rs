@@ -35,7 +35,7 @@ pub(super) fn constrain(document: &mut Document) {
     bound(document, "KubeVelaMetadata", "annotations", entries(ANNOTATION_KEY, KEY_LENGTH_MAX, text().build()));
     let value = text().max_length(Some(application_form::VALUE_BYTES_MAX)).build();
     bound(document, "ApplicationForm", "env", entries(VARIABLE, application_form::WORD_BYTES_MAX, value));
-    for schema in ["TenantCreate", "ApplicationForm", "ApplicationRaw", "ApplicationRestart"] {
+    for schema in ["TenantCreate", "ApplicationForm", "ApplicationRaw", "ApplicationOperation"] {
         if let Some(field) = array(document, schema, "clusters") {
             let cluster = text().pattern(Some(CLUSTER)).min_length(Some(1)).max_length(Some(CLUSTER_LENGTH_MAX));
             field.items = ArrayItems::RefOrSchema(Box::new(RefOr::T(cluster.build().into())));

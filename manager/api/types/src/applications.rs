@@ -310,10 +310,10 @@ pub struct ApplicationAccepted {
     pub commands: Vec<CommandRef>,
 }
 
-/// Which clusters of an application run its workflow once more, and until when they may begin.
+/// Which clusters of an application an operation is for, and until when they may begin it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ApplicationRestart {
+pub struct ApplicationOperation {
     /// Clusters by id or name; all on which the application should run when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 1)]
@@ -357,7 +357,8 @@ pub struct ApplicationClusterStatus {
     pub cluster_name: String,
     /// `deleting` when the application has to be removed from this cluster.
     pub state: ApplicationState,
-    /// True when the desired version is Ready there.
+    /// True while it runs there as it is wanted now and its tenant is ready; else the condition `Ready` of what was observed
+    /// says what keeps it, and `Stalled` is there once it takes too long.
     pub ready: bool,
     /// Up to when that is known: the cluster's last heartbeat, or its last report when that came later. Absent before the cluster's
     /// first hello.

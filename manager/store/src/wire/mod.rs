@@ -70,12 +70,9 @@ pub fn encode(change: &Change) -> EncodedChange {
 /// Encodes an operation: its kind and its document.
 #[must_use]
 pub fn encode_operation(operation: &Operation) -> (CommandKind, String) {
-    match operation {
-        Operation::RestartWorkflow { tenant_id, application, .. } => (
-            CommandKind::RestartWorkflow,
-            json!({ "tenantId": tenant_id.to_string(), "application": application.as_str() }).to_string(),
-        ),
-    }
+    let Operation { workflow, tenant_id, application, .. } = operation;
+    let document = json!({ "tenantId": tenant_id.to_string(), "application": application.as_str() });
+    (workflow.kind(), document.to_string())
 }
 
 /// The document that asks a cluster to keep an operation from beginning.

@@ -1,7 +1,14 @@
-//! KubeVela Applications: the object that is applied for a command. Its status is read in [`status`].
+//! KubeVela Applications: the object that is applied for a command. Its status is read in [`status`], with what
+//! the cluster says of its workloads ([`failure`]), and dated in [`since`]; [`made`] is what it left.
 //!
 //! A caller's document decides labels, annotations and spec; name, namespace and identity are never its own.
 
+mod cue;
+mod detail;
+pub mod failure;
+mod live;
+pub mod made;
+pub mod since;
 pub mod status;
 
 use crate::tenant::apps_namespace;

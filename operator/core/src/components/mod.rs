@@ -15,6 +15,7 @@ pub mod object;
 pub mod patch;
 pub mod rbac_label;
 pub mod render;
+pub mod standing;
 pub mod waves;
 
 use certificate::Certificate;

@@ -1,7 +1,7 @@
 //! Which objects count, and for how much: the rule of ResourceQuota, so that figures can be checked against the cluster.
 //!
 //! A pod counts from its creation, scheduled or not, until it is Succeeded or Failed, gone, or past its deletion time
-//! plus grace. A namespace counts while it exists with the tenant's label, an Application while it exists.
+//! plus grace. A namespace counts from when it has the tenant's label, an Application while it exists.
 
 use super::{
     Levels,
@@ -39,7 +39,7 @@ pub fn application(metadata: &ObjectMeta) -> Observation {
 }
 
 /// A namespace as the meters see it; its label assigns the pods and Applications in it to a tenant. A label that is no tenant's
-/// id assigns them to none: whoever may label a namespace must not be able to make a window that cannot be counted.
+/// id is as good as none: whoever may label a namespace must not be able to make a window that cannot be counted.
 #[must_use]
 pub fn namespace(metadata: &ObjectMeta) -> Observation {
     let label =

@@ -7,7 +7,7 @@
 use super::{
     Levels,
     gap::{Gap, GapReason},
-    observed::{Observation, Observed, Source, When},
+    observed::{Observation, Observed, Source, TenantRef, When},
     step_function::{Cause, Step},
     window::OpenWindows,
 };
@@ -118,6 +118,11 @@ impl Engine {
         }
     }
 
+    /// Says whose namespaces are, by UID, for those whose label does not. Before [`Self::begin`].
+    pub fn recognize(&mut self, namespaces: impl IntoIterator<Item = (String, TenantRef)>) {
+        self.observed.recognize(namespaces);
+    }
+
     /// Takes in the first lists of a run.
     pub fn begin(&mut self, listings: [Listing; SOURCES], how: Beginning, ceilings: Option<&Ceilings>, now_ms: i64) {
         let anchor_ms = match how {
@@ -220,6 +225,19 @@ impl Engine {
         }
         self.positions[source as usize] = listing.position;
         self.name_tenants();
+    }
+
+    /// UIDs of namespaces that are counted although their label names no tenant, each with the tenant.
+    pub fn unlabelled(&self) -> impl Iterator<Item = (&str, &TenantRef)> {
+        self.observed.unlabelled()
+    }
+
+    /// A namespace without a label is no tenant's any more, as of now.
+    pub fn release(&mut self, uid: &str, now_ms: i64) {
+        self.advance(now_ms);
+        let when = When { floor_ms: self.windows.start_ms(), dated_ms: now_ms, received_ms: now_ms };
+        let steps = self.observed.release(uid, when);
+        self.take_all(steps, now_ms);
     }
 
     /// A watch is no longer current; it last was at `since_ms`.

@@ -7,6 +7,7 @@ use super::{
     Levels,
     step_function::{Cause, Step},
 };
+use kubenova_schema::mutant;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Where observations come from: one watch each.
@@ -97,17 +98,22 @@ struct Tracked {
 pub struct Observed {
     objects: HashMap<String, Tracked>,
     namespaces: HashMap<String, Option<TenantRef>>,
+    /// By UID of a namespace: whose it is when its label does not say so.
+    recognized: HashMap<String, TenantRef>,
+    /// UIDs of namespaces that are counted although their label names no tenant.
+    unlabelled: BTreeSet<String>,
     expiries: BTreeSet<(i64, String)>,
 }
 
 impl Observed {
     /// Takes an object in, new or changed.
-    pub fn put(&mut self, source: Source, observation: Observation, when: When) -> Vec<Step> {
+    pub fn put(&mut self, source: Source, mut observation: Observation, when: When) -> Vec<Step> {
         let mut steps = Vec::new();
         if observation.uid.is_empty() {
             return steps;
         }
         if source == Source::Namespaces {
+            self.recognize_unlabelled(&mut observation);
             self.assign(&observation, when, &mut steps);
         }
         let over = observation.until_ms.is_some_and(|until| until <= when.dated_ms);
@@ -151,6 +157,33 @@ impl Observed {
         if gone.source == Source::Namespaces {
             self.reassign(&gone.namespace, None, when, &mut steps);
             self.namespaces.remove(&gone.namespace);
+            self.unlabelled.remove(uid);
+        }
+        steps
+    }
+
+    /// Says whose namespaces are, by UID, for those whose label does not.
+    pub fn recognize(&mut self, namespaces: impl IntoIterator<Item = (String, TenantRef)>) {
+        self.recognized.extend(namespaces);
+    }
+
+    /// UIDs of namespaces that are counted although their label names no tenant, each with the tenant.
+    pub fn unlabelled(&self) -> impl Iterator<Item = (&str, &TenantRef)> {
+        self.unlabelled.iter().filter_map(|uid| {
+            let namespace = &self.objects.get(uid)?.namespace;
+            Some((uid.as_str(), self.namespaces.get(namespace)?.as_ref()?))
+        })
+    }
+
+    /// A namespace without a label is no tenant's any more.
+    pub fn release(&mut self, uid: &str, when: When) -> Vec<Step> {
+        let mut steps = Vec::new();
+        self.recognized.remove(uid);
+        if self.unlabelled.remove(uid)
+            && let Some(namespace) = self.objects.get(uid).map(|tracked| tracked.namespace.clone())
+        {
+            self.reassign(&namespace, None, when, &mut steps);
+            self.namespaces.insert(namespace, None);
         }
         steps
     }
@@ -206,6 +239,20 @@ impl Observed {
         let tenant = self.namespaces.get(namespace).and_then(Option::as_ref);
         if let Some(tenant) = tenant.filter(|_| !change.is_zero()) {
             steps.push(Step { tenant_id: tenant.id.clone(), at_ms, change, cause });
+        }
+    }
+
+    /// A namespace that has lost its label, or has one that is no tenant's, stays with the tenant it had: taking a label away must not
+    /// end what is counted. Another object of the same name is another UID and has had none.
+    fn recognize_unlabelled(&mut self, namespace: &mut Observation) {
+        if namespace.tenant.is_some() || mutant::is_on("metering.label-alone") {
+            self.unlabelled.remove(&namespace.uid);
+            return;
+        }
+        let had = self.objects.get(&namespace.uid).and_then(|known| self.namespaces.get(&known.namespace)).cloned();
+        namespace.tenant = had.flatten().or_else(|| self.recognized.get(&namespace.uid).cloned());
+        if namespace.tenant.is_some() {
+            self.unlabelled.insert(namespace.uid.clone());
         }
     }
 

@@ -10,6 +10,9 @@ use serde_json::Value;
 /// API version of Tenant and TenantOwner.
 const V1BETA2: &str = "capsule.clastix.io/v1beta2";
 
+/// The kind that names the accounts of a tenant to Capsule.
+pub const TENANT_OWNER: &str = "TenantOwner";
+
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Object<S> {
@@ -88,7 +91,7 @@ pub fn tenant(metadata: ObjectMeta, spec: TenantSpec) -> Value {
 /// A TenantOwner as an object.
 #[must_use]
 pub fn tenant_owner(metadata: ObjectMeta, spec: TenantOwnerSpec) -> Value {
-    super::to_value(&Object { api_version: V1BETA2, kind: "TenantOwner", metadata, spec })
+    super::to_value(&Object { api_version: V1BETA2, kind: TENANT_OWNER, metadata, spec })
 }
 
 /// A ProxySetting as an object.

@@ -5,10 +5,11 @@ pub mod capsule;
 pub mod deletion;
 pub mod digest;
 pub mod limits;
+pub mod ownership;
 pub mod report;
 
 use kube::ResourceExt as _;
-use kubenova_crds::tenant::NovaTenant;
+use kubenova_crds::tenant::{NovaTenant, TenantObject};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -25,6 +26,21 @@ pub struct DesiredTenant {
     /// The Manager's id.
     pub tenant_id: String,
     pub spec: kubenova_crds::tenant::TenantSpec,
+    /// What is known to be this tenant's, see [`ownership`].
+    pub objects: Vec<TenantObject>,
+}
+
+impl DesiredTenant {
+    /// Of a NovaTenant, valid or not.
+    #[must_use]
+    pub fn of(tenant: &NovaTenant) -> Self {
+        Self {
+            name: tenant.name_any(),
+            tenant_id: tenant.spec.tenant_id.clone(),
+            spec: tenant.spec.clone(),
+            objects: tenant.status.as_ref().map(|status| status.objects.clone()).unwrap_or_default(),
+        }
+    }
 }
 
 /// Why nothing can be built until the NovaTenant changes.
@@ -51,7 +67,7 @@ pub fn validate(tenant: &NovaTenant) -> Result<DesiredTenant, InvalidTenant> {
     if tenant.spec.tenant_id.is_empty() {
         return Err(InvalidTenant::NoId);
     }
-    Ok(DesiredTenant { name, tenant_id: tenant.spec.tenant_id.clone(), spec: tenant.spec.clone() })
+    Ok(DesiredTenant::of(tenant))
 }
 
 /// Namespace of identities; no pod runs there.
@@ -78,6 +94,12 @@ pub fn tenant_owner_names(tenant: &str) -> [String; 2] {
     [format!("{tenant}-owner"), format!("{tenant}-readonly")]
 }
 
+/// The tenant whose namespace or TenantOwner has this name, if any has.
+#[must_use]
+pub fn tenant_of(name: &str) -> Option<&str> {
+    ["-owner", "-apps", "-readonly"].iter().find_map(|suffix| name.strip_suffix(suffix))
+}
+
 fn to_value(object: &impl Serialize) -> Value {
     serde_json::to_value(object).expect("objects of Kubernetes have text keys and no other map")
 }
@@ -92,6 +114,7 @@ pub(crate) mod tests {
             name: "acme".into(),
             tenant_id: "id-1".into(),
             spec: TenantSpec { tenant_id: "id-1".into(), ..TenantSpec::default() },
+            objects: Vec::new(),
         }
     }
 
@@ -102,5 +125,14 @@ pub(crate) mod tests {
         assert!(validate(&tenant("acme", "id")).is_ok());
         assert_eq!(validate(&tenant("acme", "")), Err(InvalidTenant::NoId));
         assert!(matches!(validate(&tenant(&"a".repeat(58), "id")), Err(InvalidTenant::Name(_))));
+    }
+
+    #[test]
+    fn what_is_named_after_a_tenant_names_it() {
+        let names = tenant_owner_names("acme").into_iter().chain([owner_namespace("acme"), apps_namespace("acme")]);
+        for name in names {
+            assert_eq!(tenant_of(&name), Some("acme"), "{name}");
+        }
+        assert_eq!(tenant_of("kube-system"), None);
     }
 }

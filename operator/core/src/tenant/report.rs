@@ -5,8 +5,9 @@ use crate::conditions::{ConditionSet, MergedConditions};
 use jiff::Timestamp;
 use kubenova_crds::{
     conditions::ConditionStatus,
-    tenant::{TenantNamespace, TenantStatus, condition},
+    tenant::{TenantNamespace, TenantObject, TenantStatus, condition},
 };
+use std::time::Duration;
 
 /// The conditions of a reconcile, in order; the first that does not hold ends it.
 const STEPS: [&str; 4] =
@@ -50,6 +51,12 @@ pub struct TenantReport {
     pub stopped: Option<Stopped>,
     /// What Capsule says, as far as it was read.
     pub capsule: CapsuleStatus,
+    /// What was found or made with the tenant's label.
+    pub objects: Vec<TenantObject>,
+    /// What had lost the label and has it again, in words.
+    pub repaired: Vec<String>,
+    /// Time to the next repair of an object that others keep changing; none when there is none.
+    pub left_for: Option<Duration>,
 }
 
 impl TenantReport {
@@ -98,6 +105,11 @@ impl TenantReport {
             merged.changed |= replace(&mut status.namespaces, namespaces);
             merged.changed |= replace(&mut status.namespaces_ready, ready);
         }
+        let mut objects = status.objects.clone();
+        objects.retain(|known| !self.objects.iter().any(|seen| (&seen.kind, &seen.name) == (&known.kind, &known.name)));
+        objects.extend(self.objects.iter().cloned());
+        objects.sort_by(|a, b| (&a.kind, &a.name).cmp(&(&b.kind, &b.name)));
+        merged.changed |= replace(&mut status.objects, objects);
         // Observed means applied to its end.
         if self.is_ready() {
             merged.changed |= replace(&mut status.observed_generation, generation);
@@ -133,6 +145,7 @@ mod tests {
                 namespaces: vec![("acme-apps".into(), "u".into())],
                 ..CapsuleStatus::default()
             },
+            ..TenantReport::default()
         }
     }
 
@@ -158,6 +171,24 @@ mod tests {
         let statuses: Vec<&str> = status.conditions.iter().map(|condition| condition.status.as_str()).collect();
         assert_eq!(statuses, ["True", "False", "Unknown", "Unknown", "False"]);
         assert_eq!(status.observed_generation, Some(2), "a generation that was not applied to its end is not observed");
+    }
+
+    #[test]
+    fn what_is_the_tenants_is_remembered_until_another_object_takes_its_place() {
+        let object =
+            |name: &str, uid: &str| TenantObject { kind: "Namespace".into(), name: name.into(), uid: uid.into() };
+        let report = |objects: &[TenantObject]| TenantReport { objects: objects.to_vec(), ..ready() };
+        let (owner, apps, again) = (object("acme-owner", "1"), object("acme-apps", "2"), object("acme-apps", "3"));
+        let mut status = TenantStatus::default();
+        let write = |status: &mut TenantStatus, objects: &[TenantObject]| {
+            report(objects).write_into(status, Some(1), Timestamp::UNIX_EPOCH).changed
+        };
+        assert!(write(&mut status, &[owner.clone(), apps.clone()]));
+        assert_eq!(status.objects, [apps.clone(), owner.clone()]);
+        assert!(!write(&mut status, &[apps, owner.clone()]), "in another order it is the same");
+        assert!(!write(&mut status, &[]), "a reconcile that ended early forgets nothing");
+        assert!(write(&mut status, std::slice::from_ref(&again)));
+        assert_eq!(status.objects, [again, owner]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use futures::{StreamExt as _, stream};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{Api, ResourceExt as _};
 use kubenova_crds::labels;
+use kubenova_operator_core::application::status;
 use kubenova_schema::kinds::ObjectKey;
 use std::{
     collections::BTreeMap,
@@ -22,10 +23,10 @@ use std::{
     time::Duration,
 };
 
-/// Time between reports when no watch asks for one: what keeps an application from running may not be visible in a watch.
+/// Time between reports when no watch asks for one: what keeps an application from being ready may not be visible in a watch.
 const INTERVAL: Duration = Duration::from_secs(60);
-/// The same while it runs, when the watch shows whatever changes; six thousand cost three reads a second.
-const RUNNING_INTERVAL: Duration = Duration::from_secs(1_800);
+/// The same while it is ready, when the watch shows whatever changes; six thousand cost three reads a second.
+const READY_INTERVAL: Duration = Duration::from_secs(1_800);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct ApplicationKey {
@@ -109,8 +110,8 @@ async fn report(
         ctx.status.remove(&key.to_string());
         return Ok(None);
     };
-    if let Some(status) = observe::one(ctx, &live).await? {
-        ctx.status.put(status);
-    }
-    Ok(Some(if observe::is_running(&live) { RUNNING_INTERVAL } else { INTERVAL }))
+    let Some(status) = observe::one(ctx, &live).await? else { return Ok(Some(READY_INTERVAL)) };
+    let interval = if status::is_ready(&status) { READY_INTERVAL } else { INTERVAL };
+    ctx.status.put(status);
+    Ok(Some(interval))
 }

@@ -1,20 +1,35 @@
-//! Reads an Application, and what KubeVela does not report about it.
+//! Reads an Application, and what KubeVela does not report about it: why its workloads have no pods that run, and whether its tenant
+//! is ready.
 
 use crate::{
     apiserver::{self, kinds, verbs},
     context::ClusterContext,
     controllers::orphans::NAME_LABEL,
 };
-use k8s_openapi::api::apps::v1::Deployment;
-use kube::{Api, ResourceExt as _, core::DynamicObject};
+use k8s_openapi::api::{
+    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    batch::v1::Job,
+    core::v1::{Event, Pod},
+};
+use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use kubenova_crds::labels;
-use kubenova_operator_core::application::status::{self, Findings};
+use kubenova_operator_core::{
+    application::{
+        failure::{self, FAILED_CREATE, Failure, HasHealth, Health, Lacking},
+        made::Made,
+        status::{self, Findings},
+    },
+    tenant::digest::NotReady,
+};
 use kubenova_schema::v1::ObjectStatus;
+
+/// Workloads whose pods are looked at: one failure is reported.
+const LOOKED_AT_MAX: usize = 3;
 
 /// Status of one application.
 ///
 /// # Errors
-/// When its Deployments cannot be read.
+/// When its workloads cannot be read.
 pub async fn one(ctx: &ClusterContext, live: &DynamicObject) -> Result<Option<ObjectStatus>, apiserver::Error> {
     let findings = findings(ctx, live).await?;
     Ok(status::status(&kinds::to_value(live)?, &findings))
@@ -23,7 +38,7 @@ pub async fn one(ctx: &ClusterContext, live: &DynamicObject) -> Result<Option<Ob
 /// Status of every application of every tenant.
 ///
 /// # Errors
-/// When they or their Deployments cannot be listed.
+/// When they or their workloads cannot be listed.
 pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::Error> {
     let mut statuses = Vec::new();
     for live in kinds::list_if_served(&kinds::applications(&ctx.apiserver.client()), labels::TENANT_ID).await? {
@@ -33,29 +48,101 @@ pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::E
 }
 
 /// KubeVela says that it runs.
-#[must_use]
-pub fn is_running(live: &DynamicObject) -> bool {
+fn is_running(live: &DynamicObject) -> bool {
     live.data.pointer("/status/status").is_some_and(|status| status == "running")
 }
 
-/// Why its Deployments have no pods, when they have none.
+/// What the cluster says about an application beyond KubeVela's status.
 ///
 /// # Errors
-/// When they cannot be listed.
+/// When its workloads, their events or pods cannot be listed.
 pub async fn findings(ctx: &ClusterContext, live: &DynamicObject) -> Result<Findings, apiserver::Error> {
-    if is_running(live) {
-        return Ok(Findings::default());
-    }
-    let namespace = live.namespace().unwrap_or_default();
-    let api: Api<Deployment> = Api::namespaced(ctx.apiserver.client(), &namespace);
-    // A Deployment that changes makes the application be looked at again.
-    let deployments = verbs::list_recent(&api, &format!("{NAME_LABEL}={}", live.name_any())).await?;
-    let failure = |deployment: &Deployment| {
-        let conditions = deployment.status.as_ref()?.conditions.as_ref()?;
-        let failed = conditions.iter().find(|condition| {
-            condition.type_.as_deref() == Some("ReplicaFailure") && condition.status.as_deref() == Some("True")
-        })?;
-        Some((deployment.name_any(), failed.message.clone().unwrap_or_default()))
+    // A tenant would be missing that only was not listed yet.
+    ctx.tenants.complete().await;
+    let tenant_id = live.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
+    let tenant = match ctx.tenants.find(|tenant| tenant.tenant_id == tenant_id) {
+        Some(tenant) => tenant.not_ready.clone(),
+        None => Some(NotReady::absent()),
     };
-    Ok(Findings { replica_failures: deployments.iter().filter_map(failure).collect() })
+    let failure = if is_running(live) { None } else { first_failure(&ctx.apiserver.client(), live).await? };
+    Ok(Findings { failure, tenant })
+}
+
+/// The first that is wrong with its workloads. Only kinds that it has made are asked for.
+async fn first_failure(client: &Client, live: &DynamicObject) -> Result<Option<Failure>, apiserver::Error> {
+    let made = Made::of(&kinds::to_value(live)?);
+    let has = |kind: &str| made.objects.iter().any(|object| object.kind == kind);
+    let namespace = live.namespace().unwrap_or_default();
+    let search = Search { client, namespace: &namespace, selector: format!("{NAME_LABEL}={}", live.name_any()) };
+    let mut healths = Vec::new();
+    if has("Deployment") {
+        healths.extend(search.healths::<Deployment>().await?);
+    }
+    if has("StatefulSet") {
+        healths.extend(search.healths::<StatefulSet>().await?);
+    }
+    if has("DaemonSet") {
+        healths.extend(search.healths::<DaemonSet>().await?);
+    }
+    if has("Job") || has("CronJob") {
+        healths.extend(search.healths::<Job>().await?);
+    }
+    search.first_failure(healths).await
+}
+
+/// The workloads of an application.
+struct Search<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+    selector: String,
+}
+
+impl Search<'_> {
+    async fn healths<K>(&self) -> Result<Vec<Health>, apiserver::Error>
+    where
+        K: verbs::Object<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + HasHealth,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), self.namespace);
+        Ok(verbs::list_recent(&api, &self.selector).await?.iter().map(HasHealth::health).collect())
+    }
+
+    async fn first_failure(&self, healths: Vec<Health>) -> Result<Option<Failure>, apiserver::Error> {
+        let (mut without_pods, mut not_ready) = (Vec::new(), Vec::new());
+        for health in healths {
+            match health {
+                Health::Fine => {}
+                Health::Failed(failure) => return Ok(Some(failure)),
+                Health::LacksPods(lacking) => without_pods.push(lacking),
+                Health::NotReady(lacking) => not_ready.push(lacking),
+            }
+        }
+        for lacking in without_pods.iter().take(LOOKED_AT_MAX) {
+            if let Some(failure) = self.failed_create(lacking).await? {
+                return Ok(Some(failure));
+            }
+        }
+        for lacking in without_pods.iter().chain(&not_ready).take(LOOKED_AT_MAX) {
+            if let Some(failure) = self.failing_pod(lacking).await? {
+                return Ok(Some(failure));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Why its pods could not be made, last.
+    async fn failed_create(&self, lacking: &Lacking) -> Result<Option<Failure>, apiserver::Error> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), self.namespace);
+        let fields = format!("involvedObject.uid={},reason={FAILED_CREATE}", lacking.uid);
+        let events = verbs::list_recent_by_fields(&events, &fields).await?;
+        let newest = events.iter().max_by_key(|event| failure::time_of(event));
+        Ok(newest.map(|event| lacking.failure(event)))
+    }
+
+    async fn failing_pod(&self, lacking: &Lacking) -> Result<Option<Failure>, apiserver::Error> {
+        if lacking.selector.is_empty() {
+            return Ok(None);
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), self.namespace);
+        Ok(lacking.failing_pod(&verbs::list_recent(&pods, &lacking.selector).await?))
+    }
 }

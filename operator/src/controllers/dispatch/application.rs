@@ -1,21 +1,38 @@
 //! `apply-application` and `delete-application`: every write impersonates the tenant's deployer, since KubeVela runs an
 //! application with the rights of its last writer.
 
-use super::{CONFLICTS_MAX, Dispatcher, Task, error::DispatchError, replaced};
+use super::{
+    CONFLICTS_MAX, Dispatcher, Task,
+    error::{self, DispatchError},
+    replaced,
+};
 use crate::{
     apiserver::{self, kinds, verbs},
-    controllers::{application::observe, apply::Decision, deployer, orphans},
+    controllers::{
+        application::observe,
+        apply::Decision,
+        deployer,
+        orphans::{self, GoneApplication},
+    },
 };
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{Api, Client, ResourceExt as _, core::DynamicObject};
 use kubenova_operator_core::{
-    application::{self, Origin, status},
+    application::{
+        self, Origin,
+        made::{ClaimTemplate, Made},
+        status,
+    },
     drift,
     outcome::CommandProgress,
-    tenant::apps_namespace,
+    tenant::{apps_namespace, digest::NotReady},
 };
 use kubenova_runtime::failpoint;
 use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
+
+/// The chart's policy about Applications in the namespaces of tenants.
+const POLICY: &str = "'kubenova-applications'";
 
 pub(super) fn applications(client: &Client, namespace: &str) -> Api<DynamicObject> {
     kinds::namespaced(client, "core.oam.dev", "v1beta1", "Application", namespace)
@@ -26,24 +43,35 @@ impl Dispatcher<'_> {
         let ObjectKey::Application { tenant_id, name } = task.key else {
             return Ok(CommandProgress::failed("BadDocument", "the command's key does not name an application"));
         };
-        let ready = self.known_tenant(tenant_id).filter(|tenant| tenant.is_ready);
-        let Some(tenant) = ready.map(|tenant| tenant.name.clone()) else {
-            return Ok(CommandProgress::running(
-                "WaitingForTenant",
-                "waiting until the tenant is ready on this cluster",
-            ));
+        let Some(known) = self.known_tenant(tenant_id) else {
+            return Ok(waiting_for_tenant("it is not there yet"));
         };
-        let origin =
-            Origin { tenant: &tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
+        if let Some(NotReady { reason, message }) = &known.not_ready {
+            self.report(&known.name, name).await?;
+            return Ok(waiting_for_tenant(&format!("{reason}: {message}")));
+        }
+        let tenant = &known.name;
+        let origin = Origin { tenant, tenant_id, name, revision: task.command.revision, command_id: &task.command.id };
         let mut desired = match application::build(&task.command.document, origin) {
             Ok(desired) => desired,
             Err(message) => return Ok(CommandProgress::failed("BadDocument", message)),
         };
         drift::stamp(&mut desired);
-        let namespace = apps_namespace(&tenant);
+        let namespace = apps_namespace(tenant);
         let own = applications(&self.ctx.apiserver.client(), &namespace);
-        let as_deployer = applications(&deployer::client(&self.ctx.apiserver, &tenant)?, &namespace);
+        let as_deployer = applications(&deployer::client(&self.ctx.apiserver, tenant)?, &namespace);
         self.apply_object(task, name, &own, &as_deployer, &desired).await
+    }
+
+    /// Reports how an application does that is left as it is.
+    async fn report(&self, tenant: &str, name: &str) -> Result<(), apiserver::Error> {
+        let own = applications(&self.ctx.apiserver.client(), &apps_namespace(tenant));
+        if let Some(present) = kinds::get_if_served(&own, name).await?
+            && let Some(status) = observe::one(self.ctx, &present).await?
+        {
+            self.ctx.status.put(status);
+        }
+        Ok(())
     }
 
     /// Applies the desired Application, as the deployer, unless the live one is it already.
@@ -103,10 +131,25 @@ impl Dispatcher<'_> {
                          novaclusterconfig default",
                     ));
                 }
+                Err(error) if self.is_before_kubevela(&error) => {
+                    let message = format!(
+                        "waiting for KubeVela: until it answers, the cluster refuses applications; see: kubectl describe \
+                         novaclusterconfig default; last: {}",
+                        error.reason()
+                    );
+                    return Ok(CommandProgress::running("KubeVelaNotReady", message));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
         Ok(CommandProgress::running("Contended", "other clients keep changing the object; trying again"))
+    }
+
+    /// Refused because KubeVela has not seen it: while KubeVela is installed, its kind is there before its webhook, and its webhook before
+    /// its definitions. Without the webhook no application names its writer, and our own policy refuses each.
+    fn is_before_kubevela(&self, error: &apiserver::Error) -> bool {
+        let is_denied = error::refusal(error) == Some(error::Refusal::Denied);
+        is_denied && (self.standing().kubevela.is_none() || error.reason().contains(POLICY))
     }
 
     async fn application_progress(&self, present: &DynamicObject) -> Result<CommandProgress, DispatchError> {
@@ -135,6 +178,12 @@ impl Dispatcher<'_> {
         let own = applications(&self.ctx.apiserver.client(), &namespace);
         let deployer = deployer::client(&self.ctx.apiserver, &tenant)?;
         if let Some(present) = kinds::get_if_served(&own, name).await? {
+            let message = present.data.pointer("/status/conditions").and_then(deleting_message);
+            let message = message.unwrap_or_else(|| "deleting the application".to_owned());
+            let progress = CommandProgress::running("Deleting", message);
+            if made_before(task).is_none() && !self.remember(task, &progress, &self.made(&present).await?).await? {
+                return Ok(replaced());
+            }
             if present.metadata.deletion_timestamp.is_none() {
                 if self.is_replaced(task, &present).await? {
                     return Ok(replaced());
@@ -154,12 +203,12 @@ impl Dispatcher<'_> {
                     Err(error) => return Err(error.into()),
                 }
             }
-            let message = present.data.pointer("/status/conditions").and_then(deleting_message);
-            let message = message.unwrap_or_else(|| "deleting the application".to_owned());
-            return Ok(CommandProgress::running("Deleting", message).at("applied").about(&present.metadata));
+            return Ok(progress.at("applied").about(&present.metadata));
         }
         let client = self.ctx.apiserver.client();
-        let found = orphans::find(&client, &deployer, &namespace, Some(name)).await?;
+        let made = made_before(task).map(Made::read).unwrap_or_default();
+        let gone_application = GoneApplication { name, made: &made };
+        let found = orphans::find(&client, &deployer, &namespace, Some(gone_application)).await?;
         if !found.is_empty() && !self.is_recorded(task).await? {
             return Ok(replaced());
         }
@@ -174,6 +223,29 @@ impl Dispatcher<'_> {
         }
         Ok(gone())
     }
+
+    /// What an Application has made, to be remembered.
+    async fn made(&self, present: &DynamicObject) -> Result<String, apiserver::Error> {
+        let mut made = Made::of(&kinds::to_value(present)?);
+        let namespace = present.namespace().unwrap_or_default();
+        let sets: Api<StatefulSet> = Api::namespaced(self.ctx.apiserver.client(), &namespace);
+        let mut templates = Vec::new();
+        for name in made.stateful_sets() {
+            templates.extend(verbs::get(&sets, name).await?.iter().flat_map(ClaimTemplate::of));
+        }
+        made.claim_templates = templates;
+        Ok(made.to_text())
+    }
+}
+
+/// What the application had made, if it was remembered for this command.
+fn made_before<'a>(task: &Task<'a>) -> Option<&'a str> {
+    let status = task.record.status.as_ref().filter(|status| status.command_id == task.command.id)?;
+    Some(status.found.as_str()).filter(|made| !made.is_empty())
+}
+
+fn waiting_for_tenant(why: &str) -> CommandProgress {
+    CommandProgress::running("WaitingForTenant", format!("waiting until the tenant is ready on this cluster: {why}"))
 }
 
 fn deleting_message(conditions: &Value) -> Option<String> {

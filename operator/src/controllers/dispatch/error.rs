@@ -23,26 +23,44 @@ impl DispatchError {
 
     pub(super) fn progress(&self) -> CommandProgress {
         match self {
-            Self::Apiserver(error) if is_refused(error) => {
+            Self::Apiserver(error) if refusal(error).is_some() => {
                 CommandProgress::failed("Denied", format!("the cluster refused the object: {}", error.reason()))
             }
             Self::Apiserver(error) => CommandProgress::running("Retrying", apiserver::error::chain(error)),
             Self::Client(error) => CommandProgress::running("Retrying", apiserver::error::chain(error)),
         }
     }
+
+    /// The same call may succeed without a change of the command: a quota may be raised, a policy lifted.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Apiserver(error) => refusal(error) != Some(Refusal::Invalid),
+            Self::Client(_) => true,
+        }
+    }
 }
 
-/// Admission and validation refuse for good; a missing right may only not be bound yet.
-fn is_refused(error: &apiserver::Error) -> bool {
+/// An answer that the command has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// By a webhook, a policy or a quota.
+    Denied,
+    /// By the kind itself.
+    Invalid,
+}
+
+/// Whether the call was refused; a missing right may only not be bound yet.
+pub(super) fn refusal(error: &apiserver::Error) -> Option<Refusal> {
     let message = error.reason();
-    // A field that the kind does not have; the API server answers it with one code or another.
-    if message.contains("failed to create typed patch object") {
-        return true;
-    }
     let by_admission = ["admission webhook", "ValidatingAdmissionPolicy", "exceeded quota", "denied the request"]
         .iter()
         .any(|mark| message.contains(mark));
-    error.is_invalid() || (error.is_forbidden() && by_admission)
+    if by_admission && error.is_refusal() {
+        return Some(Refusal::Denied);
+    }
+    // A field that the kind does not have; the API server answers it with one code or another.
+    let has_unknown_field = message.contains("failed to create typed patch object");
+    (error.is_invalid() || has_unknown_field).then_some(Refusal::Invalid)
 }
 
 #[cfg(test)]
@@ -50,10 +68,22 @@ mod tests {
     use super::*;
     use kubenova_operator_core::outcome::State;
 
-    fn state(code: u16, message: &str) -> State {
+    fn answer(code: u16, message: &str) -> DispatchError {
         let status = kube::core::Status::failure(message, "").with_code(code);
-        let error = apiserver::Error::unreadable("applications", kube::Error::Api(status.boxed()));
-        DispatchError::from(error).progress().state
+        DispatchError::from(apiserver::Error::unreadable("applications", kube::Error::Api(status.boxed())))
+    }
+
+    fn state(code: u16, message: &str) -> State {
+        answer(code, message).progress().state
+    }
+
+    #[test]
+    fn what_the_kind_refuses_can_only_pass_by_another_command() {
+        assert!(answer(403, "exceeded quota: few, requested: count/applications.core.oam.dev=1").may_pass());
+        assert!(answer(422, "admission webhook \"x\" denied the request: no").may_pass());
+        assert!(answer(503, "the server is currently unable to handle the request").may_pass());
+        assert!(!answer(422, "spec.components: Invalid value").may_pass());
+        assert!(!answer(500, "failed to create typed patch object: field not declared in schema").may_pass());
     }
 
     #[test]

@@ -24,13 +24,14 @@ use crate::{
     inbound::fence::FenceSource,
     trace,
 };
-use error::DispatchError;
-use futures::{StreamExt as _, stream};
-use jiff::{SignedDuration, Timestamp};
+use futures::{StreamExt as _, future, stream};
+use jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt as _};
-use kubenova_crds::{cluster_config::NovaClusterConfig, command::NovaCommand, labels};
+use kubenova_crds::{cluster_config, command::NovaCommand, labels};
 use kubenova_operator_core::{
     command::{self, VerifiedCommand},
+    components::standing::StandingComponents,
+    deadline::Deadline,
     digest::RecordDigest,
     inbox, observed,
     outcome::{self, CommandProgress, State},
@@ -57,8 +58,7 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
     let records = ctx.inbox.changes().map(|changes| changes.into_iter().map(|change| change.name).collect());
-    let configs = watch::changes(Api::<NovaClusterConfig>::all(client.clone()), "")
-        .map(|_| vec![command::record_name(&ObjectKey::ClusterConfig)]);
+    let configs = ctx.configs.changes().map(|changes| concerned_by_config(&ctx.inbox, &changes));
     let tenants =
         ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| concerned(&ctx.inbox, it)).collect());
     let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
@@ -72,8 +72,8 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
         Dispatcher { ctx: &ctx, fence, records: Api::namespaced(client, namespace), drift: DriftGuard::default() };
     tokio::select! {
         () = ctx.shutdown.requested() => return,
-        // An application would wait for a tenant that only was not listed yet.
-        () = ctx.tenants.complete() => {}
+        // An application would wait for a tenant, or for a component, that only was not listed yet.
+        ((), ()) = future::join(ctx.tenants.complete(), ctx.configs.complete()) => {}
     }
     ctx.gates.set("dispatch", None);
     work::run("dispatch", triggers, &ctx.metrics, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
@@ -82,9 +82,13 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
 /// Records that a tenant's change concerns: its own, and those of its applications when it becomes ready or is so no more.
 fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<String> {
     let mut names = Vec::new();
+    let is_served_alike = match (&change.before, &change.after) {
+        (Some(before), Some(after)) => before.serves_like(after),
+        _ => false,
+    };
     for tenant in change.before.iter().chain(&change.after) {
         let tenant_id = tenant.tenant_id.clone();
-        if change.before != change.after {
+        if !is_served_alike {
             names.extend(inbox.names_from(&format!("application.{tenant_id}.")));
         }
         names.push(command::record_name(&ObjectKey::Tenant { tenant_id }));
@@ -94,10 +98,23 @@ fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<
     names
 }
 
+/// Records that a change of the cluster's configuration concerns: its own, and what waits for its components.
+fn concerned_by_config(inbox: &Cache<RecordDigest>, changes: &[Change<StandingComponents>]) -> Vec<String> {
+    let mut names = vec![command::record_name(&ObjectKey::ClusterConfig)];
+    if changes.iter().any(|change| change.before != change.after) {
+        names.extend(open_records(inbox, "application."));
+    }
+    names
+}
+
 /// Records of operations that have not ended: they wait for what a change of an application may show. There are few.
 fn open_operations(inbox: &Cache<RecordDigest>) -> Vec<String> {
+    open_records(inbox, "operation.")
+}
+
+fn open_records(inbox: &Cache<RecordDigest>, prefix: &str) -> Vec<String> {
     let is_open = |name: &String| inbox.get(name).is_some_and(|record| !record.has_ended);
-    inbox.names_from("operation.").into_iter().filter(is_open).collect()
+    inbox.names_from(prefix).into_iter().filter(is_open).collect()
 }
 
 struct Dispatcher<'a> {
@@ -111,6 +128,10 @@ struct Dispatcher<'a> {
 struct Task<'a> {
     key: &'a ObjectKey,
     command: &'a Command,
+    /// As it was read.
+    record: &'a NovaCommand,
+    /// As it was written while the command was carried out.
+    rewritten: OnceLock<NovaCommand>,
     /// Its trace.
     traceparent: Option<TraceParent>,
     /// When to reconcile a settled command again, if sooner than usual.
@@ -122,26 +143,28 @@ struct Attempt {
     progress: CommandProgress,
     /// When to reconcile a settled command again, if sooner than usual.
     look_again: Option<Duration>,
+    /// The document is not in place, and the same attempt may succeed later: no watch shows when.
+    is_due: bool,
     /// The API server asks to wait so long.
     not_before: Duration,
+    /// The record, if it was written meanwhile.
+    rewritten: Option<NovaCommand>,
 }
 
 impl Attempt {
     fn next(&self) -> Next {
-        let Self { progress, look_again, not_before } = self;
-        match progress.state {
-            State::Running => Next::Retry {
-                waiting_for: format!("{}: {}", progress.reason, progress.message),
-                not_before: *not_before,
-            },
-            _ => Next::After(look_again.unwrap_or(SETTLED).min(SETTLED)),
+        let Self { progress, look_again, is_due, not_before, .. } = self;
+        if *is_due || progress.state == State::Running {
+            let waiting_for = format!("{}: {}", progress.reason, progress.message);
+            return Next::Retry { waiting_for, not_before: *not_before };
         }
+        Next::After(look_again.unwrap_or(SETTLED).min(SETTLED))
     }
 }
 
 impl From<CommandProgress> for Attempt {
     fn from(progress: CommandProgress) -> Self {
-        Self { progress, look_again: None, not_before: Duration::ZERO }
+        Self { progress, look_again: None, is_due: false, not_before: Duration::ZERO, rewritten: None }
     }
 }
 
@@ -165,10 +188,10 @@ impl Dispatcher<'_> {
         if verified.kind.is_operation() {
             return self.operate(&verified, record).await;
         }
-        let attempt = self.attempt(&verified, trace::of_object(&record)).await;
+        let attempt = self.attempt(&verified, &record).await;
         let next = attempt.next();
-        let progress = self.fail_if_overdue(&record, attempt.progress);
-        self.settle(record, &progress, next).await
+        let progress = self.deadline(&record, verified.kind).apply(attempt.progress, clock::now());
+        self.settle(attempt.rewritten.unwrap_or(record), &progress, next).await
     }
 
     /// The record: as it was just stored, unless it was written again since, or as the API server has it.
@@ -204,34 +227,55 @@ impl Dispatcher<'_> {
     }
 
     /// How far a document's command is.
-    async fn attempt(&self, verified: &VerifiedCommand, traceparent: Option<TraceParent>) -> Attempt {
+    async fn attempt(&self, verified: &VerifiedCommand, record: &NovaCommand) -> Attempt {
         let VerifiedCommand { command, kind, key, .. } = verified;
-        let task = Task { key, command, traceparent, look_again: OnceLock::new() };
+        let task = Task {
+            key,
+            command,
+            record,
+            rewritten: OnceLock::new(),
+            traceparent: trace::of_object(record),
+            look_again: OnceLock::new(),
+        };
         let progress = match kind {
             CommandKind::ApplyClusterConfig => self.apply_config(&task).await,
             CommandKind::ApplyTenant => self.apply_tenant(&task).await,
             CommandKind::DeleteTenant => self.delete_tenant(&task).await,
             CommandKind::ApplyApplication => self.apply_application(&task).await,
             CommandKind::DeleteApplication => self.delete_application(&task).await,
-            CommandKind::RestartWorkflow | CommandKind::CancelOperation => {
+            CommandKind::RestartWorkflow
+            | CommandKind::SuspendWorkflow
+            | CommandKind::ResumeWorkflow
+            | CommandKind::TerminateWorkflow
+            | CommandKind::CancelOperation => {
                 return Attempt::from(CommandProgress::failed("BadCommand", "an operation is no document"));
             }
         };
-        let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
-        let look_again = task.look_again.get().copied();
-        Attempt { progress: progress.unwrap_or_else(|error| error.progress()), look_again, not_before }
+        let (look_again, rewritten) = (task.look_again.get().copied(), task.rewritten.into_inner());
+        match progress {
+            Ok(progress) => Attempt { look_again, rewritten, ..Attempt::from(progress) },
+            Err(error) => Attempt {
+                progress: error.progress(),
+                look_again,
+                is_due: error.may_pass(),
+                not_before: error.retry_after(),
+                rewritten,
+            },
+        }
     }
 
-    /// A command that has not succeeded in time has failed; it is carried out all the same.
-    fn fail_if_overdue(&self, record: &NovaCommand, progress: CommandProgress) -> CommandProgress {
-        let limit = SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds));
-        let overdue =
-            record.spec.stored_at.parse::<Timestamp>().is_ok_and(|stored| clock::now().duration_since(stored) > limit);
-        if progress.state != State::Running || !overdue {
-            return progress;
+    /// Until when a command must have succeeded; it is carried out afterwards all the same.
+    fn deadline(&self, record: &NovaCommand, kind: CommandKind) -> Deadline {
+        Deadline {
+            limit: SignedDuration::from_secs(i64::from(self.ctx.settings.progress_deadline_seconds)),
+            counts_from: outcome::deadline_from(&record.spec, record.status.as_ref()),
+            possible_since: self.standing().since(kind),
         }
-        let message = format!("not ready after {} s; last: {}: {}", limit.as_secs(), progress.reason, progress.message);
-        CommandProgress::failed("ProgressDeadlineExceeded", message)
+    }
+
+    /// The components that stand, as the watch has shown it.
+    fn standing(&self) -> StandingComponents {
+        self.ctx.configs.get(cluster_config::NAME).map(|standing| *standing).unwrap_or_default()
     }
 
     /// Status first, outcome second.
@@ -265,6 +309,30 @@ impl Dispatcher<'_> {
             self.ctx.inbox.reader_wrote(&record, RecordDigest::of(&record));
         }
         Ok(())
+    }
+
+    /// Writes what a deleted object had made into the record, before it is deleted. False when the record holds another command.
+    async fn remember(
+        &self,
+        task: &Task<'_>,
+        progress: &CommandProgress,
+        made: &str,
+    ) -> Result<bool, apiserver::Error> {
+        let mut is_own = false;
+        let written = status::update_from(&self.records, task.record.clone(), |present| {
+            is_own = present.spec.command_id == task.command.id;
+            let at = clock::rfc3339_ms(clock::now());
+            let next = outcome::remember(&present.spec, present.status.as_ref(), progress, made, &at);
+            let Some(next) = next.filter(|_| is_own) else { return false };
+            present.status = Some(next);
+            true
+        })
+        .await?;
+        if let Some(written) = written.filter(|_| is_own) {
+            self.ctx.inbox.reader_wrote(&written, RecordDigest::of(&written));
+            let _set = task.rewritten.set(written);
+        }
+        Ok(is_own)
     }
 
     /// Asked before a live object is written or deleted: whether the record holds another command by now, which another Operator has

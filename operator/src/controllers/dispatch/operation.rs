@@ -12,15 +12,13 @@ use kube::{Api, core::DynamicObject};
 use kubenova_crds::command::NovaCommand;
 use kubenova_operator_core::{
     command::{self, VerifiedCommand},
-    operation::{self, ApplicationTarget, Restart, Start},
+    operation::{self, ApplicationTarget, Start},
     outcome::{self, CommandProgress},
     tenant::apps_namespace,
+    workflow::{self, Effect},
 };
 use kubenova_runtime::{clock, failpoint};
-use kubenova_schema::{
-    kinds::{CommandKind, ObjectKey},
-    v1::Command,
-};
+use kubenova_schema::{kinds::ObjectKey, v1::Command};
 
 impl Dispatcher<'_> {
     /// Carries the record's operation one step further.
@@ -28,10 +26,10 @@ impl Dispatcher<'_> {
         if outcome::has_ended(&record.spec, record.status.as_ref()) {
             return Next::OnChange;
         }
-        let progress = match verified.kind {
-            CommandKind::RestartWorkflow => self.restart_workflow(&mut record, &verified.command).await,
+        let progress = match workflow::Operation::of(verified.kind) {
+            Some(operation) => self.operate_workflow(operation, &mut record, &verified.command).await,
             // It could be stored, so the operation had not begun and never will.
-            _ => Ok(Some(CommandProgress::succeeded("Cancelled", "the operation was cancelled before it began"))),
+            None => Ok(Some(CommandProgress::succeeded("Cancelled", "the operation was cancelled before it began"))),
         };
         let Some(progress) = progress.transpose() else {
             return Next::retry("the record was written by another Operator");
@@ -39,15 +37,16 @@ impl Dispatcher<'_> {
         let not_before = progress.as_ref().err().map(DispatchError::retry_after).unwrap_or_default();
         let mut progress = progress.unwrap_or_else(|error| error.progress());
         if outcome::has_started(&record.spec, record.status.as_ref()) {
-            progress = self.fail_if_overdue(&record, progress);
+            progress = self.deadline(&record, verified.kind).apply(progress, clock::now());
         }
         let next = Attempt { not_before, ..Attempt::from(progress.clone()) }.next();
         self.settle(record, &progress, next).await
     }
 
     /// How far it is; none when another Operator has replaced it or begun it meanwhile.
-    async fn restart_workflow(
+    async fn operate_workflow(
         &self,
+        operation: workflow::Operation,
         record: &mut NovaCommand,
         command: &Command,
     ) -> Result<Option<CommandProgress>, DispatchError> {
@@ -61,7 +60,7 @@ impl Dispatcher<'_> {
                 let message = "the Manager had settled the operation before it was stored: it will not be carried out";
                 return Ok(Some(CommandProgress::expired("Settled", message)));
             }
-            if let Some(not_now) = self.not_now(command) {
+            if let Some(not_now) = self.not_now(command).or_else(|| self.after_another(command, &target)) {
                 return Ok(Some(not_now));
             }
         }
@@ -70,30 +69,38 @@ impl Dispatcher<'_> {
         let Some(application) = kinds::get_if_served(&api, &target.application).await? else {
             return Ok(Some(self.absent(&target)));
         };
-        let present = application.data.pointer("/status/workflow/startTime").and_then(|at| at.as_str());
         if !has_started {
-            let found = match operation::present_run(present, clock::now()) {
+            let found = match workflow::find(operation, &application.data, clock::now()) {
                 Ok(found) => found,
-                Err(message) => return Ok(Some(CommandProgress::running("WaitingForWorkflow", message))),
+                Err(not_begun) => return Ok(Some(not_begun)),
             };
-            let Some(begun) = self.begin(record, command, found).await? else { return Ok(None) };
+            let Some(begun) = self.begin(record, command, &found).await? else { return Ok(None) };
             failpoint::passing("dispatch.started");
             *record = begun;
         }
         let found = record.status.as_ref().map(|status| status.found.as_str()).unwrap_or_default();
-        let restarting = || CommandProgress::running("Restarting", "waiting until KubeVela begins the workflow again");
-        let progress = match operation::restart(found, present) {
-            Restart::Done => {
-                CommandProgress::succeeded("Restarted", "KubeVela has begun the workflow again").at("ready")
-            }
-            Restart::Pending => restarting().at("applied"),
-            Restart::Due => {
-                remove_workflow(&api, application).await?;
+        let pending =
+            || CommandProgress::running("Operating", "waiting until KubeVela takes the operation up").at("applied");
+        let progress = match workflow::effect(operation, found, &application.data) {
+            Effect::Over(progress) => progress,
+            Effect::Pending => pending(),
+            Effect::Due => {
+                change_workflow(operation, &api, application).await?;
                 failpoint::passing("dispatch.applied");
-                restarting().at("applied")
+                pending()
             }
         };
         Ok(Some(progress))
+    }
+
+    /// What was asked for first has its effect first: what an operation finds tells whether it has had its own only while no other one
+    /// changes the same workflow.
+    fn after_another(&self, command: &Command, target: &ApplicationTarget) -> Option<CommandProgress> {
+        let records = self.ctx.inbox.names_from("operation.").into_iter().filter_map(|name| self.ctx.inbox.get(&name));
+        let earlier = records.into_iter().find(|record| record.is_open_before(command.revision, target))?;
+        let message =
+            format!("waiting until an earlier operation on the application has ended: {}", earlier.command_id);
+        Some(CommandProgress::running("WaitingForOperation", message))
     }
 
     /// Why an operation that has not begun does not begin now.
@@ -114,7 +121,7 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// The application is not there: it comes while its record wants it, else there is nothing to restart.
+    /// The application is not there: it comes while its record wants it, else there is nothing to operate on.
     fn absent(&self, target: &ApplicationTarget) -> CommandProgress {
         let ApplicationTarget { tenant_id, application } = target.clone();
         let key = ObjectKey::Application { tenant_id, name: application };
@@ -152,11 +159,12 @@ impl Dispatcher<'_> {
     }
 }
 
-/// Takes the workflow out of the status of exactly this version of the application: KubeVela then begins it again, as after `vela
-/// workflow restart`.
-async fn remove_workflow(api: &Api<DynamicObject>, mut application: DynamicObject) -> Result<(), apiserver::Error> {
-    if let Some(status) = application.data.get_mut("status").and_then(|status| status.as_object_mut()) {
-        status.remove("workflow");
-    }
+/// Changes the workflow in the status of exactly this version of the application: KubeVela goes on from there, as after `vela workflow`.
+async fn change_workflow(
+    operation: workflow::Operation,
+    api: &Api<DynamicObject>,
+    mut application: DynamicObject,
+) -> Result<(), apiserver::Error> {
+    workflow::write(operation, &mut application.data);
     status::replace(api, &application).await.map(drop)
 }

@@ -1,7 +1,10 @@
 //! `apply-tenant` and `delete-tenant`: the document becomes a NovaTenant, or the NovaTenant goes.
 
 use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError, replaced};
-use crate::apiserver::{self, kinds, verbs};
+use crate::{
+    apiserver::{self, kinds, verbs},
+    controllers::work::RETRY_MAX,
+};
 use kube::{Api, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
     labels,
@@ -61,6 +64,8 @@ impl Dispatcher<'_> {
                     ));
                 }
                 if live.spec.tenant_id != *tenant_id {
+                    // No watch shows to this command that the other tenant is gone. Set once a task.
+                    let _set = task.look_again.set(RETRY_MAX);
                     let message = format!(
                         "a tenant \"{name}\" with another id ({}) exists on this cluster; delete it or choose another name",
                         live.spec.tenant_id

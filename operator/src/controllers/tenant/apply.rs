@@ -2,19 +2,22 @@
 //! limits. The first step that cannot be completed ends the reconcile with its condition.
 
 use super::TenantController;
-use crate::apiserver::{self, dynamic, kinds, verbs};
-use kube::{Api, ResourceExt as _, core::DynamicObject};
+use crate::{
+    apiserver::{self, dynamic, kinds, verbs},
+    controllers::apply::Ensured,
+};
+use kube::{Api, ResourceExt, api::ObjectMeta, core::DynamicObject};
 use kubenova_crds::{
     cluster_config::{NAME as CONFIG, NovaClusterConfig},
-    labels,
-    tenant::condition,
+    tenant::{TenantObject, condition},
 };
 use kubenova_operator_core::{
     components::object::Key,
     tenant::{
         DesiredTenant, apps_namespace, build,
-        capsule::CapsuleStatus,
+        capsule::{CapsuleStatus, TENANT_OWNER},
         limits, owner_namespace,
+        ownership::{self, Ownership},
         report::{CAPSULE_NOT_READY, NAMESPACE_NOT_LISTED, Stopped, TenantReport},
     },
 };
@@ -29,9 +32,9 @@ impl TenantController<'_> {
     }
 
     async fn apply_steps(&self, tenant: &DesiredTenant, report: &mut TenantReport) -> Result<(), Stopped> {
-        let before = self.apply_capsule_tenant(tenant).await?;
+        let before = self.apply_capsule_tenant(tenant, report).await?;
         failpoint::passing("tenant.capsule-applied");
-        self.apply_namespaces(tenant, &before).await?;
+        self.apply_namespaces(tenant, &before, report).await?;
         failpoint::passing("tenant.namespaces-applied");
         report.capsule = self.read_capsule_tenant(tenant).await?;
         if !report.capsule.ready {
@@ -44,22 +47,27 @@ impl TenantController<'_> {
         report.reached.push((condition::CAPSULE_TENANT_READY, "the Capsule Tenant is ready"));
         all_listed(tenant, &report.capsule)?;
         report.reached.push((condition::NAMESPACES_READY, "both namespaces belong to the tenant"));
-        let identities = build::identities(tenant, self.has_proxy().await?);
-        self.ensure_all(&identities, condition::RBAC_READY).await?;
+        self.apply_identities(tenant, report).await?;
         report.reached.push((condition::RBAC_READY, "ServiceAccounts and their roles are in place"));
         failpoint::passing("tenant.identities-applied");
-        self.ensure_all(&limits::limits(tenant), condition::QUOTA_APPLIED).await?;
+        for object in limits::limits(tenant) {
+            self.ensure(&object, condition::QUOTA_APPLIED, report).await?;
+        }
         report.reached.push((condition::QUOTA_APPLIED, "quota, limits and network policies are in place"));
         Ok(())
     }
 
     /// Returns what Capsule said about the Tenant before.
-    async fn apply_capsule_tenant(&self, tenant: &DesiredTenant) -> Result<CapsuleStatus, Stopped> {
-        let object = build::capsule_tenant(tenant, &self.ctx.settings.operator_user);
-        let live = self.read_own(&object, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
-        let before = live.as_ref().map(kinds::to_value).transpose();
+    async fn apply_capsule_tenant(
+        &self,
+        tenant: &DesiredTenant,
+        report: &mut TenantReport,
+    ) -> Result<CapsuleStatus, Stopped> {
+        let desired = build::capsule_tenant(tenant, &self.ctx.settings.operator_user);
+        let own = self.read_own(desired, tenant, condition::CAPSULE_TENANT_READY, "NameTaken").await?;
+        let before = own.live.as_ref().map(kinds::to_value).transpose();
         let before = before.map_err(|error| read_failed(condition::CAPSULE_TENANT_READY, &error))?;
-        match self.drift.ensure_over(&self.ctx.apiserver, live.as_ref(), &object).await {
+        match self.drift.ensure_over(&self.ctx.apiserver, own.metadata(), &own.desired).await {
             Err(error) if error.is_not_found() => Err(Stopped::new(
                 condition::CAPSULE_TENANT_READY,
                 "CapsuleMissing",
@@ -67,21 +75,46 @@ impl TenantController<'_> {
                  kubectl describe novaclusterconfig default",
             )),
             Err(error) => Err(apply_failed(condition::CAPSULE_TENANT_READY, &error)),
-            Ok(()) => Ok(before.as_ref().map(CapsuleStatus::of).unwrap_or_default()),
+            Ok(applied) => {
+                own.report(&applied, report);
+                Ok(before.as_ref().map(CapsuleStatus::of).unwrap_or_default())
+            }
         }
     }
 
     /// Capsule takes a namespace into the Tenant when its webhook sees it written. One that was written while the
     /// webhook did not stand, or did not know the Tenant yet, is written again until Capsule lists it.
-    async fn apply_namespaces(&self, tenant: &DesiredTenant, capsule: &CapsuleStatus) -> Result<(), Stopped> {
+    async fn apply_namespaces(
+        &self,
+        tenant: &DesiredTenant,
+        capsule: &CapsuleStatus,
+        report: &mut TenantReport,
+    ) -> Result<(), Stopped> {
         let client = self.ctx.apiserver.client();
-        for namespace in &build::namespaces(tenant) {
-            let live = self.read_own(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
-            let applied = match live {
-                Some(live) if !capsule.lists(&live.name_any()) => self.drift.apply(&client, namespace).await,
-                live => self.drift.ensure_over(&self.ctx.apiserver, live.as_ref(), namespace).await,
+        for namespace in build::namespaces(tenant) {
+            let own = self.read_own(namespace, tenant, condition::NAMESPACES_READY, "NamespaceTaken").await?;
+            let applied = match own.metadata() {
+                Some(live) if !capsule.lists(&own.key.name) => {
+                    let applied = self.drift.apply(&client, Some(live), &own.desired).await;
+                    applied.map(|applied| Ensured::Applied(Box::new(applied)))
+                }
+                live => self.drift.ensure_over(&self.ctx.apiserver, live, &own.desired).await,
             };
-            applied.map_err(|error| apply_failed(condition::NAMESPACES_READY, &error))?;
+            own.report(&applied.map_err(|error| apply_failed(condition::NAMESPACES_READY, &error))?, report);
+        }
+        Ok(())
+    }
+
+    /// ServiceAccounts are in the tenant's own namespaces; TenantOwners may have been made by others.
+    async fn apply_identities(&self, tenant: &DesiredTenant, report: &mut TenantReport) -> Result<(), Stopped> {
+        for object in build::identities(tenant, self.has_proxy().await?) {
+            if object["kind"] != TENANT_OWNER {
+                self.ensure(&object, condition::RBAC_READY, report).await?;
+                continue;
+            }
+            let own = self.read_own(object, tenant, condition::RBAC_READY, "NameTaken").await?;
+            let applied = self.drift.ensure_over(&self.ctx.apiserver, own.metadata(), &own.desired).await;
+            own.report(&applied.map_err(|error| apply_failed(condition::RBAC_READY, &error))?, report);
         }
         Ok(())
     }
@@ -107,38 +140,66 @@ impl TenantController<'_> {
     /// Reads the live object. One of this name that is not this tenant's is never taken over.
     async fn read_own(
         &self,
-        object: &Value,
+        desired: Value,
         tenant: &DesiredTenant,
         condition: &'static str,
         reason: &'static str,
-    ) -> Result<Option<DynamicObject>, Stopped> {
-        let Some(key) = Key::of(object) else { return Ok(None) };
+    ) -> Result<OwnObject, Stopped> {
+        let key = Key::of(&desired).ok_or_else(|| Stopped::new(condition, "Invalid", "an object without a name"))?;
         let live = match dynamic::get(&self.ctx.apiserver.client(), &key).await {
             // A kind that is not served has no such object; the apply that follows names the cause.
             Err(error) if error.is_not_found() => None,
             read => read.map_err(|error| read_failed(condition, &error))?,
         };
-        if live.as_ref().is_none_or(|live| live.labels().get(labels::TENANT_ID) == Some(&tenant.tenant_id)) {
-            return Ok(live);
+        let ownership = live.as_ref().map(|live| Ownership::of(&live.metadata, &tenant.tenant_id, &tenant.objects));
+        if ownership == Some(Ownership::Foreign) {
+            let message = ownership::taken(&key.kind, &key.name, &tenant.tenant_id);
+            return Err(Stopped::new(condition, reason, message));
         }
-        let message = format!(
-            "{} \"{}\" exists and does not belong to this tenant; delete it, or delete this tenant and create it with \
-             another name",
-            key.kind, key.name
-        );
-        Err(Stopped::new(condition, reason, message))
+        Ok(OwnObject { key, desired, live, has_lost_label: ownership == Some(Ownership::Unlabelled) })
     }
 
-    async fn ensure_all(&self, objects: &[Value], condition: &'static str) -> Result<(), Stopped> {
-        for object in objects {
-            self.ensure(object, condition).await?;
-        }
+    async fn ensure(&self, object: &Value, condition: &'static str, report: &mut TenantReport) -> Result<(), Stopped> {
+        let ensured = self.drift.ensure(&self.ctx.apiserver, object).await;
+        note_left(&ensured.map_err(|error| apply_failed(condition, &error))?, report);
         Ok(())
     }
+}
 
-    async fn ensure(&self, object: &Value, condition: &'static str) -> Result<(), Stopped> {
-        let ensured = self.drift.ensure(&self.ctx.apiserver, object).await;
-        ensured.map_err(|error| apply_failed(condition, &error))
+/// An object of the tenant, as it is and as it should be.
+struct OwnObject {
+    key: Key,
+    desired: Value,
+    live: Option<DynamicObject>,
+    has_lost_label: bool,
+}
+
+impl OwnObject {
+    fn metadata(&self) -> Option<&ObjectMeta> {
+        self.live.as_ref().map(|live| &live.metadata)
+    }
+
+    /// Remembers the object, and says so when an apply has given it its label again.
+    fn report(&self, ensured: &Ensured, report: &mut TenantReport) {
+        let applied = match ensured {
+            Ensured::Applied(applied) => Some(&**applied),
+            Ensured::AsDesired | Ensured::LeftFor(_) => None,
+        };
+        if self.has_lost_label && applied.is_some() {
+            report.repaired.push(ownership::repaired(&self.key.kind, &self.key.name));
+        }
+        note_left(ensured, report);
+        let (kind, name) = (self.key.kind.clone(), self.key.name.clone());
+        if let Some(uid) = applied.or(self.live.as_ref()).and_then(ResourceExt::uid) {
+            report.objects.push(TenantObject { kind, name, uid });
+        }
+    }
+}
+
+/// Remembers when an object that is left as others made it is due.
+fn note_left(ensured: &Ensured, report: &mut TenantReport) {
+    if let Ensured::LeftFor(pause) = ensured {
+        report.left_for = Some(report.left_for.map_or(*pause, |known| known.min(*pause)));
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 use futures::{StreamExt as _, stream};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Resource as _, ResourceExt as _};
+use kube::{Api, Resource, ResourceExt as _};
 use kubenova_crds::{command::NovaCommand, conditions::ConditionStatus, labels, tenant::NovaTenant};
 use kubenova_operator_core::{
     conditions::MergedConditions,
@@ -34,15 +34,20 @@ use std::time::Duration;
 /// Time to the next reconcile of a ready tenant: drift that no watch shows is repaired within it.
 const SETTLED: Duration = Duration::from_secs(120);
 
+/// Reason of the event about an object that had lost the label with the tenant's id.
+const LABEL_REPAIRED: &str = "LabelRepaired";
+
 /// Runs until the process stops.
 pub async fn run(ctx: ClusterContext) {
     let client = ctx.apiserver.client();
     let tenants = watch::changes(Api::<NovaTenant>::all(client.clone()), "").map(|tenant| vec![tenant.name_any()]);
+    // To a watch by a label, an object that loses the label is deleted.
     let capsule =
         watch::dynamic(kinds::capsule_tenants(&client), labels::TENANT_ID).map(|tenant| vec![tenant.name_any()]);
+    let owners = watch::dynamic(kinds::tenant_owners(&client), labels::TENANT_ID).map(|owner| tenant_named_in(&owner));
     let namespaces = watch::changes(Api::<Namespace>::all(client.clone()), labels::TENANT_ID)
-        .map(|namespace| namespace.labels().get(labels::TENANT).cloned().into_iter().collect());
-    let triggers = stream::select(tenants, stream::select(capsule, namespaces));
+        .map(|namespace| tenant_named_in(&namespace));
+    let triggers = stream::select(tenants, stream::select(capsule, stream::select(owners, namespaces)));
     let controller = TenantController {
         ctx: &ctx,
         records: Api::namespaced(client.clone(), &ctx.settings.state_namespace),
@@ -51,6 +56,10 @@ pub async fn run(ctx: ClusterContext) {
     };
     ctx.gates.set("tenants", None);
     work::run("tenants", triggers, &ctx.metrics, &ctx.shutdown, |name| controller.reconcile(name)).await;
+}
+
+fn tenant_named_in(object: &impl Resource) -> Vec<String> {
+    tenant::tenant_of(&object.name_any()).map(str::to_owned).into_iter().collect()
 }
 
 struct TenantController<'a> {
@@ -92,7 +101,7 @@ impl TenantController<'_> {
             return failed(&name, "could not write a tenant's status; trying again", &error);
         }
         match &report.stopped {
-            None => Next::After(SETTLED),
+            None => Next::After(report.left_for.map_or(SETTLED, |pause| pause.min(SETTLED))),
             Some(stopped) if stopped.reason == INVALID => Next::OnChange,
             Some(stopped) => Next::retry(&stopped.message),
         }
@@ -125,6 +134,11 @@ impl TenantController<'_> {
             merged.changed
         })
         .await?;
+        for repaired in &report.repaired {
+            tracing::warn!(tenant.name = tenant.name_any(), repaired, "an object of a tenant had lost its label");
+            let about = tenant.object_ref(&());
+            event::publish(&self.ctx.apiserver, event::Kind::Warning, LABEL_REPAIRED, repaired, about).await;
+        }
         let Some((ready, reason, message)) = TenantReport::ready_transition(&merged) else { return Ok(()) };
         tracing::info!(
             tenant.name = tenant.name_any(),

@@ -7,19 +7,18 @@ use crate::{
     controllers::{deployer, orphans, work::Next},
 };
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
-use kube::{Api, Client, ResourceExt, core::DynamicObject};
-use kubenova_crds::{
-    labels,
-    tenant::{NovaTenant, condition},
-};
+use kube::{Api, Client, ResourceExt, api::ObjectMeta, core::DynamicObject};
+use kubenova_crds::tenant::{NovaTenant, condition};
 use kubenova_operator_core::{
     components::object::Key,
     conditions::ConditionSet,
     tenant::{
         DesiredTenant, apps_namespace, build,
-        capsule::CapsuleStatus,
+        capsule::{CapsuleStatus, TENANT_OWNER},
         deletion::{self, Remains, Step},
-        owner_namespace, tenant_owner_names,
+        owner_namespace,
+        ownership::Ownership,
+        tenant_owner_names,
     },
 };
 use kubenova_runtime::{clock, failpoint};
@@ -54,11 +53,7 @@ struct Removal<'a> {
 impl Removal<'_> {
     /// What it waits for; none when nothing is left.
     async fn step(&self) -> Result<Option<String>, apiserver::Error> {
-        let desired = DesiredTenant {
-            name: self.tenant.name_any(),
-            tenant_id: self.tenant.spec.tenant_id.clone(),
-            spec: self.tenant.spec.clone(),
-        };
+        let desired = DesiredTenant::of(self.tenant);
         let client = self.controller.ctx.apiserver.client();
         let deployer = deployer::client(&self.controller.ctx.apiserver, &desired.name)
             .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
@@ -104,8 +99,9 @@ impl Removal<'_> {
         desired: &DesiredTenant,
     ) -> Result<Remains, apiserver::Error> {
         let mut remains = Remains::default();
-        let is_ours = |object: &DynamicObject| object.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id);
-        let capsule_tenant = verbs::get(&kinds::capsule_tenants(client), &desired.name).await?.filter(is_ours);
+        let is_ours = |live: &ObjectMeta| Ownership::of(live, &desired.tenant_id, &desired.objects).is_own();
+        let capsule_tenant = verbs::get(&kinds::capsule_tenants(client), &desired.name).await?;
+        let capsule_tenant = capsule_tenant.filter(|live| is_ours(&live.metadata));
         if let Some(live) = &capsule_tenant {
             let value = kinds::to_value(live)?;
             remains.tenant = true;
@@ -118,12 +114,12 @@ impl Removal<'_> {
         let namespaces: Api<Namespace> = Api::all(client.clone());
         for name in [owner_namespace(&desired.name), apps_namespace(&desired.name)] {
             let live = verbs::get(&namespaces, &name).await?;
-            if live.is_some_and(|live| live.labels().get(labels::TENANT_ID) == Some(&desired.tenant_id)) {
+            if live.is_some_and(|live| is_ours(&live.metadata)) {
                 remains.namespaces.push(name);
             }
         }
         for name in tenant_owner_names(&desired.name) {
-            if dynamic::get(client, &owner_key(&name)).await?.is_some_and(|live| is_ours(&live)) {
+            if dynamic::get(client, &owner_key(&name)).await?.is_some_and(|live| is_ours(&live.metadata)) {
                 remains.owners.push(name);
             }
         }
@@ -240,7 +236,7 @@ fn owner_key(name: &str) -> Key {
     Key {
         group: "capsule.clastix.io".to_owned(),
         version: "v1beta2".to_owned(),
-        kind: "TenantOwner".to_owned(),
+        kind: TENANT_OWNER.to_owned(),
         namespace: String::new(),
         name: name.to_owned(),
     }

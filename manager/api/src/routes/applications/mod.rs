@@ -4,11 +4,15 @@ pub mod create;
 pub mod document;
 pub mod get;
 pub mod list;
+mod operation;
 pub(crate) mod removal;
 pub mod remove;
 pub mod replace;
 pub mod restart;
+pub mod resume;
 pub mod status;
+pub mod suspend;
+pub mod terminate;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;

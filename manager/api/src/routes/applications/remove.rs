@@ -19,10 +19,10 @@ use kubenova_store::{application_removal, applications};
 
 /// Delete an application from all its clusters.
 ///
-/// It stays visible with the state `deleting` until every cluster reported that nothing of it is left. A cluster that was
-/// never sent anything about it is done at once; when that holds for all of them the answer is 200 and the application is
-/// gone. Repeating the request changes nothing, except that clusters whose delete command ended without success are sent
-/// another one.
+/// It stays visible with the state `deleting` until every cluster reported that nothing of it is left: no pod, also none of a
+/// Job, and no claim, also none of a StatefulSet. A cluster that was never sent anything about it is done at once; when that
+/// holds for all of them the answer is 200 and the application is gone. Repeating the request changes nothing, except that
+/// clusters whose delete command ended without success are sent another one.
 #[utoipa::path(delete, path = "/api/v1/tenants/{tenant}/apps/{application}", tag = "applications", operation_id = "deleteApplication",
     params(("tenant" = String, Path, description = "Id or name"), ("application" = String, Path, description = "Name"), ChangeParams),
     responses(

@@ -1,26 +1,18 @@
 //! `POST /tenants/{tenant}/apps/{application}/restart`: an operation on each cluster of an application.
 
-use super::{found, not_deleting};
+use super::operation::{self, Named};
 use crate::{
     body::OptionalBody,
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
-    response::MutationResponse,
-    routes::tenants,
     state::AppState,
-    views,
 };
 use axum::{
     extract::{Path, State},
     response::Response,
 };
-use kubenova_api_types::{applications::ApplicationRestart, commands::OperationAccepted};
-use kubenova_core::{
-    cluster::{ClusterId, ClusterRef},
-    operation::{self, Operation},
-    refusal::{Reason, Refusal},
-};
-use kubenova_store::applications::{self, Target};
+use kubenova_api_types::{applications::ApplicationOperation, commands::OperationAccepted};
+use kubenova_core::operation::WorkflowOperation;
 
 /// Run the workflow of an application once more, on all its clusters or on those that are named.
 ///
@@ -29,76 +21,32 @@ use kubenova_store::applications::{self, Target};
 #[utoipa::path(post, path = "/api/v1/tenants/{tenant}/apps/{application}/restart", tag = "applications",
     operation_id = "restartApplication",
     params(("tenant" = String, Path, description = "Id or name"), ("application" = String, Path, description = "Name"), ChangeParams),
-    request_body(content = Option<ApplicationRestart>),
+    request_body(content = Option<ApplicationOperation>),
     responses((status = 202, description = "Stored; the clusters are sent operations", body = OperationAccepted)))]
 pub async fn restart(
     State(state): State<AppState>,
     ctx: RequestContext,
-    Path((named, name)): Path<(String, String)>,
+    Path(names): Path<Named>,
     Params(params): Params<ChangeParams>,
-    OptionalBody(body): OptionalBody<ApplicationRestart>,
+    OptionalBody(body): OptionalBody<ApplicationOperation>,
 ) -> Result<Response, ApiError> {
-    ctx.write(&state, params.dry_run, async |tx| {
-        let tenant = tenants::hold(tx.connection(), &ctx, &named).await?;
-        let application = found(applications::find_for_update(tx.connection(), tenant.id, &name).await?, &name)?;
-        not_deleting(&application)?;
-        let not_after = operation::deadline(body.deadline_seconds, ctx.now)?;
-        let targets = applications::targets(tx.connection(), &[application.id]).await?;
-        let clusters = chosen(&targets, body.clusters.as_deref())?;
-        let operation = Operation::restart_workflow(&application);
-        let enqueued = tx.enqueue_operations(&clusters, &operation, not_after).await?;
-        let target = format!("application/{}/{}", tenant.id, application.name);
-        tx.audit(ctx.action, "restart", &target, Some(tenant.id)).await?;
-
-        let location = match enqueued.as_slice() {
-            [one] => format!("/api/v1/commands/{}", one.command_id),
-            _ => format!("/api/v1/commands?tenant={}&application={}", tenant.id, application.name),
-        };
-        let body = OperationAccepted { not_after, commands: views::enqueued(&enqueued) };
-        Ok(MutationResponse::accepted(&body).location(location).operations(&enqueued))
-    })
-    .await
+    operation::operate(&state, &ctx, names, params.dry_run, &body, WorkflowOperation::Restart).await
 }
 
 /// Restart an application (the same as under `/api/v1/tenants`).
 #[utoipa::path(post, path = "/users/{tenant}/apps/{application}/restart", tag = "applications",
     operation_id = "restartApplicationAtRoot",
     params(("tenant" = String, Path, description = "Id or name"), ("application" = String, Path, description = "Name"), ChangeParams),
-    request_body(content = Option<ApplicationRestart>),
+    request_body(content = Option<ApplicationOperation>),
     responses((status = 202, description = "Stored; the clusters are sent operations", body = OperationAccepted)))]
 pub async fn restart_at_root(
     state: State<AppState>,
     ctx: RequestContext,
-    names: Path<(String, String)>,
+    names: Path<Named>,
     params: Params<ChangeParams>,
-    body: OptionalBody<ApplicationRestart>,
+    body: OptionalBody<ApplicationOperation>,
 ) -> Result<Response, ApiError> {
     restart(state, ctx, names, params, body).await
-}
-
-/// The clusters that the request names, or all on which the application should run.
-fn chosen(targets: &[Target], named: Option<&[String]>) -> Result<Vec<ClusterId>, Refusal> {
-    let runs = || targets.iter().filter(|target| target.delete_command.is_none());
-    let Some(named) = named else { return Ok(runs().map(|target| target.cluster_id.clone()).collect()) };
-    let refused = |detail: String| Refusal::at(Reason::FieldInvalid, "/clusters", detail);
-    if named.is_empty() {
-        return Err(refused("clusters is empty; leave it out for all clusters of the application".to_owned()));
-    }
-    let mut chosen = Vec::new();
-    for text in named {
-        let reference = ClusterRef::parse(text);
-        let is = |target: &&Target| match &reference {
-            ClusterRef::Id(id) => target.cluster_id == *id,
-            ClusterRef::Name(name) => target.cluster_name == *name,
-        };
-        let target = runs().find(is);
-        let target =
-            target.ok_or_else(|| refused(format!("the application does not run on cluster \"{reference}\"")))?;
-        if !chosen.contains(&target.cluster_id) {
-            chosen.push(target.cluster_id.clone());
-        }
-    }
-    Ok(chosen)
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use kubenova_core::{
     change::Change,
     cluster::ClusterRef,
     command, command_retry,
-    operation::{DEADLINE_DEFAULT_SECONDS, DEADLINE_MIN_SECONDS, Operation},
+    operation::{DEADLINE_DEFAULT_SECONDS, DEADLINE_MIN_SECONDS, Operation, WorkflowOperation},
     refusal::{Reason, Refusal},
     tenant::{Tenant, TenantId},
 };
@@ -78,7 +78,9 @@ async fn send_again(
         (Some(CommandKind::ApplyTenant), Some(tenant)) => tenant_again(tx, ctx, command, tenant).await,
         (Some(CommandKind::ApplyApplication), Some(tenant)) => application_again(tx, ctx, command, tenant).await,
         (Some(CommandKind::DeleteApplication), Some(tenant)) => removal_again(tx, ctx, command, tenant).await,
-        (Some(CommandKind::RestartWorkflow), Some(tenant)) => restart_again(tx, ctx, command, tenant).await,
+        (kind, Some(tenant)) if let Some(workflow) = kind.and_then(WorkflowOperation::of) => {
+            operate_again(tx, ctx, command, tenant, workflow).await
+        }
         _ => {
             let detail =
                 format!("commands of kind {} are not retried: repeat the request that caused it", command.kind);
@@ -140,16 +142,17 @@ async fn application_again(
 }
 
 /// A new operation, with as much time as the first had. One that was adopted from its cluster was written here after its time began.
-async fn restart_again(
+async fn operate_again(
     tx: &mut WriteTx,
     ctx: &RequestContext,
     command: &command::Command,
     tenant: TenantId,
+    workflow: WorkflowOperation,
 ) -> Result<EnqueuedCommand, ApiError> {
     let (_, application) = application_of(tx, ctx, command, tenant).await?;
     let application = application.ok_or_else(|| deleted(command))?;
     not_deleting(&application)?;
-    let operation = Operation::restart_workflow(&application);
+    let operation = Operation::on(&application, workflow);
     let clusters = std::slice::from_ref(&command.cluster_id);
     let given = command.not_after.unwrap_or(command.queued_at).duration_since(command.queued_at);
     let least = SignedDuration::from_secs(i64::from(DEADLINE_MIN_SECONDS));

@@ -73,6 +73,41 @@ fn a_label_given_later_counts_from_then() {
 }
 
 #[test]
+fn a_namespace_that_loses_its_label_stays_with_its_tenant() {
+    let mut engine = started(10_000);
+    engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 10_000, 2)), 10_000);
+    engine.observe(Source::Namespaces, Change::Put(namespace("n", "acme-apps", None, 0, 3)), 12_000);
+    engine.observe(Source::Pods, Change::Put(pod("q", "acme-apps", 1, 13_000, 4)), 13_000);
+    assert_eq!(engine.unlabelled().map(|(uid, tenant)| (uid, tenant.id.as_str())).collect::<Vec<_>>(), [("n", "t")]);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 10_000 + 7_000);
+    assert_eq!(sum(&engine, 0, Meter::Namespaces), 10_000);
+    engine.observe(Source::Namespaces, Change::Put(namespace("n", "acme-apps", Some("t"), 0, 5)), 14_000);
+    assert_eq!(engine.unlabelled().count(), 0);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 10_000 + 7_000, "the label that comes back is no step");
+    engine.observe(Source::Namespaces, Change::Removed { uid: "n".into(), resource_version: 6 }, 15_000);
+    engine.observe(Source::Namespaces, Change::Put(namespace("m", "acme-apps", None, 15_000, 7)), 15_000);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 5_000 + 2_000, "another namespace of the name is no tenant's");
+}
+
+#[test]
+fn an_unlabelled_namespace_is_recognized_after_a_restart_and_released_when_its_tenant_is_gone() {
+    let mut engine = Engine::fresh(10_000, 10);
+    engine.recognize([("n".to_owned(), TenantRef { id: "t".into(), name: "t".into() })]);
+    let namespaces = at(1, vec![namespace("n", "acme-apps", None, 0, 1), namespace("m", "b-apps", None, 0, 1)]);
+    let pods = at(1, vec![pod("p", "acme-apps", 1, 0, 1), pod("q", "b-apps", 1, 0, 1)]);
+    engine.begin([namespaces, pods, Listing::default()], Beginning::First, None, 10_000);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 10_000, "that of the namespace which is known");
+    engine.release("n", 14_000);
+    assert_eq!((sum(&engine, 0, Meter::Pods), sum(&engine, 0, Meter::Namespaces)), (4_000, 4_000));
+    engine.observe(Source::Namespaces, Change::Put(namespace("n", "acme-apps", None, 0, 9)), 16_000);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 4_000, "it stays released");
+    engine.observe(Source::Namespaces, Change::Put(namespace("n", "acme-apps", Some("t"), 0, 10)), 18_000);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 4_000 + 2_000, "unless it is labelled again");
+    engine.release("n", 19_000);
+    assert_eq!(sum(&engine, 0, Meter::Pods), 4_000 + 2_000, "what has its label is not released");
+}
+
+#[test]
 fn a_late_event_counts_in_the_window_that_is_over_but_open() {
     let mut engine = started(10_000);
     engine.observe(Source::Pods, Change::Put(pod("p", "acme-apps", 1, 19_000, 2)), 20_300);

@@ -1,0 +1,133 @@
+//! Since when the conditions of an application hold, and that one which is not ready for too long is stalled.
+//!
+//! KubeVela dates its own conditions. Those that are made from its status have the time at which the Operator saw them change; after a
+//! start, when nothing was seen yet, that of the newest change that KubeVela dates.
+
+use super::status::{HELD, READY};
+use jiff::{SignedDuration, Timestamp};
+use kubenova_schema::v1::{Condition, ObjectStatus};
+
+/// Present while an application has not been ready for longer than it may take, unless it is held.
+pub const STALLED: &str = "Stalled";
+
+/// Dates the conditions that have no time, in comparison with what was seen before, and adds [`STALLED`].
+pub fn date(status: &mut ObjectStatus, before: Option<&ObjectStatus>, now: Timestamp, ready_within: SignedDuration) {
+    let first = match before {
+        Some(_) => now,
+        None => status.conditions.iter().filter_map(time).max().unwrap_or(now),
+    };
+    for condition in &mut status.conditions {
+        if condition.last_transition_time.is_empty() {
+            let kept = before.and_then(|before| kept_time(condition, status.revision, before));
+            condition.last_transition_time = kept.unwrap_or_else(|| first.to_string());
+        }
+    }
+    let ready = status.conditions.iter().find(|condition| condition.r#type == READY);
+    if let Some(stalled) = ready.and_then(|ready| stalled(ready, now, ready_within)) {
+        status.conditions.push(stalled);
+    }
+}
+
+/// The time of the same condition before. Another revision that is not ready is not so for longer than it is there.
+fn kept_time(condition: &Condition, revision: u64, before: &ObjectStatus) -> Option<String> {
+    let same = before.conditions.iter().find(|same| same.r#type == condition.r#type)?;
+    let is_kept = same.status == condition.status && (condition.status == "True" || before.revision == revision);
+    is_kept.then(|| same.last_transition_time.clone())
+}
+
+fn stalled(ready: &Condition, now: Timestamp, ready_within: SignedDuration) -> Option<Condition> {
+    let waits = ready.status != "True" && !HELD.contains(&ready.reason.as_str());
+    let since = time(ready).filter(|_| waits)?.checked_add(ready_within).ok()?;
+    (now > since).then(|| Condition {
+        r#type: STALLED.to_owned(),
+        status: "True".to_owned(),
+        message: format!("not ready for more than {} s: {}", ready_within.as_secs(), ready.message),
+        last_transition_time: since.to_string(),
+        ..ready.clone()
+    })
+}
+
+fn time(condition: &Condition) -> Option<Timestamp> {
+    condition.last_transition_time.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: SignedDuration = SignedDuration::from_secs(600);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn condition(kind: &str, status: &str, since: &str) -> Condition {
+        Condition {
+            r#type: kind.to_owned(),
+            status: status.to_owned(),
+            reason: "ImagePullBackOff".to_owned(),
+            message: "Pod web-0: no such image".to_owned(),
+            last_transition_time: since.to_owned(),
+            observed_generation: 2,
+        }
+    }
+
+    fn status(ready: &str, revision: u64) -> ObjectStatus {
+        let conditions = vec![condition("Reconciled", "True", "1970-01-01T00:00:30Z"), condition(READY, ready, "")];
+        ObjectStatus { revision, conditions, ..ObjectStatus::default() }
+    }
+
+    fn dated(ready: &str, revision: u64, before: Option<&ObjectStatus>, now: i64) -> ObjectStatus {
+        let mut status = status(ready, revision);
+        date(&mut status, before, at(now), LIMIT);
+        status
+    }
+
+    fn since(status: &ObjectStatus, kind: &str) -> Option<Timestamp> {
+        status.conditions.iter().find(|condition| condition.r#type == kind).and_then(time)
+    }
+
+    #[test]
+    fn a_condition_holds_since_it_was_seen_to_change() {
+        let first = dated("False", 1, None, 100);
+        assert_eq!(since(&first, READY), Some(at(30)), "the newest change that KubeVela dates");
+        let same = dated("False", 1, Some(&first), 200);
+        assert_eq!(same, first);
+        let ready = dated("True", 1, Some(&same), 300);
+        assert_eq!((since(&ready, READY), since(&ready, "Reconciled")), (Some(at(300)), Some(at(30))));
+        let updated = dated("True", 2, Some(&ready), 400);
+        assert_eq!(since(&updated, READY), Some(at(300)), "an update that changed nothing");
+        let failing = dated("False", 2, Some(&updated), 500);
+        assert_eq!(since(&failing, READY), Some(at(500)));
+        assert_eq!(since(&dated("False", 3, Some(&failing), 600), READY), Some(at(600)), "of another revision");
+    }
+
+    #[test]
+    fn what_kubevela_has_not_dated_holds_since_now() {
+        let mut status = ObjectStatus { conditions: vec![condition(READY, "False", "")], ..ObjectStatus::default() };
+        date(&mut status, None, at(100), LIMIT);
+        assert_eq!(since(&status, READY), Some(at(100)));
+    }
+
+    #[test]
+    fn what_is_not_ready_for_too_long_is_stalled_until_it_is_ready_or_another() {
+        let first = dated("False", 1, None, 100);
+        let waiting = dated("False", 1, Some(&first), 630);
+        assert_eq!(since(&waiting, STALLED), None);
+        let stalled = dated("False", 1, Some(&waiting), 631);
+        let found = stalled.conditions.iter().find(|condition| condition.r#type == STALLED).unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), ("True", "ImagePullBackOff"));
+        assert_eq!(found.message, "not ready for more than 600 s: Pod web-0: no such image");
+        assert_eq!(time(found), Some(at(630)));
+        assert_eq!(dated("False", 1, Some(&stalled), 900), stalled, "nothing changes while it stands");
+        assert_eq!(since(&dated("True", 1, Some(&stalled), 901), STALLED), None);
+        assert_eq!(since(&dated("False", 2, Some(&stalled), 901), STALLED), None);
+        assert_eq!(since(&dated("False", 1, None, 1_000), STALLED), Some(at(630)), "also after a start");
+        for reason in HELD {
+            let mut held = status("False", 1);
+            held.conditions[1].reason = reason.to_owned();
+            date(&mut held, Some(&stalled), at(1_000), LIMIT);
+            assert_eq!(since(&held, STALLED), None, "{reason}");
+        }
+    }
+}
