@@ -93,18 +93,32 @@ pub fn begin(
     advance(spec, present, &begun, at).map(|status| CommandStatus { found: found.to_owned(), ..status })
 }
 
-/// The status of a delete with what its object had made; none when that stands there, or the delete has ended. Written before the
-/// object is deleted, since it cannot be asked for afterwards.
+/// What the record's own operation found when it began, or what the object of its own delete had made; empty without either.
+#[must_use]
+pub fn found<'a>(spec: &CommandSpec, status: Option<&'a CommandStatus>) -> &'a str {
+    status.filter(|status| status.command_id == spec.command_id).map_or("", |status| status.found.as_str())
+}
+
+/// What the object of a delete had made, to be written into the delete's record.
+#[derive(Debug, Clone, Copy)]
+pub struct Remembered<'a> {
+    /// As it was read there.
+    pub before: &'a str,
+    pub made: &'a str,
+}
+
+/// The status of a delete with what its object had made; none when something else stands there than was read, or the delete has ended.
+/// Written before the object is deleted, since it cannot be asked for afterwards.
 #[must_use]
 pub fn remember(
     spec: &CommandSpec,
     present: Option<&CommandStatus>,
     progress: &CommandProgress,
-    made: &str,
+    Remembered { before, made }: Remembered<'_>,
     at: &str,
 ) -> Option<CommandStatus> {
     let own = present.filter(|status| status.command_id == spec.command_id);
-    if has_ended(spec, own) || own.is_some_and(|status| !status.found.is_empty()) {
+    if has_ended(spec, own) || found(spec, own) != before {
         return None;
     }
     let next = advance(spec, own, progress, at).or_else(|| own.cloned());
@@ -397,22 +411,21 @@ mod tests {
     #[test]
     fn what_an_object_made_is_remembered_once_and_kept() {
         let deleting = CommandProgress::running("Deleting", "");
-        let remembered = remember(&spec(), None, &deleting, "made", "t1").unwrap();
+        let remember = |spec: &CommandSpec, present: Option<&CommandStatus>, before: &str, made: &str| {
+            remember(spec, present, &deleting, Remembered { before, made }, "t2")
+        };
+        let remembered = remember(&spec(), None, "", "made").unwrap();
         assert_eq!((remembered.found.as_str(), remembered.state.as_str()), ("made", "running"));
-        assert_eq!(remember(&spec(), Some(&remembered), &deleting, "less", "t2"), None);
+        assert_eq!(remember(&spec(), Some(&remembered), "", "less"), None, "another Operator has written it");
+        let more = remember(&spec(), Some(&remembered), "made", "more");
+        assert_eq!(more.map(|status| status.found).as_deref(), Some("more"));
         let waiting = CommandStatus { found: String::new(), ..remembered.clone() };
-        assert_eq!(
-            remember(&spec(), Some(&waiting), &deleting, "made", "t2").unwrap().found,
-            "made",
-            "in the same state"
-        );
+        let same_state = remember(&spec(), Some(&waiting), "", "made");
+        assert_eq!(same_state.map(|status| status.found).as_deref(), Some("made"), "in the same state");
         let gone = advance(&spec(), Some(&remembered), &CommandProgress::succeeded("Gone", ""), "t2").unwrap();
-        assert_eq!((gone.found.as_str(), remember(&spec(), Some(&gone), &deleting, "made", "t3")), ("made", None));
+        assert_eq!((gone.found.as_str(), remember(&spec(), Some(&gone), "made", "more")), ("made", None));
         let of_another = CommandSpec { command_id: "b".into(), ..spec() };
-        assert!(
-            remember(&of_another, Some(&remembered), &deleting, "made", "t3").is_some(),
-            "a status of an older command"
-        );
+        assert!(remember(&of_another, Some(&remembered), "", "made").is_some(), "a status of an older command");
     }
 
     #[test]

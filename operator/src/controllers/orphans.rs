@@ -67,6 +67,17 @@ pub struct GoneApplication<'a> {
     pub made: &'a Made,
 }
 
+impl GoneApplication<'_> {
+    /// Whether an object that has the name of one of its own is another Application's: by KubeVela's label, or, without the label, because
+    /// it was created later.
+    fn is_of_another(&self, object: &ObjectMeta) -> bool {
+        match application_of(object) {
+            Some(application) => application != self.name,
+            None => !self.made.is_old_enough(object),
+        }
+    }
+}
+
 /// Finds what the Applications of a namespace left behind, or this one. The objects come first: while one of them is there, the
 /// trackers that name it stay. Pods and StatefulSets' claims are looked for only of one Application: those of all of them go with
 /// the namespace.
@@ -200,7 +211,7 @@ impl<'a> Sought<'a> {
             let Some((group, version, kind)) = KINDS.into_iter().find(|(_, _, known)| known == kind) else { continue };
             let api = kinds::namespaced(self.deployer, group, version, kind, self.namespace);
             match verbs::get_metadata(&api, name).await? {
-                Some(metadata) if self.is_others(&metadata) => {
+                Some(metadata) if self.gone.is_of_another(&metadata) => {
                     others.insert(Workload { kind, name });
                 }
                 Some(metadata) => left.push(Orphan { kind, api, metadata }),
@@ -216,7 +227,7 @@ impl<'a> Sought<'a> {
         let api = kinds::namespaced(self.deployer, "", "v1", kind, self.namespace);
         for metadata in verbs::list_metadata(&api, "").await? {
             let is_made = self.gone.made.has_pod(&metadata);
-            if self.is_others(&metadata) || !(is_made || self.is_labelled(&metadata)) {
+            if self.gone.is_of_another(&metadata) || !(is_made || self.is_labelled(&metadata)) {
                 continue;
             }
             let is_of_others = Workload::of(&metadata).is_some_and(|workload| others.contains(&workload));
@@ -244,7 +255,7 @@ impl<'a> Sought<'a> {
         let is_left = |metadata: &ObjectMeta| {
             let name = metadata.name.as_deref().unwrap_or_default();
             let is_named = |templates: &[ClaimTemplate]| templates.iter().any(|template| template.names(name));
-            is_named(&self.gone.made.claim_templates) && !is_named(&used) && !self.is_others(metadata)
+            is_named(&self.gone.made.claim_templates) && !is_named(&used) && !self.gone.is_of_another(metadata)
         };
         let found = verbs::list_metadata(&api, "").await?.into_iter().filter(is_left);
         Ok(found.map(|metadata| Orphan { kind, api: api.clone(), metadata }).collect())
@@ -253,12 +264,29 @@ impl<'a> Sought<'a> {
     fn is_labelled(&self, metadata: &ObjectMeta) -> bool {
         application_of(metadata) == Some(self.gone.name)
     }
-
-    fn is_others(&self, metadata: &ObjectMeta) -> bool {
-        application_of(metadata).is_some_and(|application| application != self.gone.name)
-    }
 }
 
 fn application_of(metadata: &ObjectMeta) -> Option<&str> {
     metadata.labels.as_ref().and_then(|labels| labels.get(NAME_LABEL)).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_claim_that_another_application_made_later_is_left_alone() {
+        let made = Made { gone_at: Some("2026-01-01T00:00:10Z".parse().unwrap()), ..Made::default() };
+        let gone = GoneApplication { name: "shop", made: &made };
+        let claim = |second: u32, application: Option<&str>| -> ObjectMeta {
+            let labels = application.map(|name| json!({ NAME_LABEL: name }));
+            let created = format!("2026-01-01T00:00:{second}Z");
+            serde_json::from_value(json!({"name": "data-db-0", "creationTimestamp": created, "labels": labels})).unwrap()
+        };
+        assert!(gone.is_of_another(&claim(11, None)), "created later");
+        assert!(!gone.is_of_another(&claim(10, None)));
+        assert!(gone.is_of_another(&claim(10, Some("cart"))));
+        assert!(!gone.is_of_another(&claim(11, Some("shop"))), "by its label");
+    }
 }

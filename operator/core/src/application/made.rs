@@ -3,7 +3,10 @@
 //! KubeVela's label finds most of it. It is not on pods and claims of workloads that a document wrote out itself
 //! (`k8s-objects`), nor on what a `garbage-collect` policy has KubeVela leave behind.
 
+use crate::outcome;
+use jiff::Timestamp;
 use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use kubenova_crds::command::{CommandSpec, CommandStatus};
 use kubenova_schema::mutant;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +25,9 @@ pub struct Made {
     pub objects: Vec<MadeObject>,
     /// What its StatefulSets name their claims after.
     pub claim_templates: Vec<ClaimTemplate>,
+    /// When the application was found to be gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_at: Option<Timestamp>,
 }
 
 /// An object, as KubeVela's status names it.
@@ -74,7 +80,31 @@ impl Made {
                     name: object["name"].as_str()?.to_owned(),
                 })
             });
-        Self { objects: objects.take(OBJECTS_MAX).collect(), claim_templates: Vec::new() }
+        Self { objects: objects.take(OBJECTS_MAX).collect(), ..Self::default() }
+    }
+
+    /// What a delete may delete: what was remembered for it, and nothing once it has ended. Its record stays, and from then on another
+    /// application may make objects of the same names.
+    #[must_use]
+    pub fn of_delete(spec: &CommandSpec, status: Option<&CommandStatus>) -> Self {
+        if outcome::has_ended(spec, status) {
+            return Self::default();
+        }
+        Self::read(outcome::found(spec, status))
+    }
+
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.objects.is_empty() && self.claim_templates.is_empty()
+    }
+
+    /// Whether an object is older than the end of the application, so that it can be its own.
+    #[must_use]
+    pub fn is_old_enough(&self, object: &ObjectMeta) -> bool {
+        match (self.gone_at, &object.creation_timestamp) {
+            (Some(gone_at), Some(created)) => created.0 <= gone_at,
+            _ => true,
+        }
     }
 
     /// As it was remembered; nothing when nothing was.
@@ -158,7 +188,35 @@ mod tests {
 
     fn of(objects: &[(&str, &str)]) -> Made {
         let object = |(kind, name): &(&str, &str)| MadeObject { kind: (*kind).to_owned(), name: (*name).to_owned() };
-        Made { objects: objects.iter().map(object).collect(), claim_templates: Vec::new() }
+        Made { objects: objects.iter().map(object).collect(), ..Made::default() }
+    }
+
+    #[test]
+    fn a_delete_that_has_ended_deletes_nothing_more_of_what_was_remembered() {
+        let made = of(&[("StatefulSet", "db")]);
+        let spec = CommandSpec { command_id: "a".into(), ..CommandSpec::default() };
+        let status = |command_id: &str, state: &str| CommandStatus {
+            command_id: command_id.to_owned(),
+            state: state.to_owned(),
+            found: made.to_text(),
+            ..CommandStatus::default()
+        };
+        assert_eq!(Made::of_delete(&spec, Some(&status("a", "running"))), made);
+        for state in ["succeeded", "failed"] {
+            assert!(Made::of_delete(&spec, Some(&status("a", state))).is_empty(), "{state}");
+        }
+        assert!(Made::of_delete(&spec, None).is_empty());
+    }
+
+    #[test]
+    fn what_was_created_after_the_application_was_gone_is_not_its_own() {
+        let created = |at: &str| pod(json!({"name": "db", "creationTimestamp": at}));
+        let (before, after) = (created("2026-01-01T00:00:10Z"), created("2026-01-01T00:00:11Z"));
+        let mut made = of(&[("StatefulSet", "db")]);
+        assert!(made.is_old_enough(&after), "it is there still");
+        made.gone_at = Some("2026-01-01T00:00:10.5Z".parse().unwrap());
+        assert!(made.is_old_enough(&before) && !made.is_old_enough(&after));
+        assert_eq!(Made::read(&made.to_text()), made);
     }
 
     #[test]

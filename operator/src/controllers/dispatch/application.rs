@@ -24,10 +24,10 @@ use kubenova_operator_core::{
         status,
     },
     drift,
-    outcome::CommandProgress,
+    outcome::{self, CommandProgress},
     tenant::{apps_namespace, digest::NotReady},
 };
-use kubenova_runtime::failpoint;
+use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::kinds::ObjectKey;
 use serde_json::Value;
 
@@ -181,7 +181,8 @@ impl Dispatcher<'_> {
             let message = present.data.pointer("/status/conditions").and_then(deleting_message);
             let message = message.unwrap_or_else(|| "deleting the application".to_owned());
             let progress = CommandProgress::running("Deleting", message);
-            if made_before(task).is_none() && !self.remember(task, &progress, &self.made(&present).await?).await? {
+            let is_remembered = !outcome::found(&task.record.spec, task.record.status.as_ref()).is_empty();
+            if !is_remembered && !self.remember(task, &progress, &self.made(&present).await?).await? {
                 return Ok(replaced());
             }
             if present.metadata.deletion_timestamp.is_none() {
@@ -206,7 +207,7 @@ impl Dispatcher<'_> {
             return Ok(progress.at("applied").about(&present.metadata));
         }
         let client = self.ctx.apiserver.client();
-        let made = made_before(task).map(Made::read).unwrap_or_default();
+        let Some(made) = self.made_until_gone(task).await? else { return Ok(replaced()) };
         let gone_application = GoneApplication { name, made: &made };
         let found = orphans::find(&client, &deployer, &namespace, Some(gone_application)).await?;
         if !found.is_empty() && !self.is_recorded(task).await? {
@@ -236,12 +237,18 @@ impl Dispatcher<'_> {
         made.claim_templates = templates;
         Ok(made.to_text())
     }
-}
 
-/// What the application had made, if it was remembered for this command.
-fn made_before<'a>(task: &Task<'a>) -> Option<&'a str> {
-    let status = task.record.status.as_ref().filter(|status| status.command_id == task.command.id)?;
-    Some(status.found.as_str()).filter(|made| !made.is_empty())
+    /// What an Application that is gone had made. Since when it is gone is written down first: what is made later under the same names
+    /// is another one's. None when the record holds another command.
+    async fn made_until_gone(&self, task: &Task<'_>) -> Result<Option<Made>, apiserver::Error> {
+        let mut made = Made::of_delete(&task.record.spec, task.record.status.as_ref());
+        if made.is_empty() || made.gone_at.is_some() {
+            return Ok(Some(made));
+        }
+        made.gone_at = Some(clock::now());
+        let progress = CommandProgress::running("Deleting", "the application is gone; looking for what it left behind");
+        Ok(self.remember(task, &progress, &made.to_text()).await?.then_some(made))
+    }
 }
 
 fn waiting_for_tenant(why: &str) -> CommandProgress {

@@ -34,7 +34,7 @@ use kubenova_operator_core::{
     deadline::Deadline,
     digest::RecordDigest,
     inbox, observed,
-    outcome::{self, CommandProgress, State},
+    outcome::{self, CommandProgress, Remembered, State},
     record::Unverified,
     tenant::digest::TenantDigest,
 };
@@ -319,10 +319,12 @@ impl Dispatcher<'_> {
         made: &str,
     ) -> Result<bool, apiserver::Error> {
         let mut is_own = false;
+        let before = outcome::found(&task.record.spec, task.record.status.as_ref());
         let written = status::update_from(&self.records, task.record.clone(), |present| {
             is_own = present.spec.command_id == task.command.id;
             let at = clock::rfc3339_ms(clock::now());
-            let next = outcome::remember(&present.spec, present.status.as_ref(), progress, made, &at);
+            let remembered = Remembered { before, made };
+            let next = outcome::remember(&present.spec, present.status.as_ref(), progress, remembered, &at);
             let Some(next) = next.filter(|_| is_own) else { return false };
             present.status = Some(next);
             true
