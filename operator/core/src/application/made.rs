@@ -3,7 +3,7 @@
 //! KubeVela's label finds most of it. It is not on pods and claims of workloads that a document wrote out itself
 //! (`k8s-objects`), nor on what a `garbage-collect` policy has KubeVela leave behind.
 
-use crate::outcome;
+use crate::outcome::{self, State};
 use jiff::Timestamp;
 use k8s_openapi::{api::apps::v1::StatefulSet, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kubenova_crds::command::{CommandSpec, CommandStatus};
@@ -84,13 +84,20 @@ impl Made {
     }
 
     /// What a delete may delete: what was remembered for it, and nothing once it has ended. Its record stays, and from then on another
-    /// application may make objects of the same names.
+    /// application may make objects of the same names. Of a former delete of the same object, which ended without success, everything is
+    /// taken over that was there before it ended: the Application, which says what it made, may be gone since.
     #[must_use]
     pub fn of_delete(spec: &CommandSpec, status: Option<&CommandStatus>) -> Self {
-        if outcome::has_ended(spec, status) {
+        let Some(status) = status.filter(|_| !outcome::has_ended(spec, status)) else { return Self::default() };
+        let made = Self::read(&status.found);
+        if status.command_id == spec.command_id {
+            return made;
+        }
+        if status.state == State::Succeeded.as_str() {
             return Self::default();
         }
-        Self::read(outcome::found(spec, status))
+        let ended_at = Some(&status.at).filter(|_| outcome::is_terminal(&status.state));
+        Self { gone_at: made.gone_at.or_else(|| ended_at?.parse().ok()), ..made }
     }
 
     #[must_use]
@@ -206,6 +213,28 @@ mod tests {
             assert!(Made::of_delete(&spec, Some(&status("a", state))).is_empty(), "{state}");
         }
         assert!(Made::of_delete(&spec, None).is_empty());
+    }
+
+    #[test]
+    fn a_repeated_delete_takes_over_what_the_former_one_had_remembered() {
+        let mut made = of(&[("StatefulSet", "db")]);
+        let repeated = CommandSpec { command_id: "b".into(), ..CommandSpec::default() };
+        let taken_over = |made: &Made, state: &str| {
+            let status = CommandStatus {
+                command_id: "a".to_owned(),
+                state: state.to_owned(),
+                at: "2026-01-01T00:00:10Z".to_owned(),
+                found: made.to_text(),
+                ..CommandStatus::default()
+            };
+            Made::of_delete(&repeated, Some(&status))
+        };
+        assert!(taken_over(&made, "succeeded").is_empty(), "nothing was left");
+        let ended_at = "2026-01-01T00:00:10Z".parse().ok();
+        assert_eq!(taken_over(&made, "failed"), Made { gone_at: ended_at, ..made.clone() });
+        assert_eq!(taken_over(&made, "running"), made);
+        made.gone_at = "2026-01-01T00:00:05Z".parse().ok();
+        assert_eq!(taken_over(&made, "failed"), made);
     }
 
     #[test]

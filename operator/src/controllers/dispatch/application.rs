@@ -241,11 +241,14 @@ impl Dispatcher<'_> {
     /// What an Application that is gone had made. Since when it is gone is written down first: what is made later under the same names
     /// is another one's. None when the record holds another command.
     async fn made_until_gone(&self, task: &Task<'_>) -> Result<Option<Made>, apiserver::Error> {
-        let mut made = Made::of_delete(&task.record.spec, task.record.status.as_ref());
-        if made.is_empty() || made.gone_at.is_some() {
+        let (spec, status) = (&task.record.spec, task.record.status.as_ref());
+        let mut made = Made::of_delete(spec, status);
+        // What a former delete had remembered must be remembered for this one, too.
+        let is_remembered = !outcome::found(spec, status).is_empty();
+        if made.is_empty() || is_remembered && made.gone_at.is_some() {
             return Ok(Some(made));
         }
-        made.gone_at = Some(clock::now());
+        made.gone_at.get_or_insert_with(clock::now);
         let progress = CommandProgress::running("Deleting", "the application is gone; looking for what it left behind");
         Ok(self.remember(task, &progress, &made.to_text()).await?.then_some(made))
     }
