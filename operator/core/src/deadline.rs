@@ -12,7 +12,7 @@ use kubenova_schema::mutant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline {
     pub limit: SignedDuration,
-    /// From when it counts: when the command was stored, or a wait ended. None while it does not count.
+    /// From when it counts: when the command was stored, an operation began, or a wait ended. None while it does not count.
     pub counts_from: Option<Timestamp>,
     /// Since when it can be carried out; none while it cannot.
     pub possible_since: Option<Timestamp>,

@@ -244,12 +244,15 @@ pub fn advance(
     })
 }
 
-/// Since when the deadline of a record's command counts; none while it does not.
+/// Since when the deadline of a record's command counts; none while it does not. An operation may be stored long before it begins.
 #[must_use]
 pub fn deadline_from(spec: &CommandSpec, present: Option<&CommandStatus>) -> Option<Timestamp> {
-    match present.filter(|status| status.command_id == spec.command_id) {
-        Some(status) if status.waits => None,
-        Some(status) if !status.deadline_from.is_empty() => status.deadline_from.parse().ok(),
+    let own = present.filter(|status| status.command_id == spec.command_id);
+    let started = own.and_then(|status| status.hops.iter().find(|hop| hop.name == STARTED));
+    match (own, started) {
+        (Some(status), _) if status.waits => None,
+        (Some(status), _) if !status.deadline_from.is_empty() => status.deadline_from.parse().ok(),
+        (_, Some(started)) => started.at.parse().ok(),
         _ => spec.stored_at.parse().ok(),
     }
 }
@@ -390,6 +393,21 @@ mod tests {
         assert_eq!(counts_from(Some(&later)), Some(1200), "only the end of a wait begins it again");
         let of_another = CommandSpec { command_id: "b".into(), ..spec.clone() };
         assert_eq!(deadline_from(&of_another, Some(&held)).map(Timestamp::as_second), Some(1));
+    }
+
+    #[test]
+    fn the_deadline_of_an_operation_counts_from_its_beginning() {
+        let spec = CommandSpec { stored_at: "1970-01-01T00:00:01Z".into(), ..spec() };
+        let counts_from = |status: &CommandStatus| deadline_from(&spec, Some(status)).map(Timestamp::as_second);
+        let waiting = CommandProgress::running("WaitingForApplication", "");
+        let waiting = advance(&spec, None, &waiting, "1970-01-01T00:00:02Z").unwrap();
+        assert_eq!(counts_from(&waiting), Some(1));
+        let started = CommandProgress::running("Started", "");
+        let begun = begin(&spec, Some(&waiting), &started, "found", "1970-01-01T10:00:00Z").unwrap();
+        assert_eq!(counts_from(&begun), Some(36_000));
+        let later = CommandProgress::running("Operating", "").at("applied");
+        let later = advance(&spec, Some(&begun), &later, "1970-01-01T10:00:05Z").unwrap();
+        assert_eq!(counts_from(&later), Some(36_000));
     }
 
     #[test]
