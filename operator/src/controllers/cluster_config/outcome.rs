@@ -1,7 +1,10 @@
 //! What installing a component came to, and how that reads as its condition.
 
 use crate::apiserver::{self, error::chain};
-use kubenova_operator_core::{components::Component, conditions::ConditionSet};
+use kubenova_operator_core::{
+    components::{Component, standing::DISABLED},
+    conditions::ConditionSet,
+};
 
 /// What installing a component came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +30,7 @@ impl Outcome {
             Self::Disabled => {
                 let message =
                     format!("{title} is off in spec.components.{}; nothing was removed", component.spec_key());
-                set.set_true(condition, "Disabled", message);
+                set.set_true(condition, DISABLED, message);
             }
             Self::Ready { version, .. } => {
                 set.set_true(condition, "Available", format!("{title} {version} is available"));

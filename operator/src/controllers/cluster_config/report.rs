@@ -8,7 +8,7 @@ use kubenova_crds::{
     conditions,
 };
 use kubenova_operator_core::{
-    components::Component,
+    components::{Component, standing},
     conditions::{ConditionSet, MergedConditions},
 };
 use kubenova_runtime::clock;
@@ -47,11 +47,16 @@ pub(super) async fn write_outcome(
     change(configs, |status, generation| {
         merged = condition.merge_into(&mut status.conditions, generation, clock::now());
         let mut changed = merged.changed;
-        if let Outcome::Ready { version, inventory } = outcome {
-            let entry = entry(status, component);
-            changed |= entry.version != *version || entry.inventory != *inventory;
-            version.clone_into(&mut entry.version);
-            inventory.clone_into(&mut entry.inventory);
+        match outcome {
+            Outcome::Ready { version, inventory } => {
+                let entry = entry(status, component);
+                changed |= entry.version != *version || entry.inventory != *inventory;
+                version.clone_into(&mut entry.version);
+                inventory.clone_into(&mut entry.inventory);
+                changed |= standing::note_available(entry, &clock::rfc3339_ms(clock::now()));
+            }
+            Outcome::Disabled => changed |= standing::note_off(status, component),
+            Outcome::NotReady { .. } => {}
         }
         changed
     })

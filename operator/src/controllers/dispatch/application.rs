@@ -149,7 +149,9 @@ impl Dispatcher<'_> {
     /// its definitions. Without the webhook no application names its writer, and our own policy refuses each.
     fn is_before_kubevela(&self, error: &apiserver::Error) -> bool {
         let is_denied = error::refusal(error) == Some(error::Refusal::Denied);
-        is_denied && (self.standing().kubevela.is_none() || error.reason().contains(POLICY))
+        let standing = self.standing();
+        let is_installed_now = standing.kubevela.is_none() && !standing.kubevela_is_off;
+        is_denied && (is_installed_now || error.reason().contains(POLICY))
     }
 
     async fn application_progress(&self, present: &DynamicObject) -> Result<CommandProgress, DispatchError> {
