@@ -28,15 +28,21 @@ pub fn date(status: &mut ObjectStatus, before: Option<&ObjectStatus>, now: Times
     }
 }
 
-/// The time of the same condition before. Another revision that is not ready is not so for longer than it is there.
+/// The time of the same condition before. Another revision that is not ready is not so for longer than it is there, and what was held has
+/// its time from the end of that, as its command has.
 fn kept_time(condition: &Condition, revision: u64, before: &ObjectStatus) -> Option<String> {
     let same = before.conditions.iter().find(|same| same.r#type == condition.r#type)?;
-    let is_kept = same.status == condition.status && (condition.status == "True" || before.revision == revision);
+    let goes_on = before.revision == revision && (is_held(condition) || !is_held(same));
+    let is_kept = same.status == condition.status && (condition.status == "True" || goes_on);
     is_kept.then(|| same.last_transition_time.clone())
 }
 
+fn is_held(condition: &Condition) -> bool {
+    condition.r#type == READY && HELD.contains(&condition.reason.as_str())
+}
+
 fn stalled(ready: &Condition, now: Timestamp, ready_within: SignedDuration) -> Option<Condition> {
-    let waits = ready.status != "True" && !HELD.contains(&ready.reason.as_str());
+    let waits = ready.status != "True" && !is_held(ready);
     let since = time(ready).filter(|_| waits)?.checked_add(ready_within).ok()?;
     (now > since).then(|| Condition {
         r#type: STALLED.to_owned(),
@@ -128,6 +134,25 @@ mod tests {
             held.conditions[1].reason = reason.to_owned();
             date(&mut held, Some(&stalled), at(1_000), LIMIT);
             assert_eq!(since(&held, STALLED), None, "{reason}");
+        }
+    }
+
+    #[test]
+    fn what_was_held_has_its_time_from_the_end_of_that() {
+        let with_reason = |reason: &str, before: Option<&ObjectStatus>, now: i64| {
+            let mut status = status("False", 1);
+            status.conditions[1].reason = reason.to_owned();
+            date(&mut status, before, at(now), LIMIT);
+            status
+        };
+        for reason in HELD {
+            let held = with_reason(reason, None, 100);
+            let still = with_reason(reason, Some(&held), 5_000);
+            assert_eq!(since(&still, READY), Some(at(30)), "{reason}");
+            let on = with_reason("RunningWorkflow", Some(&still), 6_000);
+            assert_eq!((since(&on, READY), since(&on, STALLED)), (Some(at(6_000)), None), "{reason}");
+            assert_eq!(since(&with_reason("Unhealthy", Some(&on), 6_600), STALLED), None);
+            assert_eq!(since(&with_reason("Unhealthy", Some(&on), 6_601), STALLED), Some(at(6_600)));
         }
     }
 }

@@ -21,6 +21,8 @@ use serde_json::Value;
 pub const READY: &str = "Ready";
 /// Reason of an application whose jobs have not ended and do not fail.
 const JOB_RUNNING: &str = "JobRunning";
+/// KubeVela's phase of an application whose workflow is suspended.
+const SUSPENDED: &str = "workflowSuspending";
 /// Reasons of an application that is not ready and may stay so: what it waits for takes its time.
 pub const HELD: [&str; 2] = [JOB_RUNNING, "WorkflowSuspending"];
 
@@ -42,7 +44,7 @@ pub fn progress(live: &Value, findings: &Findings) -> CommandProgress {
         "running" if current => {
             CommandProgress::succeeded("Running", "the application runs and is healthy").at("ready")
         }
-        "workflowSuspending" if current => CommandProgress::waiting(
+        SUSPENDED if current => CommandProgress::waiting(
             upper_first(phase),
             "the workflow is held until it is resumed: POST .../apps/{application}/workflow/resume at the Manager",
         ),
@@ -101,6 +103,14 @@ fn ready_condition(live: &Value, findings: &Findings, last_error: Option<String>
     }
     if (is_healthy(live) || mutant::is_on("application.reconciled-is-ready")) && !is_deleting(live) {
         return made_here(READY, live, true, "Running".to_owned(), "the application runs and is healthy".to_owned());
+    }
+    // Whatever fails meanwhile: its command waits, too, and to resume it is the first thing to do.
+    if phase(live) == SUSPENDED && is_current(live) {
+        let mut message = "the workflow is suspended until it is resumed".to_owned();
+        if let Some(error) = last_error {
+            message = format!("{message}; meanwhile: {error}");
+        }
+        return made_here(READY, live, false, phase_reason(live), message);
     }
     if findings.failure.is_none() && waits_for_job(live) {
         let message = last_error.unwrap_or_else(|| "waiting until its jobs have ended".to_owned());
@@ -266,8 +276,12 @@ mod tests {
         let both = json!([service("Deployment", false), service("Job", false)]);
         assert_eq!(reason(both, &Findings::default()), "RunningWorkflow");
         assert_eq!(reason(json!([]), &Findings::default()), "RunningWorkflow");
-        let suspended = ready(&live("workflowSuspending", 2), &Findings::default()).1;
+        let suspended = ready(&live(SUSPENDED, 2), &Findings::default()).1;
         assert!(HELD.contains(&suspended.as_str()), "{suspended}");
+        let (_, reason, message) = ready(&live(SUSPENDED, 2), &failure());
+        assert_eq!(reason, suspended, "whatever fails meanwhile");
+        assert_eq!(message, "the workflow is suspended until it is resumed; meanwhile: Deployment web: exceeded quota");
+        assert_eq!(ready(&live(SUSPENDED, 1), &failure()).1, "FailedCreate", "of the generation before");
     }
 
     #[test]
