@@ -81,8 +81,10 @@ impl Trait {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Workflow {
     status: String,
+    started_at: String,
     message: String,
     steps: Vec<WorkflowStep>,
 }
@@ -92,6 +94,7 @@ impl Workflow {
         let workflow = &live["status"]["workflow"];
         Self {
             status: text(workflow, "status"),
+            started_at: text(workflow, "startTime"),
             message: message(workflow),
             steps: items(live, "/status/workflow/steps").map(WorkflowStep::of).collect(),
         }

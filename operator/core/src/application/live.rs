@@ -3,6 +3,10 @@
 use super::cue;
 use serde_json::Value;
 
+/// KubeVela's phases of an application whose workflow has not ended.
+pub(super) const BEFORE_THE_END_OF_THE_WORKFLOW: [&str; 6] =
+    ["", "starting", "rendering", "policyGenerating", "runningWorkflow", "workflowSuspending"];
+
 /// A field's text, empty when it is absent or no text.
 pub(super) fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_default().to_owned()

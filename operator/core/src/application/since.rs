@@ -1,24 +1,27 @@
 //! Since when the conditions of an application hold, and that one which is not ready for too long is stalled.
 //!
 //! KubeVela dates its own conditions. Those that are made from its status have the time at which the Operator saw them change; after a
-//! start, when nothing was seen yet, that of the newest change that KubeVela dates.
+//! start, when nothing was seen yet, that of the newest change that KubeVela dates. It dates nothing when an application that has run
+//! becomes unhealthy: such a one is not ready since the start.
 
-use super::status::{HELD, READY};
+use super::{
+    live,
+    status::{HELD, READY},
+};
 use jiff::{SignedDuration, Timestamp};
 use kubenova_schema::v1::{Condition, ObjectStatus};
+use serde_json::Value;
 
 /// Present while an application has not been ready for longer than it may take, unless it is held.
 pub const STALLED: &str = "Stalled";
 
 /// Dates the conditions that have no time, in comparison with what was seen before, and adds [`STALLED`].
 pub fn date(status: &mut ObjectStatus, before: Option<&ObjectStatus>, now: Timestamp, ready_within: SignedDuration) {
-    let first = match before {
-        Some(_) => now,
-        None => status.conditions.iter().filter_map(time).max().unwrap_or(now),
-    };
+    let (true_since, false_since) = if before.is_some() { (now, now) } else { first_times(status, now) };
     for condition in &mut status.conditions {
         if condition.last_transition_time.is_empty() {
             let kept = before.and_then(|before| kept_time(condition, status.revision, before));
+            let first = if condition.status == "True" { true_since } else { false_since };
             condition.last_transition_time = kept.unwrap_or_else(|| first.to_string());
         }
     }
@@ -26,6 +29,19 @@ pub fn date(status: &mut ObjectStatus, before: Option<&ObjectStatus>, now: Times
     if let Some(stalled) = ready.and_then(|ready| stalled(ready, now, ready_within)) {
         status.conditions.push(stalled);
     }
+}
+
+/// Since when conditions hold that are True, and those that are not, when nothing was seen before.
+fn first_times(status: &ObjectStatus, now: Timestamp) -> (Timestamp, Timestamp) {
+    let dated = status.conditions.iter().filter_map(time).max();
+    let detail: Value = serde_json::from_str(&status.detail).unwrap_or_default();
+    let phase = detail["phase"].as_str().unwrap_or_default();
+    if !live::BEFORE_THE_END_OF_THE_WORKFLOW.contains(&phase) {
+        return (dated.unwrap_or(now), now);
+    }
+    // Conditions may be of the version before.
+    let started_at = detail["workflow"]["startedAt"].as_str().and_then(|at| at.parse().ok());
+    (dated.unwrap_or(now), dated.max(started_at).unwrap_or(now))
 }
 
 /// The time of the same condition before. Another revision that is not ready is not so for longer than it is there, and what was held has
@@ -60,6 +76,7 @@ fn time(condition: &Condition) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     const LIMIT: SignedDuration = SignedDuration::from_secs(600);
 
@@ -113,6 +130,25 @@ mod tests {
         let mut status = ObjectStatus { conditions: vec![condition(READY, "False", "")], ..ObjectStatus::default() };
         date(&mut status, None, at(100), LIMIT);
         assert_eq!(since(&status, READY), Some(at(100)));
+    }
+
+    #[test]
+    fn what_has_run_and_is_unhealthy_at_a_start_is_so_since_the_start() {
+        let first = |phase: &str, started_at: &str| {
+            let detail = json!({"phase": phase, "workflow": {"startedAt": started_at}}).to_string();
+            let mut status = ObjectStatus { detail, ..status("False", 1) };
+            date(&mut status, None, at(5_000), LIMIT);
+            (since(&status, READY), since(&status, STALLED))
+        };
+        for phase in ["unhealthy", "running", "workflowFailed"] {
+            assert_eq!(first(phase, "1970-01-01T00:00:20Z"), (Some(at(5_000)), None), "{phase}");
+        }
+        assert_eq!(first("runningWorkflow", "1970-01-01T00:00:20Z"), (Some(at(30)), Some(at(630))));
+        assert_eq!(first("runningWorkflow", "1970-01-01T01:20:00Z"), (Some(at(4_800)), None), "of the version before");
+        let ready = ObjectStatus { detail: json!({"phase": "running"}).to_string(), ..status("True", 1) };
+        let mut dated = ready;
+        date(&mut dated, None, at(5_000), LIMIT);
+        assert_eq!(since(&dated, READY), Some(at(30)), "what runs has run before the start");
     }
 
     #[test]
