@@ -9,17 +9,14 @@ mod config;
 mod error;
 mod operation;
 mod tenant;
+mod triggers;
 
 use super::{
     apply::DriftGuard,
     work::{self, Next},
 };
 use crate::{
-    apiserver::{
-        self,
-        cache::{Cache, Change},
-        event, kinds, status, verbs, watch,
-    },
+    apiserver::{self, event, kinds, status, verbs, watch},
     context::ClusterContext,
     inbound::fence::FenceSource,
     trace,
@@ -36,7 +33,6 @@ use kubenova_operator_core::{
     inbox, observed,
     outcome::{self, CommandProgress, Remembered, State},
     record::Unverified,
-    tenant::digest::TenantDigest,
 };
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{
@@ -57,15 +53,14 @@ const CONFLICTS_MAX: u32 = 8;
 pub async fn run(ctx: ClusterContext, fence: FenceSource) {
     let client = ctx.apiserver.client();
     let namespace = &ctx.settings.state_namespace;
-    let records = ctx.inbox.changes().map(|changes| changes.into_iter().map(|change| change.name).collect());
-    let configs = ctx.configs.changes().map(|changes| concerned_by_config(&ctx.inbox, &changes));
+    let records =
+        ctx.inbox.changes().map(|changes| changes.iter().flat_map(|it| triggers::of_record(&ctx.inbox, it)).collect());
+    let configs = ctx.configs.changes().map(|changes| triggers::of_config(&ctx.inbox, &changes));
     let tenants =
-        ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| concerned(&ctx.inbox, it)).collect());
+        ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| triggers::of_tenant(&ctx.inbox, it)).collect());
     let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
-        let mut names = open_operations(&ctx.inbox);
-        names.push(command::record_name(&ObjectKey::Application { tenant_id, name: application.name_any() }));
-        names
+        triggers::of_application(&ctx.inbox, tenant_id, application.name_any())
     });
     let triggers = stream::select(stream::select(records, configs), stream::select(tenants, applications));
     let dispatcher =
@@ -77,44 +72,6 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
     }
     ctx.gates.set("dispatch", None);
     work::run("dispatch", triggers, &ctx.metrics, &ctx.shutdown, |name| dispatcher.reconcile(name)).await;
-}
-
-/// Records that a tenant's change concerns: its own, and those of its applications when it becomes ready or is so no more.
-fn concerned(inbox: &Cache<RecordDigest>, change: &Change<TenantDigest>) -> Vec<String> {
-    let mut names = Vec::new();
-    let is_served_alike = match (&change.before, &change.after) {
-        (Some(before), Some(after)) => before.serves_like(after),
-        _ => false,
-    };
-    for tenant in change.before.iter().chain(&change.after) {
-        let tenant_id = tenant.tenant_id.clone();
-        if !is_served_alike {
-            names.extend(inbox.names_from(&format!("application.{tenant_id}.")));
-        }
-        names.push(command::record_name(&ObjectKey::Tenant { tenant_id }));
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Records that a change of the cluster's configuration concerns: its own, and what waits for its components.
-fn concerned_by_config(inbox: &Cache<RecordDigest>, changes: &[Change<StandingComponents>]) -> Vec<String> {
-    let mut names = vec![command::record_name(&ObjectKey::ClusterConfig)];
-    if changes.iter().any(|change| change.before != change.after) {
-        names.extend(open_records(inbox, "application."));
-    }
-    names
-}
-
-/// Records of operations that have not ended: they wait for what a change of an application may show. There are few.
-fn open_operations(inbox: &Cache<RecordDigest>) -> Vec<String> {
-    open_records(inbox, "operation.")
-}
-
-fn open_records(inbox: &Cache<RecordDigest>, prefix: &str) -> Vec<String> {
-    let is_open = |name: &String| inbox.get(name).is_some_and(|record| !record.has_ended);
-    inbox.names_from(prefix).into_iter().filter(is_open).collect()
 }
 
 struct Dispatcher<'a> {
@@ -306,7 +263,7 @@ impl Dispatcher<'_> {
                 );
             }
             self.ctx.outcomes.push(&record);
-            self.ctx.inbox.reader_wrote(&record, RecordDigest::of(&record));
+            triggers::keep(&self.ctx.inbox, &record);
         }
         Ok(())
     }
