@@ -72,8 +72,14 @@ const STARTED: &str = "started";
 /// True when the record's own operation has begun: from then on it can neither expire nor be cancelled.
 #[must_use]
 pub fn has_started(spec: &CommandSpec, status: Option<&CommandStatus>) -> bool {
+    has_ended(spec, status) || has_hop(spec, status, STARTED)
+}
+
+/// True when the record's own command has passed this hop.
+#[must_use]
+pub fn has_hop(spec: &CommandSpec, status: Option<&CommandStatus>, name: &str) -> bool {
     let own = status.filter(|status| status.command_id == spec.command_id);
-    own.is_some_and(|status| is_terminal(&status.state) || status.hops.iter().any(|hop| hop.name == STARTED))
+    own.is_some_and(|status| status.hops.iter().any(|hop| hop.name == name))
 }
 
 /// The status of an operation that begins now; none when it has begun or ended before. Written before its effect, with what it

@@ -67,14 +67,14 @@ impl<'a> Run<'a> {
     }
 
     /// The steps that hold it, by id.
-    fn held_by(self) -> String {
+    fn held_by(self) -> Vec<&'a str> {
         let mut ids = Vec::new();
         for step in steps(self.workflow) {
             let sub_steps = step["subSteps"].as_array().into_iter().flatten();
             let held = std::iter::once(step).chain(sub_steps).filter(|step| step["phase"] == SUSPENDING);
             ids.extend(held.filter_map(|step| step["id"].as_str()));
         }
-        ids.join(",")
+        ids
     }
 }
 
@@ -110,7 +110,7 @@ pub fn find(operation: Operation, application: &Value, now: Timestamp) -> Result
         Operation::Resume if !run.is_suspended() => {
             Err(CommandProgress::failed("NotSuspended", "the workflow is not suspended: there is nothing to resume"))
         }
-        Operation::Resume => Ok(format!("{started_at}{STEPS}{}", run.held_by())),
+        Operation::Resume => Ok(format!("{started_at}{STEPS}{}", run.held_by().join(","))),
         Operation::Suspend | Operation::Terminate => Ok(started_at),
     }
 }
@@ -126,9 +126,9 @@ pub enum Effect {
     Over(CommandProgress),
 }
 
-/// Compares what an operation found with what is there.
+/// Compares what an operation found with what is there. Once its change was written, what is there later may be another's.
 #[must_use]
-pub fn effect(operation: Operation, found: &str, application: &Value) -> Effect {
+pub fn effect(operation: Operation, found: &str, is_written: bool, application: &Value) -> Effect {
     let run = Run::of(application);
     let found_run = found.split(STEPS).next().unwrap_or_default();
     let same_run = run.filter(|run| run.started_at == found_run);
@@ -137,7 +137,7 @@ pub fn effect(operation: Operation, found: &str, application: &Value) -> Effect 
     let replaced = || {
         failed(
             "RunReplaced",
-            "the application was changed and its workflow begun again before the operation took effect",
+            "the application was changed and its workflow begun again before the operation took effect; request it again",
         )
     };
     match (operation, run, same_run) {
@@ -145,8 +145,16 @@ pub fn effect(operation: Operation, found: &str, application: &Value) -> Effect 
         (Operation::Restart, Some(_), None) => done("Restarted", "KubeVela has begun the workflow again"),
         (Operation::Restart, Some(_), Some(_)) => Effect::Due,
         (Operation::Resume, _, Some(run)) if is_held_as_found(run, found) => Effect::Due,
-        (Operation::Resume, _, _) => done("Resumed", "the workflow goes on"),
+        (Operation::Resume, _, _) if is_written => done("Resumed", "the workflow goes on"),
         (_, _, None) => replaced(),
+        (Operation::Resume, _, Some(run)) if run.is_suspended() => failed(
+            "RunReplaced",
+            "another step suspends the workflow by now than when the operation began; to go on from there, request it again",
+        ),
+        (Operation::Resume, _, Some(run)) if run.workflow["terminated"] == true => {
+            failed("WorkflowEnded", "the workflow ended before it was resumed")
+        }
+        (Operation::Resume, _, Some(_)) => done("Resumed", "the workflow goes on"),
         (Operation::Suspend, _, Some(run)) if run.has_ended() => {
             failed("WorkflowEnded", "the workflow ended before it was held")
         }
@@ -163,9 +171,13 @@ pub fn effect(operation: Operation, found: &str, application: &Value) -> Effect 
     }
 }
 
+/// The steps that held it then hold it still; others may hold it, too.
 fn is_held_as_found(run: Run<'_>, found: &str) -> bool {
-    let held_by = found.split_once(STEPS).map_or("", |(_, steps)| steps);
-    run.is_suspended() && (run.held_by() == held_by || mutant::is_on("workflow.any-suspension"))
+    let held_by = run.held_by();
+    let steps = found.split_once(STEPS).map_or("", |(_, steps)| steps);
+    let holds_still =
+        if steps.is_empty() { held_by.is_empty() } else { steps.split(',').all(|step| held_by.contains(&step)) };
+    run.is_suspended() && (holds_still || mutant::is_on("workflow.any-suspension"))
 }
 
 const RUNNING: &str = "running";
@@ -313,22 +325,22 @@ mod tests {
         ] {
             let mut application = run(&flags);
             let found = find(operation, &application, at(100)).unwrap();
-            assert_eq!(effect(operation, &found, &application), Effect::Due, "{operation:?}");
+            assert_eq!(effect(operation, &found, false, &application), Effect::Due, "{operation:?}");
             write(operation, &mut application);
-            let Effect::Over(progress) = effect(operation, &found, &application) else {
+            let Effect::Over(progress) = effect(operation, &found, false, &application) else {
                 panic!("{operation:?} is due again")
             };
             assert_eq!((progress.state, progress.reason.as_str()), (State::Succeeded, after));
         }
         let mut application = run(&json!({}));
         let found = find(Operation::Restart, &application, at(100)).unwrap();
-        assert_eq!(effect(Operation::Restart, &found, &application), Effect::Due);
+        assert_eq!(effect(Operation::Restart, &found, false, &application), Effect::Due);
         write(Operation::Restart, &mut application);
         assert_eq!(application, json!({ "status": { "status": "x" } }));
-        assert_eq!(effect(Operation::Restart, &found, &application), Effect::Pending);
+        assert_eq!(effect(Operation::Restart, &found, false, &application), Effect::Pending);
         let next = application_of("1970-01-01T00:02:00Z");
         assert!(
-            matches!(effect(Operation::Restart, &found, &next), Effect::Over(progress) if progress.state == State::Succeeded)
+            matches!(effect(Operation::Restart, &found, true, &next), Effect::Over(progress) if progress.state == State::Succeeded)
         );
     }
 
@@ -341,7 +353,7 @@ mod tests {
         let next = application_of("1970-01-01T00:02:00Z");
         for operation in [Operation::Suspend, Operation::Terminate] {
             for application in [&next, &json!({})] {
-                let Effect::Over(progress) = effect(operation, BEGUN, application) else {
+                let Effect::Over(progress) = effect(operation, BEGUN, false, application) else {
                     panic!("{operation:?} is due")
                 };
                 assert_eq!((progress.state, progress.reason.as_str()), (State::Failed, "RunReplaced"));
@@ -349,18 +361,55 @@ mod tests {
         }
     }
 
+    /// A workflow that these of its steps hold; their ids.
+    fn held_by(steps: &[&str]) -> Value {
+        let step = |id: &&str| json!({ "id": id, "phase": if steps.contains(id) { "suspending" } else { "succeeded" } });
+        let steps: Vec<Value> = ["b", "c", "d"].iter().map(step).collect();
+        application(&json!({ "startTime": BEGUN, "suspend": true, "steps": steps }))
+    }
+
+    fn reason_of(effect: Effect) -> String {
+        match effect {
+            Effect::Due => "due".to_owned(),
+            Effect::Pending => "pending".to_owned(),
+            Effect::Over(progress) => format!("{} {}", progress.state.as_str(), progress.reason),
+        }
+    }
+
     #[test]
     fn a_resume_lets_go_the_suspension_that_it_found_and_no_later_one() {
-        let mut application = run(&json!({ "suspend": true }));
-        application["status"]["workflow"]["steps"][1] = json!({ "id": "b", "phase": "suspending" });
-        let found = find(Operation::Resume, &application, at(100)).unwrap();
+        let found = find(Operation::Resume, &held_by(&["b"]), at(100)).unwrap();
+        let of = |is_written: bool, application: &Value| {
+            reason_of(effect(Operation::Resume, &found, is_written, application))
+        };
+        for (steps, before_writing, after) in [
+            (&["b"][..], "due", "due"),
+            (&["b", "c"][..], "due", "due"),
+            (&["c"][..], "failed RunReplaced", "succeeded Resumed"),
+            (&[][..], "failed RunReplaced", "succeeded Resumed"),
+        ] {
+            assert_eq!(of(false, &held_by(steps)), before_writing, "{steps:?}");
+            assert_eq!(of(true, &held_by(steps)), after, "{steps:?}");
+        }
+        let mut application = held_by(&["b"]);
         write(Operation::Resume, &mut application);
-        assert_eq!(application["status"]["workflow"]["steps"][1]["phase"], "running");
-        // KubeVela has gone on to the next step that suspends.
-        application["status"]["workflow"]["suspend"] = true.into();
-        application["status"]["workflow"]["steps"][1]["phase"] = "succeeded".into();
-        application["status"]["workflow"]["steps"][2]["phase"] = "suspending".into();
-        assert!(matches!(effect(Operation::Resume, &found, &application), Effect::Over(_)), "{found}");
+        assert_eq!(application["status"]["workflow"]["steps"][0]["phase"], "running");
+        assert_eq!(of(false, &application), "succeeded Resumed");
+        let next = application_of("1970-01-01T00:02:00Z");
+        assert_eq!([of(false, &next), of(true, &next)], ["failed RunReplaced", "succeeded Resumed"]);
+        let ended = run(&json!({ "terminated": true }));
+        assert_eq!([of(false, &ended), of(true, &ended)], ["failed WorkflowEnded", "succeeded Resumed"]);
+    }
+
+    #[test]
+    fn who_finds_the_run_replaced_is_asked_to_request_it_again() {
+        let found = find(Operation::Resume, &held_by(&["b"]), at(100)).unwrap();
+        for application in [held_by(&["c"]), application_of("1970-01-01T00:02:00Z")] {
+            let Effect::Over(progress) = effect(Operation::Resume, &found, false, &application) else {
+                panic!("it is due")
+            };
+            assert!(progress.message.ends_with("request it again"), "{}", progress.message);
+        }
     }
 
     #[test]

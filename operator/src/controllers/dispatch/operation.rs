@@ -20,6 +20,9 @@ use kubenova_operator_core::{
 use kubenova_runtime::{clock, failpoint};
 use kubenova_schema::{kinds::ObjectKey, v1::Command};
 
+/// The hop of an operation whose change was written.
+const APPLIED: &str = "applied";
+
 impl Dispatcher<'_> {
     /// Carries the record's operation one step further.
     pub(super) async fn operate(&self, verified: &VerifiedCommand, mut record: NovaCommand) -> Next {
@@ -80,8 +83,9 @@ impl Dispatcher<'_> {
         }
         let found = record.status.as_ref().map(|status| status.found.as_str()).unwrap_or_default();
         let pending =
-            || CommandProgress::running("Operating", "waiting until KubeVela takes the operation up").at("applied");
-        let progress = match workflow::effect(operation, found, &application.data) {
+            || CommandProgress::running("Operating", "waiting until KubeVela takes the operation up").at(APPLIED);
+        let is_written = outcome::has_hop(&record.spec, record.status.as_ref(), APPLIED);
+        let progress = match workflow::effect(operation, found, is_written, &application.data) {
             Effect::Over(progress) => progress,
             Effect::Pending => pending(),
             Effect::Due => {
