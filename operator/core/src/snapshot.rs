@@ -15,18 +15,31 @@ const HEAD_BYTES: usize = 1024;
 
 /// A part of a snapshot.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+struct Part {
     /// It is everything above this key,
-    pub after_key: String,
+    after_key: String,
     /// which are these objects,
-    pub objects: Vec<ObjectStatus>,
+    objects: Vec<ObjectStatus>,
     /// up to the end, else up to the key of its last object.
-    pub last: bool,
+    last: bool,
+}
+
+/// The reports of everything that the cluster has. Where an object could not be read, they are those of changes: nothing that they lack
+/// counts as gone.
+#[must_use]
+pub fn reports(objects: Vec<ObjectStatus>, is_complete: bool) -> Vec<StatusReport> {
+    let report = |Part { after_key, objects, last }: Part| {
+        if is_complete {
+            StatusReport { snapshot: true, after_key, last, objects, ..StatusReport::default() }
+        } else {
+            StatusReport { objects, ..StatusReport::default() }
+        }
+    };
+    parts(objects).into_iter().map(report).filter(|report| report.snapshot || !report.objects.is_empty()).collect()
 }
 
 /// The parts of a snapshot of these objects, by key; one without objects when there are none.
-#[must_use]
-pub fn parts(mut objects: Vec<ObjectStatus>) -> Vec<Part> {
+fn parts(mut objects: Vec<ObjectStatus>) -> Vec<Part> {
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     let (mut parts, mut after_key) = (Vec::new(), String::new());
     loop {
@@ -72,6 +85,18 @@ mod tests {
         let count = fitting(&large);
         assert!(count > 1 && bytes(&large[..count]) <= REPORT_BYTES_MAX, "{count}");
         assert_eq!(fitting(&objects(2, 2 * REPORT_BYTES_MAX)), 1, "one is sent alone whatever its size");
+    }
+
+    #[test]
+    fn a_snapshot_that_lacks_an_object_does_not_claim_to_be_everything() {
+        let object = ObjectStatus { key: "tenant/x".into(), ..ObjectStatus::default() };
+        let claims = |objects: Vec<ObjectStatus>, is_complete: bool| {
+            reports(objects, is_complete).iter().map(|report| (report.snapshot, report.last)).collect::<Vec<_>>()
+        };
+        assert_eq!(claims(vec![object.clone()], true), [(true, true)]);
+        assert_eq!(claims(vec![object], false), [(false, false)]);
+        assert_eq!(claims(vec![], true), [(true, true)], "that nothing is there is said, too");
+        assert_eq!(claims(vec![], false), []);
     }
 
     proptest! {

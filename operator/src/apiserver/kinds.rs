@@ -2,7 +2,7 @@
 
 use super::{
     error::{Error, Verb},
-    verbs,
+    verbs::{self, Listed},
 };
 use kube::{
     Api, Client,
@@ -46,8 +46,16 @@ pub fn namespaced(client: &Client, group: &str, version: &str, kind: &str, names
 
 /// All objects with these labels; none when the kind is not installed.
 pub async fn list_if_served(api: &Api<DynamicObject>, label_selector: &str) -> Result<Vec<DynamicObject>, Error> {
-    match verbs::list(api, label_selector).await {
-        Err(error) if error.is_not_found() => Ok(Vec::new()),
+    Ok(list_whole_if_served(api, label_selector).await?.objects)
+}
+
+/// The same, for whoever concludes from the absence of an object that it is gone.
+pub async fn list_whole_if_served(
+    api: &Api<DynamicObject>,
+    label_selector: &str,
+) -> Result<Listed<DynamicObject>, Error> {
+    match verbs::list_whole(api, label_selector).await {
+        Err(error) if error.is_not_found() => Ok(Listed::default()),
         listed => listed,
     }
 }

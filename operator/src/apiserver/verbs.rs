@@ -36,25 +36,52 @@ pub async fn get<K: Object>(api: &Api<K>, name: &str) -> Result<Option<K>, Error
     api.get_opt(name).await.map_err(failed(api, Verb::Read, name))
 }
 
+/// What a list has shown.
+#[derive(Debug)]
+pub struct Listed<T> {
+    pub objects: Vec<T>,
+    /// Nothing was skipped.
+    pub is_complete: bool,
+}
+
+impl<T> Default for Listed<T> {
+    fn default() -> Self {
+        Self { objects: Vec::new(), is_complete: true }
+    }
+}
+
+impl<K: Resource> Listed<K> {
+    fn take(&mut self, page: Vec<DeserializeGuard<K>>) {
+        let expected = self.objects.len() + page.len();
+        self.objects.extend(page.into_iter().filter_map(decoded));
+        self.is_complete &= self.objects.len() == expected;
+    }
+}
+
 /// All objects with these labels (an empty selector means all), read page by page. An object that cannot be decoded is
 /// skipped and logged: one malformed object must not hide the others.
 pub async fn list<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<K>, Error> {
+    Ok(list_whole(api, label_selector).await?.objects)
+}
+
+/// The same, for whoever concludes from the absence of an object that it is gone.
+pub async fn list_whole<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Listed<K>, Error> {
     list_by(api, ListParams::default().labels(label_selector).limit(PAGE)).await
 }
 
 /// The same as the API server has it in memory, where the next event of a watch corrects what is a moment old: the answer
 /// does not wait until that memory is current, which takes up to 100 ms.
 pub async fn list_recent<K: Object>(api: &Api<K>, label_selector: &str) -> Result<Vec<K>, Error> {
-    list_by(api, ListParams::default().labels(label_selector).match_any()).await
+    Ok(list_by(api, ListParams::default().labels(label_selector).match_any()).await?.objects)
 }
 
 /// The same by fields instead of labels.
 pub async fn list_recent_by_fields<K: Object>(api: &Api<K>, field_selector: &str) -> Result<Vec<K>, Error> {
-    list_by(api, ListParams::default().fields(field_selector).match_any()).await
+    Ok(list_by(api, ListParams::default().fields(field_selector).match_any()).await?.objects)
 }
 
-async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<K>, Error> {
-    let mut objects = Vec::new();
+async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Listed<K>, Error> {
+    let mut listed = Listed::default();
     loop {
         let request = Request::new(api.resource_url()).list(&params).map_err(kube::Error::BuildRequest);
         let page = match request {
@@ -64,10 +91,10 @@ async fn list_by<K: Object>(api: &Api<K>, mut params: ListParams) -> Result<Vec<
         let selector = params.label_selector.as_ref().or(params.field_selector.as_ref());
         let selector = selector.map(String::as_str).unwrap_or_default();
         let page = page.map_err(failed(api, Verb::List, selector))?;
-        objects.extend(page.items.into_iter().filter_map(decoded));
+        listed.take(page.items);
         match page.metadata.continue_ {
             Some(token) if !token.is_empty() => params = params.continue_token(&token),
-            _ => return Ok(objects),
+            _ => return Ok(listed),
         }
     }
 }
@@ -214,8 +241,13 @@ mod tests {
             "metadata": {"resourceVersion": "1"},
             "items": [config("other", 5_000_000_000), config("default", 2)]
         });
-        let list: ObjectList<DeserializeGuard<NovaClusterConfig>> = serde_json::from_value(list).unwrap();
-        let names: Vec<String> = list.items.into_iter().filter_map(decoded).map(|config| config.name_any()).collect();
+        let page: ObjectList<DeserializeGuard<NovaClusterConfig>> = serde_json::from_value(list).unwrap();
+        let mut listed = Listed::default();
+        listed.take(Vec::new());
+        assert!(listed.is_complete);
+        listed.take(page.items);
+        assert!(!listed.is_complete, "who concludes from an absence must know");
+        let names: Vec<String> = listed.objects.iter().map(|config| config.name_any()).collect();
         assert_eq!(names, ["default"]);
     }
 }

@@ -14,7 +14,7 @@ use kubenova_bus::publish as bus;
 use kubenova_crds::{cluster_config::NovaClusterConfig, tenant::NovaTenant};
 use kubenova_operator_core::{
     observed,
-    snapshot::{self, OBJECTS_MAX, Part},
+    snapshot::{self, OBJECTS_MAX},
 };
 use kubenova_runtime::{backoff::Backoff, clock, failpoint, random, retry::Retry, telemetry};
 use kubenova_schema::{
@@ -44,11 +44,9 @@ async fn serve(cluster: &ClusterContext, broker: &BrokerContext, session: &Sessi
     let refreshed = Retry::new("read the cluster's objects for a status snapshot")
         .until_ok(&cluster.shutdown, || refresh(cluster))
         .await;
-    if refreshed.is_none() {
-        return;
-    }
-    for part in snapshot::parts(cluster.status.snapshot()) {
-        reports.send_part(part).await;
+    let Some(is_complete) = refreshed else { return };
+    for report in snapshot::reports(cluster.status.snapshot(), is_complete) {
+        reports.send(report).await;
     }
     loop {
         cluster.status.changed().await;
@@ -71,11 +69,6 @@ struct Reports<'a> {
 }
 
 impl Reports<'_> {
-    async fn send_part(&mut self, part: Part) {
-        let Part { after_key, objects, last } = part;
-        self.send(StatusReport { snapshot: true, after_key, last, objects, ..StatusReport::default() }).await;
-    }
-
     async fn send_changes(&mut self, mut objects: Vec<ObjectStatus>) {
         while !objects.is_empty() {
             let rest = objects.split_off(snapshot::fitting(&objects));
@@ -118,15 +111,22 @@ impl Reports<'_> {
     }
 }
 
-/// Brings the cache in line with the API server: what vanished while the Operator was down is reported absent.
-async fn refresh(cluster: &ClusterContext) -> Result<(), apiserver::Error> {
+/// Brings the cache in line with the API server: what vanished while the Operator was down is reported absent. Whether every object was
+/// read: one that cannot be is not absent.
+async fn refresh(cluster: &ClusterContext) -> Result<bool, apiserver::Error> {
     let listing = cluster.status.begin_listing();
-    let mut now = Vec::new();
     let configs: Api<NovaClusterConfig> = Api::all(cluster.apiserver.client());
-    now.extend(verbs::list(&configs, "").await?.iter().filter_map(observed::cluster_config));
+    let configs = verbs::list_whole(&configs, "").await?;
     let tenants: Api<NovaTenant> = Api::all(cluster.apiserver.client());
-    now.extend(verbs::list(&tenants, "").await?.iter().map(observed::tenant));
-    now.extend(observe::all(cluster).await?);
+    let tenants = verbs::list_whole(&tenants, "").await?;
+    let mut now = observe::all(cluster).await?;
+    now.objects.extend(configs.objects.iter().filter_map(observed::cluster_config));
+    now.objects.extend(tenants.objects.iter().map(observed::tenant));
+    now.is_complete &= configs.is_complete && tenants.is_complete;
+    let is_complete = now.is_complete;
+    if !is_complete {
+        tracing::warn!("not every object can be read; what vanished from the cluster is not reported until it can");
+    }
     cluster.status.end_listing(listing, now);
-    Ok(())
+    Ok(is_complete)
 }

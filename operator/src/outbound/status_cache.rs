@@ -1,6 +1,7 @@
 //! The latest status of every object, and which of them changed since the last report. Controllers write it; the status
 //! loop reads it.
 
+use crate::apiserver::verbs::Listed;
 use jiff::SignedDuration;
 use kubenova_operator_core::application::since;
 use kubenova_runtime::clock;
@@ -70,12 +71,14 @@ impl StatusCache {
         Listing(())
     }
 
-    /// Takes the list in: what it does not have is gone.
-    pub(super) fn end_listing(&self, Listing(()): Listing, listed: Vec<ObjectStatus>) {
+    /// Takes the list in: what it does not have is gone, unless it is not complete.
+    pub(super) fn end_listing(&self, Listing(()): Listing, listed: Listed<ObjectStatus>) {
+        let Listed { objects: listed, is_complete } = listed;
         let mut state = self.lock();
         let newer = state.written.take().unwrap_or_default();
         let present: BTreeSet<&str> = listed.iter().map(|status| status.key.as_str()).collect();
-        let gone = state.objects.keys().filter(|key| !present.contains(key.as_str()) && !newer.contains(*key));
+        let is_gone = |key: &&String| is_complete && !present.contains(key.as_str()) && !newer.contains(*key);
+        let gone = state.objects.keys().filter(is_gone);
         let gone: Vec<String> = gone.cloned().collect();
         for key in gone {
             state.remove(&key);
@@ -215,11 +218,22 @@ mod tests {
         cache.put(status("new", 2));
         cache.remove("removed");
         cache.put(status("kept", 3));
-        cache.end_listing(listing, ["kept", "removed", "listed"].map(|key| status(key, 1)).to_vec());
+        let listed = ["kept", "removed", "listed"].map(|key| status(key, 1)).to_vec();
+        cache.end_listing(listing, Listed { objects: listed, is_complete: true });
         let all: Vec<_> = cache.snapshot().into_iter().map(|status| (status.key, status.revision)).collect();
         let expected = [("kept", 3), ("listed", 1), ("new", 2)].map(|(key, revision)| (key.to_owned(), revision));
         assert_eq!(all, expected);
         cache.put(status("later", 1));
         assert_eq!(cache.take_changes(10).len(), 1, "after the list as before");
+    }
+
+    #[test]
+    fn a_list_that_is_not_complete_ends_nothing() {
+        let cache = StatusCache::default();
+        cache.put(status("not-decoded", 1));
+        let listing = cache.begin_listing();
+        cache.end_listing(listing, Listed { objects: vec![status("listed", 1)], is_complete: false });
+        let keys: Vec<_> = cache.snapshot().into_iter().map(|status| status.key).collect();
+        assert_eq!(keys, ["listed", "not-decoded"]);
     }
 }

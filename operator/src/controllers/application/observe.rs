@@ -2,7 +2,10 @@
 //! is ready.
 
 use crate::{
-    apiserver::{self, kinds, verbs},
+    apiserver::{
+        self, kinds,
+        verbs::{self, Listed},
+    },
     context::ClusterContext,
     controllers::orphans::NAME_LABEL,
 };
@@ -35,14 +38,18 @@ pub async fn one(ctx: &ClusterContext, live: &DynamicObject) -> Result<Option<Ob
     Ok(status::status(&kinds::to_value(live)?, &findings))
 }
 
-/// Status of every application of every tenant.
+/// Status of every application of every tenant; not complete when it cannot be said of one whose it is.
 ///
 /// # Errors
 /// When they or their workloads cannot be listed.
-pub async fn all(ctx: &ClusterContext) -> Result<Vec<ObjectStatus>, apiserver::Error> {
-    let mut statuses = Vec::new();
-    for live in kinds::list_if_served(&kinds::applications(&ctx.apiserver.client()), labels::TENANT_ID).await? {
-        statuses.extend(one(ctx, &live).await?);
+pub async fn all(ctx: &ClusterContext) -> Result<Listed<ObjectStatus>, apiserver::Error> {
+    let applications = kinds::applications(&ctx.apiserver.client());
+    let Listed { objects, is_complete } = kinds::list_whole_if_served(&applications, labels::TENANT_ID).await?;
+    let mut statuses = Listed { objects: Vec::with_capacity(objects.len()), is_complete };
+    for live in objects {
+        let status = one(ctx, &live).await?;
+        statuses.is_complete &= status.is_some();
+        statuses.objects.extend(status);
     }
     Ok(statuses)
 }
