@@ -49,7 +49,9 @@ pub async fn record_outcomes(
 
 /// Merges status reports of one cluster in their order. Returns how many objects changed.
 pub async fn merge_status(connection: &mut PgConnection, reports: &[ObservedReport]) -> Result<u64, StoreError> {
-    if let [first, _, ..] = reports {
+    // A part of a snapshot changes rows that it does not name.
+    let locks_several = reports.len() > 1 || reports.iter().any(|report| report.complete_in.is_some());
+    if let Some(first) = reports.first().filter(|_| locks_several) {
         lock(connection, "status", &first.cluster_id).await?;
     }
     let mut changed = 0;
@@ -88,7 +90,7 @@ async fn lock_commands(
 }
 
 /// Has the reports of another Manager about the same cluster wait until this transaction ends: two that lock several rows in
-/// different orders would wait for each other. One that stores a single report takes no lock: it holds its rows for so short a time that
+/// different orders would wait for each other. One that stores a single report of changes takes no lock: it holds its rows for so short a time that
 /// Postgres seldom has to end one of two, and what was ended is delivered again.
 async fn lock(connection: &mut PgConnection, kind: &str, cluster: &ClusterId) -> Result<(), StoreError> {
     if mutant::is_on("reports.unlocked") {
@@ -320,6 +322,34 @@ mod tests {
         };
         let both = async { tokio::join!(first, second) };
         let (first, second) = tokio::time::timeout(ENDED_WITHIN, both).await.unwrap();
+        assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    }
+
+    #[tokio::test]
+    async fn a_part_of_a_snapshot_waits_for_the_reports_of_another_manager() {
+        let fixture = Fixture::new().await;
+        let (cluster, _) = sent(&fixture, 1).await;
+        let everything = KeyRange { after: String::new(), through: None };
+        let snapshot = ObservedReport {
+            cluster_id: cluster.clone(),
+            version: Version { epoch: 1, session: 1, counter: 1 },
+            objects: Vec::new(),
+            complete_in: Some(everything),
+            as_of: at(1),
+        };
+        let (mut one, mut other) = (fixture.begin().await, fixture.begin().await);
+        lock(&mut one, "status", &cluster).await.unwrap();
+        let blocked = fixture.blocked(&mut other).await;
+        let first = async {
+            blocked.await;
+            one.commit().await
+        };
+        let second = async {
+            merge_status(&mut other, std::slice::from_ref(&snapshot)).await?;
+            other.commit().await
+        };
+        let both = async { tokio::join!(first, second) };
+        let (first, second) = tokio::time::timeout(ENDED_WITHIN, both).await.expect("it waits");
         assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     }
 
