@@ -2,10 +2,10 @@
 
 use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError, replaced};
 use crate::{
-    apiserver::{self, kinds, verbs},
-    controllers::work::RETRY_MAX,
+    apiserver::{self, event, kinds, verbs},
+    controllers::{tenant::LABEL_REPAIRED, work::RETRY_MAX},
 };
-use kube::{Api, ResourceExt as _, api::ObjectMeta};
+use kube::{Api, Resource as _, ResourceExt as _, api::ObjectMeta};
 use kubenova_crds::{
     labels,
     tenant::{NovaTenant, TenantSpec, condition},
@@ -16,6 +16,7 @@ use kubenova_operator_core::{
     tenant::{
         FINALIZER,
         digest::{self, TenantDigest},
+        ownership,
     },
 };
 use kubenova_runtime::failpoint;
@@ -56,6 +57,7 @@ impl Dispatcher<'_> {
         let api: Api<NovaTenant> = Api::all(self.ctx.apiserver.client());
         for _ in 0..CONFLICTS_MAX {
             let live = verbs::get(&api, &name).await?;
+            let mut has_lost_label = None;
             if let Some(live) = &live {
                 if live.metadata.deletion_timestamp.is_some() {
                     return Ok(CommandProgress::running(
@@ -72,9 +74,10 @@ impl Dispatcher<'_> {
                     );
                     return Ok(CommandProgress::failed("NameTaken", message));
                 }
-                let finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-                if observed::command_of(live) == task.command.id && live.spec == spec && finalized {
-                    return Ok(progress(live).about(&live.metadata));
+                match difference(live, &spec, &task.command.id) {
+                    None => return Ok(progress(live).about(&live.metadata)),
+                    Some(Difference::Label) => has_lost_label = Some(live.object_ref(&())),
+                    Some(Difference::Document) => {}
                 }
                 if self.is_replaced(task, live).await? {
                     return Ok(replaced());
@@ -84,6 +87,11 @@ impl Dispatcher<'_> {
             match verbs::apply(&api, &desired(&name, &spec, task, live)).await {
                 Ok(written) => {
                     failpoint::passing("dispatch.applied");
+                    if let Some(tenant) = has_lost_label {
+                        let message = ownership::repaired("NovaTenant", &name);
+                        tracing::warn!(tenant.name = name, "a NovaTenant had lost its label");
+                        event::publish(&self.ctx.apiserver, event::Kind::Warning, LABEL_REPAIRED, &message, tenant).await;
+                    }
                     if created && self.is_deleted_meanwhile(task).await? {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, written.resource_version().as_deref()).await?;
@@ -157,6 +165,24 @@ impl Dispatcher<'_> {
     }
 }
 
+/// What of a live NovaTenant is not as its command has it.
+#[derive(Debug, PartialEq, Eq)]
+enum Difference {
+    /// Only the label with the tenant's id, without which it is not found.
+    Label,
+    /// It is to be written for this command.
+    Document,
+}
+
+fn difference(live: &NovaTenant, spec: &TenantSpec, command_id: &str) -> Option<Difference> {
+    let is_finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+    if observed::command_of(live) != command_id || live.spec != *spec || !is_finalized {
+        return Some(Difference::Document);
+    }
+    let is_labelled = live.labels().get(labels::TENANT_ID) == Some(&spec.tenant_id);
+    (!is_labelled).then_some(Difference::Label)
+}
+
 fn bad_document(message: &str) -> CommandProgress {
     CommandProgress::failed("BadDocument", message)
 }
@@ -202,4 +228,27 @@ fn progress(live: &NovaTenant) -> CommandProgress {
         None => CommandProgress::running("Applied", "the tenant is applied"),
     }
     .at("applied")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_without_its_label_is_written_again() {
+        let spec = TenantSpec { tenant_id: "t".to_owned(), ..TenantSpec::default() };
+        let mut live = NovaTenant::new("acme", spec.clone());
+        live.labels_mut().insert(labels::TENANT_ID.to_owned(), "t".to_owned());
+        live.annotations_mut().insert(labels::COMMAND_ID.to_owned(), "a".to_owned());
+        assert_eq!(difference(&live, &spec, "a"), Some(Difference::Document), "without its finalizer");
+        live.finalizers_mut().push(FINALIZER.to_owned());
+        assert_eq!(difference(&live, &spec, "a"), None);
+        assert_eq!(difference(&live, &spec, "b"), Some(Difference::Document));
+        assert_eq!(difference(&live, &TenantSpec::default(), "a"), Some(Difference::Document));
+        for label in [Some("another"), None] {
+            live.labels_mut().remove(labels::TENANT_ID);
+            live.labels_mut().extend(label.map(|label| (labels::TENANT_ID.to_owned(), label.to_owned())));
+            assert_eq!(difference(&live, &spec, "a"), Some(Difference::Label), "{label:?}");
+        }
+    }
 }

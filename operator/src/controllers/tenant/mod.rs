@@ -35,7 +35,7 @@ use std::time::Duration;
 const SETTLED: Duration = Duration::from_secs(120);
 
 /// Reason of the event about an object that had lost the label with the tenant's id.
-const LABEL_REPAIRED: &str = "LabelRepaired";
+pub(super) const LABEL_REPAIRED: &str = "LabelRepaired";
 
 /// Runs until the process stops.
 pub async fn run(ctx: ClusterContext) {
