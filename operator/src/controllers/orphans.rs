@@ -30,6 +30,9 @@ const KINDS: [(&str, &str, &str); 11] = [
     ("", "v1", "PersistentVolumeClaim"),
 ];
 
+/// Names in one sentence: it is shown whole in tables.
+const NAMED_MAX: usize = 10;
+
 /// Finalizer of KubeVela's trackers.
 const TRACKER_FINALIZER: &str = "resourcetracker.core.oam.dev/finalizer";
 
@@ -44,7 +47,7 @@ const NAMESPACE_LABEL: &str = "app.oam.dev/namespace";
 pub struct LeftBehind {
     /// What is to be deleted.
     objects: Vec<Orphan>,
-    /// Pods that go by themselves, `Pod/<name>`.
+    /// Names of pods that go by themselves.
     going: Vec<String>,
     /// KubeVela's ResourceTrackers; not looked for while anything else is there.
     trackers: Vec<DynamicObject>,
@@ -54,10 +57,37 @@ pub struct LeftBehind {
 /// What of it was still there, by name.
 #[derive(Debug, Default)]
 pub struct Left {
-    /// Objects that Applications created, and pods, `<Kind>/<name>`.
+    /// Objects that Applications created, and pods that nothing else deletes, `<Kind>/<name>`.
     pub objects: Vec<String>,
+    /// Pods that go by themselves.
+    pub going: Vec<String>,
     /// KubeVela's ResourceTrackers.
     pub trackers: Vec<String>,
+}
+
+impl Left {
+    /// What is waited for: a reason and a sentence. None when nothing is left.
+    #[must_use]
+    pub fn waited_for(&self) -> Option<(&'static str, String)> {
+        if !self.objects.is_empty() {
+            return Some(("OrphansRemain", format!("deleting what the application left behind: {}", few(&self.objects))));
+        }
+        if !self.going.is_empty() {
+            let message =
+                format!("waiting for pods to end: {}; if their node is gone, delete the Node", few(&self.going));
+            return Some(("OrphansRemain", message));
+        }
+        let trackers = Some(&self.trackers).filter(|trackers| !trackers.is_empty())?;
+        Some(("TrackersRemain", format!("deleting KubeVela's ResourceTrackers: {}", few(trackers))))
+    }
+}
+
+/// The first names, and how many more there are.
+fn few(names: &[String]) -> String {
+    match names.len().saturating_sub(NAMED_MAX) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..NAMED_MAX].join(", ")),
+    }
 }
 
 /// An Application that is gone, and what was remembered of it.
@@ -128,8 +158,9 @@ impl LeftBehind {
                 }
             }
         }
-        let objects = self.objects.iter().map(Orphan::to_string).chain(self.going).collect();
-        Ok(Left { objects, trackers: delete_trackers(&self.tracker_api, self.trackers).await? })
+        let objects = self.objects.iter().map(Orphan::to_string).collect();
+        let trackers = delete_trackers(&self.tracker_api, self.trackers).await?;
+        Ok(Left { objects, going: self.going, trackers })
     }
 }
 
@@ -233,11 +264,11 @@ impl<'a> Sought<'a> {
             let is_of_others = Workload::of(&metadata).is_some_and(|workload| others.contains(&workload));
             let orphan = Orphan { kind, api: api.clone(), metadata };
             if orphan.metadata.deletion_timestamp.is_some() {
-                going.push(orphan.to_string());
+                going.extend(orphan.metadata.name);
             } else if !made::has_controller(&orphan.metadata) {
                 left.push(orphan);
             } else if is_made && !is_of_others {
-                going.push(orphan.to_string());
+                going.extend(orphan.metadata.name);
             }
         }
         Ok(going)
@@ -288,5 +319,20 @@ mod tests {
         assert!(!gone.is_of_another(&claim(10, None)));
         assert!(gone.is_of_another(&claim(10, Some("cart"))));
         assert!(!gone.is_of_another(&claim(11, Some("shop"))), "by its label");
+    }
+
+    #[test]
+    fn pods_that_end_by_themselves_are_waited_for_and_few_names_are_enough() {
+        let names = |count: usize| (0..count).map(|number| format!("p{number}")).collect::<Vec<_>>();
+        let of = |left: Left| left.waited_for().map(|(_, message)| message).unwrap_or_default();
+        let going = |count: usize| of(Left { going: names(count), ..Left::default() });
+        assert_eq!(going(2), "waiting for pods to end: p0, p1; if their node is gone, delete the Node");
+        assert!(going(10).contains("p8, p9;"), "{}", going(10));
+        assert!(going(13).contains("p8, p9 and 3 more;"), "{}", going(13));
+        let both = of(Left { objects: names(12), going: names(1), ..Left::default() });
+        assert!(both.starts_with("deleting what the application left behind: p0, p1") && both.ends_with("p9 and 2 more"));
+        let trackers = Left { trackers: names(1), ..Left::default() };
+        assert_eq!(trackers.waited_for().map(|(reason, _)| reason), Some("TrackersRemain"));
+        assert_eq!(Left::default().waited_for(), None);
     }
 }

@@ -216,15 +216,10 @@ impl Dispatcher<'_> {
             return Ok(replaced());
         }
         let left = found.delete().await?;
-        if !left.objects.is_empty() {
-            let message = format!("deleting what the application left behind: {}", left.objects.join(", "));
-            return Ok(CommandProgress::running("OrphansRemain", message).at("applied"));
-        }
-        if !left.trackers.is_empty() {
-            let message = format!("deleting KubeVela's ResourceTrackers: {}", left.trackers.join(", "));
-            return Ok(CommandProgress::running("TrackersRemain", message).at("applied"));
-        }
-        Ok(gone())
+        Ok(match left.waited_for() {
+            Some((reason, message)) => CommandProgress::running(reason, message).at("applied"),
+            None => gone(),
+        })
     }
 
     /// What an Application has made, to be remembered.
