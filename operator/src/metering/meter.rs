@@ -85,6 +85,21 @@ pub(super) async fn run(parts: Parts) {
     }
 }
 
+/// What a tick does.
+#[derive(Debug, PartialEq, Eq)]
+struct TickSteps {
+    /// Ends the count of namespaces whose tenant is gone: before a window is sealed, and meanwhile at each checkpoint, so that they are
+    /// not counted until then.
+    releases: bool,
+    /// Sees whether every watch is current, to seal a window or to end a gap.
+    verifies: bool,
+}
+
+fn steps_of(engine: &Engine, is_checkpoint_due: bool) -> TickSteps {
+    let verifies = engine.due().is_some() || engine.has_open_gap();
+    TickSteps { releases: verifies || is_checkpoint_due, verifies }
+}
+
 /// A check under way whether every watch has reached a moment.
 pub(super) struct Verification {
     pub(super) started_ms: i64,
@@ -141,14 +156,17 @@ impl Running {
         self.engine.advance(now_ms);
         self.steps.drain(&mut self.engine);
         let has_report = self.engine.windows.newest().is_some_and(|newest| self.open.contains_key(&newest));
+        let tick = steps_of(&self.engine, now_ms >= self.checkpoint_due_ms);
+        if tick.releases {
+            self.release_unlabelled(now_ms).await;
+        }
         if !has_report || now_ms >= self.checkpoint_due_ms {
             self.checkpoint().await?;
         }
-        if self.engine.due().is_none() && !self.engine.has_open_gap() {
+        if !tick.verifies {
             self.verification = None;
             return Ok(());
         }
-        self.release_unlabelled(now_ms).await;
         let Some(verified_ms) = self.verify(now_ms).await else { return Ok(()) };
         self.engine.all_current(verified_ms);
         while let Some(window) = self.engine.due().filter(|window| window.end_ms() <= verified_ms) {
@@ -230,4 +248,21 @@ impl Running {
 
 pub(super) fn unreachable(error: &Error) -> String {
     format!("{error}: {}; check the API server and the Operator's roles", error.reason())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_of_tenants_that_are_gone_are_released_at_every_checkpoint() {
+        let mut engine = Engine::fresh(0, 3_600);
+        assert_eq!(steps_of(&engine, false), TickSteps { releases: false, verifies: false });
+        assert_eq!(steps_of(&engine, true), TickSteps { releases: true, verifies: false }, "long before a window is due");
+        engine.advance(3_600_000);
+        assert_eq!(steps_of(&engine, false), TickSteps { releases: true, verifies: true });
+        let mut interrupted = Engine::fresh(0, 3_600);
+        interrupted.interrupted(0);
+        assert_eq!(steps_of(&interrupted, false), TickSteps { releases: true, verifies: true });
+    }
 }
