@@ -363,7 +363,8 @@ mod tests {
 
     /// A workflow that these of its steps hold; their ids.
     fn held_by(steps: &[&str]) -> Value {
-        let step = |id: &&str| json!({ "id": id, "phase": if steps.contains(id) { "suspending" } else { "succeeded" } });
+        let step =
+            |id: &&str| json!({ "id": id, "phase": if steps.contains(id) { "suspending" } else { "succeeded" } });
         let steps: Vec<Value> = ["b", "c", "d"].iter().map(step).collect();
         application(&json!({ "startTime": BEGUN, "suspend": true, "steps": steps }))
     }

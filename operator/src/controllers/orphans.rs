@@ -70,7 +70,10 @@ impl Left {
     #[must_use]
     pub fn waited_for(&self) -> Option<(&'static str, String)> {
         if !self.objects.is_empty() {
-            return Some(("OrphansRemain", format!("deleting what the application left behind: {}", few(&self.objects))));
+            return Some((
+                "OrphansRemain",
+                format!("deleting what the application left behind: {}", few(&self.objects)),
+            ));
         }
         if !self.going.is_empty() {
             let message =
@@ -313,7 +316,8 @@ mod tests {
         let claim = |second: u32, application: Option<&str>| -> ObjectMeta {
             let labels = application.map(|name| json!({ NAME_LABEL: name }));
             let created = format!("2026-01-01T00:00:{second}Z");
-            serde_json::from_value(json!({"name": "data-db-0", "creationTimestamp": created, "labels": labels})).unwrap()
+            serde_json::from_value(json!({"name": "data-db-0", "creationTimestamp": created, "labels": labels}))
+                .unwrap()
         };
         assert!(gone.is_of_another(&claim(11, None)), "created later");
         assert!(!gone.is_of_another(&claim(10, None)));
@@ -330,7 +334,9 @@ mod tests {
         assert!(going(10).contains("p8, p9;"), "{}", going(10));
         assert!(going(13).contains("p8, p9 and 3 more;"), "{}", going(13));
         let both = of(Left { objects: names(12), going: names(1), ..Left::default() });
-        assert!(both.starts_with("deleting what the application left behind: p0, p1") && both.ends_with("p9 and 2 more"));
+        assert!(
+            both.starts_with("deleting what the application left behind: p0, p1") && both.ends_with("p9 and 2 more")
+        );
         let trackers = Left { trackers: names(1), ..Left::default() };
         assert_eq!(trackers.waited_for().map(|(reason, _)| reason), Some("TrackersRemain"));
         assert_eq!(Left::default().waited_for(), None);

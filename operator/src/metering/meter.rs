@@ -258,7 +258,11 @@ mod tests {
     fn namespaces_of_tenants_that_are_gone_are_released_at_every_checkpoint() {
         let mut engine = Engine::fresh(0, 3_600);
         assert_eq!(steps_of(&engine, false), TickSteps { releases: false, verifies: false });
-        assert_eq!(steps_of(&engine, true), TickSteps { releases: true, verifies: false }, "long before a window is due");
+        assert_eq!(
+            steps_of(&engine, true),
+            TickSteps { releases: true, verifies: false },
+            "long before a window is due"
+        );
         engine.advance(3_600_000);
         assert_eq!(steps_of(&engine, false), TickSteps { releases: true, verifies: true });
         let mut interrupted = Engine::fresh(0, 3_600);

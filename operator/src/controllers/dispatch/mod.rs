@@ -56,8 +56,10 @@ pub async fn run(ctx: ClusterContext, fence: FenceSource) {
     let records =
         ctx.inbox.changes().map(|changes| changes.iter().flat_map(|it| triggers::of_record(&ctx.inbox, it)).collect());
     let configs = ctx.configs.changes().map(|changes| triggers::of_config(&ctx.inbox, &changes));
-    let tenants =
-        ctx.tenants.changes().map(|changes| changes.iter().flat_map(|it| triggers::of_tenant(&ctx.inbox, it)).collect());
+    let tenants = ctx
+        .tenants
+        .changes()
+        .map(|changes| changes.iter().flat_map(|it| triggers::of_tenant(&ctx.inbox, it)).collect());
     let applications = watch::dynamic(kinds::applications(&client), labels::TENANT_ID).map(|application| {
         let tenant_id = application.labels().get(labels::TENANT_ID).cloned().unwrap_or_default();
         triggers::of_application(&ctx.inbox, tenant_id, application.name_any())

@@ -90,7 +90,8 @@ impl Dispatcher<'_> {
                     if let Some(tenant) = has_lost_label {
                         let message = ownership::repaired("NovaTenant", &name);
                         tracing::warn!(tenant.name = name, "a NovaTenant had lost its label");
-                        event::publish(&self.ctx.apiserver, event::Kind::Warning, LABEL_REPAIRED, &message, tenant).await;
+                        event::publish(&self.ctx.apiserver, event::Kind::Warning, LABEL_REPAIRED, &message, tenant)
+                            .await;
                     }
                     if created && self.is_deleted_meanwhile(task).await? {
                         let uid = written.uid().unwrap_or_default();
