@@ -176,7 +176,7 @@ pub struct ComponentStatus {
     /// Version that was last applied completely.
     #[serde(default)]
     pub version: String,
-    /// Since when it stands: when it was available for the first time, RFC 3339 UTC with milliseconds. Empty before, and once it is off.
+    /// When it was available for the first time, RFC 3339; empty once it is off.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub standing_since: String,
     /// Objects that were applied, `<group>/<version>/<kind>/<namespace>/<name>`, sorted. What a newer version no longer has
