@@ -167,7 +167,7 @@ async fn start_metrics(listen: Option<SocketAddr>, shutdown: &Shutdown) -> Resul
     let mut registry = Registry::new(metrics::PREFIX);
     let metrics = Metrics::register(&mut registry);
     let Some(address) = listen else { return Ok((metrics, None)) };
-    let bound = listen::tcp(address).and_then(tokio::net::TcpListener::from_std);
+    let bound = listen::tcp_for_tasks(address);
     let listener = bound.with_context(|| {
         format!(
             "could not serve metrics on {address}: set metrics.listen to a free address, or to null to switch it off"

@@ -10,7 +10,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
 };
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
-use tokio::{net::TcpListener, time::Instant};
+use tokio::time::Instant;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ControllerLabels {
@@ -102,7 +102,7 @@ pub fn registry() -> (Registry, Metrics) {
 /// # Errors
 /// When the address cannot be listened on.
 pub fn serve(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> io::Result<()> {
-    let listener = TcpListener::from_std(listen::tcp(address)?)?;
+    let listener = listen::tcp_for_tasks(address)?;
     tracing::info!(%address, "serving metrics");
     shutdown.spawn("metrics", metrics::serve(listener, Arc::new(registry), shutdown.clone()));
     Ok(())

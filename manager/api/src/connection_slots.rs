@@ -3,8 +3,8 @@
 //!
 //! Before it: a listener has accepted a connection. After it: its TLS handshake (`serve.rs`).
 
-use kubenova_core::rate_limit::{Bucket, Peer, Rate};
-use kubenova_runtime::open_files;
+use kubenova_core::rate_limit::{Bucket, Rate};
+use kubenova_runtime::{open_files, peer::Peer};
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     net::IpAddr,

@@ -49,7 +49,10 @@ use kubenova_store::{
     revocations::{self, RevocationReason},
 };
 use kubenova_trust::authority::requested_key_sha256;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// Longest body: a signing request and a few ids.
 const BODY_BYTES_MAX: usize = 32 * 1024;
@@ -76,6 +79,8 @@ async fn enroll(
     headers: HeaderMap,
     stream: Body,
 ) -> Response {
+    // One that listens on both families sees an IPv4 address as an IPv6 one.
+    let peer = peer.ip().to_canonical();
     let outcome = enrollment.answer(&headers, stream, peer).await;
     if let Err(ApiError::Refused(refusal)) = &outcome {
         enrollment.limits.refused(peer, refusal.reason);
@@ -106,12 +111,12 @@ struct Checked<'a> {
     secret_sha256: [u8; 32],
     attempt: EnrollmentAttempt,
     fingerprint: String,
-    peer: SocketAddr,
+    peer: IpAddr,
 }
 
 impl Checked<'_> {
     fn peer(&self) -> String {
-        self.peer.ip().to_canonical().to_string()
+        self.peer.to_string()
     }
 }
 
@@ -130,7 +135,7 @@ struct Locked {
 }
 
 impl Enrollment {
-    async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<Answer, ApiError> {
+    async fn answer(&self, headers: &HeaderMap, stream: Body, peer: IpAddr) -> Result<Answer, ApiError> {
         // Before the body is read: whoever floods the endpoint costs a look at a header.
         let secret = secret(headers)?;
         let passed = self.look_at(&secret, peer).await?;
@@ -154,23 +159,23 @@ impl Enrollment {
         }
         match &outcome {
             Ok(Answer::Issued(answer)) => tracing::info!(
-                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer.ip().to_canonical(),
+                cluster.id = %checked.attempt.cluster, incarnation = answer.incarnation, epoch = answer.epoch, peer = %peer,
                 "a cluster was enrolled"
             ),
             Ok(Answer::Waits { pending, first: true }) => tracing::info!(
                 cluster.id = %checked.attempt.cluster, enrollment.id = pending.enrollment_id, fingerprint = pending.fingerprint,
-                peer = %peer.ip().to_canonical(), "an installation waits for the approval of an administrator"
+                peer = %peer, "an installation waits for the approval of an administrator"
             ),
             Ok(Answer::Waits { first: false, .. }) => {}
             Err(refusal) => tracing::warn!(
-                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer.ip().to_canonical(), "an enrollment was refused"
+                cluster.id = %checked.attempt.cluster, reason = %refusal.reason, peer = %peer, "an enrollment was refused"
             ),
         }
         Ok(outcome?)
     }
 
     /// Lets a request go on whose token exists, or whose address has budget left.
-    async fn look_at(&self, secret: &str, peer: SocketAddr) -> Result<Passed, ApiError> {
+    async fn look_at(&self, secret: &str, peer: IpAddr) -> Result<Passed, ApiError> {
         let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
         let _place = self.limits.look_at(&suspect).await?;
         self.check_known(&suspect, &token::sha256(secret), peer).await?;
@@ -178,7 +183,7 @@ impl Enrollment {
     }
 
     /// Refuses a suspect whose token does not exist.
-    async fn check_known(&self, suspect: &Suspect, secret_sha256: &[u8; 32], peer: SocketAddr) -> Result<(), ApiError> {
+    async fn check_known(&self, suspect: &Suspect, secret_sha256: &[u8; 32], peer: IpAddr) -> Result<(), ApiError> {
         let mut connection = self.store.acquire().await?;
         if enrollments::exists(&mut connection, secret_sha256).await? {
             return Ok(());
@@ -440,7 +445,7 @@ fn secret(headers: &HeaderMap) -> Result<String, Refusal> {
     })
 }
 
-fn check<'a>(secret: &str, request: &'a EnrollmentRequest, peer: SocketAddr) -> Result<Checked<'a>, Refusal> {
+fn check<'a>(secret: &str, request: &'a EnrollmentRequest, peer: IpAddr) -> Result<Checked<'a>, Refusal> {
     let invalid = |field: &str, detail: &str| Refusal::at(Reason::EnrollmentRequestInvalid, field, detail);
     let cluster = ClusterId::parse(&request.cluster_id)
         .ok_or_else(|| invalid("/clusterId", "clusterId is not the id of a cluster"))?;

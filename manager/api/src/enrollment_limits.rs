@@ -16,11 +16,12 @@
 use crate::enrollment_slots::EnrollmentSlots;
 use kubenova_core::{
     cluster::ClusterId,
-    rate_limit::{Bucket, Buckets, Peer, Rate},
+    rate_limit::{Bucket, Buckets, Rate},
     refusal::{Reason, Refusal},
 };
+use kubenova_runtime::peer::Peer;
 use std::{
-    net::SocketAddr,
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -112,14 +113,14 @@ impl EnrollmentLimits {
     }
 
     /// How a request from this address is treated.
-    pub(crate) fn standing(&self, peer: SocketAddr) -> Standing {
+    pub(crate) fn standing(&self, peer: IpAddr) -> Standing {
         let (now, failures) = (self.now(), self.failures());
-        let wait = failures.of_peers.wait(&Peer::from(peer.ip()), now).max(failures.of_all.wait(OF_ALL, now));
+        let wait = failures.of_peers.wait(&Peer::from(peer), now).max(failures.of_all.wait(OF_ALL, now));
         wait.map_or(Standing::Good, |wait| Standing::Suspect(Suspect { wait }))
     }
 
     /// How a request is treated once it has its slot: what was refused since it passed counts for it, too.
-    pub(crate) fn standing_again(&self, passed: Passed, peer: SocketAddr) -> Standing {
+    pub(crate) fn standing_again(&self, passed: Passed, peer: IpAddr) -> Standing {
         match passed {
             Passed::OnBudget => self.standing(peer),
             Passed::Known => Standing::Good,
@@ -127,9 +128,9 @@ impl EnrollmentLimits {
     }
 
     /// Counts a request that was refused for what it shows. That the Manager is busy is no failure of the address.
-    pub(crate) fn refused(&self, peer: SocketAddr, reason: Reason) {
+    pub(crate) fn refused(&self, peer: IpAddr, reason: Reason) {
         if (400..500).contains(&reason.status()) && reason != Reason::TooManyRequests {
-            let (now, peer, mut failures) = (self.now(), Peer::from(peer.ip()), self.failures());
+            let (now, peer, mut failures) = (self.now(), Peer::from(peer), self.failures());
             // One address must not use up what all have. An address that is not remembered has its whole budget.
             if failures.of_peers.wait(&peer, now).is_none() {
                 failures.of_all.charge(OF_ALL, now);
@@ -208,11 +209,11 @@ fn too_many(detail: String, wait: Duration) -> Refusal {
 mod tests {
     use super::*;
 
-    fn peer(last: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, last], 1))
+    fn peer(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
     }
 
-    fn is_good(limits: &EnrollmentLimits, peer: SocketAddr) -> bool {
+    fn is_good(limits: &EnrollmentLimits, peer: IpAddr) -> bool {
         matches!(limits.standing(peer), Standing::Good)
     }
 
@@ -238,7 +239,7 @@ mod tests {
         // More than may be refused meanwhile, on the slowest machine.
         for number in 0..OF_ALL.burst * 10 {
             let [.., high, low] = number.to_be_bytes();
-            limits.refused(SocketAddr::from(([10, 0, high, low], 1)), Reason::EnrollmentTokenUnknown);
+            limits.refused(IpAddr::from([10, 0, high, low]), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good(&limits, peer(1)));
     }

@@ -40,7 +40,10 @@ use kubenova_store::{
     pool::Store,
 };
 use kubenova_trust::nonce;
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 /// Longest body: a signing request and a few ids.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -76,6 +79,8 @@ async fn renew(
     headers: HeaderMap,
     stream: Body,
 ) -> Response {
+    // One that listens on both families sees an IPv4 address as an IPv6 one.
+    let peer = peer.ip().to_canonical();
     let outcome = renewal.answer(&headers, stream, peer).await;
     if let Err(ApiError::Refused(refusal)) = &outcome {
         renewal.limits.refused(peer, refusal.reason);
@@ -102,7 +107,7 @@ impl Renewal {
         (headers, body).into_response()
     }
 
-    async fn answer(&self, headers: &HeaderMap, stream: Body, peer: SocketAddr) -> Result<RenewalAnswer, ApiError> {
+    async fn answer(&self, headers: &HeaderMap, stream: Body, peer: IpAddr) -> Result<RenewalAnswer, ApiError> {
         let bytes = body::read_at_most(BODY_BYTES_MAX, headers, stream, body::BODY_TIMEOUT).await?;
         let claim = claim(headers, &bytes)?;
         if !self.issuer.keyring.get().nonces.is_valid(&claim.request.nonce, clock::now()) {
@@ -130,7 +135,7 @@ impl Renewal {
         if outcome.is_some() {
             self.limits.shown(key);
         }
-        let (cluster, incarnation, peer) = (&claim.cluster, claim.incarnation, peer.ip().to_canonical());
+        let (cluster, incarnation) = (&claim.cluster, claim.incarnation);
         match outcome {
             // What anybody can send is no event of this cluster.
             None => {
@@ -154,7 +159,7 @@ impl Renewal {
     }
 
     /// Lets a request go on that an enrolled key signed, or whose address has budget left.
-    async fn look_at(&self, claim: &Claim, peer: SocketAddr) -> Result<Passed, ApiError> {
+    async fn look_at(&self, claim: &Claim, peer: IpAddr) -> Result<Passed, ApiError> {
         let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
         let _place = self.limits.look_at(&suspect).await?;
         self.check_known(&suspect, claim, peer).await?;
@@ -162,7 +167,7 @@ impl Renewal {
     }
 
     /// Refuses a suspect that no enrolled key signed.
-    async fn check_known(&self, suspect: &Suspect, claim: &Claim, peer: SocketAddr) -> Result<(), ApiError> {
+    async fn check_known(&self, suspect: &Suspect, claim: &Claim, peer: IpAddr) -> Result<(), ApiError> {
         let mut connection = self.store.acquire().await?;
         let enrolled = identities::nkey(&mut connection, &claim.cluster, claim.incarnation).await?;
         if enrolled.as_ref() == Some(&claim.nkey) {
@@ -225,7 +230,7 @@ fn unverified(detail: &str) -> Refusal {
 }
 
 /// The row that shows a renewal and its outcome. A successful one, too: whoever stole the keys renews like the cluster.
-fn attempted(claim: &Claim, outcome: &Result<EnrollmentAnswer, Refusal>, peer: SocketAddr) -> NewAttempt {
+fn attempted(claim: &Claim, outcome: &Result<EnrollmentAnswer, Refusal>, peer: IpAddr) -> NewAttempt {
     let (outcome, message) = match outcome {
         Ok(_) => ("accepted".to_owned(), String::new()),
         Err(refusal) => (refusal.reason.to_string(), refusal.detail.clone()),
@@ -238,7 +243,7 @@ fn attempted(claim: &Claim, outcome: &Result<EnrollmentAnswer, Refusal>, peer: S
         at: clock::now(),
         outcome,
         message,
-        peer: peer.ip().to_canonical().to_string(),
+        peer: peer.to_string(),
     }
 }
 

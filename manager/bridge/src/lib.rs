@@ -66,7 +66,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     let mut registry = Registry::new(metrics::PREFIX);
     let metrics = Metrics::register(&mut registry);
     let certificates = Certificates::open(settings.tls.files(), settings.trust_domain.clone(), metrics.clone())?;
-    let bound = listen::tcp(settings.listen).and_then(TcpListener::from_std);
+    let bound = listen::tcp_for_tasks(settings.listen);
     let listener = bound.with_context(|| format!("could not listen on {}", settings.listen))?;
     let address = listener.local_addr()?;
     let metrics_address = match settings.metrics.listen {
@@ -145,7 +145,7 @@ pub fn stop_max(settings: &Settings) -> Duration {
 }
 
 fn serve_metrics(address: SocketAddr, registry: Registry, shutdown: &Shutdown) -> Result<SocketAddr> {
-    let bound = listen::tcp(address).and_then(TcpListener::from_std);
+    let bound = listen::tcp_for_tasks(address);
     let listener = bound.with_context(|| format!("could not serve metrics on {address}"))?;
     let address = listener.local_addr()?;
     shutdown.spawn("metrics", serve(listener, Arc::new(registry), shutdown.clone()));

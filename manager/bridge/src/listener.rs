@@ -6,14 +6,13 @@
 use crate::{
     metrics::Metrics,
     peer::{self, PeerStream, Places},
-    shares::{Shares, host},
+    shares::Shares,
 };
 use futures::Stream;
-use kubenova_runtime::{shutdown::Shutdown, telemetry};
+use kubenova_runtime::{peer::Peer, shutdown::Shutdown, telemetry};
 use rustls::{ServerConfig, server::Acceptor};
 use std::{
     io,
-    net::Ipv6Addr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -91,14 +90,14 @@ impl Incoming {
 
 async fn accept(listener: &TcpListener, secure: &Arc<Secure>) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let addresses: Arc<Shares<Ipv6Addr>> = Arc::new(Shares::new(HANDSHAKES_OF_ADDRESS_MAX));
+    let addresses: Arc<Shares<Peer>> = Arc::new(Shares::new(HANDSHAKES_OF_ADDRESS_MAX));
     loop {
         let Ok(handshake) = Arc::clone(&handshakes).acquire_owned().await else {
             return;
         };
         match listener.accept().await {
             Ok((stream, from)) => {
-                let Some(of_address) = addresses.take(&host(from.ip())) else {
+                let Some(of_address) = addresses.take(&Peer::from(from.ip())) else {
                     secure.metrics.closed("address");
                     tracing::debug!(%from, "closed a connection: its address has {HANDSHAKES_OF_ADDRESS_MAX} handshakes");
                     continue;

@@ -5,6 +5,7 @@ use crate::{
     peer::Peer,
     session::{self, End, Session},
     settings::Settings,
+    shares::{Share, Shares},
     usage::InUse,
 };
 use futures::stream::BoxStream;
@@ -20,11 +21,7 @@ use kubenova_bus::{
     transport::BrokerUrl,
 };
 use kubenova_runtime::{random, shutdown::Shutdown, telemetry};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -42,7 +39,7 @@ pub(crate) struct Service {
     files: Files,
     room: Arc<Semaphore>,
     drain: Duration,
-    clusters: Arc<Clusters>,
+    clusters: Arc<Shares<Arc<str>>>,
     metrics: Metrics,
     shutdown: Shutdown,
 }
@@ -54,7 +51,7 @@ impl Service {
             files: settings.tls.files(),
             room: Arc::new(Semaphore::new(settings.sessions_max)),
             drain: settings.drain(),
-            clusters: Arc::default(),
+            clusters: Arc::new(Shares::new(SESSIONS_OF_CLUSTER_MAX)),
             metrics,
             shutdown,
         }
@@ -130,39 +127,12 @@ impl Bridge for Service {
     }
 }
 
-/// How many sessions each cluster has.
-#[derive(Debug, Default)]
-struct Clusters(Mutex<BTreeMap<Arc<str>, usize>>);
-
-impl Clusters {
-    /// Adds one session, and tells how many clusters have one; none when this one has as many as it may.
-    fn add(&self, cluster: &Arc<str>) -> Option<i64> {
-        let mut clusters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sessions = clusters.entry(Arc::clone(cluster)).or_default();
-        if *sessions == SESSIONS_OF_CLUSTER_MAX {
-            return None;
-        }
-        *sessions += 1;
-        Some(i64::try_from(clusters.len()).unwrap_or(i64::MAX))
-    }
-
-    /// Takes one session away, and tells how many clusters have one.
-    fn remove(&self, cluster: &Arc<str>) -> i64 {
-        let mut clusters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sessions) = clusters.get_mut(cluster) {
-            *sessions = sessions.saturating_sub(1);
-            if *sessions == 0 {
-                clusters.remove(cluster);
-            }
-        }
-        i64::try_from(clusters.len()).unwrap_or(i64::MAX)
-    }
-}
-
 /// A session that counts, from before it is connected to the broker until the value is dropped.
 struct Counted {
     cluster: Arc<str>,
-    clusters: Arc<Clusters>,
+    /// Until it is dropped.
+    share: Option<Share<Arc<str>>>,
+    clusters: Arc<Shares<Arc<str>>>,
     metrics: Metrics,
     _room: OwnedSemaphorePermit,
     _in_use: InUse,
@@ -170,11 +140,17 @@ struct Counted {
 
 impl Counted {
     /// None when the cluster has as many as it may.
-    fn new(peer: &Peer, room: OwnedSemaphorePermit, clusters: Arc<Clusters>, metrics: Metrics) -> Option<Self> {
-        metrics.clusters.set(clusters.add(&peer.cluster)?);
-        metrics.sessions.inc();
+    fn new(peer: &Peer, room: OwnedSemaphorePermit, clusters: Arc<Shares<Arc<str>>>, metrics: Metrics) -> Option<Self> {
         let cluster = Arc::clone(&peer.cluster);
-        Some(Self { cluster, clusters, metrics, _room: room, _in_use: peer.usage.begin() })
+        let share = Some(clusters.take(&cluster)?);
+        metrics.sessions.inc();
+        let counted = Self { cluster, share, clusters, metrics, _room: room, _in_use: peer.usage.begin() };
+        counted.show_clusters();
+        Some(counted)
+    }
+
+    fn show_clusters(&self) {
+        self.metrics.clusters.set(i64::try_from(self.clusters.takers()).unwrap_or(i64::MAX));
     }
 
     fn end(self, end: &End) {
@@ -186,6 +162,7 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.metrics.sessions.dec();
-        self.metrics.clusters.set(self.clusters.remove(&self.cluster));
+        self.share = None;
+        self.show_clusters();
     }
 }

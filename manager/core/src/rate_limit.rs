@@ -3,11 +3,7 @@
 //! Asking and charging are apart, so that only what turned out badly is charged. That, and a bound on the number of keys, is what
 //! `governor` does not have. Times are durations since a start of the caller's choice.
 
-use std::{
-    collections::BTreeMap,
-    net::{IpAddr, Ipv6Addr},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 /// What is allowed: so many at once, and one more after each `refill`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,19 +82,6 @@ impl<K: Ord> Buckets<K> {
     }
 }
 
-/// Who sends a request, as far as its address says: one IPv4 address, or the /64 of an IPv6 address, all of which one host may use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Peer(Ipv6Addr);
-
-impl From<IpAddr> for Peer {
-    fn from(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self(address.to_ipv6_mapped()),
-            IpAddr::V6(address) => Self(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,14 +136,5 @@ mod tests {
         // Those that are full again make room.
         buckets.charge(10_000, at(500));
         assert_eq!(buckets.of.len(), 1);
-    }
-
-    #[test]
-    fn a_peer_is_an_ipv4_address_or_an_ipv6_network() {
-        let peer = |text: &str| Peer::from(text.parse::<IpAddr>().unwrap());
-        assert_eq!(peer("192.0.2.1"), peer("::ffff:192.0.2.1"));
-        assert_ne!(peer("192.0.2.1"), peer("192.0.2.2"));
-        assert_eq!(peer("2001:db8:0:1::1"), peer("2001:db8:0:1:ffff::2"));
-        assert_ne!(peer("2001:db8:0:1::1"), peer("2001:db8:0:2::1"));
     }
 }

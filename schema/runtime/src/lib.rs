@@ -1,5 +1,5 @@
 //! What both processes share: clock, randomness, shutdown, periodic work and retries, logs, metrics, probes,
-//! files and their limit, sockets to listen on, failpoints.
+//! files and their limit, sockets to listen on, peers by address, failpoints.
 //!
 //! The only place of the project that reads a clock or randomness; everything else is handed the value.
 
@@ -24,4 +24,5 @@ pub mod failpoint;
 pub mod file;
 pub mod listen;
 pub mod open_files;
+pub mod peer;
 pub mod tls;

@@ -33,6 +33,17 @@ pub fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     .map_err(io::Error::from)
 }
 
+/// The same, for tasks to accept from.
+///
+/// # Errors
+/// As [`tcp`].
+///
+/// # Panics
+/// Outside a runtime.
+pub fn tcp_for_tasks(address: SocketAddr) -> io::Result<tokio::net::TcpListener> {
+    tcp(address).and_then(tokio::net::TcpListener::from_std)
+}
+
 fn of_family(address: SocketAddr) -> Result<OwnedFd, Errno> {
     let family = if address.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

@@ -114,7 +114,7 @@ async fn pings_keep_the_connection_of_a_leaf_node_in_the_memory_of_a_load_balanc
         stays(&hubs[3], hubs[3].websocket, "wss", "10m"),
     );
     assert_eq!([tls, websocket], [true, true], "the leaf node pings");
-    assert_eq!([rare_tls, rare_websocket], [false, false], "nobody pings");
+    assert_eq!([rare_tls, rare_websocket], [false, false], "neither pings");
 }
 
 /// The Operator's own connection to its leaf node, which is asked for a sign of life of the hub as often as it is pinged.

@@ -17,12 +17,10 @@ pub enum BridgeProblem {
     Full,
     /// One side took nothing for too long.
     Stalled,
-    /// The certificate is none of a cluster.
-    Certificate,
 }
 
 impl BridgeProblem {
-    const ALL: [Self; 5] = [Self::Broker, Self::Draining, Self::Full, Self::Stalled, Self::Certificate];
+    const ALL: [Self; 4] = [Self::Broker, Self::Draining, Self::Full, Self::Stalled];
 
     /// Its name on the wire and in metrics.
     #[must_use]
@@ -32,7 +30,6 @@ impl BridgeProblem {
             Self::Draining => "draining",
             Self::Full => "full",
             Self::Stalled => "stalled",
-            Self::Certificate => "certificate",
         }
     }
 
@@ -42,7 +39,6 @@ impl BridgeProblem {
         let code = match self {
             Self::Broker | Self::Draining => Code::Unavailable,
             Self::Full | Self::Stalled => Code::ResourceExhausted,
-            Self::Certificate => Code::PermissionDenied,
         };
         let mut status = Status::new(code, message);
         status.metadata_mut().insert(HEADER, MetadataValue::from_static(self.name()));
@@ -64,7 +60,6 @@ impl fmt::Display for BridgeProblem {
             Self::Draining => "the bridge stops",
             Self::Full => "the bridge has as many sessions as it may",
             Self::Stalled => "the bridge ended a session that stood still",
-            Self::Certificate => "the bridge does not accept the certificate",
         })
     }
 }

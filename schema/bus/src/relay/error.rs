@@ -88,7 +88,6 @@ const fn of_bridge(problem: BridgeProblem) -> ConnectCause {
         BridgeProblem::Broker => ConnectCause::BridgeCannotConnect,
         BridgeProblem::Draining => ConnectCause::BridgeDraining,
         BridgeProblem::Full | BridgeProblem::Stalled => ConnectCause::BridgeBusy,
-        BridgeProblem::Certificate => ConnectCause::ClientCertificate,
     }
 }
 
