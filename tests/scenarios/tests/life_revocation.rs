@@ -74,7 +74,9 @@ async fn wait_late_seal(site: &Site, revocation: &Value) -> Result<()> {
     let since: Timestamp = text(revocation, "/effectiveAt")?.parse()?;
     poll::until("a window sealed without credentials", COMMAND_MAX, || async {
         let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
-        let names = reports.iter().filter_map(|report| report.pointer("/metadata/name")?.as_str());
+        // The report of a window that is still open is there, too: sealed after the next enrollment, it counts as that one's.
+        let sealed = reports.iter().filter(|report| report["spec"]["state"] == "Sealed");
+        let names = sealed.filter_map(|report| report.pointer("/metadata/name")?.as_str());
         // w<start>-<seconds>
         let starts = names.filter_map(|name| name.strip_prefix('w')?.split('-').next()?.parse::<i64>().ok());
         let last = starts.max().unwrap_or_default();

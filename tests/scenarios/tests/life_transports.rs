@@ -150,6 +150,8 @@ async fn life_transports_through_the_only_proxy_in_a_websocket_and_by_grpc() -> 
 
 /// For the Operator to come back to its leaf node, which it looks for every minute.
 const BACK_MAX: Duration = Duration::from_secs(120);
+/// Life of the credentials there, which the test outlasts: a renewal comes after 30 to 38 seconds.
+const SHORT_CREDENTIALS_SECONDS: u32 = 90;
 /// The label of the leaf node's pod.
 const LEAF: &str = "app.kubernetes.io/name=kubenova-leaf";
 
@@ -158,7 +160,7 @@ async fn life_transports_over_the_chart_s_leaf_node_with_an_uplink_of_ipv6() -> 
     let options = PlatformOptions {
         is_ipv6: true,
         takes_leaf_nodes: true,
-        credentials_seconds: Some(CREDENTIALS_SECONDS),
+        credentials_seconds: Some(SHORT_CREDENTIALS_SECONDS),
         ..PlatformOptions::default()
     };
     let mut platform = Platform::start(&options).await?;
@@ -226,7 +228,7 @@ async fn live_over_leaf_node(platform: &mut Platform, site: &Site) -> Result<()>
     platform.hub.restart().await?;
     wait_via(site, "by leaf", JOIN_MAX).await?;
 
-    poll::until("the end of the first credentials", Duration::from_secs(200), || async {
+    poll::until("the end of the first credentials", Duration::from_secs(120), || async {
         let left = first_end.duration_since(clock::now());
         Ok(Step::when(left.is_negative(), (), format!("in {} s", left.as_secs())))
     })
