@@ -47,7 +47,7 @@ pub(crate) async fn run(settings: &Settings) -> Result<()> {
         platform::transport() == "nats",
         "this benchmark measures both transports by itself: leave --transport out"
     );
-    let mut platform = environment::as_in_production(settings.sessions * FILES).await?;
+    let mut platform = environment::with_bridge(settings.sessions * FILES).await?;
     println!("| sessions | {}, a heartbeat every {} s |", settings.sessions, settings.heartbeat);
     let health = Health::begin(&platform)?;
     let options = Options { heartbeat: Duration::from_secs(settings.heartbeat), ping: environment::PING };

@@ -18,6 +18,15 @@ const FILES_BESIDE: u64 = 1_000;
 
 /// Starts a platform as it is in production, for so many simulated clusters, and prints what it is.
 pub(crate) async fn as_in_production(clusters: usize) -> Result<Platform> {
+    start(clusters, PlatformOptions::default()).await
+}
+
+/// The same, and clusters know a bridge, which the benchmark starts.
+pub(crate) async fn with_bridge(clusters: usize) -> Result<Platform> {
+    start(clusters, PlatformOptions { names_bridge: true, ..PlatformOptions::default() }).await
+}
+
+async fn start(clusters: usize, options: PlatformOptions) -> Result<Platform> {
     anyhow::ensure!(
         platform::transport() != "leaf",
         "simulated clusters have no leaf node: measure by another transport"
@@ -27,7 +36,7 @@ pub(crate) async fn as_in_production(clusters: usize) -> Result<Platform> {
         durability: Durability::Machine,
         log: Some("info"),
         ping_seconds: Some(u32::try_from(PING.as_secs())?),
-        ..PlatformOptions::default()
+        ..options
     };
     let platform = Platform::start(&options).await?;
     print(&platform, None).await?;

@@ -65,12 +65,13 @@ fn public_urls(options: &PlatformOptions) -> Result<Vec<String>> {
     if options.is_hidden {
         return Ok(vec![grpc, websocket, nats]);
     }
-    Ok(vec![match transport().as_str() {
-        "nats" | "leaf" => nats,
-        "websocket" => websocket,
-        "grpc" => grpc,
+    Ok(match transport().as_str() {
+        "nats" if options.names_bridge => vec![nats, grpc],
+        "nats" | "leaf" => vec![nats],
+        "websocket" => vec![websocket],
+        "grpc" => vec![grpc],
         other => bail!("{TRANSPORT} is \"{other}\": use nats, websocket, leaf or grpc"),
-    }])
+    })
 }
 
 /// The transport of this run.
@@ -109,6 +110,8 @@ pub struct PlatformOptions {
     /// Clusters know Manager and hub only by names that they cannot resolve ([`HIDDEN_MANAGER_HOST`], [`HIDDEN_HUB_HOST`]), and the hub
     /// also in a WebSocket; and a bridge is named to them, which a scenario starts by itself ([`Platform::start_bridge`]).
     pub is_hidden: bool,
+    /// Clusters know a bridge beside the hub, which whoever starts the platform starts by itself; its certificate is made.
+    pub names_bridge: bool,
     /// Manager and hub listen on all addresses, and clusters know them by names and addresses of IPv6: the Manager by a name with no other
     /// one, the hub by a name with both, and for leaf nodes by an address.
     pub is_ipv6: bool,
