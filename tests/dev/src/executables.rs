@@ -54,6 +54,11 @@ impl Executable {
         Ok(self.metadata()?.test_seconds.get(&self.target).copied().unwrap_or_default())
     }
 
+    /// Whether its tests mostly wait, as its package's `[package.metadata] mostly-wait` says.
+    fn is_patient(&self) -> Result<bool> {
+        Ok(self.metadata()?.mostly_wait.contains(&self.target))
+    }
+
     /// Transports by which its scenarios run once more, as its package's `[package.metadata.also-by]` says.
     fn also_by(&self) -> Result<Vec<String>> {
         Ok(self.metadata()?.also_by.remove(&self.target).unwrap_or_default())
@@ -217,14 +222,16 @@ struct Package {
 struct Metadata {
     test_seconds: BTreeMap<String, u64>,
     needs_servers: Vec<String>,
+    mostly_wait: Vec<String>,
     also_by: BTreeMap<String, Vec<String>>,
 }
 
 fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: &Path) -> Result<Vec<Job>> {
     let title = executable.title(places);
+    let is_patient = executable.is_patient()?;
     let job = |title: String, command: Command| {
         let log = logs.join(format!("test-{}.log", title.replace(['/', ' ', '(', ')', ':'], "_")));
-        Job { title, command, log }
+        Job { title, command, log, is_patient }
     };
     if !executable.is_scenario(places) {
         let mut command = test_command(&executable.path, executable, places, with);
@@ -268,7 +275,12 @@ const TRANSPORT: &str = "KUBENOVA_TRANSPORT";
 pub(crate) fn run_examples(places: &Places, logs: &Path, live: &mut Live<'_>) -> Result<Count> {
     let mut command = cargo(places);
     command.args(["test", "--workspace", "--doc", "--quiet"]);
-    let job = Job { title: "documentation examples".to_owned(), command, log: logs.join("test-examples.log") };
+    let job = Job {
+        title: "documentation examples".to_owned(),
+        command,
+        log: logs.join("test-examples.log"),
+        is_patient: false,
+    };
     Ok(jobs::total(&jobs::run(vec![job], 1, false, live)?))
 }
 

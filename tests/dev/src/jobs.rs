@@ -28,6 +28,24 @@ pub(crate) struct Job {
     pub(crate) command: Command,
     /// Where all its output is kept.
     pub(crate) log: PathBuf,
+    /// It mostly waits, for times that are part of what it shows, so one more of its kind runs beside the others.
+    pub(crate) is_patient: bool,
+}
+
+/// The jobs that have not begun.
+#[derive(Debug)]
+struct Queue(VecDeque<Job>);
+
+impl Queue {
+    /// The next job for a worker, which takes those that mostly wait only if it `is_extra`, and last otherwise.
+    fn next(&mut self, is_extra: bool) -> Option<Job> {
+        let wanted = self.0.iter().position(|job| job.is_patient == is_extra);
+        match wanted {
+            Some(position) => self.0.remove(position),
+            None if is_extra => None,
+            None => self.0.pop_front(),
+        }
+    }
 }
 
 /// What a worker reports to the printing thread.
@@ -55,16 +73,17 @@ struct Outcome {
     said: Vec<String>,
 }
 
-/// Runs all jobs, `at_once` of them at a time. `aloud` shows every line as it comes, where only one runs at a time.
+/// Runs all jobs, `at_once` of them at a time and one more of those that mostly wait. `aloud` shows every line as it comes, where only one runs at a time.
 pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'_>) -> Result<Vec<Ended>> {
     let workers = at_once.min(jobs.len()).max(1);
     let aloud = aloud && workers == 1;
-    let jobs = Mutex::new(VecDeque::from(jobs));
+    let jobs = Mutex::new(Queue(VecDeque::from(jobs)));
     let (sender, events) = channel();
     std::thread::scope(|scope| {
-        for _ in 0..workers {
+        let extra = usize::from(workers > 1);
+        for worker in 0..workers + extra {
             let (jobs, sender) = (&jobs, sender.clone());
-            scope.spawn(move || work(jobs, &sender));
+            scope.spawn(move || work(jobs, worker >= workers, &sender));
         }
         drop(sender);
         let mut ended = Vec::new();
@@ -101,11 +120,11 @@ pub(crate) fn total(ended: &[Ended]) -> Count {
     count
 }
 
-fn work(jobs: &Mutex<VecDeque<Job>>, sender: &Sender<Event>) {
+fn work(jobs: &Mutex<Queue>, is_extra: bool, sender: &Sender<Event>) {
     // The receiver is gone only when the printing thread has failed.
     let send = |event| drop(sender.send(event));
     while !process::stopping() {
-        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).next(is_extra);
         let Some(mut job) = next else { return };
         send(Event::Begun(job.title.clone()));
         let (mut said, began) = (Vec::new(), Instant::now());
@@ -145,4 +164,27 @@ fn show(outcome: &Outcome, aloud: bool, live: &mut Live<'_>) -> Count {
         results.iter().for_each(|line| live.print(line));
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jobs_that_mostly_wait_have_a_worker_of_their_own() {
+        let job = |title: &str, is_patient| Job {
+            title: title.to_owned(),
+            command: Command::new("true"),
+            log: PathBuf::new(),
+            is_patient,
+        };
+        let all = vec![job("waits", true), job("works", false), job("waits, too", true), job("works, too", false)];
+        let mut queue = Queue(VecDeque::from(all));
+        let mut next = |is_extra| queue.next(is_extra).map(|job| job.title);
+        assert_eq!(next(false).as_deref(), Some("works"));
+        assert_eq!(next(true).as_deref(), Some("waits"));
+        assert_eq!(next(false).as_deref(), Some("works, too"));
+        assert_eq!(next(false).as_deref(), Some("waits, too"), "when nothing else is left");
+        assert_eq!((next(true), next(false)), (None, None));
+    }
 }
