@@ -87,7 +87,7 @@ pub(crate) enum Command {
 pub(crate) struct TestOptions {
     /// Only tests whose name contains this
     pub(crate) filter: Option<String>,
-    /// Scenarios at once, in each test binary
+    /// Scenarios at once; from two on, one more of those that mostly wait runs beside them
     #[arg(long, env = "KUBENOVA_TEST_THREADS", default_value = "2")]
     pub(crate) threads: Option<NonZeroUsize>,
 }

@@ -54,16 +54,6 @@ impl Executable {
         Ok(self.metadata()?.test_seconds.get(&self.target).copied().unwrap_or_default())
     }
 
-    /// Whether its tests mostly wait, as its package's `[package.metadata] mostly-wait` says.
-    fn is_patient(&self) -> Result<bool> {
-        Ok(self.metadata()?.mostly_wait.contains(&self.target))
-    }
-
-    /// Transports by which its scenarios run once more, as its package's `[package.metadata.also-by]` says.
-    fn also_by(&self) -> Result<Vec<String>> {
-        Ok(self.metadata()?.also_by.remove(&self.target).unwrap_or_default())
-    }
-
     fn metadata(&self) -> Result<Metadata> {
         let path = self.manifest();
         let text = std::fs::read_to_string(&path).with_context(|| format!("could not read {}", path.display()))?;
@@ -159,8 +149,8 @@ pub(crate) struct Surroundings {
     pub(crate) variables: Vec<(&'static str, PathBuf)>,
     /// Only tests whose name contains this.
     pub(crate) filter: Option<String>,
-    /// How many jobs run at once: scenarios, and programs that start servers. Of the others it is one, which has threads of
-    /// its own.
+    /// How many jobs run at once: scenarios, and programs that start servers. From two on, one more of those that mostly wait runs
+    /// beside them. Of the other programs it is one, which has threads of its own.
     pub(crate) at_once: usize,
     /// Show every line as it comes, not only the result.
     pub(crate) aloud: bool,
@@ -222,13 +212,16 @@ struct Package {
 struct Metadata {
     test_seconds: BTreeMap<String, u64>,
     needs_servers: Vec<String>,
+    /// Programs whose tests mostly wait.
     mostly_wait: Vec<String>,
+    /// Transports by which the scenarios of a program run once more.
     also_by: BTreeMap<String, Vec<String>>,
 }
 
 fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: &Path) -> Result<Vec<Job>> {
     let title = executable.title(places);
-    let is_patient = executable.is_patient()?;
+    let mut metadata = executable.metadata()?;
+    let is_patient = metadata.mostly_wait.contains(&executable.target);
     let job = |title: String, command: Command| {
         let log = logs.join(format!("test-{}.log", title.replace(['/', ' ', '(', ')', ':'], "_")));
         Job { title, command, log, is_patient }
@@ -248,7 +241,7 @@ fn jobs_of(executable: &Executable, places: &Places, with: &Surroundings, logs: 
     };
     // Whoever names a transport wants that one alone.
     let is_named = with.transport.is_some() || std::env::var_os(TRANSPORT).is_some();
-    let also = if is_named { Vec::new() } else { executable.also_by()? };
+    let also = metadata.also_by.remove(&executable.target).filter(|_| !is_named).unwrap_or_default();
     let first = std::iter::once(with.transport.as_deref());
     let transports: Vec<_> = first.chain(also.iter().map(|transport| Some(transport.as_str()))).collect();
     Ok(names.iter().flat_map(|name| transports.iter().map(|transport| scenario(name, *transport))).collect())

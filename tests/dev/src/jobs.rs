@@ -73,7 +73,8 @@ struct Outcome {
     said: Vec<String>,
 }
 
-/// Runs all jobs, `at_once` of them at a time and one more of those that mostly wait. `aloud` shows every line as it comes, where only one runs at a time.
+/// Runs all jobs, `at_once` of them at a time; from two on, one more of those that mostly wait runs beside them. `aloud` shows every line
+/// as it comes, where only one runs at a time.
 pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'_>) -> Result<Vec<Ended>> {
     let workers = at_once.min(jobs.len()).max(1);
     let aloud = aloud && workers == 1;
