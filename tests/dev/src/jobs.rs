@@ -15,6 +15,7 @@ use crate::count::Count;
 use crate::plan;
 use crate::process::{self, Output, create_log};
 use crate::progress::Live;
+use crate::reason;
 
 /// How often the live line is redrawn while no job prints anything.
 const TICK: Duration = Duration::from_millis(200);
@@ -62,6 +63,8 @@ pub(crate) struct Ended {
     pub(crate) title: String,
     pub(crate) took: Duration,
     pub(crate) count: Count,
+    /// Why it failed; none where it did not, or did not say so.
+    pub(crate) reasons: Vec<String>,
 }
 
 /// How a job ended.
@@ -101,7 +104,8 @@ pub(crate) fn run(jobs: Vec<Job>, at_once: usize, aloud: bool, live: &mut Live<'
                 Ok(Event::Ended(outcome)) => {
                     let outcome = outcome?;
                     let count = show(&outcome, aloud, live);
-                    ended.push(Ended { title: outcome.title, took: outcome.took, count });
+                    let reasons = if count.failed > 0 { reason::of(&outcome.said) } else { Vec::new() };
+                    ended.push(Ended { title: outcome.title, took: outcome.took, count, reasons });
                 }
                 Err(RecvTimeoutError::Timeout) => live.tick(),
                 Err(RecvTimeoutError::Disconnected) => break,

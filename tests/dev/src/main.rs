@@ -25,6 +25,7 @@ mod policy;
 mod preflight;
 mod process;
 mod progress;
+mod reason;
 mod servers;
 mod test;
 mod tool;

@@ -215,13 +215,16 @@ pub(crate) struct Run<'a> {
     executables: Vec<Executable>,
     count: Count,
     failures: Vec<String>,
+    /// Titles of the tests that failed, each with why.
+    reasons: Vec<String>,
 }
 
 impl<'a> Run<'a> {
     /// Nothing has run yet.
     pub(crate) fn new(places: &'a Places, logs: &'a Path, plan: Plan) -> Self {
         let progress = Progress::new(plan, Display::for_person());
-        Self { places, logs, progress, executables: Vec::new(), count: Count::default(), failures: Vec::new() }
+        let (executables, count) = (Vec::new(), Count::default());
+        Self { places, logs, progress, executables, count, failures: Vec::new(), reasons: Vec::new() }
     }
 
     /// The steps of [`code_steps`]; whether the workspace builds.
@@ -278,12 +281,16 @@ impl<'a> Run<'a> {
             let _ = self.progress.skip(step, "there are none");
             return;
         }
-        let mut count = Count::default();
+        let mut ended = Vec::new();
         self.judge(step, |live| {
-            count = jobs::total(&executables::run(&executables, places, with, logs, live)?);
-            verdict(count)
+            ended = executables::run(&executables, places, with, logs, live)?;
+            verdict(jobs::total(&ended))
         });
-        self.count.add(count);
+        self.count.add(jobs::total(&ended));
+        for job in ended.into_iter().filter(|job| job.count.failed > 0) {
+            self.reasons.push(job.title);
+            self.reasons.extend(job.reasons.iter().map(|line| format!("  {line}")));
+        }
     }
 
     /// Runs a step and notes its failure; nothing more is begun once the run is to stop.
@@ -309,6 +316,7 @@ impl<'a> Run<'a> {
         for failure in &self.failures {
             print(format!("failed: {failure}"));
         }
+        self.reasons.iter().for_each(print);
         if !self.failures.is_empty() || process::stopping() {
             print(format!("logs: {}", self.logs.display()));
         }

@@ -95,7 +95,7 @@ fn is_run(target: &str) -> bool {
 
 fn page(commit: &str, ended: &[Ended]) -> String {
     let mut table: BTreeMap<&str, BTreeMap<&str, String>> = BTreeMap::new();
-    for Ended { title, took, count } in ended {
+    for Ended { title, took, count, .. } in ended {
         let Some((scenario, by)) = named(title) else { continue };
         let took = plan::exactly(*took);
         let cell = if count.failed == 0 { took } else { format!("**failed**, {took}") };
@@ -145,6 +145,7 @@ mod tests {
             title: format!("tests/scenarios (life_join) life_join_carries_out by {by}"),
             took: Duration::from_secs(61),
             count: Count { passed: 1 - failed, failed, skipped: 0 },
+            reasons: Vec::new(),
         };
         let text = page("67fdd5a", &[ended("leaf", 0), ended("websocket", 1), ended("grpc", 0)]);
         for part in [
