@@ -62,16 +62,14 @@ async fn wait_event(site: &Site, reason: &str, about: &str) -> Result<()> {
 }
 
 /// The tenant's record says that it is to be deleted, over the bytes that the Manager signed for something else.
-fn forge_delete(platform: &Platform, site: &Site, tenant_id: &str, command_id: &str) -> Result<()> {
-    let mut record = site.get(&["novacommand", &format!("tenant.{tenant_id}"), "-n", NAMESPACE])?;
+fn forge_delete(site: &Site, tenant_id: &str, command_id: &str) -> Result<()> {
+    let name = format!("tenant.{tenant_id}");
+    let record = site.get(&["novacommand", &name, "-n", NAMESPACE])?;
     let id = text(&record, "/spec/commandId")?;
     let body = text(&record, "/spec/body")?.replace("apply-tenant", "delete-tenant").replace(&id, command_id);
-    record["spec"]["body"] = json!(body);
-    record["spec"]["kind"] = json!("delete-tenant");
-    record["spec"]["commandId"] = json!(command_id);
-    let file = platform.sandbox.folder("objects")?.join("record.json");
-    std::fs::write(&file, record.to_string())?;
-    site.cluster.kubectl_ok(&["replace", "-f", file.to_str().context("the folder's name is not text")?]).map(drop)
+    let patch = json!({ "spec": { "body": body, "kind": "delete-tenant", "commandId": command_id } });
+    let patch = ["patch", "novacommand", &name, "-n", NAMESPACE, "--type=merge", "-p", &patch.to_string()];
+    site.cluster.kubectl_ok(&patch).map(drop)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +93,7 @@ async fn access_tenant_deletion_is_the_managers_alone() -> Result<()> {
 
     // With a record that says so, and that the Manager did not sign.
     let forged = "0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3d";
-    forge_delete(&platform, &site, &text(&tenant, "/id")?, forged)?;
+    forge_delete(&site, &text(&tenant, "/id")?, forged)?;
     wait_event(&site, "RecordUnverified", "does not fit the message").await?;
     assert_eq!(text(&site.get(&["novatenant", "acme"])?, "/metadata/uid")?, second);
     assert_eq!(delete_tenant(&site)?, second);

@@ -111,19 +111,23 @@ async fn break_pod(site: &Site, name: &str, reason: &str) -> Result<()> {
     let selector = format!("app.oam.dev/name={name}");
     let pods = site.list(&["pods", "-n", NAMESPACE, "-l", &selector])?;
     let mut pod = pods.into_iter().next().context("it has no pod")?;
-    for condition in pod["status"]["conditions"].as_array_mut().context("a pod has conditions")? {
+    let (named, status) = (text(&pod, "/metadata/name")?, &mut pod["status"]);
+    for condition in status["conditions"].as_array_mut().context("a pod has conditions")? {
         if condition["type"] == "Ready" || condition["type"] == "ContainersReady" {
             condition["status"] = json!("False");
         }
     }
-    let container = &mut pod["status"]["containerStatuses"][0];
+    let container = &mut status["containerStatuses"][0];
     container["ready"] = json!(false);
     container["state"] = json!({ "waiting": { "reason": reason, "message": "the registry does not know it" } });
     container["lastState"] = json!({ "terminated": { "exitCode": 3 } });
-    let file = site.cluster.folder().join("pod.json");
-    std::fs::write(&file, pod.to_string())?;
-    let file = file.to_str().context("the folder's name is not text")?;
-    site.cluster.kubectl_ok(&["replace", "--subresource=status", "-f", file])?;
+    // Not the whole pod: another client may have written to it meanwhile.
+    let patch =
+        json!({ "status": { "conditions": status["conditions"], "containerStatuses": status["containerStatuses"] } });
+    let pod = ["pod", named.as_str(), "-n", NAMESPACE];
+    site.cluster.kubectl_ok(
+        &[&["patch", "--subresource=status", "--type=merge", "-p", &patch.to_string()], &pod[..]].concat(),
+    )?;
     wait_unavailable(site, name, 1).await?;
     poke_kubevela(site, name, reason)
 }
