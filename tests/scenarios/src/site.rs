@@ -161,6 +161,15 @@ impl Site {
         serde_json::from_str(&printed).context("kubectl prints JSON")
     }
 
+    /// The object that `kubectl get` shows, if it exists yet: an order that was accepted is carried out some time later.
+    pub fn find(&self, arguments: &[&str]) -> Result<Option<Value>> {
+        let printed = self.cluster.kubectl_ok(&[&["get", "-o", "json", "--ignore-not-found"], arguments].concat())?;
+        if printed.is_empty() {
+            return Ok(None);
+        }
+        serde_json::from_str(&printed).map(Some).context("kubectl prints JSON")
+    }
+
     /// The objects of a list that `kubectl get` shows.
     pub fn list(&self, arguments: &[&str]) -> Result<Vec<Value>> {
         self.get(arguments)?["items"].as_array().cloned().context("a list has items")

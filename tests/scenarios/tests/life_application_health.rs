@@ -208,8 +208,9 @@ async fn life_application_health_is_told_as_it_is() -> Result<()> {
     let objects = json!([{ "name": "own", "type": "k8s-objects", "properties": { "objects": [role] } }]);
     order(&platform, "role", &objects).await?;
     poll::until("KubeVela to show the value in CUE", LOOKED_AT, || async {
-        let live = site.get(&["applications.core.oam.dev", "role", "-n", NAMESPACE])?.to_string();
-        Ok(Step::when(live.contains(" (value: "), (), live))
+        let live = site.find(&["applications.core.oam.dev", "role", "-n", NAMESPACE])?;
+        let shown = live.map(|live| live.to_string()).unwrap_or_default();
+        Ok(Step::when(shown.contains(" (value: "), (), shown))
     })
     .await?;
     poll::until("the error of the role", LOOKED_AT, || async {
