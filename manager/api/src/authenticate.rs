@@ -34,6 +34,9 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/clusters", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}", Action::ReadClusters),
     ("PATCH", "/api/v1/clusters/{cluster}", Action::WriteClusters),
+    ("GET", "/api/v1/clusters/{cluster}/components", Action::ReadClusters),
+    ("GET", "/api/v1/clusters/{cluster}/components/{component}", Action::ReadClusters),
+    ("PUT", "/api/v1/clusters/{cluster}/components/{component}", Action::WriteClusters),
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/sync", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
@@ -211,6 +214,7 @@ mod tests {
     fn filled(path: &str, tenant: &str) -> String {
         let path = path.replace("{tenant}", tenant).replace("{cluster}", "dc1-a").replace("{application}", "shop");
         let id = "0198c1d2-0000-7000-8000-000000000000";
+        let path = path.replace("{component}", "capsule");
         path.replace("{command}", id).replace("{deadLetter}", id).replace("{enrollment}", id)
     }
 

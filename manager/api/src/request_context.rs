@@ -300,6 +300,7 @@ mod tests {
             ("approveEnrollment", Method::POST, &format!("{token}/approve"), json!({ "fingerprint": "sha256:ab" })),
             ("rejectEnrollment", Method::POST, &format!("{token}/reject"), json!({ "reason": "no" })),
             ("changeCluster", Method::PATCH, "/api/v1/clusters/west", json!({ "approval": "manual" })),
+            ("replaceComponent", Method::PUT, "/api/v1/clusters/west/components/capsule", json!({ "replicas": 2 })),
             ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
             ("releaseCluster", Method::POST, "/api/v1/clusters/copied/release", Value::Null),
             ("revokeCluster", Method::POST, "/api/v1/clusters/west/revoke", json!({ "cluster": "west" })),

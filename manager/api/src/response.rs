@@ -6,7 +6,8 @@ use axum::{
 };
 use kubenova_api_types::{
     applications::ApplicationAccepted,
-    clusters::{Cluster, ClusterCreated, ClusterPurged, DeletionConfirmation},
+    cluster_components::ComponentAccepted,
+    clusters::{Cluster, ClusterChanged, ClusterCreated, ClusterPurged, DeletionConfirmation},
     commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
     enrollments::{Enrollment, EnrollmentState},
@@ -40,6 +41,18 @@ impl MutationBody for ClusterCreated {
 impl MutationBody for Cluster {
     fn without_commands(self) -> Self {
         self
+    }
+}
+
+impl MutationBody for ClusterChanged {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for ComponentAccepted {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
     }
 }
 

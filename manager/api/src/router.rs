@@ -7,7 +7,7 @@ use crate::{
     openapi::{self, Head},
     problem::write_problems,
     request_id::{self, NewRequestId},
-    routes::{applications, clusters, commands, dead_letters, enrollments, meta, tenants, usage},
+    routes::{applications, clusters, commands, components, dead_letters, enrollments, meta, tenants, usage},
     state::AppState,
 };
 use axum::{
@@ -32,6 +32,8 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::create::create, clusters::list::list))
         .routes(routes!(clusters::get::get, clusters::change::change))
         .routes(routes!(clusters::sync::sync, clusters::compare::compare))
+        .routes(routes!(components::list::list))
+        .routes(routes!(components::get::get, components::replace::replace))
         .routes(routes!(enrollments::create::create, enrollments::list::list))
         .routes(routes!(enrollments::get::get, enrollments::revoke::revoke))
         .routes(routes!(enrollments::approve::approve))

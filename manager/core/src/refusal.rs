@@ -65,6 +65,8 @@ reasons! {
     RouteNotFound = "ROUTE_NOT_FOUND", 404, "Path not found", "see the paths in /openapi.json";
     /// No cluster has this id or name.
     ClusterNotFound = "CLUSTER_NOT_FOUND", 404, "Cluster not found", "list the clusters with GET /api/v1/clusters";
+    /// There is no component of this name.
+    ComponentNotFound = "COMPONENT_NOT_FOUND", 404, "Component not found", "use capsule, capsule-proxy or kubevela";
     /// No tenant that the caller may see has this id or name.
     TenantNotFound = "TENANT_NOT_FOUND", 404, "Tenant not found", "list the tenants with GET /api/v1/tenants";
     /// The tenant has no application of this name.

@@ -36,7 +36,14 @@ fn first_difference(pointer: &str, written: &Value, read: &Value) -> Option<Stri
 
 fn component() -> impl Strategy<Value = Component> {
     (any::<bool>(), any::<bool>(), 1..=5_u32, "([0-9]{1,2}\\.[0-9]{1,2})?", "(https://[a-z]{1,9}\\.test)?").prop_map(
-        |(enabled, adopt, replicas, version, public_url)| Component { enabled, version, adopt, replicas, public_url },
+        |(enabled, adopt, replicas, version, public_url)| Component {
+            enabled,
+            version,
+            adopt,
+            replicas,
+            public_url,
+            ..Component::default()
+        },
     )
 }
 

@@ -37,6 +37,7 @@ use utoipa::{
     components(schemas(Problem)),
     tags(
         (name = "clusters", description = "Clusters and their enrollment"),
+        (name = "components", description = "What is installed in a cluster: Capsule, Capsule Proxy, KubeVela"),
         (name = "tenants", description = "Tenants and the clusters they are placed on"),
         (name = "applications", description = "Applications of tenants"),
         (name = "commands", description = "Commands sent to clusters, and their progress"),
@@ -141,6 +142,7 @@ fn reasons(path: &str, method: &HttpMethod, operation: &Operation, facts: &Facts
         ("{command}", R::CommandNotFound),
         ("{deadLetter}", R::DeadLetterNotFound),
         ("{enrollment}", R::EnrollmentNotFound),
+        ("{component}", R::ComponentNotFound),
     ] {
         if path.contains(part) {
             reasons.insert(not_found);

@@ -3,6 +3,7 @@
 pub mod applications;
 pub mod clusters;
 pub mod commands;
+pub mod components;
 pub mod dead_letters;
 pub mod enrollments;
 pub mod meta;

@@ -5,8 +5,10 @@
 #![warn(missing_docs)]
 
 pub mod applications;
+pub mod cluster_components;
 pub mod clusters;
 pub mod commands;
+pub mod components;
 pub mod dead_letters;
 pub mod enrollments;
 pub mod list;
