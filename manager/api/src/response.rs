@@ -11,6 +11,7 @@ use kubenova_api_types::{
     commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
     enrollments::{Enrollment, EnrollmentState},
+    rollouts::Rollout,
     tenants::TenantAccepted,
 };
 use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand};
@@ -53,6 +54,12 @@ impl MutationBody for ClusterChanged {
 impl MutationBody for ComponentAccepted {
     fn without_commands(self) -> Self {
         Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for Rollout {
+    fn without_commands(self) -> Self {
+        self
     }
 }
 

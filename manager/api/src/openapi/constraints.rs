@@ -31,6 +31,7 @@ pub(super) fn constrain(document: &mut Document) {
     let mut cluster_labels = labels();
     cluster_labels.2 = Some(cluster::LABELS_MAX);
     bound(document, "ClusterCreate", "labels", cluster_labels);
+    bound(document, "ClusterSelection", "labels", labels());
     let (key, value, _) = labels();
     bound(document, "ComponentPlacement", "nodeSelector", (key, value, Some(16)));
     for schema in ["EndpointService", "EndpointIngress"] {

@@ -69,7 +69,7 @@ fn path_schema(parameter: &Parameter) -> Option<Object> {
         "cluster" => "dc1-a",
         "application" => "shop",
         "component" => "capsule",
-        "command" | "enrollment" => "0198c1d2-0000-7000-8000-000000000000",
+        "command" | "enrollment" | "rollout" => "0198c1d2-0000-7000-8000-000000000000",
         "slug" => "name-taken",
         _ => return None,
     };

@@ -7,5 +7,6 @@ pub mod components;
 pub mod dead_letters;
 pub mod enrollments;
 pub mod meta;
+pub mod rollouts;
 pub mod tenants;
 pub mod usage;

@@ -14,6 +14,7 @@ pub mod enrollments;
 pub mod list;
 pub mod meta;
 pub mod problem;
+pub mod rollouts;
 pub mod sync;
 pub mod tenants;
 pub mod usage;

@@ -6,7 +6,7 @@ pub mod decode;
 use kubenova_core::{
     application::Application,
     change::Change,
-    cluster::{Component, ComponentName, Components, canonical},
+    cluster::{Component, ComponentChange, ComponentName, Components, canonical},
     command::CommandId,
     operation::Operation,
     tenant::{Tenant, TenantId, TenantName},
@@ -209,6 +209,42 @@ fn replicas(value: &Value) -> Option<u32> {
     value.as_u64().and_then(|replicas| u32::try_from(replicas).ok())
 }
 
+/// A change of a component; a setting that gets its default again is null.
+pub(crate) fn change_to_json(change: &ComponentChange) -> Value {
+    let known = [
+        ("enabled", change.enabled.map(Value::from)),
+        ("paused", change.paused.map(Value::from)),
+        ("version", change.version.clone().map(Value::from)),
+        ("adopt", change.adopt.map(Value::from)),
+        ("replicas", change.replicas.map(Value::from)),
+        ("publicURL", change.public_url.clone().map(Value::from)),
+    ];
+    let known = known.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
+    let setting = |(field, text): (&String, &Option<String>)| {
+        (field.clone(), text.as_deref().map_or(Value::Null, setting_to_json))
+    };
+    Value::Object(known.chain(change.settings.iter().map(setting)).collect())
+}
+
+/// Reads what [`change_to_json`] wrote.
+pub(crate) fn change_from_json(value: &Value) -> ComponentChange {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let fields = value.as_object().into_iter().flatten();
+    let settings = fields.filter(|(field, _)| !COMPONENT_FIELDS.contains(&field.as_str()));
+    let setting = |(field, value): (&String, &Value)| {
+        (field.clone(), Some(value).filter(|value| !value.is_null()).map(canonical))
+    };
+    ComponentChange {
+        enabled: value["enabled"].as_bool(),
+        paused: value["paused"].as_bool(),
+        version: text("version"),
+        adopt: value["adopt"].as_bool(),
+        replicas: replicas(&value["replicas"]),
+        public_url: text("publicURL"),
+        settings: settings.map(setting).collect(),
+    }
+}
+
 /// Labels as JSON.
 pub(crate) fn labels_to_json(labels: &BTreeMap<String, String>) -> Value {
     Value::Object(labels.iter().map(|(key, value)| (key.clone(), json!(value))).collect::<Map<_, _>>())
@@ -302,5 +338,18 @@ mod tests {
         let encoded = encode(&Change::ClusterConfig { components, generation: 1 });
         assert_eq!(read(&encoded)["spec"]["components"], value);
         assert_eq!(encoded.key.to_string(), "cluster-config/default");
+    }
+
+    #[test]
+    fn a_change_of_a_component_reads_back() {
+        let change = ComponentChange {
+            enabled: Some(false),
+            version: Some(String::new()),
+            settings: BTreeMap::from([("images".into(), Some(r#"{"registry":"a"}"#.into())), ("values".into(), None)]),
+            ..ComponentChange::default()
+        };
+        let value = change_to_json(&change);
+        assert_eq!(change_from_json(&value), change);
+        assert_eq!(value, json!({ "enabled": false, "version": "", "images": { "registry": "a" }, "values": null }));
     }
 }
