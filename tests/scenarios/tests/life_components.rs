@@ -133,8 +133,8 @@ async fn off_and_on_again(site: &Site, pods: &[String]) -> Result<()> {
     for deployment in [CAPSULE, KUBEVELA] {
         assert!(!site.cluster.kubectl(&[&["get"], &deployment[..]].concat())?.status.success(), "{deployment:?} runs");
     }
-    for wall in ["networkpolicy", "resourcequota", "limitrange", "rolebinding"] {
-        assert!(!site.list(&[wall, "-n", "acme-apps"])?.is_empty(), "the tenant has no {wall} any more");
+    for kind in ["networkpolicy", "resourcequota", "limitrange", "rolebinding"] {
+        assert!(!site.list(&[kind, "-n", "acme-apps"])?.is_empty(), "the tenant has no {kind} any more");
     }
     assert!(!site.list(&["traitdefinitions", "-n", "vela-system"])?.is_empty(), "objects of its kinds stay");
     assert_eq!(tenants_pods(site)?, pods);
@@ -162,7 +162,7 @@ async fn an_installation_is_adopted(site: &Site) -> Result<()> {
     assert!(!site.cluster.kubectl(&[&["get"], &CAPSULE[..]].concat())?.status.success(), "nothing was changed");
 
     site.cluster.kubectl_ok(&["delete", "secret", "capsule-tls", "-n", "capsule-system"])?;
-    let message = refused(site, "CapsuleReady", "LeftoversFound").await?;
+    let message = refused(site, "CapsuleReady", "OrphansFound").await?;
     assert!(message.contains("ClusterRoleBinding capsule-manager-rolebinding (to cluster-admin)"), "{message}");
     let configuration = site.get(&["capsuleconfiguration", "default"])?;
     assert_eq!(configuration["spec"]["users"], json!([{ "kind": "Group", "name": "oil" }]), "the site's users stay");
@@ -173,7 +173,7 @@ async fn an_installation_is_adopted(site: &Site) -> Result<()> {
 const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
     "metadata": {"name": "capsule-tls", "namespace": "capsule-system"}, "data": {"tls.crt": "", "tls.key": ""}}"#;
 
-/// Nothing answers there: the cluster never joins, so nobody but this program writes its configuration.
+/// Nothing answers there: the cluster never joins, so only this program writes its configuration.
 fn token_of_no_manager() -> String {
     EnrollmentToken {
         cluster_id: "c01jdmxn0000000000000000000".to_owned(),

@@ -89,7 +89,7 @@ fn either(theirs: &str, ours: &str) -> String {
 
 /// A binding that is not ours and gives the component's controller rights in the whole cluster.
 #[must_use]
-pub fn is_left_over_binding(component: Component, binding: &Value) -> bool {
+pub fn is_orphaned_binding(component: Component, binding: &Value) -> bool {
     let is_ours = binding["metadata"]["name"].as_str().is_some_and(|name| name.starts_with("kubenova:"));
     let mut subjects = binding["subjects"].as_array().into_iter().flatten();
     !is_ours
@@ -103,13 +103,13 @@ pub fn is_left_over_binding(component: Component, binding: &Value) -> bool {
 /// A definition that the allow-list does not have: it prints other tenants' Secrets, reaches any address, or starts pods as
 /// another account.
 #[must_use]
-pub fn is_left_over_definition(kind: &str, name: &str) -> bool {
+pub fn is_orphaned_definition(kind: &str, name: &str) -> bool {
     !kubevela::is_allowed(kind, name)
 }
 
 /// The message about what must be removed. `left` is a kind with its name each.
 #[must_use]
-pub fn leftovers_message(component: Component, left: &[String]) -> String {
+pub fn orphans_message(component: Component, left: &[String]) -> String {
     const SHOWN: usize = 12;
     let more = left.len().saturating_sub(SHOWN);
     let shown: Vec<&str> = left.iter().take(SHOWN).map(String::as_str).collect();
@@ -190,19 +190,19 @@ mod tests {
                 {"kind": "ServiceAccount", "name": account, "namespace": "vela-system"}
             ]})
         };
-        let is_left = |binding: &Value| is_left_over_binding(Component::KubeVela, binding);
+        let is_left = |binding: &Value| is_orphaned_binding(Component::KubeVela, binding);
         assert!(is_left(&binding("kubevela-vela-core:manager-rolebinding", "kubevela-vela-core")));
         assert!(!is_left(&binding("kubenova:component:kubevela", "kubevela-vela-core")));
         assert!(!is_left(&binding("other", "default")));
-        assert!(!is_left_over_binding(Component::Capsule, &binding("a", "kubevela-vela-core")));
+        assert!(!is_orphaned_binding(Component::Capsule, &binding("a", "kubevela-vela-core")));
     }
 
     #[test]
     fn what_is_left_over_is_listed_with_the_remedy() {
-        assert!(is_left_over_definition("WorkflowStepDefinition", "read-config"));
-        assert!(!is_left_over_definition("ComponentDefinition", "webservice"));
+        assert!(is_orphaned_definition("WorkflowStepDefinition", "read-config"));
+        assert!(!is_orphaned_definition("ComponentDefinition", "webservice"));
         let left: Vec<String> = (0..14).map(|number| format!("TraitDefinition t{number}")).collect();
-        let message = leftovers_message(Component::KubeVela, &left);
+        let message = orphans_message(Component::KubeVela, &left);
         assert!(
             message.contains("TraitDefinition t0, ") && message.contains(" and 2 more; an administrator"),
             "{message}"

@@ -22,7 +22,7 @@ const NEEDS_A_PERSON: [&str; 11] = [
     "Forbidden",
     "InstalledElsewhere",
     "InvalidSpec",
-    "LeftoversFound",
+    "OrphansFound",
     "RBACUpgradeNeeded",
     "RenderFailed",
     "VersionConflict",

@@ -40,31 +40,31 @@ pub(super) async fn merge(client: &Client, plan: &Plan, objects: &mut [Value]) -
 }
 
 /// Refuses to call a component ready while what its former installation left opens tenants' isolation.
-pub(super) async fn check_leftovers(client: &Client, component: Component) -> Result<(), Outcome> {
+pub(super) async fn check_orphans(client: &Client, component: Component) -> Result<(), Outcome> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     let mut left = Vec::new();
     for binding in verbs::list(&bindings, "").await.map_err(|error| refused(&error))? {
         let name = binding.name_any();
         let role = binding.role_ref.name.clone();
         let is_left =
-            serde_json::to_value(&binding).is_ok_and(|value| adoption::is_left_over_binding(component, &value));
+            serde_json::to_value(&binding).is_ok_and(|value| adoption::is_orphaned_binding(component, &value));
         if is_left {
             left.push(format!("ClusterRoleBinding {name} (to {role})"));
         }
     }
     if component == Component::KubeVela {
         for kind in DEFINITIONS {
-            left.extend(left_over_definitions(client, component, kind).await?);
+            left.extend(orphaned_definitions(client, component, kind).await?);
         }
     }
     if left.is_empty() {
         return Ok(());
     }
     left.sort();
-    Err(Outcome::failed("LeftoversFound", adoption::leftovers_message(component, &left)))
+    Err(Outcome::failed("OrphansFound", adoption::orphans_message(component, &left)))
 }
 
-async fn left_over_definitions(client: &Client, component: Component, kind: &str) -> Result<Vec<String>, Outcome> {
+async fn orphaned_definitions(client: &Client, component: Component, kind: &str) -> Result<Vec<String>, Outcome> {
     let key = Key {
         group: "core.oam.dev".to_owned(),
         version: "v1beta1".to_owned(),
@@ -74,8 +74,5 @@ async fn left_over_definitions(client: &Client, component: Component, kind: &str
     };
     let listed = verbs::list_metadata(&dynamic::api(client, &key), "").await.map_err(|error| refused(&error))?;
     let names = listed.into_iter().filter_map(|metadata| metadata.name);
-    Ok(names
-        .filter(|name| adoption::is_left_over_definition(kind, name))
-        .map(|name| format!("{kind} {name}"))
-        .collect())
+    Ok(names.filter(|name| adoption::is_orphaned_definition(kind, name)).map(|name| format!("{kind} {name}")).collect())
 }

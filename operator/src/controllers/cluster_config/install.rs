@@ -54,7 +54,7 @@ pub(super) async fn install(
         let settled = inventory::write(&client, namespace, component, &union, &new).await;
         settled.map_err(|error| refused(&error))?;
         if desired.common().adopt {
-            adopt::check_leftovers(&client, component).await?;
+            adopt::check_orphans(&client, component).await?;
         }
         Ok(Outcome::Ready { version: desired.version().to_owned() })
     };

@@ -1,4 +1,4 @@
-//! What was applied for a component, in a ConfigMap beside the Operator: the status of NovaClusterConfig is for people, and
+//! What was applied for a component, in a ConfigMap beside the Operator: the status of NovaClusterConfig is read by administrators, and
 //! a hundred lines of names would hide its conditions.
 
 use crate::apiserver::{self, verbs};
