@@ -16,7 +16,7 @@ use kubenova_store::{
     error::StoreError,
     idempotency,
     pool::Store,
-    sessions, unclaimed_usage,
+    rollouts, sessions, unclaimed_usage,
 };
 use std::{
     sync::{Mutex, PoisonError},
@@ -56,6 +56,7 @@ async fn round(store: &Store, retention: &Retention, now: Timestamp) -> Result<N
     most = most.max(sessions::delete_refusals(&mut connection, before, BATCH).await?);
     let before = days_before(now, retention.commands_days);
     most = most.max(deletion_confirmations::delete_expired(&mut connection, before, BATCH).await?);
+    most = most.max(rollouts::delete_old(&mut connection, before, BATCH).await?);
     most = most.max(unclaimed_usage::delete_old(&mut connection, days_before(now, UNCLAIMED_DAYS), BATCH).await?);
     drop(connection);
     let before = days_before(now, retention.audit_days);

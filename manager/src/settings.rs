@@ -7,7 +7,7 @@ mod addresses;
 mod ranges;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use kubenova_core::cluster::{Component, Components};
+use kubenova_core::cluster::{Component, ComponentName, Components};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use std::{
@@ -321,21 +321,22 @@ impl ComponentSettings {
     /// # Errors
     /// When a value is invalid.
     pub fn to_core(&self) -> Result<Components> {
-        let one = |setting: &ComponentSetting, name: &str| -> Result<Component> {
+        let one = |setting: &ComponentSetting, name: ComponentName| -> Result<Component> {
             let component = Component {
                 enabled: setting.enabled,
                 version: setting.version.clone(),
                 adopt: setting.adopt,
                 replicas: setting.replicas,
                 public_url: setting.public_url.clone(),
+                ..Component::default()
             };
-            component.check(&format!("/components/{name}")).context("settings are not valid")?;
+            component.check(name, &format!("/components/{}", name.field())).context("settings are not valid")?;
             Ok(component)
         };
         Ok(Components {
-            capsule: one(&self.capsule, "capsule")?,
-            capsule_proxy: one(&self.capsule_proxy, "capsuleProxy")?,
-            kubevela: one(&self.kubevela, "kubevela")?,
+            capsule: one(&self.capsule, ComponentName::Capsule)?,
+            capsule_proxy: one(&self.capsule_proxy, ComponentName::CapsuleProxy)?,
+            kubevela: one(&self.kubevela, ComponentName::KubeVela)?,
         })
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     own_identity::OwnIdentity,
     receipts::{self, ReceiptQueue, Receipts},
     relay::{self, Backlog, Relay, RelaySettings, Signals},
+    rollouts,
     session::{self, Sessions},
     settings::{Intervals, Settings},
 };
@@ -149,6 +150,7 @@ pub async fn start(settings: Settings, shutdown: Shutdown) -> Result<Running> {
     shutdown.spawn("database metrics", stored);
     shutdown.spawn("audit log", audit_log::run(broker.store.clone(), shutdown.clone()));
     shutdown.spawn("expiry", expiry::run(broker.store.clone(), settings.retention.clone(), shutdown.clone()));
+    shutdown.spawn("rollouts", rollouts::run(broker.store.clone(), shutdown.clone()));
     let key_watch = KeyWatch {
         store: broker.store.clone(),
         envelope,

@@ -34,6 +34,9 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("GET", "/api/v1/clusters", Action::ReadClusters),
     ("GET", "/api/v1/clusters/{cluster}", Action::ReadClusters),
     ("PATCH", "/api/v1/clusters/{cluster}", Action::WriteClusters),
+    ("GET", "/api/v1/clusters/{cluster}/components", Action::ReadClusters),
+    ("GET", "/api/v1/clusters/{cluster}/components/{component}", Action::ReadClusters),
+    ("PUT", "/api/v1/clusters/{cluster}/components/{component}", Action::WriteClusters),
     ("GET", "/api/v1/clusters/{cluster}/sync", Action::ReadClusters),
     ("POST", "/api/v1/clusters/{cluster}/sync", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/enrollments", Action::WriteClusters),
@@ -48,6 +51,13 @@ pub const TABLE: &[(&str, &str, Action)] = &[
     ("POST", "/api/v1/clusters/{cluster}/enrollments/{enrollment}/reject", Action::WriteClusters),
     ("POST", "/api/v1/clusters/{cluster}/purge", Action::WriteIrrevocable),
     ("POST", "/api/v1/clusters/{cluster}/deletion-confirmations", Action::WriteIrrevocable),
+    ("POST", "/api/v1/rollouts", Action::WriteClusters),
+    ("GET", "/api/v1/rollouts", Action::ReadClusters),
+    ("GET", "/api/v1/rollouts/{rollout}", Action::ReadClusters),
+    ("POST", "/api/v1/rollouts/{rollout}/pause", Action::WriteClusters),
+    ("POST", "/api/v1/rollouts/{rollout}/resume", Action::WriteClusters),
+    ("POST", "/api/v1/rollouts/{rollout}/cancel", Action::WriteClusters),
+    ("POST", "/api/v1/rollouts/{rollout}/rollback", Action::WriteClusters),
     ("POST", "/api/v1/tenants", Action::WriteTenants),
     ("GET", "/api/v1/tenants", Action::ReadTenants),
     ("GET", "/api/v1/tenants/{tenant}", Action::ReadTenants),
@@ -211,6 +221,7 @@ mod tests {
     fn filled(path: &str, tenant: &str) -> String {
         let path = path.replace("{tenant}", tenant).replace("{cluster}", "dc1-a").replace("{application}", "shop");
         let id = "0198c1d2-0000-7000-8000-000000000000";
+        let path = path.replace("{component}", "capsule").replace("{rollout}", id);
         path.replace("{command}", id).replace("{deadLetter}", id).replace("{enrollment}", id)
     }
 

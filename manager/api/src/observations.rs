@@ -111,6 +111,13 @@ impl ClusterObservations {
         })
     }
 
+    /// Its conditions as the cluster reported them.
+    #[must_use]
+    pub fn conditions(&self, cluster: &ClusterId, key: &str) -> Option<&Value> {
+        let found = self.objects.iter().find(|(its, object)| its == cluster && object.object_key == key);
+        found.map(|(_, object)| &object.conditions)
+    }
+
     fn heartbeat(&self, cluster: &ClusterId) -> Option<&Heartbeat> {
         self.heartbeats.iter().find(|heartbeat| heartbeat.cluster_id == *cluster)
     }

@@ -286,6 +286,15 @@ mod tests {
                        select e.id, 'u', 'k', 'sha256:ab', '', '', '', now(), now() from enrollments e join clusters c on c.id = e.cluster_id
                        where c.name = 'west'";
         world.api.database.execute(waiting).await;
+        let rollout = async |cluster: &str| {
+            let body = json!({ "component": "capsule", "change": { "version": "0.15.0" }, "clusters": { "names": [cluster] } });
+            let answer = world.api.post("/api/v1/rollouts").json(&body).send(&world.admin).await.is(202);
+            answer.header("location").to_owned()
+        };
+        let (stopped, running) = (rollout("west").await, rollout("east").await);
+        let stop = "update rollouts set state = 'stopped' where id = (select min(id::text)::uuid from rollouts);
+                    update rollout_clusters set before = '{}' where rollout_id = (select min(id::text)::uuid from rollouts)";
+        world.api.database.execute(stop).await;
         let letter = dead_letters::testing::store(&world.api, "", "s", b"x").await;
         world.api.cluster_in_state("copied", ClusterState::Quarantined).await;
         world.api.cluster_in_state("left", ClusterState::Detached).await;
@@ -300,6 +309,17 @@ mod tests {
             ("approveEnrollment", Method::POST, &format!("{token}/approve"), json!({ "fingerprint": "sha256:ab" })),
             ("rejectEnrollment", Method::POST, &format!("{token}/reject"), json!({ "reason": "no" })),
             ("changeCluster", Method::PATCH, "/api/v1/clusters/west", json!({ "approval": "manual" })),
+            ("replaceComponent", Method::PUT, "/api/v1/clusters/west/components/capsule", json!({ "replicas": 2 })),
+            (
+                "createRollout",
+                Method::POST,
+                "/api/v1/rollouts",
+                json!({ "component": "kubevela", "change": { "replicas": 2 }, "clusters": { "names": ["west"] } }),
+            ),
+            ("pauseRollout", Method::POST, &format!("{running}/pause"), Value::Null),
+            ("resumeRollout", Method::POST, &format!("{stopped}/resume"), Value::Null),
+            ("cancelRollout", Method::POST, &format!("{running}/cancel"), Value::Null),
+            ("rollbackRollout", Method::POST, &format!("{stopped}/rollback"), Value::Null),
             ("compareCluster", Method::POST, "/api/v1/clusters/west/sync", Value::Null),
             ("releaseCluster", Method::POST, "/api/v1/clusters/copied/release", Value::Null),
             ("revokeCluster", Method::POST, "/api/v1/clusters/west/revoke", json!({ "cluster": "west" })),

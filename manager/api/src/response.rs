@@ -6,10 +6,12 @@ use axum::{
 };
 use kubenova_api_types::{
     applications::ApplicationAccepted,
-    clusters::{Cluster, ClusterCreated, ClusterPurged, DeletionConfirmation},
+    cluster_components::ComponentAccepted,
+    clusters::{Cluster, ClusterChanged, ClusterCreated, ClusterPurged, DeletionConfirmation},
     commands::{Command, OperationAccepted},
     dead_letters::DeadLetter,
     enrollments::{Enrollment, EnrollmentState},
+    rollouts::Rollout,
     tenants::TenantAccepted,
 };
 use kubenova_store::{idempotency::ResponseRecord, outbox::EnqueuedCommand};
@@ -38,6 +40,24 @@ impl MutationBody for ClusterCreated {
 }
 
 impl MutationBody for Cluster {
+    fn without_commands(self) -> Self {
+        self
+    }
+}
+
+impl MutationBody for ClusterChanged {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for ComponentAccepted {
+    fn without_commands(self) -> Self {
+        Self { commands: Vec::new(), ..self }
+    }
+}
+
+impl MutationBody for Rollout {
     fn without_commands(self) -> Self {
         self
     }

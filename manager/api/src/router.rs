@@ -7,7 +7,7 @@ use crate::{
     openapi::{self, Head},
     problem::write_problems,
     request_id::{self, NewRequestId},
-    routes::{applications, clusters, commands, dead_letters, enrollments, meta, tenants, usage},
+    routes::{applications, clusters, commands, components, dead_letters, enrollments, meta, rollouts, tenants, usage},
     state::AppState,
 };
 use axum::{
@@ -32,6 +32,8 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::create::create, clusters::list::list))
         .routes(routes!(clusters::get::get, clusters::change::change))
         .routes(routes!(clusters::sync::sync, clusters::compare::compare))
+        .routes(routes!(components::list::list))
+        .routes(routes!(components::get::get, components::replace::replace))
         .routes(routes!(enrollments::create::create, enrollments::list::list))
         .routes(routes!(enrollments::get::get, enrollments::revoke::revoke))
         .routes(routes!(enrollments::approve::approve))
@@ -42,6 +44,12 @@ fn guarded() -> OpenApiRouter<AppState> {
         .routes(routes!(clusters::undelete::undelete))
         .routes(routes!(clusters::purge::purge))
         .routes(routes!(clusters::confirm_deletions::confirm_deletions))
+        .routes(routes!(rollouts::create::create, rollouts::list::list))
+        .routes(routes!(rollouts::get::get))
+        .routes(routes!(rollouts::pause::pause))
+        .routes(routes!(rollouts::resume::resume))
+        .routes(routes!(rollouts::cancel::cancel))
+        .routes(routes!(rollouts::rollback::rollback))
         .routes(routes!(tenants::create::create, tenants::list::list))
         .routes(routes!(tenants::get::get))
         .routes(routes!(tenants::place::place, tenants::placements::list))

@@ -1,10 +1,10 @@
 //! Core values as bodies of answers.
 
 use jiff::Timestamp;
-use kubenova_api_types::{clusters, commands, enrollments, meta, tenants};
+use kubenova_api_types::{clusters, commands, components as api, enrollments, meta, tenants};
 use kubenova_core::{
     access::Role,
-    cluster::{Approval, Cluster, ClusterState, Component, Components, Connectivity},
+    cluster::{Approval, Cluster, ClusterState, Component, ComponentChange, Components, Connectivity},
     command::{Command, CommandState},
     enrollment_request::{ApprovalRequest, Verdict},
     enrollment_token::TokenState,
@@ -16,6 +16,7 @@ use kubenova_store::{
     outbox::EnqueuedCommand,
     revocations::ShownRevocation,
 };
+use serde::de::DeserializeOwned;
 
 /// A cluster.
 #[must_use]
@@ -49,21 +50,57 @@ pub fn cluster(cluster: &Cluster) -> clusters::Cluster {
     }
 }
 
-fn components(components: &Components) -> clusters::Components {
-    clusters::Components {
+fn components(components: &Components) -> api::Components {
+    api::Components {
         capsule: component(&components.capsule),
         capsule_proxy: component(&components.capsule_proxy),
         kubevela: component(&components.kubevela),
     }
 }
 
-fn component(component: &Component) -> clusters::Component {
-    clusters::Component {
+/// What is wanted of a component.
+#[must_use]
+pub fn component(component: &Component) -> api::Component {
+    api::Component {
         enabled: component.enabled,
+        paused: component.paused,
         version: component.version.clone(),
         adopt: component.adopt,
         replicas: component.replicas,
         public_url: component.public_url.clone(),
+        endpoint: setting(component, "endpoint"),
+        images: setting(component, "images"),
+        resources: setting(component, "resources"),
+        placement: setting(component, "placement"),
+        host_network: setting(component, "hostNetwork").unwrap_or_default(),
+        values: setting(component, "values"),
+    }
+}
+
+/// None also for one that another release wrote in another form.
+fn setting<T: DeserializeOwned>(component: &Component, field: &str) -> Option<T> {
+    serde_json::from_str(component.settings.get(field)?).ok()
+}
+
+/// A change of a component.
+#[must_use]
+pub fn component_change(change: &ComponentChange) -> api::ComponentChange {
+    let changed = component(&change.applied_to(&Component::default()));
+    // One that gets its default again is shown as the empty value of its field.
+    let is_changed = |field: &str| change.settings.contains_key(field);
+    api::ComponentChange {
+        enabled: change.enabled,
+        paused: change.paused,
+        version: change.version.clone(),
+        adopt: change.adopt,
+        replicas: change.replicas,
+        public_url: change.public_url.clone(),
+        endpoint: is_changed("endpoint").then(|| changed.endpoint.unwrap_or_default()),
+        images: is_changed("images").then(|| changed.images.unwrap_or_default()),
+        resources: is_changed("resources").then(|| changed.resources.unwrap_or_default()),
+        placement: is_changed("placement").then(|| changed.placement.unwrap_or_default()),
+        host_network: is_changed("hostNetwork").then_some(changed.host_network),
+        values: is_changed("values").then(|| changed.values.unwrap_or_default()),
     }
 }
 

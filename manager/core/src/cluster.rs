@@ -1,12 +1,14 @@
 //! Clusters: what the Manager stores about each, and what a caller may choose.
 
 mod approval;
+pub mod component_health;
+mod component_settings;
 mod components;
 mod connectivity;
 mod id;
 
 pub use approval::Approval;
-pub use components::{Component, Components};
+pub use components::{Component, ComponentChange, ComponentName, Components, canonical};
 pub use connectivity::{Connectivity, OFFLINE_AFTER, STALE_AFTER};
 pub use id::{ClusterId, ClusterRef};
 
@@ -173,6 +175,30 @@ pub fn check_descriptions(datacenter: &str, labels: &BTreeMap<String, String>) -
         ));
     }
     metadata::check_labels(labels, &Pointer::default().field("labels"), Reason::FieldInvalid)
+}
+
+/// A cluster with this number, enrolled, without labels.
+#[cfg(test)]
+pub(crate) fn example(number: u128) -> Cluster {
+    Cluster {
+        id: ClusterId::from_uuid(uuid::Uuid::from_u128(number)),
+        name: ClusterName::parse(&format!("dc{number}")).expect("a name"),
+        datacenter: String::new(),
+        labels: BTreeMap::new(),
+        components: Components::default(),
+        generation: 1,
+        epoch: 1,
+        revision: 0,
+        kubernetes_uid: None,
+        incarnation: 0,
+        state: ClusterState::Enrolled,
+        state_note: None,
+        approval: Approval::Automatic,
+        enrolled_at: None,
+        created_at: Timestamp::UNIX_EPOCH,
+        updated_at: Timestamp::UNIX_EPOCH,
+        created_by: "ann".to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -36,6 +36,7 @@ pub mod rate_limit;
 pub mod recovery;
 pub mod refusal;
 pub mod renewal;
+pub mod rollout;
 pub mod session;
 pub mod superseded;
 pub mod tenant;

@@ -65,6 +65,10 @@ reasons! {
     RouteNotFound = "ROUTE_NOT_FOUND", 404, "Path not found", "see the paths in /openapi.json";
     /// No cluster has this id or name.
     ClusterNotFound = "CLUSTER_NOT_FOUND", 404, "Cluster not found", "list the clusters with GET /api/v1/clusters";
+    /// There is no component of this name.
+    ComponentNotFound = "COMPONENT_NOT_FOUND", 404, "Component not found", "use capsule, capsule-proxy or kubevela";
+    /// No rollout has this id: it was never there, or was deleted because of its age.
+    RolloutNotFound = "ROLLOUT_NOT_FOUND", 404, "Rollout not found", "list the rollouts with GET /api/v1/rollouts";
     /// No tenant that the caller may see has this id or name.
     TenantNotFound = "TENANT_NOT_FOUND", 404, "Tenant not found", "list the tenants with GET /api/v1/tenants";
     /// The tenant has no application of this name.
@@ -91,6 +95,10 @@ reasons! {
     ClusterStateUnfit = "CLUSTER_STATE_UNFIT", 409, "Not in this state of the cluster", "see the state of the cluster and its message at GET /api/v1/clusters/{cluster}";
     /// The cluster is in session, so that it is not gone.
     ClusterInSession = "CLUSTER_IN_SESSION", 409, "Cluster is in session", "uninstall its Operator, or revoke its credentials with POST /api/v1/clusters/{cluster}/revoke; it can be purged 45 seconds after its last heartbeat";
+    /// Another rollout that has not ended changes the same component on one of the clusters.
+    RolloutOverlaps = "ROLLOUT_OVERLAPS", 409, "Another rollout is under way", "see the rollouts with GET /api/v1/rollouts: wait until the other one has ended, cancel it, or leave those clusters out";
+    /// The rollout is in a state that this operation is not for.
+    RolloutStateUnfit = "ROLLOUT_STATE_UNFIT", 409, "Not in this state of the rollout", "see the state of the rollout and its message at GET /api/v1/rollouts/{rollout}";
     /// No installation waits for approval with this token: none asked, or it was decided about, or the token was used.
     EnrollmentNotPending = "ENROLLMENT_NOT_PENDING", 409, "Nothing waits for approval", "see the token with GET /api/v1/clusters/{cluster}/enrollments/{enrollment}; create a new one when another installation is to be approved";
     /// The installation that waits for approval has other keys than the request names.

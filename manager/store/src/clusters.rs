@@ -1,12 +1,12 @@
 //! Clusters: their desired state and their identity. What a cluster reports is in `observed.rs`.
 
 use crate::{
-    error::{RowRef, StoreError, failed},
+    error::{RowRef, StoreError, failed, one_row},
     wire,
 };
 use jiff_sqlx::{Timestamp, ToSqlx as _};
 use kubenova_core::{
-    cluster::{Approval, Cluster, ClusterName, ClusterRef, ClusterState, StateNote},
+    cluster::{Approval, Cluster, ClusterId, ClusterName, ClusterRef, ClusterState, StateNote},
     page::Page,
 };
 use sqlx::PgConnection;
@@ -110,6 +110,47 @@ pub async fn lock(connection: &mut PgConnection, cluster: &ClusterRef) -> Result
     find(connection, cluster).await
 }
 
+/// The clusters with these ids, in id order, and their rows locked until the transaction ends. None of them is enrolled or purged by
+/// the caller: whoever does so uses [`lock`].
+pub async fn lock_all(connection: &mut PgConnection, clusters: &[ClusterId]) -> Result<Vec<Cluster>, StoreError> {
+    let ids: Vec<String> = clusters.iter().map(ToString::to_string).collect();
+    sqlx::query_scalar!("select id from clusters where id = any($1) order by id for no key update", &ids)
+        .fetch_all(&mut *connection)
+        .await
+        .map_err(failed("lock clusters"))?;
+    let clusters: Vec<ClusterRef> = clusters.iter().cloned().map(ClusterRef::Id).collect();
+    find_all(connection, &clusters).await
+}
+
+/// Changes what a cluster should have installed. Must run in a transaction that holds it.
+pub async fn update_components(connection: &mut PgConnection, cluster: &Cluster) -> Result<(), StoreError> {
+    let done = sqlx::query!(
+        "update clusters set components = $2, generation = $3, updated_at = $4 where id = $1",
+        cluster.id.as_str(),
+        wire::components_to_json(&cluster.components),
+        cluster.generation,
+        cluster.updated_at.to_sqlx(),
+    )
+    .execute(connection)
+    .await
+    .map_err(failed("change the components of a cluster"))?;
+    one_row(done.rows_affected(), "clusters", &cluster.id)
+}
+
+/// Every cluster, in id order.
+pub async fn all(connection: &mut PgConnection) -> Result<Vec<Cluster>, StoreError> {
+    let rows = sqlx::query_as!(
+        Row,
+        "select id, name, datacenter, labels, components, generation, epoch, revision_counter, kubernetes_uid, incarnation,
+                state, approval, state_reason, state_message, enrolled_at, created_at, updated_at, created_by
+         from clusters order by id",
+    )
+    .fetch_all(connection)
+    .await
+    .map_err(failed("read all clusters"))?;
+    rows.into_iter().map(Cluster::try_from).collect()
+}
+
 /// The clusters with these ids or names, in id order; those that do not exist are missing.
 pub async fn find_all(connection: &mut PgConnection, clusters: &[ClusterRef]) -> Result<Vec<Cluster>, StoreError> {
     let texts: Vec<String> = clusters.iter().map(ToString::to_string).collect();
@@ -157,6 +198,25 @@ mod tests {
             [ClusterRef::Name("cluster-3".into()), ClusterRef::Id(ids[0].clone()), ClusterRef::Name("x".into())];
         assert_eq!(find_all(&mut connection, &wanted).await.unwrap(), [cluster(1), cluster(3)]);
         assert_eq!(find(&mut connection, &ClusterRef::Name("x".into())).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn components_are_changed_under_a_lock() {
+        let fixture = Fixture::new().await;
+        let ids = fixture.clusters(3).await;
+        let mut tx = fixture.begin().await;
+        let mut held = lock_all(&mut tx, &[ids[2].clone(), ids[0].clone()]).await.unwrap();
+        assert_eq!(held, [cluster(1), cluster(3)]);
+        let changed = &mut held[0];
+        (changed.generation, changed.components.capsule.enabled) = (2, true);
+        update_components(&mut tx, changed).await.unwrap();
+        assert_eq!(all(&mut tx).await.unwrap(), [changed.clone(), cluster(2), cluster(3)]);
+        let mut other = fixture.begin().await;
+        let blocked = fixture.blocked(&mut other).await;
+        tokio::select! {
+            () = blocked => {}
+            taken = lock_all(&mut other, &ids[..1]) => panic!("two hold one cluster: {taken:?}"),
+        }
     }
 
     #[tokio::test]

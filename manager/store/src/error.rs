@@ -262,6 +262,9 @@ fn on_constraint(name: &str) -> Option<Refusal> {
         "clusters_name_key" => (Reason::NameTaken, "/name", "a cluster with this name exists"),
         "tenants_name_key" => (Reason::NameTaken, "/name", "a tenant with this name exists"),
         "applications_name_key" => (Reason::NameTaken, "/name", "an application with this name exists in this tenant"),
+        "rollout_clusters_open_key" => {
+            (Reason::RolloutOverlaps, "/clusters", "another rollout changes this component on one of the clusters")
+        }
         "placements_pkey" => (Reason::PlacementExists, "/cluster", "the tenant is on this cluster already"),
         _ => return None,
     };

@@ -48,6 +48,7 @@ pub mod pool;
 pub mod receipts;
 pub mod recovery;
 pub mod revocations;
+pub mod rollouts;
 pub mod sessions;
 pub mod tenants;
 mod transaction;

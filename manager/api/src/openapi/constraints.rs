@@ -31,6 +31,13 @@ pub(super) fn constrain(document: &mut Document) {
     let mut cluster_labels = labels();
     cluster_labels.2 = Some(cluster::LABELS_MAX);
     bound(document, "ClusterCreate", "labels", cluster_labels);
+    bound(document, "ClusterSelection", "labels", labels());
+    let (key, value, _) = labels();
+    bound(document, "ComponentPlacement", "nodeSelector", (key, value, Some(16)));
+    for schema in ["EndpointService", "EndpointIngress"] {
+        let (key, value, _) = entries(ANNOTATION_KEY, KEY_LENGTH_MAX, text().build());
+        bound(document, schema, "annotations", (key, value, Some(32)));
+    }
     bound(document, "KubeVelaMetadata", "labels", labels());
     bound(document, "KubeVelaMetadata", "annotations", entries(ANNOTATION_KEY, KEY_LENGTH_MAX, text().build()));
     let value = text().max_length(Some(application_form::VALUE_BYTES_MAX)).build();

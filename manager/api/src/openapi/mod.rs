@@ -37,6 +37,8 @@ use utoipa::{
     components(schemas(Problem)),
     tags(
         (name = "clusters", description = "Clusters and their enrollment"),
+        (name = "components", description = "What is installed in a cluster: Capsule, Capsule Proxy, KubeVela"),
+        (name = "rollouts", description = "One change of a component for many clusters, in waves"),
         (name = "tenants", description = "Tenants and the clusters they are placed on"),
         (name = "applications", description = "Applications of tenants"),
         (name = "commands", description = "Commands sent to clusters, and their progress"),
@@ -141,6 +143,8 @@ fn reasons(path: &str, method: &HttpMethod, operation: &Operation, facts: &Facts
         ("{command}", R::CommandNotFound),
         ("{deadLetter}", R::DeadLetterNotFound),
         ("{enrollment}", R::EnrollmentNotFound),
+        ("{component}", R::ComponentNotFound),
+        ("{rollout}", R::RolloutNotFound),
     ] {
         if path.contains(part) {
             reasons.insert(not_found);

@@ -68,7 +68,8 @@ fn path_schema(parameter: &Parameter) -> Option<Object> {
         "tenant" => "acme",
         "cluster" => "dc1-a",
         "application" => "shop",
-        "command" | "enrollment" => "0198c1d2-0000-7000-8000-000000000000",
+        "component" => "capsule",
+        "command" | "enrollment" | "rollout" => "0198c1d2-0000-7000-8000-000000000000",
         "slug" => "name-taken",
         _ => return None,
     };

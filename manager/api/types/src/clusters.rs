@@ -2,6 +2,7 @@
 
 use crate::{
     commands::CommandRef,
+    components::{Components, ComponentsChange},
     enrollments::{Enrollment, EnrollmentAttempt, EnrollmentState, SecondUses},
     list::List,
 };
@@ -39,6 +40,20 @@ pub struct ClusterChange {
     /// Whether enrollments wait for an administrator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval: Option<Approval>,
+    /// What should be installed: each component's differences from what is wanted now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<ComponentsChange>,
+}
+
+/// Answer of `PATCH /api/v1/clusters/{cluster}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterChanged {
+    /// The cluster.
+    #[serde(flatten)]
+    pub cluster: Cluster,
+    /// The commands to it; empty in a dry run, and when nothing changes there.
+    pub commands: Vec<CommandRef>,
 }
 
 /// Whether enrollments of a cluster wait for an administrator.
@@ -49,45 +64,6 @@ pub enum Approval {
     Automatic,
     /// An administrator compares the fingerprint of each installation's keys, and approves or rejects it.
     Manual,
-}
-
-/// Differences from the Manager's default components.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ComponentsChange {
-    /// Capsule, which isolates tenants.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capsule: Option<ComponentChange>,
-    /// Capsule Proxy, which limits the API that tenants see.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub capsule_proxy: Option<ComponentChange>,
-    /// KubeVela, which runs applications.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kubevela: Option<ComponentChange>,
-}
-
-/// Differences of one component.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ComponentChange {
-    /// Whether it should run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// Its version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(example = "1.10.9", max_length = 64, pattern = "^[A-Za-z0-9.+-]*$")]
-    pub version: Option<String>,
-    /// Whether to take over an installation that is already in the cluster.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub adopt: Option<bool>,
-    /// Replicas of its controller.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 1, maximum = 5)]
-    pub replicas: Option<u32>,
-    /// Capsule Proxy only: the URL that kubeconfigs contain; empty when there is none.
-    #[serde(default, rename = "publicURL", skip_serializing_if = "Option::is_none")]
-    #[schema(example = "https://proxy.dc1-a.example.com", max_length = 2000, pattern = "^(https://[!-~]+)?$")]
-    pub public_url: Option<String>,
 }
 
 /// A cluster.
@@ -405,36 +381,6 @@ pub struct Condition {
     /// Since when, RFC 3339.
     #[serde(default)]
     pub since: String,
-}
-
-/// The components that should be installed in a cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Components {
-    /// Capsule, which isolates tenants.
-    pub capsule: Component,
-    /// Capsule Proxy, which limits the API that tenants see.
-    pub capsule_proxy: Component,
-    /// KubeVela, which runs applications.
-    pub kubevela: Component,
-}
-
-/// One component.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Component {
-    /// Whether it should run.
-    pub enabled: bool,
-    /// Its version; absent: the version that the Operator was built for.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub version: String,
-    /// Whether to take over an installation that is already in the cluster.
-    pub adopt: bool,
-    /// Replicas of its controller.
-    pub replicas: u32,
-    /// Capsule Proxy only: the URL that kubeconfigs carry.
-    #[serde(default, rename = "publicURL", skip_serializing_if = "String::is_empty")]
-    pub public_url: String,
 }
 
 /// Answer of `POST /api/v1/clusters`.

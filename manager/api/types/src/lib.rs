@@ -5,13 +5,16 @@
 #![warn(missing_docs)]
 
 pub mod applications;
+pub mod cluster_components;
 pub mod clusters;
 pub mod commands;
+pub mod components;
 pub mod dead_letters;
 pub mod enrollments;
 pub mod list;
 pub mod meta;
 pub mod problem;
+pub mod rollouts;
 pub mod sync;
 pub mod tenants;
 pub mod usage;

@@ -6,7 +6,7 @@ pub mod decode;
 use kubenova_core::{
     application::Application,
     change::Change,
-    cluster::{Component, Components},
+    cluster::{Component, ComponentChange, ComponentName, Components, canonical},
     command::CommandId,
     operation::Operation,
     tenant::{Tenant, TenantId, TenantName},
@@ -150,42 +150,98 @@ fn application_document(tenant: &TenantName, application: &Application, with_spe
 /// Components in the JSON shape of a NovaClusterConfig's `spec.components`.
 #[must_use]
 pub fn components_to_json(components: &Components) -> Value {
-    json!({
-        "capsule": component_to_json(&components.capsule),
-        "capsuleProxy": component_to_json(&components.capsule_proxy),
-        "kubevela": component_to_json(&components.kubevela),
-    })
+    let one = |name: ComponentName| (name.field().to_owned(), component_to_json(components.get(name)));
+    Value::Object(ComponentName::ALL.into_iter().map(one).collect())
 }
 
-fn component_to_json(component: &Component) -> Value {
+/// One component in the shape of the document.
+#[must_use]
+pub fn component_to_json(component: &Component) -> Value {
     let mut value = json!({ "enabled": component.enabled, "adopt": component.adopt, "replicas": component.replicas });
+    if component.paused {
+        value["paused"] = json!(true);
+    }
     if !component.version.is_empty() {
         value["version"] = json!(component.version);
     }
     if !component.public_url.is_empty() {
         value["publicURL"] = json!(component.public_url);
     }
+    for (field, text) in &component.settings {
+        value[field] = setting_to_json(text);
+    }
     value
+}
+
+fn setting_to_json(text: &str) -> Value {
+    serde_json::from_str(text).expect("settings are written as JSON by this release alone")
 }
 
 /// Reads what [`components_to_json`] wrote.
 #[must_use]
 pub fn components_from_json(value: &Value) -> Components {
-    Components {
-        capsule: component_from_json(&value["capsule"]),
-        capsule_proxy: component_from_json(&value["capsuleProxy"]),
-        kubevela: component_from_json(&value["kubevela"]),
+    let read =
+        |components: Components, name: ComponentName| components.with(name, component_from_json(&value[name.field()]));
+    ComponentName::ALL.into_iter().fold(Components::default(), read)
+}
+
+/// Fields of a component that core knows; the others are settings.
+const COMPONENT_FIELDS: [&str; 6] = ["enabled", "paused", "version", "adopt", "replicas", "publicURL"];
+
+/// Reads what [`component_to_json`] wrote.
+#[must_use]
+pub fn component_from_json(value: &Value) -> Component {
+    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
+    let fields = value.as_object().into_iter().flatten();
+    let settings = fields.filter(|(field, _)| !COMPONENT_FIELDS.contains(&field.as_str()));
+    Component {
+        enabled: value["enabled"].as_bool().unwrap_or_default(),
+        paused: value["paused"].as_bool().unwrap_or_default(),
+        version: text("version"),
+        adopt: value["adopt"].as_bool().unwrap_or_default(),
+        replicas: replicas(&value["replicas"]).unwrap_or(1),
+        public_url: text("publicURL"),
+        settings: settings.map(|(field, value)| (field.clone(), canonical(value))).collect(),
     }
 }
 
-fn component_from_json(value: &Value) -> Component {
-    let text = |name: &str| value[name].as_str().unwrap_or_default().to_owned();
-    Component {
-        enabled: value["enabled"].as_bool().unwrap_or_default(),
+fn replicas(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|replicas| u32::try_from(replicas).ok())
+}
+
+/// A change of a component; a setting that gets its default again is null.
+pub(crate) fn change_to_json(change: &ComponentChange) -> Value {
+    let known = [
+        ("enabled", change.enabled.map(Value::from)),
+        ("paused", change.paused.map(Value::from)),
+        ("version", change.version.clone().map(Value::from)),
+        ("adopt", change.adopt.map(Value::from)),
+        ("replicas", change.replicas.map(Value::from)),
+        ("publicURL", change.public_url.clone().map(Value::from)),
+    ];
+    let known = known.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value?)));
+    let setting = |(field, text): (&String, &Option<String>)| {
+        (field.clone(), text.as_deref().map_or(Value::Null, setting_to_json))
+    };
+    Value::Object(known.chain(change.settings.iter().map(setting)).collect())
+}
+
+/// Reads what [`change_to_json`] wrote.
+pub(crate) fn change_from_json(value: &Value) -> ComponentChange {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    let fields = value.as_object().into_iter().flatten();
+    let settings = fields.filter(|(field, _)| !COMPONENT_FIELDS.contains(&field.as_str()));
+    let setting = |(field, value): (&String, &Value)| {
+        (field.clone(), Some(value).filter(|value| !value.is_null()).map(canonical))
+    };
+    ComponentChange {
+        enabled: value["enabled"].as_bool(),
+        paused: value["paused"].as_bool(),
         version: text("version"),
-        adopt: value["adopt"].as_bool().unwrap_or_default(),
-        replicas: value["replicas"].as_u64().and_then(|replicas| u32::try_from(replicas).ok()).unwrap_or(1),
+        adopt: value["adopt"].as_bool(),
+        replicas: replicas(&value["replicas"]),
         public_url: text("publicURL"),
+        settings: settings.map(setting).collect(),
     }
 }
 
@@ -267,14 +323,33 @@ mod tests {
     fn components_read_back_and_empty_texts_are_left_out() {
         let components = Components {
             capsule: Component { enabled: true, version: "0.14.0".into(), replicas: 2, ..Component::default() },
-            capsule_proxy: Component { public_url: "https://proxy.example".into(), ..Component::default() },
+            capsule_proxy: Component {
+                public_url: "https://proxy.example".into(),
+                paused: true,
+                settings: BTreeMap::from([("endpoint".into(), r#"{"service":{"type":"NodePort"}}"#.into())]),
+                ..Component::default()
+            },
             kubevela: Component::default(),
         };
         let value = components_to_json(&components);
         assert_eq!(components_from_json(&value), components);
-        assert!(value["kubevela"].get("version").is_none());
+        assert!(value["kubevela"].get("version").is_none() && value["kubevela"].get("paused").is_none());
+        assert_eq!(value["capsuleProxy"]["endpoint"]["service"]["type"], "NodePort");
         let encoded = encode(&Change::ClusterConfig { components, generation: 1 });
         assert_eq!(read(&encoded)["spec"]["components"], value);
         assert_eq!(encoded.key.to_string(), "cluster-config/default");
+    }
+
+    #[test]
+    fn a_change_of_a_component_reads_back() {
+        let change = ComponentChange {
+            enabled: Some(false),
+            version: Some(String::new()),
+            settings: BTreeMap::from([("images".into(), Some(r#"{"registry":"a"}"#.into())), ("values".into(), None)]),
+            ..ComponentChange::default()
+        };
+        let value = change_to_json(&change);
+        assert_eq!(change_from_json(&value), change);
+        assert_eq!(value, json!({ "enabled": false, "version": "", "images": { "registry": "a" }, "values": null }));
     }
 }

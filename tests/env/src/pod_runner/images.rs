@@ -30,6 +30,9 @@ impl Images {
 
     /// The image for a reference, `None` when nothing here plays it.
     pub(crate) fn find(&self, reference: &str) -> Result<Option<Image>> {
+        if is_missing(reference) {
+            return Ok(None);
+        }
         Ok(Some(match short_name(reference) {
             "projectcapsule/capsule" => self.single("capsule")?,
             "oamdev/vela-core" => self.single("vela-core")?,
@@ -79,6 +82,12 @@ fn single_at(program: &Path, name: &str) -> Image {
     Image { entrypoint: vec![inside.clone()], binds: vec![(program.to_owned(), inside.into())] }
 }
 
+/// No image has a digest of zeros.
+fn is_missing(reference: &str) -> bool {
+    let digest = reference.split_once("@sha256:").map(|(_, digest)| digest);
+    digest.is_some_and(|digest| digest.len() == 64 && digest.bytes().all(|byte| byte == b'0'))
+}
+
 /// The last two parts of a reference: `mirror.example:5000/a/projectcapsule/capsule:v1@sha256:…` →
 /// `projectcapsule/capsule`. Which registry or mirror it names changes nothing here.
 pub(crate) fn short_name(reference: &str) -> &str {
@@ -107,5 +116,12 @@ mod tests {
             assert_eq!(short_name(reference), "projectcapsule/capsule", "{reference}");
         }
         assert_eq!(short_name("busybox:1"), "busybox");
+    }
+
+    #[test]
+    fn no_image_has_a_digest_of_zeros() {
+        let of = |digest: &str| format!("registry.example/projectcapsule/capsule@sha256:{digest}");
+        assert!(is_missing(&of(&"0".repeat(64))));
+        assert!(!is_missing(&of(&"0a".repeat(32))) && !is_missing("projectcapsule/capsule:v1"));
     }
 }

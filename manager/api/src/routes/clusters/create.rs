@@ -5,15 +5,15 @@ use crate::{
     error::ApiError,
     request_context::{ChangeParams, Params, RequestContext},
     response::{self, MutationResponse},
-    routes::enrollments::ticket,
+    routes::{components, enrollments::ticket},
     state::AppState,
     views,
 };
 use axum::{extract::State, response::Response};
-use kubenova_api_types::clusters::{ClusterCreate, ClusterCreated, ComponentChange, ComponentsChange};
+use kubenova_api_types::clusters::{ClusterCreate, ClusterCreated};
 use kubenova_core::{
     change::Change,
-    cluster::{self, Cluster, ClusterId, ClusterName, ClusterState, Component, Components},
+    cluster::{self, Cluster, ClusterId, ClusterName, ClusterState},
     refusal::Refusal,
 };
 use kubenova_runtime::random;
@@ -77,7 +77,7 @@ fn requested(state: &AppState, ctx: &RequestContext, body: ClusterCreate) -> Res
         name,
         datacenter: body.datacenter,
         labels: body.labels,
-        components: components(state.settings.components.clone(), body.components.unwrap_or_default())?,
+        components: components::changed(state.settings.components.clone(), &body.components.unwrap_or_default())?,
         generation: 1,
         epoch: 1,
         revision: 0,
@@ -93,46 +93,11 @@ fn requested(state: &AppState, ctx: &RequestContext, body: ClusterCreate) -> Res
     })
 }
 
-fn components(defaults: Components, change: ComponentsChange) -> Result<Components, Refusal> {
-    let components = Components {
-        capsule: component(defaults.capsule, change.capsule),
-        capsule_proxy: component(defaults.capsule_proxy, change.capsule_proxy),
-        kubevela: component(defaults.kubevela, change.kubevela),
-    };
-    components.capsule.check("/components/capsule")?;
-    components.capsule_proxy.check("/components/capsuleProxy")?;
-    components.kubevela.check("/components/kubevela")?;
-    Ok(components)
-}
-
-fn component(default: Component, change: Option<ComponentChange>) -> Component {
-    let Some(change) = change else { return default };
-    Component {
-        enabled: change.enabled.unwrap_or(default.enabled),
-        version: change.version.unwrap_or(default.version),
-        adopt: change.adopt.unwrap_or(default.adopt),
-        replicas: change.replicas.unwrap_or(default.replicas),
-        public_url: change.public_url.unwrap_or(default.public_url),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{state::default_components, testing::TestApi};
+    use crate::testing::TestApi;
     use kubenova_core::{access::Role, refusal::Reason};
     use serde_json::{Value, json};
-
-    #[test]
-    fn a_request_changes_only_what_it_says() {
-        let change = ComponentsChange {
-            capsule: Some(ComponentChange { replicas: Some(2), ..ComponentChange::default() }),
-            ..ComponentsChange::default()
-        };
-        let components = components(default_components(), change).unwrap();
-        assert_eq!(components.capsule, Component { replicas: 2, ..default_components().capsule });
-        assert_eq!(components.kubevela, default_components().kubevela);
-    }
 
     const PATH: &str = "/api/v1/clusters";
 
@@ -148,7 +113,12 @@ mod tests {
         let created = answer.ok(201);
         assert_eq!(created["state"], "pendingBootstrap");
         assert_eq!(created["connection"], "unknown");
-        assert_eq!(created["components"]["capsule"]["replicas"], 2);
+        let capsule = &created["components"]["capsule"];
+        assert_eq!(
+            (&capsule["replicas"], &capsule["version"]),
+            (&json!(2), &json!("0.14.0")),
+            "the rest is the Manager's default"
+        );
         assert!(created["enrollment"]["token"].as_str().unwrap().starts_with("kn1."));
         let command = created["commands"][0]["id"].as_str().unwrap();
         assert_eq!(answer.header("operation-location"), format!("/api/v1/commands/{command}"));
