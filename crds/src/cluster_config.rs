@@ -4,6 +4,7 @@
 //! The Operator creates it empty at its first start, so that the join conditions can be written before any command
 //! arrives; the Manager's command writes the spec.
 
+use crate::components::Components;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -38,8 +39,13 @@ pub mod condition {
     pub const USAGE_REPORTING: &str = "UsageReporting";
     /// All conditions above are True.
     pub const READY: &str = "Ready";
+    /// Tenants' kubeconfigs have an address: Capsule Proxy is on and has a public URL. The cluster is Ready without it.
+    pub const TENANT_ENDPOINT_KNOWN: &str = "TenantEndpointKnown";
+    /// True while a component does not get further by itself; the message names it and what to do. The cluster's own word for
+    /// what `kubectl wait` need not wait for any longer.
+    pub const STALLED: &str = "Stalled";
 
-    /// All but `Ready`, in order.
+    /// All that `Ready` needs, in order.
     pub const JOIN_ORDER: [&str; 11] = [
         DNS_RESOLVED,
         ENDPOINT_REACHABLE,
@@ -86,54 +92,6 @@ pub struct ClusterConfigSpec {
     pub components: Option<Components>,
 }
 
-/// The components KubeNova installs.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Components {
-    /// Capsule: isolates tenants from each other.
-    #[serde(default)]
-    pub capsule: Component,
-    /// Capsule Proxy: shows each tenant only its own part of the Kubernetes API.
-    #[serde(default)]
-    pub capsule_proxy: Component,
-    /// KubeVela: runs applications.
-    #[serde(default)]
-    pub kubevela: Component,
-}
-
-/// One component.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Component {
-    /// Whether to install it. Disabling an installed component removes nothing; its condition is then True with reason `Disabled`.
-    #[serde(default)]
-    pub enabled: bool,
-    /// Version to install. Empty: the version this Operator was built for.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub version: String,
-    /// Take over an installation that KubeNova did not make, if there is one.
-    #[serde(default)]
-    pub adopt: bool,
-    /// Replicas of the component's controller. Use two for Capsule in production: while no replica of Capsule is
-    /// available, no pod of a tenant can be created.
-    #[serde(default = "one")]
-    #[schemars(with = "i32", range(min = 1, max = 5))]
-    pub replicas: u32,
-    /// Capsule Proxy only: URL under which tenants reach it, `https://<host>[:<port>]`; written into their kubeconfigs.
-    #[serde(default, rename = "publicURL", skip_serializing_if = "String::is_empty")]
-    pub public_url: String,
-}
-
-impl Default for Component {
-    fn default() -> Self {
-        Self { enabled: false, version: String::new(), adopt: false, replicas: one(), public_url: String::new() }
-    }
-}
-
-const fn one() -> u32 {
-    1
-}
-
 /// Observed state.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -143,7 +101,7 @@ pub struct ClusterConfigStatus {
     pub observed_generation: Option<i64>,
     /// Ready first, with what to fix when it is False; then what it sums up, in the order in which a cluster joins: DNSResolved,
     /// EndpointReachable, TLSVerified, ClockInSync, TokenAccepted, IdentityIssued, BusConnected, CapsuleReady, CapsuleProxyReady,
-    /// KubeVelaReady, UsageReporting.
+    /// KubeVelaReady, UsageReporting. Beside them TenantEndpointKnown, and Stalled, which is True while a component does not get further.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
@@ -167,7 +125,7 @@ pub struct ClusterConfigStatus {
     pub transport: String,
 }
 
-/// Observed state of one component.
+/// Observed state of one component. What was applied for it is in the ConfigMap `kubenova-inventory` beside the Operator.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentStatus {
@@ -176,14 +134,35 @@ pub struct ComponentStatus {
     /// Version that should be installed.
     #[serde(default)]
     pub desired_version: String,
-    /// Version that was last applied completely.
+    /// Version that was last applied completely and became available; empty when there is none.
     #[serde(default)]
     pub version: String,
+    /// How it is: `Healthy`, `Progressing` while it is being changed, `Degraded` when it does not get further, `Paused` or
+    /// `Disabled`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<ComponentHealth>,
     /// When it was available for the first time, RFC 3339; empty once it is off.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub standing_since: String,
-    /// Objects that were applied, `<group>/<version>/<kind>/<namespace>/<name>`, sorted. What a newer version no longer has
-    /// is deleted by this list.
-    #[serde(default)]
-    pub inventory: Vec<String>,
+    /// Since when it has not been as configured, RFC 3339; empty while it is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unsettled_since: String,
+    /// The last error and what to do about it; stays until it is as configured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub last_error: String,
+}
+
+/// How a component is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ComponentHealth {
+    /// As configured, and available.
+    Healthy,
+    /// Being changed.
+    Progressing,
+    /// It does not get further by itself, or is not available.
+    Degraded,
+    /// Left as it is.
+    Paused,
+    /// Off.
+    Disabled,
 }

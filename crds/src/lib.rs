@@ -9,6 +9,7 @@
 
 pub mod cluster_config;
 pub mod command;
+pub mod components;
 pub mod conditions;
 pub mod tenant;
 pub mod usage_report;

@@ -2,7 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{Resource, ResourceExt as _};
-use kubenova_crds::{cluster_config::NovaClusterConfig, labels, tenant::NovaTenant};
+use kubenova_crds::{
+    cluster_config::{ComponentHealth, NovaClusterConfig},
+    labels,
+    tenant::NovaTenant,
+};
 use kubenova_schema::{
     kinds::ObjectKey,
     v1::{self, ObjectStatus},
@@ -39,6 +43,9 @@ struct ComponentDetail<'a> {
     name: &'a str,
     desired_version: &'a str,
     version: &'a str,
+    health: Option<ComponentHealth>,
+    unsettled_since: &'a str,
+    last_error: &'a str,
 }
 
 #[derive(Serialize)]
@@ -68,6 +75,9 @@ pub fn cluster_config(config: &NovaClusterConfig) -> Option<ObjectStatus> {
         name: &component.name,
         desired_version: &component.desired_version,
         version: &component.version,
+        health: component.health,
+        unsettled_since: &component.unsettled_since,
+        last_error: &component.last_error,
     });
     let detail = ClusterConfigDetail {
         components_ready: &status.components_ready,
@@ -144,13 +154,14 @@ mod tests {
             components: vec![ComponentStatus {
                 name: "capsule".into(),
                 version: "1".into(),
+                health: Some(ComponentHealth::Healthy),
                 ..ComponentStatus::default()
             }],
             ..ClusterConfigStatus::default()
         });
         assert_eq!(
             cluster_config(&config).unwrap().detail,
-            r#"{"componentsReady":"1/3","components":[{"name":"capsule","desiredVersion":"","version":"1"}],"operatorVersion":"","certificateExpires":"","transport":"","observedGeneration":null,"generation":2}"#
+            r#"{"componentsReady":"1/3","components":[{"name":"capsule","desiredVersion":"","version":"1","health":"Healthy","unsettledSince":"","lastError":""}],"operatorVersion":"","certificateExpires":"","transport":"","observedGeneration":null,"generation":2}"#
         );
         let mut acme = NovaTenant::new("acme", TenantSpec { tenant_id: "id".into(), ..TenantSpec::default() });
         acme.status = Some(TenantStatus {

@@ -2,9 +2,12 @@
 //!
 //! Pure: the caller passes in what was deleted lately. A refusal is reported with its reason, never swallowed.
 
-use crate::command::VerifiedCommand;
+use crate::{
+    command::VerifiedCommand,
+    components::{Component, spec},
+};
 use jiff::{SignedDuration, Timestamp};
-use kubenova_crds::cluster_config::{ClusterConfigSpec, Components};
+use kubenova_crds::{cluster_config::ClusterConfigSpec, components::Components};
 use kubenova_schema::{
     deletion_confirmation::{self, NotConfirmed},
     kinds::{CommandKind, ObjectKey},
@@ -158,12 +161,12 @@ fn changes_versions(command: &VerifiedCommand, input: &PolicyInput) -> bool {
     let Some(present) = &input.components else { return false };
     let Ok(document) = serde_json::from_str::<Document>(&command.command.document) else { return false };
     let Some(desired) = document.spec.components else { return false };
-    let pairs = [
-        (&present.capsule, &desired.capsule),
-        (&present.capsule_proxy, &desired.capsule_proxy),
-        (&present.kubevela, &desired.kubevela),
-    ];
-    pairs.iter().any(|(present, desired)| present.enabled && present.version != desired.version)
+    Component::ALL.into_iter().any(|component| {
+        let (now, then) = (spec::common(present, component), spec::common(&desired, component));
+        // Another image is another version, whatever it is called.
+        let runs_another = now.version != then.version || now.images.registry != then.images.registry;
+        now.enabled && (runs_another || now.images.digest != then.images.digest)
+    })
 }
 
 #[cfg(test)]
@@ -276,16 +279,18 @@ mod tests {
     fn other_versions_are_refused_when_the_site_says_so() {
         let policy = Policy { component_upgrades: false, ..Policy::default() };
         let mut present = Components::default();
-        present.capsule.enabled = true;
-        present.capsule.version = "0.14.0".into();
+        present.capsule.component.enabled = true;
+        present.capsule.component.version = "0.14.0".into();
         let input = PolicyInput { components: Some(present), ..PolicyInput::default() };
         let same = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.14.0"}}}}"#;
-        let other = r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.15.0"}}}}"#;
         assert_eq!(reason(&policy, &command(CommandKind::ApplyClusterConfig, same), &input), None);
-        assert_eq!(
-            reason(&policy, &command(CommandKind::ApplyClusterConfig, other), &input),
-            Some("ComponentUpgradesForbidden")
-        );
+        for other in [
+            r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.15.0"}}}}"#,
+            r#"{"spec":{"components":{"capsule":{"enabled":true,"version":"0.14.0","images":{"registry":"r.test"}}}}}"#,
+        ] {
+            let found = reason(&policy, &command(CommandKind::ApplyClusterConfig, other), &input);
+            assert_eq!(found, Some("ComponentUpgradesForbidden"), "{other}");
+        }
     }
 
     #[test]

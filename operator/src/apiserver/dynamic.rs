@@ -6,8 +6,10 @@ use super::{
 };
 use kube::{
     Api, Client,
+    api::{Patch, PatchParams},
     core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta},
 };
+use kubenova_crds::FIELD_MANAGER;
 use kubenova_operator_core::components::object::Key;
 use serde_json::Value;
 
@@ -30,6 +32,19 @@ pub fn api(client: &Client, key: &Key) -> Api<DynamicObject> {
 pub async fn apply(client: &Client, object: &Value) -> Result<DynamicObject, Error> {
     let (key, typed) = typed(object, Verb::Apply)?;
     verbs::apply(&api(client, &key), &typed).await
+}
+
+/// Merge patch of an object that is there; nothing when it is not.
+///
+/// # Errors
+/// When the call fails.
+pub async fn merge(client: &Client, key: &Key, patch: &Value) -> Result<(), Error> {
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    let patched = api(client, key).patch_metadata(&key.name, &params, &Patch::Merge(patch)).await;
+    match patched.map_err(|source| Error::new(Verb::Apply, &key.kind, &key.name, source)) {
+        Err(error) if error.is_not_found() => Ok(()),
+        patched => patched.map(drop),
+    }
 }
 
 /// The object as it is, or `None`.

@@ -3,7 +3,7 @@
 use crate::{CLUSTER, HERE, UID, accepted, command, manager};
 use data_encoding::BASE64;
 use jiff::Timestamp;
-use kubenova_crds::cluster_config::Components;
+use kubenova_crds::components::Components;
 use kubenova_operator_core::{
     command,
     policy::{self, Clocks, Policy, PolicyInput},
@@ -58,8 +58,8 @@ fn the_policy_of_the_site_is_above_the_manager() {
     let some = Policy { allowed_command_kinds: vec!["apply-application".into()], ..Policy::default() };
     stopped("A-210", &decided(&some, &nothing, &command(20)));
     let mut present = Components::default();
-    present.capsule.enabled = true;
-    present.capsule.version = "0.14.0".into();
+    present.capsule.component.enabled = true;
+    present.capsule.component.version = "0.14.0".into();
     let components = PolicyInput { components: Some(present), ..PolicyInput::default() };
     let upgrade = Command {
         kind: "apply-cluster-config".into(),

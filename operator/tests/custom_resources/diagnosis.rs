@@ -5,21 +5,23 @@
 //! through the Operator's own writers. Each text is in `described/`; `KUBENOVA_WRITE_DESCRIBED=1` writes them again.
 
 use crate::{
-    TENANT, apply, client,
+    NAMESPACE, TENANT, apply, client,
     false_manager::{Answer, Authority, serve},
     server, started,
 };
 use kube::{Api, Resource as _};
 use kubenova_bus::dial::Dialer;
-use kubenova_crds::tenant::NovaTenant;
+use kubenova_crds::{cluster_config::condition::CAPSULE_READY, tenant::NovaTenant};
 use kubenova_operator::{
-    apiserver::{event, status},
+    apiserver::{client::Apiserver, event, status},
+    controllers::cluster_config::{self, ApplyCache, InstallContext, Reconciled},
     join::{
         ClusterFacts,
         conditions::{JoinError, StatusReporter, set_not_joined, set_stopped},
         enroll::{self, Attempt},
         identity::{Identity, Keys},
     },
+    metrics,
     session::broker,
     settings::Settings,
 };
@@ -32,7 +34,7 @@ use kubenova_operator_core::{
         report::{STEPS, Stopped, TenantReport},
     },
 };
-use kubenova_runtime::clock;
+use kubenova_runtime::{clock, shutdown::Shutdown};
 use kubenova_schema::{
     enrollment::EnrollmentAnswer,
     signature::sha256_hex,
@@ -46,7 +48,8 @@ use std::path::Path;
 const CLUSTER: &str = "c0123456789abcdefghjkmnpqrs";
 
 /// What differs from run to run.
-const VARYING: [&str; 4] = ["UID:", "Resource Version:", "Creation Timestamp:", "Last Transition Time:"];
+const VARYING: [&str; 5] =
+    ["UID:", "Resource Version:", "Creation Timestamp:", "Last Transition Time:", "Unsettled Since:"];
 
 /// What kubectl prints of an object, without what differs from run to run.
 fn described(server: &ApiServer, object: &[&str], replaced: &[(&str, &str)]) -> String {
@@ -71,6 +74,9 @@ fn described(server: &ApiServer, object: &[&str], replaced: &[(&str, &str)]) -> 
             let message = line.split_once(who).map_or("", |(_, message)| message.trim());
             format!("  {kind}  {reason}  <age>  {who}  {message}")
         });
+    // Of those of one second the sequence is chance.
+    let mut events: Vec<String> = events.collect();
+    events.sort();
     let lines: Vec<String> = lines.chain(["Events:".to_owned()]).chain(events).collect();
     lines.join("\n") + "\n"
 }
@@ -184,6 +190,35 @@ async fn of_a_cluster() {
     reporter.report(&found).await.unwrap();
     reporter.report_identity(CLUSTER, "2099-01-01T00:00:00.000Z").await.unwrap();
     is_as_committed("broker-unreachable", &described(&server, &["nova", "default"], &[(&broker, "<broker>")]));
+    let _deleted = server.kubectl_ok(&["delete", "nova", "default"], "");
+
+    without_roles(&server, &apiserver).await;
+    let mut found = ConditionSet::new();
+    for step in
+        kubenova_crds::cluster_config::condition::JOIN_ORDER.into_iter().take_while(|step| *step != CAPSULE_READY)
+    {
+        found.set_true(step, "Done", "it holds");
+    }
+    reporter.report(&found).await.unwrap();
+    is_as_committed("component-not-ready", &described(&server, &["nova", "default"], &[]));
+}
+
+/// Capsule is to be installed where the chart's roles for it are missing.
+async fn without_roles(server: &ApiServer, apiserver: &Apiserver) {
+    let config = json!({ "apiVersion": "kubenova.io/v1alpha1", "kind": "NovaClusterConfig", "metadata": { "name": "default" },
+        "spec": { "components": { "capsule": { "enabled": true }, "capsuleProxy": {}, "kubevela": {} } } });
+    apply(server, &config).unwrap();
+    let servers = std::path::PathBuf::from(std::env::var_os("KUBENOVA_SERVERS").unwrap());
+    let context = InstallContext {
+        apiserver: apiserver.clone(),
+        state_namespace: NAMESPACE.to_owned(),
+        charts_dir: servers.join("charts"),
+        helm: servers.join("bin/helm"),
+        metrics: metrics::registry().1,
+        shutdown: Shutdown::new(),
+    };
+    let reconciled = cluster_config::reconcile(&context, &ApplyCache::default()).await.unwrap();
+    assert_eq!(reconciled, Reconciled::Unsettled);
 }
 
 /// A tenant with this report, as its controller writes it.

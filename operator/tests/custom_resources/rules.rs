@@ -100,6 +100,52 @@ fn there_is_one_configuration_of_a_cluster() {
 }
 
 #[test]
+fn what_a_component_is_given_is_refused_with_what_to_do() {
+    let server = server();
+    let with = |component: &str, values: Value| {
+        let mut config = config("default");
+        config["spec"] = json!({ "components": { component: values } });
+        config
+    };
+    let proxy = |url: &str, endpoint: Value| with("capsuleProxy", json!({ "publicURL": url, "endpoint": endpoint }));
+    let url = "https://tenants.example.com:8443";
+    for taken in [
+        with(
+            "capsule",
+            json!({ "version": "0.14.0", "images": { "registry": "registry.example.com:5000/mirror",
+            "digest": format!("sha256:{}", "0a".repeat(32)) } }),
+        ),
+        proxy(url, json!({ "ingress": { "className": "nginx" } })),
+        proxy("", json!({ "service": { "type": "NodePort", "nodePort": 30_443 } })),
+        proxy(url, json!({ "service": { "type": "LoadBalancer", "loadBalancerClass": "a.example/b" } })),
+    ] {
+        takes(&server, &taken);
+    }
+    for (refused, says) in [
+        (
+            with("capsule", json!({ "version": "0.14 or newer" })),
+            "a version has letters, digits, dots, dashes and plus signs",
+        ),
+        (
+            with("kubevela", json!({ "images": { "registry": "https://registry.example.com" } })),
+            "without https://, such as",
+        ),
+        (with("kubevela", json!({ "images": { "digest": "0a0a" } })), "a digest is sha256: and 64 hexadecimal digits"),
+        (with("capsule", json!({ "replicas": 5_000_000_000_i64 })), "spec.components.capsule.replicas"),
+        (proxy("http://tenants.example.com", json!({})), "publicURL is https://<host>[:<port>] without a path"),
+        (proxy("https://tenants.example.com/path", json!({})), "publicURL is https://<host>[:<port>] without a path"),
+        (proxy("", json!({ "ingress": {} })), "an Ingress or a Gateway is for the host of publicURL"),
+        (proxy(url, json!({ "service": { "nodePort": 30_443 } })), "nodePort is for a Service of type NodePort"),
+        (
+            proxy(url, json!({ "service": { "type": "NodePort", "loadBalancerClass": "a.example/b" } })),
+            "for a Service of type LoadBalancer",
+        ),
+    ] {
+        refuses(&server, &refused, says);
+    }
+}
+
+#[test]
 fn a_record_is_about_one_object_and_never_goes_back() {
     let server = server();
     takes(&server, &command("rules", "tenant/a", 2, 7));

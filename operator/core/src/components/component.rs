@@ -1,6 +1,10 @@
 //! The three components: names, places and versions.
 
-use kubenova_crds::cluster_config::condition;
+use super::{capsule_proxy, spec};
+use kubenova_crds::{
+    cluster_config::condition,
+    components::{Component as ComponentSpec, Components},
+};
 
 /// Versions whose charts are in the Operator's image.
 const CAPSULE_VERSION: &str = "0.14.0";
@@ -92,6 +96,16 @@ impl Component {
         }
     }
 
+    /// The ServiceAccount its controller runs as, in its namespace.
+    #[must_use]
+    pub const fn service_account(self) -> &'static str {
+        match self {
+            Self::Capsule => "capsule",
+            Self::KubeVela => "kubevela-vela-core",
+            Self::CapsuleProxy => "capsule-proxy",
+        }
+    }
+
     /// The label `app.kubernetes.io/name` its chart puts on that Deployment.
     #[must_use]
     pub const fn app_name(self) -> &'static str {
@@ -112,16 +126,40 @@ impl std::fmt::Display for Component {
 /// What a plan depends on besides the component.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Version to install.
-    pub version: String,
-    /// Replicas of the controller.
-    pub replicas: u32,
+    /// What is configured.
+    pub components: Components,
+    /// Namespace of the Operator.
+    pub state_namespace: String,
     /// The Operator's user name, `system:serviceaccount:<namespace>:kubenova-operator`.
     pub operator_user: String,
     /// The authority every webhook of a component is verified with, PEM.
     pub ca_bundle: String,
-    /// Host name under which tenants reach Capsule Proxy, if it is published.
-    pub public_host: Option<String>,
     /// Digest of the set of CRDs in the cluster, see `capsule_proxy::crd_set`.
     pub crd_set: String,
+}
+
+impl Settings {
+    /// The part that every component has.
+    #[must_use]
+    pub const fn common(&self, component: Component) -> &ComponentSpec {
+        spec::common(&self.components, component)
+    }
+
+    /// Version to install.
+    #[must_use]
+    pub fn version(&self, component: Component) -> &str {
+        spec::version(&self.components, component)
+    }
+
+    /// Replicas of the controller.
+    #[must_use]
+    pub fn replicas(&self, component: Component) -> u32 {
+        self.common(component).replicas.max(1)
+    }
+
+    /// Host name under which tenants reach Capsule Proxy, if it is published.
+    #[must_use]
+    pub fn public_host(&self) -> Option<String> {
+        capsule_proxy::host_of(&self.components.capsule_proxy.public_url)
+    }
 }

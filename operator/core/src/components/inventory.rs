@@ -1,9 +1,9 @@
 //! What was applied for a component, so that what a newer chart no longer has can be removed.
 //!
-//! Pruning removes single orphans, never a component: switching one off removes nothing. CRDs, namespaces and
-//! Capsule's settings are never pruned: with a CRD go all its objects.
+//! Pruning removes single orphans. Switching a component off removes its webhooks, its controller and what belongs to
+//! it, and nothing of its own kinds: with a CRD go all its objects, and tenants' isolation and workloads must stay.
 
-use super::object::Key;
+use super::{object::Key, waves::is_built_in};
 use serde_json::Value;
 
 /// Kinds that stay, whatever a newer chart says.
@@ -27,6 +27,29 @@ pub fn union(old: &[String], new: &[String]) -> Vec<String> {
     all.sort();
     all.dedup();
     all
+}
+
+/// What goes when a component is switched off, in this order: webhooks, which nothing would answer any longer; the controller;
+/// what only it used.
+#[must_use]
+pub fn removal(lines: &[String]) -> [Vec<Key>; 3] {
+    let [mut webhooks, mut workloads, mut rest] = [const { Vec::new() }; 3];
+    let keys = lines.iter().filter_map(|line| line.parse::<Key>().ok());
+    for key in keys.filter(|key| !NEVER_PRUNED.contains(&key.kind.as_str()) && is_built_in(&key.group)) {
+        match (key.group.as_str(), key.kind.as_str()) {
+            (_, "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration") => webhooks.push(key),
+            ("apps" | "batch", _) => workloads.push(key),
+            _ => rest.push(key),
+        }
+    }
+    [webhooks, workloads, rest]
+}
+
+/// What of an inventory stays when its component is switched off.
+#[must_use]
+pub fn kept(lines: &[String]) -> Vec<String> {
+    let removed: Vec<String> = removal(lines).iter().flatten().map(ToString::to_string).collect();
+    lines.iter().filter(|line| !removed.contains(line)).cloned().collect()
 }
 
 /// What the old inventory has, the new one lacks, and may be removed. Lines that cannot be parsed are left alone.
@@ -73,6 +96,26 @@ mod tests {
             "not a key",
         ]);
         assert!(orphans(&old, &[]).is_empty());
+    }
+
+    #[test]
+    fn switching_off_removes_webhooks_first_and_nothing_that_tenants_need() {
+        let lines = inventory(&[
+            "/v1/ConfigMap/n/a",
+            "/v1/Namespace//n",
+            "/v1/Secret/n/s",
+            "admissionregistration.k8s.io/v1/MutatingWebhookConfiguration//w",
+            "apiextensions.k8s.io/v1/CustomResourceDefinition//tenants.capsule.clastix.io",
+            "apps/v1/Deployment/n/d",
+            "capsule.clastix.io/v1beta2/CapsuleConfiguration//default",
+            "core.oam.dev/v1beta1/ComponentDefinition/n/webservice",
+            "policy/v1/PodDisruptionBudget/n/d",
+        ]);
+        let steps = removal(&lines).map(|step| step.iter().map(|key| key.kind.clone()).collect::<Vec<_>>().join(" "));
+        assert_eq!(steps, ["MutatingWebhookConfiguration", "Deployment", "ConfigMap PodDisruptionBudget"]);
+        let kept = kept(&lines);
+        assert_eq!(kept.len(), lines.len() - 4);
+        assert!(removal(&kept).iter().all(Vec::is_empty), "a second time finds nothing");
     }
 
     #[test]

@@ -11,11 +11,17 @@ use super::{
     object::Key,
     patch,
 };
+use kubenova_crds::components::LogLevel;
 use kubenova_schema::applications;
 use serde_json::{Value, json};
 
 /// Revisions kept of an application. Rolling back needs several; the chart keeps two.
 const REVISIONS: u32 = 10;
+/// What its chart chooses.
+const CONCURRENT_RECONCILES: u32 = 4;
+const RESYNC_MINUTES: u32 = 5;
+const CLIENT_QPS: u32 = 400;
+const CLIENT_BURST: u32 = 600;
 const SECRET: &str = "kubevela-vela-core-admission";
 
 /// Arguments the chart has no value for. Unknown flags are accepted silently by vela-core, so a name that changes with
@@ -42,9 +48,17 @@ pub fn is_allowed(kind: &str, name: &str) -> bool {
 /// Values of its chart.
 #[must_use]
 pub fn values(settings: &Settings) -> Value {
+    let values = &settings.components.kubevela.values;
     json!({
-        "replicaCount": settings.replicas,
-        "image": {"tag": format!("v{}", settings.version), "pullPolicy": "IfNotPresent"},
+        "replicaCount": settings.replicas(Component::KubeVela),
+        "image": {"tag": format!("v{}", settings.version(Component::KubeVela)), "pullPolicy": "IfNotPresent"},
+        "logDebug": values.log_level == LogLevel::Debug,
+        "concurrentReconciles": values.concurrent_reconciles.unwrap_or(CONCURRENT_RECONCILES),
+        "controllerArgs": {"reSyncPeriod": format!("{}m", values.resync_minutes.unwrap_or(RESYNC_MINUTES))},
+        "kubeClient": {
+            "qps": values.client.qps.unwrap_or(CLIENT_QPS),
+            "burst": values.client.burst.unwrap_or(CLIENT_BURST),
+        },
         "multicluster": {"enabled": false, "metrics": {"enabled": false}},
         "admissionWebhooks": {
             "enabled": true,
@@ -55,7 +69,7 @@ pub fn values(settings: &Settings) -> Value {
         },
         // The user who last wrote an Application is stamped on it, and it runs with that user's rights.
         "authentication": {"enabled": true, "withUser": true, "defaultUser": "kubevela:vela-core", "groupPattern": "kubevela:*"},
-        "applicationRevisionLimit": REVISIONS,
+        "applicationRevisionLimit": values.revision_limit.unwrap_or(REVISIONS),
         "optimize": {"markWithProb": 1.0},
         "featureGates": {
             // Revisions stay readable, for rollback and for kubectl.
@@ -102,7 +116,7 @@ pub fn patch(settings: &Settings, object: &mut Value) {
         patch::set_argument(object, flag, value);
     }
     patch::add_argument(object, GATE);
-    if settings.replicas <= 1 {
+    if settings.replicas(Component::KubeVela) <= 1 {
         patch::drop_argument(object, "--enable-leader-election");
     }
 }
@@ -110,7 +124,7 @@ pub fn patch(settings: &Settings, object: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::components::tests::settings;
+    use crate::components::tests::{settings, with_replicas};
 
     fn deployment() -> Value {
         json!({
@@ -125,7 +139,7 @@ mod tests {
     #[test]
     fn the_escapes_without_a_value_are_closed_by_arguments() {
         let mut deployment = deployment();
-        patch(&settings(Component::KubeVela), &mut deployment);
+        patch(&settings(), &mut deployment);
         let args = deployment["spec"]["template"]["spec"]["containers"][0]["args"].to_string();
         for argument in [
             "--allow-cross-namespace-resource=false",
@@ -142,7 +156,7 @@ mod tests {
     #[test]
     fn several_replicas_keep_their_leader_election() {
         let mut deployment = deployment();
-        patch(&Settings { replicas: 2, ..settings(Component::KubeVela) }, &mut deployment);
+        patch(&with_replicas(2), &mut deployment);
         assert!(deployment.to_string().contains("--enable-leader-election"));
     }
 
@@ -173,8 +187,20 @@ mod tests {
     }
 
     #[test]
+    fn values_take_the_place_of_the_charts() {
+        let mut settings = settings();
+        let chosen = &mut settings.components.kubevela.values;
+        (chosen.resync_minutes, chosen.concurrent_reconciles, chosen.revision_limit) = (Some(30), Some(8), Some(20));
+        let values = values(&settings);
+        assert_eq!(values["controllerArgs"]["reSyncPeriod"], "30m");
+        assert_eq!(values["concurrentReconciles"], 8);
+        assert_eq!(values["applicationRevisionLimit"], 20);
+        assert_eq!(values["kubeClient"], json!({"qps": CLIENT_QPS, "burst": CLIENT_BURST}));
+    }
+
+    #[test]
     fn authentication_is_on_and_compression_off() {
-        let values = values(&settings(Component::KubeVela));
+        let values = values(&settings());
         assert_eq!(values["authentication"]["enabled"], true);
         assert_eq!(values["authentication"]["withUser"], true);
         assert_eq!(values["featureGates"]["zstdApplicationRevision"], false);

@@ -5,18 +5,24 @@
 //! everything the Operator must not apply (namespaces, roles), is settled in this folder. Each required setting is here
 //! because a tenant could otherwise escape its isolation; `docs` call the list "required settings".
 
+pub mod adoption;
 pub mod capsule;
 pub mod capsule_proxy;
 pub mod certificate;
 mod component;
+
+pub mod endpoint;
+pub mod health;
 pub mod inventory;
 pub mod kubevela;
 pub mod object;
 pub mod patch;
 pub mod rbac_label;
 pub mod render;
+pub mod spec;
 pub mod standing;
 pub mod waves;
+pub mod workload;
 
 use certificate::Certificate;
 pub use component::{Component, Settings};
@@ -43,16 +49,15 @@ pub fn plan(component: Component, settings: &Settings) -> Plan {
     let (values, certificates) = match component {
         Component::Capsule => (capsule::values(settings), capsule::certificates()),
         Component::KubeVela => (kubevela::values(settings), kubevela::certificates()),
-        Component::CapsuleProxy => {
-            (capsule_proxy::values(settings), capsule_proxy::certificates(settings.public_host.as_deref()))
-        }
+        Component::CapsuleProxy => (capsule_proxy::values(settings), capsule_proxy::certificates(settings)),
     };
     let own_secrets = certificates.iter().map(|certificate| certificate.secret.clone()).collect();
-    Plan { component, version: settings.version.clone(), values, certificates, own_secrets }
+    Plan { component, version: settings.version(component).to_owned(), values, certificates, own_secrets }
 }
 
 /// What this component's objects need that its chart has no value for.
 pub fn patch_object(component: Component, settings: &Settings, object: &mut Value) {
+    workload::shape(component, settings.common(component), object);
     match component {
         Component::Capsule => {}
         Component::KubeVela => kubevela::patch(settings, object),
@@ -63,21 +68,30 @@ pub fn patch_object(component: Component, settings: &Settings, object: &mut Valu
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use kubenova_crds::components::Components;
 
-    pub(crate) fn settings(component: Component) -> Settings {
+    pub(crate) fn settings() -> Settings {
+        let mut components = Components::default();
+        components.capsule_proxy.public_url = "https://tenants.example.test".to_owned();
         Settings {
-            version: component.default_version().to_owned(),
-            replicas: 1,
+            components,
+            state_namespace: "kubenova-system".to_owned(),
             operator_user: "system:serviceaccount:kubenova-system:kubenova-operator".to_owned(),
             ca_bundle: "-----BEGIN CERTIFICATE-----\n".to_owned(),
-            public_host: Some("tenants.example.test".to_owned()),
             crd_set: "00".to_owned(),
         }
     }
 
+    pub(crate) fn with_replicas(replicas: u32) -> Settings {
+        let mut settings = settings();
+        settings.components.capsule.component.replicas = replicas;
+        settings.components.kubevela.component.replicas = replicas;
+        settings
+    }
+
     #[test]
     fn a_plan_names_the_secrets_the_operator_fills() {
-        let plan = plan(Component::Capsule, &settings(Component::Capsule));
+        let plan = plan(Component::Capsule, &settings());
         assert_eq!(plan.own_secrets, ["capsule-tls"]);
         assert_eq!(plan.component.namespace(), "capsule-system");
     }

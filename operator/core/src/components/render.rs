@@ -2,9 +2,9 @@
 //! definitions that are not on the list; with namespaces and labels in place and the changes of [`super::patch_object`].
 
 use super::{
-    Component, Plan, Settings, kubevela,
+    Component, Plan, Settings, endpoint, kubevela,
     object::{self, Key, ReadError},
-    patch, patch_object,
+    patch, patch_object, workload,
 };
 use kubenova_crds::FIELD_MANAGER;
 use serde_json::Value;
@@ -29,12 +29,20 @@ const NOT_OURS: [&str; 7] = [
 /// The objects to apply for a component.
 ///
 /// # Errors
-/// When the rendered text cannot be read.
-pub fn prepare(plan: &Plan, settings: &Settings, rendered: &str) -> Result<Vec<Value>, ReadError> {
+/// When the rendered text cannot be read, or holds kinds that the Operator does not apply.
+pub fn prepare(plan: &Plan, settings: &Settings, rendered: &str) -> Result<Vec<Value>, PrepareError> {
     let mut objects = object::read(rendered)?;
     objects.retain(|object| is_wanted(plan, object));
+    let unexpected: Vec<String> = objects.iter().filter_map(Key::of).filter(|key| !is_applied(key)).map(name).collect();
+    if !unexpected.is_empty() {
+        return Err(PrepareError::Unexpected { objects: unexpected });
+    }
     for object in &mut objects {
         place(plan.component, object);
+    }
+    let added = added(plan.component, settings, &objects);
+    objects.extend(added);
+    for object in &mut objects {
         patch::clean_metadata(object);
         patch_object(plan.component, settings, object);
         if is_webhook_configuration(object) {
@@ -47,6 +55,54 @@ pub fn prepare(plan: &Plan, settings: &Settings, rendered: &str) -> Result<Vec<V
     objects.sort_by_cached_key(Key::of);
     objects.dedup_by_key(|object| Key::of(object));
     Ok(objects)
+}
+
+/// Why rendered text cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// It could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It has objects of kinds that the Operator neither applies nor leaves out: it has no right to write them.
+    #[error("the chart renders {}, which the Operator does not install; use the chart of a release of the Operator", objects.join(", "))]
+    Unexpected {
+        /// Kind and name of each.
+        objects: Vec<String>,
+    },
+}
+
+/// What charts render for a component and the Operator has a right to write, as group and kind. Everything of the components'
+/// own groups is as well.
+const APPLIED: [(&str, &str); 9] = [
+    ("", "ConfigMap"),
+    ("", "Secret"),
+    ("", "Service"),
+    ("", "ServiceAccount"),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apps", "Deployment"),
+    ("policy", "PodDisruptionBudget"),
+];
+const OWN_GROUPS: [&str; 3] = ["capsule.clastix.io", "core.oam.dev", "cue.oam.dev"];
+
+fn is_applied(key: &Key) -> bool {
+    OWN_GROUPS.contains(&key.group.as_str()) || APPLIED.contains(&(key.group.as_str(), key.kind.as_str()))
+}
+
+fn name(key: Key) -> String {
+    format!("{} {}", key.kind, key.name)
+}
+
+/// What no chart renders as configured: disruption budgets, and what publishes Capsule Proxy.
+fn added(component: Component, settings: &Settings, objects: &[Value]) -> Vec<Value> {
+    let common = settings.common(component);
+    let mut added: Vec<Value> =
+        objects.iter().filter_map(|object| workload::disruption_budget(component, common, object)).collect();
+    if component == Component::CapsuleProxy {
+        added.extend(endpoint::routes(settings, objects));
+    }
+    added
 }
 
 /// True for a webhook configuration, mutating or validating.
@@ -83,9 +139,10 @@ fn place(component: Component, object: &mut Value) {
 mod tests {
     use super::*;
     use crate::components::{plan, tests::settings};
+    use kubenova_crds::components::EndpointIngress;
 
     fn prepared(component: Component, rendered: &str) -> Vec<Value> {
-        let settings = settings(component);
+        let settings = settings();
         prepare(&plan(component, &settings), &settings, rendered).unwrap()
     }
 
@@ -148,6 +205,30 @@ webhooks:
         }
         assert_ne!(objects[0]["webhooks"][0]["clientConfig"]["caBundle"], "Cg==");
         assert!(objects[1]["metadata"].get("annotations").is_none(), "an empty map is not applied");
+    }
+
+    #[test]
+    fn kinds_that_the_operator_has_no_right_to_write_are_named() {
+        let settings = settings();
+        let rendered = "{apiVersion: monitoring.coreos.com/v1, kind: ServiceMonitor, metadata: {name: a}}";
+        let error = prepare(&plan(Component::Capsule, &settings), &settings, rendered).unwrap_err();
+        assert!(error.to_string().contains("ServiceMonitor a"), "{error}");
+    }
+
+    #[test]
+    fn several_replicas_bring_a_budget_and_a_published_proxy_its_routes() {
+        let rendered = "
+{apiVersion: apps/v1, kind: Deployment, metadata: {name: capsule-proxy}, spec: {selector: {}, template: {spec: {containers: []}}}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: capsule-proxy}, spec: {ports: [{port: 9001}]}}
+";
+        let mut settings = settings();
+        settings.components.capsule_proxy.component.replicas = 2;
+        settings.components.capsule_proxy.endpoint.ingress = Some(EndpointIngress::default());
+        let objects = prepare(&plan(Component::CapsuleProxy, &settings), &settings, rendered).unwrap();
+        let kinds: Vec<&str> = objects.iter().filter_map(|object| object["kind"].as_str()).collect();
+        assert_eq!(kinds, ["Service", "Deployment", "Ingress", "PodDisruptionBudget"]);
+        assert!(objects.iter().all(|object| object["metadata"]["labels"][COMPONENT_LABEL] == "capsule-proxy"));
     }
 
     #[test]

@@ -52,12 +52,6 @@ pub fn note_available(entry: &mut ComponentStatus, at: &str) -> bool {
     is_first
 }
 
-/// Notes that a component is off: it stands no longer.
-pub fn note_off(status: &mut ClusterConfigStatus, component: Component) -> bool {
-    let entry = status.components.iter_mut().find(|entry| entry.name == component.name());
-    entry.is_some_and(|entry| !std::mem::take(&mut entry.standing_since).is_empty())
-}
-
 fn standing_since(status: &ClusterConfigStatus, component: Component) -> Option<Timestamp> {
     let entry = status.components.iter().find(|entry| entry.name == component.name())?;
     entry.standing_since.parse().ok().filter(|_| !is_off(status, component))
@@ -71,7 +65,10 @@ fn is_off(status: &ClusterConfigStatus, component: Component) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conditions::ConditionSet;
+    use crate::{
+        components::health::{self, Standing},
+        conditions::ConditionSet,
+    };
     use kubenova_crds::cluster_config::ClusterConfigSpec;
 
     fn at(second: i64) -> Timestamp {
@@ -131,8 +128,8 @@ mod tests {
         assert_eq!((standing.since(CommandKind::ApplyApplication), standing.kubevela_is_off), (None, true));
         let mut off = with_condition(config(&[(Component::KubeVela, 9)]), Component::KubeVela, DISABLED);
         assert_eq!(StandingComponents::of(&off).kubevela, None);
-        let status = off.status.as_mut().unwrap();
-        assert!(note_off(status, Component::KubeVela) && !note_off(status, Component::KubeVela));
+        let entry = &mut off.status.as_mut().unwrap().components[0];
+        assert!(health::note(entry, &Standing::Off, at(10)) && !health::note(entry, &Standing::Off, at(11)));
         let on_again = with_condition(off, Component::KubeVela, "NotAvailable");
         assert_eq!(StandingComponents::of(&on_again).kubevela, None, "until it is available again");
     }

@@ -3,7 +3,7 @@
 //! CRDs before their objects; settings and certificates before the process that reads them; webhooks only once
 //! something answers them, or they would refuse the definitions that follow; definitions last, through the webhooks.
 
-use super::{object::Key, render::is_webhook_configuration};
+use super::{Component, object::Key, render::is_webhook_configuration};
 use serde_json::Value;
 
 /// One step of applying a component.
@@ -45,9 +45,9 @@ impl Wave {
     }
 }
 
-/// True for the API groups every cluster has.
-fn is_built_in(group: &str) -> bool {
-    group.is_empty() || group.ends_with(".k8s.io") || matches!(group, "policy" | "autoscaling")
+/// True for the API groups that are Kubernetes' own.
+pub(super) fn is_built_in(group: &str) -> bool {
+    group.is_empty() || group.ends_with(".k8s.io") || matches!(group, "apps" | "autoscaling" | "batch" | "policy")
 }
 
 /// The objects of each wave, in order; inside a wave in the order they came.
@@ -80,6 +80,35 @@ pub enum Availability {
     Available,
     /// Not yet, and why.
     Waiting(String),
+}
+
+/// Why the controller of a component is not available, as the message of its condition: what its pods say, whether the former
+/// version still serves, and what to do.
+#[must_use]
+pub fn not_available(component: Component, deployment: &str, why: &str, former: Option<&Former>) -> String {
+    let serving = match former {
+        Some(former) if former.available > 0 => {
+            format!("; version {} goes on serving with {} replicas", former.version, former.available)
+        }
+        _ => String::new(),
+    };
+    format!(
+        "Deployment {}/{deployment} of {} is not available: {why}{serving}; correct spec.components.{} (version, images, \
+         resources, placement) or send the former configuration again; see: kubectl -n {} describe pods",
+        component.namespace(),
+        component.title(),
+        component.spec_key(),
+        component.namespace(),
+    )
+}
+
+/// What ran before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Former {
+    /// Its version.
+    pub version: String,
+    /// Pods of the Deployment that are available.
+    pub available: i64,
 }
 
 /// Reads a Deployment's status.
@@ -165,6 +194,18 @@ mod tests {
         deployment["status"]["replicas"] = json!(2);
         deployment["status"]["observedGeneration"] = json!(1);
         assert!(matches!(availability(&deployment), Availability::Waiting(_)));
+    }
+
+    #[test]
+    fn a_broken_version_is_named_beside_the_one_that_serves() {
+        let message = |available| {
+            let former = Former { version: "0.14.0".to_owned(), available };
+            not_available(Component::Capsule, "capsule-controller-manager", "Pod a: ImagePullBackOff", Some(&former))
+        };
+        assert!(message(1).contains(
+            "ImagePullBackOff; version 0.14.0 goes on serving with 1 replicas; correct spec.components.capsule"
+        ));
+        assert!(!message(0).contains("serving"));
     }
 
     #[test]

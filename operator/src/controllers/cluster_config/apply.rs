@@ -6,16 +6,18 @@ use super::{
 };
 use crate::apiserver::{dynamic, error::chain, verbs};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{
-    Client, ResourceExt as _,
+    Api, Client, ResourceExt as _,
     core::{DynamicObject, ObjectMeta},
 };
 use kubenova_operator_core::{
+    application::failure::{HasHealth as _, Health},
     components::{
         Component, Plan, inventory,
         object::Key,
         render::{COMPONENT_LABEL, VERSION_LABEL},
-        waves::{self, Availability, Wave},
+        waves::{self, Availability, Former, Wave},
     },
     drift,
 };
@@ -26,6 +28,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::time::Instant;
 
 /// Objects of one wave applied at the same time. More only queues in the API server.
 const AT_ONCE: usize = 4;
@@ -33,6 +36,8 @@ const AT_ONCE: usize = 4;
 const ESTABLISHED_WITHIN: Duration = Duration::from_secs(30);
 /// How long one reconcile waits for a Deployment; pulling an image may take longer, then the next one goes on.
 const AVAILABLE_WITHIN: Duration = Duration::from_secs(90);
+/// Pause between two looks at the pods of a Deployment that is waited for: what a pod says at its start is often over by then.
+const PODS_EVERY: Duration = Duration::from_secs(10);
 /// Pause between two reads of what is waited for.
 const POLL: Duration = Duration::from_millis(500);
 /// Attempts at an object while the endpoint of a webhook that just started spreads: ten seconds.
@@ -84,6 +89,7 @@ pub(super) async fn apply(
     authority: &Authority,
     plan: &Plan,
     objects: Vec<Value>,
+    former_version: &str,
 ) -> Result<(), Outcome> {
     for (wave, objects) in waves::sort(objects) {
         if wave == Wave::Certificates {
@@ -99,7 +105,7 @@ pub(super) async fn apply(
             let Some(key) = Key::of(object) else { continue };
             match wave {
                 Wave::Definitions => established(client, &key).await?,
-                Wave::Workloads => available(client, &key).await?,
+                Wave::Workloads => available(client, plan.component, &key, former_version).await?,
                 _ => {}
             }
         }
@@ -148,26 +154,49 @@ async fn established(client: &Client, key: &Key) -> Result<(), Outcome> {
     tokio::time::timeout(ESTABLISHED_WITHIN, poll).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn available(client: &Client, key: &Key) -> Result<(), Outcome> {
-    let mut last = String::from("its status was not read");
-    let poll = async {
-        loop {
-            match read(client, key).await?.as_ref().map(waves::availability) {
-                Some(Availability::Available) => return Ok(()),
-                Some(Availability::Waiting(why)) => last = why,
-                None => "it is gone".clone_into(&mut last),
-            }
-            tokio::time::sleep(POLL).await;
+/// Waits for a Deployment. One that does not come up stops the waves: what depends on it stays as it was, and so do the pods of
+/// the former version.
+async fn available(client: &Client, component: Component, key: &Key, former_version: &str) -> Result<(), Outcome> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &key.namespace);
+    let began = Instant::now();
+    let mut looked = began;
+    let mut pods_say = None;
+    loop {
+        let live = verbs::get(&deployments, &key.name).await.map_err(|error| refused(&error))?;
+        let value = live.as_ref().and_then(|live| serde_json::to_value(live).ok());
+        let why = match value.as_ref().map(waves::availability) {
+            Some(Availability::Available) => return Ok(()),
+            Some(Availability::Waiting(why)) => why,
+            None => "it is gone".to_owned(),
+        };
+        if let Some(live) = live.as_ref().filter(|_| looked.elapsed() >= PODS_EVERY) {
+            looked = Instant::now();
+            pods_say = failing_pod(client, live).await?;
         }
+        // What a pod says does not change by waiting here; the next reconcile looks again.
+        if pods_say.is_some() || began.elapsed() >= AVAILABLE_WITHIN {
+            let available = live.and_then(|live| live.status?.available_replicas).unwrap_or_default();
+            let former = Former { version: former_version.to_owned(), available: available.into() };
+            let former = Some(former).filter(|former| !former.version.is_empty());
+            let why = pods_say.unwrap_or(why);
+            let message = waves::not_available(component, &key.name, &why, former.as_ref());
+            return Err(Outcome::failed("NotAvailable", message));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// What keeps the pods of a Deployment from being ready, as they say it.
+async fn failing_pod(client: &Client, deployment: &Deployment) -> Result<Option<String>, Outcome> {
+    let lacking = match deployment.health() {
+        Health::Fine => return Ok(None),
+        Health::Failed(failure) => return Ok(Some(failure.to_string())),
+        Health::LacksPods(lacking) | Health::NotReady(lacking) => lacking,
     };
-    let finished = tokio::time::timeout(AVAILABLE_WITHIN, poll).await;
-    finished.unwrap_or_else(|_| {
-        let message = format!(
-            "Deployment {}/{} is not available: {last}; see: kubectl -n {} describe deployment {}",
-            key.namespace, key.name, key.namespace, key.name,
-        );
-        Err(Outcome::failed("NotAvailable", message))
-    })
+    let namespace = deployment.namespace().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let pods = verbs::list(&pods, &lacking.selector).await.map_err(|error| refused(&error))?;
+    Ok(lacking.failing_pod(&pods).map(|failure| failure.to_string()))
 }
 
 async fn read(client: &Client, key: &Key) -> Result<Option<Value>, Outcome> {
@@ -196,7 +225,7 @@ pub(super) async fn prune(
     Ok(())
 }
 
-fn is_labelled(object: &DynamicObject, component: Component) -> bool {
+pub(super) fn is_labelled(object: &DynamicObject, component: Component) -> bool {
     object.labels().get(COMPONENT_LABEL).is_some_and(|label| label == component.name())
 }
 

@@ -1,18 +1,20 @@
 //! One component: preflight, render, record what will be applied, apply, prune.
 
 use super::{
+    adopt,
     apply::{self, ApplyCache},
     authority::Authority,
     chart,
     context::InstallContext,
     desired::DesiredComponent,
+    inventory,
     outcome::{Outcome, refused},
     preflight, report,
 };
 use crate::apiserver::error::chain;
 use kube::Api;
 use kubenova_crds::cluster_config::NovaClusterConfig;
-use kubenova_operator_core::components::{self, Plan, Settings, capsule_proxy, inventory, render};
+use kubenova_operator_core::components::{self, Plan, Settings, inventory as lines, render, spec};
 use serde_json::Value;
 use std::path::Path;
 
@@ -22,25 +24,39 @@ pub(super) async fn install(
     cache: &ApplyCache,
     configs: &Api<NovaClusterConfig>,
     authority: &Authority,
-    desired: &DesiredComponent,
+    desired: &DesiredComponent<'_>,
 ) -> Outcome {
     let client = ctx.apiserver.client();
+    let component = desired.component;
     let attempt = async {
+        report::write_desired(configs, component, desired.version()).await.map_err(|error| refused(&error))?;
+        if let Some(problem) = spec::problem(desired.components, component) {
+            return Err(Outcome::failed("InvalidSpec", problem));
+        }
         // Before the roles: a version that this Operator does not carry needs another release of it, which brings its
         // roles along.
-        let folder = chart::locate(&ctx.charts_dir, desired.component, &desired.version)
+        let folder = chart::locate(&ctx.charts_dir, component, desired.version())
             .map_err(|error| Outcome::failed(error.reason(), chain(&error)))?;
         preflight::check_roles(&client, desired).await?;
         preflight::check_other_installs(&client, desired).await?;
-        let (plan, objects) = build(ctx, authority, desired, &folder).await?;
-        let inventory = inventory::lines(&objects);
-        let union = inventory::union(&desired.inventory, &inventory);
-        report::write_intent(configs, desired.component, &desired.version, &union)
-            .await
-            .map_err(|error| refused(&error))?;
-        apply::apply(&client, cache, authority, &plan, objects).await?;
-        apply::prune(&client, desired.component, &union, &inventory).await?;
-        Ok(Outcome::Ready { version: desired.version.clone(), inventory })
+        let (plan, mut objects) = build(ctx, authority, desired, &folder).await?;
+        if desired.common().adopt {
+            adopt::merge(&client, &plan, &mut objects).await?;
+        }
+        let new = lines::lines(&objects);
+        let namespace = &ctx.state_namespace;
+        let old = inventory::read(&client, namespace, component).await.map_err(|error| refused(&error))?;
+        let union = lines::union(&old, &new);
+        let intended = inventory::write(&client, namespace, component, &old, &union).await;
+        intended.map_err(|error| refused(&error))?;
+        apply::apply(&client, cache, authority, &plan, objects, &desired.former_version).await?;
+        apply::prune(&client, component, &union, &new).await?;
+        let settled = inventory::write(&client, namespace, component, &union, &new).await;
+        settled.map_err(|error| refused(&error))?;
+        if desired.common().adopt {
+            adopt::check_leftovers(&client, component).await?;
+        }
+        Ok(Outcome::Ready { version: desired.version().to_owned() })
     };
     attempt.await.unwrap_or_else(|outcome| outcome)
 }
@@ -49,27 +65,17 @@ pub(super) async fn install(
 async fn build(
     ctx: &InstallContext,
     authority: &Authority,
-    desired: &DesiredComponent,
+    desired: &DesiredComponent<'_>,
     chart: &Path,
 ) -> Result<(Plan, Vec<Value>), Outcome> {
-    let component = desired.component;
-    let public_host = match desired.public_url.as_str() {
-        "" => None,
-        url => Some(capsule_proxy::host_of(url).ok_or_else(|| {
-            let message =
-                format!("spec.components.capsuleProxy.publicURL {url:?} is not of the form https://<host>[:<port>]");
-            Outcome::failed("InvalidSpec", message)
-        })?),
-    };
     let settings = Settings {
-        version: desired.version.clone(),
-        replicas: desired.replicas,
+        components: desired.components.clone(),
+        state_namespace: ctx.state_namespace.clone(),
         operator_user: format!("system:serviceaccount:{}:kubenova-operator", ctx.state_namespace),
         ca_bundle: authority.bundle().to_owned(),
-        public_host,
-        crd_set: desired.crd_set.clone(),
+        crd_set: desired.crd_set.to_owned(),
     };
-    let plan = components::plan(component, &settings);
+    let plan = components::plan(desired.component, &settings);
     let server = ctx.apiserver.version().await.map_err(|error| refused(&error))?;
     let rendered = chart::render(&ctx.helm, chart, &plan, &server).await;
     let rendered = rendered.map_err(|error| Outcome::failed(error.reason(), chain(&error)))?;

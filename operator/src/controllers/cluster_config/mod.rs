@@ -2,17 +2,21 @@
 //!
 //! Dereference and validate ([`preflight`]: roles, other installs) → build ([`install`]: render; `operator/core`
 //! decides) → apply by waves ([`apply`]) → status ([`report`]). A reconcile starts from nothing and repairs drift; with
-//! nothing to do it writes nothing. It deletes only what an older chart had and a newer one lacks; switching a component
-//! off deletes nothing. Before it: `dispatch` wrote the spec. After it: `outbound` reports the conditions.
+//! nothing to do it writes nothing. It deletes what an older chart had and a newer one lacks, and of a component that is
+//! switched off ([`remove`]) everything but what tenants have of it. Before it: `dispatch` wrote the spec. After it:
+//! `outbound` reports the conditions.
 
+mod adopt;
 mod apply;
 pub mod authority;
 pub mod chart;
 mod context;
 mod desired;
 mod install;
+mod inventory;
 mod outcome;
 mod preflight;
+mod remove;
 mod report;
 
 use super::work::{RETRY_MAX, RETRY_MIN};
@@ -24,15 +28,16 @@ pub use apply::ApplyCache;
 use authority::Authority;
 pub use context::InstallContext;
 use desired::DesiredComponent;
-use futures::{StreamExt as _, future};
+use futures::{StreamExt as _, future, stream};
 use k8s_openapi::{
     api::apps::v1::Deployment, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{Api, ResourceExt};
-use kubenova_crds::cluster_config::{
-    ClusterConfigSpec, Component as ComponentSpec, Components, NAME, NovaClusterConfig,
+use kube::Api;
+use kubenova_crds::{
+    cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig},
+    components::Components,
 };
-use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
+use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL, spec};
 use kubenova_runtime::backoff::Backoff;
 use outcome::Outcome;
 use std::{pin::pin, time::Duration};
@@ -67,7 +72,15 @@ pub async fn run(ctx: InstallContext) {
         future::ready(is_new.then_some(()))
     });
     let mut specs = pin!(specs);
-    let mut deployments = pin!(watch::changes(Api::<Deployment>::all(client), COMPONENT_LABEL).map(|_| ()));
+    // In the components' namespaces only: a tenant may label its Deployment as it likes.
+    let mut namespaces = Component::ALL.map(Component::namespace).to_vec();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let watches = namespaces.into_iter().map(|namespace| {
+        let deployments = Api::<Deployment>::namespaced(client.clone(), namespace);
+        watch::changes(deployments, COMPONENT_LABEL).map(|_| ()).boxed()
+    });
+    let mut deployments = stream::select_all(watches);
     let cache = ApplyCache::default();
     let mut backoff = Backoff::between(RETRY_MIN, RETRY_MAX);
     // Not runtime::periodic, which finishes a round, and not the work queue, which finishes a reconcile, before it looks
@@ -127,22 +140,14 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
         report::write_awaiting(&configs).await?;
         return Ok(Reconciled::Settled);
     };
-    let authority = match Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await {
-        Ok(authority) => authority,
-        Err(error) => {
-            let outcome = Outcome::failed("CertificateAuthorityFailed", chain(&error));
-            for component in Component::ALL {
-                let outcome = if spec_of(components, component).enabled { &outcome } else { &Outcome::Disabled };
-                report::write_outcome(&configs, component, outcome).await?;
-            }
-            return Ok(Reconciled::Unsettled);
-        }
-    };
+    report::write_endpoint(&configs, components).await?;
+    let authority = Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await;
+    let authority = authority.map_err(|error| Outcome::failed("CertificateAuthorityFailed", chain(&error)));
     let installer = Installer { ctx, cache, configs: &configs, config: &config, components, authority: &authority };
     // Capsule and KubeVela do not wait for each other; the proxy starts when all kinds are there.
     let (capsule, kubevela) =
         future::join(installer.settle(Component::Capsule, ""), installer.settle(Component::KubeVela, "")).await;
-    let crd_set = if components.capsule_proxy.enabled { crd_set(ctx).await? } else { String::new() };
+    let crd_set = if components.capsule_proxy.component.enabled { crd_set(ctx).await? } else { String::new() };
     let proxy = installer.settle(Component::CapsuleProxy, &crd_set).await;
     let settled = [capsule?, kubevela?, proxy?].into_iter().all(|settled| settled);
     Ok(if settled { Reconciled::Settled } else { Reconciled::Unsettled })
@@ -155,43 +160,43 @@ struct Installer<'a> {
     configs: &'a Api<NovaClusterConfig>,
     config: &'a NovaClusterConfig,
     components: &'a Components,
-    authority: &'a Authority,
+    authority: &'a Result<Authority, Outcome>,
 }
 
 impl Installer<'_> {
-    /// Installs one component and writes its condition. True when nothing is missing.
+    /// Brings one component to what is configured and writes its condition. True when nothing is missing.
     async fn settle(&self, component: Component, crd_set: &str) -> Result<bool, apiserver::Error> {
-        let spec = spec_of(self.components, component);
-        let outcome = if spec.enabled {
-            let version = if spec.version.is_empty() { component.default_version() } else { &spec.version };
-            let desired = DesiredComponent {
-                component,
-                version: version.trim_start_matches('v').to_owned(),
-                adopt: spec.adopt,
-                replicas: spec.replicas.max(1),
-                public_url: spec.public_url.clone(),
-                crd_set: crd_set.to_owned(),
-                inventory: report::inventory(self.config, component),
-            };
-            install::install(self.ctx, self.cache, self.configs, self.authority, &desired).await
-        } else {
-            Outcome::Disabled
+        let common = spec::common(self.components, component);
+        let outcome = match self.authority {
+            _ if common.paused && common.enabled => self.paused(component).await?,
+            _ if !common.enabled => remove::remove(self.ctx, component).await,
+            Err(outcome) => outcome.clone(),
+            Ok(authority) => {
+                let desired = DesiredComponent {
+                    component,
+                    components: self.components,
+                    former_version: report::version(self.config, component),
+                    crd_set,
+                };
+                install::install(self.ctx, self.cache, self.configs, authority, &desired).await
+            }
         };
-        report::write_outcome(self.configs, component, &outcome).await?;
-        Ok(matches!(outcome, Outcome::Disabled | Outcome::Ready { .. }))
+        report::write_outcome(self.ctx, self.configs, component, &outcome).await?;
+        Ok(matches!(outcome, Outcome::Disabled | Outcome::Ready { .. } | Outcome::Paused { .. }))
+    }
+
+    async fn paused(&self, component: Component) -> Result<Outcome, apiserver::Error> {
+        let deployments: Api<Deployment> = Api::namespaced(self.ctx.apiserver.client(), component.namespace());
+        let deployment = verbs::get(&deployments, component.deployment()).await?;
+        let available = deployment.and_then(|deployment| deployment.status?.available_replicas);
+        Ok(Outcome::Paused { is_available: available.is_some_and(|available| available > 0) })
     }
 }
 
-const fn spec_of(components: &Components, component: Component) -> &ComponentSpec {
-    match component {
-        Component::Capsule => &components.capsule,
-        Component::KubeVela => &components.kubevela,
-        Component::CapsuleProxy => &components.capsule_proxy,
-    }
-}
-
+/// Only names are read: a definition has up to 500 KB.
 async fn crd_set(ctx: &InstallContext) -> Result<String, apiserver::Error> {
     let crds: Api<CustomResourceDefinition> = Api::all(ctx.apiserver.client());
-    let names: Vec<String> = verbs::list(&crds, "").await?.iter().map(ResourceExt::name_any).collect();
+    let listed = verbs::list_metadata(&crds, "").await?;
+    let names: Vec<String> = listed.into_iter().filter_map(|metadata| metadata.name).collect();
     Ok(capsule_proxy::crd_set(names.iter().map(String::as_str)))
 }

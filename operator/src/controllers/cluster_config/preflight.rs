@@ -18,22 +18,22 @@ use kubenova_operator_core::components::{
 const NOT_OF_A_TENANT: &str = "!app.oam.dev/name,!capsule.clastix.io/managed-by,!projectcapsule.dev/tenant";
 
 /// Refuses when the roles in the cluster were written for another version.
-pub(super) async fn check_roles(client: &Client, desired: &DesiredComponent) -> Result<(), Outcome> {
+pub(super) async fn check_roles(client: &Client, desired: &DesiredComponent<'_>) -> Result<(), Outcome> {
     let roles: Api<ClusterRole> = Api::all(client.clone());
     let role =
         verbs::get(&roles, &rbac_label::cluster_role(desired.component)).await.map_err(|error| refused(&error))?;
     let label = role.as_ref().map(|role| role.labels().get(FOR_COMPONENT).map_or("", String::as_str));
-    match rbac_label::check(desired.component, &desired.version, label, desired.adopt) {
+    match rbac_label::check(desired.component, desired.version(), label, desired.common().adopt) {
         RolesFit::Fits => Ok(()),
         RolesFit::UpgradeNeeded { found } => {
-            let message = RolesFit::message(desired.component, &desired.version, found.as_deref());
+            let message = RolesFit::message(desired.component, desired.version(), found.as_deref());
             Err(Outcome::failed(RolesFit::REASON, message))
         }
     }
 }
 
 /// Refuses when an install that is not ours is in the way, unless it may be adopted.
-pub(super) async fn check_other_installs(client: &Client, desired: &DesiredComponent) -> Result<(), Outcome> {
+pub(super) async fn check_other_installs(client: &Client, desired: &DesiredComponent<'_>) -> Result<(), Outcome> {
     let component = desired.component;
     let deployments: Api<Deployment> = Api::all(client.clone());
     let selector = format!("app.kubernetes.io/name={},!{COMPONENT_LABEL},{NOT_OF_A_TENANT}", component.app_name());
@@ -50,7 +50,7 @@ pub(super) async fn check_other_installs(client: &Client, desired: &DesiredCompo
             );
             return Err(Outcome::failed("InstalledElsewhere", message));
         }
-        if !desired.adopt {
+        if !desired.common().adopt {
             let message = format!(
                 "a {title} that KubeNova did not install runs in {namespace}; adopt it with \
                  spec.components.{}.adopt: true, or delete it",
@@ -59,10 +59,10 @@ pub(super) async fn check_other_installs(client: &Client, desired: &DesiredCompo
             return Err(Outcome::failed("AlreadyInstalled", message));
         }
         let found = version_of(deployment).unwrap_or_default();
-        if found != desired.version {
+        if found != desired.version() {
             let message = format!(
                 "the {title} to adopt has version {found:?}, not {}; set its version in spec.components first, then upgrade",
-                desired.version,
+                desired.version(),
             );
             return Err(Outcome::failed("VersionConflict", message));
         }

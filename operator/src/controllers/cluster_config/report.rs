@@ -1,43 +1,43 @@
-//! The status of NovaClusterConfig: one condition a component, versions, inventories.
+//! The status of NovaClusterConfig: one condition a component, versions, health and the last error.
 
-use super::{outcome::Outcome, spec_of};
-use crate::apiserver::{self, status};
+use super::{context::InstallContext, outcome::Outcome};
+use crate::apiserver::{self, event, status};
 use kube::Api;
 use kubenova_crds::{
-    cluster_config::{ClusterConfigStatus, ComponentStatus, Components, NAME, NovaClusterConfig},
-    conditions,
+    cluster_config::{ClusterConfigStatus, ComponentStatus, NAME, NovaClusterConfig},
+    components::Components,
+    conditions::{self, ConditionStatus},
 };
 use kubenova_operator_core::{
-    components::{Component, standing},
+    components::{Component, endpoint, health, spec, standing},
     conditions::{ConditionSet, MergedConditions},
 };
 use kubenova_runtime::clock;
 
-/// The recorded inventory of a component.
-pub(super) fn inventory(config: &NovaClusterConfig, component: Component) -> Vec<String> {
-    let recorded = config.status.iter().flat_map(|status| &status.components);
-    recorded.filter(|status| status.name == component.name()).flat_map(|status| status.inventory.clone()).collect()
+/// The version of a component that was last available.
+pub(super) fn version(config: &NovaClusterConfig, component: Component) -> String {
+    let mut entries = config.status.iter().flat_map(|status| &status.components);
+    entries.find(|entry| entry.name == component.name()).map(|entry| entry.version.clone()).unwrap_or_default()
 }
 
-/// Records what is about to be applied, before it is.
-pub(super) async fn write_intent(
+/// Records which version is to be installed.
+pub(super) async fn write_desired(
     configs: &Api<NovaClusterConfig>,
     component: Component,
     version: &str,
-    inventory: &[String],
 ) -> Result<(), apiserver::Error> {
     change(configs, |status, _| {
         let entry = entry(status, component);
-        let changed = entry.desired_version != version || entry.inventory != inventory;
+        let changed = entry.desired_version != version;
         version.clone_into(&mut entry.desired_version);
-        entry.inventory = inventory.to_vec();
         changed
     })
     .await
 }
 
-/// Records the outcome of a component.
+/// Records the outcome of a component, and says it in an event when it is another than before.
 pub(super) async fn write_outcome(
+    ctx: &InstallContext,
     configs: &Api<NovaClusterConfig>,
     component: Component,
     outcome: &Outcome,
@@ -45,20 +45,17 @@ pub(super) async fn write_outcome(
     let condition = outcome.condition(component);
     let mut merged = MergedConditions::default();
     change(configs, |status, generation| {
-        merged = condition.merge_into(&mut status.conditions, generation, clock::now());
+        let now = clock::now();
+        merged = condition.merge_into(&mut status.conditions, generation, now);
         let mut changed = merged.changed;
-        match outcome {
-            Outcome::Ready { version, inventory } => {
-                let entry = entry(status, component);
-                changed |= entry.version != *version || entry.inventory != *inventory;
-                version.clone_into(&mut entry.version);
-                inventory.clone_into(&mut entry.inventory);
-                changed |= standing::note_available(entry, &clock::rfc3339_ms(clock::now()));
-            }
-            Outcome::Disabled => changed |= standing::note_off(status, component),
-            Outcome::NotReady { .. } => {}
+        let entry = entry(status, component);
+        changed |= health::note(entry, &outcome.standing(), now);
+        if matches!(outcome, Outcome::Ready { .. }) {
+            changed |= standing::note_available(entry, &clock::rfc3339_ms(now));
         }
-        changed
+        let stalled = health::stalled(status).merge_into(&mut status.conditions, generation, now);
+        merged.transitions.extend(stalled.transitions);
+        changed | stalled.changed
     })
     .await?;
     for update in &merged.transitions {
@@ -71,7 +68,23 @@ pub(super) async fn write_outcome(
             "a component's condition changed"
         );
     }
+    for update in merged.transitions.iter().filter(|update| update.condition == component.condition()) {
+        let is_good = update.status == ConditionStatus::True;
+        let kind = if is_good { event::Kind::Normal } else { event::Kind::Warning };
+        let message = format!("{}: {}", update.condition, update.message);
+        event::publish_about_cluster(&ctx.apiserver, kind, &update.reason, &message).await;
+    }
     Ok(())
+}
+
+/// Records whether tenants' kubeconfigs have an address.
+pub(super) async fn write_endpoint(
+    configs: &Api<NovaClusterConfig>,
+    components: &Components,
+) -> Result<(), apiserver::Error> {
+    let condition = endpoint::condition(components);
+    change(configs, |status, generation| condition.merge_into(&mut status.conditions, generation, clock::now()).changed)
+        .await
 }
 
 /// Records that no command has configured the components yet.
@@ -110,7 +123,7 @@ async fn change(
 /// missing, but does not count.
 fn ready_count(components: Option<&Components>, status: &ClusterConfigStatus) -> String {
     let is_enabled =
-        |component: &Component| components.is_some_and(|components| spec_of(components, *component).enabled);
+        |component: &Component| components.is_some_and(|components| spec::common(components, *component).enabled);
     let enabled: Vec<Component> = Component::ALL.into_iter().filter(is_enabled).collect();
     let ready = |component: &&Component| conditions::is_true(&status.conditions, component.condition());
     format!("{}/{}", enabled.iter().filter(ready).count(), enabled.len())
@@ -128,14 +141,14 @@ fn entry(status: &mut ClusterConfigStatus, component: Component) -> &mut Compone
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kubenova_crds::cluster_config::Component as ComponentSpec;
 
     #[test]
     fn ready_components_are_counted() {
         let mut status = ClusterConfigStatus::default();
         assert_eq!(ready_count(None, &status), "0/0", "not configured yet");
-        let enabled = |enabled| ComponentSpec { enabled, ..ComponentSpec::default() };
-        let components = Components { capsule: enabled(true), kubevela: enabled(true), capsule_proxy: enabled(false) };
+        let mut components = Components::default();
+        components.capsule.component.enabled = true;
+        components.kubevela.component.enabled = true;
         assert_eq!(ready_count(Some(&components), &status), "0/2");
         let mut set = ConditionSet::new();
         set.set_true(Component::Capsule.condition(), "Available", "x");

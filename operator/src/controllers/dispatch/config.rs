@@ -4,28 +4,34 @@ use super::{CONFLICTS_MAX, Dispatcher, Task, annotations, error::DispatchError, 
 use crate::apiserver::verbs;
 use kube::{Api, api::ObjectMeta};
 use kubenova_crds::cluster_config::{ClusterConfigSpec, NAME, NovaClusterConfig, condition};
-use kubenova_operator_core::{observed, outcome::CommandProgress};
+use kubenova_operator_core::{observed, outcome::CommandProgress, unknown_fields};
 use kubenova_runtime::failpoint;
-use serde::Deserialize;
+use serde::Deserialize as _;
+use serde_json::Value;
 
-#[derive(Deserialize)]
-struct Document {
-    spec: ClusterConfigSpec,
+/// The spec of a document, or what is wrong with it. A field that this Operator does not know is refused: who wrote it would
+/// believe that it works.
+fn read(document: &str) -> Result<ClusterConfigSpec, String> {
+    let refused = |error| format!("the document is not a NovaClusterConfig: {error}");
+    let document: Value = serde_json::from_str(document).map_err(refused)?;
+    let unknown = unknown_fields::of_spec::<NovaClusterConfig>(&document["spec"]);
+    if !unknown.is_empty() {
+        return Err(format!(
+            "this Operator does not know {}; leave it out, or upgrade the Operator to the release of the Manager",
+            unknown.join(", ")
+        ));
+    }
+    ClusterConfigSpec::deserialize(&document["spec"]).map_err(refused)
 }
 
 impl Dispatcher<'_> {
     pub(super) async fn apply_config(&self, task: &Task<'_>) -> Result<CommandProgress, DispatchError> {
-        let document: Document = match serde_json::from_str(&task.command.document) {
-            Ok(document) => document,
-            Err(error) => {
-                return Ok(CommandProgress::failed(
-                    "BadDocument",
-                    format!("the document is not a NovaClusterConfig: {error}"),
-                ));
-            }
+        let spec = match read(&task.command.document) {
+            Ok(spec) => spec,
+            Err(problem) => return Ok(CommandProgress::failed("BadDocument", problem)),
         };
         let api: Api<NovaClusterConfig> = Api::all(self.ctx.apiserver.client());
-        let mut desired = NovaClusterConfig::new(NAME, document.spec);
+        let mut desired = NovaClusterConfig::new(NAME, spec);
         for _ in 0..CONFLICTS_MAX {
             let live = verbs::get(&api, NAME).await?;
             if let Some(live) =
@@ -80,4 +86,19 @@ fn progress(live: &NovaClusterConfig) -> CommandProgress {
         }
     }
     CommandProgress::succeeded("Ready", "every component is as configured").at("ready")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_does_not_know_is_refused_by_name() {
+        let document = |capsule: &str| format!(r#"{{"spec":{{"components":{{"capsule":{capsule}}}}}}}"#);
+        let spec = read(&document(r#"{"enabled":true,"images":{"registry":"r.test"}}"#)).unwrap();
+        assert_eq!(spec.components.unwrap().capsule.component.images.registry, "r.test");
+        let unknown = read(&document(r#"{"image":{"registry":"r.test"}}"#)).unwrap_err();
+        assert!(unknown.contains("spec.components.capsule.image;"), "{unknown}");
+        assert!(read(&document(r#"{"replicas":"two"}"#)).unwrap_err().contains("not a NovaClusterConfig"));
+    }
 }

@@ -134,7 +134,7 @@ impl TenantController<'_> {
         let configs: Api<NovaClusterConfig> = Api::all(self.ctx.apiserver.client());
         let config = verbs::get(&configs, CONFIG).await.map_err(|error| read_failed(condition::RBAC_READY, &error))?;
         let components = config.and_then(|config| config.spec.components);
-        Ok(components.is_some_and(|components| components.capsule_proxy.enabled))
+        Ok(components.is_some_and(|components| components.capsule_proxy.component.enabled))
     }
 
     /// Reads the live object. One of this name that is not this tenant's is never taken over.
