@@ -17,7 +17,7 @@ use kubenova_operator::{
     controllers::cluster_config::{self, ApplyCache, InstallContext, Reconciled},
     join::{
         ClusterFacts,
-        conditions::{JoinError, StatusReporter, set_not_joined, set_stopped},
+        conditions::{JoinError, StatusReporter, set_clock, set_not_joined, set_stopped},
         enroll::{self, Attempt},
         identity::{Identity, Keys},
     },
@@ -106,7 +106,13 @@ async fn enrolled_at(url: &str, pin: String) -> (ConditionSet, JoinError) {
     let dialer = Dialer::default();
     let attempt = Attempt { token: &token, keys: &keys, facts: &facts, dialer: &dialer, in_use: None };
     let mut found = ConditionSet::new();
-    let error = enroll::send(url, &attempt, &attempt.request().unwrap(), &mut found).await.unwrap_err();
+    let error = match enroll::send(url, &attempt, &attempt.request().unwrap(), &mut found).await {
+        Ok(answered) => {
+            set_clock(&mut found, answered.clock_offset_ms);
+            answered.answer.err().unwrap()
+        }
+        Err(error) => error,
+    };
     (found, error)
 }
 

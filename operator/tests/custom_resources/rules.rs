@@ -132,9 +132,18 @@ fn what_a_component_is_given_is_refused_with_what_to_do() {
         ),
         (with("kubevela", json!({ "images": { "digest": "0a0a" } })), "a digest is sha256: and 64 hexadecimal digits"),
         (with("capsule", json!({ "replicas": 5_000_000_000_i64 })), "spec.components.capsule.replicas"),
-        (proxy("http://tenants.example.com", json!({})), "publicURL is https://<host>[:<port>] without a path"),
-        (proxy("https://tenants.example.com/path", json!({})), "publicURL is https://<host>[:<port>] without a path"),
-        (proxy("", json!({ "ingress": {} })), "an Ingress or a Gateway is for the host of publicURL"),
+        (
+            with("capsuleProxy", json!({ "publicURL": "http://tenants.example.com" })),
+            "publicURL is https://<host>[:<port>] without a path",
+        ),
+        (
+            with("capsuleProxy", json!({ "publicURL": "https://tenants.example.com/path" })),
+            "publicURL is https://<host>[:<port>] without a path",
+        ),
+        (
+            proxy("", json!({ "ingress": { "className": "nginx" } })),
+            "an Ingress or a Gateway is for the host of publicURL",
+        ),
         (proxy(url, json!({ "service": { "nodePort": 30_443 } })), "nodePort is for a Service of type NodePort"),
         (
             proxy(url, json!({ "service": { "type": "NodePort", "loadBalancerClass": "a.example/b" } })),

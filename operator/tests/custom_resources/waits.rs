@@ -131,7 +131,10 @@ async fn for_a_usage_report() {
     const WINDOW: &str = "w1700000000-100";
     let server = server();
     let client = client(&server).await.client();
-    let condition = |kind: &str, status: &str| json!({ "type": kind, "status": status, "reason": "Sealed", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let condition = |kind: &str, status: &str| {
+        let at = "2026-01-01T00:00:00Z";
+        json!({ "type": kind, "status": status, "reason": "Sealed", "message": "", "lastTransitionTime": at })
+    };
     let status = |fields| serde_json::from_value(fields).unwrap();
     let open = status(json!({ "checkpoint": "AA==", "conditions": [condition("Sealed", "False")] }));
     let written = usage::write(&client, NAMESPACE, WINDOW, open, None).await.unwrap();
