@@ -73,6 +73,7 @@ pub mod condition {
     doc = "Components of this cluster and how far it got in joining the Manager. There is one, named default; the Manager writes its spec, the Operator its status.",
     status = "ClusterConfigStatus",
     derive = "PartialEq",
+    validation = Rule::new("self.metadata.name == 'default'").message("there is one, named default; change that one through the Manager, and create no other"),
     printcolumn = r#"{"name":"Ready","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name":"Connected","type":"string","jsonPath":".status.conditions[?(@.type==\"BusConnected\")].status"}"#,
@@ -81,6 +82,7 @@ pub mod condition {
     printcolumn = r#"{"name":"Cert-Expires","type":"string","jsonPath":".status.certificateExpires"}"#,
     printcolumn = r#"{"name":"Version","type":"string","jsonPath":".status.operatorVersion"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
+    printcolumn = r#"{"name":"Message","type":"string","priority":1,"jsonPath":".status.conditions[?(@.type==\"Ready\")].message"}"#,
     printcolumn = r#"{"name":"Cluster-Id","type":"string","priority":1,"jsonPath":".status.clusterId"}"#
 )]
 #[serde(rename_all = "camelCase")]
@@ -97,10 +99,11 @@ pub struct ClusterConfigStatus {
     /// Generation of the spec that the conditions describe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Join conditions in order (DNSResolved, EndpointReachable, TLSVerified, ClockInSync, TokenAccepted, IdentityIssued,
-    /// BusConnected, CapsuleReady, CapsuleProxyReady, KubeVelaReady, UsageReporting), then Ready. The first one that is
-    /// False names what to fix. Then TenantEndpointKnown, and Stalled, which is True while a component does not get further.
+    /// Ready first, with what to fix when it is False; then what it sums up, in the order in which a cluster joins: DNSResolved,
+    /// EndpointReachable, TLSVerified, ClockInSync, TokenAccepted, IdentityIssued, BusConnected, CapsuleReady, CapsuleProxyReady,
+    /// KubeVelaReady, UsageReporting. Beside them TenantEndpointKnown, and Stalled, which is True while a component does not get further.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// Components that are ready, of those enabled, such as `2/3`.
     #[serde(default, skip_serializing_if = "String::is_empty")]

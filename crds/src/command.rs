@@ -4,9 +4,18 @@
 //! Storing it is fence, durability and the point of acknowledgement in one write. The status describes the command
 //! named by its own `commandId`; when that differs from the spec's, it belongs to an older command.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// Conditions.
+pub mod condition {
+    /// The command has ended, well or not.
+    pub const COMPLETE: &str = "Complete";
+    /// The command has ended well. Unknown until it ends.
+    pub const SUCCEEDED: &str = "Succeeded";
+}
 
 /// The command as received.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -21,14 +30,26 @@ use serde::{Deserialize, Serialize};
     namespaced,
     status = "CommandStatus",
     derive = "PartialEq",
+    validation = Rule::new("!has(oldSelf.status) || oldSelf.status.commandId == '' || !(oldSelf.status.state in ['succeeded', 'failed', 'cancelled', 'expired']) || (has(self.status) && (self.status.commandId != oldSelf.status.commandId || self.status.state == oldSelf.status.state))").message("a command that has ended does not change its outcome; send a new command through the Manager"),
     printcolumn = r#"{"name":"Kind","type":"string","jsonPath":".spec.kind"}"#,
     printcolumn = r#"{"name":"Target","type":"string","jsonPath":".spec.key"}"#,
     printcolumn = r#"{"name":"Revision","type":"integer","jsonPath":".spec.revision"}"#,
     printcolumn = r#"{"name":"State","type":"string","jsonPath":".status.state"}"#,
+    printcolumn = r#"{"name":"Reason","type":"string","jsonPath":".status.reason"}"#,
     printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#,
     printcolumn = r#"{"name":"Message","type":"string","jsonPath":".status.message"}"#
 )]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "self.key == oldSelf.key",
+        "message": "the key never changes: a record is about one object; the Operator stores a command about another object in another record",
+    },
+    {
+        "rule": "self.epoch >= oldSelf.epoch && self.revision >= oldSelf.revision",
+        "message": "epoch and revision never go down: a newer command about this object is stored; send a new command through the Manager",
+    },
+]))]
 pub struct CommandSpec {
     /// The exact bytes that were signed: a Command as JSON text.
     pub body: String,
@@ -52,9 +73,13 @@ pub struct CommandSpec {
 }
 
 /// How far the command got. A terminal state (succeeded, failed, cancelled, expired) never changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandStatus {
+    /// Complete and Succeeded, as `kubectl wait` asks for them; the other fields say the same in more words.
+    #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
     /// Id of the command this status describes.
     #[serde(default)]
     pub command_id: String,
@@ -86,7 +111,7 @@ pub struct CommandStatus {
     pub deadline_from: String,
 }
 
-/// One step.
+/// A step that the command has passed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandHop {

@@ -38,6 +38,10 @@ pub struct Capsule {
 /// Capsule Proxy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{
+    "rule": "!has(self.endpoint) || !(has(self.endpoint.ingress) || has(self.endpoint.gateway)) || (has(self.publicURL) && self.publicURL != '')",
+    "message": "an Ingress or a Gateway is for the host of publicURL: set publicURL too, or leave both out",
+}]))]
 pub struct CapsuleProxy {
     /// What every component has.
     #[serde(flatten)]
@@ -45,7 +49,10 @@ pub struct CapsuleProxy {
     /// URL under which tenants reach it, `https://<host>[:<port>]`; written into their kubeconfigs. Empty: the condition
     /// `TenantEndpointKnown` is False and no kubeconfig can be issued.
     #[serde(default, rename = "publicURL", skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 2000), regex(pattern = r"^(https://[^\s/?#@]+)?$"))]
+    #[schemars(length(max = 2000), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^(https://[^\\\\s/?#@]+)?$')",
+        "message": "publicURL is https://<host>[:<port>] without a path, such as https://tenants.example.com; set it through the Manager",
+    }]))]
     pub public_url: String,
     /// How it is reached from outside the cluster.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -80,7 +87,10 @@ pub struct Component {
     pub paused: bool,
     /// Version to install. Empty: the version this Operator was built for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 64), regex(pattern = r"^[0-9A-Za-z.+-]*$"))]
+    #[schemars(length(max = 64), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^[0-9A-Za-z.+-]*$')",
+        "message": "a version has letters, digits, dots, dashes and plus signs, such as 0.14.0; leave it empty for the one that this Operator was built for",
+    }]))]
     pub version: String,
     /// Take over an installation that KubeNova did not make, if there is one. Where something would be lost, the condition
     /// says what, and nothing is changed.
@@ -137,7 +147,10 @@ pub struct Images {
     /// Registry, and folder in it, that takes the place of the upstream registry in every image of the component, such as
     /// `registry.example.com/mirror`. Empty: upstream.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(length(max = 255), regex(pattern = r"^([a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*)?$"))]
+    #[schemars(length(max = 255), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^([a-z0-9.-]+(:[0-9]{1,5})?(/[a-z0-9._-]+)*)?$')",
+        "message": "a registry is <host>[:<port>][/<folder>] without https://, such as registry.example.com/mirror",
+    }]))]
     pub registry: String,
     /// Secrets of type `kubernetes.io/dockerconfigjson` in the component's namespace, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -145,7 +158,10 @@ pub struct Images {
     pub pull_secrets: Vec<String>,
     /// Digest of the controller's image, `sha256:<64 hexadecimal digits>`; it takes the place of the tag.
     #[serde(default, skip_serializing_if = "String::is_empty")]
-    #[schemars(regex(pattern = r"^(sha256:[0-9a-f]{64})?$"))]
+    #[schemars(length(max = 71), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^(sha256:[0-9a-f]{64})?$')",
+        "message": "a digest is sha256: and 64 hexadecimal digits in lower case, as the registry shows it; leave it empty to use the tag",
+    }]))]
     pub digest: String,
     /// When the kubelet pulls an image: `Always`, `IfNotPresent` or `Never`. Absent: what the chart says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -399,6 +415,16 @@ pub struct Endpoint {
 /// The Service of Capsule Proxy.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {
+        "rule": "!has(self.nodePort) || (has(self.type) && self.type == 'NodePort')",
+        "message": "nodePort is for a Service of type NodePort: set type to NodePort, or leave nodePort out",
+    },
+    {
+        "rule": "!(has(self.loadBalancerClass) || has(self.loadBalancerSourceRanges)) || (has(self.type) && self.type == 'LoadBalancer')",
+        "message": "loadBalancerClass and loadBalancerSourceRanges are for a Service of type LoadBalancer: set type to LoadBalancer, or leave them out",
+    },
+]))]
 pub struct EndpointService {
     /// `ClusterIP`, `NodePort` or `LoadBalancer`.
     #[serde(default, rename = "type", skip_serializing_if = "is_default")]

@@ -55,34 +55,3 @@ pub fn all() -> Vec<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensio
         usage_report::NovaUsageReport::crd(),
     ]
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Value;
-
-    fn strings<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
-        match value {
-            Value::Object(fields) => {
-                found.extend(fields.get(key).and_then(Value::as_str));
-                fields.values().for_each(|value| strings(value, key, found));
-            }
-            Value::Array(items) => items.iter().for_each(|value| strings(value, key, found)),
-            _ => {}
-        }
-    }
-
-    /// What `kubectl explain` prints and `kubectl apply` warns about.
-    #[test]
-    fn descriptions_are_for_readers_and_formats_are_known_to_kubernetes() {
-        for crd in super::all() {
-            let crd = serde_json::to_value(&crd).unwrap();
-            let (mut descriptions, mut formats) = (Vec::new(), Vec::new());
-            strings(&crd, "description", &mut descriptions);
-            strings(&crd, "format", &mut formats);
-            for text in descriptions {
-                assert!(!text.contains("Auto-generated") && !text.contains("[`"), "{text}");
-            }
-            assert!(formats.iter().all(|format| ["int32", "int64", "date-time"].contains(format)), "{formats:?}");
-        }
-    }
-}

@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kubenova_crds::conditions::ConditionStatus;
+use kubenova_crds::{cluster_config::condition::READY, conditions::ConditionStatus};
 
 /// One condition as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,8 @@ impl ConditionSet {
     }
 
     /// Merges the set into an object's conditions. The transition time moves only when the status does, so that merging
-    /// the same set again changes nothing and nothing is written.
+    /// the same set again changes nothing and nothing is written. `Ready`, which sums up the others, stands first, where
+    /// `kubectl describe` begins.
     #[must_use]
     pub fn merge_into(
         &self,
@@ -106,7 +107,8 @@ impl ConditionSet {
                 last_transition_time: Time(now),
             };
             let Some(present) = conditions.iter_mut().find(|present| present.type_ == update.condition) else {
-                conditions.push(next);
+                let at = if next.type_ == READY { 0 } else { conditions.len() };
+                conditions.insert(at, next);
                 merged.changed = true;
                 merged.transitions.push(update.clone());
                 continue;

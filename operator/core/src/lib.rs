@@ -20,6 +20,7 @@ pub mod observed;
 pub mod operation;
 pub mod outcome;
 pub mod policy;
+pub mod ready;
 pub mod record;
 pub mod record_pieces;
 pub mod renewal;

@@ -2,9 +2,14 @@
 //!
 //! The record's status is written before an outcome is published, so that a crash in between only repeats it.
 
+use crate::conditions::ConditionSet;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::ObjectMeta;
-use kubenova_crds::command::{CommandHop, CommandSpec, CommandStatus, NovaCommand};
+use kubenova_crds::{
+    command::{CommandHop, CommandSpec, CommandStatus, NovaCommand, condition},
+    conditions::ConditionStatus,
+};
 use kubenova_schema::{
     mutant,
     v1::{Command, Hop, Outcome},
@@ -238,6 +243,7 @@ pub fn advance(
         hops.push(hop(name, at, &progress.object));
     }
     Some(CommandStatus {
+        conditions: conditions(present, progress, at),
         command_id: spec.command_id.clone(),
         state: state.to_owned(),
         reason: progress.reason.clone(),
@@ -248,6 +254,23 @@ pub fn advance(
         waits: progress.waits,
         deadline_from,
     })
+}
+
+/// The same as conditions: what `kubectl wait` can wait for.
+fn conditions(present: Option<&CommandStatus>, progress: &CommandProgress, at: &str) -> Vec<Condition> {
+    let is_complete = is_terminal(progress.state.as_str());
+    let succeeded = match (is_complete, progress.state) {
+        (_, State::Succeeded) => ConditionStatus::True,
+        (true, _) => ConditionStatus::False,
+        (false, _) => ConditionStatus::Unknown,
+    };
+    let complete = if is_complete { ConditionStatus::True } else { ConditionStatus::False };
+    let mut found = ConditionSet::new();
+    found.set(condition::COMPLETE, complete, &progress.reason, &progress.message);
+    found.set(condition::SUCCEEDED, succeeded, &progress.reason, &progress.message);
+    let mut conditions = present.map(|status| status.conditions.clone()).unwrap_or_default();
+    let _merged = found.merge_into(&mut conditions, None, at.parse().unwrap_or_default());
+    conditions
 }
 
 /// Since when the deadline of a record's command counts; none while it does not. An operation may be stored long before it begins.

@@ -1,16 +1,17 @@
-//! NovaUsageReports: read whole, created when absent, replaced only at a known resourceVersion.
+//! NovaUsageReports: read whole, created empty when absent, their status replaced only at a known resourceVersion.
 //!
 //! An answer may be lost after the write took place, and the next attempt meets a conflict. So on a conflict the stored
-//! report is read: when its spec is the one that was to be written, that write succeeded.
+//! report is read: when its status is the one that was to be written, that write succeeded. Who dies between creating a report
+//! and writing its status leaves an empty one, which whoever writes the window next takes over.
 
 use super::{
     error::{Error, Verb},
-    verbs,
+    status, verbs,
 };
 use kube::{Api, Client, ResourceExt as _};
 use kubenova_crds::{
     tenant::NovaTenant,
-    usage_report::{NovaUsageReport, UsageReportSpec},
+    usage_report::{NovaUsageReport, UsageReportSpec, UsageReportStatus},
 };
 
 /// Result of a write.
@@ -36,35 +37,55 @@ pub async fn get(client: &Client, namespace: &str, window: &str) -> Result<Optio
     verbs::get(&api(client, namespace), window).await
 }
 
-/// Writes a report: creates it, or replaces the one at this resourceVersion.
+/// Writes a window's report: creates it, or replaces the one at this resourceVersion.
 ///
 /// # Errors
 /// When the call fails otherwise than by a conflict.
 pub async fn write(
     client: &Client,
     namespace: &str,
-    spec: UsageReportSpec,
+    window: &str,
+    measured: UsageReportStatus,
     resource_version: Option<&str>,
 ) -> Result<Written, Error> {
     let api = api(client, namespace);
-    let mut report = NovaUsageReport::new(&spec.window.clone(), spec);
+    let mut report = NovaUsageReport::new(window, UsageReportSpec { window: window.to_owned() });
     report.metadata.namespace = Some(namespace.to_owned());
-    report.metadata.resource_version = resource_version.map(str::to_owned);
-    let written = match resource_version {
-        None => verbs::create(&api, &report).await,
-        Some(_) => verbs::replace(&api, &report).await,
+    report.metadata.resource_version = match resource_version {
+        Some(version) => Some(version.to_owned()),
+        None => match created(&api, &report).await? {
+            Some(empty) => empty.resource_version(),
+            None => return stored_as(&api, window, &measured).await,
+        },
     };
-    match written {
-        Ok(stored) => Ok(Written::Stored(stored.resource_version().unwrap_or_default())),
-        Err(error) if error.is_conflict() || (error.is_not_found() && resource_version.is_some()) => {
-            let stored = verbs::get(&api, &report.spec.window).await?;
-            Ok(match stored.filter(|stored| stored.spec == report.spec) {
-                Some(ours) => Written::Stored(ours.resource_version().unwrap_or_default()),
-                None => Written::Conflict,
-            })
+    report.status = Some(measured);
+    match (status::replace(&api, &report).await, &report.status) {
+        (Ok(stored), _) => Ok(Written::Stored(stored.resource_version().unwrap_or_default())),
+        (Err(error), Some(measured)) if error.is_conflict() || error.is_not_found() => {
+            stored_as(&api, window, measured).await
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// The report as it was created now, or before without a status; none when another has written it.
+async fn created(api: &Api<NovaUsageReport>, report: &NovaUsageReport) -> Result<Option<NovaUsageReport>, Error> {
+    match verbs::create(api, report).await {
+        Ok(created) => Ok(Some(created)),
+        Err(error) if error.is_conflict() => {
+            Ok(verbs::get(api, &report.name_any()).await?.filter(|stored| stored.status.is_none()))
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether what stands there is what was to be written.
+async fn stored_as(api: &Api<NovaUsageReport>, window: &str, measured: &UsageReportStatus) -> Result<Written, Error> {
+    let stored = verbs::get(api, window).await?;
+    Ok(match stored.filter(|stored| stored.status.as_ref() == Some(measured)) {
+        Some(ours) => Written::Stored(ours.resource_version().unwrap_or_default()),
+        None => Written::Conflict,
+    })
 }
 
 /// Deletes exactly the report that was read.

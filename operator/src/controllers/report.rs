@@ -1,5 +1,5 @@
-//! Reports our own kinds: their status into the status cache, and the last two conditions of the cluster's configuration
-//! (`UsageReporting` and `Ready`), which sum up the others.
+//! Reports our own kinds: their status into the status cache, and what sums up others: the last two conditions of the cluster's
+//! configuration (`UsageReporting` and `Ready`), and what a tenant's applications and its quota have come to.
 
 use super::work::{self, Next};
 use crate::{
@@ -8,14 +8,18 @@ use crate::{
     metering::UsageHealth,
 };
 use futures::{StreamExt as _, stream};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::api::core::v1::ResourceQuota;
 use kube::{Api, ResourceExt as _};
 use kubenova_crds::{
     cluster_config::{NAME, NovaClusterConfig, condition},
     conditions::ConditionStatus,
     tenant::NovaTenant,
 };
-use kubenova_operator_core::{conditions::ConditionSet, observed};
+use kubenova_operator_core::{
+    conditions::ConditionSet,
+    observed, ready,
+    tenant::{apps_namespace, limits, quota},
+};
 use kubenova_runtime::clock;
 use std::{fmt, time::Duration};
 use tokio::sync::watch::Receiver;
@@ -55,7 +59,14 @@ pub async fn run(ctx: ClusterContext, usage: Receiver<UsageHealth>) {
         usage.changed().await.ok()?;
         Some((vec![Reported::ClusterConfig], usage))
     });
-    let triggers = stream::select(stream::select(configs, tenants), changes);
+    let applications = ctx.status.tenants_with_changes().map(|ids| {
+        let named = |id| {
+            let tenant = ctx.tenants.find(|tenant| tenant.tenant_id == id)?;
+            Some(Reported::Tenant { id, name: tenant.name.clone() })
+        };
+        ids.into_iter().filter_map(named).collect()
+    });
+    let triggers = stream::select(stream::select(configs, tenants), stream::select(changes, applications));
     work::run("report", triggers, &ctx.metrics, &ctx.shutdown, |object| reconcile(&ctx, &usage, object)).await;
 }
 
@@ -80,8 +91,37 @@ async fn report_tenant(ctx: &ClusterContext, id: &str, name: &str) -> Result<Nex
         ctx.status.remove(&observed::tenant_key(id));
         return Ok(Next::OnChange);
     };
-    ctx.status.put(observed::tenant(&tenant));
+    let tenant = match tenant.metadata.deletion_timestamp {
+        None => sum_up(ctx, &api, tenant).await?,
+        Some(_) => Some(tenant),
+    };
+    if let Some(tenant) = tenant {
+        ctx.status.put(observed::tenant(&tenant));
+    }
     Ok(Next::After(INTERVAL))
+}
+
+/// Writes what the tenant's applications and its quota have come to, where it differs.
+async fn sum_up(
+    ctx: &ClusterContext,
+    api: &Api<NovaTenant>,
+    tenant: NovaTenant,
+) -> Result<Option<NovaTenant>, apiserver::Error> {
+    let name = tenant.name_any();
+    let quotas: Api<ResourceQuota> = Api::namespaced(ctx.apiserver.client(), &apps_namespace(&name));
+    let used = verbs::get(&quotas, limits::NAME).await?.as_ref().map(quota::used).unwrap_or_default();
+    let applications = ctx.status.applications_of(&tenant.spec.tenant_id);
+    status::update_from(api, tenant, |live| {
+        let (generation, now) = (live.metadata.generation, clock::now());
+        let status = live.status.get_or_insert_default();
+        let mut changed = status.quota_used != used;
+        used.clone_into(&mut status.quota_used);
+        if let Some(applications) = &applications {
+            changed |= applications.write_into(status, &name, generation, now);
+        }
+        changed
+    })
+    .await
 }
 
 async fn report_cluster_config(ctx: &ClusterContext, usage: &Receiver<UsageHealth>) -> Result<Next, apiserver::Error> {
@@ -91,7 +131,7 @@ async fn report_cluster_config(ctx: &ClusterContext, usage: &Receiver<UsageHealt
         let (generation, now) = (config.metadata.generation, clock::now());
         let status = config.status.get_or_insert_default();
         let mut changed = usage_condition(&usage).merge_into(&mut status.conditions, generation, now).changed;
-        changed |= ready_condition(&status.conditions).merge_into(&mut status.conditions, generation, now).changed;
+        changed |= ready::of_cluster(&status.conditions).merge_into(&mut status.conditions, generation, now).changed;
         if status.observed_generation != generation {
             status.observed_generation = generation;
             changed = true;
@@ -121,34 +161,10 @@ fn usage_condition(usage: &UsageHealth) -> ConditionSet {
     set
 }
 
-/// `Ready`: what the first condition that is not True says, in the order of the join.
-fn ready_condition(conditions: &[Condition]) -> ConditionSet {
-    let mut set = ConditionSet::new();
-    for step in condition::JOIN_ORDER {
-        let Some(found) = conditions.iter().find(|condition| condition.type_ == step) else {
-            set.set_unknown(condition::READY, "NotReached", format!("waiting for condition {step}"));
-            return set;
-        };
-        if found.status != "True" {
-            let status = if found.status == "False" { ConditionStatus::False } else { ConditionStatus::Unknown };
-            set.set(condition::READY, status, &found.reason, format!("{step}: {}", found.message));
-            return set;
-        }
-    }
-    let message = "the cluster has joined, its components are available, and usage is reported";
-    set.set_true(condition::READY, "Ready", message);
-    set
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::metering;
-    use kubenova_operator_core::conditions::ConditionUpdate;
-
-    fn ready(conditions: &[Condition]) -> ConditionUpdate {
-        ready_condition(conditions).get(condition::READY).unwrap().clone()
-    }
 
     #[test]
     fn a_window_in_conflict_is_shown_as_long_as_nothing_worse_is() {
@@ -168,22 +184,5 @@ mod tests {
         ] {
             assert_eq!(reason(usage), Some((status, word.to_owned())));
         }
-    }
-
-    #[test]
-    fn the_first_condition_that_does_not_hold_is_the_reason() {
-        let mut conditions = Vec::new();
-        let mut set = ConditionSet::new();
-        for step in condition::JOIN_ORDER {
-            set.set_true(step, "Ok", "");
-        }
-        let _all = set.merge_into(&mut conditions, None, clock::now());
-        assert_eq!(ready(&conditions).status, ConditionStatus::True);
-        let mut set = ConditionSet::new();
-        set.set_false(condition::KUBEVELA_READY, "Broken", "no pods");
-        set.set_unknown(condition::CAPSULE_READY, "Installing", "");
-        let _two = set.merge_into(&mut conditions, None, clock::now());
-        assert_eq!(ready(&conditions).reason, "Installing");
-        assert_eq!(ready(&[]).status, ConditionStatus::Unknown);
     }
 }

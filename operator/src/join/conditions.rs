@@ -8,7 +8,10 @@ use kubenova_crds::{
     cluster_config::{ClusterConfigSpec, ClusterConfigStatus, NAME, NovaClusterConfig, condition},
     conditions::ConditionStatus,
 };
-use kubenova_operator_core::conditions::{ConditionSet, ConditionUpdate};
+use kubenova_operator_core::{
+    conditions::{ConditionSet, ConditionUpdate},
+    ready,
+};
 use kubenova_runtime::clock;
 
 /// The conditions that join and session own, in order.
@@ -118,7 +121,8 @@ impl StatusReporter {
                     missing.set_unknown(step, "NotReached", "not tried yet");
                 }
             }
-            missing.merge_into(&mut status.conditions, generation, clock::now()).changed
+            let changed = missing.merge_into(&mut status.conditions, generation, clock::now()).changed;
+            sum_up(status, generation) || changed
         })
         .await
         .map(drop)
@@ -130,7 +134,7 @@ impl StatusReporter {
         let updated = self.update(|status, generation| {
             let merged = found.merge_into(&mut status.conditions, generation, clock::now());
             transitions = merged.transitions;
-            merged.changed
+            sum_up(status, generation) || merged.changed
         });
         let Some(config) = updated.await? else { return Ok(()) };
         for update in transitions {
@@ -193,6 +197,11 @@ impl StatusReporter {
         });
         updated.await
     }
+}
+
+/// `Ready`, also of a cluster that has not joined: without it `kubectl get nova` would say nothing. True when it changed.
+fn sum_up(status: &mut ClusterConfigStatus, generation: Option<i64>) -> bool {
+    ready::of_cluster(&status.conditions).merge_into(&mut status.conditions, generation, clock::now()).changed
 }
 
 #[cfg(test)]

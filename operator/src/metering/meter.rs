@@ -17,7 +17,7 @@ use crate::{
     manager_clock::ManagerClock,
 };
 use kube::Client;
-use kubenova_crds::usage_report::UsageReportSpec;
+use kubenova_crds::usage_report::UsageReportStatus;
 use kubenova_operator_core::metering::{
     Levels, checkpoint,
     engine::{Ceilings, Engine, SOURCES},
@@ -200,8 +200,8 @@ impl Running {
             }
         };
         failpoint::passing("usage.seal.before");
-        let spec = reports::sealed(&sealed, signature);
-        if self.write(window, spec).await?.is_none() {
+        let status = reports::sealed(&sealed, signature, clock::now());
+        if self.write(window, status).await?.is_none() {
             return Ok(false);
         }
         failpoint::passing("usage.seal.after");
@@ -219,8 +219,8 @@ impl Running {
     pub(super) async fn checkpoint(&mut self) -> Result<(), SteppedDown> {
         let Some(newest) = self.engine.windows.newest() else { return Ok(()) };
         failpoint::passing("usage.checkpoint.before");
-        let spec = reports::open(newest, &checkpoint::to_bytes(&self.engine));
-        if self.write(newest, spec).await?.is_some() {
+        let status = reports::open(newest, &checkpoint::to_bytes(&self.engine));
+        if self.write(newest, status).await?.is_some() {
             set_healthy(&self.parts.health);
         }
         let third_ms = i64::from(self.engine.windows.seconds) * 1000 / 3;
@@ -229,9 +229,9 @@ impl Running {
     }
 
     /// Stores a report by compare-and-swap. None: the API server did not take it now.
-    async fn write(&mut self, window: Window, spec: UsageReportSpec) -> Result<Option<()>, SteppedDown> {
+    async fn write(&mut self, window: Window, status: UsageReportStatus) -> Result<Option<()>, SteppedDown> {
         let version = self.open.get(&window).map(String::as_str);
-        match usage::write(&self.parts.client, &self.parts.namespace, spec, version).await {
+        match usage::write(&self.parts.client, &self.parts.namespace, &window.to_string(), status, version).await {
             Ok(Written::Stored(version)) => {
                 self.open.insert(window, version);
                 Ok(Some(()))

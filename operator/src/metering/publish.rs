@@ -13,7 +13,7 @@ use crate::apiserver::usage::{self, Written};
 use jiff::Timestamp;
 use kube::{Client, ResourceExt as _};
 use kubenova_bus::{Connection, publish};
-use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
+use kubenova_crds::usage_report::NovaUsageReport;
 use kubenova_operator_core::metering::{
     receipts::{self, Change, HeldReport},
     seal::{PART_BYTES, chunks},
@@ -52,8 +52,8 @@ impl Notice {
     pub(super) fn from_report(report: &NovaUsageReport) -> Self {
         Self {
             window: Window::parse(&report.spec.window).unwrap_or(Window { start: 0, seconds: 1 }),
-            manifest_sha256: reports::manifest_sha256(&report.spec).unwrap_or_default(),
-            received_at_ms: report.spec.received_at.parse().ok().map(Timestamp::as_millisecond),
+            manifest_sha256: reports::manifest_sha256(report).unwrap_or_default(),
+            received_at_ms: reports::received_at(report).map(Timestamp::as_millisecond),
         }
     }
 }
@@ -161,15 +161,15 @@ impl Publisher {
     async fn publish(&self, window: Window) -> bool {
         let Some(connection) = self.parts.bus.borrow().clone().filter(Connection::is_connected) else { return false };
         let name = window.to_string();
-        let spec = match usage::get(&self.parts.client, &self.parts.namespace, &name).await {
-            Ok(Some(report)) if report.spec.state == ReportState::Sealed => report.spec,
-            Ok(_) => return true,
+        let report = match usage::get(&self.parts.client, &self.parts.namespace, &name).await {
+            Ok(report) => report,
             Err(error) => {
                 tracing::warn!(%window, error = %error.reason(), "could not read a sealed report; trying again later");
                 return false;
             }
         };
-        let (manifest, records) = match (reports::manifest(&spec), reports::records(&spec)) {
+        let Some(status) = report.as_ref().and_then(reports::sealed_status) else { return true };
+        let (manifest, records) = match (reports::manifest(&name, status), reports::records(&name, status)) {
             (Ok(manifest), Ok(records)) => (manifest, records),
             (Err(error), _) | (_, Err(error)) => {
                 tracing::error!(%window, %error, "a sealed report is damaged and is not published");
@@ -177,7 +177,7 @@ impl Publisher {
             }
         };
         let subject = subjects::usage(&self.parts.cluster_id, &name);
-        for chunk in chunks(&manifest, &spec.manifest_signature, &records, PART_BYTES) {
+        for chunk in chunks(&manifest, &status.manifest_signature, &records, PART_BYTES) {
             let schema = (SCHEMA_HEADER, "kubenova.v1.UsageChunk");
             let headers = publish::headers(&random::uuid_v4().to_string(), &[schema]);
             if let Err(error) = publish::publish(&connection.jetstream, &subject, headers, chunk).await {
@@ -222,8 +222,7 @@ impl Publisher {
                 Change::Received => Some(clock::now()),
                 Change::Lost => None,
             };
-            let text = received_at.map(clock::rfc3339_ms).unwrap_or_default();
-            if store_mark(&self.parts, &window.to_string(), &text).await.is_none() {
+            if store_mark(&self.parts, &window.to_string(), received_at).await.is_none() {
                 return false;
             }
             if let Some(notice) = self.held.get_mut(&window) {
@@ -300,16 +299,17 @@ impl Publisher {
     }
 }
 
-async fn store_mark(parts: &Parts, name: &str, at: &str) -> Option<()> {
+async fn store_mark(parts: &Parts, name: &str, received_at: Option<Timestamp>) -> Option<()> {
     let stored = match usage::get(&parts.client, &parts.namespace, name).await {
         Ok(Some(report)) => {
             let version = report.resource_version();
-            let mut spec = report.spec;
-            if spec.received_at.is_empty() == at.is_empty() {
+            let mut status = report.status.unwrap_or_default();
+            if status.received_at.is_empty() == received_at.is_none() {
                 return Some(());
             }
-            at.clone_into(&mut spec.received_at);
-            usage::write(&parts.client, &parts.namespace, spec, version.as_deref()).await
+            let text = received_at.map(clock::rfc3339_ms);
+            reports::set_received(&mut status, text.as_deref(), clock::now());
+            usage::write(&parts.client, &parts.namespace, name, status, version.as_deref()).await
         }
         Ok(None) => return Some(()),
         Err(error) => Err(error),

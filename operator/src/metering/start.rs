@@ -15,7 +15,7 @@ use crate::apiserver::{
     usage,
 };
 use kube::ResourceExt as _;
-use kubenova_crds::usage_report::{NovaUsageReport, ReportState};
+use kubenova_crds::usage_report::NovaUsageReport;
 use kubenova_operator_core::metering::{
     checkpoint,
     engine::{Beginning, Engine, Listing, SOURCES},
@@ -42,7 +42,7 @@ impl Running {
             parts,
         };
         let resumed = meter.resume(&reports);
-        for report in reports.iter().filter(|report| report.spec.state == ReportState::Sealed) {
+        for report in reports.iter().filter(|report| reports::sealed_status(report).is_some()) {
             let _publisher_is_gone = meter.parts.sealed.send(Notice::from_report(report));
         }
         drop(reports);
@@ -72,19 +72,17 @@ impl Running {
         let mut newest_sealed = None;
         for report in reports {
             let Some(window) = Window::parse(&report.spec.window) else { continue };
-            match report.spec.state {
-                ReportState::Open => {
-                    self.open.insert(window, report.resource_version().unwrap_or_default());
-                    open.push((window, report));
-                }
-                ReportState::Sealed => {
-                    newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone())));
-                }
+            if reports::sealed_status(report).is_some() {
+                newest_sealed = newest_sealed.max(Some((window.start, report.spec.window.clone())));
+                continue;
             }
+            self.open.insert(window, report.resource_version().unwrap_or_default());
+            // One without a status was created by a process that died before it wrote anything.
+            open.extend(report.status.as_ref().map(|status| (window, report, status)));
         }
-        open.sort_by_key(|(window, _)| std::cmp::Reverse(window.start));
-        for (_, report) in open {
-            let restored = match reports::checkpoint(&report.spec) {
+        open.sort_by_key(|(window, ..)| std::cmp::Reverse(window.start));
+        for (_, report, status) in open {
+            let restored = match reports::checkpoint(&report.spec.window, status) {
                 Ok(bytes) => checkpoint::from_bytes(&bytes).map_err(|error| error.to_string()),
                 Err(error) => Err(error.to_string()),
             };
@@ -107,7 +105,7 @@ impl Running {
             }
         }
         let newest = newest_sealed.and_then(|(_, name)| reports.iter().find(|report| report.spec.window == name));
-        if let Some(sha256) = newest.and_then(|report| reports::manifest_sha256(&report.spec).ok()) {
+        if let Some(sha256) = newest.and_then(reports::manifest_sha256) {
             self.engine.previous_manifest_sha256 = sha256;
         }
         false
@@ -119,10 +117,10 @@ impl Running {
         for window in windows {
             let name = window.to_string();
             let sealed =
-                reports.iter().find(|report| report.spec.window == name && report.spec.state == ReportState::Sealed);
+                reports.iter().find(|report| report.spec.window == name && reports::sealed_status(report).is_some());
             if let Some(report) = sealed {
                 self.engine.windows.roll(window.end_ms());
-                let sha256 = reports::manifest_sha256(&report.spec).unwrap_or_default();
+                let sha256 = reports::manifest_sha256(report).unwrap_or_default();
                 self.engine.forget(window, &sha256);
             }
         }

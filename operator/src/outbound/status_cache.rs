@@ -2,8 +2,9 @@
 //! loop reads it.
 
 use crate::apiserver::verbs::Listed;
+use futures::{Stream, stream};
 use jiff::SignedDuration;
-use kubenova_operator_core::application::since;
+use kubenova_operator_core::{application::since, tenant::applications::Applications};
 use kubenova_runtime::clock;
 use kubenova_schema::{kinds::ObjectKey, v1::ObjectStatus};
 use std::{
@@ -20,6 +21,7 @@ pub struct StatusCache(Arc<Inner>);
 struct Inner {
     state: Mutex<State>,
     wake: Notify,
+    wake_tenants: Notify,
     /// An application that is not ready for longer is stalled.
     ready_within: SignedDuration,
 }
@@ -28,6 +30,10 @@ struct Inner {
 struct State {
     objects: BTreeMap<String, ObjectStatus>,
     changed: BTreeSet<String>,
+    /// Tenants of whose applications one changed since the last look.
+    tenants: BTreeSet<String>,
+    /// A list has ended.
+    is_listed: bool,
     /// Objects that controllers wrote since the list under way was begun; none when there is none.
     written: Option<BTreeSet<String>>,
 }
@@ -50,7 +56,7 @@ impl StatusCache {
         let has_changed = state.put(status, self.0.ready_within);
         drop(state);
         if has_changed {
-            self.0.wake.notify_one();
+            self.wake();
         }
     }
 
@@ -61,7 +67,7 @@ impl StatusCache {
         let has_changed = state.remove(key);
         drop(state);
         if has_changed {
-            self.0.wake.notify_one();
+            self.wake();
         }
     }
 
@@ -86,8 +92,42 @@ impl StatusCache {
         for status in listed.into_iter().filter(|status| !newer.contains(&status.key)) {
             state.put(status, self.0.ready_within);
         }
+        // An object that cannot be read is another kind's: of an Application only its metadata has a type.
+        if !state.is_listed {
+            state.is_listed = true;
+            let State { objects, tenants, .. } = &mut *state;
+            tenants.extend(objects.keys().filter_map(|key| tenant_of_application(key)));
+        }
         drop(state);
+        self.wake();
+    }
+
+    /// The applications of a tenant; none until all have been listed.
+    #[must_use]
+    pub fn applications_of(&self, tenant_id: &str) -> Option<Applications> {
+        let state = self.lock();
+        let prefix = ObjectKey::Application { tenant_id: tenant_id.to_owned(), name: String::new() }.to_string();
+        let from_prefix = state.objects.range(prefix.clone()..);
+        let own = from_prefix.take_while(|(key, _)| key.starts_with(&prefix)).map(|(_, status)| status);
+        state.is_listed.then(|| Applications::of(own))
+    }
+
+    /// Ids of tenants of whose applications one changed since the last look, without end. For one reader.
+    pub fn tenants_with_changes(&self) -> impl Stream<Item = Vec<String>> + Send + use<> {
+        stream::unfold(self.clone(), |cache| async move {
+            loop {
+                let tenants = std::mem::take(&mut cache.lock().tenants);
+                if !tenants.is_empty() {
+                    return Some((tenants.into_iter().collect(), cache));
+                }
+                cache.0.wake_tenants.notified().await;
+            }
+        })
+    }
+
+    fn wake(&self) {
         self.0.wake.notify_one();
+        self.0.wake_tenants.notify_one();
     }
 
     /// Every object; nothing counts as changed afterwards.
@@ -137,6 +177,7 @@ impl State {
         if self.objects.get(&status.key) == Some(&status) {
             return false;
         }
+        self.tenants.extend(tenant_of_application(&status.key));
         self.changed.insert(status.key.clone());
         self.objects.insert(status.key.clone(), status);
         true
@@ -146,6 +187,7 @@ impl State {
     fn remove(&mut self, key: &str) -> bool {
         let was_there = self.objects.remove(key).is_some();
         if was_there {
+            self.tenants.extend(tenant_of_application(key));
             self.changed.insert(key.to_owned());
         }
         was_there
@@ -158,9 +200,17 @@ impl State {
     }
 }
 
+fn tenant_of_application(key: &str) -> Option<String> {
+    match ObjectKey::parse(key) {
+        Some(ObjectKey::Application { tenant_id, .. }) => Some(tenant_id),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::{FutureExt as _, StreamExt as _};
     use kubenova_schema::v1::Condition;
 
     fn status(key: &str, revision: u64) -> ObjectStatus {
@@ -225,6 +275,26 @@ mod tests {
         assert_eq!(all, expected);
         cache.put(status("later", 1));
         assert_eq!(cache.take_changes(10).len(), 1, "after the list as before");
+    }
+
+    #[test]
+    fn a_tenant_s_applications_are_counted_once_all_have_been_listed() {
+        const T: &str = "0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3d";
+        let cache = StatusCache::default();
+        let mut tenants = Box::pin(cache.tenants_with_changes());
+        let key = format!("application/{T}/shop");
+        cache.put(status(&key, 1));
+        cache.put(status("tenant/0198c7f2-5d5e-7c3a-9a55-0a4e7a1b2c3e", 1));
+        assert_eq!(tenants.next().now_or_never(), Some(Some(vec![T.to_owned()])));
+        assert_eq!(cache.applications_of(T), None, "there may be more of them");
+        let listing = cache.begin_listing();
+        cache.end_listing(listing, Listed { objects: vec![status(&key, 1)], is_complete: true });
+        assert_eq!(cache.applications_of(T), Some(Applications::of([&status(&key, 1)])));
+        assert_eq!(cache.applications_of("another"), Some(Applications::default()));
+        assert_eq!(tenants.next().now_or_never(), Some(Some(vec![T.to_owned()])), "it was not counted before");
+        cache.remove(&key);
+        assert_eq!(tenants.next().now_or_never(), Some(Some(vec![T.to_owned()])));
+        assert_eq!(tenants.next().now_or_never(), None);
     }
 
     #[test]

@@ -39,7 +39,11 @@ pub(super) fn may_renewal_help(error: &JoinError) -> bool {
     RENEWABLE.contains(&error.reason.as_str())
 }
 
-pub(super) async fn connect(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
+/// Connects to the broker with the cluster's credentials.
+///
+/// # Errors
+/// With the condition `BusConnected`, its reason and what to do.
+pub async fn connect(settings: &Settings, identity: &Identity) -> Result<Connection, JoinError> {
     let bus = own_settings(settings, identity)?;
     connection::connect(bus).await.map_err(|error| connect_error(&error, identity))
 }

@@ -42,7 +42,7 @@ pub(crate) async fn check(platform: &Platform, site: &Site) -> Result<Usage> {
 
 /// Windows as they are named in the cluster.
 fn sealed(site: &Site) -> Result<BTreeSet<String>> {
-    let path = r#"jsonpath={range .items[?(@.spec.state=="Sealed")]}{.metadata.name}{"\n"}{end}"#;
+    let path = r#"jsonpath={range .items[?(@.status.manifest)]}{.metadata.name}{"\n"}{end}"#;
     let printed = site.cluster.kubectl_ok(&["get", "novausagereports", "-n", NAMESPACE, "-o", path])?;
     Ok(printed.lines().map(str::to_owned).collect())
 }

@@ -41,22 +41,25 @@ fn store_windows(site: &Site) -> Result<()> {
     let items: Vec<Value> = (0..STORED)
         .map(|index| {
             let window = format!("w{}-{length}", yesterday + index * length);
-            // Two bytes that unpack to none.
-            let spec = json!({ "window": window, "state": "Sealed", "manifest": manifest, "payload": "AwA=" });
             let metadata = json!({ "name": window, "namespace": NAMESPACE });
-            json!({ "apiVersion": "kubenova.io/v1alpha1", "kind": "NovaUsageReport", "metadata": metadata, "spec": spec })
+            // Two bytes that unpack to none.
+            let status = json!({ "manifest": manifest, "payload": "AwA=" });
+            json!({ "apiVersion": "kubenova.io/v1alpha1", "kind": "NovaUsageReport", "metadata": metadata,
+                "spec": { "window": window }, "status": status })
         })
         .collect();
     let file = site.cluster.folder().join("stored-windows.json");
     std::fs::write(&file, json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string())?;
-    site.cluster.kubectl_ok(&["create", "-f", file.to_str().context("the path is text")?])?;
+    let file = file.to_str().context("the path is text")?;
+    site.cluster.kubectl_ok(&["create", "-f", file])?;
+    site.cluster.kubectl_ok(&["replace", "--subresource=status", "-f", file])?;
     Ok(())
 }
 
 /// The version of the newest checkpoint.
 fn checkpoint(site: &Site) -> Result<Option<u64>> {
     let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
-    let open = reports.iter().filter(|item| item["spec"]["state"] == "Open");
+    let open = reports.iter().filter(|item| item["status"]["checkpoint"].is_string());
     let version = |item: &Value| item["metadata"]["resourceVersion"].as_str()?.parse::<u64>().ok();
     Ok(open.filter_map(version).max())
 }

@@ -45,7 +45,7 @@ fn received_windows(platform: &Platform) -> Result<Vec<String>> {
 
 /// Whether the cluster holds a receipt for a window, and so sends it no more.
 fn is_receipted(site: &Site, window: &str) -> bool {
-    let path = "jsonpath={.spec.receivedAt}";
+    let path = "jsonpath={.status.receivedAt}";
     let received = site.cluster.kubectl_ok(&["get", "novausagereport", window, "-n", "kubenova-system", "-o", path]);
     received.is_ok_and(|at| !at.trim().is_empty())
 }

@@ -75,7 +75,7 @@ async fn wait_late_seal(site: &Site, revocation: &Value) -> Result<()> {
     poll::until("a window sealed without credentials", COMMAND_MAX, || async {
         let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
         // The report of a window that is still open is there, too: sealed after the next enrollment, it counts as that one's.
-        let sealed = reports.iter().filter(|report| report["spec"]["state"] == "Sealed");
+        let sealed = reports.iter().filter(|report| report["status"]["manifest"].is_string());
         let names = sealed.filter_map(|report| report.pointer("/metadata/name")?.as_str());
         // w<start>-<seconds>
         let starts = names.filter_map(|name| name.strip_prefix('w')?.split('-').next()?.parse::<i64>().ok());

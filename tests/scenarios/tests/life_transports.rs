@@ -281,7 +281,7 @@ async fn receipted(site: &Site) -> Result<()> {
     poll::until("a receipt of a usage window", COMMAND_MAX, || async {
         let reports = site.list(&["novausagereports", "-n", NAMESPACE])?;
         let received = |report: &Value| {
-            report.pointer("/spec/receivedAt").and_then(Value::as_str).is_some_and(|at| !at.is_empty())
+            report.pointer("/status/receivedAt").and_then(Value::as_str).is_some_and(|at| !at.is_empty())
         };
         Ok(Step::when(reports.iter().any(received), (), format!("{} reports without one", reports.len())))
     })

@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// Name of the quota and of the limits.
-const NAME: &str = "kubenova";
+pub const NAME: &str = "kubenova";
 /// Requests of a container that names none: a quota refuses pods without requests.
 const DEFAULT_REQUESTS: [(&str, &str); 2] = [("cpu", "100m"), ("memory", "128Mi")];
 /// Least requests of a container: one that requests nothing would run outside every quota and every bill.

@@ -1,11 +1,13 @@
 //! Tenants: which objects a NovaTenant stands for, how far they are, and in which order they are deleted. No client.
 
+pub mod applications;
 pub mod build;
 pub mod capsule;
 pub mod deletion;
 pub mod digest;
 pub mod limits;
 pub mod ownership;
+pub mod quota;
 pub mod report;
 
 use kube::ResourceExt as _;

