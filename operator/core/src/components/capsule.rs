@@ -40,7 +40,7 @@ pub fn values(settings: &Settings) -> Value {
                 // Users come by TenantOwner; the default's group would let its members create namespaces.
                 "users": [],
                 "allowServiceAccountPromotion": false,
-                "protectedNamespaceRegex": "^(kube-.*|default|kubenova-system|capsule-system|vela-system)$",
+                "protectedNamespaceRegex": "^(kube-.*|default|kubenova-system|capsule-system|capsule-proxy-system|vela-system)$",
                 // Administrators need no role in tenants beyond the one the Tenant itself binds.
                 "rbac": {"administrationClusterRoles": [], "promotionClusterRoles": []},
             },

@@ -70,7 +70,7 @@ fn limit_range(tenant: &DesiredTenant, namespace: &str) -> Value {
 /// Lets in the tenant's own pods and namespaces of no tenant (ingress controllers, monitoring).
 fn isolation(tenant: &DesiredTenant, namespace: &str) -> Value {
     let no_tenant = LabelSelectorRequirement {
-        key: labels::CAPSULE_TENANT.to_owned(),
+        key: labels::TENANT_ID.to_owned(),
         operator: "DoesNotExist".to_owned(),
         values: None,
     };
@@ -151,7 +151,7 @@ mod tests {
             isolation["ingress"],
             json!([{"from": [
                 {"podSelector": {}},
-                {"namespaceSelector": {"matchExpressions": [{"key": "capsule.clastix.io/tenant", "operator": "DoesNotExist"}]}},
+                {"namespaceSelector": {"matchExpressions": [{"key": "kubenova.io/tenant-id", "operator": "DoesNotExist"}]}},
             ]}])
         );
         let egress = &objects[4]["spec"]["egress"][0]["to"];
