@@ -8,8 +8,10 @@ use kubenova_bus::{
     transport::{BrokerUrl, TransportChoice},
 };
 use kubenova_crds::SYSTEM_NAMESPACE;
+use kubenova_operator_core::tenant::limits::SiteLimits;
 use serde::Deserialize;
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -41,6 +43,8 @@ pub struct Settings {
     pub tracing: TracingSettings,
     /// Log filter, such as `info,kubenova_operator=debug`.
     pub log: String,
+    /// What the site gives each tenant.
+    pub tenants: TenantSettings,
     /// Logs as JSON, one object a line.
     pub log_json: bool,
     /// File with the enrollment token; may be absent once the cluster is enrolled.
@@ -88,6 +92,33 @@ impl LeafSettings {
     #[must_use]
     pub fn target(&self) -> Option<Target> {
         BrokerUrl::of_leaf(&self.url).map(|url| url.target)
+    }
+}
+
+/// What the site gives each tenant, whatever the Manager says: [`SiteLimits`].
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct TenantSettings {
+    pub storage: String,
+    pub storage_classes: BTreeMap<String, String>,
+    pub ephemeral_storage: String,
+    pub load_balancers: u32,
+    pub metadata_addresses: Vec<String>,
+}
+
+impl TenantSettings {
+    #[must_use]
+    pub fn limits(&self) -> SiteLimits {
+        let Self { storage, storage_classes, ephemeral_storage, load_balancers, metadata_addresses } = self.clone();
+        SiteLimits { storage, storage_classes, ephemeral_storage, load_balancers, metadata_addresses }
+    }
+}
+
+impl Default for TenantSettings {
+    fn default() -> Self {
+        let SiteLimits { storage, storage_classes, ephemeral_storage, load_balancers, metadata_addresses } =
+            SiteLimits::default();
+        Self { storage, storage_classes, ephemeral_storage, load_balancers, metadata_addresses }
     }
 }
 
@@ -141,6 +172,7 @@ impl Default for Settings {
             metrics: MetricsSettings::default(),
             tracing: TracingSettings::default(),
             log: "info".to_owned(),
+            tenants: TenantSettings::default(),
             log_json: true,
             token_file: "/var/run/kubenova/enrollment/token".into(),
             policy_file: "/etc/kubenova/policy/policy.yaml".into(),

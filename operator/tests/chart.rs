@@ -7,6 +7,7 @@ use kubenova_bus::dial::{
     proxy::{ProxyFiles, ProxySettings},
 };
 use kubenova_operator::settings::Settings;
+use kubenova_operator_core::tenant::limits::SiteLimits;
 use serde_json::Value;
 use std::{
     path::{Path, PathBuf},
@@ -70,6 +71,20 @@ fn the_settings_file_is_read_with_ipv6_addresses_too() {
     assert_eq!(leaf.as_deref(), Some("[fd00::7]:4222"));
     assert_eq!(ipv6.tracing.otlp_endpoint.as_deref(), Some("http://[fd00::8]:4318"));
     assert!(ipv6.metrics.listen.is_some());
+}
+
+#[test]
+fn what_the_site_gives_each_tenant_is_read() {
+    assert_eq!(settings(&[]).tenants.limits(), SiteLimits::default(), "the chart's defaults are the Operator's");
+    let given = settings(&[
+        "tenants.quota.storage=1Ti",
+        "tenants.quota.storageClasses.fast=10Gi",
+        "tenants.quota.loadBalancers=7",
+        "tenants.metadataAddresses={192.0.2.1/32}",
+    ]);
+    let limits = given.tenants.limits();
+    assert_eq!((&*limits.storage, &*limits.storage_classes["fast"], limits.load_balancers), ("1Ti", "10Gi", 7));
+    assert_eq!(limits.metadata_addresses, ["192.0.2.1/32"]);
 }
 
 #[test]

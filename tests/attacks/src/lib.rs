@@ -6,6 +6,7 @@
 //! the tests (`tests/gen`), so that neither has a case that the other lacks.
 
 mod broker;
+pub mod cluster;
 mod clusters;
 mod endpoint;
 mod manager;

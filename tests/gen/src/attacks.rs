@@ -2,7 +2,11 @@
 //! stands twice are errors.
 
 use anyhow::{Context as _, ensure};
-use kubenova_test_attacks::{Target, targets};
+use kubenova_test_attacks::{
+    Target,
+    cluster::{self, Group, Source},
+    targets,
+};
 use std::{collections::BTreeSet, fmt::Write as _, path::Path};
 
 const TOP: &str = "# Attacks
@@ -13,6 +17,14 @@ What an attacker who holds something may try, and what stops it. Each case is a 
 code of the Operator. It asserts that the part which is named refuses, in the words of the column *says*, and that the rightful party may \
 do the same beside it: so it fails when the defence is gone, and when another part refuses by accident. *Cluster A* is a cluster whose keys \
 were stolen or whose owner cheats, and *cluster B* any other one.
+";
+
+const AT_THE_API_SERVER: &str = "
+## Tokens at a cluster's API server
+
+Tried on a real API server with the whole chart, from `tests/attacks/cluster`: what roles stop, and what one policy of the chart stops. \
+Each attempt that a policy stops succeeds once the policies are taken away, so each fails with its policy. What the rightful parties do \
+every day (`tests/attacks/cluster/allowed.yaml`) works beside it. [Isolation](operations/isolation.md) says what each policy is for.
 ";
 
 const END: &str = "
@@ -31,6 +43,8 @@ const END: &str = "
 | the credentials of a cluster, and the message id that another will use | have the other's message dropped as a repetition: deduplication is per stream | ids are random UUIDs; what was dropped is repeated (`manager/trust/tests/access_list.rs` `a_known_message_id_can_be_spent_by_another_cluster`) |
 | the credentials of a cluster | open connections to the broker until others find no place: it does not count them by cluster (the bridge does) | `max_connections` of the broker (20,000); revoke |
 | the broker | withhold, delay, and read all that passes, documents of applications included: messages are signed, not encrypted | what is lost is sent again from Postgres and from the clusters |
+| the token of Capsule Proxy, which is in its pods alone | speak for the account `owner` or `readonly` of any tenant, with any group, `system:masters` too: it passes on the groups that the API server names, and RBAC cannot name all but one | no other account of ours can get the token (A-311, A-314, A-323, A-343 to A-346, A-407 to A-409); its namespace holds nothing else; leave it off where tenants need no view of their own ([ADR 0020](adr/0020-capsule-proxy-speaks-for-groups.md)) |
+| the pods of Capsule or KubeVela | do with their tokens what their roles say in the namespaces of tenants, and answer the API server's questions about them | no namespace of the site, no Secret but their own, no node |
 | the Manager with its signing key | command what the sovereign policy of a cluster allows | the policy, which no command can write, and the words of persons that it asks for |
 
 Whole systems under attack, with real API servers, are scenarios: `tests/scenarios/tests/access_forgery.rs` (what was forged changes no \
@@ -46,16 +60,20 @@ pub(crate) fn page(root: &Path) -> anyhow::Result<String> {
     for target in targets() {
         table(&mut page, root, target, &mut known)?;
     }
+    page.push_str(AT_THE_API_SERVER);
+    for source in [cluster::OPERATOR, cluster::TENANT] {
+        let scenario = std::fs::read_to_string(root.join(source.scenario))
+            .with_context(|| format!("could not read the scenario \"{}\"", source.scenario))?;
+        ensure!(scenario.contains(source.test), "{} has no test {}", source.scenario, source.test);
+        for group in source.groups() {
+            attempts(&mut page, &source, &group, &mut known)?;
+        }
+    }
     write!(page, "{END}")?;
     Ok(page)
 }
 
-fn table(
-    page: &mut String,
-    root: &Path,
-    target: &'static Target,
-    known: &mut BTreeSet<&'static str>,
-) -> anyhow::Result<()> {
+fn table(page: &mut String, root: &Path, target: &'static Target, known: &mut BTreeSet<String>) -> anyhow::Result<()> {
     let source = std::fs::read_to_string(root.join(target.test))
         .with_context(|| format!("could not read the tests \"{}\"", target.test))?;
     writeln!(page, "\n## {}\n\nTried in `{}`.\n", target.title, target.test)?;
@@ -66,7 +84,7 @@ fn table(
     let mut rows = Vec::new();
     for defence in target.defences {
         for (id, tries) in defence.tried {
-            ensure!(known.insert(id), "{id} stands twice in the matrix");
+            ensure!(known.insert((*id).to_owned()), "{id} stands twice in the matrix");
             let test =
                 test_of(&source, id).with_context(|| format!("{} does not try {id} exactly once", target.test))?;
             let (holds, stopped_by, says) = (defence.holds, defence.stopped_by, defence.says.replace('|', "\\|"));
@@ -79,6 +97,17 @@ fn table(
     }
     let tried = source.matches("\"A-").count();
     ensure!(tried == rows.len(), "{} tries {tried} cases, and the matrix has {} of them", target.test, rows.len());
+    Ok(())
+}
+
+fn attempts(page: &mut String, source: &Source, group: &Group, known: &mut BTreeSet<String>) -> anyhow::Result<()> {
+    writeln!(page, "\n### {}\n\nTried in `{}`.\n", group.title, source.scenario)?;
+    writeln!(page, "| Id | Tries | Stopped by | Says |\n| --- | --- | --- | --- |")?;
+    for attempt in &group.tried {
+        ensure!(known.insert(attempt.id.clone()), "{} stands twice in the matrix", attempt.id);
+        let by = attempt.policy().map_or_else(|| attempt.by.clone(), |policy| format!("policy `{policy}`"));
+        writeln!(page, "| {} | {} | {by} | {} |", attempt.id, attempt.tries, attempt.says.replace('|', "\\|"))?;
+    }
     Ok(())
 }
 

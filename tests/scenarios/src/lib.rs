@@ -4,8 +4,9 @@
 //! [`simulated`] ones, [`writers`] that go on while things break with
 //! the [`oracle`] that knows what they were promised, [`failpoints`], clusters with [`many_commands`], and the instruments that read
 //! independently of the product: [`rest`], an [`observer`] and the [`quiescence`] of a cluster, [`nats_cli`], [`broker`], the commands
-//! of a [`document`]. The [`shell`] is for the person beside it.
+//! of a [`document`]; [`attempts`] at an API server. The [`shell`] is for the person beside it.
 
+pub mod attempts;
 pub mod broker;
 pub mod document;
 pub mod failpoints;

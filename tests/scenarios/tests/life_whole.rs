@@ -219,7 +219,7 @@ fn isolation_holds(site: &Site) -> Result<()> {
     let nothing = r#"{"containers":[{"name":"x","image":"x","resources":{"requests":{"cpu":"0","memory":"0"}}}]}"#;
     let node_port = ["create", "service", "nodeport", "x", "--tcp=80", "-n", "acme-apps", "--dry-run=server"];
     for (attempt, refusal) in [
-        (pod(r#"{"priorityClassName":"system-node-critical"}"#)?, "may not use a system priority class"),
+        (pod(r#"{"priorityClassName":"system-node-critical"}"#)?, "this priority class is not open to tenants"),
         (pod(r#"{"serviceAccountName":"readonly"}"#)?, "may not run as a KubeNova ServiceAccount"),
         (pod(nothing)?, "minimum cpu usage per Container is 1m"),
         (site.cluster.kubectl(&node_port)?, "NodePort Services are not allowed"),

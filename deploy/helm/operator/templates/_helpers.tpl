@@ -50,6 +50,47 @@ reports RBACUpgradeNeeded when they differ; it writes neither roles nor policies
 {{- define "kubenova.user.operator" -}}system:serviceaccount:{{ .Release.Namespace }}:kubenova-operator{{- end }}
 {{- define "kubenova.user.capsule" -}}system:serviceaccount:capsule-system:capsule{{- end }}
 {{- define "kubenova.user.kubevela" -}}system:serviceaccount:vela-system:kubevela-vela-core{{- end }}
+{{- define "kubenova.user.capsuleProxy" -}}system:serviceaccount:capsule-proxy-system:capsule-proxy{{- end }}
+
+{{/*
+The users that the policies named kubenova-bound-… hold: the Operator, and the components whose roles this chart has. A
+component that came by other means has rights that its own administrator gave it.
+*/}}
+{{- define "kubenova.boundUsers" -}}
+{{- $users := list (include "kubenova.user.operator" .) -}}
+{{- if .Values.rbac.capsule }}{{ $users = append $users (include "kubenova.user.capsule" .) }}{{ end -}}
+{{- if .Values.rbac.capsuleProxy }}{{ $users = append $users (include "kubenova.user.capsuleProxy" .) }}{{ end -}}
+{{- if .Values.rbac.kubevela }}{{ $users = append $users (include "kubenova.user.kubevela" .) }}{{ end -}}
+{{- include "kubenova.cel" $users -}}
+{{- end }}
+
+{{/* A list of texts, as CEL writes them. */}}
+{{- define "kubenova.cel" -}}
+[{{- range $index, $text := . }}{{ if $index }}, {{ end }}'{{ $text | replace "\\" "\\\\" | replace "'" "\\'" }}'{{ end -}}]
+{{- end }}
+
+{{/* Whether the user may change what belongs to tenants, as CEL: the site's administrators. */}}
+{{- define "kubenova.isAdministrator" -}}
+request.userInfo.username in {{ include "kubenova.cel" .Values.tenants.administrators.users }} ||
+(has(request.userInfo.groups) && request.userInfo.groups.exists(group, group in {{ include "kubenova.cel" .Values.tenants.administrators.groups }}))
+{{- end }}
+
+{{/* The tenant of a namespace, as CEL. A policy fixes the names; the labels could be taken away. */}}
+{{- define "kubenova.tenantOf" -}}
+{{ . }}.substring(0, {{ . }}.lastIndexOf('-'))
+{{- end }}
+
+{{/* Namespaces of our tenants. Those of the site's own Capsule tenants are none of ours. */}}
+{{- define "kubenova.tenantSelector" -}}
+namespaceSelector:
+  matchExpressions:
+    - {key: kubenova.io/tenant-id, operator: Exists}
+{{- end }}
+
+{{/* Domains whose labels and annotations the platform alone writes, as a regular expression of a key; schema/src/applications.rs has the list. */}}
+{{- define "kubenova.reservedKey" -}}
+'^([^/]+[.])?(kubenova[.]io|oam[.]dev|projectcapsule[.]dev|capsule[.]clastix[.]io)/'
+{{- end }}
 
 {{/* The reference of an image; the argument has `image` and `tag`, which counts when the image has none. */}}
 {{- define "kubenova.imageOf" -}}

@@ -61,8 +61,10 @@ impl Component {
     #[must_use]
     pub const fn namespace(self) -> &'static str {
         match self {
-            Self::Capsule | Self::CapsuleProxy => "capsule-system",
+            Self::Capsule => "capsule-system",
             Self::KubeVela => "vela-system",
+            // It may say whom it speaks for, so its namespace holds nothing else.
+            Self::CapsuleProxy => "capsule-proxy-system",
         }
     }
 

@@ -7,8 +7,8 @@
 use super::{
     DesiredTenant, apps_namespace,
     capsule::{
-        self, NamespaceOptions, Permissions, ProxySettingSpec, ProxySubject, RoleBinding, Rule, TenantOwnerSpec,
-        TenantSpec,
+        self, IngressOptions, NamespaceOptions, Permissions, ProxySettingSpec, ProxySubject, RoleBinding, Rule,
+        TenantOwnerSpec, TenantSpec,
     },
     owner_namespace, service_accounts, tenant_owner_names, to_value,
 };
@@ -59,6 +59,8 @@ pub fn capsule_tenant(tenant: &DesiredTenant, operator_user: &str) -> Value {
         prevent_deletion: true,
         cordoned: false,
         namespace_options: NamespaceOptions { quota: NAMESPACES },
+        // A host and path of another tenant would take that one's requests, or part of them.
+        ingress_options: IngressOptions { hostname_collision_scope: "Cluster" },
         additional_role_bindings: vec![
             bind(ROLE_OWNER, service_account_subject(owner, &owner_in)),
             bind(ROLE_READER, service_account_subject(reader, &reader_in)),
@@ -174,6 +176,7 @@ mod tests {
         assert!(tenant["spec"].get("owners").is_none());
         assert_eq!(tenant["spec"]["namespaceOptions"]["quota"], 2);
         assert_eq!(tenant["spec"]["preventDeletion"], true);
+        assert_eq!(tenant["spec"]["ingressOptions"]["hostnameCollisionScope"], "Cluster");
     }
 
     #[test]

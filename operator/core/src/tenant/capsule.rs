@@ -29,8 +29,16 @@ pub struct TenantSpec {
     pub prevent_deletion: bool,
     pub cordoned: bool,
     pub namespace_options: NamespaceOptions,
+    pub ingress_options: IngressOptions,
     pub additional_role_bindings: Vec<RoleBinding>,
     pub rules: Vec<Rule>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IngressOptions {
+    /// Among whose Ingresses a host may stand once: `Cluster`, `Tenant`, `Namespace` or `Disabled`.
+    pub hostname_collision_scope: &'static str,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -50,7 +50,7 @@ impl TenantController<'_> {
         self.apply_identities(tenant, report).await?;
         report.reached.push((condition::RBAC_READY, "ServiceAccounts and their roles are in place"));
         failpoint::passing("tenant.identities-applied");
-        for object in limits::limits(tenant) {
+        for object in limits::limits(tenant, &self.ctx.settings.tenants.limits()) {
             self.ensure(&object, condition::QUOTA_APPLIED, report).await?;
         }
         report.reached.push((condition::QUOTA_APPLIED, "quota, limits and network policies are in place"));

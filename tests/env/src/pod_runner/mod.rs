@@ -46,7 +46,7 @@ use crate::network::ClusterNetwork;
 use crate::servers::Servers;
 
 /// The namespaces whose pods are real processes.
-pub const NAMESPACES: [&str; 3] = ["capsule-system", "vela-system", "kubenova-system"];
+pub const NAMESPACES: [&str; 4] = ["capsule-system", "capsule-proxy-system", "vela-system", "kubenova-system"];
 
 /// What a runner needs.
 pub(crate) struct PodRunnerOptions {
