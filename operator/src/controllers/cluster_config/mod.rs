@@ -127,7 +127,7 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
         report::write_awaiting(&configs).await?;
         return Ok(Reconciled::Settled);
     };
-    let authority = match Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await {
+    let mut authority = match Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await {
         Ok(authority) => authority,
         Err(error) => {
             let outcome = Outcome::failed("CertificateAuthorityFailed", chain(&error));
@@ -145,6 +145,10 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
     let crd_set = if components.capsule_proxy.enabled { crd_set(ctx).await? } else { String::new() };
     let proxy = installer.settle(Component::CapsuleProxy, &crd_set).await;
     let settled = [capsule?, kubevela?, proxy?].into_iter().all(|settled| settled);
+    if settled && let Err(error) = authority.is_trusted_by_all(&ctx.apiserver.client(), &ctx.state_namespace).await {
+        tracing::warn!(error = chain(&error), "could not note that the next authority is trusted; trying again");
+        return Ok(Reconciled::Unsettled);
+    }
     Ok(if settled { Reconciled::Settled } else { Reconciled::Unsettled })
 }
 
