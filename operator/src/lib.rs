@@ -3,7 +3,7 @@
 //!
 //! Modules in flow order: only the holder of the Lease works ([`lease`]); the cluster joins ([`join`]), gives its leaf node
 //! what it needs ([`leaf`]) and opens a session ([`session`]); commands are stored ([`inbound`]), carried out ([`controllers`]) and reported ([`outbound`]); usage is
-//! measured ([`metering`]). Every call to the API server goes through [`apiserver`].
+//! measured ([`metering`]). An administrator may leave again ([`leave`]). Every call to the API server goes through [`apiserver`].
 
 pub mod apiserver;
 pub mod context;
@@ -12,6 +12,7 @@ pub mod inbound;
 pub mod join;
 pub mod leaf;
 pub mod lease;
+pub mod leave;
 pub mod manager_clock;
 pub mod metering;
 pub mod metrics;

@@ -11,6 +11,7 @@ pub mod error;
 pub mod event;
 mod event_series;
 pub mod kinds;
+pub mod served;
 pub mod server;
 pub mod status;
 pub mod verbs;

@@ -208,7 +208,19 @@ pub async fn delete_exact<K: Object>(
 ) -> Result<Deleted, Error> {
     let preconditions =
         Preconditions { uid: Some(uid.to_owned()), resource_version: resource_version.map(str::to_owned) };
-    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    delete_by(api, name, DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() }).await
+}
+
+/// The same, where the object stays until what it owns is gone: a Deployment until its pods are.
+///
+/// # Errors
+/// As of [`delete_exact`].
+pub async fn delete_after_dependents<K: Object>(api: &Api<K>, name: &str, uid: &str) -> Result<Deleted, Error> {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    delete_by(api, name, DeleteParams { preconditions: Some(preconditions), ..DeleteParams::foreground() }).await
+}
+
+async fn delete_by<K: Object>(api: &Api<K>, name: &str, params: DeleteParams) -> Result<Deleted, Error> {
     match api.delete(name, &params).await.map_err(failed(api, Verb::Delete, name)) {
         // The object itself comes back while finalizers hold it, a bare status once it is gone.
         Ok(answer) if answer.is_left() => Ok(Deleted::Terminating),

@@ -74,6 +74,7 @@ fn metrics_page() -> String {
 fn custom_resource_definition<T: serde::Serialize>(definition: &T) -> anyhow::Result<DerivedFile> {
     let mut value = serde_json::to_value(definition)?;
     value["metadata"]["annotations"] = serde_json::json!({ "helm.sh/resource-policy": "keep" });
+    value["metadata"]["labels"] = serde_json::json!({ "app.kubernetes.io/part-of": "kubenova" });
     let name = value["metadata"]["name"].as_str().context("a definition has a name")?.to_owned();
     let plural = name.split('.').next().unwrap_or_default().to_owned();
     let yaml = serde_saphyr::to_string(&value).with_context(|| format!("could not write \"{name}\" as YAML"))?;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddrV4;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,6 +14,7 @@ use kubenova_env::pod_runner::PodHandle;
 use kubenova_env::poll::{self, Step};
 use kubenova_env::repository;
 use kubenova_env::sandbox::HUB_ADDRESS;
+use kubenova_env::servers;
 use serde_json::Value;
 
 use crate::leaf_node::LeafNode;
@@ -20,6 +22,8 @@ use crate::platform::{self, Platform, WINDOW_SECONDS};
 
 /// The namespace of the Operator.
 pub const NAMESPACE: &str = "kubenova-system";
+/// The release that is installed unless a scenario names another.
+pub const RELEASE: &str = "kubenova-operator";
 /// The label of the Operator's pods.
 pub const OPERATOR: &str = "app.kubernetes.io/name=kubenova-operator";
 
@@ -107,11 +111,20 @@ impl Site {
         self.install_operator_with(token, &[])
     }
 
+    /// `helm install` with one token under another release name, which takes over what the former release has left.
+    pub fn install_operator_as(&self, release: &str, token: &str) -> Result<()> {
+        self.install_release(release, token, &["--take-ownership"])
+    }
+
     /// `helm install` with one token and more values.
     pub fn install_operator_with(&self, token: &str, values: &[&str]) -> Result<()> {
+        let more: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
+        self.install_release(RELEASE, token, &more)
+    }
+
+    fn install_release(&self, release: &str, token: &str, more: &[&str]) -> Result<()> {
         let token = format!("enrollment.token={token}");
         let window = format!("usage.windowSeconds={WINDOW_SECONDS}");
-        let more: Vec<&str> = values.iter().flat_map(|value| ["--set", *value]).collect();
         let usual = [
             "--install",
             "--create-namespace",
@@ -126,18 +139,32 @@ impl Site {
         ];
         let leaf = format!("transport=leaf,leaf.url=tls://{}", self.leaf_address()?);
         let by = if self.leaf.is_some() { vec!["--set", &leaf] } else { Vec::new() };
-        self.upgrade_operator(&[&usual[..], &by, &more].concat())
+        self.upgrade_operator(release, &[&usual[..], &by, more].concat())
     }
 
     /// `helm upgrade` that changes one value.
     pub fn set_value(&self, value: &str) -> Result<()> {
-        self.upgrade_operator(&["--reuse-values", "--set", value])
+        self.upgrade_operator(RELEASE, &["--reuse-values", "--set", value])
     }
 
-    fn upgrade_operator(&self, arguments: &[&str]) -> Result<()> {
+    /// `helm uninstall`, until the Operator has ended.
+    pub fn uninstall_operator(&self, release: &str) -> Result<()> {
+        self.cluster.helm_ok(&["uninstall", release, "--namespace", NAMESPACE, "--wait", "--timeout", "60s"])?;
+        let gone = ["wait", "--for=delete", "pods", "-l", OPERATOR, "-n", NAMESPACE, "--timeout=60s"];
+        self.cluster.kubectl_ok(&gone).map(drop)
+    }
+
+    /// The Operator's program, run by the cluster's administrator.
+    pub fn operator_program(&self, arguments: &[&str]) -> Result<Output> {
+        let mut program = Command::new(servers::own_binary("kubenova-operator")?);
+        program.args(arguments).env("KUBECONFIG", self.cluster.kubeconfig());
+        program.output().context("could not start kubenova-operator")
+    }
+
+    fn upgrade_operator(&self, release: &str, arguments: &[&str]) -> Result<()> {
         let chart = repository::root()?.join("deploy/helm/operator");
         let chart = chart.to_str().context("the chart's path is not text")?;
-        let release = ["upgrade", "kubenova-operator", chart, "--namespace", NAMESPACE];
+        let release = ["upgrade", release, chart, "--namespace", NAMESPACE];
         self.cluster.helm_ok(&[&release, arguments].concat()).map(drop)
     }
 

@@ -7,6 +7,10 @@ use kubenova_schema::{kinds::CommandKind, mutant};
 /// Reason of the conditions while a NovaTenant is being deleted and the Manager has not commanded it.
 pub const NOT_ORDERED: &str = "DeletionNotOrdered";
 
+/// The event then, where the Manager wants the tenant.
+pub const WRITTEN_AGAIN: &str = "this NovaTenant was deleted without a command of the Manager, which wants the tenant: nothing of it is \
+                                 touched, and the NovaTenant is written again; delete the tenant at the Manager";
+
 /// What becomes of a NovaTenant with a deletionTimestamp.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ordered {

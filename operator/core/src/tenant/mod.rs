@@ -15,7 +15,7 @@ use kubenova_crds::tenant::{NovaTenant, TenantObject};
 use serde::Serialize;
 use serde_json::Value;
 
-/// Finalizer of NovaTenants: a tenant's objects are deleted in a fixed order.
+/// Finalizer of a NovaTenant whose deletion the Manager has commanded: a tenant's objects are deleted in a fixed order. No other has it.
 pub const FINALIZER: &str = "kubenova.io/tenant";
 
 /// Longest tenant name: `<name>-owner` and `<name>-apps` are namespaces, whose names end at 63.

@@ -142,7 +142,7 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
     };
     report::write_endpoint(&configs, components).await?;
     let authority = Authority::ensure(&ctx.apiserver.client(), &ctx.state_namespace).await;
-    let authority = authority.map_err(|error| Outcome::failed("CertificateAuthorityFailed", chain(&error)));
+    let mut authority = authority.map_err(|error| Outcome::failed("CertificateAuthorityFailed", chain(&error)));
     let installer = Installer { ctx, cache, configs: &configs, config: &config, components, authority: &authority };
     // Capsule and KubeVela do not wait for each other; the proxy starts when all kinds are there.
     let (capsule, kubevela) =
@@ -150,6 +150,12 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
     let crd_set = if components.capsule_proxy.component.enabled { crd_set(ctx).await? } else { String::new() };
     let proxy = installer.settle(Component::CapsuleProxy, &crd_set).await;
     let settled = [capsule?, kubevela?, proxy?].into_iter().all(|settled| settled);
+    if settled
+        && let Ok(authority) = &mut authority
+        && let Err(error) = authority.is_trusted_by_all(&ctx.apiserver.client(), &ctx.state_namespace).await {
+        tracing::warn!(error = chain(&error), "could not note that the next authority is trusted; trying again");
+        return Ok(Reconciled::Unsettled);
+    }
     Ok(if settled { Reconciled::Settled } else { Reconciled::Unsettled })
 }
 

@@ -14,7 +14,7 @@ use kubenova_operator_core::{
     command, observed,
     outcome::{self, CommandProgress, State},
     tenant::{
-        FINALIZER,
+        FINALIZER, deletion,
         digest::{self, TenantDigest},
         ownership,
     },
@@ -93,6 +93,12 @@ impl Dispatcher<'_> {
                         event::publish(&self.ctx.apiserver, event::Kind::Warning, LABEL_REPAIRED, &message, tenant)
                             .await;
                     }
+                    if created && outcome::has_ended(&task.record.spec, task.record.status.as_ref()) {
+                        tracing::warn!(tenant.name = name, "a NovaTenant was deleted without a command");
+                        let about = written.object_ref(&());
+                        let (reason, message) = (deletion::NOT_ORDERED, deletion::WRITTEN_AGAIN);
+                        event::publish(&self.ctx.apiserver, event::Kind::Warning, reason, message, about).await;
+                    }
                     if created && self.is_deleted_meanwhile(task).await? {
                         let uid = written.uid().unwrap_or_default();
                         verbs::delete_exact(&api, &name, &uid, written.resource_version().as_deref()).await?;
@@ -120,10 +126,9 @@ impl Dispatcher<'_> {
             if self.is_replaced(task, &live).await? {
                 return Ok(replaced());
             }
-            let uid = live.uid().unwrap_or_default();
-            match verbs::delete_exact(&api, &live.name_any(), &uid, live.resource_version().as_deref()).await {
-                Ok(_) => failpoint::passing("dispatch.applied"),
-                Err(error) if error.is_conflict() => {}
+            match begin_deletion(&api, &live).await {
+                Ok(()) => failpoint::passing("dispatch.applied"),
+                Err(error) if error.is_conflict() || error.is_not_found() => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -147,7 +152,9 @@ impl Dispatcher<'_> {
             return Ok(CommandProgress::succeeded("Gone", "the tenant is not on this cluster").at("ready"));
         };
         let spec = TenantSpec { tenant_id: tenant_id.to_owned(), ..TenantSpec::default() };
-        if let Some(written) = verbs::create_if_absent(api, &desired(&name, &spec, task, None)).await? {
+        let mut tenant = desired(&name, &spec, task, None);
+        tenant.finalizers_mut().push(FINALIZER.to_owned());
+        if let Some(written) = verbs::create_if_absent(api, &tenant).await? {
             verbs::delete_exact(api, &name, &written.uid().unwrap_or_default(), None).await?;
         }
         Ok(CommandProgress::running("Deleting", "deleting what is left of the tenant").at("applied"))
@@ -166,6 +173,22 @@ impl Dispatcher<'_> {
     }
 }
 
+/// Deletes the NovaTenant as it was read. From now on it has a finalizer: what the tenant has is deleted in a fixed order, and the
+/// NovaTenant goes last. Without a commanded deletion it has none, so that nothing waits for an Operator that is gone.
+async fn begin_deletion(api: &Api<NovaTenant>, live: &NovaTenant) -> Result<(), apiserver::Error> {
+    let mut tenant = live.clone();
+    if !is_finalized(live) {
+        tenant.finalizers_mut().push(FINALIZER.to_owned());
+        tenant = verbs::replace(api, &tenant).await?;
+    }
+    let (uid, version) = (tenant.uid().unwrap_or_default(), tenant.resource_version());
+    verbs::delete_exact(api, &tenant.name_any(), &uid, version.as_deref()).await.map(drop)
+}
+
+fn is_finalized(tenant: &NovaTenant) -> bool {
+    tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
 /// What of a live NovaTenant is not as its command has it.
 #[derive(Debug, PartialEq, Eq)]
 enum Difference {
@@ -176,8 +199,7 @@ enum Difference {
 }
 
 fn difference(live: &NovaTenant, spec: &TenantSpec, command_id: &str) -> Option<Difference> {
-    let is_finalized = live.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
-    if observed::command_of(live) != command_id || live.spec != *spec || !is_finalized {
+    if observed::command_of(live) != command_id || live.spec != *spec {
         return Some(Difference::Document);
     }
     let is_labelled = live.labels().get(labels::TENANT_ID) == Some(&spec.tenant_id);
@@ -210,7 +232,6 @@ fn desired(name: &str, spec: &TenantSpec, task: &Task<'_>, live: Option<NovaTena
         name: Some(name.to_owned()),
         annotations: Some(annotations(task)),
         labels: Some([(labels::TENANT_ID.to_owned(), spec.tenant_id.clone())].into()),
-        finalizers: Some(vec![FINALIZER.to_owned()]),
         uid,
         resource_version,
         ..ObjectMeta::default()
@@ -241,8 +262,6 @@ mod tests {
         let mut live = NovaTenant::new("acme", spec.clone());
         live.labels_mut().insert(labels::TENANT_ID.to_owned(), "t".to_owned());
         live.annotations_mut().insert(labels::COMMAND_ID.to_owned(), "a".to_owned());
-        assert_eq!(difference(&live, &spec, "a"), Some(Difference::Document), "without its finalizer");
-        live.finalizers_mut().push(FINALIZER.to_owned());
         assert_eq!(difference(&live, &spec, "a"), None);
         assert_eq!(difference(&live, &spec, "b"), Some(Difference::Document));
         assert_eq!(difference(&live, &TenantSpec::default(), "a"), Some(Difference::Document));

@@ -6,7 +6,7 @@
 
 mod apply;
 mod order;
-mod removal;
+pub(crate) mod removal;
 
 use super::{
     apply::DriftGuard,
@@ -81,13 +81,11 @@ impl TenantController<'_> {
         if tenant.metadata.deletion_timestamp.is_some() {
             return self.deleted(&tenant).await;
         }
+        if let Err(error) = self.release(&tenant).await {
+            return failed(&name, "could not take a tenant's finalizer off; trying again", &error);
+        }
         let report = match tenant::validate(&tenant) {
-            Ok(desired) => {
-                if let Err(error) = self.ensure_finalizer(&tenant).await {
-                    return failed(&name, "could not add a tenant's finalizer; trying again", &error);
-                }
-                self.apply(&desired).await
-            }
+            Ok(desired) => self.apply(&desired).await,
             Err(invalid) => TenantReport {
                 stopped: Some(Stopped::new(
                     kubenova_crds::tenant::condition::CAPSULE_TENANT_READY,
@@ -107,16 +105,6 @@ impl TenantController<'_> {
         }
     }
 
-    async fn ensure_finalizer(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
-        if tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-            return Ok(());
-        }
-        let mut tenant = tenant.clone();
-        tenant.finalizers_mut().push(FINALIZER.to_owned());
-        verbs::replace(&self.tenants, &tenant).await.map(drop)
-    }
-
-    /// Lets a NovaTenant go that is being deleted.
     async fn remove_finalizer(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
         let mut tenant = tenant.clone();
         tenant.finalizers_mut().retain(|finalizer| finalizer != FINALIZER);

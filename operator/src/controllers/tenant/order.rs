@@ -11,7 +11,10 @@ use kubenova_crds::tenant::{NovaTenant, condition};
 use kubenova_operator_core::{
     command,
     conditions::ConditionSet,
-    tenant::deletion::{self, NOT_ORDERED, Ordered},
+    tenant::{
+        FINALIZER,
+        deletion::{self, NOT_ORDERED, Ordered},
+    },
 };
 use kubenova_runtime::clock;
 use kubenova_schema::kinds::ObjectKey;
@@ -33,6 +36,18 @@ impl TenantController<'_> {
         left.unwrap_or_else(|error| failed(&name, "could not leave a tenant as it is; trying again", &error))
     }
 
+    /// Takes the finalizer off a NovaTenant that is not being deleted, unless its deletion is just about to begin: without an Operator
+    /// nothing would take it off.
+    pub(super) async fn release(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
+        if !tenant.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            return Ok(());
+        }
+        match self.ordered(tenant).await? {
+            Ordered::Delete => Ok(()),
+            Ordered::Keep | Ordered::Unknown(_) => self.remove_finalizer(tenant).await,
+        }
+    }
+
     async fn ordered(&self, tenant: &NovaTenant) -> Result<Ordered, apiserver::Error> {
         // An id that cannot be part of a key has no record.
         let key = ObjectKey::parse(&ObjectKey::Tenant { tenant_id: tenant.spec.tenant_id.clone() }.to_string());
@@ -48,9 +63,7 @@ impl TenantController<'_> {
     /// Removes the finalizer of a NovaTenant whose tenant is wanted: a deletion cannot be taken back, so the object goes, the
     /// dispatcher writes it again from its record, and that one takes over what is there.
     async fn let_go(&self, tenant: &NovaTenant) -> Result<(), apiserver::Error> {
-        let message = "this NovaTenant was deleted without a command of the Manager, which wants the tenant: nothing of it is touched, \
-                       and the NovaTenant is written again; delete the tenant at the Manager";
-        self.warn(tenant, message).await;
+        self.warn(tenant, deletion::WRITTEN_AGAIN).await;
         self.remove_finalizer(tenant).await
     }
 

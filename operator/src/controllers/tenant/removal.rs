@@ -1,9 +1,9 @@
-//! Deleting a tenant: looks at what is left, does the one next thing, says what it waits for; the finalizer goes last.
-//! Only a deletion that the Manager commanded gets here: `order`.
+//! Deleting a tenant: looks at what is left, does the one next thing, says what it waits for; the NovaTenant goes last.
+//! Only a deletion that the Manager commanded gets here (`order`), or an administrator of the cluster who has it leave (`crate::leave`).
 
 use super::{TenantController, failed};
 use crate::{
-    apiserver::{self, dynamic, kinds, status, verbs},
+    apiserver::{self, client::Apiserver, dynamic, kinds, status, verbs},
     controllers::{deployer, orphans, work::Next},
 };
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolumeClaim, Service};
@@ -26,8 +26,9 @@ use kubenova_runtime::{clock, failpoint};
 impl TenantController<'_> {
     /// One reconcile of a tenant that is being deleted.
     pub(super) async fn remove(&self, tenant: &NovaTenant) -> Next {
-        let removal = Removal { controller: self, tenant };
-        match removal.step().await {
+        let (apiserver, operator_user) = (&self.ctx.apiserver, &self.ctx.settings.operator_user);
+        let removal = Removal { apiserver, operator_user, tenants: &self.tenants, tenant };
+        match self.advance(&removal).await {
             Ok(None) => Next::OnChange,
             Ok(Some(waiting_for)) => Next::retry(waiting_for),
             Err(error) => {
@@ -43,39 +44,47 @@ impl TenantController<'_> {
             }
         }
     }
+
+    /// What it waits for; none when nothing is left.
+    async fn advance(&self, removal: &Removal<'_>) -> Result<Option<String>, apiserver::Error> {
+        if let Some((reason, message)) = removal.step().await? {
+            removal.write_status(reason, &message).await?;
+            return Ok(Some(message));
+        }
+        self.remove_finalizer(removal.tenant).await?;
+        tracing::info!(tenant.name = removal.tenant.name_any(), "a tenant is deleted");
+        Ok(None)
+    }
 }
 
-struct Removal<'a> {
-    controller: &'a TenantController<'a>,
-    tenant: &'a NovaTenant,
+/// A tenant that is being deleted, and what that needs.
+pub(crate) struct Removal<'a> {
+    pub(crate) apiserver: &'a Apiserver,
+    /// Capsule's administrator.
+    pub(crate) operator_user: &'a str,
+    pub(crate) tenants: &'a Api<NovaTenant>,
+    pub(crate) tenant: &'a NovaTenant,
 }
 
 impl Removal<'_> {
-    /// What it waits for; none when nothing is left.
-    async fn step(&self) -> Result<Option<String>, apiserver::Error> {
+    /// Does the next thing. What it waits for, as reason and message; none when nothing but the NovaTenant is left.
+    pub(crate) async fn step(&self) -> Result<Option<(&'static str, String)>, apiserver::Error> {
         let desired = DesiredTenant::of(self.tenant);
-        let client = self.controller.ctx.apiserver.client();
-        let deployer = deployer::client(&self.controller.ctx.apiserver, &desired.name)
+        let client = self.apiserver.client();
+        let deployer = deployer::client(self.apiserver, &desired.name)
             .map_err(|error| apiserver::Error::unreadable("client", kube::Error::Service(Box::new(error))))?;
         let remains = self.look(&client, &deployer, &desired).await?;
         let step = deletion::next(&remains);
         failpoint::passing("tenant.removal-step");
         self.act(&deployer, &desired, step, &remains).await?;
-        let (reason, message) = deletion::words(step, &remains);
-        if step != Step::Done {
-            self.write_status(reason, &message).await?;
-            return Ok(Some(message));
-        }
-        self.controller.remove_finalizer(self.tenant).await?;
-        tracing::info!(tenant.name = desired.name, "a tenant is deleted");
-        Ok(None)
+        Ok(Some(deletion::words(step, &remains)).filter(|_| step != Step::Done))
     }
 
     /// The NovaTenant that is being deleted is still there. Asked between reading an object and deleting or writing exactly that one:
     /// while the NovaTenant is there, no other tenant has its names, so what was read is this tenant's. Once another Operator has removed
     /// it, what has these names may be another tenant's.
     async fn is_going_on(&self) -> Result<bool, apiserver::Error> {
-        let present = verbs::get(&self.controller.tenants, &self.tenant.name_any()).await?;
+        let present = verbs::get(self.tenants, &self.tenant.name_any()).await?;
         Ok(present.is_some_and(|present| present.uid() == self.tenant.uid()))
     }
 
@@ -84,7 +93,7 @@ impl Removal<'_> {
         conditions.set_true(condition::DELETING, reason, message);
         conditions.set_false(condition::READY, "Deleting", message);
         let generation = self.tenant.metadata.generation;
-        status::update(&self.controller.tenants, &self.tenant.name_any(), |live| {
+        status::update(self.tenants, &self.tenant.name_any(), |live| {
             let status = live.status.get_or_insert_default();
             conditions.merge_into(&mut status.conditions, generation, clock::now()).changed
         })
@@ -168,7 +177,7 @@ impl Removal<'_> {
         step: Step,
         remains: &Remains,
     ) -> Result<(), apiserver::Error> {
-        let client = self.controller.ctx.apiserver.client();
+        let client = self.apiserver.client();
         let namespace = apps_namespace(&desired.name);
         match step {
             Step::Uncordon | Step::AllowDeletion => {
@@ -178,7 +187,7 @@ impl Removal<'_> {
                 if !self.is_going_on().await? {
                     return Ok(());
                 }
-                let mut tenant = build::capsule_tenant(desired, &self.controller.ctx.settings.operator_user);
+                let mut tenant = build::capsule_tenant(desired, self.operator_user);
                 tenant["spec"]["preventDeletion"] = (step == Step::Uncordon).into();
                 tenant["metadata"]["uid"] = live.metadata.uid.into();
                 tenant["metadata"]["resourceVersion"] = live.metadata.resource_version.into();
