@@ -123,6 +123,9 @@ impl Site {
             "heartbeatSeconds=2",
             "--set",
             "nats.pingSeconds=2",
+            // `life_chart` runs it; here it would take two seconds of each scenario.
+            "--set",
+            "preflight.enabled=false",
         ];
         let leaf = format!("transport=leaf,leaf.url=tls://{}", self.leaf_address()?);
         let by = if self.leaf.is_some() { vec!["--set", &leaf] } else { Vec::new() };
@@ -131,7 +134,7 @@ impl Site {
 
     /// `helm upgrade` that changes one value.
     pub fn set_value(&self, value: &str) -> Result<()> {
-        self.upgrade_operator(&["--reuse-values", "--set", value])
+        self.upgrade_operator(&["--reset-then-reuse-values", "--set", value])
     }
 
     fn upgrade_operator(&self, arguments: &[&str]) -> Result<()> {

@@ -35,6 +35,7 @@ use kubenova_crds::cluster_config::{
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL};
 use kubenova_runtime::backoff::Backoff;
 use outcome::Outcome;
+pub use preflight::foreign_installs;
 use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
 use tracing::{Instrument as _, field::Empty};
