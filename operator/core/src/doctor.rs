@@ -14,7 +14,8 @@ const KUBERNETES_MINOR: u32 = 30;
 /// How often the holder of the Lease renews it at the least, many times over.
 const LEASE_SILENT_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// How an administrator applies the chart that fits.
-const UPGRADE: &str = "helm upgrade kubenova-operator <chart of this release> --namespace kubenova-system --reset-then-reuse-values";
+const UPGRADE: &str =
+    "helm upgrade kubenova-operator <chart of this release> --namespace kubenova-system --reset-then-reuse-values";
 /// Enforced by labels of namespaces, from weak to strong.
 const POD_SECURITY: [&str; 3] = ["privileged", "baseline", "restricted"];
 
@@ -181,7 +182,9 @@ pub fn lease(holder: Option<&str>, renewed: Option<Timestamp>, now: Timestamp) -
         (Some(holder), Some(renewed)) if now.duration_since(renewed) <= LEASE_SILENT_MAX => {
             Finding::good(SUBJECT, format!("held by pod {holder}"))
         }
-        (Some(holder), _) => Finding::failure(SUBJECT, format!("pod {holder} holds it and does not renew it; {restart}")),
+        (Some(holder), _) => {
+            Finding::failure(SUBJECT, format!("pod {holder} holds it and does not renew it; {restart}"))
+        }
         (None, _) => Finding::failure(SUBJECT, format!("no Operator works in this cluster; {restart}")),
     }
 }
@@ -215,10 +218,14 @@ pub fn policies(names: &PolicyNames, release: &str, found: &BTreeMap<String, Fou
         .map(|name| {
             let subject = format!("policy {name}");
             match found.get(name) {
-                None => Finding::failure(subject, format!("is missing; tenants are less isolated than they should be: {UPGRADE}")),
-                Some(policy) if !policy.actions.iter().any(|action| action == "Deny") => {
-                    Finding::failure(subject, format!("has no binding of its name that denies; apply it again: {UPGRADE}"))
-                }
+                None => Finding::failure(
+                    subject,
+                    format!("is missing; tenants are less isolated than they should be: {UPGRADE}"),
+                ),
+                Some(policy) if !policy.actions.iter().any(|action| action == "Deny") => Finding::failure(
+                    subject,
+                    format!("has no binding of its name that denies; apply it again: {UPGRADE}"),
+                ),
                 Some(policy) if policy.written_for != expected => Finding::warning(
                     subject,
                     format!("is that of {}, and the Operator is of {expected}: {UPGRADE}", shown(&policy.written_for)),
@@ -229,7 +236,10 @@ pub fn policies(names: &PolicyNames, release: &str, found: &BTreeMap<String, Fou
         .collect();
     findings.extend(found.keys().filter(|name| !names.current.contains(name)).map(|name| {
         let remedy = format!("kubectl delete validatingadmissionpolicy,validatingadmissionpolicybinding {name}");
-        Finding::warning(format!("policy {name}"), format!("is of another release's chart, and this one has it no more: {remedy}"))
+        Finding::warning(
+            format!("policy {name}"),
+            format!("is of another release's chart, and this one has it no more: {remedy}"),
+        )
     }));
     findings
 }
@@ -314,12 +324,12 @@ pub const EXCESSIVE: [Right; 6] = [
 pub fn rights(allowed: &[(Right, bool)]) -> Vec<Finding> {
     const SUBJECT: &str = "rights of the Operator";
     let missing = allowed.iter().filter(|(right, is_allowed)| !is_allowed && NEEDED.contains(right));
-    let mut findings: Vec<Finding> = missing
-        .map(|(right, _)| Finding::failure(SUBJECT, format!("it may not {right}: {UPGRADE}")))
-        .collect();
+    let mut findings: Vec<Finding> =
+        missing.map(|(right, _)| Finding::failure(SUBJECT, format!("it may not {right}: {UPGRADE}"))).collect();
     let excessive = allowed.iter().filter(|(right, is_allowed)| *is_allowed && EXCESSIVE.contains(right));
     findings.extend(excessive.map(|(right, _)| {
-        let message = format!("it may {right}, which this chart does not give it; find the binding that does, and take it back");
+        let message =
+            format!("it may {right}, which this chart does not give it; find the binding that does, and take it back");
         Finding::warning(SUBJECT, message)
     }));
     if findings.is_empty() {
@@ -334,7 +344,9 @@ pub fn pod_security(namespace: &str, least: &str, enforced: Option<&str>) -> Fin
     let rank = |level: &str| POD_SECURITY.iter().position(|known| *known == level);
     let subject = format!("namespace {namespace}");
     match enforced.map(|level| (level, rank(level))) {
-        Some((level, found)) if found >= rank(least) => Finding::good(subject, format!("enforces {level} pod security")),
+        Some((level, found)) if found >= rank(least) => {
+            Finding::good(subject, format!("enforces {level} pod security"))
+        }
         other => {
             let state = other.map_or_else(
                 || "enforces no pod security".to_owned(),
@@ -342,7 +354,9 @@ pub fn pod_security(namespace: &str, least: &str, enforced: Option<&str>) -> Fin
             );
             Finding::warning(
                 subject,
-                format!("{state}: kubectl label namespace {namespace} pod-security.kubernetes.io/enforce={least} --overwrite"),
+                format!(
+                    "{state}: kubectl label namespace {namespace} pod-security.kubernetes.io/enforce={least} --overwrite"
+                ),
             )
         }
     }
@@ -437,7 +451,8 @@ mod tests {
             ("c".to_owned(), policy("kubenova-0", "Deny")),
             ("e".to_owned(), policy("kubenova-0", "Deny")),
         ]);
-        let severities: Vec<_> = policies(&names, "1", &found).into_iter().map(|it| (it.subject, it.severity)).collect();
+        let severities: Vec<_> =
+            policies(&names, "1", &found).into_iter().map(|it| (it.subject, it.severity)).collect();
         let expected = [
             ("policy a", Severity::Good),
             ("policy b", Severity::Failure),

@@ -126,7 +126,10 @@ async fn configuration(apiserver: &Apiserver) -> Vec<Finding> {
     match verbs::get(&api, NAME).await {
         Ok(config) => doctor::conditions(&config.and_then(|config| config.status).unwrap_or_default()),
         Err(error) if error.is_not_found() => {
-            vec![Finding::failure("custom resources", "are missing: install the kubenova-operator chart, which has them")]
+            vec![Finding::failure(
+                "custom resources",
+                "are missing: install the kubenova-operator chart, which has them",
+            )]
         }
         Err(error) => vec![unread("NovaClusterConfig default", &error)],
     }
@@ -172,7 +175,9 @@ async fn named_policies(apiserver: &Apiserver) -> Vec<Finding> {
         Err(error) => return vec![unread(subject, &error)],
     };
     let Some(names) = text.and_then(|text| serde_saphyr::from_str::<PolicyNames>(&text).ok()) else {
-        let message = format!("ConfigMap {CONFIG_MAP} of {SYSTEM_NAMESPACE} does not name them: install the chart of this release");
+        let message = format!(
+            "ConfigMap {CONFIG_MAP} of {SYSTEM_NAMESPACE} does not name them: install the chart of this release"
+        );
         return vec![Finding::failure(subject, message)];
     };
     match policies::found(apiserver).await {

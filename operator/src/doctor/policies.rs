@@ -23,9 +23,8 @@ pub(super) async fn found(apiserver: &Apiserver) -> Result<BTreeMap<String, Foun
         })
         .collect();
     for binding in verbs::list(&bindings, OURS).await? {
-        let spec = binding.spec.unwrap_or_default();
-        if let Some(policy) = spec.policy_name.as_deref().and_then(|name| found.get_mut(name)) {
-            policy.actions.extend(spec.validation_actions.unwrap_or_default());
+        if let Some(policy) = found.get_mut(&binding.spec.policy_name) {
+            policy.actions.extend(binding.spec.validation_actions);
         }
     }
     Ok(found)

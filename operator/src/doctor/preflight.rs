@@ -77,8 +77,10 @@ async fn manager(files: &PreflightFiles) -> Vec<Finding> {
         Ok(token) => token,
         Err(error) => return vec![Finding::failure("enrollment token", error.to_string())],
     };
-    let mut found =
-        vec![Finding::good("enrollment token", format!("of cluster {}; whether it is still valid is seen when it is used", token.cluster_id))];
+    let mut found = vec![Finding::good(
+        "enrollment token",
+        format!("of cluster {}; whether it is still valid is seen when it is used", token.cluster_id),
+    )];
     let dialer = match dialer(files) {
         Ok(dialer) => dialer,
         Err(finding) => {

@@ -34,7 +34,8 @@ fn gives(all: &[Value], right: Right) -> bool {
     let is_operator = |binding: &&Value| {
         binding["subjects"].as_array().into_iter().flatten().any(|it| it["name"] == "kubenova-operator")
     };
-    let bindings = all.iter().filter(|it| ["ClusterRoleBinding", "RoleBinding"].contains(&it["kind"].as_str().unwrap()));
+    let bindings =
+        all.iter().filter(|it| ["ClusterRoleBinding", "RoleBinding"].contains(&it["kind"].as_str().unwrap()));
     bindings.filter(is_operator).any(|binding| {
         let namespace = binding["metadata"]["namespace"].as_str();
         let role = all.iter().find(|it| {

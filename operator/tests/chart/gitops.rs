@@ -8,7 +8,8 @@ use std::fs;
 /// The block of docs/operations/gitops.md that is marked with this word.
 fn example(mark: &str) -> Value {
     let page = fs::read_to_string(repository().join("docs/operations/gitops.md")).expect("the page is there");
-    let (_, block) = page.split_once(&format!("```yaml {mark}\n")).unwrap_or_else(|| panic!("there is no example {mark}"));
+    let (_, block) =
+        page.split_once(&format!("```yaml {mark}\n")).unwrap_or_else(|| panic!("there is no example {mark}"));
     serde_saphyr::from_str(block.split("```").next().unwrap()).expect("an example is YAML")
 }
 
@@ -110,7 +111,15 @@ fn a_chart_that_has_it_as_a_dependency_turns_it_on_and_off_and_gives_it_globals(
 #[test]
 fn the_chart_lints_without_a_remark() {
     let path = chart();
-    let linted = helm(&["lint", path.to_str().unwrap(), "--strict", "-n", "kubenova-system", "--set", "enrollment.existingSecret=t"]);
+    let linted = helm(&[
+        "lint",
+        path.to_str().unwrap(),
+        "--strict",
+        "-n",
+        "kubenova-system",
+        "--set",
+        "enrollment.existingSecret=t",
+    ]);
     let said = String::from_utf8_lossy(&linted.stdout).into_owned();
     assert!(linted.status.success() && !said.contains("[INFO]") && !said.contains("[WARNING]"), "{said}");
 }
@@ -135,7 +144,8 @@ fn the_preflight_is_a_hook_that_only_reads_and_takes_the_token_from_where_it_is(
     let name = |values: &[&str]| pods(&objects("templates/preflight.yaml", values))[0].0.clone();
     assert_eq!(name(&[]), name(&["log=debug"]));
     assert_ne!(name(&[]), name(&["image.tag=other"]));
-    let args = pods(&objects("templates/preflight.yaml", &["preflight.enforce=false"]))[0].1["containers"][0]["args"].clone();
+    let args =
+        pods(&objects("templates/preflight.yaml", &["preflight.enforce=false"]))[0].1["containers"][0]["args"].clone();
     assert_eq!(args, json!(["doctor", "preflight", "--only-warn"]));
     assert!(objects("", &["preflight.enabled=false"]).iter().all(|it| it["kind"] != "Job"));
 }

@@ -24,7 +24,9 @@ fn metrics(expression: &str) -> BTreeSet<String> {
 /// Whether `docs/metrics.md`, which is made from the registry, has a metric; histograms are there without the suffix of a series.
 fn exists(page: &str, metric: &str) -> bool {
     let suffixes = ["", "_bucket", "_count", "_sum"];
-    suffixes.iter().any(|suffix| metric.strip_suffix(suffix).is_some_and(|name| page.contains(&format!("| `{name}` |"))))
+    suffixes
+        .iter()
+        .any(|suffix| metric.strip_suffix(suffix).is_some_and(|name| page.contains(&format!("| `{name}` |"))))
 }
 
 /// The values of the label `name` in an expression.
@@ -36,7 +38,8 @@ fn labels<'a>(expression: &'a str, name: &str) -> Vec<&'a str> {
 #[test]
 fn every_alert_is_about_metrics_that_exist_says_what_to_do_and_has_its_section() {
     let (page, runbooks) = (document("docs/metrics.md"), document("docs/operations/alerts.md"));
-    let all = objects("templates/monitoring.yaml", &[&ALL[..], &["metrics.prometheusRule.alertLabels.team=edge"]].concat());
+    let all =
+        objects("templates/monitoring.yaml", &[&ALL[..], &["metrics.prometheusRule.alertLabels.team=edge"]].concat());
     let service = one(&all, "Service", "kubenova-operator-metrics")["metadata"]["name"].as_str().unwrap().to_owned();
     let rules = one(&all, "PrometheusRule", "kubenova-operator").pointer("/spec/groups/0/rules").unwrap();
     let rules = rules.as_array().unwrap();
@@ -68,7 +71,8 @@ fn every_alert_is_about_metrics_that_exist_says_what_to_do_and_has_its_section()
 fn every_panel_of_the_dashboard_is_about_metrics_that_exist() {
     let page = document("docs/metrics.md");
     let all = objects("templates/monitoring.yaml", &ALL);
-    let json = one(&all, "ConfigMap", "kubenova-operator-dashboard")["data"]["kubenova-operator.json"].as_str().unwrap();
+    let json =
+        one(&all, "ConfigMap", "kubenova-operator-dashboard")["data"]["kubenova-operator.json"].as_str().unwrap();
     let dashboard: Value = serde_json::from_str(json).expect("the dashboard is JSON");
     let panels = dashboard["panels"].as_array().unwrap();
     let mut shown = BTreeSet::new();
@@ -87,7 +91,8 @@ fn every_panel_of_the_dashboard_is_about_metrics_that_exist() {
 fn a_service_monitor_selects_the_service_and_without_metrics_there_is_neither() {
     let all = objects("", &ALL);
     let service = one(&all, "Service", "kubenova-operator-metrics");
-    let selected = one(&all, "ServiceMonitor", "kubenova-operator")["spec"]["selector"]["matchLabels"].as_object().unwrap();
+    let selected =
+        one(&all, "ServiceMonitor", "kubenova-operator")["spec"]["selector"]["matchLabels"].as_object().unwrap();
     for (label, value) in selected {
         assert_eq!(&service["metadata"]["labels"][label], value, "{label}");
     }

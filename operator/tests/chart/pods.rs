@@ -1,6 +1,6 @@
 //! Pods: what they may do, where they run, which images they use.
 
-use crate::rendered::{objects, one, pods, render, render_with, chart};
+use crate::rendered::{chart, objects, one, pods, render, render_with};
 use serde_json::{Value, json};
 
 /// Values that have the chart make every pod that it can.
@@ -12,7 +12,12 @@ fn every_container_is_restricted_and_only_the_leaf_node_names_a_user_which_opens
         let arguments: &[&str] = if openshift { &["--api-versions", "security.openshift.io/v1"] } else { &[] };
         let all = render_with(&chart(), "", &EVERY_POD, arguments).unwrap();
         let pods = pods(&all);
-        assert_eq!(pods.len(), 4, "Operator, leaf node, preflight, test: {:?}", pods.iter().map(|it| &it.0).collect::<Vec<_>>());
+        assert_eq!(
+            pods.len(),
+            4,
+            "Operator, leaf node, preflight, test: {:?}",
+            pods.iter().map(|it| &it.0).collect::<Vec<_>>()
+        );
         for (name, pod) in &pods {
             let context = &pod["securityContext"];
             assert_eq!(context["runAsNonRoot"], true, "{name}");
@@ -81,7 +86,10 @@ fn what_a_pod_may_have_reaches_it() {
     let spread = &pod["topologySpreadConstraints"][0];
     assert_eq!(spread["labelSelector"]["matchLabels"], deployment["spec"]["selector"]["matchLabels"]);
     assert_eq!(spread["whenUnsatisfiable"], "ScheduleAnyway");
-    assert_eq!((&pod["securityContext"]["fsGroup"], &pod["containers"][0]["securityContext"]["runAsUser"]), (&json!(7), &json!(8)));
+    assert_eq!(
+        (&pod["securityContext"]["fsGroup"], &pod["containers"][0]["securityContext"]["runAsUser"]),
+        (&json!(7), &json!(8))
+    );
     for (name, pod) in pods(&all) {
         assert_eq!(pod["dnsPolicy"], "None", "{name}");
         assert_eq!(pod["dnsConfig"]["nameservers"], json!(["192.0.2.1"]), "{name}");
@@ -117,7 +125,8 @@ fn outbound_connections_are_denied_but_those_that_are_listed() {
     assert_eq!(closed["policyTypes"], json!(["Ingress", "Egress"]));
     let rules = closed["egress"].as_array().unwrap();
     assert_eq!(rules.len(), 4, "DNS, API server, Manager, leaf node: {rules:?}");
-    let to_manager = json!({"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"protocol": "TCP", "port": 9443}]});
+    let to_manager =
+        json!({"to": [{"ipBlock": {"cidr": "192.0.2.0/24"}}], "ports": [{"protocol": "TCP", "port": 9443}]});
     assert_eq!(rules[2], to_manager);
     assert!(render("", &["networkPolicy.egress.managerPorts={}"]).is_err(), "an empty list would allow every port");
 }

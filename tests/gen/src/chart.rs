@@ -33,7 +33,8 @@ pub(crate) fn policies(root: &Path) -> Result<(String, String)> {
     for entry in fs::read_dir(&templates).with_context(|| format!("could not read {}", templates.display()))? {
         let text = fs::read_to_string(entry?.path())?;
         let policies = text.split("kind: ValidatingAdmissionPolicy\n").skip(1);
-        current.extend(policies.filter_map(|rest| Some(rest.split_once("  name: ")?.1.lines().next()?.trim().to_owned())));
+        current
+            .extend(policies.filter_map(|rest| Some(rest.split_once("  name: ")?.1.lines().next()?.trim().to_owned())));
     }
     ensure!(!current.is_empty(), "there is no policy below {}", templates.display());
     ensure!(current.iter().all(|name| !name.contains('{')), "the name of a policy is text: {current:?}");

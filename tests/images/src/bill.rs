@@ -89,7 +89,8 @@ fn chart_part(chart: &Path) -> Result<Part> {
     let text = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.map(|value| value.trim().trim_matches('"').to_owned()).with_context(|| format!("{} has no {name}", file.display()))
+        line.map(|value| value.trim().trim_matches('"').to_owned())
+            .with_context(|| format!("{} has no {name}", file.display()))
     };
     Ok(Part { name: field("name:")?, version: field("version:")?, kind: "helm" })
 }
@@ -104,14 +105,17 @@ fn packages(contents: &Contents) -> Result<BTreeSet<Part>> {
         // A library may have been installed before /lib became a link to /usr/lib.
         let usr = Path::new("/usr").join(file.strip_prefix("/").unwrap_or(file));
         let canonical = file.canonicalize().unwrap_or_else(|_| file.clone());
-        let owner = [file, &usr, &canonical].into_iter().find_map(|file| output_of(Command::new("dpkg").arg("-S").arg(file)).ok());
+        let owner = [file, &usr, &canonical]
+            .into_iter()
+            .find_map(|file| output_of(Command::new("dpkg").arg("-S").arg(file)).ok());
         let owner = owner.with_context(|| format!("no Debian package has {}", file.display()))?;
         names.extend(owner.split(':').next().map(str::to_owned));
     }
     names
         .into_iter()
         .map(|name| {
-            let version = output_of(Command::new("dpkg-query").args(["--show", "--showformat", "${Version}"]).arg(&name))?;
+            let version =
+                output_of(Command::new("dpkg-query").args(["--show", "--showformat", "${Version}"]).arg(&name))?;
             Ok(Part { name, version: version.trim().to_owned(), kind: "deb" })
         })
         .collect()

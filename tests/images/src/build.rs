@@ -39,13 +39,16 @@ pub fn context(image: Image, options: &Options) -> Result<PathBuf> {
 pub fn build(image: Image, options: &Options) -> Result<PathBuf> {
     let context = context(image, options)?;
     let recipe = options.repository.join(format!("deploy/images/{}.Containerfile", image.name()));
-    let (layout, tag) = (options.folder.join(format!("{}.oci", image.name())), format!("kubenova/{}:{VERSION}", image.name()));
+    let (layout, tag) =
+        (options.folder.join(format!("{}.oci", image.name())), format!("kubenova/{}:{VERSION}", image.name()));
     if layout.exists() {
         fs::remove_dir_all(&layout).with_context(|| format!("could not remove {}", layout.display()))?;
     }
     let mut command = buildah(options);
     // Neither an engine nor a network: no step of a recipe runs anything.
-    command.args(["build", "--isolation", "chroot", "--layers=false", "--timestamp", "0", "--tag", &tag, "--file"]).arg(&recipe);
+    command
+        .args(["build", "--isolation", "chroot", "--layers=false", "--timestamp", "0", "--tag", &tag, "--file"])
+        .arg(&recipe);
     if let Some(base) = &options.base {
         command.args(["--build-arg", &format!("BASE={base}")]);
     }

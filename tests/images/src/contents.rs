@@ -43,8 +43,11 @@ pub fn prepare(image: Image, root: &Path, has_base: bool) -> Result<Contents> {
         put(&helm, &root.join("usr/local/bin/helm"))?;
         contents.go_programs.push(helm);
         let proxy = std::env::var_os("KUBENOVA_CAPSULE_PROXY_CHART").map(PathBuf::from);
-        let charts =
-            [("capsule", Some(servers.chart("capsule")?)), ("kubevela", Some(servers.chart("vela-core")?)), ("capsule-proxy", proxy)];
+        let charts = [
+            ("capsule", Some(servers.chart("capsule")?)),
+            ("kubevela", Some(servers.chart("vela-core")?)),
+            ("capsule-proxy", proxy),
+        ];
         for (name, from) in charts {
             let Some(from) = from else { continue };
             let to = root.join(CHARTS).join(name);

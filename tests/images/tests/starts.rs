@@ -35,8 +35,9 @@ fn printed(root: &Path, words: &[&str]) -> Result<String> {
 }
 
 fn is_root() -> bool {
-    std::fs::read_to_string("/proc/self/status")
-        .is_ok_and(|status| status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0")))
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+        status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"))
+    })
 }
 
 #[test]
@@ -59,8 +60,12 @@ fn both_images_start_as_their_user_on_a_read_only_root_and_the_operator_renders_
         assert!(printed(&root, &[&program, "--help"])?.contains("Usage:"));
 
         let bill: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(root.join(bill::PLACE))?)?;
-        let names: Vec<&str> =
-            bill["components"].as_array().context("it has parts")?.iter().filter_map(|it| it["name"].as_str()).collect();
+        let names: Vec<&str> = bill["components"]
+            .as_array()
+            .context("it has parts")?
+            .iter()
+            .filter_map(|it| it["name"].as_str())
+            .collect();
         assert!(names.contains(&"rustls") && names.contains(&"libc6"), "{names:?}");
         if image == Image::Operator {
             assert!(names.contains(&"capsule") && names.contains(&"k8s.io/client-go"), "{names:?}");

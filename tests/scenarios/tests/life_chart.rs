@@ -97,7 +97,14 @@ fn operators_kubeconfig(site: &Site) -> Result<PathBuf> {
     let token = format!("--token={}", token.trim());
     site.cluster.kubectl_ok(&["config", "set-credentials", "operator", &token, "--kubeconfig", path])?;
     site.cluster.kubectl_ok(&["config", "set-context", "--current", "--user=operator", "--kubeconfig", path])?;
-    let user = site.cluster.kubectl_ok(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}", "--kubeconfig", path])?;
+    let user = site.cluster.kubectl_ok(&[
+        "auth",
+        "whoami",
+        "-o",
+        "jsonpath={.status.userInfo.username}",
+        "--kubeconfig",
+        path,
+    ])?;
     ensure!(user == OPERATOR, "the kubeconfig is of {user}");
     Ok(file)
 }
@@ -133,7 +140,10 @@ async fn life_chart_as_a_dependency_with_preflight_test_doctor_and_upgrade() -> 
     for kubeconfig in [site.cluster.kubeconfig(), &operator] {
         let said = doctor(kubeconfig)?;
         let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(said.status.success() && text.contains("\n0 do not work") | text.starts_with("0 do not work"), "{text}");
+        assert!(
+            said.status.success() && text.contains("\n0 do not work") | text.starts_with("0 do not work"),
+            "{text}"
+        );
     }
     site.cluster.kubectl_ok(&["delete", "validatingadmissionpolicybinding", "kubenova-pods"])?;
     let said = doctor(&operator)?;
@@ -158,7 +168,8 @@ async fn life_chart_as_a_dependency_with_preflight_test_doctor_and_upgrade() -> 
     assert!(String::from_utf8_lossy(&said.stdout).contains("WARN  policy kubenova-old"), "{said:?}");
     chart.drop_policy()?;
     site.cluster.kubectl_ok(&["delete", "secret", TOKEN_SECRET, "-n", NAMESPACE])?;
-    site.cluster.helm_ok(&[&install[..], &["--reset-then-reuse-values", "--set", "kubenova-operator.replicas=2"]].concat())?;
+    site.cluster
+        .helm_ok(&[&install[..], &["--reset-then-reuse-values", "--set", "kubenova-operator.replicas=2"]].concat())?;
     let policies = site.cluster.kubectl_ok(&["get", "validatingadmissionpolicies", "-o", "name"])?;
     assert!(!policies.contains(OLD_POLICY) && policies.contains("kubenova-pods"), "{policies}");
     // Both replicas become ready, the one that waits for the Lease as well.
