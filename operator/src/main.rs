@@ -14,7 +14,11 @@ use kubenova_runtime::{
     telemetry::{self, TelemetryOptions},
     tls,
 };
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// The KubeNova Operator: joins this cluster to a Manager and makes it look as the Manager says.
 #[derive(Parser)]
@@ -131,7 +135,7 @@ async fn main() -> ExitCode {
 }
 
 /// Prints what is found, and says how bad it is.
-async fn examine(scope: &Scope, socket: &PathBuf, quiet: bool) -> Severity {
+async fn examine(scope: &Scope, socket: &Path, quiet: bool) -> Severity {
     let found = match doctor::examine(scope, socket).await {
         Ok(found) => found,
         Err(error) => {
@@ -158,7 +162,7 @@ fn say(text: &str) {
     let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
-async fn run(config: &std::path::Path) -> anyhow::Result<()> {
+async fn run(config: &Path) -> anyhow::Result<()> {
     let settings = Settings::read(config).with_context(|| {
         format!("settings {} are not usable: the chart writes them; name another file with --config", config.display())
     })?;
@@ -179,7 +183,7 @@ async fn run(config: &std::path::Path) -> anyhow::Result<()> {
     ended
 }
 
-async fn probe(check: Check, socket: &std::path::Path) -> ExitCode {
+async fn probe(check: Check, socket: &Path) -> ExitCode {
     match (probes::ask(socket).await, check) {
         (Ok(_), Check::Live) => ExitCode::SUCCESS,
         (Ok(answer), Check::Ready) if answer == "ok" => ExitCode::SUCCESS,

@@ -132,45 +132,27 @@ pub fn session(status: &ClusterConfigStatus) -> Finding {
     finding
 }
 
-/// Whether a command of the Manager was carried out.
+/// Whether a command of the Manager was carried out; one that failed beside it is its own matter.
 #[must_use]
 pub fn commands(records: &[NovaCommand]) -> Finding {
     const SUBJECT: &str = "commands";
-    let states: Vec<_> = records.iter().filter_map(|record| record.status.as_ref()).collect();
-    let succeeded = states.iter().filter(|status| status.state == "succeeded").count();
-    let failed: Vec<_> = records
-        .iter()
-        .filter_map(|record| record.status.as_ref().map(|status| (record, status)))
-        .filter(|(_, status)| status.state == "failed")
-        .collect();
-    match failed.first() {
-        Some((record, status)) => Finding::warning(
+    let with_status = records.iter().filter_map(|record| record.status.as_ref().map(|status| (record, status)));
+    let (succeeded, others): (Vec<_>, Vec<_>) = with_status.partition(|(_, status)| status.state == "succeeded");
+    let counted = format!("{} of {} succeeded", succeeded.len(), records.len());
+    let failed = others.iter().find(|(_, status)| status.state == "failed").map(|(record, status)| {
+        format!("{counted}; {} failed ({}): {}", record.spec.key, status.reason, status.message)
+    });
+    match failed {
+        Some(message) if succeeded.is_empty() => Finding::failure(SUBJECT, message),
+        Some(message) => Finding::warning(SUBJECT, message),
+        None if succeeded.is_empty() => Finding::failure(
             SUBJECT,
             format!(
-                "{succeeded} of {} succeeded; {} failed ({}): {}",
-                records.len(),
-                record.spec.key,
-                status.reason,
-                status.message
+                "{counted}; see kubectl -n kubenova-system get novacommands, and the cluster's commands at the Manager"
             ),
         ),
-        None if succeeded > 0 => {
-            Finding::good(SUBJECT, format!("{succeeded} of {} succeeded, none failed", records.len()))
-        }
-        None => Finding::failure(
-            SUBJECT,
-            format!(
-                "{} arrived and none succeeded yet; see kubectl -n kubenova-system get novacommands, and the cluster's commands at the Manager",
-                records.len()
-            ),
-        ),
+        None => Finding::good(SUBJECT, counted),
     }
-}
-
-/// Whether a command of the Manager was carried out at all: one that failed beside it is its own matter.
-#[must_use]
-pub fn carried_out(records: &[NovaCommand]) -> bool {
-    records.iter().filter_map(|record| record.status.as_ref()).any(|status| status.state == "succeeded")
 }
 
 /// Whether one Operator holds the Lease and renews it.
@@ -425,7 +407,7 @@ mod tests {
         let failed = commands(&[record("succeeded"), record("failed")]);
         assert_eq!(failed.severity, Severity::Warning);
         assert!(failed.message.contains("tenant/t failed (R): m"), "{failed}");
-        assert!(carried_out(&[record("succeeded"), record("failed")]) && !carried_out(&[record("failed")]));
+        assert_eq!(commands(&[record("failed")]).severity, Severity::Failure);
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub use cluster::CONFIG_MAP;
 use kubenova_operator_core::doctor::{self, Finding, Severity};
 pub use policies::delete_policies;
 pub use preflight::PreflightFiles;
-use std::{path::PathBuf, time::Duration};
+use std::{path::Path, time::Duration};
 use tokio::time::Instant;
 
 /// Time between two looks while it waits.
@@ -38,7 +38,7 @@ pub enum Scope {
 ///
 /// # Errors
 /// When the API server cannot be called at all.
-pub async fn examine(scope: &Scope, probe_socket: &PathBuf) -> anyhow::Result<Vec<Finding>> {
+pub async fn examine(scope: &Scope, probe_socket: &Path) -> anyhow::Result<Vec<Finding>> {
     let apiserver = Apiserver::connect().await.context("could not find the cluster's API server")?;
     Ok(match scope {
         Scope::Cluster => cluster::examine(&apiserver, &Settings::default().operator_user, probe_socket).await,
