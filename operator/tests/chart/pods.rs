@@ -104,7 +104,7 @@ fn what_a_pod_may_have_reaches_it() {
     }
     assert!(objects("", &[]).iter().all(|it| it["kind"] != "PodDisruptionBudget"), "one replica must be evictable");
     let refused = render("", &["commonLabels.app\\.kubernetes\\.io/name=x"]).unwrap_err();
-    assert!(refused.contains("commonLabels"), "{refused}");
+    assert!(refused.contains("'app.kubernetes.io/name'"), "{refused}");
 }
 
 #[test]
