@@ -16,6 +16,9 @@ const LEASE_SILENT_MAX: SignedDuration = SignedDuration::from_secs(60);
 /// How an administrator applies the chart that fits.
 const UPGRADE: &str =
     "helm upgrade kubenova-operator <chart of this release> --namespace kubenova-system --reset-then-reuse-values";
+/// Why there is no condition.
+const NOT_REPORTED: &str = "not reported yet; see whether the Operator's pod runs and its log: kubectl -n kubenova-system logs \
+                            deployment/kubenova-operator";
 /// Enforced by labels of namespaces, from weak to strong.
 const POD_SECURITY: [&str; 3] = ["privileged", "baseline", "restricted"];
 
@@ -98,13 +101,12 @@ pub fn kubernetes_version(version: &str) -> Finding {
 /// The conditions of the cluster's configuration, in the order of a join.
 #[must_use]
 pub fn conditions(status: &ClusterConfigStatus) -> Vec<Finding> {
+    if status.conditions.is_empty() {
+        return vec![Finding::failure("join", NOT_REPORTED)];
+    }
     let explained = |name: &str| {
         let Some(found) = status.conditions.iter().find(|condition| condition.type_ == name) else {
-            return Finding::failure(
-                name,
-                "not reported yet; see whether the Operator's pod runs and its log: kubectl -n kubenova-system logs \
-                 deployment/kubenova-operator",
-            );
+            return Finding::failure(name, NOT_REPORTED);
         };
         let message = format!("{} ({})", found.message, found.reason);
         match found.status.as_str() {
@@ -121,6 +123,9 @@ pub fn conditions(status: &ClusterConfigStatus) -> Vec<Finding> {
 #[must_use]
 pub fn session(status: &ClusterConfigStatus) -> Finding {
     let mut found = conditions(status);
+    if found.len() == 1 {
+        return found.remove(0);
+    }
     // Whatever stopped the join comes before it.
     let stopped = found.iter().position(|finding| finding.severity == Severity::Failure);
     let connected = condition::JOIN_ORDER.iter().position(|name| *name == condition::BUS_CONNECTED).unwrap_or_default();
@@ -387,7 +392,8 @@ mod tests {
         let stopped = session(&status(&[(condition::DNS_RESOLVED, "False"), (condition::BUS_CONNECTED, "Unknown")]));
         assert_eq!(stopped.subject, condition::DNS_RESOLVED);
         assert_eq!(session(&status(&[])).severity, Severity::Failure);
-        assert_eq!(conditions(&status(&[])).len(), condition::JOIN_ORDER.len());
+        assert_eq!(conditions(&status(&[])).len(), 1, "nothing is reported, which is one finding");
+        assert_eq!(conditions(&status(&joined)).len(), condition::JOIN_ORDER.len());
     }
 
     #[test]
