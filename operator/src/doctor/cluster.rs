@@ -27,7 +27,7 @@ use kubenova_runtime::{clock, probe};
 use std::path::Path;
 
 /// The Operator's ConfigMap, written by the chart.
-pub const CONFIG_MAP: &str = "kubenova-operator";
+const CONFIG_MAP: &str = "kubenova-operator";
 /// The key of the names of the chart's policies in it.
 const POLICY_NAMES: &str = "policies.yaml";
 /// The Operator's Deployment.

@@ -13,7 +13,6 @@ use crate::{
     settings::Settings,
 };
 use anyhow::Context as _;
-pub use cluster::CONFIG_MAP;
 use kubenova_operator_core::doctor::{self, Finding, Severity};
 pub use policies::delete_policies;
 pub use preflight::PreflightFiles;
