@@ -4,10 +4,12 @@
 //! Modules in flow order: only the holder of the Lease works ([`lease`]); the cluster joins ([`join`]), gives its leaf node
 //! what it needs ([`leaf`]) and opens a session ([`session`]); commands are stored ([`inbound`]), carried out ([`controllers`]) and reported ([`outbound`]); usage is
 //! measured ([`metering`]). An administrator may leave again ([`leave`]). Every call to the API server goes through [`apiserver`].
+//! A process of its own says what is wrong ([`doctor`]).
 
 pub mod apiserver;
 pub mod context;
 pub mod controllers;
+pub mod doctor;
 pub mod inbound;
 pub mod join;
 pub mod leaf;

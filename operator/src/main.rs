@@ -4,18 +4,26 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use kubenova_operator::{
     apiserver::client::Apiserver,
+    doctor::{self, PreflightFiles, Scope},
     leave::{self, Leaving},
     settings::Settings,
     wiring,
 };
-use kubenova_operator_core::leaving::Options;
+use kubenova_operator_core::{
+    doctor::{self as core_doctor, Severity},
+    leaving::Options,
+};
 use kubenova_runtime::{
     panic_log, probe as probes,
     shutdown::Shutdown,
     telemetry::{self, TelemetryOptions},
     tls,
 };
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 /// The KubeNova Operator: joins this cluster to a Manager and makes it look as the Manager says.
 #[derive(Parser)]
@@ -44,6 +52,49 @@ enum Command {
         #[arg(long, default_value = kubenova_operator::settings::PROBE_SOCKET)]
         socket: PathBuf,
     },
+    /// Says what is wrong with this cluster and what to do about it; changes nothing. Runs in the Operator's pod, or anywhere with an
+    /// administrator's kubeconfig (KUBECONFIG). The exit code is 1 when something does not work.
+    Doctor {
+        /// What to look at.
+        #[arg(default_value = "cluster")]
+        scope: Examined,
+        /// How long to wait until it works; for `connected`.
+        #[arg(long, default_value_t = 0)]
+        wait_seconds: u64,
+        /// The exit code is 0 whatever is found.
+        #[arg(long)]
+        only_warn: bool,
+        /// Shows what does not work or needs attention, and nothing else.
+        #[arg(long)]
+        quiet: bool,
+        /// The running Operator's socket.
+        #[arg(long, default_value = kubenova_operator::settings::PROBE_SOCKET)]
+        socket: PathBuf,
+        /// File with the enrollment token; for `preflight`.
+        #[arg(long, default_value = "/etc/kubenova/enrollment/token")]
+        token_file: PathBuf,
+        /// Folder with `ca.crt`, `username` and `password` of the HTTP proxy; for `preflight`.
+        #[arg(long, default_value = "/etc/kubenova/proxy")]
+        proxy_files: PathBuf,
+    },
+    /// Deletes admission policies that the chart has no more, with their bindings. The chart runs it after an upgrade.
+    #[command(hide = true)]
+    DeletePolicies {
+        /// Their names.
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+}
+
+/// What the doctor looks at.
+#[derive(Clone, Copy, ValueEnum)]
+enum Examined {
+    /// Everything that runs: join, components, rights, roles, policies.
+    Cluster,
+    /// What keeps a cluster from joining, before the chart is installed.
+    Preflight,
+    /// Whether a session with the Manager is open and a command was carried out.
+    Connected,
 }
 
 #[derive(clap::Args)]
@@ -90,7 +141,51 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }),
         Command::Probe { check, socket } => probe(check, &socket).await,
+        Command::Doctor { scope, wait_seconds, only_warn, quiet, socket, token_file, proxy_files } => {
+            let scope = match scope {
+                Examined::Cluster => Scope::Cluster,
+                Examined::Connected => Scope::Connected { wait: Duration::from_secs(wait_seconds) },
+                Examined::Preflight => {
+                    Scope::Preflight { files: PreflightFiles { token: token_file, proxy: proxy_files } }
+                }
+            };
+            let worst = examine(&scope, &socket, quiet).await;
+            if only_warn || worst < Severity::Failure { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Command::DeletePolicies { names } => match doctor::delete_policies(&names).await {
+            Ok(deleted) => {
+                print(&format!("deleted {}: {}", deleted.len(), deleted.join(", ")));
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                say(&format!("error: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
     }
+}
+
+/// Prints what is found, and says how bad it is.
+async fn examine(scope: &Scope, socket: &Path, quiet: bool) -> Severity {
+    let found = match doctor::examine(scope, socket).await {
+        Ok(found) => found,
+        Err(error) => {
+            say(&format!("error: {error:#}"));
+            return Severity::Failure;
+        }
+    };
+    for finding in found.iter().filter(|finding| !quiet || finding.severity > Severity::Good) {
+        print(&finding.to_string());
+    }
+    let count = |severity| found.iter().filter(|finding| finding.severity == severity).count();
+    let (failures, warnings) = (count(Severity::Failure), count(Severity::Warning));
+    print(&format!("{failures} do not work, {warnings} need attention, {} are in order", count(Severity::Good)));
+    core_doctor::worst(&found)
+}
+
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _closed = writeln!(std::io::stdout(), "{text}");
 }
 
 fn say(text: &str) {
@@ -98,7 +193,7 @@ fn say(text: &str) {
     let _closed = writeln!(std::io::stderr(), "{text}");
 }
 
-async fn run(config: &std::path::Path) -> anyhow::Result<()> {
+async fn run(config: &Path) -> anyhow::Result<()> {
     let settings = Settings::read(config).with_context(|| {
         format!("settings {} are not usable: the chart writes them; name another file with --config", config.display())
     })?;
@@ -134,7 +229,7 @@ async fn leave(arguments: &LeaveArguments) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-async fn probe(check: Check, socket: &std::path::Path) -> ExitCode {
+async fn probe(check: Check, socket: &Path) -> ExitCode {
     match (probes::ask(socket).await, check) {
         (Ok(_), Check::Live) => ExitCode::SUCCESS,
         (Ok(answer), Check::Ready) if answer == "ok" => ExitCode::SUCCESS,

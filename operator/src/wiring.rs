@@ -91,16 +91,17 @@ async fn run(
     metrics: &Metrics,
     shutdown: &Shutdown,
 ) -> anyhow::Result<Stopped> {
-    gates.set(
-        "lease",
-        Some("waiting for the lease: another pod holds it, or the API server does not answer".to_owned()),
-    );
+    gates.set("lease", Some("waiting for the API server to say who holds the lease".to_owned()));
     let config = LeaseConfig {
         namespace: settings.state_namespace.clone(),
         holder: settings.pod_uid.clone(),
         duration: Duration::from_secs(u64::from(settings.lease.duration_seconds)),
     };
-    let Some(held) = lease::acquire(apiserver, config, shutdown).await else { return Ok(Stopped::Requested) };
+    // A pod that can take over is ready: an eviction may take the other one.
+    let stands_by = || gates.set("lease", None);
+    let Some(held) = lease::acquire(apiserver, config, shutdown, stands_by).await else {
+        return Ok(Stopped::Requested);
+    };
     gates.set("lease", None);
     let lease_term = held.term;
     let (return_lease, returned_lease) = oneshot::channel();

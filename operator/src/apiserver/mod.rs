@@ -4,6 +4,7 @@
 //! replacement only at a known resourceVersion, deletion only of the exact object that was read, status written only
 //! when something changed. Lists and watches skip objects that cannot be decoded. [`Error`] tells what may be retried.
 
+pub mod access;
 pub mod cache;
 pub mod client;
 pub mod dynamic;

@@ -14,6 +14,7 @@ use kubenova_operator_core::conditions::ConditionSet;
 use kubenova_runtime::clock;
 use kubenova_schema::{
     enrollment::{EnrollmentAnswer, EnrollmentRequest, PATH, PendingApproval},
+    renewal::NONCE_PATH,
     token::EnrollmentToken,
 };
 
@@ -21,6 +22,9 @@ use kubenova_schema::{
 const ACCEPTED: u16 = 202;
 /// Reason of the condition meanwhile. The token is good: it is shown again.
 pub const APPROVAL_PENDING: &str = "ApprovalPending";
+
+/// Message of `TLSVerified`.
+pub const PINNED: &str = "the Manager's certificate verifies under the CA pinned by the token";
 
 /// What the Manager answered, and how its clock differs.
 #[derive(Debug)]
@@ -92,10 +96,7 @@ pub async fn send(
 ) -> Result<Answered, JoinError> {
     let Attempt { token, keys, dialer, .. } = *attempt;
     let manager = ManagerClient::pinned(endpoint, &token.ca_spki_sha256, attempt.excluded(), dialer);
-    let manager = manager.ok_or_else(|| {
-        let message = format!("\"{endpoint}\" in the token is not an https:// URL; create a new token");
-        JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message)
-    })?;
+    let manager = manager.ok_or_else(|| not_a_url(endpoint))?;
     let body = serde_json::to_vec(request).expect("strings are JSON");
     let asked = Asked::post(PATH, body).header("authorization", &format!("Bearer {}", token.secret));
     let reply = manager.send(asked, conditions).await?;
@@ -113,6 +114,29 @@ pub async fn send(
         Err(_) => reply.date,
     };
     Ok(Answered { answer, clock_offset_ms: manager_time.map(|at| reply.middle_ms - at.as_millisecond()) })
+}
+
+/// Whether the endpoint is the Manager that the token names, without showing the token; how much this clock is ahead of its own, in
+/// milliseconds, when the answer carried a time.
+///
+/// # Errors
+/// When it cannot be reached, or is another server.
+pub async fn look(
+    endpoint: &str,
+    token: &EnrollmentToken,
+    dialer: &Dialer,
+    conditions: &mut ConditionSet,
+) -> Result<Option<i64>, JoinError> {
+    let manager =
+        ManagerClient::pinned(endpoint, &token.ca_spki_sha256, None, dialer).ok_or_else(|| not_a_url(endpoint))?;
+    let reply = manager.send(Asked::get(NONCE_PATH), conditions).await?;
+    conditions.set_true(condition::TLS_VERIFIED, "Pinned", PINNED);
+    Ok(reply.date.map(|at| reply.middle_ms - at.as_millisecond()))
+}
+
+fn not_a_url(endpoint: &str) -> JoinError {
+    let message = format!("\"{endpoint}\" in the token is not an https:// URL; create a new token");
+    JoinError::new(condition::TOKEN_ACCEPTED, "TokenUnreadable", message)
 }
 
 /// An administrator has to approve first. The fingerprint is made of the keys themselves, not of what the Manager says: whoever compares

@@ -279,8 +279,7 @@ async fn request_from(
     conditions: &mut ConditionSet,
 ) -> Result<EnrollmentAnswer, JoinError> {
     let answered = enroll::send(endpoint, attempt, request, conditions).await?;
-    let message = "the Manager's certificate verifies under the CA pinned by the token";
-    conditions.set_true(condition::TLS_VERIFIED, "Pinned", message);
+    conditions.set_true(condition::TLS_VERIFIED, "Pinned", enroll::PINNED);
     conditions::set_clock(conditions, answered.clock_offset_ms);
     let answer = answered.answer?;
     conditions.set_true(condition::TOKEN_ACCEPTED, "Accepted", "the Manager accepted the enrollment token");

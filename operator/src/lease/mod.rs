@@ -43,8 +43,13 @@ pub struct HeldLease {
     pub term: u64,
 }
 
-/// Waits until the Lease is held, and raises its term. `None` when a stop was requested first.
-pub async fn acquire(apiserver: &Apiserver, config: LeaseConfig, shutdown: &Shutdown) -> Option<HeldLease> {
+/// Waits until the Lease is held, and raises its term; says so whenever another pod holds it. `None` when a stop was requested first.
+pub async fn acquire(
+    apiserver: &Apiserver,
+    config: LeaseConfig,
+    shutdown: &Shutdown,
+    stands_by: impl Fn(),
+) -> Option<HeldLease> {
     let api: Api<Lease> = Api::namespaced(apiserver.client(), &config.namespace);
     let seen = Mutex::default();
     loop {
@@ -55,6 +60,7 @@ pub async fn acquire(apiserver: &Apiserver, config: LeaseConfig, shutdown: &Shut
             return Some(HeldLease { api, lease, config, term });
         }
         // Another pod holds it, which is no failure.
+        stands_by();
         if !shutdown.sleep(ACQUIRE_INTERVAL).await {
             return None;
         }

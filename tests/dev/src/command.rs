@@ -72,6 +72,12 @@ pub(crate) enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Builds the images of Operator and Manager, in release builds, as OCI layouts
+    Images {
+        /// Its options; `cargo dev images -- --help` lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Checks that need more than CI has, in time or in programs; without a name they are listed
     Campaign(CampaignOptions),
     /// Removes what the cache holds

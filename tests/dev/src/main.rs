@@ -16,6 +16,7 @@ mod count;
 mod demo;
 mod executables;
 mod generate;
+mod images;
 mod jobs;
 mod mutants;
 mod mutate;
@@ -59,6 +60,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(options) => demo::command(&places, &Drive::from(options)),
         Command::Up(options) => demo::command(&places, &Drive::from(options)),
         Command::Bench { name, args } => demo::bench(&places, name, &args),
+        Command::Images { args } => images::command(&places, &args),
         Command::Campaign(options) => campaign::command(&places, &options),
         Command::Clean { yes } => clean::command(&places, yes),
     }

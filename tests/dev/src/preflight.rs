@@ -27,6 +27,8 @@ pub(crate) struct Need {
     pub(crate) build_rust: bool,
     /// Clients in other languages will be generated and run.
     pub(crate) clients: bool,
+    /// Images will be built, where this is root: without a container engine that takes it.
+    pub(crate) images: bool,
 }
 
 impl Need {
@@ -66,6 +68,11 @@ const RUST_PACKAGES: &[Package] = &[
     Package { name: "libc6-dev", programs: &["/usr/include/stdlib.h"], why: "linking, and building aws-lc" },
 ];
 
+const IMAGE_PACKAGES: &[Package] = &[
+    Package { name: "buildah", programs: &["buildah"], why: "the images of Operator and Manager" },
+    Package { name: "binutils", programs: &["strip"], why: "the images of Operator and Manager" },
+];
+
 /// Makes sure that the machine can do what is needed, installing packages where it may.
 pub(crate) fn require(places: &Places, need: &Need) -> Result<()> {
     let mut problems = Vec::new();
@@ -78,6 +85,9 @@ pub(crate) fn require(places: &Places, need: &Need) -> Result<()> {
     if need.clusters {
         install(places, CLUSTER_PACKAGES, &mut problems)?;
         problems.extend(namespaces());
+    }
+    if need.images && is_root() {
+        install(places, IMAGE_PACKAGES, &mut problems)?;
     }
     if need.clients {
         problems.extend(languages());
@@ -141,6 +151,10 @@ fn go_minor(version: &str) -> Option<u64> {
     first_number(version, "go1.")
 }
 
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 fn install(places: &Places, packages: &[Package], problems: &mut Vec<String>) -> Result<()> {
     let missing: Vec<&Package> =
         packages.iter().filter(|package| package.programs.iter().any(|program| find(program).is_none())).collect();
@@ -153,7 +167,7 @@ fn install(places: &Places, packages: &[Package], problems: &mut Vec<String>) ->
         problems.push(format!("missing: {}; install what your distribution calls them", whys.join(", ")));
         return Ok(());
     }
-    if !nix::unistd::geteuid().is_root() {
+    if !is_root() {
         problems.push(format!(
             "missing: {}; type `sudo apt-get install --no-install-recommends {}`",
             whys.join(", "),

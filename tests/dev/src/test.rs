@@ -52,7 +52,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters, and the fleet's own tests", 1620));
     let plan = Plan { steps };
     announce("test", &plan);
-    preflight::require(places, &Need::clusters(!missing.is_empty()))?;
+    preflight::require(places, &Need { images: true, ..Need::clusters(!missing.is_empty()) })?;
     fleet.lay_out()?;
 
     let logs = places.new_logs("test")?;
@@ -104,7 +104,8 @@ fn some(places: &Places, filter: &str, options: &TestOptions) -> Result<ExitCode
         let fleet = Fleet::load(places)?;
         missing = fleet.missing();
         // The workspace is built by now.
-        preflight::require(places, &Need { build_rust: false, ..Need::clusters(!missing.is_empty()) })?;
+        let need = Need { build_rust: false, images: true, ..Need::clusters(!missing.is_empty()) };
+        preflight::require(places, &need)?;
         fleet.lay_out()?;
         steps.extend(servers::steps(&missing));
         with = surroundings(places, &fleet);

@@ -1,9 +1,10 @@
 //! What is derived from the code and committed: CRD YAML in the Operator's chart, the OpenAPI document, the pages of
-//! errors, metrics and attacks.
+//! errors, metrics and attacks, and in the chart the table of values and the names of policies.
 //!
 //! Pure: every derived file as a path and its content. `main.rs` writes them, a test compares them.
 
 mod attacks;
+mod chart;
 
 use anyhow::Context as _;
 use std::path::PathBuf;
@@ -28,7 +29,7 @@ pub fn repository_root() -> PathBuf {
 /// Every derived file.
 ///
 /// # Errors
-/// When a type cannot be written as YAML, or an attack of the matrix has not exactly one test.
+/// When a type cannot be written as YAML, an attack of the matrix has not exactly one test, or a value of the chart has no comment.
 pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
     let mut files: Vec<DerivedFile> =
         kubenova_crds::all().iter().map(custom_resource_definition).collect::<anyhow::Result<_>>()?;
@@ -39,6 +40,9 @@ pub fn derived_files() -> anyhow::Result<Vec<DerivedFile>> {
     files.push(DerivedFile { path: PathBuf::from("docs/errors.md"), content: kubenova_core::refusal::catalogue() });
     files.push(DerivedFile { path: PathBuf::from("docs/metrics.md"), content: metrics_page() });
     files.push(DerivedFile { path: PathBuf::from("docs/attacks.md"), content: attacks::page(&repository_root())? });
+    for (path, content) in [chart::policies(&repository_root())?, chart::readme(&repository_root())?] {
+        files.push(DerivedFile { path: path.into(), content });
+    }
     Ok(files)
 }
 

@@ -136,6 +136,9 @@ impl Site {
             "heartbeatSeconds=2",
             "--set",
             "nats.pingSeconds=2",
+            // `life_chart` runs it; here it would take two seconds of each scenario.
+            "--set",
+            "preflight.enabled=false",
         ];
         let leaf = format!("transport=leaf,leaf.url=tls://{}", self.leaf_address()?);
         let by = if self.leaf.is_some() { vec!["--set", &leaf] } else { Vec::new() };
@@ -144,7 +147,7 @@ impl Site {
 
     /// `helm upgrade` that changes one value.
     pub fn set_value(&self, value: &str) -> Result<()> {
-        self.upgrade_operator(RELEASE, &["--reuse-values", "--set", value])
+        self.upgrade_operator(RELEASE, &["--reset-then-reuse-values", "--set", value])
     }
 
     /// `helm uninstall`, until the Operator has ended.

@@ -6,6 +6,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: kubenova
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "kubenova.selector" -}}
@@ -21,6 +24,9 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 app.kubernetes.io/part-of: kubenova
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "kubenova.leaf.selector" -}}
@@ -92,11 +98,11 @@ namespaceSelector:
 '^([^/]+[.])?(kubenova[.]io|oam[.]dev|projectcapsule[.]dev|capsule[.]clastix[.]io)/'
 {{- end }}
 
-{{/* The reference of an image; the argument has `image` and `tag`, which counts when the image has none. */}}
+{{/* The reference of an image; the argument has `root`, `image` and `tag`, which counts when the image has none. */}}
 {{- define "kubenova.imageOf" -}}
 {{- $name := .image.repository -}}
-{{- if .image.registry -}}
-{{- $name = printf "%s/%s" (trimSuffix "/" .image.registry) .image.repository -}}
+{{- with .image.registry | default .root.Values.global.imageRegistry -}}
+{{- $name = printf "%s/%s" (trimSuffix "/" .) $name -}}
 {{- end -}}
 {{- if .image.digest -}}
 {{- printf "%s@%s" $name .image.digest -}}
@@ -106,7 +112,67 @@ namespaceSelector:
 {{- end }}
 
 {{- define "kubenova.image" -}}
-{{- include "kubenova.imageOf" (dict "image" .Values.image "tag" .Chart.AppVersion) -}}
+{{- include "kubenova.imageOf" (dict "root" . "image" .Values.image "tag" .Chart.AppVersion) -}}
+{{- end }}
+
+{{/* imagePullSecrets of a pod, if there are any. */}}
+{{- define "kubenova.pullSecrets" -}}
+{{- $secrets := .Values.imagePullSecrets -}}
+{{- range .Values.global.imagePullSecrets -}}
+{{- $secrets = append $secrets (dict "name" .) -}}
+{{- end -}}
+{{- with $secrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end }}
+
+{{/* Where every pod of the Operator's image may run, and how it is named and resolved. */}}
+{{- define "kubenova.podSettings" -}}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Variables that name the proxy, of every container of the Operator's image. */}}
+{{- define "kubenova.proxyVariables" -}}
+{{- with .Values.proxy.httpsProxy }}
+- name: HTTPS_PROXY
+  value: {{ . | quote }}
+{{- end }}
+{{- if or .Values.proxy.httpsProxy .Values.proxy.noProxy }}
+# Whatever reads these variables must not send the API server's requests to the proxy.
+- name: NO_PROXY
+  value: {{ join "," (concat (list "$(KUBERNETES_SERVICE_HOST)" "localhost" "127.0.0.1" "::1" ".svc" ".cluster.local") .Values.proxy.noProxy) | quote }}
+{{- end }}
+{{- end }}
+
+{{/* A pod security context, without the user on OpenShift, which chooses it. The argument has `root` and `context`. */}}
+{{- define "kubenova.podSecurityContext" -}}
+{{- if .root.Capabilities.APIVersions.Has "security.openshift.io/v1" -}}
+{{- toYaml (omit .context "runAsUser" "runAsGroup" "fsGroup") -}}
+{{- else -}}
+{{- toYaml .context -}}
+{{- end -}}
 {{- end }}
 
 {{- define "kubenova.tokenSecret" -}}
@@ -120,6 +186,7 @@ labels:
   kubenova.io/for: {{ .for }}
 annotations:
   helm.sh/resource-policy: keep
+  argocd.argoproj.io/sync-options: Delete=false
 {{- end }}
 
 {{/* What owner and reader of a tenant may see, and so what Capsule Proxy may list for them. */}}
@@ -195,4 +262,75 @@ metadata:
 spec:
   policyName: {{ .name }}
   validationActions: [Deny, Audit]
+{{- end }}
+
+{{- define "kubenova.egress.dns" -}}
+- ports:
+    {{- range .Values.networkPolicy.egress.dnsPorts }}
+    - {protocol: UDP, port: {{ . }}}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end }}
+
+{{- define "kubenova.egress.manager" -}}
+- to:
+    {{- range .Values.networkPolicy.egress.managerCidrs }}
+    - ipBlock: {cidr: {{ . | quote }}}
+    {{- end }}
+  ports:
+    {{- range .Values.networkPolicy.egress.managerPorts }}
+    - {protocol: TCP, port: {{ . }}}
+    {{- end }}
+{{- end }}
+
+{{/*
+A pod of the Operator's image that runs one of its commands to the end. The argument has `root`, `name`, `account`, `args`, and `sources` of
+the volume at /etc/kubenova where it reads files.
+*/}}
+{{- define "kubenova.commandPod" -}}
+{{- $root := .root -}}
+serviceAccountName: {{ .account }}
+{{- with include "kubenova.pullSecrets" $root }}
+{{ . }}
+{{- end }}
+restartPolicy: Never
+enableServiceLinks: false
+securityContext:
+  {{- include "kubenova.podSecurityContext" (dict "root" $root "context" $root.Values.podSecurityContext) | nindent 2 }}
+containers:
+  - name: {{ .name }}
+    image: {{ include "kubenova.image" $root }}
+    imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+    command: [/usr/local/bin/kubenova-operator]
+    args: {{ .args | toJson }}
+    {{- with include "kubenova.proxyVariables" $root | trim }}
+    env:
+      {{- . | nindent 6 }}
+    {{- end }}
+    resources:
+      requests: {cpu: 10m, memory: 32Mi}
+      limits: {memory: 128Mi}
+    securityContext:
+      {{- toYaml $root.Values.securityContext | nindent 6 }}
+    {{- if .sources }}
+    volumeMounts:
+      - {name: files, mountPath: /etc/kubenova, readOnly: true}
+    {{- end }}
+{{- with .sources }}
+volumes:
+  - name: files
+    projected:
+      sources:
+        {{- toYaml . | nindent 8 }}
+{{- end }}
+{{- with include "kubenova.podSettings" $root | trim }}
+{{ . }}
+{{- end }}
+{{- end }}
+
+{{/* Annotations of what exists only while a hook runs. The argument has `on` and `weight`. */}}
+{{- define "kubenova.hook" -}}
+helm.sh/hook: {{ .on }}
+helm.sh/hook-weight: {{ .weight | quote }}
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
 {{- end }}

@@ -40,6 +40,7 @@ use kubenova_crds::{
 use kubenova_operator_core::components::{Component, capsule_proxy, render::COMPONENT_LABEL, spec};
 use kubenova_runtime::backoff::Backoff;
 use outcome::Outcome;
+pub use preflight::foreign_installs;
 use std::{pin::pin, time::Duration};
 use tokio::time::Instant;
 use tracing::{Instrument as _, field::Empty};
@@ -152,7 +153,8 @@ pub async fn reconcile(ctx: &InstallContext, cache: &ApplyCache) -> Result<Recon
     let settled = [capsule?, kubevela?, proxy?].into_iter().all(|settled| settled);
     if settled
         && let Ok(authority) = &mut authority
-        && let Err(error) = authority.is_trusted_by_all(&ctx.apiserver.client(), &ctx.state_namespace).await {
+        && let Err(error) = authority.is_trusted_by_all(&ctx.apiserver.client(), &ctx.state_namespace).await
+    {
         tracing::warn!(error = chain(&error), "could not note that the next authority is trusted; trying again");
         return Ok(Reconciled::Unsettled);
     }

@@ -9,6 +9,7 @@ use k8s_openapi::api::{apps::v1::Deployment, rbac::v1::ClusterRole};
 use kube::{Api, Client, ResourceExt as _};
 use kubenova_crds::labels::FOR_COMPONENT;
 use kubenova_operator_core::components::{
+    Component,
     rbac_label::{self, RolesFit},
     render::COMPONENT_LABEL,
 };
@@ -32,12 +33,17 @@ pub(super) async fn check_roles(client: &Client, desired: &DesiredComponent<'_>)
     }
 }
 
+/// Selects the component's Deployments that KubeNova did not install.
+#[must_use]
+pub fn foreign_installs(component: Component) -> String {
+    format!("app.kubernetes.io/name={},!{COMPONENT_LABEL},{NOT_OF_A_TENANT}", component.app_name())
+}
+
 /// Refuses when an install that is not ours is in the way, unless it may be adopted.
 pub(super) async fn check_other_installs(client: &Client, desired: &DesiredComponent<'_>) -> Result<(), Outcome> {
     let component = desired.component;
     let deployments: Api<Deployment> = Api::all(client.clone());
-    let selector = format!("app.kubernetes.io/name={},!{COMPONENT_LABEL},{NOT_OF_A_TENANT}", component.app_name());
-    let foreign = verbs::list(&deployments, &selector).await.map_err(|error| refused(&error))?;
+    let foreign = verbs::list(&deployments, &foreign_installs(component)).await.map_err(|error| refused(&error))?;
     let title = component.title();
     for deployment in &foreign {
         let (namespace, name) = (deployment.namespace().unwrap_or_default(), deployment.name_any());

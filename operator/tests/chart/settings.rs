@@ -1,39 +1,15 @@
-//! What the chart renders is what the Operator reads: its settings file, and the environment that says of proxies.
-//!
-//! Needs `KUBENOVA_SERVERS`, a folder with `bin/helm` (made by `cargo dev servers`); nothing else.
+//! The settings file, and the environment that says of proxies.
 
+use crate::rendered::{objects, render};
 use kubenova_bus::dial::{
     Target,
     proxy::{ProxyFiles, ProxySettings},
 };
 use kubenova_operator::settings::Settings;
 use kubenova_operator_core::tenant::limits::SiteLimits;
-use serde_json::Value;
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
-
-/// The objects of one template with these values, or why helm refuses them.
-fn render(template: &str, values: &[&str]) -> Result<Vec<Value>, String> {
-    let servers = std::env::var_os("KUBENOVA_SERVERS")
-        .expect("KUBENOVA_SERVERS is not set: run `cargo dev servers` and set it to ~/.cache/kubenova/sets/latest");
-    let chart = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm/operator");
-    let mut helm = Command::new(PathBuf::from(servers).join("bin/helm"));
-    helm.args(["template", "kubenova-operator"]).arg(chart).args(["-n", "kubenova-system", "--show-only", template]);
-    for value in values.iter().chain(&["enrollment.existingSecret=token"]) {
-        helm.args(["--set", value]);
-    }
-    let rendered = helm.output().expect("helm starts");
-    if !rendered.status.success() {
-        return Err(String::from_utf8_lossy(&rendered.stderr).into_owned());
-    }
-    let text = String::from_utf8(rendered.stdout).expect("manifests are text");
-    Ok(text.split("\n---\n").map(|object| serde_saphyr::from_str(object).expect("an object is YAML")).collect())
-}
 
 fn settings(values: &[&str]) -> Settings {
-    let objects = render("templates/config.yaml", values).expect("the values are accepted");
+    let objects = objects("templates/config.yaml", values);
     let text = objects[0]["data"]["operator.yaml"].as_str().expect("there is a settings file");
     let folder = tempfile::tempdir().expect("a folder for temporary files can be written");
     let file = folder.path().join("operator.yaml");
@@ -43,7 +19,7 @@ fn settings(values: &[&str]) -> Settings {
 
 /// The value of a variable of the Operator's container, which is there once.
 fn variable(values: &[&str], name: &str) -> Option<String> {
-    let objects = render("templates/deployment.yaml", values).expect("the values are accepted");
+    let objects = objects("templates/deployment.yaml", values);
     let variables = objects[0]["spec"]["template"]["spec"]["containers"][0]["env"].as_array().expect("there are some");
     let mut found = variables.iter().filter(|variable| variable["name"] == name);
     let value = found.next().map(|variable| variable["value"].as_str().expect("it has a value").to_owned());
