@@ -14,6 +14,7 @@ use kubenova_crds::{
     cluster_config::{NAME as CONFIG, NovaClusterConfig},
     labels,
     tenant::NovaTenant,
+    usage_report::NovaUsageReport,
 };
 use kubenova_operator_core::{
     components::{object::Key, render::COMPONENT_LABEL},
@@ -129,7 +130,9 @@ async fn failing(client: &Client, objects: &[FoundObject]) -> Result<Vec<Key>, a
 
 async fn unconfirmed_windows(client: &Client) -> Result<usize, apiserver::Error> {
     let reports = absent_if_not_served(usage::list(client, SYSTEM_NAMESPACE).await)?;
-    Ok(reports.iter().filter(|report| report.spec.received_at.is_empty()).count())
+    let is_received =
+        |report: &&NovaUsageReport| report.status.as_ref().is_some_and(|status| !status.received_at.is_empty());
+    Ok(reports.len() - reports.iter().filter(is_received).count())
 }
 
 /// A kind that is not installed has no objects.

@@ -78,7 +78,7 @@ async fn with_lease(
     let config = LeaseConfig { namespace: SYSTEM_NAMESPACE.to_owned(), holder, duration };
     let shutdown = Shutdown::new();
     // The Lease of an Operator that was killed expires within its duration.
-    let acquired = tokio::time::timeout(2 * duration, lease::acquire(apiserver, config, &shutdown)).await;
+    let acquired = tokio::time::timeout(2 * duration, lease::acquire(apiserver, config, &shutdown, || ())).await;
     let held = acquired.ok().flatten().ok_or(LeaveError::LeaseHeld)?;
     let mut keeping = tokio::spawn(held.keep(shutdown.clone()));
     let worked = tokio::select! {
