@@ -53,19 +53,19 @@ mod tests {
 
     #[test]
     fn a_field_that_the_kind_lacks_is_found_however_deep() {
-        let unknown = |spec: Value| of_spec::<NovaClusterConfig>(&spec);
+        let unknown = |spec: &Value| of_spec::<NovaClusterConfig>(spec);
         let known = json!({"components": {
             "capsule": {"enabled": true, "values": {"client": {"qps": 5}}, "placement": {"nodeSelector": {"any": "label"}}},
             "capsuleProxy": {"publicURL": "https://t.example", "endpoint": {"gateway": {"name": "a", "namespace": "b"}}},
         }});
-        assert!(unknown(known).is_empty());
+        assert!(unknown(&known).is_empty());
         let spec = json!({"components": {
             "capsule": {"values": {"client": {"rate": 5}}},
             "kubevela": {"placement": {"tolerations": [{"key": "a"}, {"color": "b"}]}, "publicURL": "https://t"},
             "velaux": {},
         }});
         assert_eq!(
-            unknown(spec),
+            unknown(&spec),
             [
                 "spec.components.capsule.values.client.rate",
                 "spec.components.kubevela.placement.tolerations[1].color",

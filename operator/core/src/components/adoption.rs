@@ -126,7 +126,7 @@ pub fn orphans_message(component: Component, left: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn configuration(spec: Value) -> Value {
+    fn configuration(spec: &Value) -> Value {
         json!({
             "apiVersion": "capsule.clastix.io/v1beta2", "kind": "CapsuleConfiguration",
             "metadata": {"name": "default"}, "spec": spec,
@@ -145,20 +145,20 @@ mod tests {
         };
         assert!(losses(&deployment("a"), &deployment("a")).is_empty());
         assert!(losses(&deployment("b"), &deployment("a"))[0].contains("Deployment n/a selects other pods"));
-        let promoting = configuration(json!({"allowServiceAccountPromotion": true}));
-        assert_eq!(losses(&promoting, &configuration(json!({}))).len(), 1);
+        let promoting = configuration(&json!({"allowServiceAccountPromotion": true}));
+        assert_eq!(losses(&promoting, &configuration(&json!({}))).len(), 1);
     }
 
     #[test]
     fn users_and_administrators_of_the_site_stay_beside_ours() {
-        let live = configuration(json!({
+        let live = configuration(&json!({
             "administrators": [{"kind": "User", "name": "root"}, {"kind": "ServiceAccount", "name": "operator"}],
             "users": [{"kind": "Group", "name": "oil"}],
             "userGroups": ["legacy"],
             "forceTenantPrefix": true,
             "protectedNamespaceRegex": "^oil-.*$",
         }));
-        let ours = configuration(json!({
+        let ours = configuration(&json!({
             "administrators": [{"kind": "ServiceAccount", "name": "operator"}],
             "users": [],
             "forceTenantPrefix": false,

@@ -33,7 +33,8 @@ const NOT_OURS: [&str; 7] = [
 pub fn prepare(plan: &Plan, settings: &Settings, rendered: &str) -> Result<Vec<Value>, PrepareError> {
     let mut objects = object::read(rendered)?;
     objects.retain(|object| is_wanted(plan, object));
-    let unexpected: Vec<String> = objects.iter().filter_map(Key::of).filter(|key| !is_applied(key)).map(name).collect();
+    let unexpected: Vec<String> =
+        objects.iter().filter_map(Key::of).filter(|key| !is_applied(key)).map(|key| name(&key)).collect();
     if !unexpected.is_empty() {
         return Err(PrepareError::Unexpected { objects: unexpected });
     }
@@ -90,7 +91,7 @@ fn is_applied(key: &Key) -> bool {
     OWN_GROUPS.contains(&key.group.as_str()) || APPLIED.contains(&(key.group.as_str(), key.kind.as_str()))
 }
 
-fn name(key: Key) -> String {
+fn name(key: &Key) -> String {
     format!("{} {}", key.kind, key.name)
 }
 
