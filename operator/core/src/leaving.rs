@@ -311,8 +311,8 @@ impl Plan {
         }
         if !found.cluster_id.is_empty() {
             self.notes.push(format!(
-                "the Manager still counts on this cluster: have it detached there (POST /api/v1/clusters/{0}/detach with {{\"cluster\": \
-                 \"{0}\"}}), or purged when it never comes back",
+                "the Manager still counts on this cluster: have it detached there (POST /api/v1/clusters/{}/detach with {{\"cluster\": \
+                 \"<its name there>\"}}), or purged when it never comes back",
                 found.cluster_id
             ));
         }

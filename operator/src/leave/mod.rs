@@ -16,11 +16,13 @@ use crate::{
     settings::LeaseSettings,
 };
 use kubenova_crds::SYSTEM_NAMESPACE;
-use kubenova_operator_core::leaving::{self, Options, Plan, Refused, Step};
+use kubenova_operator_core::leaving::{self, Found, Options, Plan, Refused, Step};
 use kubenova_runtime::{random, shutdown::Shutdown};
 use progress::Progress;
 use std::{io::Write, time::Duration};
 
+/// Looks at an API server that asks to wait: it does so for a few seconds.
+const LOOKS_MAX: u32 = 30;
 /// For parts that were stopped to end.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -54,7 +56,7 @@ pub enum LeaveError {
 /// # Errors
 /// When it is refused, or does not come to an end.
 pub async fn run(apiserver: &Apiserver, leaving: &Leaving, out: &mut impl Write) -> Result<bool, LeaveError> {
-    let found = look::found(apiserver).await?;
+    let found = found(apiserver).await?;
     let plan = leaving::plan(&found, leaving.options)?;
     if leaving.is_confirmed {
         leaving::may_begin(&found)?;
@@ -66,6 +68,20 @@ pub async fn run(apiserver: &Apiserver, leaving: &Leaving, out: &mut impl Write)
     let progress = Progress::new(out, leaving.limit);
     with_lease(apiserver, carry_out(apiserver, leaving.options, &plan, progress)).await?;
     Ok(true)
+}
+
+/// What is there. An API server that just began to serve a kind asks to wait for its objects.
+async fn found(apiserver: &Apiserver) -> Result<Found, apiserver::Error> {
+    let mut attempts = 1;
+    loop {
+        match look::found(apiserver).await {
+            Err(error) if !error.retry_after().is_zero() && attempts < LOOKS_MAX => {
+                attempts += 1;
+                tokio::time::sleep(error.retry_after()).await;
+            }
+            looked => return looked,
+        }
+    }
 }
 
 /// Does the work while holding the Lease.
@@ -106,7 +122,7 @@ async fn carry_out<W: Write>(
             Step::RemoveTenants(names) => tenants::remove(apiserver, names, &mut progress).await?,
             Step::RemoveComponents => {
                 // Another look: the tenants are gone, and nothing may have come to depend on the components meanwhile.
-                let found = look::found(apiserver).await?;
+                let found = found(apiserver).await?;
                 leaving::plan(&found, options)?;
                 components::remove(apiserver, &found, &mut progress).await?;
             }

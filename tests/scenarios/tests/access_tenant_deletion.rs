@@ -1,7 +1,7 @@
 //! Whoever may delete NovaTenants, or write NovaCommands, deletes no tenant: what it has stays, and the tenant heals by itself. The
 //! Manager's command deletes it, with its volumes.
 
-use anyhow::{Result};
+use anyhow::Result;
 use kubenova_env::poll::{self, Step};
 use kubenova_scenarios::platform::{Platform, PlatformOptions};
 use kubenova_scenarios::site::{NAMESPACE, Site, text};

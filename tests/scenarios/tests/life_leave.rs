@@ -176,7 +176,7 @@ async fn life_leave_and_come_back_and_leave_for_good() -> Result<()> {
     site.cluster.kubectl_ok(&["delete", "crd", "-l", "app.kubernetes.io/part-of=kubenova", "--timeout=60s"])?;
     let definitions = site.cluster.kubectl_ok(&["get", "crd", "-o", "name"])?;
     assert_eq!(definitions, "", "a definition is left");
-    let detach = serde_json::json!({ "cluster": site.id });
+    let detach = serde_json::json!({ "cluster": site.name });
     platform.rest.post(&format!("/api/v1/clusters/{}/detach", site.id), &detach).await?.expect(202)?;
     Ok(())
 }
