@@ -11,7 +11,7 @@
 use crate::{
     authenticate::bearer,
     body,
-    enrollment_limits::{EnrollmentLimits, Passed, Standing, Suspect},
+    enrollment_limits::{EnrollmentLimits, PeerAddress},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, UserJwt, check_signing_request},
     token,
@@ -19,7 +19,7 @@ use crate::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{ConnectInfo, State},
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::post,
@@ -49,10 +49,7 @@ use kubenova_store::{
     revocations::{self, RevocationReason},
 };
 use kubenova_trust::authority::requested_key_sha256;
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 /// Longest body: a signing request and a few ids.
 const BODY_BYTES_MAX: usize = 32 * 1024;
@@ -75,16 +72,12 @@ pub fn router(enrollment: Enrollment) -> Router {
 
 async fn enroll(
     State(enrollment): State<Arc<Enrollment>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    PeerAddress(peer): PeerAddress,
     headers: HeaderMap,
     stream: Body,
 ) -> Response {
-    // One that listens on both families sees an IPv4 address as an IPv6 one.
-    let peer = peer.ip().to_canonical();
     let outcome = enrollment.answer(&headers, stream, peer).await;
-    if let Err(ApiError::Refused(refusal)) = &outcome {
-        enrollment.limits.refused(peer, refusal.reason);
-    }
+    enrollment.limits.count(peer, &outcome);
     match outcome {
         Ok(Answer::Issued(answer)) => Json(answer).into_response(),
         Ok(Answer::Waits { pending, .. }) => (StatusCode::ACCEPTED, Json(pending)).into_response(),
@@ -138,15 +131,13 @@ impl Enrollment {
     async fn answer(&self, headers: &HeaderMap, stream: Body, peer: IpAddr) -> Result<Answer, ApiError> {
         // Before the body is read: whoever floods the endpoint costs a look at a header.
         let secret = secret(headers)?;
-        let passed = self.look_at(&secret, peer).await?;
+        let is_known = async || self.is_known(&token::sha256(&secret)).await;
+        let passed = self.limits.pass(peer, is_known).await?;
         let request: EnrollmentRequest = body::read_json(BODY_BYTES_MAX, headers, stream).await?;
         let checked = check(&secret, &request, peer)?;
         let _slot = self.limits.slots.take().await?;
         self.limits.check_shown(&checked.secret_sha256)?;
-        if let Standing::Suspect(suspect) = self.limits.standing_again(passed, peer) {
-            // The slot bounds how many are looked at here: one that waited for a place beside it would keep it from others.
-            self.check_known(&suspect, &checked.secret_sha256, peer).await?;
-        }
+        self.limits.pass_again(passed, peer, async || self.is_known(&checked.secret_sha256).await).await?;
         let now = clock::now();
         let carried_out = self.store.transaction("decide about an enrollment", async |transaction| {
             let decided = self.decide(transaction, &checked, now).await?;
@@ -174,23 +165,9 @@ impl Enrollment {
         Ok(outcome?)
     }
 
-    /// Lets a request go on whose token exists, or whose address has budget left.
-    async fn look_at(&self, secret: &str, peer: IpAddr) -> Result<Passed, ApiError> {
-        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
-        let _place = self.limits.look_at(&suspect).await?;
-        self.check_known(&suspect, &token::sha256(secret), peer).await?;
-        Ok(Passed::Known)
-    }
-
-    /// Refuses a suspect whose token does not exist.
-    async fn check_known(&self, suspect: &Suspect, secret_sha256: &[u8; 32], peer: IpAddr) -> Result<(), ApiError> {
-        let mut connection = self.store.acquire().await?;
-        if enrollments::exists(&mut connection, secret_sha256).await? {
-            return Ok(());
-        }
-        // A suspect that guesses is charged, too: the budget stays used up while the flood lasts.
-        self.limits.refused(peer, Reason::EnrollmentTokenUnknown);
-        Err(suspect.refusal().into())
+    /// Whether there is a token with this secret.
+    async fn is_known(&self, secret_sha256: &[u8; 32]) -> Result<bool, ApiError> {
+        Ok(enrollments::exists(&mut *self.store.acquire().await?, secret_sha256).await?)
     }
 
     async fn decide(

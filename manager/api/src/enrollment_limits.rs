@@ -13,7 +13,11 @@
 //!
 //! How many are carried out at once is bounded by `enrollment_slots.rs`.
 
-use crate::enrollment_slots::EnrollmentSlots;
+use crate::{enrollment_slots::EnrollmentSlots, error::ApiError};
+use axum::{
+    extract::{ConnectInfo, FromRequestParts},
+    http::request::Parts,
+};
 use kubenova_core::{
     cluster::ClusterId,
     rate_limit::{Bucket, Buckets, Rate},
@@ -21,7 +25,7 @@ use kubenova_core::{
 };
 use kubenova_runtime::peer::Peer;
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -73,9 +77,22 @@ struct Failures {
     of_all: Bucket,
 }
 
+/// The address that a request comes from, in one form: who listens on both families sees an IPv4 address as an IPv6 one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerAddress(pub(crate) IpAddr);
+
+impl<S: Send + Sync> FromRequestParts<S> for PeerAddress {
+    type Rejection = <ConnectInfo<SocketAddr> as FromRequestParts<S>>::Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let ConnectInfo(peer) = ConnectInfo::<SocketAddr>::from_request_parts(parts, state).await?;
+        Ok(Self(peer.ip().to_canonical()))
+    }
+}
+
 /// How a request is treated.
 #[derive(Debug)]
-pub(crate) enum Standing {
+enum Standing {
     /// As any other.
     Good,
     /// Only when what it shows is known.
@@ -93,7 +110,7 @@ pub(crate) enum Passed {
 
 /// A request that may go on only when what it shows is known.
 #[derive(Debug)]
-pub(crate) struct Suspect {
+struct Suspect {
     wait: Duration,
 }
 
@@ -112,30 +129,85 @@ impl EnrollmentLimits {
         Self { slots: EnrollmentSlots::default(), inner: Arc::new(inner) }
     }
 
+    /// Lets a request go on whose address has budget left, or that shows what is known; `is_known` is asked about suspects only, two at a
+    /// time.
+    ///
+    /// # Errors
+    /// With [`Reason::TooManyRequests`], or when it cannot be found out.
+    pub(crate) async fn pass(
+        &self,
+        peer: IpAddr,
+        is_known: impl AsyncFnOnce() -> Result<bool, ApiError>,
+    ) -> Result<Passed, ApiError> {
+        let Standing::Suspect(suspect) = self.standing(peer) else { return Ok(Passed::OnBudget) };
+        let _place = self.look_at(&suspect).await?;
+        self.check_known(&suspect, peer, is_known).await?;
+        Ok(Passed::Known)
+    }
+
+    /// The same once a request has its slot. The slot bounds how many are looked at here: one that waited for a place beside it would
+    /// keep it from others.
+    ///
+    /// # Errors
+    /// As [`EnrollmentLimits::pass`].
+    pub(crate) async fn pass_again(
+        &self,
+        passed: Passed,
+        peer: IpAddr,
+        is_known: impl AsyncFnOnce() -> Result<bool, ApiError>,
+    ) -> Result<(), ApiError> {
+        match self.standing_again(passed, peer) {
+            Standing::Good => Ok(()),
+            Standing::Suspect(suspect) => self.check_known(&suspect, peer, is_known).await,
+        }
+    }
+
+    /// Refuses a suspect that shows nothing that is known. One that guesses is charged, too: the budget stays used up while the flood
+    /// lasts.
+    async fn check_known(
+        &self,
+        suspect: &Suspect,
+        peer: IpAddr,
+        is_known: impl AsyncFnOnce() -> Result<bool, ApiError>,
+    ) -> Result<(), ApiError> {
+        if is_known().await? {
+            return Ok(());
+        }
+        self.charge(peer);
+        Err(suspect.refusal().into())
+    }
+
+    /// Counts a request that was refused for what it shows. That the Manager is busy is no failure of the address.
+    pub(crate) fn count<T>(&self, peer: IpAddr, outcome: &Result<T, ApiError>) {
+        if let Err(ApiError::Refused(refusal)) = outcome
+            && (400..500).contains(&refusal.reason.status())
+            && refusal.reason != Reason::TooManyRequests
+        {
+            self.charge(peer);
+        }
+    }
+
+    fn charge(&self, peer: IpAddr) {
+        let (now, peer, mut failures) = (self.now(), Peer::from(peer), self.failures());
+        // One address must not use up what all have. An address that is not remembered has its whole budget.
+        if failures.of_peers.wait(&peer, now).is_none() {
+            failures.of_all.charge(OF_ALL, now);
+        }
+        failures.of_peers.charge(peer, now);
+    }
+
     /// How a request from this address is treated.
-    pub(crate) fn standing(&self, peer: IpAddr) -> Standing {
+    fn standing(&self, peer: IpAddr) -> Standing {
         let (now, failures) = (self.now(), self.failures());
         let wait = failures.of_peers.wait(&Peer::from(peer), now).max(failures.of_all.wait(OF_ALL, now));
         wait.map_or(Standing::Good, |wait| Standing::Suspect(Suspect { wait }))
     }
 
     /// How a request is treated once it has its slot: what was refused since it passed counts for it, too.
-    pub(crate) fn standing_again(&self, passed: Passed, peer: IpAddr) -> Standing {
+    fn standing_again(&self, passed: Passed, peer: IpAddr) -> Standing {
         match passed {
             Passed::OnBudget => self.standing(peer),
             Passed::Known => Standing::Good,
-        }
-    }
-
-    /// Counts a request that was refused for what it shows. That the Manager is busy is no failure of the address.
-    pub(crate) fn refused(&self, peer: IpAddr, reason: Reason) {
-        if (400..500).contains(&reason.status()) && reason != Reason::TooManyRequests {
-            let (now, peer, mut failures) = (self.now(), Peer::from(peer), self.failures());
-            // One address must not use up what all have. An address that is not remembered has its whole budget.
-            if failures.of_peers.wait(&peer, now).is_none() {
-                failures.of_all.charge(OF_ALL, now);
-            }
-            failures.of_peers.charge(peer, now);
         }
     }
 
@@ -143,7 +215,7 @@ impl EnrollmentLimits {
     ///
     /// # Errors
     /// With [`Reason::TooManyRequests`] when there is none.
-    pub(crate) async fn look_at(&self, suspect: &Suspect) -> Result<OwnedSemaphorePermit, Refusal> {
+    async fn look_at(&self, suspect: &Suspect) -> Result<OwnedSemaphorePermit, Refusal> {
         let place = tokio::time::timeout(LOOK_WAIT_MAX, Arc::clone(&self.inner.looking).acquire_owned()).await;
         place.ok().and_then(Result::ok).ok_or_else(|| suspect.refusal())
     }
@@ -194,7 +266,7 @@ impl EnrollmentLimits {
 
 impl Suspect {
     /// The answer to one that shows nothing that is known.
-    pub(crate) fn refusal(&self) -> Refusal {
+    fn refusal(&self) -> Refusal {
         let detail =
             "too many requests from this address, or from all together, were refused; what this one shows is not known";
         too_many(detail.to_owned(), self.wait)
@@ -213,6 +285,10 @@ mod tests {
         IpAddr::from([192, 0, 2, last])
     }
 
+    fn refused(limits: &EnrollmentLimits, peer: IpAddr, reason: Reason) {
+        limits.count::<()>(peer, &Err(Refusal::new(reason, "no").into()));
+    }
+
     fn is_good(limits: &EnrollmentLimits, peer: IpAddr) -> bool {
         matches!(limits.standing(peer), Standing::Good)
     }
@@ -222,13 +298,13 @@ mod tests {
         let limits = EnrollmentLimits::new(Duration::from_secs(3600));
         for _ in 0..OF_PEER.burst {
             assert!(is_good(&limits, peer(1)));
-            limits.refused(peer(1), Reason::EnrollmentTokenUnknown);
+            refused(&limits, peer(1), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good(&limits, peer(1)) && is_good(&limits, peer(2)));
         // That the Manager is busy, or said so, is no failure of the address.
         for _ in 0..OF_PEER.burst {
-            limits.refused(peer(2), Reason::Contended);
-            limits.refused(peer(2), Reason::TooManyRequests);
+            refused(&limits, peer(2), Reason::Contended);
+            refused(&limits, peer(2), Reason::TooManyRequests);
         }
         assert!(is_good(&limits, peer(2)));
     }
@@ -239,7 +315,7 @@ mod tests {
         // More than may be refused meanwhile, on the slowest machine.
         for number in 0..OF_ALL.burst * 10 {
             let [.., high, low] = number.to_be_bytes();
-            limits.refused(IpAddr::from([10, 0, high, low]), Reason::EnrollmentTokenUnknown);
+            refused(&limits, IpAddr::from([10, 0, high, low]), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good(&limits, peer(1)));
     }
@@ -249,7 +325,7 @@ mod tests {
         let limits = EnrollmentLimits::new(Duration::from_secs(3600));
         // More than all may have refused meanwhile, on the slowest machine.
         for _ in 0..OF_ALL.burst * 10 {
-            limits.refused(peer(1), Reason::EnrollmentTokenUnknown);
+            refused(&limits, peer(1), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good(&limits, peer(1)) && is_good(&limits, peer(2)));
     }
@@ -260,7 +336,7 @@ mod tests {
         let is_good_again = |passed| matches!(limits.standing_again(passed, peer(1)), Standing::Good);
         assert!(is_good_again(Passed::OnBudget));
         for _ in 0..OF_PEER.burst * 2 {
-            limits.refused(peer(1), Reason::EnrollmentTokenUnknown);
+            refused(&limits, peer(1), Reason::EnrollmentTokenUnknown);
         }
         assert!(!is_good_again(Passed::OnBudget) && is_good_again(Passed::Known));
     }

@@ -6,7 +6,7 @@
 
 use crate::{
     body,
-    enrollment_limits::{EnrollmentLimits, Passed, Standing, Suspect},
+    enrollment_limits::{EnrollmentLimits, PeerAddress},
     error::ApiError,
     identity_issuer::{ClusterIdentity, IdentityIssuer, check_signing_request},
     token,
@@ -14,7 +14,7 @@ use crate::{
 use axum::{
     Json, Router,
     body::Body,
-    extract::{ConnectInfo, State},
+    extract::State,
     http::{HeaderMap, header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -40,10 +40,7 @@ use kubenova_store::{
     pool::Store,
 };
 use kubenova_trust::nonce;
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 /// Longest body: a signing request and a few ids.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -75,16 +72,12 @@ async fn give_nonce(State(renewal): State<Arc<Renewal>>) -> Json<NonceAnswer> {
 
 async fn renew(
     State(renewal): State<Arc<Renewal>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    PeerAddress(peer): PeerAddress,
     headers: HeaderMap,
     stream: Body,
 ) -> Response {
-    // One that listens on both families sees an IPv4 address as an IPv6 one.
-    let peer = peer.ip().to_canonical();
     let outcome = renewal.answer(&headers, stream, peer).await;
-    if let Err(ApiError::Refused(refusal)) = &outcome {
-        renewal.limits.refused(peer, refusal.reason);
-    }
+    renewal.limits.count(peer, &outcome);
     match outcome {
         Ok(answer) => renewal.signed(&answer),
         Err(error) => error.into_response(),
@@ -114,14 +107,11 @@ impl Renewal {
             let detail = "the nonce is not one of this Manager, or was issued more than two minutes ago";
             return Err(Refusal::new(Reason::RenewalNonceInvalid, detail).into());
         }
-        let passed = self.look_at(&claim, peer).await?;
+        let passed = self.limits.pass(peer, async || self.is_known(&claim).await).await?;
         let _slot = self.limits.slots.take().await?;
         let key = token::sha256(&claim.nkey);
         self.limits.check_shown(&key)?;
-        if let Standing::Suspect(suspect) = self.limits.standing_again(passed, peer) {
-            // The slot bounds how many are looked at here: one that waited for a place beside it would keep it from others.
-            self.check_known(&suspect, &claim, peer).await?;
-        }
+        self.limits.pass_again(passed, peer, async || self.is_known(&claim).await).await?;
         let outcome = self
             .store
             .transaction("decide about a renewal", async |transaction| {
@@ -158,23 +148,10 @@ impl Renewal {
         }
     }
 
-    /// Lets a request go on that an enrolled key signed, or whose address has budget left.
-    async fn look_at(&self, claim: &Claim, peer: IpAddr) -> Result<Passed, ApiError> {
-        let Standing::Suspect(suspect) = self.limits.standing(peer) else { return Ok(Passed::OnBudget) };
-        let _place = self.limits.look_at(&suspect).await?;
-        self.check_known(&suspect, claim, peer).await?;
-        Ok(Passed::Known)
-    }
-
-    /// Refuses a suspect that no enrolled key signed.
-    async fn check_known(&self, suspect: &Suspect, claim: &Claim, peer: IpAddr) -> Result<(), ApiError> {
-        let mut connection = self.store.acquire().await?;
-        let enrolled = identities::nkey(&mut connection, &claim.cluster, claim.incarnation).await?;
-        if enrolled.as_ref() == Some(&claim.nkey) {
-            return Ok(());
-        }
-        self.limits.refused(peer, Reason::RenewalUnverified);
-        Err(suspect.refusal().into())
+    /// Whether the key that signed the request is the enrolled one.
+    async fn is_known(&self, claim: &Claim) -> Result<bool, ApiError> {
+        let enrolled = identities::nkey(&mut *self.store.acquire().await?, &claim.cluster, claim.incarnation).await?;
+        Ok(enrolled.as_ref() == Some(&claim.nkey))
     }
 
     /// None when the key that signed the request is not that of the incarnation.
