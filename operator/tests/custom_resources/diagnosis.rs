@@ -11,7 +11,7 @@ use crate::{
 };
 use kube::{Api, Resource as _};
 use kubenova_bus::dial::Dialer;
-use kubenova_crds::{cluster_config::condition::CAPSULE_READY, tenant::NovaTenant};
+use kubenova_crds::{cluster_config::condition, tenant::NovaTenant};
 use kubenova_operator::{
     apiserver::{client::Apiserver, event, status},
     controllers::cluster_config::{self, ApplyCache, InstallContext, Reconciled},
@@ -51,6 +51,9 @@ const CLUSTER: &str = "c0123456789abcdefghjkmnpqrs";
 const VARYING: [&str; 5] =
     ["UID:", "Resource Version:", "Creation Timestamp:", "Last Transition Time:", "Unsettled Since:"];
 
+/// Who writes events.
+const WRITER: &str = "kubenova-operator";
+
 /// What kubectl prints of an object, without what differs from run to run.
 fn described(server: &ApiServer, object: &[&str], replaced: &[(&str, &str)]) -> String {
     let mut arguments = vec!["describe"];
@@ -65,20 +68,17 @@ fn described(server: &ApiServer, object: &[&str], replaced: &[(&str, &str)]) -> 
         key.map_or_else(|| line.to_owned(), |key| format!("{}<varies>", &line[..line.find(key).unwrap() + key.len()]))
     });
     // Type, reason, age, who, message; the columns are as wide as the age makes them.
-    let events =
-        events.lines().filter(|line| line.starts_with("  Warning") || line.starts_with("  Normal")).map(|line| {
-            let cells: Vec<&str> = line.trim().splitn(5, "  ").map(str::trim).collect();
-            let mut cells: Vec<&str> = cells.into_iter().flat_map(|cell| cell.splitn(2, "  ")).map(str::trim).collect();
-            cells.retain(|cell| !cell.is_empty());
-            let [kind, reason, _age, who, ..] = cells[..] else { panic!("an event has four columns: {line}") };
-            let message = line.split_once(who).map_or("", |(_, message)| message.trim());
-            format!("  {kind}  {reason}  <age>  {who}  {message}")
-        });
+    let events = events.lines().filter_map(|line| {
+        let (before, message) = line.split_once(WRITER)?;
+        let mut words = before.split_whitespace();
+        let (kind, reason) = (words.next()?, words.next()?);
+        Some(format!("  {kind}  {reason}  <age>  {WRITER}  {}", message.trim()))
+    });
     // Of those of one second the sequence is chance.
     let mut events: Vec<String> = events.collect();
     events.sort();
     let lines: Vec<String> = lines.chain(["Events:".to_owned()]).chain(events).collect();
-    lines.join("\n") + "\n"
+    lines.iter().map(|line| line.trim_end()).collect::<Vec<_>>().join("\n") + "\n"
 }
 
 /// Compares with the text that is committed, or writes it.
@@ -108,6 +108,11 @@ async fn enrolled_at(url: &str, pin: String) -> (ConditionSet, JoinError) {
     let mut found = ConditionSet::new();
     let error = match enroll::send(url, &attempt, &attempt.request().unwrap(), &mut found).await {
         Ok(answered) => {
+            found.set_true(
+                condition::TLS_VERIFIED,
+                "Pinned",
+                "the Manager's certificate verifies under the CA pinned by the token",
+            );
             set_clock(&mut found, answered.clock_offset_ms);
             answered.answer.err().unwrap()
         }
@@ -188,7 +193,7 @@ async fn of_a_cluster() {
     let broker = closed();
     let error = without_broker(&broker, folder.path()).await;
     let mut found = ConditionSet::new();
-    for step in kubenova_crds::cluster_config::condition::JOIN_ORDER {
+    for step in condition::JOIN_ORDER {
         found.set_true(step, "Done", "it holds");
     }
     set_stopped(&mut found, &error);
@@ -198,14 +203,14 @@ async fn of_a_cluster() {
     is_as_committed("broker-unreachable", &described(&server, &["nova", "default"], &[(&broker, "<broker>")]));
     let _deleted = server.kubectl_ok(&["delete", "nova", "default"], "");
 
-    without_roles(&server, &apiserver).await;
     let mut found = ConditionSet::new();
-    for step in
-        kubenova_crds::cluster_config::condition::JOIN_ORDER.into_iter().take_while(|step| *step != CAPSULE_READY)
-    {
+    for step in condition::JOIN_ORDER {
         found.set_true(step, "Done", "it holds");
     }
+    reporter.open().await.unwrap();
     reporter.report(&found).await.unwrap();
+    without_roles(&server, &apiserver).await;
+    reporter.report(&ConditionSet::new()).await.unwrap();
     is_as_committed("component-not-ready", &described(&server, &["nova", "default"], &[]));
 }
 

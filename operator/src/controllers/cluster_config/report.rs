@@ -131,9 +131,14 @@ fn ready_count(components: Option<&Components>, status: &ClusterConfigStatus) ->
 
 fn entry(status: &mut ClusterConfigStatus, component: Component) -> &mut ComponentStatus {
     let position = status.components.iter().position(|entry| entry.name == component.name());
+    // In one sequence, whichever was installed first.
+    let rank = |name: &str| Component::ALL.iter().position(|component| component.name() == name);
     let index = position.unwrap_or_else(|| {
-        status.components.push(ComponentStatus { name: component.name().to_owned(), ..ComponentStatus::default() });
-        status.components.len() - 1
+        let before = |entry: &ComponentStatus| rank(&entry.name) < rank(component.name());
+        let index = status.components.partition_point(before);
+        let new = ComponentStatus { name: component.name().to_owned(), ..ComponentStatus::default() };
+        status.components.insert(index, new);
+        index
     });
     &mut status.components[index]
 }
