@@ -14,7 +14,7 @@ pub const LIFE: SignedDuration = SignedDuration::from_hours(3650 * 24);
 /// Both are replaced after this time.
 pub const ROTATED_EVERY: SignedDuration = SignedDuration::from_hours(365 * 24);
 /// How long a new authority stands in every webhook configuration before it signs. Components copy it into configurations of their own
-/// (Capsule does), and API servers hear of them one after the other, each within seconds.
+/// (Capsule does), and each API server reads them within seconds.
 pub const TRUSTED_BEFORE_USE: SignedDuration = SignedDuration::from_hours(24);
 
 /// A serving certificate, as a Secret.
