@@ -136,7 +136,7 @@ impl Site {
             "heartbeatSeconds=2",
             "--set",
             "nats.pingSeconds=2",
-            // A further pod, which would take two seconds of each scenario.
+            // `life_chart` runs it; here it would take two seconds of each scenario.
             "--set",
             "preflight.enabled=false",
         ];
