@@ -28,22 +28,22 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn of(hard: serde_json::Value, used_of_it: serde_json::Value) -> String {
+    fn of(hard: &serde_json::Value, used_of_it: &serde_json::Value) -> String {
         used(&serde_json::from_value(json!({"status": {"hard": hard, "used": used_of_it}})).unwrap())
     }
 
     #[test]
     fn the_resource_that_is_nearest_to_its_end_counts() {
         let hard = || json!({"pods": "50", "requests.cpu": "8", "requests.memory": "16Gi"});
-        assert_eq!(of(hard(), json!({"pods": "5", "requests.cpu": "6", "requests.memory": "1Gi"})), "75% cpu");
-        assert_eq!(of(hard(), json!({"pods": "50", "requests.cpu": "7999m", "requests.memory": "0"})), "100% pods");
-        assert_eq!(of(hard(), json!({"pods": "0", "requests.cpu": "0", "requests.memory": "0"})), "0% pods");
+        assert_eq!(of(&hard(), &json!({"pods": "5", "requests.cpu": "6", "requests.memory": "1Gi"})), "75% cpu");
+        assert_eq!(of(&hard(), &json!({"pods": "50", "requests.cpu": "7999m", "requests.memory": "0"})), "100% pods");
+        assert_eq!(of(&hard(), &json!({"pods": "0", "requests.cpu": "0", "requests.memory": "0"})), "0% pods");
     }
 
     #[test]
     fn what_is_not_counted_or_not_allowed_at_all_is_left_out() {
         assert_eq!(used(&ResourceQuota::default()), "");
-        assert_eq!(of(json!({"pods": "0", "x": "2"}), json!({"pods": "0", "x": "1"})), "50% x");
-        assert_eq!(of(json!({"pods": "1"}), json!({})), "");
+        assert_eq!(of(&json!({"pods": "0", "x": "2"}), &json!({"pods": "0", "x": "1"})), "50% x");
+        assert_eq!(of(&json!({"pods": "1"}), &json!({})), "");
     }
 }
