@@ -25,7 +25,8 @@ fn it_knows_the_name_of_every_policy() {
 /// Whether the roles that are bound to the Operator give a right.
 fn gives(all: &[Value], right: Right) -> bool {
     let allows = |rule: &Value| {
-        let has = |key: &str, word: &str| rule[key].as_array().unwrap().iter().any(|it| it == word || it == "*");
+        let has =
+            |key: &str, word: &str| rule[key].as_array().expect("a list").iter().any(|it| it == word || it == "*");
         has("apiGroups", right.group)
             && has("resources", right.resource)
             && has("verbs", right.verb)
@@ -35,7 +36,7 @@ fn gives(all: &[Value], right: Right) -> bool {
         binding["subjects"].as_array().into_iter().flatten().any(|it| it["name"] == "kubenova-operator")
     };
     let bindings =
-        all.iter().filter(|it| ["ClusterRoleBinding", "RoleBinding"].contains(&it["kind"].as_str().unwrap()));
+        all.iter().filter(|it| ["ClusterRoleBinding", "RoleBinding"].contains(&it["kind"].as_str().expect("a text")));
     bindings.filter(is_operator).any(|binding| {
         let namespace = binding["metadata"]["namespace"].as_str();
         let role = all.iter().find(|it| {
@@ -44,7 +45,7 @@ fn gives(all: &[Value], right: Right) -> bool {
                 && (it["kind"] == "ClusterRole" || it["metadata"]["namespace"].as_str() == namespace)
         });
         let applies = namespace.is_none() || namespace == right.namespace;
-        applies && role.is_some_and(|role| role["rules"].as_array().unwrap().iter().any(allows))
+        applies && role.is_some_and(|role| role["rules"].as_array().expect("a list").iter().any(allows))
     })
 }
 

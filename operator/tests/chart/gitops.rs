@@ -10,15 +10,15 @@ fn example(mark: &str) -> Value {
     let page = fs::read_to_string(repository().join("docs/operations/gitops.md")).expect("the page is there");
     let (_, block) =
         page.split_once(&format!("```yaml {mark}\n")).unwrap_or_else(|| panic!("there is no example {mark}"));
-    serde_saphyr::from_str(block.split("```").next().unwrap()).expect("an example is YAML")
+    serde_saphyr::from_str(block.split("```").next().expect("a block ends")).expect("an example is YAML")
 }
 
 /// Renders with these values, as Argo CD and Flux do.
 fn with_values(values: &Value) -> Vec<Value> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder for temporary files can be written");
     let file = folder.path().join("values.yaml");
-    fs::write(&file, values.to_string()).unwrap();
-    parsed(&template(&chart(), &["-f", file.to_str().unwrap()]).unwrap())
+    fs::write(&file, values.to_string()).expect("the file can be written");
+    parsed(&template(&chart(), &["-f", file.to_str().expect("the path is text")]).expect("the example renders"))
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn an_upgrade_renders_what_an_install_does_and_the_cluster_is_asked_nothing() {
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap().flatten() {
+    for entry in fs::read_dir(folder).expect("a folder of templates").flatten() {
         if entry.path().is_dir() { files.extend(walk(&entry.path())) } else { files.push(entry.path()) }
     }
     files
@@ -79,12 +79,13 @@ fn what_outlives_the_release_outlives_it_under_argo_cd_as_well() {
 fn site(values: &Value) -> (tempfile::TempDir, std::path::PathBuf) {
     let (folder, operator) = copy();
     let site = folder.path().join("site");
-    fs::create_dir_all(site.join("charts")).unwrap();
-    fs::create_dir_all(site.join("templates")).unwrap();
-    fs::write(site.join("Chart.yaml"), example("dependency").to_string()).unwrap();
-    fs::write(site.join("values.yaml"), values.to_string()).unwrap();
-    fs::write(site.join("templates/own.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own}\n").unwrap();
-    fs::rename(operator, site.join("charts/kubenova-operator")).unwrap();
+    fs::create_dir_all(site.join("charts")).expect("the folder can be made");
+    fs::create_dir_all(site.join("templates")).expect("the folder can be made");
+    fs::write(site.join("Chart.yaml"), example("dependency").to_string()).expect("the file can be written");
+    fs::write(site.join("values.yaml"), values.to_string()).expect("the file can be written");
+    fs::write(site.join("templates/own.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: own}\n")
+        .expect("the file can be written");
+    fs::rename(operator, site.join("charts/kubenova-operator")).expect("the chart can be moved");
     (folder, site)
 }
 
