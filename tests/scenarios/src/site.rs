@@ -191,7 +191,7 @@ impl Site {
         serde_json::from_str(&printed).context("kubectl prints JSON")
     }
 
-    /// The object that `kubectl get` shows, if it exists yet: an order that was accepted is carried out some time later.
+    /// The object that `kubectl get` shows, if it exists yet: a command that was accepted is carried out some time later.
     pub fn find(&self, arguments: &[&str]) -> Result<Option<Value>> {
         let printed = self.cluster.kubectl_ok(&[&["get", "-o", "json", "--ignore-not-found"], arguments].concat())?;
         if printed.is_empty() {

@@ -4,11 +4,7 @@
 //! cluster when Capsule is away are off (quotas are native ones); its client limits are lifted, because its webhooks
 //! read the settings again each time and 20 requests a second make every write of a tenant take up to 850 ms.
 
-use super::{
-    certificate::Certificate,
-    component::{Component, Settings},
-    object::Key,
-};
+use super::{certificate::Certificate, component::Component, object::Key, settings::Settings};
 use kubenova_crds::components::LogLevel;
 use serde_json::{Value, json};
 

@@ -3,11 +3,7 @@
 //! Without the gate `ProxyClusterScoped` every tenant sees every node. It learns the namespaced kinds it filters once,
 //! at its start, so its pods carry a digest of the cluster's set of CRDs and are replaced when the set changes.
 
-use super::{
-    certificate::Certificate,
-    component::{Component, Settings},
-    endpoint, patch,
-};
+use super::{certificate::Certificate, component::Component, endpoint, patch, settings::Settings};
 use kubenova_crds::components::LogLevel;
 use serde_json::{Value, json};
 
@@ -90,17 +86,6 @@ pub fn crd_set<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     format!("{hash:016x}")
 }
 
-/// The host of a public URL such as `https://tenants.example.org:9001`.
-#[must_use]
-pub fn host_of(public_url: &str) -> Option<String> {
-    let rest = public_url.strip_prefix("https://")?;
-    let authority = rest.split(['/', '?', '#']).next()?;
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let plain =
-        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'-');
-    plain.then(|| host.to_ascii_lowercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,14 +129,5 @@ mod tests {
         let values = values(&settings);
         assert_eq!(values["options"]["clientConnectionQPS"], 50);
         assert_eq!(values["options"]["clientConnectionBurst"], CLIENT_BURST);
-    }
-
-    #[test]
-    fn a_public_url_is_https_with_a_host() {
-        assert_eq!(host_of("https://Tenants.example.org:9001/x"), Some("tenants.example.org".to_owned()));
-        assert_eq!(host_of("https://t"), Some("t".to_owned()));
-        for wrong in ["http://t", "https://", "t", "https://user@t", "https://:9001"] {
-            assert_eq!(host_of(wrong), None, "{wrong}");
-        }
     }
 }

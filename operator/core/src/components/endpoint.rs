@@ -1,10 +1,7 @@
 //! How Capsule Proxy is reached from outside the cluster: its Service, and an Ingress or a route of a Gateway that pass TLS
 //! through to it.
 
-use super::{
-    component::{Component, Settings},
-    object::Key,
-};
+use super::{component::Component, object::Key, settings::Settings};
 use crate::conditions::ConditionSet;
 use kubenova_crds::{
     cluster_config::condition,

@@ -5,12 +5,7 @@
 //! in `kubenova_schema::applications` are applied: others print tenants' secrets, reach any address, or start pods as
 //! another account.
 
-use super::{
-    certificate::Certificate,
-    component::{Component, Settings},
-    object::Key,
-    patch,
-};
+use super::{certificate::Certificate, component::Component, object::Key, patch, settings::Settings};
 use kubenova_crds::components::LogLevel;
 use kubenova_schema::applications;
 use serde_json::{Value, json};

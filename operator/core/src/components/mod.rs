@@ -10,23 +10,25 @@ pub mod capsule;
 pub mod capsule_proxy;
 pub mod certificate;
 mod component;
-
 pub mod endpoint;
 pub mod health;
 pub mod inventory;
 pub mod kubevela;
 pub mod object;
 pub mod patch;
+mod public_url;
 pub mod rbac_label;
 pub mod render;
+mod settings;
 pub mod spec;
 pub mod standing;
 pub mod waves;
 pub mod workload;
 
 use certificate::Certificate;
-pub use component::{Component, Settings};
+pub use component::Component;
 use serde_json::Value;
+pub use settings::Settings;
 
 /// How a component is rendered, changed, and waited for.
 #[derive(Debug, Clone, PartialEq)]

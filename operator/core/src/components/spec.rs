@@ -1,6 +1,6 @@
 //! A component as NovaClusterConfig configures it: the part that all have, and rules that a schema cannot say.
 
-use super::{Component, capsule_proxy};
+use super::{component::Component, public_url as url};
 use kubenova_crds::components::{
     Component as ComponentSpec, Components, Endpoint, NodeOperator, Placement, ServiceType, TolerationOperator,
 };
@@ -61,7 +61,7 @@ fn placement_problem(placement: &Placement) -> Option<String> {
 }
 
 fn endpoint_problem(public_url: &str, endpoint: &Endpoint) -> Option<String> {
-    if !public_url.is_empty() && capsule_proxy::host_of(public_url).is_none() {
+    if !public_url.is_empty() && url::host(public_url).is_none() {
         return Some(format!("publicURL {public_url:?} is not of the form https://<host>[:<port>]"));
     }
     let is_published_by_host = endpoint.ingress.is_some() || endpoint.gateway.is_some();
