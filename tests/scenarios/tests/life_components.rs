@@ -1,193 +1,215 @@
-//! The life of components under a running tenant, in a cluster that has no Manager: install, upgrade to other values, a broken image
-//! and its rollback, drift, a pause, off and on again, and an adoption. What the tenant runs is never touched.
+//! The life of components under a running tenant, from REST to the cluster: upgrade to other values by a rollout, a broken image that
+//! stops a rollout and its rollback, drift, a pause, off and on again, and an adoption. What the tenant runs is never touched.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use kubenova_env::cluster::{Cluster, ClusterOptions};
+use anyhow::{Context as _, Result, ensure};
 use kubenova_env::poll::{self, Step};
-use kubenova_scenarios::site::Site;
-use kubenova_scenarios::steps::COMPONENTS_MAX;
-use kubenova_schema::token::EnrollmentToken;
+use kubenova_scenarios::platform::{Platform, PlatformOptions};
+use kubenova_scenarios::site::{Site, text};
+use kubenova_scenarios::steps::{self, COMMAND_MAX, COMPONENTS_MAX};
 use serde_json::{Value, json};
 
 /// For a change of one component: a Deployment that rolls, and waits of the Operator of up to a minute before it looks again.
 const CHANGE_MAX: Duration = Duration::from_secs(180);
 
+const ROLLOUTS: &str = "/api/v1/rollouts";
 const CAPSULE: [&str; 4] = ["deployment", "capsule-controller-manager", "-n", "capsule-system"];
 const KUBEVELA: [&str; 4] = ["deployment", "kubevela-vela-core", "-n", "vela-system"];
 
-const TENANT: &str = r#"{"apiVersion": "kubenova.io/v1alpha1", "kind": "NovaTenant",
-    "metadata": {"name": "acme", "labels": {"kubenova.io/tenant-id": "0193d6a8-0000-7000-8000-000000000001"}},
-    "spec": {"tenantId": "0193d6a8-0000-7000-8000-000000000001", "quota": {"cpu": "4", "memory": "4Gi", "pods": 20}}}"#;
+/// A Manager, a cluster that has joined, and a tenant that runs an application there.
+struct World {
+    platform: Platform,
+    site: Site,
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn life_components_under_a_running_tenant() -> Result<()> {
-    let cluster = Cluster::start(ClusterOptions::new("alpha", 1)).await?;
-    let site = Site::without_leaf_node(cluster, &json!({ "id": "calpha", "name": "alpha" }))?;
-    site.install_operator(&token_of_no_manager())?;
-    site.wait_condition("CapsuleReady", "Unknown", COMPONENTS_MAX).await?;
-    configure(&site, &json!({ "capsule": { "enabled": true }, "kubevela": { "enabled": true } }))?;
-    settled(&site, "capsule", "Healthy", COMPONENTS_MAX).await?;
-    settled(&site, "kubevela", "Healthy", COMPONENTS_MAX).await?;
+    let platform = Platform::start(&PlatformOptions::default()).await?;
+    let site = Site::join(&platform, "alpha", 1).await?;
+    site.wait_condition("Ready", "True", COMPONENTS_MAX).await?;
     assert_eq!(site.get(&["nova", "default"])?["status"]["componentsReady"], "2/2");
     assert_eq!(condition(&site, "TenantEndpointKnown")?["reason"], "ProxyDisabled");
-
-    site.cluster.applier().apply_yaml(TENANT).await?;
-    site.cluster.kubectl_ok(&["wait", "novat/acme", "--for=condition=Ready", "--timeout=180s"])?;
-    site.cluster.kubectl_ok(&[
-        "create",
-        "deployment",
-        "web",
-        "-n",
-        "acme-apps",
-        "--image=shop/web:1",
-        "--replicas=2",
-    ])?;
-    site.cluster.kubectl_ok(&[
-        "wait",
-        "deployment/web",
-        "-n",
-        "acme-apps",
-        "--for=condition=Available",
-        "--timeout=120s",
-    ])?;
+    let tenant = steps::create_tenant(&platform, "acme", &["alpha"]).await?;
+    steps::wait_commands(&platform, &tenant["commands"], "succeeded", COMMAND_MAX).await?;
+    let shop = steps::web_application("shop", 2, &["alpha"]);
+    let created = platform.rest.post("/api/v1/tenants/acme/apps", &shop).await?.expect(202)?;
+    steps::wait_commands(&platform, &created["commands"], "succeeded", COMMAND_MAX).await?;
     let pods = tenants_pods(&site)?;
 
-    upgraded_to_other_values(&site).await?;
-    a_broken_image_leaves_the_former_version_serving(&site).await?;
-    drift_is_repaired_unless_paused(&site).await?;
-    off_and_on_again(&site, &pods).await?;
-    an_installation_is_adopted(&site).await?;
-    assert_eq!(tenants_pods(&site)?, pods, "the tenant's pods ran through all of it");
+    let world = World { platform, site };
+    world.a_rollout_brings_other_values().await?;
+    world.a_broken_image_stops_a_rollout_and_the_former_version_serves().await?;
+    world.drift_is_repaired_unless_paused().await?;
+    world.off_and_on_again(&pods).await?;
+    world.an_installation_is_adopted().await?;
+    assert_eq!(tenants_pods(&world.site)?, pods, "the tenant's pods ran through all of it");
     Ok(())
 }
 
-async fn upgraded_to_other_values(site: &Site) -> Result<()> {
-    let limits = json!({ "cpu": "1", "memory": "1Gi" });
-    let capsule = json!({ "replicas": 2, "resources": { "limits": limits }, "values": { "logLevel": "Debug" } });
-    configure(site, &json!({ "capsule": capsule }))?;
-    settled(site, "capsule", "Healthy", CHANGE_MAX).await?;
-    let deployment = site.get(&CAPSULE)?;
-    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
-    assert!(container["args"].to_string().contains("--zap-log-level=debug"), "{container}");
-    assert_eq!(container["resources"]["limits"], limits);
-    assert_eq!(deployment["status"]["availableReplicas"], 2);
-    let budgets = ["pdb", "-n", "capsule-system"];
-    assert_eq!(site.list(&budgets)?.len(), 1, "two replicas have a disruption budget");
-    configure(site, &json!({ "capsule": { "replicas": 1 } }))?;
-    settled(site, "capsule", "Healthy", CHANGE_MAX).await?;
-    assert!(site.list(&budgets)?.is_empty(), "what is no longer rendered is pruned");
-    let inventory = site.get(&["configmap", "kubenova-inventory-capsule", "-n", "kubenova-system"])?;
-    let inventory = inventory["data"]["objects"].as_str().context("an inventory")?.to_owned();
-    assert!(inventory.contains("apps/v1/Deployment/capsule-system/capsule-controller-manager"), "{inventory}");
-    assert!(!inventory.contains("PodDisruptionBudget"), "{inventory}");
-    Ok(())
-}
-
-async fn a_broken_image_leaves_the_former_version_serving(site: &Site) -> Result<()> {
-    let missing = format!("sha256:{}", "0".repeat(64));
-    configure(site, &json!({ "capsule": { "images": { "digest": missing } } }))?;
-    let message = refused(site, "CapsuleReady", "NotAvailable").await?;
-    for part in [missing.as_str(), "version 0.14.0 goes on serving with 1 replicas", "spec.components.capsule"] {
-        assert!(message.contains(part), "{part:?} is not in {message}");
+impl World {
+    async fn a_rollout_brings_other_values(&self) -> Result<()> {
+        let site = &self.site;
+        let limits = json!({ "cpu": "1", "memory": "1Gi" });
+        let change = json!({ "replicas": 2, "resources": { "limits": limits }, "values": { "logLevel": "Debug" } });
+        let rollout = self.begin_rollout(&change).await?;
+        let rollout = self.wait_rollout(&rollout, "completed").await?;
+        assert_eq!(rollout["clusters"][0]["state"], "succeeded", "{rollout}");
+        let deployment = site.get(&CAPSULE)?;
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert!(container["args"].to_string().contains("--zap-log-level=debug"), "{container}");
+        assert_eq!(container["resources"]["limits"], limits);
+        assert_eq!(deployment["status"]["availableReplicas"], 2);
+        let budgets = ["pdb", "-n", "capsule-system"];
+        assert_eq!(site.list(&budgets)?.len(), 1, "two replicas have a disruption budget");
+        self.configure(&json!({ "capsule": { "replicas": 1 } })).await?;
+        settled(site, "capsule", "Healthy", CHANGE_MAX).await?;
+        assert!(site.list(&budgets)?.is_empty(), "what is no longer rendered is pruned");
+        let inventory = site.get(&["configmap", "kubenova-inventory-capsule", "-n", "kubenova-system"])?;
+        let inventory = text(&inventory, "/data/objects")?;
+        assert!(inventory.contains("apps/v1/Deployment/capsule-system/capsule-controller-manager"), "{inventory}");
+        assert!(!inventory.contains("PodDisruptionBudget"), "{inventory}");
+        Ok(())
     }
-    let entry = entry(site, "capsule")?;
-    assert_eq!((&entry["health"], &entry["version"]), (&json!("Progressing"), &json!("0.14.0")));
-    assert_eq!(entry["lastError"], message);
-    // Its webhooks answer, or no pod could be labeled.
-    site.cluster.kubectl_ok(&["annotate", "namespace", "acme-apps", "example.com/served=yes", "--overwrite"])?;
-    let events = site.list(&["events", "-A", "--field-selector", "reason=NotAvailable"])?;
-    assert!(events.iter().any(|event| event.to_string().contains("goes on serving")), "{events:?}");
-    configure(site, &json!({ "capsule": { "images": { "digest": null } } }))?;
-    settled(site, "capsule", "Healthy", CHANGE_MAX).await?;
-    assert_eq!(condition(site, "Stalled")?["status"], "False");
-    assert!(entry_error(site, "capsule")?.is_empty(), "an error that is over is forgotten");
-    Ok(())
-}
 
-async fn drift_is_repaired_unless_paused(site: &Site) -> Result<()> {
-    let scale = [&["scale"], &KUBEVELA[..], &["--replicas=0"]].concat();
-    site.cluster.kubectl_ok(&scale)?;
-    replicas(site, 1).await?;
-    settled(site, "kubevela", "Healthy", CHANGE_MAX).await?;
-    configure(site, &json!({ "kubevela": { "paused": true } }))?;
-    settled(site, "kubevela", "Paused", CHANGE_MAX).await?;
-    site.cluster.kubectl_ok(&scale)?;
-    refused(site, "KubeVelaReady", "Paused").await?;
-    assert_eq!(site.get(&KUBEVELA)?["spec"]["replicas"], 0, "what is paused is left as it is");
-    configure(site, &json!({ "kubevela": { "paused": false } }))?;
-    replicas(site, 1).await?;
-    settled(site, "kubevela", "Healthy", CHANGE_MAX).await
-}
-
-async fn off_and_on_again(site: &Site, pods: &[String]) -> Result<()> {
-    configure(site, &json!({ "capsule": { "enabled": false }, "kubevela": { "enabled": false } }))?;
-    settled(site, "capsule", "Disabled", CHANGE_MAX).await?;
-    settled(site, "kubevela", "Disabled", CHANGE_MAX).await?;
-    assert_eq!(site.get(&["nova", "default"])?["status"]["componentsReady"], "0/0");
-    for kind in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
-        let left = site.list(&[kind])?;
-        assert!(left.is_empty(), "a webhook that nothing answers freezes the cluster: {left:?}");
+    async fn a_broken_image_stops_a_rollout_and_the_former_version_serves(&self) -> Result<()> {
+        let site = &self.site;
+        let missing = format!("sha256:{}", "0".repeat(64));
+        let id = self.begin_rollout(&json!({ "images": { "digest": missing } })).await?;
+        let message = refused(site, "CapsuleReady", "NotAvailable").await?;
+        for part in [missing.as_str(), "version 0.14.0 goes on serving with 1 replicas", "spec.components.capsule"] {
+            assert!(message.contains(part), "{part:?} is not in {message}");
+        }
+        let entry = entry(site, "capsule")?;
+        assert_eq!((&entry["health"], &entry["version"]), (&json!("Progressing"), &json!("0.14.0")));
+        assert_eq!(entry["lastError"], message);
+        // Its webhooks answer, or no object of the namespace could be written.
+        site.cluster.kubectl_ok(&["annotate", "namespace", "acme-apps", "example.com/served=yes", "--overwrite"])?;
+        let events = site.list(&["events.events.k8s.io", "-A", "--field-selector", "reason=NotAvailable"])?;
+        assert!(events.iter().any(|event| event.to_string().contains("goes on serving")), "{events:?}");
+        let rollout = self.wait_rollout(&id, "stopped").await?;
+        let failed = &rollout["clusters"][0];
+        assert_eq!(
+            (&failed["state"], &failed["reason"]),
+            (&json!("failed"), &json!("ProgressDeadlineExceeded")),
+            "{rollout}"
+        );
+        let back = self.platform.rest.post(&format!("{ROLLOUTS}/{id}/rollback"), &json!({})).await?.accepted()?;
+        self.wait_rollout(&text(&back, "/id")?, "completed").await?;
+        settled(site, "capsule", "Healthy", CHANGE_MAX).await?;
+        assert_eq!(condition(site, "Stalled")?["status"], "False");
+        assert!(entry_error(site, "capsule")?.is_empty(), "an error that is over is forgotten");
+        Ok(())
     }
-    for deployment in [CAPSULE, KUBEVELA] {
-        assert!(!site.cluster.kubectl(&[&["get"], &deployment[..]].concat())?.status.success(), "{deployment:?} runs");
-    }
-    for kind in ["networkpolicy", "resourcequota", "limitrange", "rolebinding"] {
-        assert!(!site.list(&[kind, "-n", "acme-apps"])?.is_empty(), "the tenant has no {kind} any more");
-    }
-    assert!(!site.list(&["traitdefinitions", "-n", "vela-system"])?.is_empty(), "objects of its kinds stay");
-    assert_eq!(tenants_pods(site)?, pods);
-    site.cluster.kubectl_ok(&["annotate", "deployment", "web", "-n", "acme-apps", "example.com/written=yes"])?;
-    configure(site, &json!({ "capsule": { "enabled": true }, "kubevela": { "enabled": true } }))?;
-    settled(site, "capsule", "Healthy", COMPONENTS_MAX).await?;
-    settled(site, "kubevela", "Healthy", COMPONENTS_MAX).await
-}
 
-/// The site's own Capsule, as far as it counts here: a Secret of cert-manager's type, users, and a binding to everything.
-async fn an_installation_is_adopted(site: &Site) -> Result<()> {
-    configure(site, &json!({ "capsule": { "enabled": false } }))?;
-    settled(site, "capsule", "Disabled", CHANGE_MAX).await?;
-    site.cluster.kubectl_ok(&["delete", "secret", "capsule-tls", "-n", "capsule-system"])?;
-    site.cluster.applier().apply_yaml(SECRET).await?;
-    let users = r#"{"spec": {"users": [{"kind": "Group", "name": "oil"}]}}"#;
-    site.cluster.kubectl_ok(&["patch", "capsuleconfiguration", "default", "--type=merge", "-p", users])?;
-    let binding = ["clusterrolebinding", "capsule-manager-rolebinding"];
-    let to_everything = ["--clusterrole=cluster-admin", "--serviceaccount=capsule-system:capsule"];
-    site.cluster.kubectl_ok(&[&["create"], &binding[..], &to_everything].concat())?;
-    configure(site, &json!({ "capsule": { "enabled": true, "adopt": true } }))?;
-    let message = refused(site, "CapsuleReady", "AdoptionRefused").await?;
-    assert!(message.contains("Secret capsule-system/capsule-tls has type kubernetes.io/tls"), "{message}");
-    assert_eq!(condition(site, "Stalled")?["status"], "True", "a person must act");
-    assert!(!site.cluster.kubectl(&[&["get"], &CAPSULE[..]].concat())?.status.success(), "nothing was changed");
+    async fn drift_is_repaired_unless_paused(&self) -> Result<()> {
+        let site = &self.site;
+        let scale = [&["scale"], &KUBEVELA[..], &["--replicas=0"]].concat();
+        site.cluster.kubectl_ok(&scale)?;
+        replicas(site, 1).await?;
+        settled(site, "kubevela", "Healthy", CHANGE_MAX).await?;
+        self.configure(&json!({ "kubevela": { "paused": true } })).await?;
+        settled(site, "kubevela", "Paused", CHANGE_MAX).await?;
+        site.cluster.kubectl_ok(&scale)?;
+        refused(site, "KubeVelaReady", "Paused").await?;
+        assert_eq!(site.get(&KUBEVELA)?["spec"]["replicas"], 0, "what is paused is left as it is");
+        self.configure(&json!({ "kubevela": { "paused": false } })).await?;
+        replicas(site, 1).await?;
+        settled(site, "kubevela", "Healthy", CHANGE_MAX).await
+    }
 
-    site.cluster.kubectl_ok(&["delete", "secret", "capsule-tls", "-n", "capsule-system"])?;
-    let message = refused(site, "CapsuleReady", "OrphansFound").await?;
-    assert!(message.contains("ClusterRoleBinding capsule-manager-rolebinding (to cluster-admin)"), "{message}");
-    let configuration = site.get(&["capsuleconfiguration", "default"])?;
-    assert_eq!(configuration["spec"]["users"], json!([{ "kind": "Group", "name": "oil" }]), "the site's users stay");
-    site.cluster.kubectl_ok(&[&["delete"], &binding[..]].concat())?;
-    settled(site, "capsule", "Healthy", CHANGE_MAX).await
+    async fn off_and_on_again(&self, pods: &[String]) -> Result<()> {
+        let site = &self.site;
+        self.configure(&json!({ "capsule": { "enabled": false }, "kubevela": { "enabled": false } })).await?;
+        settled(site, "capsule", "Disabled", CHANGE_MAX).await?;
+        settled(site, "kubevela", "Disabled", CHANGE_MAX).await?;
+        assert_eq!(site.get(&["nova", "default"])?["status"]["componentsReady"], "0/0");
+        for kind in ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"] {
+            let left = site.list(&[kind])?;
+            assert!(left.is_empty(), "a webhook that nothing answers freezes the cluster: {left:?}");
+        }
+        for deployment in [CAPSULE, KUBEVELA] {
+            assert!(
+                !site.cluster.kubectl(&[&["get"], &deployment[..]].concat())?.status.success(),
+                "{deployment:?} runs"
+            );
+        }
+        for kind in ["networkpolicy", "resourcequota", "limitrange", "rolebinding"] {
+            assert!(!site.list(&[kind, "-n", "acme-apps"])?.is_empty(), "the tenant has no {kind} any more");
+        }
+        assert!(!site.list(&["traitdefinitions", "-n", "vela-system"])?.is_empty(), "objects of its kinds stay");
+        assert_eq!(tenants_pods(site)?, pods);
+        site.cluster.kubectl_ok(&["annotate", "namespace", "acme-apps", "example.com/written=yes"])?;
+        self.configure(&json!({ "capsule": { "enabled": true }, "kubevela": { "enabled": true } })).await?;
+        settled(site, "capsule", "Healthy", COMPONENTS_MAX).await?;
+        settled(site, "kubevela", "Healthy", COMPONENTS_MAX).await
+    }
+
+    /// The site's own Capsule, as far as it counts here: a Secret of cert-manager's type, users, and a binding to everything.
+    async fn an_installation_is_adopted(&self) -> Result<()> {
+        let site = &self.site;
+        self.configure(&json!({ "capsule": { "enabled": false } })).await?;
+        settled(site, "capsule", "Disabled", CHANGE_MAX).await?;
+        site.cluster.kubectl_ok(&["delete", "secret", "capsule-tls", "-n", "capsule-system"])?;
+        site.cluster.applier().apply_yaml(SECRET).await?;
+        let users = r#"{"spec": {"users": [{"kind": "Group", "name": "oil"}]}}"#;
+        site.cluster.kubectl_ok(&["patch", "capsuleconfiguration", "default", "--type=merge", "-p", users])?;
+        let binding = ["clusterrolebinding", "capsule-manager-rolebinding"];
+        let to_everything = ["--clusterrole=cluster-admin", "--serviceaccount=capsule-system:capsule"];
+        site.cluster.kubectl_ok(&[&["create"], &binding[..], &to_everything].concat())?;
+        self.configure(&json!({ "capsule": { "enabled": true, "adopt": true } })).await?;
+        let message = refused(site, "CapsuleReady", "AdoptionRefused").await?;
+        assert!(message.contains("Secret capsule-system/capsule-tls has type kubernetes.io/tls"), "{message}");
+        assert_eq!(condition(site, "Stalled")?["status"], "True", "a person must act");
+        assert!(!site.cluster.kubectl(&[&["get"], &CAPSULE[..]].concat())?.status.success(), "nothing was changed");
+
+        site.cluster.kubectl_ok(&["delete", "secret", "capsule-tls", "-n", "capsule-system"])?;
+        let message = refused(site, "CapsuleReady", "OrphansFound").await?;
+        assert!(message.contains("ClusterRoleBinding capsule-manager-rolebinding (to cluster-admin)"), "{message}");
+        let configuration = site.get(&["capsuleconfiguration", "default"])?;
+        assert_eq!(
+            configuration["spec"]["users"],
+            json!([{ "kind": "Group", "name": "oil" }]),
+            "the site's users stay"
+        );
+        site.cluster.kubectl_ok(&[&["delete"], &binding[..]].concat())?;
+        settled(site, "capsule", "Healthy", CHANGE_MAX).await
+    }
+
+    /// Changes components by REST, until the cluster has the change.
+    async fn configure(&self, components: &Value) -> Result<()> {
+        let changed = self.platform.rest.patch("/api/v1/clusters/alpha", &json!({ "components": components })).await?;
+        let id = text(&changed.expect(202)?, "/commands/0/id")?;
+        poll::until(format!("the change {components}"), CHANGE_MAX, || async {
+            let annotations = self.site.get(&["nova", "default"])?["metadata"]["annotations"].to_string();
+            Ok(Step::when(annotations.contains(&id), (), annotations))
+        })
+        .await
+    }
+
+    /// Begins a rollout of a change of Capsule; returns its id.
+    async fn begin_rollout(&self, change: &Value) -> Result<String> {
+        let rollout = json!({
+            "component": "capsule", "change": change, "clusters": { "names": ["alpha"] }, "canary": { "count": 1 },
+            "progressDeadlineSeconds": 60,
+        });
+        text(&self.platform.rest.post(ROLLOUTS, &rollout).await?.accepted()?, "/id")
+    }
+
+    async fn wait_rollout(&self, id: &str, state: &str) -> Result<Value> {
+        poll::until(format!("the rollout to be {state}"), CHANGE_MAX, || async {
+            let rollout = self.platform.rest.get(&format!("{ROLLOUTS}/{id}")).await?.expect(200)?;
+            let is_so = rollout["state"] == state;
+            ensure!(is_so || rollout["endedAt"].is_null(), "it ended otherwise: {rollout}");
+            let shown = rollout.to_string();
+            Ok(Step::when(is_so, rollout, shown))
+        })
+        .await
+    }
 }
 
 const SECRET: &str = r#"{"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
     "metadata": {"name": "capsule-tls", "namespace": "capsule-system"}, "data": {"tls.crt": "", "tls.key": ""}}"#;
-
-/// Nothing answers there: the cluster never joins, so only this program writes its configuration.
-fn token_of_no_manager() -> String {
-    EnrollmentToken {
-        cluster_id: "c01jdmxn0000000000000000000".to_owned(),
-        endpoints: vec!["https://127.0.0.1:9".to_owned()],
-        ca_spki_sha256: "0".repeat(64),
-        secret: "A".repeat(43),
-    }
-    .encode()
-}
-
-fn configure(site: &Site, components: &Value) -> Result<()> {
-    let patch = json!({ "spec": { "components": components } }).to_string();
-    site.cluster.kubectl_ok(&["patch", "nova", "default", "--type=merge", "-p", &patch]).map(drop)
-}
 
 fn condition(site: &Site, kind: &str) -> Result<Value> {
     let config = site.get(&["nova", "default"])?;
@@ -242,9 +264,9 @@ async fn replicas(site: &Site, count: u32) -> Result<()> {
 
 /// UIDs of the pods that the tenant runs.
 fn tenants_pods(site: &Site) -> Result<Vec<String>> {
-    let pods = site.list(&["pods", "-n", "acme-apps", "-l", "app=web"])?;
+    let pods = site.list(&["pods", "-n", "acme-apps", "-l", "app.oam.dev/name=shop"])?;
     let mut uids: Vec<String> = pods.iter().map(|pod| pod["metadata"]["uid"].to_string()).collect();
     uids.sort();
-    anyhow::ensure!(uids.len() == 2, "the tenant has {} pods", uids.len());
+    ensure!(uids.len() == 2, "the tenant has {} pods", uids.len());
     Ok(uids)
 }
