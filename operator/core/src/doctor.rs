@@ -199,6 +199,9 @@ pub struct FoundPolicy {
 #[must_use]
 pub fn policies(names: &PolicyNames, release: &str, found: &BTreeMap<String, FoundPolicy>) -> Vec<Finding> {
     let expected = format!("kubenova-{release}");
+    // A policy that bounds a component is written for that component's version.
+    let components = Component::ALL.map(|component| rbac_label::label_value(component, component.default_version()));
+    let fits = |written_for: &String| *written_for == expected || components.contains(written_for);
     let mut findings: Vec<Finding> = names
         .current
         .iter()
@@ -213,7 +216,7 @@ pub fn policies(names: &PolicyNames, release: &str, found: &BTreeMap<String, Fou
                     subject,
                     format!("has no binding of its name that denies; apply it again: {UPGRADE}"),
                 ),
-                Some(policy) if policy.written_for != expected => Finding::warning(
+                Some(policy) if !fits(&policy.written_for) => Finding::warning(
                     subject,
                     format!("is that of {}, and the Operator is of {expected}: {UPGRADE}", shown(&policy.written_for)),
                 ),
@@ -258,22 +261,31 @@ pub struct Right {
     pub resource: &'static str,
     /// None: in the whole cluster.
     pub namespace: Option<&'static str>,
+    /// None: whatever its name.
+    pub name: Option<&'static str>,
+}
+
+impl Right {
+    const fn on(self, name: &'static str) -> Self {
+        Self { name: Some(name), ..self }
+    }
 }
 
 impl fmt::Display for Right {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let group = if self.group.is_empty() { String::new() } else { format!(".{}", self.group) };
         write!(f, "{} {}{group}", self.verb, self.resource)?;
+        self.name.map_or(Ok(()), |name| write!(f, " {name}"))?;
         self.namespace.map_or(Ok(()), |namespace| write!(f, " in {namespace}"))
     }
 }
 
 const fn right(verb: &'static str, group: &'static str, resource: &'static str) -> Right {
-    Right { verb, group, resource, namespace: None }
+    Right { verb, group, resource, namespace: None, name: None }
 }
 
 const fn right_in(namespace: &'static str, verb: &'static str, group: &'static str, resource: &'static str) -> Right {
-    Right { verb, group, resource, namespace: Some(namespace) }
+    Right { verb, group, resource, namespace: Some(namespace), name: None }
 }
 
 const SYSTEM: &str = kubenova_crds::SYSTEM_NAMESPACE;
@@ -284,14 +296,14 @@ pub const NEEDED: [Right; 14] = [
     right("patch", "kubenova.io", "novatenants"),
     right_in(SYSTEM, "create", "kubenova.io", "novacommands"),
     right_in(SYSTEM, "update", "kubenova.io", "novausagereports"),
-    right_in(SYSTEM, "update", "coordination.k8s.io", "leases"),
-    right_in(SYSTEM, "update", "", "secrets"),
+    right_in(SYSTEM, "update", "coordination.k8s.io", "leases").on("kubenova-operator"),
+    right_in(SYSTEM, "update", "", "secrets").on("kubenova-identity"),
     right("create", "", "namespaces"),
     right("patch", "capsule.clastix.io", "tenants"),
     right("list", "core.oam.dev", "applications"),
     right("list", "", "pods"),
     right("list", "", "resourcequotas"),
-    right("create", "apiextensions.k8s.io", "customresourcedefinitions"),
+    right("create", "apiextensions.k8s.io", "customresourcedefinitions").on("tenants.capsule.clastix.io"),
     right_in("capsule-system", "patch", "apps", "deployments"),
     right_in("vela-system", "patch", "apps", "deployments"),
 ];

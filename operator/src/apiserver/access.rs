@@ -29,6 +29,7 @@ pub async fn may(apiserver: &Apiserver, user: Option<&str>, right: Right) -> Res
         resource: Some(resource.to_owned()),
         subresource,
         namespace: right.namespace.map(str::to_owned),
+        name: right.name.map(str::to_owned),
         ..ResourceAttributes::default()
     };
     let client = apiserver.client();

@@ -29,7 +29,7 @@ fn gives(all: &[Value], right: Right) -> bool {
         has("apiGroups", right.group)
             && has("resources", right.resource)
             && has("verbs", right.verb)
-            && rule.get("resourceNames").is_none()
+            && rule["resourceNames"].as_array().is_none_or(|names| names.iter().any(|it| right.name == it.as_str()))
     };
     let is_operator = |binding: &&Value| {
         binding["subjects"].as_array().into_iter().flatten().any(|it| it["name"] == "kubenova-operator")

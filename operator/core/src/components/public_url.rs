@@ -2,7 +2,7 @@
 
 /// The host of a public URL such as `https://tenants.example.org:9001`.
 #[must_use]
-pub fn host(public_url: &str) -> Option<String> {
+pub(super) fn host(public_url: &str) -> Option<String> {
     let rest = public_url.strip_prefix("https://")?;
     let authority = rest.split(['/', '?', '#']).next()?;
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
