@@ -49,7 +49,7 @@ fn all(places: &Places, options: &TestOptions) -> Result<ExitCode> {
     let mut steps = code_steps(places);
     steps.extend(servers::steps(&missing));
     steps.extend(test_steps(places));
-    steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters, and the fleet's own tests", 1620));
+    steps.push(Step::new(step::SCENARIOS, "scenarios on real clusters, and the fleet's own tests", 2280));
     let plan = Plan { steps };
     announce("test", &plan);
     preflight::require(places, &Need { images: true, ..Need::clusters(!missing.is_empty()) })?;
