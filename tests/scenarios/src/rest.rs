@@ -85,11 +85,6 @@ impl Rest {
         self.send(self.http.put(self.url(path)).json(body), format!("PUT {path}")).await
     }
 
-    /// `PATCH` with a JSON body.
-    pub async fn patch(&self, path: &str, body: &Value) -> Result<Answer> {
-        self.send(self.http.patch(self.url(path)).json(body), format!("PATCH {path}")).await
-    }
-
     /// `DELETE`.
     pub async fn delete(&self, path: &str) -> Result<Answer> {
         self.send(self.http.delete(self.url(path)), format!("DELETE {path}")).await
